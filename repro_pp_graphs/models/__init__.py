@@ -1,0 +1,1 @@
+"""config.json files of the shapes that dummy weights stand for."""

@@ -1,0 +1,1 @@
+"""What a run tells: summary.json and the side-by-side table."""

@@ -1,0 +1,1 @@
+"""Chrome traces in, facts out: read, pair, steps, merge."""
