@@ -1,0 +1,294 @@
+"""A stand-in for an sglang server: the HTTP surface a client and a harness use, with faults on order.
+
+    with StandIn(Behaviour(itl_s=0.005)) as server:
+        requests.post(server.url + "/generate", json=…, stream=True)
+        server.received            # [(path, payload), …], in order of arrival
+
+or `python tests/standin_server.py --port 30000 --itl-ms 5` for a process of its own. It answers
+/health, /model_info, /server_info, /v1/models, /start_profile, /stop_profile, and streams /generate
+and /v1/completions as sglang does: HTTP chunked, one SSE event a prompt and step, `index` in batches,
+cumulative text and counts. Other paths are 404. Listens on 127.0.0.1 only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+
+MODEL = "stand-in/tiny"
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """How the server streams, and what goes wrong. A fault strikes after `fault_after` tokens.
+
+    fault: http (answers `http_status`), reset (RST), close (FIN in mid-stream), stall (silence),
+    malformed (an event that is no JSON), error (an error event), abort (finish_reason abort),
+    short (finish_reason stop), or silent_prompt (the last prompt of a batch gets nothing).
+    """
+
+    ttft_s: float = 0.0
+    itl_s: float = 0.0
+    tokens_a_chunk: int = 1
+    incremental: bool = False  # as with --incremental-streaming-output
+    continuous_usage: bool = True  # False: OpenAI usage only at the end, as sglang before 0.5.6
+    late_head: bool = False  # the response head leaves together with the first event
+    write_bytes: int | None = None  # cut every write into pieces of this size
+    events_a_write: int = 1
+    ignore_close: bool = False  # keeps the connection open although asked to close it
+    fault: str | None = None
+    fault_after: int = 0
+    fault_requests: int | None = None  # only the first so many requests fail
+    http_status: int = 503
+    message: str = "stand-in fault"
+
+
+class Stop(Exception):
+    """Ends a response early, as the fault asked."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: _Server
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Silent: tests read `received` instead."""
+
+    def do_GET(self) -> None:
+        answers: dict[str, object] = {
+            "/health": "",
+            "/health_generate": "",
+            "/model_info": {"model_path": MODEL, "is_generation": True},
+            "/get_model_info": {"model_path": MODEL, "is_generation": True},
+            "/server_info": {"model_path": MODEL, "version": "stand-in"},
+            "/get_server_info": {"model_path": MODEL, "version": "stand-in"},
+            "/v1/models": {"object": "list", "data": [{"id": MODEL, "object": "model"}]},
+        }
+        if self.path in answers:
+            self._whole(200, answers[self.path])
+        else:
+            self._whole(404, {"detail": "Not Found"})
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        payload = json.loads(body) if body else {}
+        number = self.server.receive(self.path, payload)
+        if self.path in ("/start_profile", "/stop_profile", "/flush_cache"):
+            self._whole(200, "ok\n")
+        elif self.path in ("/generate", "/v1/completions"):
+            self._stream(payload, number)
+        else:
+            self._whole(404, {"detail": "Not Found"})
+
+    def _whole(self, status: int, content: object) -> None:
+        text = content if isinstance(content, str) else json.dumps(content)
+        body = text.encode()
+        self.send_response(status)
+        kind = "text/plain" if isinstance(content, str) else "application/json"
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _stream(self, payload: dict[str, object], number: int) -> None:
+        how = self.server.behaviour
+        limited = how.fault_requests is not None and number >= how.fault_requests
+        fault = None if limited else how.fault
+        if fault == "http":
+            self._whole(how.http_status, {"error": {"message": how.message}})
+            return
+        self._held = b""
+        try:
+            if how.late_head:
+                self._hold = True
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            pending: list[bytes] = []
+            for event in self._events(payload, fault):
+                pending.append(b"data: " + event + b"\n\n")
+                if len(pending) == how.events_a_write:
+                    self._chunk(b"".join(pending))
+                    pending.clear()
+            self._chunk(b"".join([*pending, b"data: [DONE]\n\n"]))
+            self._write(b"0\r\n\r\n")
+            if how.ignore_close:
+                self.server.closing.wait()
+        except (Stop, ConnectionError):
+            self.close_connection = True
+
+    def _events(self, payload: dict[str, object], fault: str | None) -> Iterator[bytes]:
+        how = self.server.behaviour
+        native = self.path == "/generate"
+        prompt = payload["text"] if native else payload["prompt"]
+        prompts = prompt if isinstance(prompt, list) else [prompt]
+        asked = payload["sampling_params"]["max_new_tokens"] if native else payload["max_tokens"]  # type: ignore[index]
+        total = how.fault_after if fault in ("short", "abort") else int(asked)  # type: ignore[call-overload]
+        time.sleep(how.ttft_s)
+        done = 0
+        while done < total:
+            before, done = done, min(done + how.tokens_a_chunk, total)
+            if fault is not None and done > how.fault_after:
+                yield from self._strike(fault)
+            reason = None
+            if done == total:
+                kind = {"short": "stop", "abort": "abort"}.get(fault or "", "length")
+                reason = {"type": kind, "message": how.message}
+            for index, text in enumerate(prompts):
+                if fault == "silent_prompt" and index == len(prompts) - 1:
+                    continue
+                shown = range(before if how.incremental or not native else 0, done)
+                words = "".join(f" 词{i}" for i in shown)
+                event = _native(words, str(text), done, reason)
+                if not native:
+                    event = _openai(words, str(text), done, reason, index, how.continuous_usage)
+                elif len(prompts) > 1:
+                    event["index"] = index
+                yield json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
+            if done < total:
+                time.sleep(how.itl_s * (done - before))
+        if not native:
+            usage = {"prompt_tokens": 1, "completion_tokens": total * len(prompts)}
+            yield json.dumps({"choices": [], "model": MODEL, "usage": usage}).encode()
+
+    def _strike(self, fault: str) -> Iterator[bytes]:
+        if fault == "reset":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+            raise Stop
+        if fault == "close":
+            self.connection.shutdown(socket.SHUT_RDWR)
+            raise Stop
+        if fault == "stall":
+            self.server.closing.wait()
+            raise Stop
+        if fault == "malformed":
+            yield b'{"text": "cut sho'
+        if fault == "error":
+            yield json.dumps({"error": {"message": self.server.behaviour.message}}).encode()
+            self._chunk(b"data: [DONE]\n\n")
+            self._write(b"0\r\n\r\n")
+            raise Stop
+
+    def _chunk(self, data: bytes) -> None:
+        self._write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+
+    def _write(self, data: bytes) -> None:
+        size = self.server.behaviour.write_bytes or len(data)
+        for at in range(0, len(data), size):
+            self.wfile.write(data[at : at + size])
+
+    def flush_headers(self) -> None:
+        """Send the head now, or keep it for the first event (`late_head`)."""
+        head = b"".join(self._headers_buffer)
+        self._headers_buffer: list[bytes] = []
+        self.wfile.write(head)
+
+
+def _native(
+    text: str, prompt: str, tokens: int, reason: dict[str, str] | None
+) -> dict[str, object]:
+    meta = {
+        "id": "stand-in",
+        "finish_reason": reason,
+        "prompt_tokens": len(prompt.split()),
+        "completion_tokens": tokens,
+        "cached_tokens": 0,
+    }
+    return {"text": text, "output_ids": list(range(tokens)), "meta_info": meta}
+
+
+def _openai(
+    text: str, prompt: str, tokens: int, reason: dict[str, str] | None, index: int, usage: bool
+) -> dict[str, object]:
+    choice = {"index": index, "text": text, "finish_reason": reason["type"] if reason else None}
+    counted = {"prompt_tokens": len(prompt.split()), "completion_tokens": tokens}
+    return {"choices": [choice], "model": MODEL, "usage": counted if usage else None}
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 1024
+
+    def __init__(self, behaviour: Behaviour, port: int) -> None:
+        self.behaviour = behaviour
+        self.received: list[tuple[str, dict[str, object]]] = []
+        self.closing = threading.Event()
+        self._lock = threading.Lock()
+        super().__init__(("127.0.0.1", port), _Handler)
+
+    def receive(self, path: str, payload: dict[str, object]) -> int:
+        """Note a POST; how many of its path came before it."""
+        with self._lock:
+            number = sum(known == path for known, _ in self.received)
+            self.received.append((path, payload))
+        return number
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that went away is no news."""
+
+
+class StandIn:
+    """The server in a thread of this process; a context manager."""
+
+    def __init__(self, behaviour: Behaviour | None = None, port: int = 0) -> None:
+        self._server = _Server(behaviour or Behaviour(), port)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+
+    @property
+    def url(self) -> str:
+        """Where it listens, without a slash at the end."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    @property
+    def received(self) -> list[tuple[str, dict[str, object]]]:
+        """Every POST so far: (path, payload)."""
+        return self._server.received
+
+    def __enter__(self) -> StandIn:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self._server.closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A stand-in sglang server on 127.0.0.1.")
+    parser.add_argument("--port", type=int, default=30000)
+    parser.add_argument("--ttft-ms", type=float, default=20.0)
+    parser.add_argument("--itl-ms", type=float, default=5.0)
+    parser.add_argument("--fault", default=None, help="see Behaviour")
+    parser.add_argument("--fault-after", type=int, default=0, metavar="TOKENS")
+    args = parser.parse_args()
+    behaviour = Behaviour(
+        ttft_s=args.ttft_ms / 1e3,
+        itl_s=args.itl_ms / 1e3,
+        fault=args.fault,
+        fault_after=args.fault_after,
+    )
+    with StandIn(behaviour, args.port) as server:
+        print(f"listening on {server.url}", flush=True)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            return
+
+
+if __name__ == "__main__":
+    main()
