@@ -1,0 +1,92 @@
+"""A model folder without weights: a shape's config.json and a tokenizer made here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+_HERE = Path(__file__).parent
+_SPECIAL = ("<s>", "</s>", "<pad>")
+
+
+def shapes() -> list[str]:
+    """The names of the shapes in this package."""
+    return sorted(path.stem for path in _HERE.glob("*.json"))
+
+
+def shape_of(model: str) -> str | None:
+    """The shape that a model's path or hub name stands for (`…/Llama-3.1-70B-Instruct`), or None.
+
+    The longest match wins, so that a name holding two of them is read as the finer one.
+    """
+    plain = model.lower().replace("_", "-").replace("meta-llama-3", "llama-3")
+    hits = [shape for shape in shapes() if shape in plain]
+    return max(hits, key=len, default=None)
+
+
+def byte_tokens() -> list[str]:
+    """The 256 byte symbols of a byte-level BPE, in GPT-2's printable spelling.
+
+    Printable Latin-1 characters stand for themselves, the others for U+0100 and following.
+    """
+    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    spare = iter(range(256, 512))
+    return [chr(byte if byte in printable else next(spare)) for byte in range(256)]
+
+
+def tokenizer() -> dict[str, object]:
+    """A byte-level tokenizer.json without merges: one token a byte, so nothing is trained."""
+    vocab = {token: number for number, token in enumerate([*_SPECIAL, *byte_tokens()])}
+    added = [
+        {
+            "id": vocab[token],
+            "content": token,
+            "special": True,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+        }
+        for token in _SPECIAL
+    ]
+    byte_level = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": True,
+    }
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added,
+        "normalizer": None,
+        "pre_tokenizer": byte_level,
+        "post_processor": None,
+        "decoder": byte_level,
+        "model": {"type": "BPE", "vocab": vocab, "merges": []},
+    }
+
+
+def write(shape: str, folder: Path) -> None:
+    """Write a shape's model folder. Raises KeyError for an unknown shape."""
+    if shape not in shapes():
+        raise KeyError(shape)
+    config = json.loads((_HERE / f"{shape}.json").read_text(encoding="utf-8"))
+    special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+    files: dict[str, object] = {
+        "config.json": config,
+        "generation_config.json": {"bos_token_id": 0, "eos_token_id": 1},
+        "tokenizer.json": tokenizer(),
+        "tokenizer_config.json": {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": config["max_position_embeddings"],
+            "clean_up_tokenization_spaces": False,
+            **special,
+        },
+        "special_tokens_map.json": special,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        (folder / name).write_text(text, encoding="utf-8")

@@ -1,0 +1,1 @@
+"""The steps of run_repro.sh, one module each: plan, preflight, wait, profile, check, summarise."""

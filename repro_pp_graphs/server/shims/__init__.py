@@ -1,0 +1,34 @@
+"""Named shims: small changes to a server process, each for one documented reason.
+
+A launch names those it needs in the environment variable REPRO_SHIMS (comma-separated);
+`repro_pp_graphs.server.launch` installs them in the server and in every process it spawns.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+
+ENV_NAME = "REPRO_SHIMS"
+
+# name -> why it is there (shown by --dry-run and stored with the run)
+REASONS = {
+    "cpu": "sglang on a CPU without its CUDA kernel package",
+    "one_gpu": "several ranks on one GPU: NCCL refuses two ranks of one host on one device",
+    "trace_rank": "releases before 0.5.6 leave the PP rank out of trace names: ranks overwrite "
+    "one another",
+    "keep_profilers": "a finished torch profiler that is freed while another records can crash",
+}
+
+
+def names_from_env() -> list[str]:
+    """The shims that REPRO_SHIMS names."""
+    return [name for name in os.environ.get(ENV_NAME, "").split(",") if name]
+
+
+def install_all() -> None:
+    """Install every shim named in REPRO_SHIMS, in this process."""
+    for name in names_from_env():
+        if name not in REASONS:
+            raise SystemExit(f"{ENV_NAME}: no shim '{name}': one of {', '.join(REASONS)}")
+        importlib.import_module(f"{__name__}.{name}").install()

@@ -1,0 +1,85 @@
+"""Let sglang run on a CPU without the CUDA builds of its dependencies."""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+
+def _absent_kernel(name: str) -> Callable[..., Any]:
+    if name.startswith("__"):
+        raise AttributeError(name)
+
+    def call(*_args: object, **_kwargs: object) -> None:
+        raise NotImplementedError(f"sgl_kernel.{name} was called; a CPU rehearsal has no kernels")
+
+    return call
+
+
+class _AbsentKernels(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """`from sgl_kernel[.part] import anything` succeeds; calling it raises."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        del path, target
+        # sglang takes the absence of this one part as an answer
+        if fullname == "sgl_kernel.scalar_type" or fullname.partition(".")[0] != "sgl_kernel":
+            return None
+        return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__dict__["__getattr__"] = _absent_kernel
+        module.__dict__["__version__"] = "99.0.0+absent"
+
+
+def _declare_torchvision_operators() -> None:
+    # torchvision from PyPI is a CUDA build: its library does not load beside a CPU torch, and
+    # `import torchvision` fails for want of these two declarations
+    import torch  # noqa: PLC0415
+
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _kept.append(library)
+
+
+def _use_sglangs_triton_stub() -> None:
+    # releases up to 0.5.16 or so carry a stand-in for triton; newer ones need the package
+    if importlib.util.find_spec("triton") is not None:
+        return
+    root = importlib.util.find_spec("sglang")
+    places = root.submodule_search_locations if root else None
+    stub = Path(places[0]) / "_triton_stub.py" if places else None
+    if stub is None or not stub.exists():
+        return
+    # torch must conclude "no triton" before the stand-in appears
+    import torch._inductor.runtime.triton_compat  # noqa: PLC0415
+    from torch.utils._triton import has_triton_package  # noqa: PLC0415
+
+    has_triton_package()
+    spec = importlib.util.spec_from_file_location("_sglang_triton_stub", stub)
+    if spec and spec.loader:
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        module.install()
+
+
+_kept: list[object] = []
+
+
+def install() -> None:
+    """Declare, before sglang is imported, what it looks for and a CPU box lacks."""
+    os.environ.setdefault("SGLANG_USE_CPU_ENGINE", "1")
+    if importlib.util.find_spec("sgl_kernel") is None:
+        sys.meta_path.append(_AbsentKernels())
+    if importlib.util.find_spec("torchvision") is not None:
+        _declare_torchvision_operators()
+    _use_sglangs_triton_stub()
