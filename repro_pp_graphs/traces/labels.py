@@ -1,0 +1,104 @@
+"""Who an NCCL P2P kernel talks to: its arguments, else the operator or annotation it came from."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from repro_pp_graphs.traces.events import Value
+from repro_pp_graphs.traces.model import P2POp
+from repro_pp_graphs.traces.naming import Identity
+
+ANNOTATION = re.compile(r"nccl:(send|recv) (\d+)(?:->|<-)(\d+)")
+# Kineto widens an annotation on the GPU by a ns on either side; us.
+SLACK_US = 0.01
+
+Label = tuple[str, Value, Value, Value, Value]  # collective, elements, dtype, src, dst
+
+
+class P2PKernel(NamedTuple):
+    """A P2P kernel as the trace has it; `sure` where only P2P launches a kernel of that name."""
+
+    ts: float
+    dur: float
+    stream: Value
+    correlation: int
+    external_id: int
+    label: Label
+    sure: bool
+
+
+@dataclass(slots=True)
+class LaunchSite:
+    """Where kernels came from: operators by id, annotations on host and GPU, launch calls."""
+
+    params: dict[int, Label] = field(default_factory=dict)
+    host: list[tuple[float, float, str]] = field(default_factory=list)
+    gpu: dict[Value, list[tuple[float, float, str]]] = field(default_factory=dict)
+    calls: dict[int, float] = field(default_factory=dict)
+
+    def mark(self, stream: Value, name: str, ts: float, dur: float) -> None:
+        if name.startswith("nccl:"):
+            self.gpu.setdefault(stream, []).append((ts, ts + dur, name))
+
+    def annotation(self, kernel: P2PKernel) -> str:
+        """The `nccl:` annotation around the kernel on its stream, else around its launch."""
+        on_stream = self.gpu.get(kernel.stream, [])
+        found = _around(on_stream, kernel.ts + SLACK_US)
+        if not found and kernel.correlation in self.calls:
+            found = _around(self.host, self.calls[kernel.correlation])
+        return found
+
+
+def _around(rows: list[tuple[float, float, str]], moment: float) -> str:
+    at = bisect_right(rows, (moment, float("inf"), "")) - 1
+    return rows[at][2] if at >= 0 and rows[at][1] >= moment else ""
+
+
+def label_kernels(
+    kernels: list[P2PKernel], site: LaunchSite, who: Identity, ns: Callable[[float], int]
+) -> tuple[list[P2POp], int]:
+    """P2P kernels as operations, and how many carry no sign of their peer.
+
+    Kernels inside graphs and of batch_isend_irecv carry none: they are counted, never guessed.
+    """
+    site.host.sort()
+    for rows in site.gpu.values():
+        rows.sort()
+    found: list[P2POp] = []
+    unlabelled = 0
+    for kernel in kernels:
+        label = kernel.label
+        if label[0] not in ("send", "recv"):
+            label = site.params.get(kernel.external_id, label)
+        if label[0] not in ("send", "recv"):
+            label = _from_annotation(site.annotation(kernel), who)
+        kind, elements, dtype, src, dst = label
+        peer = dst if kind == "send" else src
+        if kind not in ("send", "recv") or not isinstance(peer, int):
+            unlabelled += kernel.sure
+            continue
+        found.append(
+            P2POp("send" if kind == "send" else "recv", peer,
+                  elements if isinstance(elements, int) else None,
+                  dtype if isinstance(dtype, str) else None,
+                  ns(kernel.ts), ns(kernel.ts + kernel.dur), "nccl", str(kernel.stream),
+                  kernel.correlation)
+        )  # fmt: skip
+    return found, unlabelled
+
+
+def _from_annotation(name: str, who: Identity) -> Label:
+    """`nccl:send a->b` numbers ranks in their group: a PP group where `a` is our PP rank."""
+    match = ANNOTATION.match(name)
+    if not match:
+        return ("", None, None, None, None)
+    own, other = int(match[2]), int(match[3])
+    if own == who.pp:
+        other = other * who.tp_size + who.tp
+    elif own != who.rank:
+        return ("", None, None, None, None)
+    return (match[1], None, None, other, other)

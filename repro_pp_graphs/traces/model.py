@@ -1,0 +1,82 @@
+"""What is kept of one rank's trace. All times are ns since the Unix epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Intervals = npt.NDArray[np.int64]  # shape (n, 2): start, end
+
+
+def intervals(pairs: Iterable[tuple[int, int]]) -> Intervals:
+    """Pairs of (start, end) as an array of shape (n, 2), also for n = 0."""
+    return np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
+
+
+@dataclass(slots=True)
+class P2POp:
+    """One send or recv: an NCCL kernel on the GPU, or a gloo operation on the host.
+
+    `peer` is a global rank (-1: not known); elements and dtype are None where the trace is silent.
+    """
+
+    kind: Literal["send", "recv"]
+    peer: int
+    elements: int | None
+    dtype: str | None
+    start_ns: int
+    end_ns: int
+    backend: Literal["nccl", "gloo"]
+    stream: str
+    correlation: int = 0
+
+
+@dataclass(slots=True)
+class Span:
+    """A named interval on the host."""
+
+    name: str
+    start_ns: int
+    end_ns: int
+
+
+@dataclass(slots=True)
+class Kernels:
+    """GPU work other than P2P, by start: kernels, copies and sets."""
+
+    times: Intervals
+    correlation: npt.NDArray[np.int64]
+    is_copy: npt.NDArray[np.bool_]
+
+    def in_launches(self, correlations: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        return np.isin(self.correlation, correlations)
+
+
+@dataclass(slots=True)
+class RankTrace:
+    """One rank's facts.
+
+    `launches` are the host's cudaGraphLaunch calls with their correlation; `calls` the CUDA calls
+    long enough to have blocked; `op_starts` the start of every host operator of the main thread.
+    """
+
+    path: str
+    pp: int
+    tp: int
+    rank: int
+    base_ns: int = 0
+    world_size: int | None = None
+    events: int = 0
+    kernels: Kernels | None = None
+    p2p: list[P2POp] = field(default_factory=list)
+    unlabelled_p2p: int = 0
+    spans: list[Span] = field(default_factory=list)
+    launches: list[tuple[int, int, int]] = field(default_factory=list)
+    calls: list[Span] = field(default_factory=list)
+    sends: list[Span] = field(default_factory=list)
+    op_starts: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    problems: list[str] = field(default_factory=list)

@@ -1,0 +1,218 @@
+"""One rank's trace file to a RankTrace: only the fields the analysis needs are decoded."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from repro_pp_graphs.traces.events import TraceFile, Value, mend
+from repro_pp_graphs.traces.labels import LaunchSite, P2PKernel, label_kernels
+from repro_pp_graphs.traces.model import Kernels, P2POp, RankTrace, Span
+from repro_pp_graphs.traces.naming import Identity
+
+# A CUDA call that only enqueues returns in about 10 us.
+BLOCKED_US = 50.0
+P2P_KERNEL = re.compile(r"nccl.*(?:SendRecv|Generic)", re.IGNORECASE)
+GPU_WORK = frozenset({"kernel", "gpu_memcpy", "gpu_memset"})
+CUDA_CALLS = frozenset({"cuda_runtime", "cuda_driver"})
+LAUNCH_CALLS = frozenset({"cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernelEx",
+                          "cuLaunchKernel"})  # fmt: skip
+
+
+class Args(msgspec.Struct, gc=False):
+    """The arguments read of an event; a send names only its Dst Rank, a recv its Src Rank."""
+
+    external_id: Value = msgspec.field(default=None, name="External id")
+    correlation: Value = None
+    stream: Value = None
+    graph_id: Value = msgspec.field(default=None, name="graph id")
+    collective: Value = msgspec.field(default=None, name="Collective name")
+    elements: Value = msgspec.field(default=None, name="In msg nelems")
+    dtype: Value = None
+    src: Value = msgspec.field(default=None, name="Src Rank")
+    dst: Value = msgspec.field(default=None, name="Dst Rank")
+
+
+class Event(msgspec.Struct, gc=False):
+    """One trace event; ts and dur in us, ts counted from baseTimeNanoseconds."""
+
+    ph: str = ""
+    cat: str = ""
+    name: Value = ""
+    tid: Value = 0
+    ts: float = 0.0
+    dur: float = 0.0
+    args: Args | None = None
+
+
+NO_ARGS = Args()
+EVENTS = msgspec.json.Decoder(list[Event])
+
+
+def events_of(trace: TraceFile) -> Iterator[list[Event]]:
+    """Blocks of events; a block that is no JSON is skipped and noted in trace.problems."""
+    bad = 0
+    for block in trace.blocks():
+        try:
+            yield EVENTS.decode(block)
+        except msgspec.DecodeError:
+            try:
+                yield EVENTS.decode(mend(block))
+            except msgspec.DecodeError:
+                bad += 1
+    if bad:
+        trace.problems.append(f"{bad} block(s) of events are not valid JSON: left out")
+
+
+def whole(value: Value) -> int:
+    """The value as an int, -1 where it is none."""
+    return int(value) if isinstance(value, int | float) else -1
+
+
+class _Collector:
+    """Columns filled event by event; times stay in us until the base time is known."""
+
+    def __init__(self) -> None:
+        self.gpu: tuple[list[float], list[float], list[int], list[bool]] = ([], [], [], [])
+        self.p2p: list[P2PKernel] = []
+        self.site = LaunchSite()
+        self.annotations: list[tuple[str, float, float]] = []
+        self.gloo: list[tuple[str, float, float, Value]] = []
+        self.launches: list[tuple[float, float, int]] = []
+        self.calls: list[tuple[str, float, float]] = []
+        self.sends: list[tuple[str, float, float]] = []
+        self.op_starts: dict[Value, list[float]] = {}
+        self.count = 0
+
+    def take(self, events: list[Event]) -> None:
+        self.count += len(events)
+        for event in events:
+            if event.ph != "X":
+                continue
+            cat = event.cat
+            if cat == "cpu_op":
+                self._operator(event)
+            elif cat in GPU_WORK:
+                self._gpu_work(event)
+            elif cat in CUDA_CALLS:
+                self._cuda_call(event)
+            elif cat == "user_annotation":
+                self._annotation(event)
+            elif cat == "gpu_user_annotation":
+                self.site.mark(event.tid, str(event.name), event.ts, event.dur)
+
+    def _operator(self, event: Event) -> None:
+        self.op_starts.setdefault(event.tid, []).append(event.ts)
+        name = event.name
+        if name == "record_param_comms":
+            args = event.args or NO_ARGS
+            if args.collective in ("send", "recv"):
+                self.site.params[whole(args.external_id)] = (
+                    str(args.collective), args.elements, args.dtype, args.src, args.dst,
+                )  # fmt: skip
+        elif name == "c10d::send":
+            self.sends.append((name, event.ts, event.dur))
+
+    def _gpu_work(self, event: Event) -> None:
+        args = event.args or NO_ARGS
+        correlation = whole(args.correlation)
+        name = str(event.name)
+        if event.cat == "kernel" and name.startswith("nccl") and P2P_KERNEL.match(name):
+            label = (str(args.collective), args.elements, args.dtype, args.src, args.dst)
+            self.p2p.append(
+                P2PKernel(event.ts, event.dur, event.tid, correlation,
+                          whole(args.external_id), label, "SendRecv" in name)
+            )  # fmt: skip
+            return
+        starts, durations, correlations, copies = self.gpu
+        starts.append(event.ts)
+        durations.append(event.dur)
+        correlations.append(correlation)
+        copies.append(event.cat != "kernel")
+
+    def _cuda_call(self, event: Event) -> None:
+        name = event.name
+        if name in LAUNCH_CALLS:
+            self.site.calls[whole((event.args or NO_ARGS).correlation)] = event.ts
+        elif name == "cudaGraphLaunch":
+            correlation = whole((event.args or NO_ARGS).correlation)
+            self.launches.append((event.ts, event.dur, correlation))
+        if event.dur >= BLOCKED_US:
+            self.calls.append((str(name), event.ts, event.dur))
+
+    def _annotation(self, event: Event) -> None:
+        name = str(event.name)
+        if name.startswith("nccl:"):
+            self.site.host.append((event.ts, event.ts + event.dur, name))
+        elif name in ("gloo:send", "gloo:recv"):
+            self.gloo.append((name[5:], event.ts, event.dur, event.tid))
+        else:
+            self.annotations.append((name, event.ts, event.dur))
+
+
+def read_rank(path: Path, who: Identity) -> RankTrace:
+    """Read one file; what is wrong with it is in the result's `problems`, never raised."""
+    trace = TraceFile(path)
+    columns = _Collector()
+    for events in events_of(trace):
+        columns.take(events)
+    base_ns = trace.header.baseTimeNanoseconds
+
+    def ns(ts: float) -> int:
+        return base_ns + round(ts * 1000)
+
+    def spans(rows: list[tuple[str, float, float]]) -> list[Span]:
+        return sorted(
+            (Span(name, ns(ts), ns(ts + dur)) for name, ts, dur in rows),
+            key=lambda span: (span.start_ns, -span.end_ns),
+        )
+
+    who, problems = who.checked(trace.header.distributedInfo)
+    p2p, unlabelled = label_kernels(columns.p2p, columns.site, who, ns)
+    for kind, ts, dur, tid in columns.gloo:
+        peer = who.next_rank if kind == "send" else who.previous_rank
+        side = "send" if kind == "send" else "recv"
+        p2p.append(P2POp(side, peer, None, None, ns(ts), ns(ts + dur), "gloo", f"host {tid}"))
+    p2p.sort(key=lambda op: (op.start_ns, op.end_ns))
+    busiest = Counter({tid: len(starts) for tid, starts in columns.op_starts.items()})
+    main = [ts for tid, _ in busiest.most_common(1) for ts in columns.op_starts[tid]]
+    return RankTrace(
+        path=str(path), pp=who.pp, tp=who.tp, rank=who.rank, base_ns=base_ns, world_size=who.world_size,
+        events=columns.count, kernels=_kernels(columns, base_ns), p2p=p2p,
+        unlabelled_p2p=unlabelled, spans=spans(columns.annotations),
+        launches=sorted((ns(ts), ns(ts + dur), corr) for ts, dur, corr in columns.launches),
+        calls=spans(columns.calls), sends=spans(columns.sends),
+        op_starts=np.sort(_ns(np.array(main, dtype=np.float64), base_ns)),
+        problems=[*trace.problems, *problems, *_shortcomings(columns, trace)],
+    )  # fmt: skip
+
+
+def _ns(ts: np.ndarray[tuple[int], np.dtype[np.float64]], base_ns: int) -> np.ndarray[
+    tuple[int], np.dtype[np.int64]
+]:
+    return np.rint(ts * 1000).astype(np.int64) + base_ns
+
+
+def _kernels(columns: _Collector, base_ns: int) -> Kernels:
+    starts, durations, correlations, copies = columns.gpu
+    begin = np.array(starts, dtype=np.float64)
+    end = begin + np.array(durations, dtype=np.float64)
+    order = np.argsort(begin, kind="stable")
+    return Kernels(
+        np.stack([_ns(begin, base_ns), _ns(end, base_ns)], axis=1)[order],
+        np.array(correlations, dtype=np.int64)[order],
+        np.array(copies, dtype=np.bool_)[order],
+    )
+
+
+def _shortcomings(columns: _Collector, trace: TraceFile) -> list[str]:
+    if not columns.count:
+        return [] if trace.problems else ["traceEvents is empty"]
+    if not any(not copy for copy in columns.gpu[3]) and not columns.p2p:
+        return ["no GPU kernels: a CPU run, or the profiler recorded none"]
+    return []

@@ -1,0 +1,167 @@
+"""One rank's events given processes, threads and ids of their own."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from repro_pp_graphs.traces.events import Value, mend
+
+GPU_CATEGORIES = frozenset({"kernel", "gpu_memcpy", "gpu_memset", "gpu_user_annotation"})
+PROFILER_CATEGORIES = frozenset({"", "Trace", "overhead"})
+# Kind of process -> its place in the rank's group.
+ORDER = {"CPU": 1, "GPU": 2, "profiler": 3}
+RANK_IDS = (b'"correlation":', b'"External id":')
+IDS_PER_RANK = 100_000
+
+
+class WireEvent(msgspec.Struct, gc=False, omit_defaults=True):
+    """Any event of the Trace Event format; the arguments stay as they are written."""
+
+    ph: str = ""
+    cat: str | UnsetType = UNSET
+    name: Value | UnsetType = UNSET
+    pid: Value | UnsetType = UNSET
+    tid: Value | UnsetType = UNSET
+    ts: float | UnsetType = UNSET
+    dur: float | UnsetType = UNSET
+    id: Value | UnsetType = UNSET
+    bp: str | UnsetType = UNSET
+    s: str | UnsetType = UNSET
+    tts: float | UnsetType = UNSET
+    tdur: float | UnsetType = UNSET
+    cname: str | UnsetType = UNSET
+    scope: str | UnsetType = UNSET
+    bind_id: Value | UnsetType = UNSET
+    flow_in: bool | UnsetType = UNSET
+    flow_out: bool | UnsetType = UNSET
+    id2: Raw | UnsetType = UNSET
+    sf: Value | UnsetType = UNSET
+    stack: Raw | UnsetType = UNSET
+    esf: Value | UnsetType = UNSET
+    estack: Raw | UnsetType = UNSET
+    args: Raw | UnsetType = UNSET
+
+
+WIRE = msgspec.json.Decoder(list[WireEvent])
+ENCODER = msgspec.json.Encoder()
+
+
+class Rewritten(NamedTuple):
+    """Encoded events, comma separated, and how many they are."""
+
+    body: bytes
+    count: int
+
+
+class RankRewriter:
+    """Maps one rank's pids, tids, flow ids and correlations to numbers no other rank has.
+
+    `key` has three digits and is written in front of an id: no two ranks' ids can meet.
+    """
+
+    def __init__(self, title: str, key: int, shift_us: float, first_slot: int) -> None:
+        self.title = title
+        self.key = str(key)
+        self.shift_us = shift_us
+        self.first_slot = first_slot
+        self.next_id = key * IDS_PER_RANK
+        self.pids: dict[Any, int] = {}
+        self.tids: dict[tuple[Any, Any], int] = {}
+        self.kinds: dict[Any, str] = {}
+        self.profiler_pid = 0
+        self.held: list[WireEvent] = []
+
+    def rewrite(self, block: bytes) -> Rewritten | None:
+        """The block's events in their new numbers; names of processes and threads are held back.
+
+        A block that is no JSON is left out (reading the ranks has reported it).
+        """
+        events = self._decode(block)
+        kept = [event for event in events if event.ph != "M"]
+        self.held += [event for event in events if event.ph == "M"]
+        pids, tids, key, shift = self.pids, self.tids, self.key, self.shift_us
+        for event in kept:
+            lane = (event.pid, event.tid)
+            if lane not in tids:
+                self._admit(event)
+            event.pid = pids[lane[0]]
+            event.tid = tids[lane]
+            if event.id is not UNSET:
+                event.id = int(f"{key}{event.id}") if isinstance(event.id, int) and event.id >= 0 \
+                    else f"{key}:{event.id}"  # fmt: skip
+            if event.bind_id is not UNSET:
+                event.bind_id = f"{key}:{event.bind_id}"
+            if shift and event.ts is not UNSET:
+                event.ts = round(event.ts + shift, 3)
+        return Rewritten(ENCODER.encode(kept)[1:-1], len(kept)) if kept else None
+
+    def _decode(self, block: bytes) -> list[WireEvent]:
+        keyed = block
+        for name in RANK_IDS:
+            keyed = keyed.replace(name + b" ", name).replace(name, name + self.key.encode())
+        for text in (keyed, block, mend(block)):
+            try:
+                return WIRE.decode(text)
+            except msgspec.DecodeError:
+                continue
+        return []
+
+    def _admit(self, event: WireEvent) -> None:
+        """Number an event's process and thread when they are first seen."""
+        if event.pid not in self.pids:
+            category = event.cat if isinstance(event.cat, str) else ""
+            kind = (
+                "GPU" if category in GPU_CATEGORIES
+                else "profiler" if category in PROFILER_CATEGORIES else "CPU"
+            )  # fmt: skip
+            if kind == "profiler":
+                self.profiler_pid = self.profiler_pid or self._number()
+            self.pids[event.pid] = self.profiler_pid if kind == "profiler" else self._number()
+            self.kinds[event.pid] = kind
+        self.tids[event.pid, event.tid] = self._number()
+
+    def _number(self) -> int:
+        self.next_id += 1
+        return self.next_id
+
+    def metadata(self) -> list[dict[str, Any]]:
+        """Names and order of the processes and threads that hold events."""
+        self._trust_labels()
+        named: list[dict[str, Any]] = []
+        for pid, old in {pid: old for old, pid in self.pids.items()}.items():
+            kind = self.kinds[old]
+            label = {"GPU": f"device {old}", "CPU": f"process {old}"}.get(kind, kind)
+            facts = {"process_name": {"name": f"{self.title} · {kind}"},
+                     "process_labels": {"labels": label},
+                     "process_sort_index": {"sort_index": self.first_slot + ORDER[kind]}}  # fmt: skip
+            named += [{"ph": "M", "name": name, "pid": pid, "tid": 0, "args": args}
+                      for name, args in facts.items()]  # fmt: skip
+        return named + self._threads()
+
+    def _trust_labels(self) -> None:
+        """Kineto labels its processes CPU or GPU n: surer than the category of the first event."""
+        for event in self.held:
+            if event.name == "process_labels" and event.pid in self.kinds:
+                label = str(_args(event).get("labels", ""))[:3]
+                if label in ORDER:
+                    self.kinds[event.pid] = label
+
+    def _threads(self) -> list[dict[str, Any]]:
+        kept: dict[tuple[Any, Any, Any], dict[str, Any]] = {
+            (pid, tid, "thread_name"): {"name": tid} for pid, tid in self.tids if isinstance(tid, str)
+        }
+        for event in self.held:
+            if (event.pid, event.tid) in self.tids and str(event.name).startswith("thread_"):
+                kept[event.pid, event.tid, event.name] = _args(event)
+        return [
+            {"ph": "M", "name": name, "pid": self.pids[pid], "tid": self.tids[pid, tid], "args": args}
+            for (pid, tid, name), args in kept.items()
+        ]
+
+
+def _args(event: WireEvent) -> dict[str, Any]:
+    found = msgspec.json.decode(event.args) if isinstance(event.args, Raw) else {}
+    return found if isinstance(found, dict) else {}
