@@ -1,0 +1,581 @@
+#!/usr/bin/env bash
+#
+# collect_env.sh - what a bug report about sglang, NCCL or CUDA graphs needs:
+# system, GPUs, network, software, environment variables, the server on a port.
+#
+# usage: bash collect_env.sh [--json] [--no-redact] [--port P] [--python PATH]
+#
+#   --json         the same facts as one JSON object
+#   --no-redact    show paths and user names (secrets stay masked)
+#   --port P       ask the server on 127.0.0.1:P (default: 30000, sglang's own)
+#   --python PATH  the interpreter to ask about (default: $PYTHON, then python3)
+#   -h, --help     this text
+#
+# examples:
+#   bash collect_env.sh > env.txt                    # paste this into the issue
+#   bash collect_env.sh --json > env.json            # to compare two machines
+#   bash collect_env.sh --python ~/venv/bin/python   # the server's environment
+#   bash collect_env.sh --port 31000                 # and its resolved arguments
+#
+# needs: bash 4.4, coreutils. Python, nvidia-smi, dmesg, root and GPUs are used
+# when present and named when absent. cost: one Python process that does not
+# import torch, five nvidia-smi queries; every probe has a time limit, together
+# they stop after 4 s without nvidia-smi and after 18 s with it.
+# exit status: 0, or 2 for a wrong option.
+set -euo pipefail
+
+### defaults
+LC_ALL=C                        # byte-wise patterns here, English messages from tools
+json=0
+redact=1
+port=30000
+python=${PYTHON:-python3}
+budget_s=4
+readonly MASK="<masked>" COLUMN=26
+readonly SECTIONS=(summary system gpus network software environment server)
+
+usage() {
+  local line
+  while IFS= read -r line && [[ $line == "#"* ]]; do
+    [[ $line == "#!"* || $line == "#" ]] || printf '%s\n' "${line#??}"
+  done <"${BASH_SOURCE[0]}"
+}
+
+die() { printf 'collect_env.sh: %s (see --help)\n' "$1" >&2; exit 2; }
+
+### masking: all of it works on TEXT
+# is_secret NAME VALUE: does the name of an option, variable or field promise a secret?
+is_secret() {
+  local name=_${1,,}_ value=${2,,}
+  [[ $value =~ ^(|[01]|true|false|yes|no|on|off|none|null)$ ]] && return 1
+  name=${name//[^a-z0-9]/_}
+  name=${name//tokeniz/}
+  [[ $value =~ ^[][0-9.,\ ]+$ ]] && name=${name//token_id/} && name=${name//tokens/}
+  [[ $name =~ secret|passw|passphrase|token|credential|cookie|authoriz|bearer|signature|webhook|jwt ||
+    $name =~ api_?key|access_?key|session_?(id|key)|key_|_keys_ ||
+    $name =~ _(auth|pass|pwd|pat|sig|dsn|pin|otp|creds?|salt|serial)_ ]]
+}
+
+# scrub REGEX [MASK]: of every match keep group 1 and mask the rest.
+scrub() {
+  local clean="" rest=$TEXT
+  while [[ $rest =~ $1 ]]; do
+    clean+=${rest%%"${BASH_REMATCH[0]}"*}${BASH_REMATCH[1]}${2-$MASK}
+    rest=${rest#*"${BASH_REMATCH[0]}"}
+  done
+  TEXT=$clean$rest
+}
+
+readonly HINTS='key|token|secret|pass|pwd|auth|cred|cookie|bearer|sig|webhook|jwt|session|pat|dsn|pin|otp|salt|serial'
+readonly WORD="(\"[^\"]*\"?|'[^']*'?|[^[:space:]\"'])+" # one word to a shell, quotes and all
+readonly PAIR_RE="([A-Za-z0-9_.-]*($HINTS)[A-Za-z0-9_.-]*)([\"'\\\\]*[[:space:]]*[:=][[:space:]]*|[[:space:]]+)($WORD)"
+readonly PRIVATE_RE='()-----BEGIN[A-Z0-9 ]*PRIVATE KEY.*'
+readonly URL_RE="(://)([^/[:space:]\"']*|[^/[:space:]\"':@]*:[^[:space:]\"']*)@"
+readonly UUID_RE='([0-9a-fA-F]{8})(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}'
+readonly SECRET_RES=(
+  "((authorization|cookie)[\"'\\\\]*[[:space:]]*[:=][\"'\\\\[:space:]]*)[^"$'\n'"]+"
+  "(bearer[[:space:]:=]+|basic[[:space:]]+)[^[:space:]\"',]{6,}"
+  "(hooks\\.slack\\.com/services/|discord(app)?\\.com/api/webhooks/)[^[:space:]\"']+"
+  # What vendors' tokens look like: a prefix of theirs, then ten characters or more.
+  '(^|[^A-Za-z0-9])(hf_|api_org_|sk-|[srp]k_(live|test)_|whsec_|gh[pousr]_|github_pat_|glpat-|xox[a-z]-|xapp-|AKIA|ASIA|AIza|ya29\.|npm_|pypi-|nvapi-|gsk_|xai-|r8_|hv[sb]\.|dckr_pat_|dop_v1_|SG\.|wandb_v1_|[0-9]{8,10}:AA|eyJ[A-Za-z0-9_-]+\.eyJ)[A-Za-z0-9_.=-]{10,}'
+)
+
+# mask_pairs: values whose name promises a secret: a=b, "a": "b", --a b.
+mask_pairs() {
+  local clean="" rest=$TEXT name gap value
+  while [[ $rest =~ $PAIR_RE ]]; do
+    name=${BASH_REMATCH[1]} gap=${BASH_REMATCH[3]} value=${BASH_REMATCH[4]}
+    clean+=${rest%%"${BASH_REMATCH[0]}"*}$name$gap
+    rest=${rest#*"${BASH_REMATCH[0]}"}
+    # Without : or = only an option takes a value, and no value looks like an option.
+    if { [[ $gap == *[:=]* ]] || [[ $name == -* && $value != --* ]]; } && is_secret "$name" "$value"; then
+      clean+=$MASK
+    else
+      rest=$value$rest
+    fi
+  done
+  TEXT=$clean$rest
+}
+
+# mask_mixed: long words of upper case, lower case and digits are keys more often than names.
+mask_mixed() {
+  local clean="" rest=$TEXT word
+  while [[ $rest =~ [A-Za-z0-9]{24,} ]]; do
+    word=${BASH_REMATCH[0]}
+    clean+=${rest%%"$word"*}
+    rest=${rest#*"$word"}
+    [[ $word == *[a-z]* && $word == *[A-Z]* && $word == *[0-9]* ]] && word=$MASK
+    clean+=$word
+  done
+  TEXT=$clean$rest
+}
+
+# mask_people: home folders and user names, unless --no-redact.
+mask_people() {
+  local name tilde='~'
+  ((redact)) || return 0
+  [[ ${HOME-} == /?* ]] && TEXT=${TEXT//"$HOME/"/"$tilde/"} && TEXT=${TEXT/%"$HOME"/"$tilde"}
+  scrub '(/(home|Users)/)[^/[:space:]:<]+' '<user>'
+  for name in "${users[@]}"; do
+    while [[ $TEXT =~ (^|[^A-Za-z0-9_])"$name"($|[^A-Za-z0-9_]) ]]; do
+      TEXT=${TEXT/"${BASH_REMATCH[0]}"/"${BASH_REMATCH[1]}<user>${BASH_REMATCH[2]}"}
+    done
+  done
+}
+
+# mask: no secrets, terminal escapes or bytes that are not ASCII are left.
+mask() {
+  local secret
+  scrub '()'$'\e''[[][0-9;]*[a-zA-Z]' ''
+  TEXT=${TEXT//$'\t'/ }
+  TEXT=${TEXT//[^ -~$'\n']/?}
+  for secret in "${known_secrets[@]}"; do TEXT=${TEXT//"$secret"/"$MASK"}; done
+  scrub "$PRIVATE_RE"
+  scrub "$URL_RE" "$MASK@"
+  shopt -s nocasematch
+  for secret in "${SECRET_RES[@]}"; do scrub "$secret"; done
+  mask_pairs
+  shopt -u nocasematch
+  scrub "$UUID_RE" "-..."
+  mask_mixed
+  mask_people
+}
+
+# learn_secrets: values of variables named like secrets are masked wherever they turn up.
+learn_secrets() {
+  local entry name value
+  mapfile -d '' -t environment < <(env -0)
+  for entry in "${environment[@]}"; do
+    name=${entry%%=*} value=${entry#*=}
+    [[ $name == *PWD || ${#value} -lt 8 || -e $value ]] && continue
+    is_secret "$name" "$value" && known_secrets+=("$value")
+  done
+  for name in "${USER-}" "${LOGNAME-}" "${SUDO_USER-}" "$(id -un 2>/dev/null || true)"; do
+    # Accounts that name a role or a product name no person.
+    [[ $name =~ ^(.{0,2}|root|nobody|user|admin|test|ubuntu|debian|ec2-user|azureuser|runner)$ ||
+      $name =~ ^(jovyan|docker|cuda|nvidia|sglang|vllm|torch|python)$ ]] || users+=("$name")
+  done
+}
+
+### facts
+declare -A facts=()
+declare -a known_secrets=() users=() environment=() notes=()
+declare -a order=("summary|date" "summary|sglang" "summary|torch" "summary|NCCL" "summary|driver")
+
+# fact SECTION KEY VALUE: the only way to the output.
+fact() {
+  local id="$1|$2"
+  TEXT=$3
+  if is_secret "$2" "$3"; then TEXT=$MASK; else mask; fi
+  TEXT=${TEXT%"${TEXT##*[!$' \n']}"}
+  [[ " ${order[*]} " == *" $id "* ]] || order+=("$id")
+  facts[$id]=$TEXT
+}
+
+note() { notes+=("$1"); }
+
+# probe LIMIT_S COMMAND...: its output in OUT, or why there is none, then status 124. A
+# reader that gives up also gets past a child that no signal can end.
+probe() {
+  local limit=$1 fd pid status=0 left=$((budget_s - SECONDS))
+  local -a command=("${@:2}")
+  OUT="$2: not found"
+  type -t "$2" >/dev/null || return 127
+  OUT="$2: skipped, the time limit of $budget_s s is used up"
+  ((left > 0)) || return 124
+  ((limit < left)) || limit=$left
+  [[ $(type -t "$2") == function ]] || command=(timeout -k 1 "$limit" "${command[@]}")
+  exec {fd}< <("${command[@]}" 2>&1 </dev/null)
+  pid=$!
+  IFS= read -r -d '' -t "$((limit + 1))" -u "$fd" OUT || status=$?
+  exec {fd}<&-
+  if ((status > 128)); then kill "$pid" 2>/dev/null || true; else status=0 && wait "$pid" || status=$?; fi
+  ((status < 124 || status == 127)) || { PARTIAL=$OUT OUT="$2: no answer in $limit s" && return 124; }
+  OUT=${OUT%$'\n'}
+  return "$status"
+}
+
+# slurp FILE: its text in OUT; fails when it cannot be read or is empty.
+slurp() {
+  OUT=""
+  [[ -r $1 && ! -d $1 ]] && { OUT=$(<"$1"); } 2>/dev/null && [[ -n $OUT ]]
+}
+
+# seek TEXT REGEX: group 1 of the first match in OUT.
+seek() { [[ $1 =~ $2 ]] && OUT=${BASH_REMATCH[1]}; }
+
+# spread VALUE...: "a" when all agree, else "a (0,1,2), b (3)" by position.
+spread() {
+  local -A where=()
+  local -a values=()
+  local value i=0 text=""
+  for value; do
+    [[ -v where[_$value] ]] || values+=("$value")
+    where[_$value]+=,$i
+    i=$((i + 1))
+  done
+  for value in "${values[@]}"; do text+=", $value (${where[_$value]#,})"; done
+  OUT=${text#, }
+  ((${#values[@]} != 1)) || OUT=$1
+}
+
+# count WORD...: "2 x a, 1 x b".
+count() {
+  local number word text=""
+  while read -r number word; do text+="${word:+, $number x $word}"; done < <(printf '%s\n' "$@" | sort | uniq -c)
+  OUT=${text#, }
+}
+
+### system
+readonly LINE='([^'$'\n'']*)'
+
+collect_container() {
+  local found="" file
+  [[ -e /.dockerenv ]] && found+="docker "
+  [[ -e /run/.containerenv ]] && found+="podman "
+  [[ -n ${KUBERNETES_SERVICE_HOST-} ]] && found+="kubernetes "
+  fact system container "${found:-${container:-no sign of one}}"
+  slurp /run/.containerenv && seek "${OUT//$'\n'/ }" '(image=.*imageid=[^ ]*)' || OUT="digest not visible from inside"
+  [[ -z $found ]] || fact system image "$OUT"
+  found=""
+  for file in sys_vendor product_name; do slurp "/sys/class/dmi/id/$file" && found+="$OUT "; done
+  slurp /proc/cpuinfo && [[ $OUT == *" hypervisor"* ]] && found+="(virtual machine)"
+  fact system machine "${found:-not told}"
+}
+
+collect_cgroup() {
+  local file base=/sys/fs/cgroup text=""
+  slurp /proc/self/cgroup && seek "$OUT" "0::$LINE" && [[ -e $base$OUT/cpu.max ]] && base+=$OUT
+  for file in cpu.max memory.max cpuset.cpus.effective cpu/cpu.cfs_quota_us memory/memory.limit_in_bytes; do
+    slurp "$base/$file" && text+=", ${file##*/} $OUT"
+  done
+  fact system "cgroup limits" "${text#, }"
+  { slurp "$base/cpu.stat" || slurp "$base/cpu/cpu.stat"; } && seek "$OUT" 'nr_throttled ([0-9]+)' || OUT="not readable"
+  fact system "cgroup throttled" "$OUT periods"
+}
+
+collect_clock() {
+  local base=/sys/devices/system
+  local -a words=()
+  slurp "$base/clocksource/clocksource0/current_clocksource" || OUT="not readable"
+  fact system "clock source" "$OUT"
+  if ! { probe 1 chronyc -n tracking && seek "$OUT" "System time *: $LINE"; }; then
+    if probe 1 timedatectl show -p NTPSynchronized; then OUT="offset not told, $OUT"; else OUT="chronyc, timedatectl: no answer"; fi
+  fi
+  fact system "clock offset" "$OUT"
+  mapfile -t words < <(cat "$base"/cpu/cpu[0-9]*/cpufreq/scaling_governor 2>/dev/null)
+  count "${words[@]}"
+  fact system governor "${OUT:-not readable}"
+}
+
+collect_memory() {
+  local text
+  local -a words=()
+  slurp /proc/meminfo || true
+  text=$OUT
+  for OUT in MemTotal MemAvailable; do
+    seek "$text" "$OUT: +([0-9]+) kB" && words+=("$((OUT / 1048576)) GiB")
+  done
+  fact system memory "${words[0]-not told}, ${words[1]-?} available"
+  read -r -a words < <(df -h --output=size,avail /dev/shm 2>/dev/null | tail -n 1) || true
+  fact system /dev/shm "${words[0]-not mounted}, ${words[1]-nothing} free"
+  fact system "ulimit memlock" "soft $(ulimit -S -l), hard $(ulimit -H -l) (KiB)"
+  fact system "ulimit nofile" "soft $(ulimit -S -n), hard $(ulimit -H -n)"
+  [[ -d /sys/class/infiniband && $(ulimit -S -l) != unlimited ]] &&
+    note "memlock is limited and there are RDMA devices: NCCL may fail to register memory"
+  slurp /sys/kernel/mm/transparent_hugepage/enabled && fact system "transparent hugepages" "$OUT"
+}
+
+collect_system() {
+  local file text=""
+  fact summary date "$(date -u '+%Y-%m-%d %H:%M:%S UTC')"
+  slurp /etc/os-release && seek "$OUT" 'PRETTY_NAME="?([^"'$'\n'']*)' || OUT="not told"
+  fact system OS "$OUT"
+  fact system kernel "$(uname -r) $(uname -m)"
+  collect_container
+  slurp /proc/cpuinfo && seek "$OUT" $'model name[ \t]*: '"$LINE" || OUT="model not told"
+  fact system CPU "$OUT; $(nproc --all) CPUs, $(nproc) usable here"
+  for file in /sys/devices/system/node/node[0-9]*; do slurp "$file/cpulist" && text+="; ${file##*/}: $OUT"; done
+  slurp /proc/sys/kernel/numa_balancing && text+="; balancing $OUT"
+  fact system NUMA "${text#; }"
+  collect_memory
+  collect_cgroup
+  slurp /proc/loadavg && fact system "load average" "$OUT"
+  collect_clock
+}
+
+### GPUs
+GPU_FIELDS=name,driver_version,vbios_version,compute_cap,pci.bus_id,pcie.link.gen.current
+GPU_FIELDS+=,pcie.link.gen.max,pcie.link.width.current,memory.total,memory.used,utilization.gpu
+GPU_FIELDS+=,temperature.gpu,pstate,clocks.sm,clocks.max.sm,clocks.mem,clocks.max.mem,power.draw
+GPU_FIELDS+=,power.limit,power.default_limit,persistence_mode,compute_mode,mig.mode.current,fabric.state
+GPU_FIELDS+=,ecc.mode.current,ecc.errors.corrected.volatile.total,ecc.errors.uncorrected.volatile.total
+GPU_FIELDS+=,clocks_throttle_reasons.active,clocks_event_reasons.active
+# Bits of nvmlClocksEventReason* in nvml.h, lowest first.
+readonly REASONS=(idle "application clocks" "software power cap" "hardware slowdown" "sync boost"
+  "software thermal" "hardware thermal" "power brake" "display clocks")
+
+reasons() {
+  local i text=""
+  [[ $1 =~ ^0x[0-9a-fA-F]+$ ]] || { OUT=$1 && return; }
+  for i in "${!REASONS[@]}"; do (($1 >> i & 1)) && text+=" + ${REASONS[i]}"; done
+  OUT=${text# + }
+  OUT=${OUT:-none}
+}
+
+# query_gpus: GPU_FIELDS without those that this driver does not know, as CSV in OUT.
+query_gpus() {
+  local before=""
+  fields=,$GPU_FIELDS,
+  while [[ $fields != "$before" ]]; do
+    before=${fields#,}
+    probe 5 nvidia-smi "--query-gpu=${before%,}" --format=csv,noheader && return
+    seek "$OUT" 'Field "([^"]+)" is not a valid' || return 1
+    before=$fields
+    fields=${fields/",$OUT,"/,}
+  done
+  return 1
+}
+
+# gpu_table CSV: one fact a field, over all GPUs.
+gpu_table() {
+  local row column
+  local -a labels=() rows=() cells=() values=()
+  mapfile -t rows <<<"$1"
+  gpu_count=${#rows[@]}
+  IFS=, read -r -a labels <<<"${fields#,}"
+  for column in "${!labels[@]}"; do
+    values=()
+    for row in "${rows[@]}"; do
+      IFS=, read -r -a cells <<<"$row"
+      OUT=${cells[column]-}
+      OUT=${OUT# }
+      [[ ${labels[column]} != *_reasons.active ]] || reasons "$OUT"
+      values+=("$OUT")
+    done
+    spread "${values[@]}"
+    fact gpus "${labels[column]}" "$OUT"
+    case "${labels[column]} $OUT" in
+      "name "*) fact summary GPUs "$gpu_count x $OUT" ;;
+      "driver_version "*) fact summary driver "$OUT" ;;
+      persistence*Disabled*) note "persistence mode is off: clocks and first-call times vary" ;;
+      *event_reasons*@(hardware|thermal|brake)*) note "GPUs are throttled: $OUT" ;;
+      *.uncorrected.*) [[ " ${values[*]}" != *" "[1-9]* ]] || note "uncorrected ECC errors: $OUT" ;;
+    esac
+  done
+}
+
+# matrix TEXT: a table of nvidia-smi topo with narrow columns and no legend.
+matrix() {
+  local line text=""
+  local -a cells=()
+  while IFS= read -r line; do
+    [[ $line == *Legend* ]] && break
+    [[ $line == $'\t'* ]] && line="-$line"
+    IFS=$'\t' read -r -a cells <<<"${line//[ $'\e']/}"
+    printf -v line '%-5s ' "${cells[@]//\[[04]m/}"
+    text+=$line$'\n'
+  done <<<"$1"
+  OUT=$text
+}
+
+# topology_line MATRIX: how many pairs of GPUs have which link.
+topology_line() {
+  local i
+  local -a cells=() links=()
+  while read -r -a cells; do
+    [[ ${cells[0]-} =~ ^GPU([0-9]+)$ && ${cells[1]-} != GPU* ]] || continue
+    for ((i = BASH_REMATCH[1] + 2; i <= gpu_count; i = i + 1)); do links+=("${cells[i]-?}"); done
+  done <<<"$1"
+  count "${links[@]}"
+}
+
+nvlinks() {
+  local line
+  local -a links=()
+  while IFS= read -r line; do
+    [[ $line == GPU\ * ]] && links+=("0 active")
+    seek "$line" 'Link [0-9]+: ([0-9.]+ GB/s)' && links[-1]="$((${links[-1]%% *} + 1)) active, $OUT each"
+  done <<<"$1"
+  spread "${links[@]}"
+}
+
+collect_xids() {
+  local line text=""
+  # shellcheck disable=SC2016 # the inner shell's
+  if probe 2 "$BASH" -c 'type -t dmesg >/dev/null || { echo not found; exit 1; }; dmesg | tail -c 99999; exit "${PIPESTATUS[0]}"'; then
+    while IFS= read -r line; do [[ $line != *"NVRM: Xid"* ]] || text+=$line$'\n'; done <<<"$OUT"
+    [[ -z $text ]] || note "the kernel log has Xid lines (GPU errors)"
+    fact gpus "Xid lines" "${text:-none in dmesg}"
+  else
+    fact gpus "Xid lines" "dmesg: ${OUT##*: }"
+  fi
+}
+
+collect_gpus() {
+  fact summary driver "not found"
+  slurp /proc/driver/nvidia/version && seek "$OUT" "NVRM version: $LINE" &&
+    fact gpus "kernel module" "$OUT" && fact summary driver "$OUT"
+  if ! query_gpus; then
+    fact gpus nvidia-smi "${OUT:-failed without a word}"
+    fact summary GPUs "${OUT%%$'\n'*}"
+    return
+  fi
+  gpu_table "$OUT"
+  probe 5 nvidia-smi --query-compute-apps=gpu_bus_id,pid,process_name,used_memory --format=csv,noheader || true
+  fact gpus processes "${OUT:-none seen}"
+  if probe 5 nvidia-smi topo -m; then matrix "$OUT"; fi
+  fact gpus topology "$OUT"
+  topology_line "$OUT"
+  [[ -z $OUT ]] || fact summary topology "$OUT"
+  if probe 5 nvidia-smi topo -p2p r; then matrix "$OUT"; fi
+  fact gpus "P2P read" "$OUT"
+  if probe 5 nvidia-smi nvlink --status; then nvlinks "$OUT"; fi
+  fact gpus NVLink "${OUT:-none reported}"
+  collect_xids
+}
+
+### network
+# nccl_files: configuration files and plugins; they may lie on a slow file system.
+nccl_files() {
+  local dir file
+  local -a dirs=()
+  shopt -s nullglob
+  for file in "${NCCL_CONF_FILE-}" "${HOME-}/.nccl.conf" /etc/nccl.conf; do
+    slurp "$file" && printf '%s\n%s\n' "$file:" "$OUT"
+  done
+  IFS=: read -r -a dirs <<<"${LD_LIBRARY_PATH-}"
+  for dir in "${dirs[@]}" /usr/lib{,64,/x86_64-linux-gnu,/aarch64-linux-gnu} /usr/local/lib /opt/amazon/ofi-nccl/lib*; do
+    for file in "$dir"/libnccl-{net,tuner,profiler}*.so*; do printf '%s\n' "$file"; done
+  done
+}
+
+collect_network() {
+  local path name text="" any=""
+  for path in /sys/class/infiniband/*/ports/*; do
+    [[ -d $path ]] || continue
+    any=${path%/ports/*} text=""
+    for name in link_layer state phys_state rate; do slurp "$path/$name" && text+=", ${OUT#*: }"; done
+    fact network "RDMA ${any##*/}:${path##*/}" "${text#, }"
+  done
+  [[ -n $any ]] || fact network RDMA "no InfiniBand or RoCE device"
+  for path in /sys/class/net/*; do
+    name=${path##*/} text=""
+    [[ -d $path && $name != lo && $name != veth* ]] || continue
+    slurp "$path/operstate" && text=$OUT
+    slurp "$path/speed" && ((OUT > 0)) && text+=", $OUT Mb/s"
+    slurp "$path/mtu" && text+=", MTU $OUT"
+    fact network "interface $name" "$text"
+  done
+  text=""
+  for name in nvidia_peermem nvidia_fs gdrdrv; do [[ ! -d /sys/module/$name ]] || text+="$name "; done
+  fact network "GPUDirect modules" "${text:-none loaded}"
+  probe 2 nccl_files || true
+  fact network "NCCL config, plugins" "${OUT:-none found}"
+}
+
+### software and the server, through Python
+collect_software() {
+  local section key value here
+  here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+  local -a code=('import sys; sys.path[:] = [p for p in sys.path if p] + sys.argv[2:]
+from repro_pp_graphs.environment.__main__ import main; main(int(sys.argv[1]))' "$port" "$here")
+  [[ -d $here/repro_pp_graphs/environment ]] || code=('from importlib import metadata
+for d in metadata.distributions(): print("software", d.metadata["Name"], d.version, sep="\t")')
+  for key in sglang torch NCCL server; do fact summary "$key" "not known: $python gave no answer"; done
+  PARTIAL=""
+  probe 4 "$python" -c "${code[@]}" || fact software "Python probe" "${OUT:-$python: failed without a word}"
+  while IFS=$'\t' read -r section key value; do
+    [[ $section == @(summary|software|server) && -n $value ]] || continue
+    if [[ $key == "look at" ]]; then note "$value"; else fact "$section" "$key" "$value"; fi
+  done <<<"$OUT"$'\n'"$PARTIAL"
+  key=${CUDA_HOME:-/usr/local/cuda}/bin/nvcc
+  [[ -x $key ]] || key=nvcc
+  probe 2 "$key" --version && seek "$OUT" "release $LINE" && OUT+=" $key"
+  fact software nvcc "$OUT"
+  for key in nsys ncu gcc; do
+    probe 2 "$key" --version || true
+    fact software "$key" "${OUT%%$'\n'*}"
+  done
+}
+
+### environment variables
+readonly SHOWN='^((NCCL|CUD[AN]+|CUBLAS|NVIDIA|NVSHMEM|SGLANG|SGL|HF|HUGGING|TRANSFORMERS|TOKENIZERS|OMP|MKL|KMP|GOMP)_
+|(OPENBLAS|UCX|GLOO|FI|FLASHINFER|TRITON|DG|DEEPEP|MC|MOONCAKE|KINETO|VLLM|RAY|SLURM|CONDA|LD|MASTER|MALLOC)_
+|(HIP|HSA|ROCM|GPU|PYTORCH)_|TORCH|PYTHON|(TEARDOWN_|DISABLE_)?CUPTI|(LOCAL_)?RANK=|WORLD_SIZE=|VIRTUAL_ENV=|PATH=|[a-zA-Z]+_(proxy|PROXY)=)'
+
+collect_environment() {
+  local entry
+  while IFS= read -r -d '' entry; do
+    [[ $entry =~ ${SHOWN//$'\n'/} ]] || continue
+    [[ $entry == [A-Za-z_]*([A-Za-z0-9_])=* ]] && fact environment "${entry%%=*}" "${entry#*=}"
+  done < <(printf '%s\0' "${environment[@]}" | sort -z)
+}
+
+### output
+# quote TEXT: a JSON string in OUT. mask() left printable ASCII and line feeds alone.
+quote() {
+  OUT=${1//\\/\\\\}
+  OUT=${OUT//\"/\\\"}
+  OUT=\"${OUT//$'\n'/\\n}\"
+}
+
+print_json() {
+  local section id key comma='{"schema":1'
+  for section in "${SECTIONS[@]}"; do
+    printf '%s,\n"%s":{' "$comma" "$section"
+    comma=""
+    for id in "${order[@]}"; do
+      [[ $id == "$section|"* && -v facts[$id] ]] || continue
+      quote "${id#*|}"
+      key=$OUT
+      quote "${facts[$id]}"
+      printf '%s\n  %s:%s' "$comma" "$key" "$OUT"
+      comma=,
+    done
+    comma="}"
+  done
+  printf '}}\n'
+}
+
+print_text() {
+  local section id value
+  local -A titles=([gpus]=GPUs [environment]="Environment variables")
+  for section in "${SECTIONS[@]}"; do
+    printf '## %s\n```text\n' "${titles[$section]-${section^}}"
+    for id in "${order[@]}"; do
+      [[ $id == "$section|"* && -v facts[$id] ]] || continue
+      value=${facts[$id]}
+      [[ $value != *$'\n'* ]] || value=$'\n  '${value//$'\n'/$'\n  '}
+      printf '%-*s %s\n' "$COLUMN" "${id#*|}" "$value"
+    done
+    printf '```\n\n'
+  done
+}
+
+### options, then collect, then print
+while (($#)); do
+  case $1 in
+    --json) json=1 ;;
+    --no-redact) redact=0 ;;
+    --port | --python)
+      (($# > 1)) || die "$1 needs a value"
+      if [[ $1 == --port ]]; then port=$2; else python=$2; fi
+      shift
+      ;;
+    -h | --help) usage && exit 0 ;;
+    *) die "unknown option $1" ;;
+  esac
+  shift
+done
+[[ $port =~ ^[1-9][0-9]{0,4}$ && $port -le 65535 ]] || die "--port $port: not a port number"
+
+SECONDS=0
+TEXT="" OUT="" PARTIAL="" gpu_count=0
+shopt -s extglob
+type -t nvidia-smi >/dev/null && budget_s=18
+learn_secrets
+for section in system gpus network software environment; do "collect_$section"; done
+printf -v OUT '%s\n' "${notes[@]}"
+((${#notes[@]} == 0)) || fact summary "look at" "$OUT"
+if ((json)); then print_json; else print_text; fi

@@ -1,0 +1,78 @@
+"""The NCCL and CUDA libraries that a process here would load, asked through ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Library(NamedTuple):
+    """One libnccl: how it would come to be loaded, its file, its version or why there is none."""
+
+    where: str
+    path: str
+    version: str
+    error: str = ""
+
+
+def decode_nccl(code: int) -> str:
+    """ "2.27.5" from 22705 (NCCL_VERSION in nccl.h: thousands up to 2.8, ten thousands after)."""
+    major = 10000 if code >= 10000 else 1000
+    return f"{code // major}.{code % major // 100}.{code % 100}"
+
+
+def ask(where: str, path: str) -> Library:
+    """Load a libnccl and call ncclGetVersion, which touches no GPU."""
+    code = ctypes.c_int()
+    try:
+        ctypes.CDLL(path).ncclGetVersion(ctypes.byref(code))
+    except (OSError, AttributeError) as error:
+        return Library(where, path, "", str(error))
+    return Library(where, path, decode_nccl(code.value))
+
+
+def mapped_nccl(pid: str) -> str:
+    """The libnccl file mapped into a process; OSError when its maps are not readable."""
+    for line in Path("/proc", pid, "maps").read_text().splitlines():
+        if "libnccl.so" in line:
+            return line.split(None, 5)[5]
+    return ""
+
+
+def nccl(server_pids: list[str]) -> Iterator[Library]:
+    """Every libnccl found, those that override others first."""
+    for pid in server_pids:
+        try:
+            path = mapped_nccl(pid)
+        except OSError:
+            continue
+        if path:
+            yield ask(f"in process {pid}", path)
+    if os.environ.get("SGLANG_NCCL_SO_PATH"):
+        yield ask("in SGLANG_NCCL_SO_PATH", os.environ["SGLANG_NCCL_SO_PATH"])
+    for path in re.split("[: ]", os.environ.get("LD_PRELOAD", "")):
+        if "nccl" in path:
+            yield ask("in LD_PRELOAD", path)
+    # By its bare name before any full path: afterwards the loader would hand out that one.
+    linked = ask("found by the linker", "libnccl.so.2")
+    if linked.version:
+        linked = linked._replace(path=mapped_nccl("self"))
+    for folder in sys.path:
+        for path in sorted(map(str, Path(folder).glob("nvidia/*/lib/libnccl.so*"))):
+            yield ask("in pip's package", path)
+    yield linked
+
+
+def driver_cuda() -> str:
+    """The CUDA version that the driver library supports, or why it cannot be told."""
+    code = ctypes.c_int()
+    try:
+        ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(code))
+    except (OSError, AttributeError):
+        return "libcuda.so.1: not found"
+    return f"{code.value // 1000}.{code.value % 1000 // 10}"
