@@ -23,6 +23,7 @@
 # they stop after 4 s without nvidia-smi and after 18 s with it.
 # exit status: 0, or 2 for a wrong option.
 set -euo pipefail
+shopt -s extglob
 
 ### defaults
 LC_ALL=C                        # byte-wise patterns here, English messages from tools
@@ -37,8 +38,8 @@ readonly SECTIONS=(summary system gpus network software environment server)
 usage() {
   local line
   while IFS= read -r line && [[ $line == "#"* ]]; do
-    [[ $line == "#!"* || $line == "#" ]] || printf '%s\n' "${line#??}"
-  done <"${BASH_SOURCE[0]}"
+    [[ $line == "#!"* ]] || printf '%s\n' "${line#@(# |#)}"
+  done <"${BASH_SOURCE[0]-$0}"
 }
 
 die() { printf 'collect_env.sh: %s (see --help)\n' "$1" >&2; exit 2; }
@@ -477,7 +478,7 @@ collect_network() {
 ### software and the server, through Python
 collect_software() {
   local section key value here
-  here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+  here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]-$0}")" && pwd)
   local -a code=('import sys; sys.path[:] = [p for p in sys.path if p] + sys.argv[2:]
 from repro_pp_graphs.environment.__main__ import main; main(int(sys.argv[1]))' "$port" "$here")
   [[ -d $here/repro_pp_graphs/environment ]] || code=('from importlib import metadata
@@ -572,7 +573,6 @@ done
 
 SECONDS=0
 TEXT="" OUT="" PARTIAL="" gpu_count=0
-shopt -s extglob
 type -t nvidia-smi >/dev/null && budget_s=18
 learn_secrets
 for section in system gpus network software environment; do "collect_$section"; done
