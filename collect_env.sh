@@ -72,6 +72,7 @@ readonly WORD="(\"[^\"]*\"?|'[^']*'?|[^[:space:]\"'])+" # one word to a shell, q
 readonly PAIR_RE="([A-Za-z0-9_.-]*($HINTS)[A-Za-z0-9_.-]*)([\"'\\\\]*[[:space:]]*[:=][[:space:]]*|[[:space:]]+)($WORD)"
 readonly PRIVATE_RE='()-----BEGIN[A-Z0-9 ]*PRIVATE KEY.*'
 readonly URL_RE="(://)([^/[:space:]\"']*|[^/[:space:]\"':@]*:[^[:space:]\"']*)@"
+readonly ANSI_RE='()'$'\e''[[][0-9;]*[a-zA-Z]'
 readonly UUID_RE='([0-9a-fA-F]{8})(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}'
 readonly SECRET_RES=(
   "((authorization|cookie)[\"'\\\\]*[[:space:]]*[:=][\"'\\\\[:space:]]*)[^"$'\n'"]+"
@@ -127,7 +128,7 @@ mask_people() {
 # mask: no secrets, terminal escapes or bytes that are not ASCII are left.
 mask() {
   local secret
-  scrub '()'$'\e''[[][0-9;]*[a-zA-Z]' ''
+  scrub "$ANSI_RE" ""
   TEXT=${TEXT//$'\t'/ }
   TEXT=${TEXT//[^ -~$'\n']/?}
   for secret in "${known_secrets[@]}"; do TEXT=${TEXT//"$secret"/"$MASK"}; done
@@ -366,18 +367,12 @@ gpu_table() {
   done
 }
 
-# matrix TEXT: a table of nvidia-smi topo with narrow columns and no legend.
-matrix() {
-  local line text=""
-  local -a cells=()
-  while IFS= read -r line; do
-    [[ $line == *Legend* ]] && break
-    [[ $line == $'\t'* ]] && line="-$line"
-    IFS=$'\t' read -r -a cells <<<"${line//[ $'\e']/}"
-    printf -v line '%-5s ' "${cells[@]//\[[04]m/}"
-    text+=$line$'\n'
-  done <<<"$1"
-  OUT=$text
+# topo OPTION...: a table of nvidia-smi topo with narrow columns and no legend.
+topo() {
+  probe 5 nvidia-smi topo "$@" || return 0
+  TEXT=${OUT%%$'\n'Legend*}
+  scrub "$ANSI_RE" ""
+  OUT=$(expand -t 7 <<<"$TEXT")
 }
 
 # topology_line MATRIX: how many pairs of GPUs have which link.
@@ -425,11 +420,11 @@ collect_gpus() {
   gpu_table "$OUT"
   probe 5 nvidia-smi --query-compute-apps=gpu_bus_id,pid,process_name,used_memory --format=csv,noheader || true
   fact gpus processes "${OUT:-none seen}"
-  if probe 5 nvidia-smi topo -m; then matrix "$OUT"; fi
+  topo -m
   fact gpus topology "$OUT"
   topology_line "$OUT"
   [[ -z $OUT ]] || fact summary topology "$OUT"
-  if probe 5 nvidia-smi topo -p2p r; then matrix "$OUT"; fi
+  topo -p2p r
   fact gpus "P2P read" "$OUT"
   if probe 5 nvidia-smi nvlink --status; then nvlinks "$OUT"; fi
   fact gpus NVLink "${OUT:-none reported}"

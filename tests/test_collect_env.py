@@ -1,0 +1,604 @@
+"""collect_env.sh as a user sees it: run it, read what it prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from repro_pp_graphs.environment import __main__ as facts_of
+from repro_pp_graphs.environment import libraries, packages, server
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "collect_env.sh"
+SECTIONS = ["summary", "system", "gpus", "network", "software", "environment", "server"]
+CLOSED_PORT = "1"
+# All that collect_env.sh may rely on.
+COREUTILS = (
+    "cat", "date", "df", "dirname", "env", "expand", "id", "nproc", "sort", "tail", "timeout",
+    "uname", "uniq",
+)  # fmt: skip
+
+NVIDIA_SMI = r"""#!/bin/bash
+case "$*" in
+  --query-gpu=*)
+    fields=${1#*=}
+    if [[ ,$fields, == *,fabric.state,* ]]; then
+      echo 'Field "fabric.state" is not a valid field to query.'; exit 2
+    fi
+    for gpu in 0 1 2 3 4 5 6 7; do
+      row=""
+      for field in ${fields//,/ }; do
+        case $field in
+          name) value="NVIDIA H100 80GB HBM3" ;;
+          driver_version) value=570.86.15 ;;
+          memory.total) value="81559 MiB" ;;
+          clocks.sm) value="1980 MHz"; [[ $gpu == 7 ]] && value="345 MHz" ;;
+          persistence_mode) value=Disabled ;;
+          pci.bus_id) value="00000000:0$gpu:00.0" ;;
+          clocks_event_reasons.active) value=0x0000000000000000; [[ $gpu == 7 ]] && value=0x48 ;;
+          ecc.errors.uncorrected.volatile.total) value=0; [[ $gpu == 3 ]] && value=2 ;;
+          *) value="[N/A]" ;;
+        esac
+        row+=", $value"
+      done
+      echo "${row#, }"
+    done ;;
+  --query-compute-apps=*) echo "00000000:01:00.0, 4242, /home/alice/bin/python, 70000 MiB" ;;
+  "topo -m" | "topo -p2p r")
+    printf '\t\e[4mGPU0\tGPU1\tGPU2\tGPU3\tGPU4\tGPU5\tGPU6\tGPU7\t'
+    printf 'CPU Affinity\tNUMA Affinity\e[0m\n'
+    for i in 0 1 2 3 4 5 6 7; do
+      printf 'GPU%s' "$i"
+      for j in 0 1 2 3 4 5 6 7; do
+        cell=NV18; [[ $i == "$j" ]] && cell=' X '
+        printf '\t%s' "$cell"
+      done
+      printf '\t0-47,96-143\t0\n'
+    done
+    printf '\nLegend:\n\n  X    = Self\n' ;;
+  "nvlink --status")
+    for gpu in 0 1 2 3 4 5 6 7; do
+      echo "GPU $gpu: NVIDIA H100 80GB HBM3 (UUID: GPU-12345678-1234-1234-1234-123456789abc)"
+      for ((link = 0; link < 18 - (gpu == 5); link++)); do echo "	 Link $link: 26.562 GB/s"; done
+    done ;;
+esac
+"""
+
+
+def run(*options: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [shutil.which("bash") or "bash", str(SCRIPT), *options],
+        env=env if env is not None else bare(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def bare(path: str = "/usr/bin:/bin", **variables: str) -> dict[str, str]:
+    return {"PATH": path, **variables}
+
+
+def collect(*options: str, env: dict[str, str] | None = None) -> dict[str, Any]:
+    if "--port" not in options:
+        options = (*options, "--port", CLOSED_PORT)
+    done = run("--json", "--python", sys.executable, *options, env=env)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    facts: dict[str, Any] = json.loads(done.stdout)
+    return facts
+
+
+def tool(folder: Path, name: str, text: str) -> str:
+    """Put an executable in front of the usual PATH; returns that PATH."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(text)
+    (folder / name).chmod(0o755)
+    return f"{folder}:/usr/bin:/bin"
+
+
+@contextmanager
+def answering(pages: dict[str, tuple[int, bytes]]) -> Iterator[str]:
+    """A server on 127.0.0.1 that knows these pages; yields its port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = pages.get(self.path, (404, b'{"detail":"Not Found"}'))
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield str(httpd.server_port)
+        finally:
+            httpd.shutdown()
+            thread.join()
+
+
+@contextmanager
+def running(*arguments: str) -> Iterator[int]:
+    """A sleeping process whose command line looks like a server's; yields its pid."""
+    sleeper = [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()"]
+    with subprocess.Popen(
+        [*sleeper, "sglang.launch_server", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdin and process.stdout
+        process.stdout.readline()
+        try:
+            yield process.pid
+        finally:
+            process.stdin.close()
+
+
+# --- shape of the output -----------------------------------------------------------------
+
+
+def test_text_has_the_sections_in_order_each_in_a_closed_code_block() -> None:
+    done = run("--port", CLOSED_PORT)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    heads = re.findall(r"^## (.+)$", done.stdout, re.M)
+    assert [head.split()[0].lower() for head in heads] == SECTIONS
+    assert done.stdout.count("```text\n") == done.stdout.count("\n```\n") == len(SECTIONS)
+
+
+def test_json_and_text_hold_the_same_facts(tmp_path: Path) -> None:
+    env = bare(tool(tmp_path / "bin", "nvidia-smi", NVIDIA_SMI), NCCL_DEBUG='a "quoted" \\ word')
+    facts = collect(env=env)
+    text = run("--python", sys.executable, "--port", CLOSED_PORT, env=env).stdout
+    assert list(facts) == ["schema", *SECTIONS]
+    assert facts["environment"]["NCCL_DEBUG"] == 'a "quoted" \\ word'
+    moving = {"date", "load average", "memory", "/dev/shm", "cgroup throttled"}
+    moving |= {key for key in facts["server"] if key.startswith("process ")}
+    for section in SECTIONS:
+        for key, value in facts[section].items():
+            if key not in moving:
+                assert "".join(f"{key}{value}".split()) in "".join(text.split()), key
+
+
+def test_values_with_control_bytes_still_make_valid_json() -> None:
+    odd = b"x\x1b[31mred\x1b[0m\x01\xff\xc3\xa9\nnext"
+    env = {os.fsencode(key): os.fsencode(value) for key, value in bare().items()}
+    done = subprocess.run(
+        ["bash", str(SCRIPT), "--json", "--port", CLOSED_PORT],
+        env={**env, b"NCCL_ODD": odd},
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["environment"]["NCCL_ODD"] == "xred????\nnext"
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--bogus"], "--bogus"),
+        (["--port"], "--port needs a value"),
+        (["--port", "0"], "not a port number"),
+        (["--port", "65536"], "not a port number"),
+        (["--port", "x"], "not a port number"),
+        (["--python"], "--python needs a value"),
+    ],
+)
+def test_wrong_options_exit_2_with_one_line(options: list[str], complaint: str) -> None:
+    done = run(*options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert complaint in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_help_shows_every_option_and_examples() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    for word in ("--json", "--no-redact", "--port", "--python", "examples:"):
+        assert word in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+# --- what is absent ----------------------------------------------------------------------
+
+
+def test_bash_and_coreutils_are_enough(tmp_path: Path) -> None:
+    for name in ("bash", *COREUTILS):
+        (tmp_path / name).symlink_to(shutil.which(name) or name)
+    done = run("--json", "--port", CLOSED_PORT, env={"PATH": str(tmp_path)})
+    assert done.returncode == 0
+    assert done.stderr == ""
+    facts = json.loads(done.stdout)
+    assert facts["gpus"]["nvidia-smi"] == "nvidia-smi: not found"
+    assert facts["software"]["Python probe"] == "python3: not found"
+    assert "CPUs" in facts["system"]["CPU"]
+
+
+def test_a_python_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    missing = str(tmp_path / "python")
+    done = run("--json", "--no-redact", "--python", missing, "--port", CLOSED_PORT)
+    assert json.loads(done.stdout)["software"]["Python probe"] == f"{missing}: not found"
+
+
+def test_a_python_that_hangs_is_given_up(tmp_path: Path) -> None:
+    slow = tmp_path / "slow"
+    tool(tmp_path, "slow", "#!/bin/bash\nprintf 'software\\tearly\\tkept\\n'\nexec sleep 60\n")
+    facts = json.loads(run("--json", "--python", str(slow), "--port", CLOSED_PORT).stdout)
+    assert "no answer in" in facts["software"]["Python probe"]
+    assert facts["software"]["early"] == "kept"
+
+
+def test_copied_alone_it_still_lists_the_packages(tmp_path: Path) -> None:
+    shutil.copy(SCRIPT, tmp_path)
+    done = subprocess.run(
+        ["bash", str(tmp_path / SCRIPT.name), "--json", "--python", sys.executable],
+        env=bare(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["software"]["pytest"] == pytest.__version__
+
+
+# --- GPUs --------------------------------------------------------------------------------
+
+
+def test_eight_gpus_are_told_in_one_line_a_fact(tmp_path: Path) -> None:
+    facts = collect(env=bare(tool(tmp_path, "nvidia-smi", NVIDIA_SMI)))
+    gpus = facts["gpus"]
+    assert facts["summary"]["GPUs"] == "8 x NVIDIA H100 80GB HBM3"
+    assert facts["summary"]["driver"] == "570.86.15"
+    assert facts["summary"]["topology"] == "28 x NV18"
+    assert gpus["clocks.sm"] == "1980 MHz (0,1,2,3,4,5,6), 345 MHz (7)"
+    assert gpus["clocks_event_reasons.active"] == (
+        "none (0,1,2,3,4,5,6), hardware slowdown + hardware thermal (7)"
+    )
+    assert "fabric.state" not in gpus  # this driver does not know it
+    assert gpus["topology"].splitlines()[1].split()[:3] == ["GPU0", "X", "NV18"]
+    assert "Legend" not in gpus["topology"]
+    assert gpus["NVLink"].startswith("18 active, 26.562 GB/s each (0,1,2,3,4,6,7), 17 active")
+    assert "/home/<user>/bin/python" in gpus["processes"]
+    for worry in ("throttled", "uncorrected ECC errors: 0 (0,1,2,4,5,6,7), 2 (3)", "persistence"):
+        assert worry in facts["summary"]["look at"]
+
+
+def test_nvidia_smi_that_hangs_is_given_up_and_asked_no_more(tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    path = tool(tmp_path / "bin", "nvidia-smi", f"#!/bin/bash\necho x >>{calls}\nsleep 60\n")
+    facts = collect(env=bare(path))
+    assert facts["gpus"]["nvidia-smi"] == "nvidia-smi: no answer in 5 s"
+    assert facts["summary"]["GPUs"] == "nvidia-smi: no answer in 5 s"
+    assert calls.read_text() == "x\n"
+
+
+def test_nvidia_smi_that_fails_is_quoted(tmp_path: Path) -> None:
+    said = "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."
+    path = tool(tmp_path, "nvidia-smi", f'#!/bin/bash\necho "{said}"\nexit 9\n')
+    assert collect(env=bare(path))["gpus"]["nvidia-smi"] == said
+
+
+def test_xid_lines_of_the_kernel_log_are_shown_and_noted(tmp_path: Path) -> None:
+    tool(tmp_path, "nvidia-smi", NVIDIA_SMI)
+    xid = "[12.3] NVRM: Xid (PCI:0000:01:00): 79, pid=77, GPU has fallen off the bus."
+    path = tool(tmp_path, "dmesg", f'#!/bin/bash\necho "[1.0] boot"\necho "{xid}"\n')
+    facts = collect(env=bare(path))
+    assert facts["gpus"]["Xid lines"] == xid
+    assert "Xid" in facts["summary"]["look at"]
+
+
+# --- the server --------------------------------------------------------------------------
+
+INFO = {
+    "model_path": "a-model",
+    "pp_size": 4,
+    "api_key": "top-secret-key",
+    "cuda_graph_bs": [1, 2, 4],
+    "dtype": None,
+    "version": "0.5.21",
+    "max_total_tokens": 4096,
+    "internal_states": [{"pp_size": 4, "memory_usage": {"graph": 0.5}, "api_key": "another-key"}],
+}
+
+
+def test_a_server_on_the_port_tells_its_resolved_arguments() -> None:
+    body = json.dumps(INFO).encode()
+    for page in ("/server_info", "/get_server_info"):
+        with answering({page: (200, body)}) as port:
+            facts = collect("--port", port)
+        told = {k: v for k, v in facts["server"].items() if not k.startswith("process ")}
+        assert told == {
+            f"port {port}": f"answers {page}",
+            "model_path": "a-model",
+            "pp_size": "4",
+            "api_key": "<masked>",
+            "cuda_graph_bs": "[1, 2, 4]",
+            "version": "0.5.21",
+            "max_total_tokens": "4096",
+            "internal_states.0.memory_usage.graph": "0.5",
+            "internal_states.0.api_key": "<masked>",
+        }
+        assert facts["summary"]["server"] == (
+            f"port {port}: version 0.5.21, model_path a-model, pp_size 4"
+        )
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (401, b"{}", "answers 401: it wants its API key"),
+        (200, b"<html>", "answers 200 to /server_info, not as an sglang server does"),
+        (200, b"[1]", "answers 200 to /server_info, not as an sglang server does"),
+        (500, b"", "answers 500 to /server_info, not as an sglang server does"),
+    ],
+)
+def test_other_answers_on_the_port_are_named(status: int, body: bytes, said: str) -> None:
+    with answering({"/server_info": (status, body)}) as port:
+        assert server.ask(int(port)) == (said, {})
+
+
+def test_no_server_on_the_port_is_said() -> None:
+    assert collect()["server"]["port 1"] == "nothing answers on 127.0.0.1:1"
+
+
+# --- software ----------------------------------------------------------------------------
+
+
+def test_an_editable_install_shows_its_commit(tmp_path: Path) -> None:
+    checkout = tmp_path / "sglang"
+    (checkout / ".git").mkdir(parents=True)
+    (checkout / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
+    (checkout / ".git" / "packed-refs").write_text("# pack\n" + "ab" * 20 + " refs/heads/main\n")
+    info = tmp_path / "site" / "sglang-0.5.99.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: sglang\nVersion: 0.5.99\n")
+    url = f"file://{checkout}/python"
+    (info / "direct_url.json").write_text(json.dumps({"url": url, "dir_info": {"editable": True}}))
+    facts = collect("--no-redact", env=bare(PYTHONPATH=str(info.parent)))
+    assert facts["software"]["sglang"] == (
+        f"0.5.99, editable in {checkout}/python at {'ab' * 20} (refs/heads/main)"
+    )
+    (checkout / ".git" / "HEAD").write_text("cd" * 20 + "\n")
+    assert packages.commit(checkout) == "cd" * 20
+
+
+def test_torch_build_is_read_without_importing_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("raise SystemExit('imported')\n")
+    (tmp_path / "torch" / "version.py").write_text(
+        "from typing import Optional\n__all__ = ['cuda']\n__version__ = '2.9.1+cu128'\n"
+        "debug = False\ncuda: Optional[str] = '12.8'\ngit_version = 'abc'\n"
+        "hip: Optional[str] = None\n"
+    )
+    facts = collect(env=bare(PYTHONPATH=str(tmp_path)))
+    assert facts["software"]["torch build"] == (
+        "version 2.9.1+cu128, debug False, cuda 12.8, git_version abc, hip None"
+    )
+    assert facts["summary"]["torch"] == "2.9.1+cu128, cuda 12.8"
+
+
+@pytest.mark.parametrize(("code", "text"), [(22705, "2.27.5"), (2708, "2.7.8"), (21805, "2.18.5")])
+def test_nccl_version_codes_are_decoded(code: int, text: str) -> None:
+    assert libraries.decode_nccl(code) == text
+
+
+@pytest.fixture
+def fake_nccl(tmp_path: Path) -> Path:
+    """A site folder whose pip package says 2.27.5 while its library says 2.28.3."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("needs a C compiler")
+    site = tmp_path / "site"
+    folder = site / "nvidia" / "nccl" / "lib"
+    folder.mkdir(parents=True)
+    source = tmp_path / "nccl.c"
+    source.write_text("int ncclGetVersion(int *v) { *v = 22803; return 0; }\n")
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", "-o", str(folder / "libnccl.so.2"), str(source)], check=True
+    )
+    for name, extra in (
+        ("torch", "Requires-Dist: nvidia-nccl-cu12 (==2.27.3) ; platform_system == 'Linux'\n"),
+        ("nvidia-nccl-cu12", ""),
+    ):
+        info = site / f"{name.replace('-', '_')}-2.27.5.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: 2.27.5\n{extra}"
+        )
+    return site
+
+
+def test_nccl_library_is_asked_and_compared_with_its_package(fake_nccl: Path) -> None:
+    facts = collect("--no-redact", env=bare(PYTHONPATH=str(fake_nccl)))
+    library = fake_nccl / "nvidia/nccl/lib/libnccl.so.2"
+    assert facts["software"]["NCCL in pip's package"] == f"2.28.3 {library}"
+    assert facts["summary"]["NCCL"] == "2.28.3 (in pip's package)"
+    assert "NCCL: torch asks for 2.27.3, pip has 2.27.5" in facts["summary"]["look at"]
+    assert "NCCL: 2.28.3 in pip's package, pip has 2.27.5" in facts["summary"]["look at"]
+
+
+def test_nccl_of_a_running_server_comes_first(fake_nccl: Path) -> None:
+    library = fake_nccl / "nvidia/nccl/lib/libnccl.so.2"
+    loader = "import ctypes, sys; ctypes.CDLL(sys.argv[1]); print(flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", loader, str(library)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin and process.stdout
+        process.stdout.readline()
+        first = next(libraries.nccl([str(process.pid)]))
+        process.stdin.close()
+    assert first == libraries.Library(f"in process {process.pid}", str(library), "2.28.3")
+
+
+def test_a_driver_too_old_for_torch_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libraries, "driver_cuda", lambda: "12.8")
+    monkeypatch.setattr(packages, "torch_build", lambda: {"version": "2.9.1", "cuda": "13.0"})
+    notes = [fact.value for fact in facts_of.software() if fact.key == "look at"]
+    assert notes == ["torch is built for CUDA 13.0, the driver takes 12.8"]
+
+
+# --- privacy -----------------------------------------------------------------------------
+
+
+def planted(kind: str, length: int = 36) -> str:
+    """A value no pattern of a file scanner knows, different for every kind."""
+    return (kind + "Zq7Xw3Kd9Lm2Pv8Rt5Yb1Nc4Hs6Jf0Gu" * 3)[:length]
+
+
+def secrets() -> dict[str, tuple[str, str]]:
+    """kind -> (text as it would be found, the part that must not be printed)."""
+    bare_word = "correct-horse-battery"
+    shapes = {
+        "hugging face": "hf_", "openai": "sk-", "openai project": "sk-proj-",
+        "anthropic": "sk-ant-", "github": "ghp_", "github server": "ghs_",
+        "github fine": "github_pat_", "gitlab": "glpat-", "slack": "xoxb-", "slack app": "xapp-",
+        "aws id": "AKIA", "aws session id": "ASIA", "google": "AIza", "google oauth": "ya29.",
+        "stripe": "sk_live_", "npm": "npm_", "pypi": "pypi-", "nvidia": "nvapi-", "groq": "gsk_",
+        "xai": "xai-", "replicate": "r8_", "vault": "hvs.", "docker": "dckr_pat_",
+        "digital ocean": "dop_v1_", "sendgrid": "SG.", "wandb": "wandb_v1_",
+    }  # fmt: skip
+    found = {kind: (f"run {prefix}{planted('a')}", planted("a")) for kind, prefix in shapes.items()}
+    jwt = f"eyJ{planted('h', 20)}.eyJ{planted('p', 20)}.{planted('s', 30)}"
+    pem = (
+        "-----BEGIN RSA PRIVATE KEY-----\n" + "MIIabc\nxyz/123\n" + "-----END RSA PRIVATE KEY-----"
+    )
+    found |= {
+        "jwt": (f"x {jwt}", planted("s", 30)),
+        "bare key": (f"x {planted('Q')}", planted("Q")),
+        "private key": (pem, "MIIabc"),
+        "private key, last line": (pem, "xyz/123"),
+        "url user and password": (f"http://bob:{bare_word}@proxy:3128", bare_word),
+        "url password with at": (f"http://bob:x@{bare_word}@proxy:3128", bare_word),
+        "url password with slash": (f"http://bob:x/{bare_word}@proxy:3128", bare_word),
+        "url token": (f"https://{bare_word}@host/x", bare_word),
+        "url query": (f"https://h/x?model=m&access_token={bare_word}", bare_word),
+        "signed url": (f"https://h/x?X-Amz-Signature={bare_word}&y=1", bare_word),
+        "slack hook": (f"https://hooks.slack.com/services/T0/B0/{bare_word}", bare_word),
+        "discord hook": (f"https://discord.com/api/webhooks/1/{bare_word}", bare_word),
+        "bearer": (f"Authorization: Bearer {bare_word}", bare_word),
+        "bearer alone": (f"bearer {bare_word}", bare_word),
+        "basic": ("Basic Ym9iOnBhc3N3b3Jk", "Ym9iOnBhc3N3b3Jk"),
+        "authorization": (f"authorization: custom a, b {bare_word}", bare_word),
+        "cookie": (f"Cookie: a=b; c={bare_word}", bare_word),
+        "set-cookie": (f"Set-Cookie: id={bare_word}; Path=/", bare_word),
+        "x-api-key": (f"X-Api-Key: {bare_word}", bare_word),
+        "option": (f"--api-key {bare_word} --tp 4", bare_word),
+        "option equals": (f"--admin-api-key={bare_word}", bare_word),
+        "option quoted": (f"--password 'x y {bare_word}'", bare_word),
+        "json": (f'{{"api_key": "{bare_word}"}}', bare_word),
+        "json escaped": (f'{{\\"hf_token\\": \\"{bare_word}\\"}}', bare_word),
+        "camel case": (f"clientSecret={bare_word}", bare_word),
+        "aws secret": (f"aws_secret_access_key = {bare_word}", bare_word),
+        "passphrase": (f"passphrase: {bare_word}", bare_word),
+        "azure": (f"DefaultEndpointsProtocol=https;AccountKey={bare_word}", bare_word),
+        "uuid": ("GPU-1a2b3c4d-1111-2222-3333-123456789abc", "1111-2222-3333-123456789abc"),
+        "serial": ("serial: 1650522002233", "1650522002233"),
+    }
+    return found
+
+
+SECRETS = secrets()
+NAMED = [
+    "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "SGLANG_API_KEY", "VLLM_API_KEY", "NCCL_PASSWORD",
+    "TORCH_SECRET", "RAY_AUTH", "SLURM_JWT", "CONDA_PASS", "MASTER_CREDENTIALS", "SGLANG_PWD",
+    "HF_SIGNING_KEY", "MC_DSN", "UCX_COOKIE", "HF_OTP", "SGL_ACCESS_KEY",
+]  # fmt: skip
+
+
+def printed(*options: str, env: dict[str, str]) -> str:
+    done = run("--python", sys.executable, "--port", CLOSED_PORT, *options, env=env)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_more_than_forty_kinds_of_secret_are_planted() -> None:
+    assert len(SECRETS) + len(NAMED) > 60
+
+
+@pytest.mark.parametrize("options", [[], ["--json"], ["--no-redact"]])
+def test_no_secret_planted_in_variables_comes_out(options: list[str]) -> None:
+    texts = {f"NCCL_PLANT_{n}": text for n, (text, _) in enumerate(SECRETS.values())}
+    named = {name: f"word {n} of-passage" for n, name in enumerate(NAMED)}
+    output = printed(*options, env=bare(**texts, **named))
+    assert output.count("NCCL_PLANT_") == len(SECRETS)
+    leaked = [kind for kind, (_, secret) in SECRETS.items() if secret in output]
+    assert leaked == []
+    assert "of-passage" not in output
+
+
+def test_no_secret_planted_in_arguments_configuration_or_logs_comes_out(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    lines = [text for text, _ in SECRETS.values()]
+    (home / ".nccl.conf").write_text("\n".join(f"# {line}" for line in lines))
+    path = tool(tmp_path, "nvidia-smi", NVIDIA_SMI)
+    log = tmp_path / "log"
+    log.write_text("".join(f"NVRM: Xid: {line}\n" for line in lines))
+    tool(tmp_path, "dmesg", f"#!/bin/bash\nexec cat {log}\n")
+    arguments = ["--hf-token", "has 'both\" quotes xyzzy", *lines, "--api-key", "plugh and more"]
+    with running(*arguments) as pid:
+        output = printed("--no-redact", env=bare(path, HOME=str(home)))
+    assert f"process {pid}" in output
+    assert "Xid: run <masked>" not in output.split("## GPUs")[0]
+    assert [kind for kind, (_, secret) in SECRETS.items() if secret in output] == []
+    assert "xyzzy" not in output
+    assert "plugh" not in output
+
+
+def test_a_secret_named_in_one_place_is_masked_where_it_has_no_name() -> None:
+    env = bare(MY_SERVICE_PASSWORD="only-known-here", NCCL_COMMENT="see only-known-here now")
+    facts = collect(env=env)
+    assert facts["environment"]["NCCL_COMMENT"] == "see <masked> now"
+
+
+def test_harmless_neighbours_of_secrets_stay_readable() -> None:
+    harmless = {
+        "SGLANG_MAX_TOKENS": "4096",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+        "NCCL_ARGS": "--tokenizer-path org/Model-7B-Instruct --max-total-tokens 1024 --skip",
+        "NCCL_SOCKET_IFNAME": "eth0,ib0",
+        "TORCH_COMMIT": "cf30153c4c131c8164ee7798e5022d810682e2cb",
+        "SGLANG_URL": "https://host:8000/path?x=1",
+    }
+    facts = collect(env=bare(**harmless))
+    assert {name: facts["environment"][name] for name in harmless} == harmless
+
+
+def test_home_paths_and_user_names_are_shown_only_on_request() -> None:
+    env = bare(
+        HOME="/data/people/alice",
+        USER="alice",
+        NCCL_TOPO_FILE="/data/people/alice/topo.xml",
+        NCCL_GRAPH_FILE="/home/bob/graph.xml",
+        NCCL_COMMENT="for alice, not malice",
+    )
+    hidden = collect(env=env)["environment"]
+    assert hidden["NCCL_TOPO_FILE"] == "~/topo.xml"
+    assert hidden["NCCL_GRAPH_FILE"] == "/home/<user>/graph.xml"
+    assert hidden["NCCL_COMMENT"] == "for <user>, not malice"
+    shown = collect("--no-redact", env=env)["environment"]
+    assert {name: shown[name] for name in env if name.startswith("NCCL")} == {
+        name: text for name, text in env.items() if name.startswith("NCCL")
+    }
+
+
+def test_variables_of_other_programs_are_not_printed() -> None:
+    assert "EDITOR" not in collect(env=bare(EDITOR="vi", NCCL_DEBUG="INFO"))["environment"]
