@@ -4,16 +4,88 @@ from __future__ import annotations
 
 from typing import Any
 
+from repro_pp_graphs.traces.clocks import contradiction, intervals
+from repro_pp_graphs.traces.edges import Edge, edges_of, pair_times, spread
 from repro_pp_graphs.traces.folder import Case
+from repro_pp_graphs.traces.steps import bubble, shares, steps, window
+from repro_pp_graphs.traces.token_return import token_return
 
 
 def analyze(case: Case) -> dict[str, Any]:
-    """The analysis of one case; keys are documented in docs/traces.md."""
+    """The analysis of one case; keys and units are in docs/traces.md."""
+    edges = edges_of(case)
+    numbers = [rank.rank for rank in case.ranks]
+    start, end = window(case)
+    rows = {case.label(rank): {**shares(rank, start, end), **steps(rank)} for rank in case.ranks}
     return {
         "schema": 1,
         "case": case.name,
         "pp_size": case.pp_size,
+        "tp_size": case.tp_size,
+        "window_us": (end - start) / 1000,
+        "p2p": [_edge(case, edge) for edge in edges if edge.backend == "nccl"],
+        "p2p_gloo": [_edge(case, edge) for edge in edges if edge.backend == "gloo"],
+        "p2p_without_metadata": {
+            case.label(rank): rank.unlabelled_p2p for rank in case.ranks if rank.unlabelled_p2p
+        },
+        "clocks": intervals(edges, numbers),
+        "token_return": token_return(case, edges),
         "graph_launches": {case.label(rank): len(rank.launches) for rank in case.ranks},
-        "ranks": {case.label(rank): {"events": rank.events} for rank in case.ranks},
-        "warnings": case.warnings,
+        "ranks": rows,
+        "ring": bubble(case, list(rows.values())),
+        "warnings": [*case.warnings, *_doubts(case, edges, numbers)],
     }
+
+
+def _edge(case: Case, edge: Edge) -> dict[str, Any]:
+    """One edge; `offset` and `unpairable` are of its channel with most pairs."""
+    times = pair_times(edge)
+    counts = {
+        "sends": sum(len(channel.sends) for channel in edge.channels),
+        "recvs": sum(len(channel.recvs) for channel in edge.channels),
+    }
+    pairs = len(times.lag)
+    return {
+        "src": edge.src_rank // case.tp_size,
+        "dst": edge.dst_rank // case.tp_size,
+        "tp": edge.src_rank % case.tp_size,
+        **counts,
+        "offset": edge.largest.pairing.offset,
+        "pairs": pairs,
+        "unmatched_sends": counts["sends"] - pairs,
+        "unmatched_recvs": counts["recvs"] - pairs,
+        "unpairable": edge.largest.pairing.reason or None,
+        "channels": [
+            {"group": channel.name, "sends": len(channel.sends), "recvs": len(channel.recvs),
+             "offset": channel.pairing.offset, "pairs": len(channel.pairing.pairs)}
+            for channel in edge.channels
+        ],
+        "buffered": times.buffered,
+        "transfer_us": spread(times.transfer),
+        "shorter_us": spread(times.shorter),
+        "send_wait_us": spread(times.send_wait),
+        "recv_wait_us": spread(times.recv_wait),
+        "lag_us": spread(times.lag),
+    }  # fmt: skip
+
+
+def _doubts(case: Case, edges: list[Edge], numbers: list[int]) -> list[str]:
+    """What the pairing could not settle, one line each."""
+    found = [
+        f"{edge.backend} rank {edge.src_rank} -> {edge.dst_rank}: {len(channel.sends)} sends and "
+        f"{len(channel.recvs)} recvs not paired: {channel.pairing.reason}"
+        for edge in edges
+        for channel in edge.channels
+        if channel.pairing.reason and edge.src and edge.dst
+    ]
+    found += [
+        f"PP{case.label(rank)}: {rank.unlabelled_p2p} P2P kernels carry no peer (inside a graph, or "
+        "batch_isend_irecv): not paired"
+        for rank in case.ranks
+        if rank.unlabelled_p2p
+    ]
+    if wrong := contradiction(edges, numbers):
+        found.append(
+            f"the pairs of ranks {wrong} contradict each other under any setting of clocks"
+        )
+    return found

@@ -37,14 +37,14 @@ class Header(msgspec.Struct):
 
     distributedInfo: Any = None
     baseTimeNanoseconds: int = 0
-    traceName: str = ""
+    host_name: str = ""
 
 
 class _WholeFile(msgspec.Struct):
     traceEvents: list[msgspec.Raw]
     distributedInfo: Any = None
     baseTimeNanoseconds: int = 0
-    traceName: str = ""
+    host_name: str = ""
 
 
 def open_trace(path: Path) -> IO[bytes]:

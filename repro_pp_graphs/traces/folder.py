@@ -9,7 +9,7 @@ from pathlib import Path
 
 from repro_pp_graphs.traces.model import RankTrace
 from repro_pp_graphs.traces.naming import Identity, identify, is_trace, parts
-from repro_pp_graphs.traces.reader import read_rank
+from repro_pp_graphs.traces.reader import NO_KERNELS, read_rank
 
 # Starting processes costs more than reading this much, bytes as stored.
 PARALLEL_FROM_BYTES = 1 << 20
@@ -92,7 +92,10 @@ def read_case(name: str, members: list[tuple[Path, Identity]]) -> Case:
     else:
         with ProcessPoolExecutor(workers) as pool:
             read = list(pool.map(read_rank, paths, [who for _, who in members]))
-    warnings = [f"{Path(rank.path).name}: {text}" for rank in read for text in rank.problems]
+    kernelless = all(NO_KERNELS in rank.problems for rank in read)
+    warnings = [f"{Path(rank.path).name}: {text}" for rank in read for text in rank.problems
+                if not (kernelless and text == NO_KERNELS)]  # fmt: skip
+    warnings += [f"all ranks: {NO_KERNELS}"] if kernelless else []
     ranks: dict[tuple[int, int], RankTrace] = {}
     for rank in sorted((r for r in read if r.events), key=lambda r: (r.pp, r.tp)):
         other = ranks.setdefault((rank.pp, rank.tp), rank)

@@ -15,8 +15,18 @@ from repro_pp_graphs.traces.naming import Identity
 ANNOTATION = re.compile(r"nccl:(send|recv) (\d+)(?:->|<-)(\d+)")
 # Kineto widens an annotation on the GPU by a ns on either side; us.
 SLACK_US = 0.01
+SIDES = ("send", "recv")
 
-Label = tuple[str, Value, Value, Value, Value]  # collective, elements, dtype, src, dst
+
+class Label(NamedTuple):
+    """What a P2P operation says of itself; `group` is its process group's name."""
+
+    collective: str = ""
+    elements: Value = None
+    dtype: Value = None
+    src: Value = None
+    dst: Value = None
+    group: Value = None
 
 
 class P2PKernel(NamedTuple):
@@ -72,21 +82,21 @@ def label_kernels(
     unlabelled = 0
     for kernel in kernels:
         label = kernel.label
-        if label[0] not in ("send", "recv"):
+        if label.collective not in SIDES:
             label = site.params.get(kernel.external_id, label)
-        if label[0] not in ("send", "recv"):
+        if label.collective not in SIDES:
             label = _from_annotation(site.annotation(kernel), who)
-        kind, elements, dtype, src, dst = label
-        peer = dst if kind == "send" else src
-        if kind not in ("send", "recv") or not isinstance(peer, int):
+        kind = label.collective
+        peer = label.dst if kind == "send" else label.src
+        if kind not in SIDES or not isinstance(peer, int):
             unlabelled += kernel.sure
             continue
         found.append(
             P2POp("send" if kind == "send" else "recv", peer,
-                  elements if isinstance(elements, int) else None,
-                  dtype if isinstance(dtype, str) else None,
-                  ns(kernel.ts), ns(kernel.ts + kernel.dur), "nccl", str(kernel.stream),
-                  kernel.correlation)
+                  label.elements if isinstance(label.elements, int) else None,
+                  label.dtype if isinstance(label.dtype, str) else None,
+                  ns(kernel.ts), ns(kernel.ts + kernel.dur), "nccl",
+                  ns(site.calls.get(kernel.correlation, kernel.ts)), str(label.group or ""))
         )  # fmt: skip
     return found, unlabelled
 
@@ -95,10 +105,10 @@ def _from_annotation(name: str, who: Identity) -> Label:
     """`nccl:send a->b` numbers ranks in their group: a PP group where `a` is our PP rank."""
     match = ANNOTATION.match(name)
     if not match:
-        return ("", None, None, None, None)
+        return Label()
     own, other = int(match[2]), int(match[3])
     if own == who.pp:
         other = other * who.tp_size + who.tp
     elif own != who.rank:
-        return ("", None, None, None, None)
-    return (match[1], None, None, other, other)
+        return Label()
+    return Label(match[1], src=other, dst=other)

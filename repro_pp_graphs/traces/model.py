@@ -21,7 +21,8 @@ def intervals(pairs: Iterable[tuple[int, int]]) -> Intervals:
 class P2POp:
     """One send or recv: an NCCL kernel on the GPU, or a gloo operation on the host.
 
-    `peer` is a global rank (-1: not known); elements and dtype are None where the trace is silent.
+    `peer` is a global rank; elements and dtype are None where the trace is silent; `posted_ns` is
+    when the host launched it; messages keep their order only within a `channel` (process group).
     """
 
     kind: Literal["send", "recv"]
@@ -31,17 +32,18 @@ class P2POp:
     start_ns: int
     end_ns: int
     backend: Literal["nccl", "gloo"]
-    stream: str
-    correlation: int = 0
+    posted_ns: int
+    channel: str = ""
 
 
 @dataclass(slots=True)
 class Span:
-    """A named interval on the host."""
+    """A named interval on the host; correlation where it is a CUDA call."""
 
     name: str
     start_ns: int
     end_ns: int
+    correlation: int = -1
 
 
 @dataclass(slots=True)
@@ -52,8 +54,9 @@ class Kernels:
     correlation: npt.NDArray[np.int64]
     is_copy: npt.NDArray[np.bool_]
 
-    def in_launches(self, correlations: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        return np.isin(self.correlation, correlations)
+    @classmethod
+    def none(cls) -> Kernels:
+        return cls(intervals([]), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.bool_))
 
 
 @dataclass(slots=True)
@@ -61,22 +64,28 @@ class RankTrace:
     """One rank's facts.
 
     `launches` are the host's cudaGraphLaunch calls with their correlation; `calls` the CUDA calls
-    long enough to have blocked; `op_starts` the start of every host operator of the main thread.
+    that blocked or copied, `uploads` the
+    correlations of copies from pageable memory; `sends` and `recvs` the host's c10d operators; `op_starts` the start of
+    every host operator of the main thread; `p2p_kernels` all P2P kernels, known peer or not.
     """
 
     path: str
     pp: int
     tp: int
     rank: int
+    host: str = ""
     base_ns: int = 0
     world_size: int | None = None
     events: int = 0
-    kernels: Kernels | None = None
+    kernels: Kernels = field(default_factory=Kernels.none)
+    p2p_kernels: Intervals = field(default_factory=lambda: intervals([]))
     p2p: list[P2POp] = field(default_factory=list)
     unlabelled_p2p: int = 0
     spans: list[Span] = field(default_factory=list)
     launches: list[tuple[int, int, int]] = field(default_factory=list)
     calls: list[Span] = field(default_factory=list)
+    uploads: frozenset[int] = frozenset()
     sends: list[Span] = field(default_factory=list)
+    recvs: list[Span] = field(default_factory=list)
     op_starts: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     problems: list[str] = field(default_factory=list)

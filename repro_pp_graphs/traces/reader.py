@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
 from repro_pp_graphs.traces.events import TraceFile, Value, mend
-from repro_pp_graphs.traces.labels import LaunchSite, P2PKernel, label_kernels
-from repro_pp_graphs.traces.model import Kernels, P2POp, RankTrace, Span
+from repro_pp_graphs.traces.intervals import clip, merged
+from repro_pp_graphs.traces.labels import Label, LaunchSite, P2PKernel, label_kernels
+from repro_pp_graphs.traces.model import Intervals, Kernels, P2POp, RankTrace, Span, intervals
 from repro_pp_graphs.traces.naming import Identity
 
+NO_KERNELS = "no GPU kernels: a CPU run, or the profiler recorded none"
 # A CUDA call that only enqueues returns in about 10 us.
 BLOCKED_US = 50.0
 P2P_KERNEL = re.compile(r"nccl.*(?:SendRecv|Generic)", re.IGNORECASE)
 GPU_WORK = frozenset({"kernel", "gpu_memcpy", "gpu_memset"})
 CUDA_CALLS = frozenset({"cuda_runtime", "cuda_driver"})
+REQUEST_SPANS = frozenset({"send_reqs_to_next_stage", "recv_requests", "scheduler.recv_requests"})
 LAUNCH_CALLS = frozenset({"cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernelEx",
                           "cuLaunchKernel"})  # fmt: skip
 
@@ -36,6 +40,9 @@ class Args(msgspec.Struct, gc=False):
     dtype: Value = None
     src: Value = msgspec.field(default=None, name="Src Rank")
     dst: Value = msgspec.field(default=None, name="Dst Rank")
+    group: Value = msgspec.field(default=None, name="Process Group Name")
+    dims: msgspec.Raw = msgspec.field(default=msgspec.Raw(b"null"), name="Input Dims")
+    types: msgspec.Raw = msgspec.field(default=msgspec.Raw(b"null"), name="Input type")
 
 
 class Event(msgspec.Struct, gc=False):
@@ -74,6 +81,10 @@ def whole(value: Value) -> int:
     return int(value) if isinstance(value, int | float) else -1
 
 
+def label_of(args: Args) -> Label:
+    return Label(str(args.collective), args.elements, args.dtype, args.src, args.dst, args.group)
+
+
 class _Collector:
     """Columns filled event by event; times stay in us until the base time is known."""
 
@@ -81,11 +92,13 @@ class _Collector:
         self.gpu: tuple[list[float], list[float], list[int], list[bool]] = ([], [], [], [])
         self.p2p: list[P2PKernel] = []
         self.site = LaunchSite()
-        self.annotations: list[tuple[str, float, float]] = []
-        self.gloo: list[tuple[str, float, float, Value]] = []
+        self.annotations: list[tuple[str, float, float, int]] = []
+        self.gloo: list[tuple[str, Event]] = []
         self.launches: list[tuple[float, float, int]] = []
-        self.calls: list[tuple[str, float, float]] = []
-        self.sends: list[tuple[str, float, float]] = []
+        self.calls: list[tuple[str, float, float, int]] = []
+        self.uploads: list[int] = []
+        self.sends: list[tuple[str, float, float, int]] = []
+        self.recvs: list[tuple[str, float, float, int]] = []
         self.op_starts: dict[Value, list[float]] = {}
         self.count = 0
 
@@ -112,23 +125,24 @@ class _Collector:
         if name == "record_param_comms":
             args = event.args or NO_ARGS
             if args.collective in ("send", "recv"):
-                self.site.params[whole(args.external_id)] = (
-                    str(args.collective), args.elements, args.dtype, args.src, args.dst,
-                )  # fmt: skip
+                self.site.params[whole(args.external_id)] = label_of(args)
         elif name == "c10d::send":
-            self.sends.append((name, event.ts, event.dur))
+            self.sends.append((name, event.ts, event.dur, -1))
+        elif name == "c10d::recv_":
+            self.recvs.append((name, event.ts, event.dur, -1))
 
     def _gpu_work(self, event: Event) -> None:
         args = event.args or NO_ARGS
         correlation = whole(args.correlation)
         name = str(event.name)
         if event.cat == "kernel" and name.startswith("nccl") and P2P_KERNEL.match(name):
-            label = (str(args.collective), args.elements, args.dtype, args.src, args.dst)
             self.p2p.append(
                 P2PKernel(event.ts, event.dur, event.tid, correlation,
-                          whole(args.external_id), label, "SendRecv" in name)
+                          whole(args.external_id), label_of(args), "SendRecv" in name)
             )  # fmt: skip
             return
+        if event.cat == "gpu_memcpy" and "Pageable -> Device" in name:
+            self.uploads.append(correlation)
         starts, durations, correlations, copies = self.gpu
         starts.append(event.ts)
         durations.append(event.dur)
@@ -142,17 +156,18 @@ class _Collector:
         elif name == "cudaGraphLaunch":
             correlation = whole((event.args or NO_ARGS).correlation)
             self.launches.append((event.ts, event.dur, correlation))
-        if event.dur >= BLOCKED_US:
-            self.calls.append((str(name), event.ts, event.dur))
+        if event.dur >= BLOCKED_US or name == "cudaMemcpyAsync":
+            correlation = whole((event.args or NO_ARGS).correlation)
+            self.calls.append((str(name), event.ts, event.dur, correlation))
 
     def _annotation(self, event: Event) -> None:
         name = str(event.name)
         if name.startswith("nccl:"):
             self.site.host.append((event.ts, event.ts + event.dur, name))
         elif name in ("gloo:send", "gloo:recv"):
-            self.gloo.append((name[5:], event.ts, event.dur, event.tid))
+            self.gloo.append((name[5:], event))
         else:
-            self.annotations.append((name, event.ts, event.dur))
+            self.annotations.append((name, event.ts, event.dur, -1))
 
 
 def read_rank(path: Path, who: Identity) -> RankTrace:
@@ -166,35 +181,57 @@ def read_rank(path: Path, who: Identity) -> RankTrace:
     def ns(ts: float) -> int:
         return base_ns + round(ts * 1000)
 
-    def spans(rows: list[tuple[str, float, float]]) -> list[Span]:
+    def spans(rows: list[tuple[str, float, float, int]]) -> list[Span]:
         return sorted(
-            (Span(name, ns(ts), ns(ts + dur)) for name, ts, dur in rows),
+            (Span(name, ns(ts), ns(ts + dur), corr) for name, ts, dur, corr in rows),
             key=lambda span: (span.start_ns, -span.end_ns),
         )
 
     who, problems = who.checked(trace.header.distributedInfo)
     p2p, unlabelled = label_kernels(columns.p2p, columns.site, who, ns)
-    for kind, ts, dur, tid in columns.gloo:
-        peer = who.next_rank if kind == "send" else who.previous_rank
-        side = "send" if kind == "send" else "recv"
-        p2p.append(P2POp(side, peer, None, None, ns(ts), ns(ts + dur), "gloo", f"host {tid}"))
+    marks = spans(columns.annotations)
+    requests = merged(intervals((m.start_ns, m.end_ns) for m in marks if m.name in REQUEST_SPANS))
+    p2p += [_gloo(kind, event, who, ns, requests) for kind, event in columns.gloo]
     p2p.sort(key=lambda op: (op.start_ns, op.end_ns))
     busiest = Counter({tid: len(starts) for tid, starts in columns.op_starts.items()})
     main = [ts for tid, _ in busiest.most_common(1) for ts in columns.op_starts[tid]]
     return RankTrace(
-        path=str(path), pp=who.pp, tp=who.tp, rank=who.rank, base_ns=base_ns, world_size=who.world_size,
+        path=str(path), host=trace.header.host_name, pp=who.pp, tp=who.tp, rank=who.rank, base_ns=base_ns, world_size=who.world_size,
         events=columns.count, kernels=_kernels(columns, base_ns), p2p=p2p,
-        unlabelled_p2p=unlabelled, spans=spans(columns.annotations),
+        unlabelled_p2p=unlabelled, spans=marks,
         launches=sorted((ns(ts), ns(ts + dur), corr) for ts, dur, corr in columns.launches),
-        calls=spans(columns.calls), sends=spans(columns.sends),
+        p2p_kernels=intervals(sorted((ns(k.ts), ns(k.ts + k.dur)) for k in columns.p2p)),
+        calls=spans(columns.calls), uploads=frozenset(columns.uploads),
+        sends=spans(columns.sends), recvs=spans(columns.recvs),
         op_starts=np.sort(_ns(np.array(main, dtype=np.float64), base_ns)),
         problems=[*trace.problems, *problems, *_shortcomings(columns, trace)],
     )  # fmt: skip
 
 
-def _ns(ts: np.ndarray[tuple[int], np.dtype[np.float64]], base_ns: int) -> np.ndarray[
-    tuple[int], np.dtype[np.int64]
-]:
+def _gloo(
+    kind: str, event: Event, who: Identity, ns: Callable[[float], int], requests: Intervals
+) -> P2POp:
+    """A gloo operation: its peer is the ring's, its size known where shapes were recorded.
+
+    Requests travel in a process group of their own, which only the span around them tells.
+    """
+    args = event.args or NO_ARGS
+    dims, types = msgspec.json.decode(args.dims), msgspec.json.decode(args.types)
+    shape = dims[0] if isinstance(dims, list) and dims else None
+    flat = isinstance(shape, list) and all(isinstance(size, int) for size in shape)
+    return P2POp(
+        "send" if kind == "send" else "recv",
+        who.next_rank if kind == "send" else who.previous_rank,
+        math.prod(shape) if shape and flat else None,
+        str(types[0]) if isinstance(types, list) and types else None,
+        ns(event.ts), ns(event.ts + event.dur), "gloo", ns(event.ts),
+        "requests" if len(clip(requests, ns(event.ts), ns(event.ts) + 1)) else "tensors",
+    )  # fmt: skip
+
+
+def _ns(
+    ts: np.ndarray[tuple[int], np.dtype[np.float64]], base_ns: int
+) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return np.rint(ts * 1000).astype(np.int64) + base_ns
 
 
@@ -214,5 +251,5 @@ def _shortcomings(columns: _Collector, trace: TraceFile) -> list[str]:
     if not columns.count:
         return [] if trace.problems else ["traceEvents is empty"]
     if not any(not copy for copy in columns.gpu[3]) and not columns.p2p:
-        return ["no GPU kernels: a CPU run, or the profiler recorded none"]
+        return [NO_KERNELS]
     return []

@@ -151,13 +151,21 @@ class RankRewriter:
 
     def _threads(self) -> list[dict[str, Any]]:
         kept: dict[tuple[Any, Any, Any], dict[str, Any]] = {
-            (pid, tid, "thread_name"): {"name": tid} for pid, tid in self.tids if isinstance(tid, str)
+            (pid, tid, "thread_name"): {"name": tid}
+            for pid, tid in self.tids
+            if isinstance(tid, str)
         }
         for event in self.held:
             if (event.pid, event.tid) in self.tids and str(event.name).startswith("thread_"):
                 kept[event.pid, event.tid, event.name] = _args(event)
         return [
-            {"ph": "M", "name": name, "pid": self.pids[pid], "tid": self.tids[pid, tid], "args": args}
+            {
+                "ph": "M",
+                "name": name,
+                "pid": self.pids[pid],
+                "tid": self.tids[pid, tid],
+                "args": args,
+            }
             for (pid, tid, name), args in kept.items()
         ]
 

@@ -1,0 +1,135 @@
+"""The ring's edges: their P2P operations paired, and what each pair's times say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from repro_pp_graphs.traces.folder import Case
+from repro_pp_graphs.traces.model import P2POp, RankTrace
+from repro_pp_graphs.traces.pairing import Pairing, pair
+
+Floats = npt.NDArray[np.float64]
+# How far a recv may seem to end before its send starts: GPU times of two processes are converted
+# each on its own, and gloo's annotation opens only after the message has been handed over.
+SLACK_NS = {"nccl": 10_000, "gloo": 50_000}
+
+
+@dataclass(slots=True)
+class Channel:
+    """The sends and recvs of one process group on an edge, each in its order, paired."""
+
+    name: str
+    sends: list[P2POp]
+    recvs: list[P2POp]
+    pairing: Pairing
+
+    def paired(self) -> list[tuple[P2POp, P2POp]]:
+        return [(self.sends[i], self.recvs[j]) for i, j in self.pairing.pairs]
+
+
+@dataclass(slots=True)
+class Edge:
+    """All P2P of one backend from one global rank to another; a rank without a trace is None."""
+
+    backend: str
+    src_rank: int
+    dst_rank: int
+    src: RankTrace | None
+    dst: RankTrace | None
+    channels: list[Channel]
+
+    def paired(self) -> list[tuple[P2POp, P2POp]]:
+        return [pair for channel in self.channels for pair in channel.paired()]
+
+    @property
+    def largest(self) -> Channel:
+        """The channel with most pairs, among equals with most operations."""
+        return max(self.channels, key=lambda c: (len(c.pairing.pairs), len(c.sends) + len(c.recvs)))
+
+
+@dataclass(frozen=True, slots=True)
+class PairTimes:
+    """Columns over the pairs of an edge, us; by the definitions in docs/traces.md."""
+
+    transfer: Floats
+    shorter: Floats
+    send_wait: Floats
+    recv_wait: Floats
+    lag: Floats
+    buffered: int
+
+
+def edges_of(case: Case) -> list[Edge]:
+    """Every edge that carries P2P, NCCL first, by sending rank."""
+    ranks = {rank.rank: rank for rank in case.ranks}
+    sends: dict[tuple[str, int, int], list[P2POp]] = {}
+    recvs: dict[tuple[str, int, int], list[P2POp]] = {}
+    for rank in case.ranks:
+        for op in rank.p2p:
+            if op.kind == "send":
+                sends.setdefault((op.backend, rank.rank, op.peer), []).append(op)
+            else:
+                recvs.setdefault((op.backend, op.peer, rank.rank), []).append(op)
+    keys = sorted({*sends, *recvs}, key=lambda key: (key[0] != "nccl", key[1:]))
+    return [_edge(key, sends.get(key, []), recvs.get(key, []), ranks) for key in keys]
+
+
+def _edge(
+    key: tuple[str, int, int], sends: list[P2POp], recvs: list[P2POp], ranks: dict[int, RankTrace]
+) -> Edge:
+    backend, src, dst = key
+    absent = [rank for rank in (src, dst) if rank not in ranks]
+    channels = []
+    for name in _channel_names(sends, recvs):
+        ours = [op for op in sends if name in (None, op.channel)]
+        theirs = [op for op in recvs if name in (None, op.channel)]
+        pairing = (
+            Pairing(reason=f"no trace of rank {absent[0]}") if absent
+            else pair(ours, theirs, SLACK_NS[backend])
+        )  # fmt: skip
+        channels.append(Channel(name or "", ours, theirs, pairing))
+    return Edge(backend, src, dst, ranks.get(src), ranks.get(dst), channels)
+
+
+def _channel_names(sends: list[P2POp], recvs: list[P2POp]) -> list[str | None]:
+    """Channels both sides know; one for all (None) where the sides' names do not agree."""
+    ours, theirs = {op.channel for op in sends}, {op.channel for op in recvs}
+    agree = ours == theirs or not ours or not theirs
+    return sorted(ours | theirs) if agree else [None]
+
+
+def pair_times(edge: Edge) -> PairTimes:
+    """Waits and transfer of every pair; a send that ends before its recv starts was buffered.
+
+    A gloo send lasts until the sender waits for it: it counts as over when its recv is.
+    """
+    rows = [(s.start_ns, sent_ns(s, r), r.start_ns, r.end_ns) for s, r in edge.paired()]
+    times = np.array(rows, dtype=np.int64).reshape(-1, 4)
+    s_start, s_end, r_start, r_end = times.T
+    return PairTimes(
+        transfer=(np.maximum(s_end, r_end) - np.maximum(s_start, r_start)) / 1000,
+        shorter=np.minimum(s_end - s_start, r_end - r_start) / 1000,
+        send_wait=np.maximum(0, r_start - s_start) / 1000,
+        recv_wait=np.maximum(0, s_start - r_start) / 1000,
+        lag=(r_end - s_end) / 1000,
+        buffered=int(np.sum(s_end < r_start)),
+    )
+
+
+def sent_ns(send: P2POp, recv: P2POp) -> int:
+    """When a paired send was over."""
+    return send.end_ns if send.backend == "nccl" else min(send.end_ns, recv.end_ns)
+
+
+def spread(values: Floats) -> dict[str, float]:
+    """Median, 99th percentile and maximum (us), empty for no values."""
+    if not len(values):
+        return {}
+    return {
+        "median": round(float(np.median(values)), 3),
+        "p99": round(float(np.percentile(values, 99)), 3),
+        "max": round(float(np.max(values)), 3),
+    }

@@ -1,0 +1,162 @@
+"""Steps of a rank: its batches, its graph launches with their kernels, its use of the GPU."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from repro_pp_graphs.traces.folder import Case
+from repro_pp_graphs.traces.intervals import clip, merged, minus, total
+from repro_pp_graphs.traces.model import Intervals, RankTrace, Span, intervals
+
+STEP = re.compile(r"step\[(\w+)(?: bs=(\d+))?")
+LOOP_SPANS = ("recv_requests", "scheduler.recv_requests")
+RUN_SPANS = ("run_batch", "scheduler.run_batch")
+
+
+@dataclass(frozen=True, slots=True)
+class GpuWork:
+    """A rank's GPU time as disjoint sets.
+
+    `graph`: kernels that graph launches started; `compute`: all kernels but P2P; `busy`: those and
+    copies; `p2p`: P2P kernels.
+    """
+
+    graph: Intervals
+    compute: Intervals
+    busy: Intervals
+    p2p: Intervals
+
+
+def gpu_work(rank: RankTrace) -> GpuWork:
+    """Graph kernels are told by the correlation they share with their cudaGraphLaunch."""
+    kernels = rank.kernels
+    launched = np.array([corr for _, _, corr in rank.launches], dtype=np.int64)
+    return GpuWork(
+        graph=merged(kernels.times[np.isin(kernels.correlation, launched)]),
+        compute=merged(kernels.times[~kernels.is_copy]),
+        busy=merged(kernels.times),
+        p2p=merged(rank.p2p_kernels),
+    )
+
+
+def graph_extents(rank: RankTrace) -> list[tuple[int, int]]:
+    """From first to last kernel of every graph launch that has kernels, in launch order, ns."""
+    kernels = rank.kernels
+    order = np.argsort(kernels.correlation, kind="stable")
+    sorted_ids = kernels.correlation[order]
+    found = []
+    for _, _, corr in rank.launches:
+        mine = order[np.searchsorted(sorted_ids, corr) : np.searchsorted(sorted_ids, corr, "right")]
+        if len(mine):
+            found.append((int(kernels.times[mine, 0].min()), int(kernels.times[mine, 1].max())))
+    return found
+
+
+def named(rank: RankTrace, names: tuple[str, ...]) -> list[Span]:
+    """Spans of the first of the names that occurs."""
+    for name in names:
+        if found := [span for span in rank.spans if span.name == name]:
+            return found
+    return []
+
+
+def steps(rank: RankTrace) -> dict[str, Any]:
+    """Counts of a rank's steps: by forward mode, decode steps by batch size, graph launches."""
+    marks = [match for span in rank.spans if (match := STEP.match(span.name))]
+    sizes = Counter(match[2] for match in marks if match[1] == "DECODE" and match[2])
+    extents = graph_extents(rank)
+    return {
+        "batches": len(named(rank, RUN_SPANS)),
+        "modes": dict(Counter(match[1] for match in marks)),
+        "decode_batch_sizes": dict(sorted(sizes.items(), key=lambda item: int(item[0]))),
+        "graph_launches": len(rank.launches),
+        "graph_us": round(float(np.median(np.diff(intervals(extents)))) / 1000, 3)
+        if extents else None,
+    }  # fmt: skip
+
+
+def decode_spans(rank: RankTrace) -> list[Span]:
+    """The rank's decode steps on the host: `step[DECODE ...]`, else batches, else graph launches."""
+    marked = [span for span in rank.spans
+              if (match := STEP.match(span.name)) and match[1] == "DECODE"]  # fmt: skip
+    launches = [Span("graph launch", start, end) for start, end, _ in rank.launches]
+    return marked or named(rank, RUN_SPANS) or launches
+
+
+def micro_batches(case: Case) -> int:
+    """Micro-batches under way in the ring: the share of the loop's slots that ran a batch.
+
+    The scheduler's loop has a slot for each PP rank; without its spans all are taken as used.
+    """
+    shares = [
+        len(named(rank, RUN_SPANS)) / loops
+        for rank in case.ranks
+        if (loops := len(named(rank, LOOP_SPANS)))
+    ]
+    share = float(np.median(shares)) if shares else 1.0
+    return max(1, min(case.pp_size, round(share * case.pp_size)))
+
+
+def window(case: Case) -> tuple[int, int]:
+    """The time in which every rank was recorded, ns; (0, 0) when there is none."""
+    spans = [extent for rank in case.ranks if (extent := _extent(rank))]
+    if not spans:
+        return 0, 0
+    start, end = max(low for low, _ in spans), min(high for _, high in spans)
+    return (start, end) if end > start else (0, 0)
+
+
+def _extent(rank: RankTrace) -> tuple[int, int] | None:
+    """First start and last end of the rank's GPU work, without a GPU of its spans."""
+    work = [times for times in (rank.kernels.times, rank.p2p_kernels) if len(times)]
+    if work:
+        return min(int(w[:, 0].min()) for w in work), max(int(w[:, 1].max()) for w in work)
+    if rank.spans:
+        return rank.spans[0].start_ns, max(span.end_ns for span in rank.spans)
+    return None
+
+
+def shares(rank: RankTrace, start: int, end: int) -> dict[str, Any]:
+    """Busy, P2P and idle share of the window; they add up to 1.
+
+    P2P counts only while nothing else runs. Without a GPU, running a batch counts as busy and
+    waiting in gloo as P2P.
+    """
+    if end <= start:
+        return {"busy_fraction": None, "p2p_fraction": None, "idle_fraction": None}
+    has_gpu = len(rank.kernels.times) or len(rank.p2p_kernels)
+    if has_gpu:
+        work = gpu_work(rank)
+        busy, p2p = work.busy, work.p2p
+    else:
+        busy = merged(intervals((s.start_ns, s.end_ns) for s in named(rank, RUN_SPANS)))
+        p2p = merged(intervals((op.start_ns, op.end_ns) for op in rank.p2p if op.kind == "recv"))
+    length = end - start
+    busy, p2p = clip(busy, start, end), clip(p2p, start, end)
+    busy_share = total(busy) / length
+    p2p_share = total(minus(p2p, busy)) / length
+    return {
+        "busy_fraction": round(busy_share, 4),
+        "p2p_fraction": round(p2p_share, 4),
+        "idle_fraction": round(1 - busy_share - p2p_share, 4),
+        "basis": "gpu" if has_gpu else "host",
+    }
+
+
+def bubble(case: Case, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Share of the ring's time in which a rank computes nothing, against the ideal.
+
+    With m micro-batches in a ring of p equal stages a stage works at most m/p of the time.
+    """
+    busy = [row["busy_fraction"] for row in rows if row["busy_fraction"] is not None]
+    m = micro_batches(case)
+    return {
+        "micro_batches": m,
+        "bubble_fraction": round(1 - float(np.mean(busy)), 4) if busy else None,
+        "ideal_bubble_fraction": round(max(0.0, 1 - m / case.pp_size), 4),
+    }

@@ -1,0 +1,178 @@
+"""The last rank's token return: what its host waits for while it sends the token ids to rank 0.
+
+Releases from 0.5.7 on mark it as send_res_dict_to_next_stage. Before, it is told by what it does: a
+run of c10d::send operators with no recv between, and the upload from pageable memory before them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from repro_pp_graphs.traces.edges import Edge, sent_ns, spread
+from repro_pp_graphs.traces.folder import Case
+from repro_pp_graphs.traces.intervals import both, clip, merged, minus, partition, total
+from repro_pp_graphs.traces.model import Intervals, P2POp, RankTrace, Span, intervals
+from repro_pp_graphs.traces.steps import GpuWork, gpu_work, graph_extents
+
+SPAN = "send_res_dict_to_next_stage"
+# An upload this long before the first send still belongs to it.
+UPLOAD_REACH_NS = 2_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSend:
+    """One token return: its host span and the sends posted in it with their recvs (None: unpaired)."""
+
+    span: Span
+    sends: list[tuple[P2POp, P2POp | None]]
+
+    @property
+    def delivered_ns(self) -> int:
+        """When the host is back and the last byte has left."""
+        left = [sent_ns(send, recv) for send, recv in self.sends if recv]
+        left += [send.end_ns for send, recv in self.sends if not recv and send.backend == "nccl"]
+        return max([self.span.end_ns, *left])
+
+
+def host_spans(rank: RankTrace) -> tuple[list[Span], str]:
+    """The host spans that return tokens, and how they were found."""
+    found = [span for span in rank.spans if span.name == SPAN]
+    if found:
+        return found, SPAN
+    groups: list[list[Span]] = []
+    recv_starts = np.array([recv.start_ns for recv in rank.recvs], dtype=np.int64)
+    since = -1
+    for send in rank.sends:
+        recvs_before = int(np.searchsorted(recv_starts, send.start_ns))
+        if recvs_before != since:
+            groups.append([])
+            since = recvs_before
+        groups[-1].append(send)
+    return [_grown(rank, group) for group in groups], "send_tensor_dict (by its operators)"
+
+
+def _grown(rank: RankTrace, group: list[Span]) -> Span:
+    """From the upload before the first send, where there is one, to where the last send returns."""
+    start, end = group[0].start_ns, group[-1].end_ns
+    uploads = [call.start_ns for call in rank.calls
+               if call.correlation in rank.uploads
+               and start - UPLOAD_REACH_NS <= call.end_ns <= start]  # fmt: skip
+    return Span("send_tensor_dict", min([start, *uploads[-1:]]), end)
+
+
+def token_sends(rank: RankTrace, edges: list[Edge]) -> tuple[list[TokenSend], str]:
+    """Each token return of a last rank with the sends posted in it."""
+    spans, how = host_spans(rank)
+    partner: dict[int, P2POp] = {}
+    sends: list[P2POp] = []
+    for edge in edges:
+        if edge.src is rank:
+            sends += [op for channel in edge.channels for op in channel.sends]
+            partner.update((id(send), recv) for send, recv in edge.paired())
+    sends.sort(key=lambda op: op.posted_ns)
+    posted = np.array([op.posted_ns for op in sends], dtype=np.int64)
+    found = []
+    for span in spans:
+        mine = sends[np.searchsorted(posted, span.start_ns) : np.searchsorted(posted, span.end_ns)]
+        if mine:
+            found.append(TokenSend(span, [(op, partner.get(id(op))) for op in mine]))
+    return found, how
+
+
+def _waits(rank: RankTrace, token: TokenSend) -> Intervals:
+    """When the host does nothing but wait: in a CUDA call, or in gloo before its next operator."""
+    start, end = token.span.start_ns, token.span.end_ns
+    waits = [(call.start_ns, call.end_ns) for call in _calls(rank, token)]
+    for send, _ in token.sends:
+        if send.backend == "gloo" and send.end_ns <= end:
+            after = np.searchsorted(rank.op_starts, send.start_ns, side="right")
+            following = int(rank.op_starts[after]) if after < len(rank.op_starts) else end
+            waits.append((send.start_ns, min(send.end_ns, following)))
+    return clip(merged(intervals(waits)), start, end)
+
+
+def _calls(rank: RankTrace, token: TokenSend) -> list[Span]:
+    return [call for call in rank.calls
+            if call.start_ns < token.span.end_ns and call.end_ns > token.span.start_ns]  # fmt: skip
+
+
+def _flight(token: TokenSend) -> tuple[Intervals, Intervals]:
+    """While a send is under way: before its recv has started, and from then on."""
+    early = [(s.start_ns, min(s.end_ns, r.start_ns)) for s, r in token.sends if r]
+    moving = [(max(s.start_ns, r.start_ns), sent_ns(s, r)) for s, r in token.sends if r]
+    return merged(intervals(early)), merged(intervals(moving))
+
+
+def _explain(
+    rank: RankTrace, token: TokenSend, work: GpuWork, graph: Intervals
+) -> dict[str, float]:
+    """One token return in us, by the definitions in docs/traces.md."""
+    start, end, delivered = token.span.start_ns, token.span.end_ns, token.delivered_ns
+    host, whole = intervals([(start, end)]), intervals([(start, delivered)])
+    waits = _waits(rank, token)
+    early, moving = _flight(token)
+    split = partition(host, {
+        "blocked_on_own_graph": both(waits, graph),
+        "blocked_on_own_compute": both(waits, work.compute),
+        "peer_late": both(waits, early),
+        "transfer": both(waits, moving),
+        "blocked_otherwise": waits,
+    }, "other_host")  # fmt: skip
+    on_the_way = partition(whole, {
+        "peer_late": early, "transfer": moving, "own_graph": graph, "own_compute": work.compute,
+    }, "other")  # fmt: skip
+    arrivals = [recv.end_ns for _, recv in token.sends if recv]
+    facts: dict[str, float] = {}
+    for prefix, span in (("host", host), ("delivery", whole)):
+        facts |= {
+            f"{prefix}.send": total(span),
+            f"{prefix}.overlapped_with_graph": total(both(span, work.graph)),
+            f"{prefix}.idle": total(minus(span, work.compute)),
+        }
+    facts |= {f"split.{name}": value for name, value in split.items()}
+    facts |= {f"delivery_split.{name}": value for name, value in on_the_way.items()}
+    if arrivals:
+        facts["until_received.us"] = max(arrivals) - start
+    return {name: value / 1000 for name, value in facts.items()}
+
+
+def token_return(case: Case, edges: list[Edge]) -> dict[str, Any]:
+    """Spread over all token returns of the last rank (every TP lane of it), us.
+
+    Empty where the last rank is missing or sent no tokens while it was recorded.
+    """
+    rows: list[dict[str, float]] = []
+    calls: Counter[str] = Counter()
+    blocked_us: Counter[str] = Counter()
+    how, last = "", [rank for rank in case.ranks if rank.pp == case.pp_size - 1 > 0]
+    for rank in last:
+        tokens, how = token_sends(rank, edges)
+        work, graph = gpu_work(rank), merged(intervals(graph_extents(rank)))
+        for token in tokens:
+            rows.append(_explain(rank, token, work, graph))
+            for call in _calls(rank, token):
+                calls[call.name] += 1
+                inside = min(call.end_ns, token.span.end_ns) - max(
+                    call.start_ns, token.span.start_ns
+                )
+                blocked_us[call.name] += round(inside / 1000)
+    if not rows:
+        return {}
+    found: dict[str, Any] = {"src": case.pp_size - 1, "dst": 0, "steps": len(rows), "found_by": how}
+    for key in sorted({key for row in rows for key in row}):
+        group, name = key.split(".")
+        values = np.array([row[key] for row in rows if key in row])
+        cell = {**spread(values), "mean": round(float(np.mean(values)), 3)}
+        if name == "us":
+            found[f"{group}_us"] = cell
+        else:
+            found.setdefault(f"{group}_us", {})[name] = cell
+    found["blocking_calls"] = [
+        {"name": name, "calls": calls[name], "total_us": spent}
+        for name, spent in blocked_us.most_common()
+    ]
+    return found
