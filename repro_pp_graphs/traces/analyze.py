@@ -56,8 +56,13 @@ def _edge(case: Case, edge: Edge) -> dict[str, Any]:
         "unmatched_recvs": counts["recvs"] - pairs,
         "unpairable": edge.largest.pairing.reason or None,
         "channels": [
-            {"group": channel.name, "sends": len(channel.sends), "recvs": len(channel.recvs),
-             "offset": channel.pairing.offset, "pairs": len(channel.pairing.pairs)}
+            {
+                "group": channel.name,
+                "sends": len(channel.sends),
+                "recvs": len(channel.recvs),
+                "offset": channel.pairing.offset,
+                "pairs": len(channel.pairing.pairs),
+            }
             for channel in edge.channels
         ],
         "buffered": times.buffered,
@@ -66,7 +71,7 @@ def _edge(case: Case, edge: Edge) -> dict[str, Any]:
         "send_wait_us": spread(times.send_wait),
         "recv_wait_us": spread(times.recv_wait),
         "lag_us": spread(times.lag),
-    }  # fmt: skip
+    }
 
 
 def _doubts(case: Case, edges: list[Edge], numbers: list[int]) -> list[str]:
@@ -79,8 +84,8 @@ def _doubts(case: Case, edges: list[Edge], numbers: list[int]) -> list[str]:
         if channel.pairing.reason and edge.src and edge.dst
     ]
     found += [
-        f"PP{case.label(rank)}: {rank.unlabelled_p2p} P2P kernels carry no peer (inside a graph, or "
-        "batch_isend_irecv): not paired"
+        f"PP{case.label(rank)}: {rank.unlabelled_p2p} P2P kernels carry no peer "
+        "(inside a graph, or batch_isend_irecv): not paired"
         for rank in case.ranks
         if rank.unlabelled_p2p
     ]

@@ -20,11 +20,18 @@ EXAMPLES = """examples:
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
-        prog="python -m repro_pp_graphs analyze", epilog=EXAMPLES,
-        description="Pair sends with recvs across the ranks and say where a decode step's time goes.",
-        formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    made.add_argument("paths", nargs="+", type=Path, metavar="PATH",
-                      help="a case's folder of per-rank traces, or the files")  # fmt: skip
+        prog="python -m repro_pp_graphs analyze",
+        epilog=EXAMPLES,
+        description="Pair sends with recvs across ranks; say where a decode step's time goes.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument(
+        "paths",
+        nargs="+",
+        type=Path,
+        metavar="PATH",
+        help="a case's folder of per-rank traces, or the files",
+    )
     made.add_argument("--json", type=Path, metavar="FILE", help="write the analysis as JSON")
     return made
 

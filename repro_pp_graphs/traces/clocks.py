@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def bounds(edges: list[Edge], ranks: list[int]) -> Floats:
-    """Matrix over ranks: [a, b] is the most that b's clock can be ahead of a's, us (inf: no path)."""
+    """Matrix over ranks: [a, b] is the most b's clock can be ahead of a's, us; inf: no path."""
     at = {rank: index for index, rank in enumerate(ranks)}
     most = np.full((len(ranks), len(ranks)), np.inf)
     np.fill_diagonal(most, 0.0)
@@ -39,11 +39,14 @@ def intervals(edges: list[Edge], ranks: list[int]) -> list[dict[str, float | int
     for i, a in enumerate(ranks):
         for j in range(i + 1, len(ranks)):
             low, high = -most[j, i], most[i, j]
-            found.append({
-                "a": a, "b": ranks[j],
-                "low_us": round(float(low), 3) if np.isfinite(low) else None,
-                "high_us": round(float(high), 3) if np.isfinite(high) else None,
-            })  # fmt: skip
+            found.append(
+                {
+                    "a": a,
+                    "b": ranks[j],
+                    "low_us": round(float(low), 3) if np.isfinite(low) else None,
+                    "high_us": round(float(high), 3) if np.isfinite(high) else None,
+                }
+            )
     return found
 
 

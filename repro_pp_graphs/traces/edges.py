@@ -87,9 +87,10 @@ def _edge(
         ours = [op for op in sends if name in (None, op.channel)]
         theirs = [op for op in recvs if name in (None, op.channel)]
         pairing = (
-            Pairing(reason=f"no trace of rank {absent[0]}") if absent
+            Pairing(reason=f"no trace of rank {absent[0]}")
+            if absent
             else pair(ours, theirs, SLACK_NS[backend])
-        )  # fmt: skip
+        )
         channels.append(Channel(name or "", ours, theirs, pairing))
     return Edge(backend, src, dst, ranks.get(src), ranks.get(dst), channels)
 
@@ -98,7 +99,7 @@ def _channel_names(sends: list[P2POp], recvs: list[P2POp]) -> list[str | None]:
     """Channels both sides know; one for all (None) where the sides' names do not agree."""
     ours, theirs = {op.channel for op in sends}, {op.channel for op in recvs}
     agree = ours == theirs or not ours or not theirs
-    return sorted(ours | theirs) if agree else [None]
+    return [*sorted(ours | theirs)] if agree else [None]
 
 
 def pair_times(edge: Edge) -> PairTimes:

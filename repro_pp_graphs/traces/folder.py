@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 from repro_pp_graphs.traces.model import RankTrace
@@ -68,12 +69,18 @@ def _by_name(files: list[Path]) -> dict[str, list[tuple[Path, Identity]]]:
     seen = {(who.pp, who.tp) for _, who in identified}
     if len(seen) == len(identified) or not any("PP" in who.named for _, who in identified):
         stems = [parts(path)[0] for path, _ in identified]
-        name = os.path.commonprefix(stems).rstrip("-_.") or "trace"
+        name = _common(stems).rstrip("-_.") or "trace"
         return {name: identified} if identified else {}
     members: dict[str, list[Path]] = {}
     for path, _ in identified:
         members.setdefault(parts(path)[0], []).append(path)
     return {name: identify(same) for name, same in sorted(members.items())}
+
+
+def _common(names: list[str]) -> str:
+    """The beginning all names share."""
+    alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    return "".join(letters[0] for letters in alike)
 
 
 def workers_for(paths: list[Path]) -> int:
@@ -93,21 +100,31 @@ def read_case(name: str, members: list[tuple[Path, Identity]]) -> Case:
         with ProcessPoolExecutor(workers) as pool:
             read = list(pool.map(read_rank, paths, [who for _, who in members]))
     kernelless = all(NO_KERNELS in rank.problems for rank in read)
-    warnings = [f"{Path(rank.path).name}: {text}" for rank in read for text in rank.problems
-                if not (kernelless and text == NO_KERNELS)]  # fmt: skip
+    warnings = [
+        f"{Path(rank.path).name}: {text}"
+        for rank in read
+        for text in rank.problems
+        if not (kernelless and text == NO_KERNELS)
+    ]
     warnings += [f"all ranks: {NO_KERNELS}"] if kernelless else []
     ranks: dict[tuple[int, int], RankTrace] = {}
     for rank in sorted((r for r in read if r.events), key=lambda r: (r.pp, r.tp)):
         other = ranks.setdefault((rank.pp, rank.tp), rank)
         if other is not rank:
-            warnings.append(f"{Path(rank.path).name}: PP{rank.pp} TP{rank.tp} was read already "
-                            f"from {Path(other.path).name}: left out")  # fmt: skip
+            warnings.append(
+                f"{Path(rank.path).name}: PP{rank.pp} TP{rank.tp} was read already "
+                f"from {Path(other.path).name}: left out"
+            )
     tp_size = members[0][1].tp_size
     worlds = [rank.world_size // tp_size for rank in read if rank.world_size]
     pp_size = max([members[0][1].pp_size, *worlds, *(pp + 1 for pp, _ in ranks)])
     case = Case(name, list(ranks.values()), pp_size, tp_size, warnings)
-    missing = [f"PP{pp}" + (f" TP{tp}" if tp_size > 1 else "")
-               for pp in range(pp_size) for tp in range(tp_size) if (pp, tp) not in ranks]  # fmt: skip
+    missing = [
+        f"PP{pp}" + (f" TP{tp}" if tp_size > 1 else "")
+        for pp in range(pp_size)
+        for tp in range(tp_size)
+        if (pp, tp) not in ranks
+    ]
     if missing and ranks:
         case.warnings.append(f"no trace of {', '.join(missing)}: its edges are not paired")
     return case

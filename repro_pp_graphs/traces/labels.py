@@ -92,12 +92,18 @@ def label_kernels(
             unlabelled += kernel.sure
             continue
         found.append(
-            P2POp("send" if kind == "send" else "recv", peer,
-                  label.elements if isinstance(label.elements, int) else None,
-                  label.dtype if isinstance(label.dtype, str) else None,
-                  ns(kernel.ts), ns(kernel.ts + kernel.dur), "nccl",
-                  ns(site.calls.get(kernel.correlation, kernel.ts)), str(label.group or ""))
-        )  # fmt: skip
+            P2POp(
+                "send" if kind == "send" else "recv",
+                peer,
+                label.elements if isinstance(label.elements, int) else None,
+                label.dtype if isinstance(label.dtype, str) else None,
+                ns(kernel.ts),
+                ns(kernel.ts + kernel.dur),
+                "nccl",
+                ns(site.calls.get(kernel.correlation, kernel.ts)),
+                str(label.group or ""),
+            )
+        )
     return found, unlabelled
 
 

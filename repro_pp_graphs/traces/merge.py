@@ -63,7 +63,7 @@ def rewrite_part(part: Part, target: Path) -> int:
             if events:
                 out.write(b",\n" * bool(written))
                 out.write(events.body)
-                written += events.count
+                written += events.events
         names = rewriter.metadata()
         if names:
             out.write(b",\n" * bool(written))

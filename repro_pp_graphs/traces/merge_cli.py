@@ -1,4 +1,4 @@
-"""python -m repro_pp_graphs merge: the ranks of one case, or two cases side by side, in one view."""
+"""python -m repro_pp_graphs merge: the ranks of one case, or of two, in one view."""
 
 from __future__ import annotations
 
@@ -17,13 +17,26 @@ EXAMPLES = """examples:
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
-        prog="python -m repro_pp_graphs merge", epilog=EXAMPLES,
+        prog="python -m repro_pp_graphs merge",
+        epilog=EXAMPLES,
         description="Write one Chrome trace of all ranks for ui.perfetto.dev.",
-        formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    made.add_argument("paths", nargs="+", type=Path, metavar="PATH",
-                      help="a case's folder of per-rank traces, or the files")  # fmt: skip
-    made.add_argument("-o", "--output", type=Path, required=True, metavar="FILE",
-                      help="the merged trace: .json, or .json.gz to compress it")  # fmt: skip
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument(
+        "paths",
+        nargs="+",
+        type=Path,
+        metavar="PATH",
+        help="a case's folder of per-rank traces, or the files",
+    )
+    made.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the merged trace: .json, or .json.gz to compress it",
+    )
     return made
 
 

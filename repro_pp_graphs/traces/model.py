@@ -64,9 +64,9 @@ class RankTrace:
     """One rank's facts.
 
     `launches` are the host's cudaGraphLaunch calls with their correlation; `calls` the CUDA calls
-    that blocked or copied, `uploads` the
-    correlations of copies from pageable memory; `sends` and `recvs` the host's c10d operators; `op_starts` the start of
-    every host operator of the main thread; `p2p_kernels` all P2P kernels, known peer or not.
+    that blocked or copied, `uploads` the correlations of copies from pageable memory; `sends` and
+    `recvs` the host's c10d operators; `op_starts` the start of every host operator of the main
+    thread; `p2p_kernels` all P2P kernels, known peer or not.
     """
 
     path: str

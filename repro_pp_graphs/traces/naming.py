@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 SUFFIXES = (".json.gz", ".json")
 PART = re.compile(r"-(TP|PP|DP|EP|CP)-?(\d+)(?=[-_.]|$)")
@@ -38,7 +37,7 @@ class Identity:
     def previous_rank(self) -> int:
         return (self.pp - 1) % self.pp_size * self.tp_size + self.tp
 
-    def checked(self, info: Any) -> tuple[Identity, list[str]]:
+    def checked(self, info: object) -> tuple[Identity, list[str]]:
         """Who the file says it is; distributedInfo wins, a disagreement is reported."""
         if not isinstance(info, dict) or not isinstance(info.get("rank"), int):
             known = "PP" in self.named or self.pp_size == 1 == self.tp_size
@@ -53,8 +52,11 @@ class Identity:
             world_size=world,
         )
         claims = (("PP", self.pp, said.pp), ("TP", self.tp, said.tp))
-        wrong = [f"{kind} {name}, distributedInfo {inside}"
-                 for kind, name, inside in claims if kind in self.named and name != inside]  # fmt: skip
+        wrong = [
+            f"{kind} {name}, distributedInfo {inside}"
+            for kind, name, inside in claims
+            if kind in self.named and name != inside
+        ]
         if wrong:
             return said, [f"the name says {'; '.join(wrong)}: took distributedInfo"]
         return said, []
@@ -79,7 +81,11 @@ def identify(paths: list[Path]) -> list[tuple[Path, Identity]]:
     pp_size = 1 + max((ranks.get("PP", 0) for _, _, ranks in named), default=0)
     tp_size = 1 + max((ranks.get("TP", 0) for _, _, ranks in named), default=0)
     return [
-        (path, Identity(case, ranks.get("PP", 0), ranks.get("TP", 0), pp_size, tp_size,
-                        frozenset(ranks)))
+        (
+            path,
+            Identity(
+                case, ranks.get("PP", 0), ranks.get("TP", 0), pp_size, tp_size, frozenset(ranks)
+            ),
+        )
         for path, case, ranks in named
-    ]  # fmt: skip
+    ]

@@ -59,9 +59,12 @@ class Queues(NamedTuple):
 
     def part(self, sends: slice, recvs: slice) -> Queues:
         return Queues(
-            self.s_start[sends], self.s_shape[sends],
-            self.r_start[recvs], self.r_end[recvs], self.r_shape[recvs],
-        )  # fmt: skip
+            self.s_start[sends],
+            self.s_shape[sends],
+            self.r_start[recvs],
+            self.r_end[recvs],
+            self.r_shape[recvs],
+        )
 
     def overlap(self, offset: int) -> tuple[slice, slice]:
         """Indices of the sends and recvs that face each other at the offset."""
@@ -107,11 +110,12 @@ def _queues(sends: Sequence[P2POp], recvs: Sequence[P2POp], slack_ns: int) -> Qu
         )
 
     return Queues(
-        np.array([op.start_ns for op in sends], dtype=np.int64) - slack_ns, shapes(sends),
+        np.array([op.start_ns for op in sends], dtype=np.int64) - slack_ns,
+        shapes(sends),
         np.array([op.start_ns for op in recvs], dtype=np.int64),
         np.maximum.accumulate(np.array([op.end_ns for op in recvs], dtype=np.int64)),
         shapes(recvs),
-    )  # fmt: skip
+    )
 
 
 def _best_run(queues: Queues) -> tuple[Run | None, str]:
@@ -120,8 +124,9 @@ def _best_run(queues: Queues) -> tuple[Run | None, str]:
     if not runs:
         return None, "no offset at which element counts, dtypes and causality agree"
     longest = max(run.last - run.first for run in runs)
-    held = sorted((run for run in runs if 2 * (run.last - run.first) >= longest),
-                  key=lambda run: run.lag_ns)  # fmt: skip
+    held = sorted(
+        (run for run in runs if 2 * (run.last - run.first) >= longest), key=lambda run: run.lag_ns
+    )
     best = held[0]
     if len(held) > 1 and held[1].lag_ns - best.lag_ns < TIE_NS:
         return None, f"a tie: offsets {best.offset} and {held[1].offset} fit equally well"

@@ -24,8 +24,9 @@ P2P_KERNEL = re.compile(r"nccl.*(?:SendRecv|Generic)", re.IGNORECASE)
 GPU_WORK = frozenset({"kernel", "gpu_memcpy", "gpu_memset"})
 CUDA_CALLS = frozenset({"cuda_runtime", "cuda_driver"})
 REQUEST_SPANS = frozenset({"send_reqs_to_next_stage", "recv_requests", "scheduler.recv_requests"})
-LAUNCH_CALLS = frozenset({"cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernelEx",
-                          "cuLaunchKernel"})  # fmt: skip
+LAUNCH_CALLS = frozenset(
+    {"cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernelEx", "cuLaunchKernel"}
+)
 
 
 class Args(msgspec.Struct, gc=False):
@@ -137,9 +138,16 @@ class _Collector:
         name = str(event.name)
         if event.cat == "kernel" and name.startswith("nccl") and P2P_KERNEL.match(name):
             self.p2p.append(
-                P2PKernel(event.ts, event.dur, event.tid, correlation,
-                          whole(args.external_id), label_of(args), "SendRecv" in name)
-            )  # fmt: skip
+                P2PKernel(
+                    event.ts,
+                    event.dur,
+                    event.tid,
+                    correlation,
+                    whole(args.external_id),
+                    label_of(args),
+                    "SendRecv" in name,
+                )
+            )
             return
         if event.cat == "gpu_memcpy" and "Pageable -> Device" in name:
             self.uploads.append(correlation)
@@ -196,16 +204,27 @@ def read_rank(path: Path, who: Identity) -> RankTrace:
     busiest = Counter({tid: len(starts) for tid, starts in columns.op_starts.items()})
     main = [ts for tid, _ in busiest.most_common(1) for ts in columns.op_starts[tid]]
     return RankTrace(
-        path=str(path), host=trace.header.host_name, pp=who.pp, tp=who.tp, rank=who.rank, base_ns=base_ns, world_size=who.world_size,
-        events=columns.count, kernels=_kernels(columns, base_ns), p2p=p2p,
-        unlabelled_p2p=unlabelled, spans=marks,
+        path=str(path),
+        host=trace.header.host_name,
+        pp=who.pp,
+        tp=who.tp,
+        rank=who.rank,
+        base_ns=base_ns,
+        world_size=who.world_size,
+        events=columns.count,
+        kernels=_kernels(columns, base_ns),
+        p2p=p2p,
+        unlabelled_p2p=unlabelled,
+        spans=marks,
         launches=sorted((ns(ts), ns(ts + dur), corr) for ts, dur, corr in columns.launches),
         p2p_kernels=intervals(sorted((ns(k.ts), ns(k.ts + k.dur)) for k in columns.p2p)),
-        calls=spans(columns.calls), uploads=frozenset(columns.uploads),
-        sends=spans(columns.sends), recvs=spans(columns.recvs),
+        calls=spans(columns.calls),
+        uploads=frozenset(columns.uploads),
+        sends=spans(columns.sends),
+        recvs=spans(columns.recvs),
         op_starts=np.sort(_ns(np.array(main, dtype=np.float64), base_ns)),
         problems=[*trace.problems, *problems, *_shortcomings(columns, trace)],
-    )  # fmt: skip
+    )
 
 
 def _gloo(
@@ -224,9 +243,12 @@ def _gloo(
         who.next_rank if kind == "send" else who.previous_rank,
         math.prod(shape) if shape and flat else None,
         str(types[0]) if isinstance(types, list) and types else None,
-        ns(event.ts), ns(event.ts + event.dur), "gloo", ns(event.ts),
+        ns(event.ts),
+        ns(event.ts + event.dur),
+        "gloo",
+        ns(event.ts),
         "requests" if len(clip(requests, ns(event.ts), ns(event.ts) + 1)) else "tensors",
-    )  # fmt: skip
+    )
 
 
 def _ns(

@@ -53,7 +53,7 @@ class Rewritten(NamedTuple):
     """Encoded events, comma separated, and how many they are."""
 
     body: bytes
-    count: int
+    events: int
 
 
 class RankRewriter:
@@ -90,8 +90,11 @@ class RankRewriter:
             event.pid = pids[lane[0]]
             event.tid = tids[lane]
             if event.id is not UNSET:
-                event.id = int(f"{key}{event.id}") if isinstance(event.id, int) and event.id >= 0 \
-                    else f"{key}:{event.id}"  # fmt: skip
+                event.id = (
+                    int(f"{key}{event.id}")
+                    if isinstance(event.id, int) and event.id >= 0
+                    else f"{key}:{event.id}"
+                )
             if event.bind_id is not UNSET:
                 event.bind_id = f"{key}:{event.bind_id}"
             if shift and event.ts is not UNSET:
@@ -114,9 +117,12 @@ class RankRewriter:
         if event.pid not in self.pids:
             category = event.cat if isinstance(event.cat, str) else ""
             kind = (
-                "GPU" if category in GPU_CATEGORIES
-                else "profiler" if category in PROFILER_CATEGORIES else "CPU"
-            )  # fmt: skip
+                "GPU"
+                if category in GPU_CATEGORIES
+                else "profiler"
+                if category in PROFILER_CATEGORIES
+                else "CPU"
+            )
             if kind == "profiler":
                 self.profiler_pid = self.profiler_pid or self._number()
             self.pids[event.pid] = self.profiler_pid if kind == "profiler" else self._number()
@@ -134,11 +140,15 @@ class RankRewriter:
         for pid, old in {pid: old for old, pid in self.pids.items()}.items():
             kind = self.kinds[old]
             label = {"GPU": f"device {old}", "CPU": f"process {old}"}.get(kind, kind)
-            facts = {"process_name": {"name": f"{self.title} · {kind}"},
-                     "process_labels": {"labels": label},
-                     "process_sort_index": {"sort_index": self.first_slot + ORDER[kind]}}  # fmt: skip
-            named += [{"ph": "M", "name": name, "pid": pid, "tid": 0, "args": args}
-                      for name, args in facts.items()]  # fmt: skip
+            facts = {
+                "process_name": {"name": f"{self.title} · {kind}"},
+                "process_labels": {"labels": label},
+                "process_sort_index": {"sort_index": self.first_slot + ORDER[kind]},
+            }
+            named += [
+                {"ph": "M", "name": name, "pid": pid, "tid": 0, "args": args}
+                for name, args in facts.items()
+            ]
         return named + self._threads()
 
     def _trust_labels(self) -> None:

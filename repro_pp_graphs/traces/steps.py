@@ -76,14 +76,16 @@ def steps(rank: RankTrace) -> dict[str, Any]:
         "decode_batch_sizes": dict(sorted(sizes.items(), key=lambda item: int(item[0]))),
         "graph_launches": len(rank.launches),
         "graph_us": round(float(np.median(np.diff(intervals(extents)))) / 1000, 3)
-        if extents else None,
-    }  # fmt: skip
+        if extents
+        else None,
+    }
 
 
 def decode_spans(rank: RankTrace) -> list[Span]:
-    """The rank's decode steps on the host: `step[DECODE ...]`, else batches, else graph launches."""
-    marked = [span for span in rank.spans
-              if (match := STEP.match(span.name)) and match[1] == "DECODE"]  # fmt: skip
+    """Decode steps on the host: `step[DECODE ...]`, else batches, else graph launches."""
+    marked = [
+        span for span in rank.spans if (match := STEP.match(span.name)) and match[1] == "DECODE"
+    ]
     launches = [Span("graph launch", start, end) for start, end, _ in rank.launches]
     return marked or named(rank, RUN_SPANS) or launches
 

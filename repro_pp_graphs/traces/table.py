@@ -16,8 +16,10 @@ SPLIT_NAMES = {
 
 def lines(facts: dict[str, Any]) -> list[str]:
     """Lines that show one case's analysis (the dict that `analyze` returns)."""
-    found = [f"{facts['case']}: {facts['pp_size']} PP ranks, common window "
-             f"{facts['window_us'] / 1000:.1f} ms"]  # fmt: skip
+    found = [
+        f"{facts['case']}: {facts['pp_size']} PP ranks, common window "
+        f"{facts['window_us'] / 1000:.1f} ms"
+    ]
     for text in (_ranks(facts), _pairs(facts), _clocks(facts), _token_return(facts)):
         found += ["", *text] if text else []
     return [
@@ -77,7 +79,8 @@ def _pairs(facts: dict[str, Any]) -> list[str]:
             for key in ("transfer_us", "send_wait_us", "recv_wait_us", "lag_us")
         )
         found.append(
-            f"{name:<17} {edge['sends']:>5} {edge['recvs']:>5} {offset:>6} {edge['pairs']:>5} {cells}"
+            f"{name:<17} {edge['sends']:>5} {edge['recvs']:>5} {offset:>6} "
+            f"{edge['pairs']:>5} {cells}"
         )
     return found
 
@@ -97,9 +100,11 @@ def _token_return(facts: dict[str, Any]) -> list[str]:
     told = facts["token_return"]
     if not told:
         return []
-    found = [f"token return PP{told['src']} -> PP{told['dst']}: {told['steps']} steps, "
-             f"found by {told['found_by']}",
-             f"  {'':34} {'median':>10} {'p99':>10} {'max':>10}"]  # fmt: skip
+    found = [
+        f"token return PP{told['src']} -> PP{told['dst']}: {told['steps']} steps, "
+        f"found by {told['found_by']}",
+        f"  {'':34} {'median':>10} {'p99':>10} {'max':>10}",
+    ]
     for title, group in (("host span", "host"), ("until the last byte left", "delivery")):
         rows = told[f"{group}_us"]
         found.append(_row(f"{title}: send", rows["send"]))
@@ -114,8 +119,10 @@ def _token_return(facts: dict[str, Any]) -> list[str]:
         found.append(
             f"    {title:<50} {time(mean):>10} {_share(mean / total if total else None):>7}"
         )
-    calls = [f"{row['name']} {time(row['total_us'])} in {row['calls']}"
-             for row in told["blocking_calls"][:3]]  # fmt: skip
+    calls = [
+        f"{row['name']} {time(row['total_us'])} in {row['calls']}"
+        for row in told["blocking_calls"][:3]
+    ]
     found.append(f"    blocking calls: {'; '.join(calls) or 'none'}")
     return found
 

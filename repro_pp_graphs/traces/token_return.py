@@ -25,7 +25,7 @@ UPLOAD_REACH_NS = 2_000_000
 
 @dataclass(frozen=True, slots=True)
 class TokenSend:
-    """One token return: its host span and the sends posted in it with their recvs (None: unpaired)."""
+    """One token return: its host span, the sends posted in it, their recvs (None: unpaired)."""
 
     span: Span
     sends: list[tuple[P2POp, P2POp | None]]
@@ -58,9 +58,11 @@ def host_spans(rank: RankTrace) -> tuple[list[Span], str]:
 def _grown(rank: RankTrace, group: list[Span]) -> Span:
     """From the upload before the first send, where there is one, to where the last send returns."""
     start, end = group[0].start_ns, group[-1].end_ns
-    uploads = [call.start_ns for call in rank.calls
-               if call.correlation in rank.uploads
-               and start - UPLOAD_REACH_NS <= call.end_ns <= start]  # fmt: skip
+    uploads = [
+        call.start_ns
+        for call in rank.calls
+        if call.correlation in rank.uploads and start - UPLOAD_REACH_NS <= call.end_ns <= start
+    ]
     return Span("send_tensor_dict", min([start, *uploads[-1:]]), end)
 
 
@@ -96,8 +98,11 @@ def _waits(rank: RankTrace, token: TokenSend) -> Intervals:
 
 
 def _calls(rank: RankTrace, token: TokenSend) -> list[Span]:
-    return [call for call in rank.calls
-            if call.start_ns < token.span.end_ns and call.end_ns > token.span.start_ns]  # fmt: skip
+    return [
+        call
+        for call in rank.calls
+        if call.start_ns < token.span.end_ns and call.end_ns > token.span.start_ns
+    ]
 
 
 def _flight(token: TokenSend) -> tuple[Intervals, Intervals]:
@@ -115,16 +120,27 @@ def _explain(
     host, whole = intervals([(start, end)]), intervals([(start, delivered)])
     waits = _waits(rank, token)
     early, moving = _flight(token)
-    split = partition(host, {
-        "blocked_on_own_graph": both(waits, graph),
-        "blocked_on_own_compute": both(waits, work.compute),
-        "peer_late": both(waits, early),
-        "transfer": both(waits, moving),
-        "blocked_otherwise": waits,
-    }, "other_host")  # fmt: skip
-    on_the_way = partition(whole, {
-        "peer_late": early, "transfer": moving, "own_graph": graph, "own_compute": work.compute,
-    }, "other")  # fmt: skip
+    split = partition(
+        host,
+        {
+            "blocked_on_own_graph": both(waits, graph),
+            "blocked_on_own_compute": both(waits, work.compute),
+            "peer_late": both(waits, early),
+            "transfer": both(waits, moving),
+            "blocked_otherwise": waits,
+        },
+        "other_host",
+    )
+    on_the_way = partition(
+        whole,
+        {
+            "peer_late": early,
+            "transfer": moving,
+            "own_graph": graph,
+            "own_compute": work.compute,
+        },
+        "other",
+    )
     arrivals = [recv.end_ns for _, recv in token.sends if recv]
     facts: dict[str, float] = {}
     for prefix, span in (("host", host), ("delivery", whole)):
