@@ -17,22 +17,17 @@
 #   bash collect_env.sh --python ~/venv/bin/python   # the server's environment
 #   bash collect_env.sh --port 31000                 # and its resolved arguments
 #
-# needs: bash 4.4, coreutils. Python, nvidia-smi, dmesg, root and GPUs are used
-# when present and named when absent. cost: one Python process that does not
-# import torch, five nvidia-smi queries; every probe has a time limit, together
-# they stop after 4 s without nvidia-smi and after 18 s with it.
+# needs bash 4.4 and coreutils; uses Python, nvidia-smi, dmesg and root if there.
+# Costs one Python process that does not import torch and five nvidia-smi calls;
+# every probe has a time limit, all together 4 s, or 18 s where there are GPUs.
 # exit status: 0, or 2 for a wrong option.
 set -euo pipefail
 shopt -s extglob
 
 ### defaults
 LC_ALL=C                        # byte-wise patterns here, English messages from tools
-json=0
-redact=1
-port=30000
-python=${PYTHON:-python3}
-budget_s=4
-readonly MASK="<masked>" COLUMN=26
+json=0 redact=1 port=30000 python=${PYTHON:-python3} budget_s=4
+readonly MASK="<masked>" COLUMN=28
 readonly SECTIONS=(summary system gpus network software environment server)
 
 usage() {
@@ -57,14 +52,33 @@ is_secret() {
     $name =~ _(auth|pass|pwd|pat|sig|dsn|pin|otp|creds?|salt|serial)_ ]]
 }
 
-# scrub REGEX [MASK]: of every match keep group 1 and mask the rest.
-scrub() {
+# replace REGEX FUNCTION: call FUNCTION on every match, which adds to clean what shall stay.
+replace() {
   local clean="" rest=$TEXT
   while [[ $rest =~ $1 ]]; do
-    clean+=${rest%%"${BASH_REMATCH[0]}"*}${BASH_REMATCH[1]}${2-$MASK}
+    clean+=${rest%%"${BASH_REMATCH[0]}"*}
     rest=${rest#*"${BASH_REMATCH[0]}"}
+    "$2" "${BASH_REMATCH[@]}"
   done
   TEXT=$clean$rest
+}
+
+# scrub REGEX [MASK]: of every match keep group 1 and mask the rest.
+scrub() { local mask=${2-$MASK} && replace "$1" keep_lead; }
+keep_lead() { clean+=$2$mask; }
+
+# Long words of upper case, lower case and digits are keys more often than names.
+keep_plain() { if [[ $1 == *[a-z]* && $1 == *[A-Z]* && $1 == *[0-9]* ]]; then clean+=$MASK; else clean+=$1; fi; }
+
+# a=b, "a": "b", --a b: without : or = only an option takes a value, and none looks like one.
+keep_name() {
+  local name=$2 gap=$4 value=$5
+  clean+=$name$gap
+  if { [[ $gap == *[:=]* ]] || [[ $name == -* && $value != --* ]]; } && is_secret "$name" "$value"; then
+    clean+=$MASK
+  else
+    rest=$value$rest
+  fi
 }
 
 readonly HINTS='key|token|secret|pass|pwd|auth|cred|cookie|bearer|sig|webhook|jwt|session|pat|dsn|pin|otp|salt|serial'
@@ -81,36 +95,6 @@ readonly SECRET_RES=(
   # What vendors' tokens look like: a prefix of theirs, then ten characters or more.
   '(^|[^A-Za-z0-9])(hf_|api_org_|sk-|[srp]k_(live|test)_|whsec_|gh[pousr]_|github_pat_|glpat-|xox[a-z]-|xapp-|AKIA|ASIA|AIza|ya29\.|npm_|pypi-|nvapi-|gsk_|xai-|r8_|hv[sb]\.|dckr_pat_|dop_v1_|SG\.|wandb_v1_|[0-9]{8,10}:AA|eyJ[A-Za-z0-9_-]+\.eyJ)[A-Za-z0-9_.=-]{10,}'
 )
-
-# mask_pairs: values whose name promises a secret: a=b, "a": "b", --a b.
-mask_pairs() {
-  local clean="" rest=$TEXT name gap value
-  while [[ $rest =~ $PAIR_RE ]]; do
-    name=${BASH_REMATCH[1]} gap=${BASH_REMATCH[3]} value=${BASH_REMATCH[4]}
-    clean+=${rest%%"${BASH_REMATCH[0]}"*}$name$gap
-    rest=${rest#*"${BASH_REMATCH[0]}"}
-    # Without : or = only an option takes a value, and no value looks like an option.
-    if { [[ $gap == *[:=]* ]] || [[ $name == -* && $value != --* ]]; } && is_secret "$name" "$value"; then
-      clean+=$MASK
-    else
-      rest=$value$rest
-    fi
-  done
-  TEXT=$clean$rest
-}
-
-# mask_mixed: long words of upper case, lower case and digits are keys more often than names.
-mask_mixed() {
-  local clean="" rest=$TEXT word
-  while [[ $rest =~ [A-Za-z0-9]{24,} ]]; do
-    word=${BASH_REMATCH[0]}
-    clean+=${rest%%"$word"*}
-    rest=${rest#*"$word"}
-    [[ $word == *[a-z]* && $word == *[A-Z]* && $word == *[0-9]* ]] && word=$MASK
-    clean+=$word
-  done
-  TEXT=$clean$rest
-}
 
 # mask_people: home folders and user names, unless --no-redact.
 mask_people() {
@@ -136,10 +120,10 @@ mask() {
   scrub "$URL_RE" "$MASK@"
   shopt -s nocasematch
   for secret in "${SECRET_RES[@]}"; do scrub "$secret"; done
-  mask_pairs
+  replace "$PAIR_RE" keep_name
   shopt -u nocasematch
   scrub "$UUID_RE" "-..."
-  mask_mixed
+  replace "[A-Za-z0-9]{24,}" keep_plain
   mask_people
 }
 
@@ -161,17 +145,15 @@ learn_secrets() {
 
 ### facts
 declare -A facts=()
-declare -a known_secrets=() users=() environment=() notes=()
-declare -a order=("summary|date" "summary|sglang" "summary|torch" "summary|NCCL" "summary|driver")
+declare -a order=() notes=() known_secrets=() users=() environment=()
 
-# fact SECTION KEY VALUE: the only way to the output.
+# fact SECTION KEY VALUE: the only way to the output; an empty value keeps a place.
 fact() {
-  local id="$1|$2"
+  local id="$1|${2//[^A-Za-z0-9 .,:\/()_-]/?}"
   TEXT=$3
   if is_secret "$2" "$3"; then TEXT=$MASK; else mask; fi
-  TEXT=${TEXT%"${TEXT##*[!$' \n']}"}
-  [[ " ${order[*]} " == *" $id "* ]] || order+=("$id")
-  facts[$id]=$TEXT
+  [[ -n ${facts[$id]+known} ]] || order+=("$id")
+  facts[$id]=${TEXT%"${TEXT##*[!$' \n']}"}
 }
 
 note() { notes+=("$1"); }
@@ -212,7 +194,7 @@ spread() {
   local -a values=()
   local value i=0 text=""
   for value; do
-    [[ -v where[_$value] ]] || values+=("$value")
+    [[ -n ${where[_$value]+known} ]] || values+=("$value")
     where[_$value]+=,$i
     i=$((i + 1))
   done
@@ -256,41 +238,11 @@ collect_cgroup() {
   fact system "cgroup throttled" "$OUT periods"
 }
 
-collect_clock() {
-  local base=/sys/devices/system
-  local -a words=()
-  slurp "$base/clocksource/clocksource0/current_clocksource" || OUT="not readable"
-  fact system "clock source" "$OUT"
-  if ! { probe 1 chronyc -n tracking && seek "$OUT" "System time *: $LINE"; }; then
-    if probe 1 timedatectl show -p NTPSynchronized; then OUT="offset not told, $OUT"; else OUT="chronyc, timedatectl: no answer"; fi
-  fi
-  fact system "clock offset" "$OUT"
-  mapfile -t words < <(cat "$base"/cpu/cpu[0-9]*/cpufreq/scaling_governor 2>/dev/null)
-  count "${words[@]}"
-  fact system governor "${OUT:-not readable}"
-}
-
-collect_memory() {
-  local text
-  local -a words=()
-  slurp /proc/meminfo || true
-  text=$OUT
-  for OUT in MemTotal MemAvailable; do
-    seek "$text" "$OUT: +([0-9]+) kB" && words+=("$((OUT / 1048576)) GiB")
-  done
-  fact system memory "${words[0]-not told}, ${words[1]-?} available"
-  read -r -a words < <(df -h --output=size,avail /dev/shm 2>/dev/null | tail -n 1) || true
-  fact system /dev/shm "${words[0]-not mounted}, ${words[1]-nothing} free"
-  fact system "ulimit memlock" "soft $(ulimit -S -l), hard $(ulimit -H -l) (KiB)"
-  fact system "ulimit nofile" "soft $(ulimit -S -n), hard $(ulimit -H -n)"
-  [[ -d /sys/class/infiniband && $(ulimit -S -l) != unlimited ]] &&
-    note "memlock is limited and there are RDMA devices: NCCL may fail to register memory"
-  slurp /sys/kernel/mm/transparent_hugepage/enabled && fact system "transparent hugepages" "$OUT"
-}
-
 collect_system() {
   local file text=""
+  local -a words=()
   fact summary date "$(date -u '+%Y-%m-%d %H:%M:%S UTC')"
+  for file in sglang torch NCCL driver GPUs topology server; do fact summary "$file" "not told by $python"; done
   slurp /etc/os-release && seek "$OUT" 'PRETTY_NAME="?([^"'$'\n'']*)' || OUT="not told"
   fact system OS "$OUT"
   fact system kernel "$(uname -r) $(uname -m)"
@@ -298,12 +250,30 @@ collect_system() {
   slurp /proc/cpuinfo && seek "$OUT" $'model name[ \t]*: '"$LINE" || OUT="model not told"
   fact system CPU "$OUT; $(nproc --all) CPUs, $(nproc) usable here"
   for file in /sys/devices/system/node/node[0-9]*; do slurp "$file/cpulist" && text+="; ${file##*/}: $OUT"; done
-  slurp /proc/sys/kernel/numa_balancing && text+="; balancing $OUT"
   fact system NUMA "${text#; }"
-  collect_memory
+  slurp /proc/meminfo && text=$OUT
+  for OUT in MemTotal MemAvailable; do seek "$text" "$OUT: +([0-9]+) kB" && words+=("$((OUT / 1048576)) GiB"); done
+  fact system memory "${words[0]-not told}, ${words[1]-?} available"
+  read -r -a words < <(df -h --output=size,avail /dev/shm 2>/dev/null | tail -n 1)
+  fact system /dev/shm "${words[0]-not mounted}, ${words[1]-nothing} free"
+  fact system "ulimit memlock" "soft $(ulimit -S -l), hard $(ulimit -H -l) (KiB)"
+  fact system "ulimit nofile" "soft $(ulimit -S -n), hard $(ulimit -H -n)"
+  [[ -d /sys/class/infiniband && $(ulimit -S -l) != unlimited ]] &&
+    note "memlock is limited and there are RDMA devices: NCCL may fail to register memory"
   collect_cgroup
-  slurp /proc/loadavg && fact system "load average" "$OUT"
-  collect_clock
+  for file in "load average=/proc/loadavg" "NUMA balancing=/proc/sys/kernel/numa_balancing" \
+    "transparent hugepages=/sys/kernel/mm/transparent_hugepage/enabled" \
+    "clock source=/sys/devices/system/clocksource/clocksource0/current_clocksource"; do
+    slurp "${file#*=}" || OUT="not readable"
+    fact system "${file%%=*}" "$OUT"
+  done
+  if ! { probe 1 chronyc -n tracking && seek "$OUT" "System time *: $LINE"; }; then
+    probe 1 timedatectl show -p NTPSynchronized && OUT="offset not told, $OUT" || OUT="chronyc, timedatectl: no answer"
+  fi
+  fact system "clock offset" "$OUT"
+  mapfile -t words < <(cat /sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor 2>/dev/null)
+  count "${words[@]}"
+  fact system governor "${OUT:-not readable}"
 }
 
 ### GPUs
@@ -318,11 +288,11 @@ readonly REASONS=(idle "application clocks" "software power cap" "hardware slowd
   "software thermal" "hardware thermal" "power brake" "display clocks")
 
 reasons() {
-  local i text=""
-  [[ $1 =~ ^0x[0-9a-fA-F]+$ ]] || { OUT=$1 && return; }
-  for i in "${!REASONS[@]}"; do (($1 >> i & 1)) && text+=" + ${REASONS[i]}"; done
-  OUT=${text# + }
-  OUT=${OUT:-none}
+  local i bits=$OUT text=""
+  [[ $bits == 0x* ]] || return 0
+  for i in "${!REASONS[@]}"; do ((bits >> i & 1)) && text+=" + ${REASONS[i]}"; done
+  OUT=${text:- + none}
+  OUT=${OUT# + }
 }
 
 # query_gpus: GPU_FIELDS without those that this driver does not know, as CSV in OUT.
@@ -352,7 +322,7 @@ gpu_table() {
       IFS=, read -r -a cells <<<"$row"
       OUT=${cells[column]-}
       OUT=${OUT# }
-      [[ ${labels[column]} != *_reasons.active ]] || reasons "$OUT"
+      [[ ${labels[column]} != *_reasons.active ]] || reasons
       values+=("$OUT")
     done
     spread "${values[@]}"
@@ -386,30 +356,13 @@ topology_line() {
   count "${links[@]}"
 }
 
-nvlinks() {
-  local line
-  local -a links=()
-  while IFS= read -r line; do
-    [[ $line == GPU\ * ]] && links+=("0 active")
-    seek "$line" 'Link [0-9]+: ([0-9.]+ GB/s)' && links[-1]="$((${links[-1]%% *} + 1)) active, $OUT each"
-  done <<<"$1"
-  spread "${links[@]}"
-}
-
-collect_xids() {
-  local line text=""
-  # shellcheck disable=SC2016 # the inner shell's
-  if probe 2 "$BASH" -c 'type -t dmesg >/dev/null || { echo not found; exit 1; }; dmesg | tail -c 99999; exit "${PIPESTATUS[0]}"'; then
-    while IFS= read -r line; do [[ $line != *"NVRM: Xid"* ]] || text+=$line$'\n'; done <<<"$OUT"
-    [[ -z $text ]] || note "the kernel log has Xid lines (GPU errors)"
-    fact gpus "Xid lines" "${text:-none in dmesg}"
-  else
-    fact gpus "Xid lines" "dmesg: ${OUT##*: }"
-  fi
-}
+kernel_log() { if type -t dmesg >/dev/null; then timeout 2 dmesg | tail -c 99999; else echo "dmesg: not found" && return 1; fi; }
 
 collect_gpus() {
+  local line text=""
+  local -a links=()
   fact summary driver "not found"
+  fact summary topology ""
   slurp /proc/driver/nvidia/version && seek "$OUT" "NVRM version: $LINE" &&
     fact gpus "kernel module" "$OUT" && fact summary driver "$OUT"
   if ! query_gpus; then
@@ -418,34 +371,28 @@ collect_gpus() {
     return
   fi
   gpu_table "$OUT"
-  probe 5 nvidia-smi --query-compute-apps=gpu_bus_id,pid,process_name,used_memory --format=csv,noheader || true
+  probe 5 nvidia-smi --query-compute-apps=gpu_bus_id,pid,process_name,used_memory --format=csv,noheader
   fact gpus processes "${OUT:-none seen}"
   topo -m
   fact gpus topology "$OUT"
   topology_line "$OUT"
-  [[ -z $OUT ]] || fact summary topology "$OUT"
+  fact summary topology "$OUT"
   topo -p2p r
   fact gpus "P2P read" "$OUT"
-  if probe 5 nvidia-smi nvlink --status; then nvlinks "$OUT"; fi
-  fact gpus NVLink "${OUT:-none reported}"
-  collect_xids
+  if probe 5 nvidia-smi nvlink --status; then
+    while read -r line; do [[ $line == Link\ * ]] && links+=("${line#*: }"); done <<<"$OUT"
+    count "${links[@]}"
+  fi
+  fact gpus "NVLinks, all GPUs" "${OUT:-none reported}"
+  if probe 3 kernel_log; then
+    while read -r line; do [[ $line == *"NVRM: Xid"* ]] && text+=$line$'\n'; done <<<"$OUT"
+    [[ -n $text ]] && note "the kernel log has Xid lines (GPU errors)"
+    OUT=${text:-none in dmesg}
+  fi
+  fact gpus "Xid lines" "$OUT"
 }
 
 ### network
-# nccl_files: configuration files and plugins; they may lie on a slow file system.
-nccl_files() {
-  local dir file
-  local -a dirs=()
-  shopt -s nullglob
-  for file in "${NCCL_CONF_FILE-}" "${HOME-}/.nccl.conf" /etc/nccl.conf; do
-    slurp "$file" && printf '%s\n%s\n' "$file:" "$OUT"
-  done
-  IFS=: read -r -a dirs <<<"${LD_LIBRARY_PATH-}"
-  for dir in "${dirs[@]}" /usr/lib{,64,/x86_64-linux-gnu,/aarch64-linux-gnu} /usr/local/lib /opt/amazon/ofi-nccl/lib*; do
-    for file in "$dir"/libnccl-{net,tuner,profiler}*.so*; do printf '%s\n' "$file"; done
-  done
-}
-
 collect_network() {
   local path name text="" any=""
   for path in /sys/class/infiniband/*/ports/*; do
@@ -466,8 +413,6 @@ collect_network() {
   text=""
   for name in nvidia_peermem nvidia_fs gdrdrv; do [[ ! -d /sys/module/$name ]] || text+="$name "; done
   fact network "GPUDirect modules" "${text:-none loaded}"
-  probe 2 nccl_files || true
-  fact network "NCCL config, plugins" "${OUT:-none found}"
 }
 
 ### software and the server, through Python
@@ -477,12 +422,13 @@ collect_software() {
   local -a code=('import sys; sys.path[:] = [p for p in sys.path if p] + sys.argv[2:]
 from repro_pp_graphs.environment.__main__ import main; main(int(sys.argv[1]))' "$port" "$here")
   [[ -d $here/repro_pp_graphs/environment ]] || code=('from importlib import metadata
-for d in metadata.distributions(): print("software", d.metadata["Name"], d.version, sep="\t")')
-  for key in sglang torch NCCL server; do fact summary "$key" "not known: $python gave no answer"; done
+for d in metadata.distributions():
+    for section in ("software", "summary")[:1 + (d.metadata["Name"] in ("sglang", "torch"))]:
+        print(section, d.metadata["Name"], d.version, sep="\t")')
   PARTIAL=""
   probe 4 "$python" -c "${code[@]}" || fact software "Python probe" "${OUT:-$python: failed without a word}"
   while IFS=$'\t' read -r section key value; do
-    [[ $section == @(summary|software|server) && -n $value ]] || continue
+    [[ $section == @(summary|network|software|server) && -n $value ]] || continue
     if [[ $key == "look at" ]]; then note "$value"; else fact "$section" "$key" "$value"; fi
   done <<<"$OUT"$'\n'"$PARTIAL"
   key=${CUDA_HOME:-/usr/local/cuda}/bin/nvcc
@@ -490,63 +436,49 @@ for d in metadata.distributions(): print("software", d.metadata["Name"], d.versi
   probe 2 "$key" --version && seek "$OUT" "release $LINE" && OUT+=" $key"
   fact software nvcc "$OUT"
   for key in nsys ncu gcc; do
-    probe 2 "$key" --version || true
-    fact software "$key" "${OUT%%$'\n'*}"
+    probe 2 "$key" --version && seek "$OUT" '([0-9]+(\.[0-9]+)+)'
+    fact software "$key" "$OUT"
   done
 }
 
 ### environment variables
-readonly SHOWN='^((NCCL|CUD[AN]+|CUBLAS|NVIDIA|NVSHMEM|SGLANG|SGL|HF|HUGGING|TRANSFORMERS|TOKENIZERS|OMP|MKL|KMP|GOMP)_
+readonly SHOWN='^((NCCL|CUD[AN]+|CUBLAS|NVSHMEM|SGLANG|SGL|HF|HUGGING|TRANSFORMERS|TOKENIZERS|OMP|MKL|KMP|GOMP)_
 |(OPENBLAS|UCX|GLOO|FI|FLASHINFER|TRITON|DG|DEEPEP|MC|MOONCAKE|KINETO|VLLM|RAY|SLURM|CONDA|LD|MASTER|MALLOC)_
-|(HIP|HSA|ROCM|GPU|PYTORCH)_|TORCH|PYTHON|(TEARDOWN_|DISABLE_)?CUPTI|(LOCAL_)?RANK=|WORLD_SIZE=|VIRTUAL_ENV=|PATH=|[a-zA-Z]+_(proxy|PROXY)=)'
+|(HIP|HSA|ROCM|GPU|PYTORCH)_|NVIDIA_[^R]|TORCH|PYTHON|(TEARDOWN_|DISABLE_)?CUPTI|(LOCAL_)?RANK=|WORLD_SIZE=|VIRTUAL_ENV=|PATH=|[a-zA-Z]+_(proxy|PROXY)=)'
 
 collect_environment() {
   local entry
   while IFS= read -r -d '' entry; do
     [[ $entry =~ ${SHOWN//$'\n'/} ]] || continue
-    [[ $entry == [A-Za-z_]*([A-Za-z0-9_])=* ]] && fact environment "${entry%%=*}" "${entry#*=}"
+    OUT=${entry#*=}
+    fact environment "${entry%%=*}" "${OUT:-(empty)}"
   done < <(printf '%s\0' "${environment[@]}" | sort -z)
 }
 
 ### output
-# quote TEXT: a JSON string in OUT. mask() left printable ASCII and line feeds alone.
-quote() {
-  OUT=${1//\\/\\\\}
-  OUT=${OUT//\"/\\\"}
-  OUT=\"${OUT//$'\n'/\\n}\"
-}
-
-print_json() {
-  local section id key comma='{"schema":1'
-  for section in "${SECTIONS[@]}"; do
-    printf '%s,\n"%s":{' "$comma" "$section"
-    comma=""
-    for id in "${order[@]}"; do
-      [[ $id == "$section|"* && -v facts[$id] ]] || continue
-      quote "${id#*|}"
-      key=$OUT
-      quote "${facts[$id]}"
-      printf '%s\n  %s:%s' "$comma" "$key" "$OUT"
-      comma=,
-    done
-    comma="}"
-  done
-  printf '}}\n'
-}
-
-print_text() {
-  local section id value
+print_facts() {
+  local section id value comma='{"schema":1'
   local -A titles=([gpus]=GPUs [environment]="Environment variables")
   for section in "${SECTIONS[@]}"; do
-    printf '## %s\n```text\n' "${titles[$section]-${section^}}"
+    if ((json)); then printf '%s,\n"%s":{' "$comma" "$section"; else printf '## %s\n```text\n' "${titles[$section]-${section^}}"; fi
+    comma=""
     for id in "${order[@]}"; do
-      [[ $id == "$section|"* && -v facts[$id] ]] || continue
       value=${facts[$id]}
-      [[ $value != *$'\n'* ]] || value=$'\n  '${value//$'\n'/$'\n  '}
-      printf '%-*s %s\n' "$COLUMN" "${id#*|}" "$value"
+      [[ $id == "$section|"* && -n $value ]] || continue
+      if ((json)); then # mask() left printable ASCII and line feeds alone, fact() no quotes in keys
+        value=${value//\\/\\\\}
+        value=${value//\"/\\\"}
+        printf '%s\n  "%s":"%s"' "$comma" "${id#*|}" "${value//$'\n'/\\n}"
+        comma=,
+      else
+        [[ $value != *$'\n'* ]] || value=$'\n  '${value//$'\n'/$'\n  '}
+        printf '%-*s %s\n' "$COLUMN" "${id#*|}" "$value"
+      fi
     done
-    printf '```\n\n'
+    comma="}"
+    ((json)) || printf '```\n\n'
   done
+  ((!json)) || printf '}}\n'
 }
 
 ### options, then collect, then print
@@ -556,7 +488,7 @@ while (($#)); do
     --no-redact) redact=0 ;;
     --port | --python)
       (($# > 1)) || die "$1 needs a value"
-      if [[ $1 == --port ]]; then port=$2; else python=$2; fi
+      printf -v "${1#--}" %s "$2"
       shift
       ;;
     -h | --help) usage && exit 0 ;;
@@ -570,7 +502,8 @@ SECONDS=0
 TEXT="" OUT="" PARTIAL="" gpu_count=0
 type -t nvidia-smi >/dev/null && budget_s=18
 learn_secrets
-for section in system gpus network software environment; do "collect_$section"; done
+# No probe may end the run: || also turns errexit off inside.
+for section in system gpus network software environment; do "collect_$section" || true; done
 printf -v OUT '%s\n' "${notes[@]}"
 ((${#notes[@]} == 0)) || fact summary "look at" "$OUT"
-if ((json)); then print_json; else print_text; fi
+print_facts

@@ -62,18 +62,20 @@ def nccl() -> Iterator[Fact]:
         yield Fact("software", "NCCL torch asks for", pin)
     if pip and pin and numbers(pip) != numbers(pin):
         yield Fact("summary", "look at", f"NCCL: torch asks for {pin}, pip has {pip}")
-    best = f"{pip} (pip's package, not loadable)" if pip else "not found"
-    libraries_found = list(libraries.nccl([pid for pid, _ in server.processes()]))
-    for library in libraries_found:
+    for what, text in libraries.nccl_settings():
+        yield Fact("network", f"NCCL {what}", text)
+    torch = packages.module_file("torch")
+    sites = [str(torch.parents[1]), *sys.path] if torch else sys.path
+    seen = list(libraries.nccl([pid for pid, _ in server.processes()], sites))
+    for library in seen:
         text = f"{library.version} {library.path}" if library.version else library.error
         yield Fact("software", f"NCCL {library.where}", text)
-    loadable = [library for library in libraries_found if library.version]
+    loadable = [library for library in seen if library.version]
     for library in loadable:
         if pip and numbers(library.version) != numbers(pip):
-            text = f"NCCL: {library.version} {library.where}, pip has {pip}"
+            text = f"NCCL: {library.version} {library.where}, pip's metadata say {pip}"
             yield Fact("summary", "look at", text)
-    if loadable:
-        best = f"{loadable[0].version} ({loadable[0].where})"
+    best = f"{loadable[0].version} ({loadable[0].where})" if loadable else "not found"
     yield Fact("summary", "NCCL", best)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -44,8 +43,8 @@ def mapped_nccl(pid: str) -> str:
     return ""
 
 
-def nccl(server_pids: list[str]) -> Iterator[Library]:
-    """Every libnccl found, those that override others first."""
+def nccl(server_pids: list[str], sites: list[str]) -> Iterator[Library]:
+    """Every libnccl found, those that override others first; sites: pip's folders, in order."""
     for pid in server_pids:
         try:
             path = mapped_nccl(pid)
@@ -62,9 +61,10 @@ def nccl(server_pids: list[str]) -> Iterator[Library]:
     linked = ask("found by the linker", "libnccl.so.2")
     if linked.version:
         linked = linked._replace(path=mapped_nccl("self"))
-    for folder in sys.path:
-        for path in sorted(map(str, Path(folder).glob("nvidia/*/lib/libnccl.so*"))):
-            yield ask("in pip's package", path)
+    found = (path for site in sites for path in Path(site).glob("nvidia/*/lib/libnccl.so.2"))
+    pip = next(found, None)
+    if pip is not None:
+        yield ask("in the pip package", str(pip))
     yield linked
 
 
@@ -76,3 +76,18 @@ def driver_cuda() -> str:
     except (OSError, AttributeError):
         return "libcuda.so.1: not found"
     return f"{code.value // 1000}.{code.value % 1000 // 10}"
+
+
+def nccl_settings() -> Iterator[tuple[str, str]]:
+    """(what, text) of NCCL's configuration files and of the plugins in library folders."""
+    home = os.environ.get("HOME", "/")
+    for name in (os.environ.get("NCCL_CONF_FILE", ""), f"{home}/.nccl.conf", "/etc/nccl.conf"):
+        if name and Path(name).is_file():
+            lines = map(str.strip, Path(name).read_text(errors="replace").splitlines())
+            yield f"file {name}", "; ".join(line for line in lines if line and line[0] != "#")
+    folders = os.environ.get("LD_LIBRARY_PATH", "").split(":")
+    folders += ["/usr/lib", "/usr/lib64", "/usr/local/lib", "/opt/amazon/ofi-nccl/lib"]
+    folders += map(str, Path("/usr/lib").glob("*-linux-gnu"))
+    for folder in dict.fromkeys(filter(None, folders)):
+        for plugin in sorted(Path(folder).glob("libnccl-*.so*")):
+            yield f"plugin {plugin.name}", str(plugin)
