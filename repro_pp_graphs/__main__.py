@@ -9,6 +9,13 @@ import sys
 COMMANDS = {
     "analyze": ("repro_pp_graphs.traces.analyze_cli", "explain the ranks' traces of one case"),
     "merge": ("repro_pp_graphs.traces.merge_cli", "one Chrome trace for ui.perfetto.dev"),
+    "plan": ("repro_pp_graphs.run.plan_cli", "what run_repro.sh will do, checked (used by it)"),
+    "wait-ready": ("repro_pp_graphs.run.wait_ready", "wait until a server answers (run_repro.sh)"),
+    "profile": ("repro_pp_graphs.run.profile_pass", "collect every rank's trace (run_repro.sh)"),
+    "check-arm": ("repro_pp_graphs.run.check_arm", "did the graphs run as claimed (run_repro.sh)"),
+    "status": ("repro_pp_graphs.run.status", "record how a launch ended (run_repro.sh)"),
+    "settle": ("repro_pp_graphs.run.settle", "port and GPU memory free again (run_repro.sh)"),
+    "summary": ("repro_pp_graphs.report.summary_cli", "rewrite summary.json, print the table"),
 }
 
 
@@ -25,7 +32,8 @@ def main(argv: list[str]) -> int:
         print(overview())
         return 0 if argv else 2
     if argv[0] not in COMMANDS:
-        print(f"repro_pp_graphs: no command '{argv[0]}': one of {', '.join(COMMANDS)}", file=sys.stderr)
+        known = ", ".join(COMMANDS)
+        print(f"repro_pp_graphs: no command '{argv[0]}': one of {known}", file=sys.stderr)
         return 2
     module = importlib.import_module(COMMANDS[argv[0]][0])
     return int(module.main(argv[1:]))

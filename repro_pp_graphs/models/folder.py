@@ -14,6 +14,11 @@ def shapes() -> list[str]:
     return sorted(path.stem for path in _HERE.glob("*.json"))
 
 
+def config_path(shape: str) -> Path:
+    """The config.json of a shape."""
+    return _HERE / f"{shape}.json"
+
+
 def shape_of(model: str) -> str | None:
     """The shape that a model's path or hub name stands for (`…/Llama-3.1-70B-Instruct`), or None.
 
@@ -72,7 +77,7 @@ def write(shape: str, folder: Path) -> None:
     """Write a shape's model folder. Raises KeyError for an unknown shape."""
     if shape not in shapes():
         raise KeyError(shape)
-    config = json.loads((_HERE / f"{shape}.json").read_text(encoding="utf-8"))
+    config = json.loads(config_path(shape).read_text(encoding="utf-8"))
     special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
     files: dict[str, object] = {
         "config.json": config,

@@ -8,6 +8,7 @@ import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from repro_pp_graphs.server.argfile import ServerArgs
 
@@ -107,3 +108,9 @@ def _known_name(flag: str, release: Release) -> str:
     near = difflib.get_close_matches(flag, release.flags, n=1)
     hint = f"did you mean {near[0]}?" if near else "see --help of sglang.launch_server"
     raise FlagError(f"{flag}: sglang {release.version} has no such argument; {hint}")
+
+
+class Prober(Protocol):
+    """Asks an interpreter for its release; None where it holds no sglang yet (--dry-run)."""
+
+    def __call__(self, python: str, env: dict[str, str]) -> Release | None: ...

@@ -61,7 +61,7 @@ def _use_sglangs_triton_stub() -> None:
     if stub is None or not stub.exists():
         return
     # torch must conclude "no triton" before the stand-in appears
-    import torch._inductor.runtime.triton_compat  # noqa: PLC0415
+    import torch._inductor.runtime.triton_compat  # noqa: F401, PLC0415
     from torch.utils._triton import has_triton_package  # noqa: PLC0415
 
     has_triton_package()

@@ -37,7 +37,7 @@ def install() -> None:
 
 def install_in_server() -> None:
     """In the process that spawns the ranks: hand out the devices round-robin."""
-    import sglang.srt.entrypoints.engine as engine  # noqa: PLC0415
+    from sglang.srt.entrypoints import engine  # noqa: PLC0415
 
     if not hasattr(engine, "maybe_reindex_device_id"):
         raise SystemExit("--one-gpu needs sglang 0.5.7 or newer: this release cannot place ranks")

@@ -1,0 +1,42 @@
+"""How many bytes a model's weights take, from its config.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def parameters(config: Mapping[str, Any], layers: int | None = None) -> int:
+    """Weights of a Llama-, Mixtral- or DeepSeek-shaped model, norms left out.
+
+    Attention, MLP and embedding matrices as the model classes of those names build them;
+    Llama-3.1-70B gives 70.5e9, Mixtral-8x7B 46.7e9, DeepSeek-V3 671e9.
+    """
+    hidden, heads = config["hidden_size"], config["num_attention_heads"]
+    count = layers or config["num_hidden_layers"]
+    embeddings = (1 if config.get("tie_word_embeddings") else 2) * config["vocab_size"] * hidden
+    if "kv_lora_rank" in config:
+        rope, nope = config["qk_rope_head_dim"], config["qk_nope_head_dim"]
+        value, kv_rank = config["v_head_dim"], config["kv_lora_rank"]
+        q_rank = config["q_lora_rank"]
+        attention = q_rank * (hidden + heads * (nope + rope)) + hidden * (kv_rank + rope)
+        attention += kv_rank * heads * (nope + value) + heads * value * hidden
+        dense = min(config["first_k_dense_replace"], count)
+        experts = config["n_routed_experts"] + config["n_shared_experts"]
+        moe = 3 * hidden * config["moe_intermediate_size"] * experts
+        moe += hidden * config["n_routed_experts"]
+        mlps = dense * 3 * hidden * config["intermediate_size"] + (count - dense) * moe
+        return int(embeddings + count * attention + mlps)
+    head_dim = config.get("head_dim") or hidden // heads
+    kv_heads = config.get("num_key_value_heads", heads)
+    attention = 2 * hidden * head_dim * (heads + kv_heads)
+    experts = config.get("num_local_experts", 1)
+    router = hidden * experts if experts > 1 else 0
+    mlp = 3 * hidden * config["intermediate_size"] * experts + router
+    return int(embeddings + count * (attention + mlp))
+
+
+def weight_bytes(config: Mapping[str, Any], layers: int | None = None) -> int:
+    """Bytes of the weights: one each in FP8, two otherwise."""
+    method = (config.get("quantization_config") or {}).get("quant_method", "")
+    return parameters(config, layers) * (1 if method == "fp8" else 2)

@@ -1,0 +1,91 @@
+"""summary.json: what every launch of a run measured, and under what state."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from repro_pp_graphs.run import record
+from repro_pp_graphs.run.record import Launch, Plan
+
+# of the client's summary; the keys carry their units
+METRICS = (
+    "median_ttft_ms",
+    "p99_ttft_ms",
+    "median_itl_ms",
+    "p99_itl_ms",
+    "mean_tpot_ms",
+    "median_tpot_ms",
+    "output_throughput",
+    "completed",
+    "failed",
+    "total_output_tokens",
+    "duration",
+)
+# of the server's resolved arguments: what decides an A/B of PP and graphs
+RESOLVED = (
+    "version",
+    "pp_size",
+    "tp_size",
+    "disable_cuda_graph",
+    "cuda_graph_config",
+    "cuda_graph_max_bs",
+    "cuda_graph_bs",
+    "cuda_graph_max_bs_decode",
+    "cuda_graph_backend_decode",
+    "pp_async_batch_depth",
+    "pp_max_micro_batch_size",
+    "attention_backend",
+    "max_total_tokens",
+    "disable_overlap_schedule",
+)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def summarise_launch(logs: Path, launch: Launch) -> dict[str, Any]:
+    """One launch: status (ok, failed, not run), metrics, resolved arguments, graph state."""
+    facts = record.load_facts(logs, launch.label)
+    client = _read(logs / f"{launch.label}_client.json").get("summary", {})
+    info = facts.pop("server_info", {})
+    return {
+        "label": launch.label,
+        "case": launch.case,
+        "round": launch.round,
+        "status": facts.pop("status", "not run"),
+        **facts,
+        "sglang_version": info.get("version", launch.sglang_version),
+        "sends": "blocking" if _blocking_sends(launch.sglang_version) else "asynchronous",
+        "expects_graphs": launch.expects_graphs,
+        "server_args": launch.args,
+        "resolved": {key: info[key] for key in RESOLVED if key in info},
+        "metrics": {key: client[key] for key in METRICS if key in client},
+        "client_warnings": client.get("warnings", []),
+    }
+
+
+def _blocking_sends(version: str) -> bool:
+    """PP sends are blocking up to 0.5.6 and asynchronous from 0.5.7."""
+    numbers = [int(part) for part in version.split(".")[:3] if part.isdigit()]
+    return bool(numbers) and numbers < [0, 5, 7]
+
+
+def summarise(logs: Path, plan: Plan) -> dict[str, Any]:
+    """The whole run, as stored in summary.json."""
+    launches = [summarise_launch(logs, launch) for launch in plan.launches]
+    return {
+        "schema": 1,
+        "mode": plan.mode,
+        "rehearsal": plan.rehearsal,
+        "nsys": plan.nsys,
+        "load": {"batch": plan.batch, "max_new_tokens": plan.max_new_tokens},
+        "complete": all(launch["status"] == "ok" for launch in launches),
+        "launches": launches,
+    }

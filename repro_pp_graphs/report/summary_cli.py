@@ -1,0 +1,45 @@
+"""Write logs/summary.json and print the side-by-side table, its caveats and what to do next."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import textwrap
+from pathlib import Path
+
+from repro_pp_graphs.report import summary, table
+from repro_pp_graphs.run import record
+
+
+def next_steps(out: Path, traces: list[Path]) -> list[str]:
+    """The paths, and how to look at them."""
+    lines = [f"logs    {out}/logs   (summary.json, server and client logs, env.txt)"]
+    lines += [f"trace   {path}" for path in traces]
+    if traces:
+        lines += [
+            "",
+            "Open ui.perfetto.dev, 'Open trace file', choose one of the traces, then",
+            "  1. type cudagraph in the search box: the decode launches of every rank",
+            "  2. type send: the last rank's send to rank 0, and what runs beside it",
+            "The same in numbers: logs/<label>_analysis.txt",
+        ]
+    return lines
+
+
+def main(argv: list[str]) -> int:
+    """summary OUT: 0 where every launch was measured, 1 where one was not."""
+    parser = argparse.ArgumentParser(prog="repro_pp_graphs summary", description=__doc__)
+    parser.add_argument("out", type=Path)
+    out = parser.parse_args(argv).out
+    logs = out / "logs"
+    plan = record.load(logs)
+    result = summary.summarise(logs, plan)
+    (logs / "summary.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print()
+    print("\n".join(table.lines(result)))
+    for remark in table.remarks(result):
+        print("\n".join(textwrap.wrap(remark, 78, initial_indent="! ", subsequent_indent="  ")))
+    print()
+    candidates = [out / "trace" / f"{launch.label}_chrome_trace.json" for launch in plan.launches]
+    print("\n".join(next_steps(out, [path for path in candidates if path.exists()])))
+    return 0 if result["complete"] else 1

@@ -1,0 +1,102 @@
+"""The side-by-side table of a run, at most 80 columns wide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+COLUMNS_A_BLOCK = 2
+_NAME_WIDTH, _WIDTH = 20, 24
+
+ROWS = (
+    ("TTFT median ms", "median_ttft_ms"),
+    ("TTFT p99 ms", "p99_ttft_ms"),
+    ("ITL median ms", "median_itl_ms"),
+    ("ITL p99 ms", "p99_itl_ms"),
+    ("TPOT mean ms", "mean_tpot_ms"),
+    ("output tokens/s", "output_throughput"),
+)
+
+
+def number(value: float | None) -> str:
+    """Four significant digits; `-` for what was not measured."""
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def graphs(launch: dict[str, Any]) -> str:
+    """cudaGraphLaunch calls in the traces: `24 a rank`, or `24/23` where ranks differ."""
+    counts = (launch.get("graph_state") or {}).get("launches")
+    if counts is None:
+        return "not traced"
+    values = list(counts.values())
+    if len(set(values)) == 1:
+        return f"{values[0]} a rank"
+    return "/".join(str(value) for value in values)
+
+
+def eager_share(launch: dict[str, Any]) -> str:
+    """Decode lines of the server's log that ran with a graph: `118 of 118`."""
+    state = launch.get("graph_state")
+    return f"{state['with_graph']} of {state['decode_lines']}" if state else "-"
+
+
+def _cells(launch: dict[str, Any]) -> list[tuple[str, str]]:
+    metrics = launch["metrics"]
+    cells = [("status", launch["status"])]
+    cells += [(name, number(metrics.get(key))) for name, key in ROWS]
+    cells += [("graph launches", graphs(launch)), ("decode with graph", eager_share(launch))]
+    if metrics.get("failed"):
+        cells.append(("failed requests", str(metrics["failed"])))
+    return cells
+
+
+def _ratio(name: str, launches: list[dict[str, Any]]) -> str:
+    key = dict(ROWS).get(name)
+    if len(launches) != 2 or key is None:
+        return ""
+    a, b = (launch["metrics"].get(key) for launch in launches)
+    return f"{a / b:.2f}x" if a and b else ""
+
+
+def lines(summary: dict[str, Any]) -> list[str]:
+    """The table: a column a launch, two abreast; the ratio of the first to the second."""
+    out = []
+    launches = summary["launches"]
+    for start in range(0, len(launches), COLUMNS_A_BLOCK):
+        block = launches[start : start + COLUMNS_A_BLOCK]
+        heads = "".join(f"{launch['label']:>{_WIDTH}}" for launch in block)
+        out.append(f"{'':<{_NAME_WIDTH}}{heads}" + ("   ratio" if len(block) == 2 else ""))
+        by_launch = [dict(_cells(launch)) for launch in block]
+        for name in dict.fromkeys(name for cells in by_launch for name in cells):
+            values = "".join(f"{cells.get(name, '-'):>{_WIDTH}}" for cells in by_launch)
+            out.append(f"{name:<{_NAME_WIDTH}}{values}   {_ratio(name, block)}".rstrip())
+        out.append("")
+    return out
+
+
+def remarks(summary: dict[str, Any]) -> list[str]:
+    """What the reader must know before believing the table."""
+    found = []
+    if summary["rehearsal"]:
+        found.append(
+            "REHEARSAL on a CPU: no CUDA graphs in either arm, so this is an A/A run; "
+            "its numbers say nothing about #10865."
+        )
+    if summary["mode"] == "one_gpu":
+        found.append("Ranks shared one GPU in time slices: not the durations of one GPU a rank.")
+    if summary["nsys"]:
+        found.append("Under nsys: times are not comparable with runs without it.")
+    rounds = max(launch["round"] for launch in summary["launches"])
+    if rounds < 4:
+        found.append(
+            f"{rounds} launch(es) a case: too few to tell a difference from launch-to-launch "
+            "noise (the unit of replication is a launch; --rounds N adds more)."
+        )
+    sends = {(launch["sglang_version"], launch["sends"]) for launch in summary["launches"]}
+    found += [f"sglang {version}: PP sends are {how}." for version, how in sorted(sends)]
+    for launch in summary["launches"]:
+        texts = [launch["reason"]] if launch.get("reason") else []
+        texts += launch.get("warnings", []) + launch["client_warnings"]
+        found += [f"{launch['label']}: {text}" for text in texts]
+    return found

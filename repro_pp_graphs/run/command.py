@@ -1,0 +1,43 @@
+"""The bash script that starts a launch's server: logs/<label>_server_command.sh."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from repro_pp_graphs.run.record import Launch
+from repro_pp_graphs.server import shims
+
+
+def command_script(launch: Launch, root: Path, nsys_output: Path | None) -> str:
+    """A bash script that starts this launch's server; what a person can run by hand."""
+    lines = ["#!/usr/bin/env bash", f"# The server of {launch.label}, as run_repro.sh starts it."]
+    lines += [f"export {name}={shlex.quote(value)}" for name, value in launch.env.items()]
+    if launch.env.get(shims.ENV_NAME):
+        lines.append(f'export PYTHONPATH={shlex.quote(str(root))}"${{PYTHONPATH:+:$PYTHONPATH}}"')
+    words = launch.argv
+    if nsys_output:
+        words = [*_nsys(nsys_output), *words]
+    return "\n".join([*lines, f"exec {_wrapped(words)}", ""])
+
+
+def _nsys(output: Path) -> list[str]:
+    # NCCL's own ranges are NVTX; graph nodes one by one; the ranks are child processes
+    return [
+        "nsys",
+        "profile",
+        f"--output={output}",
+        "--trace=cuda,nvtx,osrt",
+        "--cuda-graph-trace=node",
+        "--trace-fork-before-exec=true",
+        "--force-overwrite=true",
+    ]
+
+
+def _wrapped(words: list[str]) -> str:
+    """Shell words, one `--argument value` a line."""
+    text = ""
+    for number, word in enumerate(words):
+        gap = "" if number == 0 else " \\\n  " if word.startswith("--") else " "
+        text += gap + shlex.quote(word)
+    return text

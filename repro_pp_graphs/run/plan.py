@@ -1,0 +1,238 @@
+"""From options and argument files to the launches of a run: commands, labels, expectations."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from repro_pp_graphs.models import folder as model_folder
+from repro_pp_graphs.run.options import Options
+from repro_pp_graphs.run.record import Launch, Plan
+from repro_pp_graphs.server import argfile, flags, shims
+from repro_pp_graphs.server.argfile import ServerArgs
+from repro_pp_graphs.server.gpus import Gpu
+
+OVERLAYS = Path(__file__).resolve().parents[1] / "server" / "overlays"
+REHEARSAL_LOAD = (8, 48)  # --batch, --max-new-tokens on a CPU: a case stays under two minutes
+FULL_LOAD = (16, 128)
+
+
+class PlanError(ValueError):
+    """What was asked for cannot run; the message says what to do."""
+
+
+def pick_mode(options: Options, gpus: list[Gpu], ranks: int) -> str:
+    """gpu, one_gpu or cpu. Raises PlanError where there are some GPUs, but fewer than ranks."""
+    if options.cpu or not gpus:
+        if options.one_gpu and not gpus:
+            raise PlanError("--one-gpu: nvidia-smi shows no GPU; leave it out for a CPU rehearsal")
+        return "cpu"
+    if len(gpus) >= ranks:
+        return "gpu"
+    if options.one_gpu:
+        return "one_gpu"
+    offers = [f"--pp-size {len(gpus)}"] if len(gpus) > 1 else []
+    offers += ["--one-gpu --dummy-weights (all ranks share it, in time slices)"]
+    offers += ["--cpu (a rehearsal without graphs)"]
+    raise PlanError(
+        f"{len(gpus)} GPU(s) visible, but tp x pp asks for {ranks}: use " + ", or ".join(offers)
+    )
+
+
+def case_order(cases: list[str], rounds: int) -> list[tuple[int, str]]:
+    """(round, case) in order; every second round runs backwards, so that drift cancels (ABBA)."""
+    return [
+        (number, case)
+        for number in range(1, rounds + 1)
+        for case in (cases if number % 2 else reversed(cases))
+    ]
+
+
+def _load_case(root: Path, name: str) -> ServerArgs:
+    path = root / f"server_args_{name}.txt"
+    if not path.is_file():
+        prefix = "server_args_"
+        known = sorted(p.stem[len(prefix) :] for p in root.glob(f"{prefix}*.txt"))
+        known = [case for case in known if case != "base"]
+        raise PlanError(f"--cases {name}: there is no {path.name}; there are {', '.join(known)}")
+    args = argfile.load(path)
+    args.label = args.label or f"CASE_{name}"
+    return args
+
+
+def _overlay(name: str) -> ServerArgs:
+    return argfile.load(OVERLAYS / f"{name}.txt")
+
+
+def _shape_folder(options: Options, shape: str) -> Path:
+    return options.root / ".state" / "models" / shape
+
+
+def _choose_model(args: ServerArgs, options: Options, mode: str) -> None:
+    """Settle --model-path: as given, or a folder without weights made here."""
+    if options.model:
+        args.set("--model-path", options.model)
+    dummy = options.dummy_weights or (mode == "cpu" and not options.model)
+    if dummy:
+        model = args.get("--model-path")
+        args.set("--load-format", "dummy")
+        if not Path(model, "config.json").is_file():
+            shape = "tiny" if mode == "cpu" and not options.model else model_folder.shape_of(model)
+            if shape is None:
+                raise PlanError(
+                    f"--dummy-weights: no shape for '{model}'; use --model with a folder that "
+                    f"holds a config.json, or one of {', '.join(model_folder.shapes())}"
+                )
+            args.set("--model-path", str(_shape_folder(options, shape)))
+        args.env["HF_HUB_OFFLINE"] = "1"
+    if options.layers:
+        args.set("--json-model-override-args", json.dumps({"num_hidden_layers": options.layers}))
+
+
+def _wants_graphs(args: ServerArgs) -> bool:
+    off = ("--disable-cuda-graph", "--disable-decode-cuda-graph")
+    disabled = args.get("--cuda-graph-backend-decode") == "disabled"
+    return not disabled and not any(flag in args.flags for flag in off)
+
+
+def _captured_max_bs(args: ServerArgs) -> int | None:
+    for flag in ("--cuda-graph-bs", "--cuda-graph-bs-decode"):
+        if flag in args.flags:
+            return max(int(size) for size in args.flags[flag])
+    for flag in ("--cuda-graph-max-bs", "--cuda-graph-max-bs-decode"):
+        if flag in args.flags:
+            return args.get_int(flag, 0)
+    return None
+
+
+def _cover_batch(args: ServerArgs, batch: int) -> list[str]:
+    """Make the captured graphs cover a micro-batch of `batch`; returns notes."""
+    captured = _captured_max_bs(args)
+    if captured is None or captured >= batch:
+        return []
+    for flag in ("--cuda-graph-max-bs", "--cuda-graph-max-bs-decode"):
+        if flag in args.flags:
+            args.set(flag, str(batch))
+            return [f"{flag} raised from {captured} to {batch}, the size of the load's batch"]
+    return [
+        f"graphs are captured up to batch {captured}, the load may form one of {batch}: "
+        "micro-batches beyond run eagerly and fail the case"
+    ]
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """`0.5.10.post1` -> (0, 5, 10)."""
+    return tuple(int(part) for part in text.split(".") if part.isdigit())
+
+
+def _add_shim(args: ServerArgs, name: str) -> None:
+    names = [n for n in args.env.get(shims.ENV_NAME, "").split(",") if n]
+    if name not in names:
+        args.env[shims.ENV_NAME] = ",".join([*names, name])
+
+
+def _cpu_binding(ranks: int) -> str:
+    """One core a rank, round-robin: `0|1` (releases after 0.5.16 refuse more ranks than NUMA
+    nodes without it)."""
+    cores = sorted(os.sched_getaffinity(0))
+    return "|".join(str(cores[rank % len(cores)]) for rank in range(ranks))
+
+
+class Planner:
+    """Builds a Plan; asks each interpreter once for its release."""
+
+    def __init__(self, options: Options, gpus: list[Gpu], probe: flags.Prober) -> None:
+        self.options = options
+        self.gpus = gpus
+        self.probe = probe
+
+    def plan(self) -> Plan:
+        """The whole run. Raises PlanError, ArgFileError, FlagError or ProbeError."""
+        options = self.options
+        if not options.cases:
+            raise PlanError("--cases: no case named; for example --cases graphs_on,graphs_off")
+        base = argfile.load(options.root / "server_args_base.txt")
+        if options.pp_size:
+            base.set("--pp-size", str(options.pp_size))
+        ranks = base.get_int("--pp-size", 1) * base.get_int("--tp-size", 1)
+        mode = pick_mode(options, self.gpus, ranks // base.get_int("--nnodes", 1))
+        load = REHEARSAL_LOAD if mode == "cpu" else FULL_LOAD
+        plan = Plan(
+            mode=mode,
+            batch=options.batch or load[0],
+            max_new_tokens=options.max_new_tokens or load[1],
+            # nsys and torch's profiler cannot both subscribe to CUPTI
+            profile=options.profile and not options.nsys,
+            profile_steps=options.profile_steps,
+            with_stack=options.with_stack,
+            nsys=options.nsys,
+            gpu_used_mib={gpu.uuid: gpu.used_mib for gpu in self.gpus},
+            launches=[],
+        )
+        for number, case in case_order(options.cases, options.rounds):
+            plan.launches.append(self._launch(plan, base, case, number))
+        labels = [launch.label for launch in plan.launches]
+        if len(set(labels)) < len(labels):
+            raise PlanError(f"two cases share a label: {', '.join(labels)}; mend '# label:'")
+        return plan
+
+    def _launch(self, plan: Plan, base: ServerArgs, case: str, number: int) -> Launch:
+        options = self.options
+        args = base
+        if plan.mode != "gpu":
+            args = _overlay(plan.mode).over(base)
+        args = _load_case(options.root, case).over(args)
+        if options.pp_size:
+            args.set("--pp-size", str(options.pp_size))
+        if options.port:
+            args.set("--port", str(options.port))
+        _choose_model(args, options, plan.mode)
+        pp_size, tp_size = args.get_int("--pp-size", 1), args.get_int("--tp-size", 1)
+        if plan.mode == "cpu":
+            args.env.setdefault("SGLANG_CPU_OMP_THREADS_BIND", _cpu_binding(pp_size * tp_size))
+        python = args.python or options.python
+        release = self.probe(python, args.env)
+        notes = []
+        if pp_size > 1 and release and _version(release.version) < (0, 5, 4):
+            _add_shim(args, "trace_rank")
+        expects_graphs = None if plan.mode == "cpu" else _wants_graphs(args)
+        if expects_graphs:
+            notes += _cover_batch(args, plan.batch)
+        if release:
+            args, renamed = flags.fit(args, release)
+            notes += renamed
+        label = (args.label or case) + (f"_r{number}" if number > 1 else "")
+        module = "sglang.launch_server"
+        if args.env.get(shims.ENV_NAME):
+            module = "repro_pp_graphs.server.launch"
+            notes += [f"shim {name}: {shims.REASONS[name]}" for name in _shim_names(args)]
+        return Launch(
+            label=label,
+            case=case,
+            round=number,
+            python=python,
+            sglang_version=release.version if release else "unknown",
+            args=args.argv(),
+            argv=[python, "-m", module, *args.argv()],
+            env=args.env,
+            host=args.get("--host", "127.0.0.1"),
+            port=args.get_int("--port", 30000),
+            model=args.get("--model-path"),
+            pp_size=pp_size,
+            tp_size=tp_size,
+            nodes=args.get_int("--nnodes", 1),
+            expects_graphs=expects_graphs,
+            captured_max_bs=_captured_max_bs(args) if expects_graphs else None,
+            notes=notes,
+        )
+
+
+def _shim_names(args: ServerArgs) -> list[str]:
+    names = [name for name in args.env.get(shims.ENV_NAME, "").split(",") if name]
+    unknown = [name for name in names if name not in shims.REASONS]
+    if unknown:
+        raise PlanError(
+            f"{shims.ENV_NAME}={unknown[0]}: no such shim; one of {', '.join(shims.REASONS)}"
+        )
+    return names

@@ -1,0 +1,197 @@
+"""Plan a run, check what it needs, and write what run_repro.sh follows.
+
+run_repro.sh reads stdout, tab-separated: first batch, tokens, traced (1 or 0); then a launch a
+line: label, base URL. All else goes to stderr.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from repro_pp_graphs.models import folder as model_folder
+from repro_pp_graphs.run import options as run_options
+from repro_pp_graphs.run import preflight, previous, record
+from repro_pp_graphs.run.command import command_script
+from repro_pp_graphs.run.options import Options
+from repro_pp_graphs.run.plan import PlanError, Planner
+from repro_pp_graphs.run.record import Launch, Plan
+from repro_pp_graphs.server import flags, gpus
+from repro_pp_graphs.server.argfile import ArgFileError
+from repro_pp_graphs.server.flags import Release
+
+# what identifies an installed sglang without importing it
+IDENTITY = """
+import importlib.metadata, importlib.util, os
+spec = importlib.util.find_spec("sglang")
+place = list(spec.submodule_search_locations)[0]
+stamp = os.stat(os.path.join(place, "srt", "server_args.py")).st_mtime_ns
+print(importlib.metadata.version("sglang"), place, stamp)
+"""
+MODE_TEXT = {
+    "gpu": "one GPU a rank",
+    "one_gpu": "ranks share GPUs in time slices: order and waiting are real, durations are not",
+    "cpu": "REHEARSAL on the CPU: the real server, no CUDA graphs in either arm (an A/A run)",
+}
+
+
+def say(text: str) -> None:
+    """A line for the person, apart from the lines for run_repro.sh."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class CachedProbe:
+    """flags.probe, remembered in .state/releases: importing sglang takes 5 to 20 s."""
+
+    def __init__(self, folder: Path, dry_run: bool) -> None:
+        self.folder = folder
+        self.dry_run = dry_run
+
+    def __call__(self, python: str, env: dict[str, str]) -> Release | None:
+        """The release of `python`; None for one without sglang under --dry-run."""
+        done = subprocess.run([python, "-c", IDENTITY], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            if self.dry_run:
+                return None
+            raise flags.ProbeError(f"{python}: no sglang there; --python names another interpreter")
+        name = hashlib.sha256((python + done.stdout).encode()).hexdigest()[:16]
+        path = self.folder / f"{name}.json"
+        if path.exists():
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            return Release(stored["version"], frozenset(stored["flags"]))
+        say(f"  asking sglang {done.stdout.split()[0]} for its arguments (once an environment)")
+        release = flags.probe(python, env)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        stored = {"version": release.version, "flags": sorted(release.flags)}
+        path.write_text(json.dumps(stored), encoding="utf-8")
+        return release
+
+
+def overview(plan: Plan, options: Options) -> list[str]:
+    """What the run is about to do, for the terminal."""
+    first = plan.launches[0]
+    load = f"batch {plan.batch} x {plan.max_new_tokens} new tokens"
+    lines = [
+        f"  how:    {MODE_TEXT[plan.mode]}",
+        f"  server: sglang {first.sglang_version}, pp {first.pp_size} x tp {first.tp_size}, "
+        f"{Path(first.model).name}",
+        f"  load:   {load}" + (f"; profile of {plan.profile_steps} steps" if plan.profile else ""),
+        f"  cases:  {', '.join(launch.label for launch in plan.launches)}",
+        f"  leaves: {options.out}/logs, {options.out}/trace",
+    ]
+    notes = dict.fromkeys(note for launch in plan.launches for note in launch.notes)
+    return lines + [f"  note:   {note}" for note in notes]
+
+
+def dry_run_lines(plan: Plan, options: Options) -> list[str]:
+    """Every command and every file of a run, as they would be."""
+    lines = []
+    for launch in plan.launches:
+        label = launch.label
+        lines += [f"# {label}", *_script(launch, plan, options).splitlines()[2:]]
+        lines += ["# then, once /health answers:", client_command(plan, options, launch), ""]
+    lines.append("# files")
+    for launch in plan.launches:
+        lines += [f"{options.out}/{name}" for name in files_of(launch, plan)]
+    lines += [f"{options.out}/logs/{name}" for name in ("env.txt", "run.json", "summary.json")]
+    return lines
+
+
+def files_of(launch: Launch, plan: Plan) -> list[str]:
+    """What one launch leaves, relative to --out."""
+    logs = ("server.log", "server_command.sh", "client.log", "client.json", "launch.json")
+    names = [f"logs/{launch.label}_{name}" for name in logs]
+    if plan.profile:
+        names += [f"logs/{launch.label}_analysis.{kind}" for kind in ("json", "txt")]
+        names += [f"trace/{launch.label}/", f"trace/{launch.label}_chrome_trace.json"]
+    return names + ([f"trace/{launch.label}.nsys-rep"] if plan.nsys else [])
+
+
+def client_command(plan: Plan, options: Options, launch: Launch) -> str:
+    """The measuring client's command."""
+    return (
+        f"{options.python} {options.root}/client_benchmark.py --base-url {launch.base_url} "
+        f"--batch {plan.batch} --max-new-tokens {plan.max_new_tokens} "
+        f"--output {options.out}/logs/{launch.label}_client.json"
+    )
+
+
+def _script(launch: Launch, plan: Plan, options: Options) -> str:
+    nsys_output = options.out / "trace" / launch.label if plan.nsys else None
+    return command_script(launch, options.root, nsys_output)
+
+
+def make_models(plan: Plan, options: Options) -> None:
+    """Write the folders of models without weights."""
+    made = options.root / ".state" / "models"
+    for launch in plan.launches:
+        if Path(launch.model).parent == made:
+            model_folder.write(Path(launch.model).name, Path(launch.model))
+
+
+def write(plan: Plan, options: Options) -> None:
+    """Put plan and command scripts on disk."""
+    logs = options.out / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    (logs / "run.json").write_text(record.to_json(plan), encoding="utf-8")
+    for launch in plan.launches:
+        script = logs / f"{launch.label}_server_command.sh"
+        script.write_text(_script(launch, plan, options), encoding="utf-8")
+
+
+def to_measure(plan: Plan, options: Options) -> list[Launch]:
+    """The launches still to do; with --resume without those that an earlier run finished.
+
+    Raises PlanError where the earlier run had other options.
+    """
+    logs = options.out / "logs"
+    if not (logs / "run.json").exists():
+        return plan.launches
+    if not options.resume:
+        kept = previous.move_aside(options.out)
+        say(f"  kept:   the earlier run, now in {kept}")
+        return plan.launches
+    earlier = record.load(logs)
+    if replace(earlier, gpu_used_mib={}) != replace(plan, gpu_used_mib={}):
+        raise PlanError(
+            f"--resume: {logs}/run.json was made with other options or argument files; "
+            "without --resume it is moved aside and the run starts over"
+        )
+    done = [
+        launch.label
+        for launch in plan.launches
+        if record.load_facts(logs, launch.label).get("status") == "ok"
+    ]
+    say(f"  resume: {len(done)} of {len(plan.launches)} launches are done")
+    return [launch for launch in plan.launches if launch.label not in done]
+
+
+def main(argv: list[str]) -> int:
+    """plan OPTIONS: 0 and the launches on stdout, 2 where the run cannot start."""
+    options = run_options.parse(argv)
+    found = gpus.find()
+    probe = CachedProbe(options.root / ".state" / "releases", options.dry_run)
+    try:
+        plan = Planner(options, found, probe).plan()
+        say("\n".join(overview(plan, options)))
+        if options.dry_run:
+            print("\n".join(dry_run_lines(plan, options)))
+            return 0
+        options.out.mkdir(parents=True, exist_ok=True)
+        make_models(plan, options)
+        problems = preflight.problems(plan, found, options.out)
+        if problems:
+            raise PlanError("\nrun_repro.sh: ".join(problems))
+        launches = to_measure(plan, options)
+    except (PlanError, ArgFileError, flags.FlagError, flags.ProbeError, OSError) as error:
+        say(f"run_repro.sh: {error}")
+        return 2
+    write(plan, options)
+    print(f"{plan.batch}\t{plan.max_new_tokens}\t{int(plan.profile)}")
+    for launch in launches:
+        print(f"{launch.label}\t{launch.base_url}")
+    return 0

@@ -1,0 +1,162 @@
+"""What must hold before the first server starts; each failure is one line with its remedy."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from repro_pp_graphs.models import folder as model_folder
+from repro_pp_graphs.models import size
+from repro_pp_graphs.run.record import Launch, Plan
+from repro_pp_graphs.run.settle import port_is_free
+from repro_pp_graphs.server.gpus import Gpu
+
+TRACE_DISK_GIB = 2.0  # traces of a profile pass, all ranks and the merged one, per launch
+BUSY_SHARE = 0.1  # of a GPU's memory in use by others, above which a server would not fit
+
+# asks the hub, or its cache when offline; prints one word
+HUB_PROBE = """
+import os, sys
+import huggingface_hub as hub
+from huggingface_hub import utils
+name = sys.argv[1]
+if isinstance(hub.try_to_load_from_cache(name, "config.json"), str):
+    print("cached")
+elif os.environ.get("HF_HUB_OFFLINE") == "1":
+    print("offline")
+else:
+    try:
+        hub.HfApi().model_info(name, timeout=10)
+        hub.hf_hub_download(name, "config.json")
+        print("reachable")
+    except utils.GatedRepoError:
+        print("denied")
+    except utils.RepositoryNotFoundError:
+        print("unknown")
+    except Exception as error:
+        print("unreachable")
+"""
+HUB_REMEDY = {
+    "denied": "accept its licence on the hub and export HF_TOKEN",
+    "unknown": "check the spelling; a private model needs HF_TOKEN",
+    "offline": "HF_HUB_OFFLINE=1 and it is not in the cache; unset it",
+    "unreachable": "no network to the hub",
+}
+
+
+def check_ports(plan: Plan) -> list[str]:
+    """Every launch's port must be free."""
+    return [
+        f"port {port} is in use: end what listens there (ss -ltnp 'sport = :{port}'), or --port N"
+        for port in sorted({launch.port for launch in plan.launches})
+        if not port_is_free(port)
+    ]
+
+
+def check_disk(plan: Plan, out: Path) -> list[str]:
+    """Room for logs and traces."""
+    needed_gib = 0.1 + (TRACE_DISK_GIB if plan.mode != "cpu" else 0.2) * (
+        len(plan.launches) if plan.profile or plan.nsys else 0
+    )
+    free_gib = shutil.disk_usage(out).free / 2**30
+    if free_gib >= needed_gib:
+        return []
+    return [
+        f"{out}: {free_gib:.1f} GiB free, the run may need {needed_gib:.1f}: --out on another "
+        "disk, or --no-profile"
+    ]
+
+
+def check_memory(plan: Plan, gpus: list[Gpu]) -> list[str]:
+    """GPUs that others fill, and weights that cannot fit."""
+    if plan.mode == "cpu":
+        return []
+    ranks = max(launch.ranks for launch in plan.launches)
+    used = gpus[:ranks]
+    busy = [
+        f"GPU {gpu.index} ({gpu.name}): {gpu.used_mib} of {gpu.total_mib} MiB are taken: end those "
+        "processes (nvidia-smi), or choose other GPUs with CUDA_VISIBLE_DEVICES"
+        for gpu in used
+        if gpu.used_mib > BUSY_SHARE * gpu.total_mib
+    ]
+    total_bytes = sum(gpu.total_mib for gpu in used) * 2**20
+    sizes = {launch.model: _weight_bytes(launch) for launch in plan.launches}
+    heavy = [
+        f"{model}: about {bytes_ / 1e9:.0f} GB of weights for {total_bytes / 1e9:.0f} GB of GPU "
+        "memory: more GPUs, a smaller --model, or --dummy-weights --layers N"
+        for model, bytes_ in sizes.items()
+        if bytes_ and bytes_ > 0.95 * total_bytes
+    ]
+    return busy + heavy
+
+
+def _weight_bytes(launch: Launch) -> int:
+    """The weights on this machine; 0 where the shape is not known here."""
+    override = dict(zip(launch.args, launch.args[1:], strict=False)).get(
+        "--json-model-override-args", "{}"
+    )
+    config_path = Path(launch.model, "config.json")
+    if not config_path.is_file():
+        shape = model_folder.shape_of(launch.model)
+        if shape is None:
+            return 0
+        config_path = model_folder.config_path(shape)
+    try:
+        config = {**json.loads(config_path.read_text("utf-8")), **json.loads(override)}
+        return size.weight_bytes(config) // launch.nodes
+    except (KeyError, ValueError):
+        return 0
+
+
+def check_models(plan: Plan) -> list[str]:
+    """A local folder must hold a config.json; a hub name must be cached or reachable."""
+    problems = []
+    asked = set()
+    for launch in plan.launches:
+        if (launch.model, launch.python) in asked:
+            continue
+        asked.add((launch.model, launch.python))
+        path = Path(launch.model)
+        if path.is_dir() or launch.model.startswith(("/", ".", "~")):
+            if not (path / "config.json").is_file():
+                problems.append(f"--model {launch.model}: no config.json there; name its folder")
+            continue
+        answer = ask_hub(launch)
+        if answer in HUB_REMEDY:
+            problems.append(
+                f"model {launch.model}: {HUB_REMEDY[answer]}; or use --model /local/folder, or "
+                "--dummy-weights (same shapes, no download)"
+            )
+    return problems
+
+
+def ask_hub(launch: Launch) -> str:
+    """cached, reachable, denied, unknown, offline, unreachable; empty where nothing answered."""
+    try:
+        done = subprocess.run(
+            [launch.python, "-c", HUB_PROBE, launch.model],
+            env={**os.environ, **launch.env},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unreachable"
+    return done.stdout.strip()
+
+
+def check_nsys(plan: Plan) -> list[str]:
+    """--nsys needs nsys."""
+    if not plan.nsys or shutil.which("nsys"):
+        return []
+    return ["--nsys: nsys is not on the PATH: install Nsight Systems, or leave --nsys out"]
+
+
+def problems(plan: Plan, gpus: list[Gpu], out: Path) -> list[str]:
+    """All that stands in the way, cheapest check first."""
+    found = check_nsys(plan) + check_ports(plan) + check_disk(plan, out)
+    return found + check_memory(plan, gpus) + check_models(plan)

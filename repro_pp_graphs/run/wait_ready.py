@@ -1,0 +1,86 @@
+"""Wait until a server answers, showing the stage its log has reached; say why when it dies."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from repro_pp_graphs.run import record
+from repro_pp_graphs.run.live import LiveLine
+from repro_pp_graphs.run.record import Launch
+from repro_pp_graphs.server import log, process
+from repro_pp_graphs.server.http import Server
+
+POLL_S = 0.25
+LINGER_S = 2.0  # after a rank's failure, for the rest of its message to reach the log
+
+
+def read_log(path: Path) -> str:
+    """The log so far; empty before the server has written."""
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+
+def failure_lines(text: str, log_path: Path) -> list[str]:
+    """What to tell when a server has died: cause, telling lines, remedy, the log's name."""
+    found = log.diagnose(text)
+    lines = [f"cause: {found.cause}", f"try:   {found.remedy}", f"log:   {log_path}"]
+    return lines + [f"  | {line[:160]}" for line in log.telling_lines(text)]
+
+
+def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> str:
+    """Wait for the server; returns an empty string once it is ready, else what went wrong."""
+    server = Server(launch.base_url)
+    line = LiveLine(f"server {launch.label}")
+    dying_since: float | None = None
+    while line.elapsed_s < timeout_s:
+        text = read_log(log_path)
+        stage = log.stage(text)
+        if not process.alive(pid):
+            line.end(f"died while {stage}")
+            return "died"
+        if log.is_dying(text):
+            dying_since = dying_since or time.monotonic()
+            if time.monotonic() - dying_since > LINGER_S:
+                line.end(f"a rank failed while {stage}")
+                return "a rank failed"
+        line.show(stage)
+        # /health runs a generation: not worth asking before the server listens
+        if stage in ("warming up", "ready") and server.healthy() and server.model():
+            line.end(f"ready: {server.model()}")
+            return ""
+        time.sleep(POLL_S)
+    line.end(f"not ready after {timeout_s:.0f} s (--start-timeout), last stage: {log.stage(text)}")
+    return "timed out"
+
+
+def main(argv: list[str]) -> int:
+    """wait-ready LOGS LABEL PID: 0 ready, 1 not."""
+    parser = argparse.ArgumentParser(prog="repro_pp_graphs wait-ready", description=__doc__)
+    parser.add_argument("logs", type=Path)
+    parser.add_argument("label")
+    parser.add_argument("pid", type=int)
+    parser.add_argument("--timeout-s", type=float, default=1800)
+    options = parser.parse_args(argv)
+    launch = record.load(options.logs).launch(options.label)
+    log_path = options.logs / f"{options.label}_server.log"
+    begin = time.monotonic()
+    trouble = wait(launch, options.pid, log_path, options.timeout_s)
+    start_s = round(time.monotonic() - begin, 2)
+    if not trouble:
+        info = Server(launch.base_url).info()
+        record.save_facts(
+            options.logs, options.label, server_start_s=start_s, server_info=_resolved(info)
+        )
+        return 0
+    lines = failure_lines(read_log(log_path), log_path)
+    print("\n".join(f"    {line}" for line in lines))
+    reason = f"server {trouble}: {lines[0].removeprefix('cause: ')}"
+    record.save_facts(options.logs, options.label, status="failed", reason=reason)
+    return 1
+
+
+def _resolved(info: dict[str, object]) -> dict[str, object]:
+    """The server's own account of its arguments, without what holds a secret or a crowd."""
+    dropped = ("internal_states", "api_key", "admin_api_key", "ssl_keyfile_password")
+    return {key: value for key, value in info.items() if key not in dropped}

@@ -1,0 +1,65 @@
+"""The server's HTTP interface, as releases 0.5.2 to 0.5.23 have it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import requests
+
+
+class Server:
+    """One sglang server at a base URL; every call has a time limit."""
+
+    def __init__(self, base_url: str) -> None:
+        self.base_url = base_url
+        self._session = requests.Session()
+        self._session.trust_env = False  # a proxy must not stand between us and loopback
+
+    def _first(self, paths: tuple[str, ...], timeout_s: float) -> dict[str, Any]:
+        """The JSON of the first of `paths` that answers 200; empty where none does."""
+        for path in paths:
+            try:
+                answer = self._session.get(self.base_url + path, timeout=timeout_s)
+                if answer.ok:
+                    found: dict[str, Any] = answer.json()
+                    return found
+            except (requests.RequestException, ValueError):
+                continue
+        return {}
+
+    def healthy(self, timeout_s: float = 8.0) -> bool:
+        """Does /health answer 200? It runs a generation, so it takes a second."""
+        try:
+            return self._session.get(self.base_url + "/health", timeout=timeout_s).ok
+        except requests.RequestException:
+            return False
+
+    def model(self) -> str:
+        """The model that the server names; empty where it names none."""
+        return str(self._first(("/model_info", "/get_model_info"), 8.0).get("model_path", ""))
+
+    def info(self) -> dict[str, Any]:
+        """The arguments that the server resolved, and its state; empty where it says nothing."""
+        return self._first(("/server_info", "/get_server_info"), 20.0)
+
+    def start_profile(self, output_dir: str, num_steps: int, with_stack: bool) -> str:
+        """Ask every rank to profile its next `num_steps` forward steps; returns the answer.
+
+        Raises requests.RequestException where the server refuses.
+        """
+        body: dict[str, Any] = {
+            "output_dir": output_dir,
+            "num_steps": num_steps,
+            "activities": ["CPU", "GPU"],
+            "with_stack": with_stack,
+        }
+        answer = self._session.post(self.base_url + "/start_profile", json=body, timeout=60)
+        answer.raise_for_status()
+        return answer.text.strip()
+
+    def stop_profile(self) -> bool:
+        """Ask the ranks to write what they have; False where no profile was running."""
+        try:
+            return self._session.post(self.base_url + "/stop_profile", timeout=120).ok
+        except requests.RequestException:
+            return False

@@ -1,0 +1,75 @@
+# shellcheck shell=bash
+# Process groups: begin one, end one, and clean up after a harness that was killed.
+# Uses: state (folder), say. A record per group lies in $state/groups/<pid>:
+#   boot id, harness pid, harness start time, leader pid, leader start time, what it is
+
+start_time() { # start_time PID: clock ticks since boot; empty for a dead process
+  local stat
+  stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
+  # the command name before the last ) may itself hold spaces
+  read -ra stat <<<"${stat##*) }"
+  printf '%s' "${stat[19]}"
+}
+
+begin_group() { # begin_group VARIABLE LOG COMMAND...: runs COMMAND in a session of its own
+  local -n group_pid=$1
+  local log=$2
+  shift 2
+  setsid "$@" >"$log" 2>&1 </dev/null &
+  group_pid=$!
+  mkdir -p "$state/groups"
+  printf '%s %s %s %s %s %s\n' "$(cat /proc/sys/kernel/random/boot_id)" \
+    "$$" "$(start_time $$)" "$group_pid" "$(start_time "$group_pid")" "$log" \
+    >"$state/groups/$group_pid"
+}
+
+group_lives() { # group_lives PID
+  kill -0 -- "-$1" 2>/dev/null
+}
+
+wait_group() { # wait_group PID SECONDS: 0 once no member is left, 1 after SECONDS
+  local tenths=$(($2 * 10))
+  while group_lives "$1"; do
+    ((tenths-- > 0)) || return 1
+    sleep 0.1
+  done
+}
+
+end_group() { # end_group PID GRACE_SECONDS: leader first, then the group, then by force
+  kill -TERM "$1" 2>/dev/null || true
+  if ! wait_group "$1" "$2"; then
+    kill -TERM -- "-$1" 2>/dev/null || true
+    wait_group "$1" 2 || kill -KILL -- "-$1" 2>/dev/null || true
+    wait_group "$1" 5 || true
+  fi
+  rm -f "$state/groups/$1"
+}
+
+session_members() { # session_members PID: live processes of the session that PID began
+  local path stat
+  for path in /proc/[0-9]*/stat; do
+    stat=$(cat "$path" 2>/dev/null) || continue
+    read -ra stat <<<"${stat##*) }"
+    [[ ${stat[3]} != "$1" ]] || printf '%s ' "$(basename "$(dirname "$path")")"
+  done
+}
+
+# A record outlives its harness only when that was killed with -9 (or the machine went down).
+clean_up_killed_runs() {
+  local record boot harness harness_start leader leader_start what members
+  for record in "$state"/groups/*; do
+    [[ -f $record ]] || continue
+    read -r boot harness harness_start leader leader_start what <"$record"
+    if [[ $boot == "$(cat /proc/sys/kernel/random/boot_id)" ]]; then
+      [[ $(start_time "$harness") != "$harness_start" ]] || continue # still at work
+      # a pid taken by a stranger since then has another start time
+      [[ -z $(start_time "$leader") || $(start_time "$leader") == "$leader_start" ]] || leader=0
+      members=$([[ $leader == 0 ]] || session_members "$leader")
+      if [[ -n $members ]]; then
+        say "a harness (pid $harness) was killed and left ${what##*/} running: ending $members"
+        end_group "$leader" 5
+      fi
+    fi
+    rm -f "$record"
+  done
+}

@@ -1,0 +1,265 @@
+#!/usr/bin/env bash
+#
+# run_repro.sh - A/B of an sglang pipeline-parallel server: decode CUDA graphs on, then off.
+#                For sglang issue #10865.
+#
+# USAGE: ./run_repro.sh [options]      (-h for all of them, with examples)
+#
+# For each launch: server up, warm up, measure, then profile under a second load, server down,
+# merge and analyse the traces. Leaves logs/ and trace/, and prints a side-by-side table.
+#
+# REQUIREMENTS: Linux, bash 4.4+, Python 3.10-3.13. sglang is installed into .venv-gpu or
+# .venv-cpu here when the active Python has none.
+#
+# OVERHEAD: measurement and profile are separate passes; nothing is recorded while measuring.
+# The profile pass slows the server and is never part of a reported number.
+#
+# EXIT: 0 all launches measured; 1 one failed; 2 usage or preflight; 130 interrupted.
+
+set -euo pipefail
+
+### default variables
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+state=$here/.state
+out=$here
+opt_python="" opt_dry_run=0 opt_cpu=0 opt_engine=sglang
+start_timeout_s=1800
+stop_grace_s=20   # for a server to end by itself after SIGTERM
+load_s=3600       # the profile pass ends its load much earlier
+plan_options=()
+server_pid="" load_pid="" step_pid="" current="" interrupted=0
+
+# shellcheck source=repro_pp_graphs/sh/setup.sh
+source "$here/repro_pp_graphs/sh/setup.sh"
+# shellcheck source=repro_pp_graphs/sh/group.sh
+source "$here/repro_pp_graphs/sh/group.sh"
+
+usage() {
+  cat <<'USAGE'
+USAGE: ./run_repro.sh [options]
+
+  --cases A,B          cases to run: server_args_<name>.txt each
+                       (default graphs_on,graphs_off)
+  --rounds N           launches a case, in ABBA order (default 1)
+  --pp-size N          pipeline ranks (default: server_args_base.txt)
+  --model PATH         model folder or hub name (default: server_args_base.txt)
+  --dummy-weights      the model's shape with random weights: no download
+  --layers N           that many layers only
+  --batch N            prompts in flight (default 16; rehearsal 8)
+  --max-new-tokens N   tokens a prompt (default 128; rehearsal 48)
+  --port P             server port (default: server_args_base.txt)
+  --out DIR            results go to DIR/logs and DIR/trace (default: here)
+  --python PATH        interpreter that has sglang (default: $PYTHON, the active
+                       python3, else an environment made here)
+  --one-gpu            let ranks share GPUs, in time slices
+  --cpu                rehearse on the CPU even where there are GPUs
+  --no-profile         measure only, no traces
+  --profile-steps N    forward steps to trace (default 48)
+  --with-stack         Python stacks in the traces (slows arm B more than A)
+  --nsys               run each server under `nsys profile` (no torch traces)
+  --start-timeout S    give a server up after S seconds (default 1800)
+  --resume             go on with the run in DIR, skip finished launches
+  --dry-run            print every command and file, run nothing
+  -h, --help           this text
+
+EXAMPLES:
+  ./run_repro.sh                             # 4 GPUs: Llama-3.1-70B; no GPU: rehearsal
+  ./run_repro.sh --pp-size 2                 # on two GPUs
+  ./run_repro.sh --dummy-weights --layers 16 # no download, 16 layers
+  ./run_repro.sh --one-gpu --pp-size 4 --dummy-weights --layers 16
+  ./run_repro.sh --rounds 4 --no-profile     # enough launches to compare
+  ./run_repro.sh --dry-run                   # what would run
+USAGE
+}
+
+die() { # die STATUS MESSAGE
+  printf 'run_repro.sh: %s\n' "$2" >&2
+  exit "$1"
+}
+
+say() {
+  printf '%s\n' "$*"
+}
+
+### options
+need_value() { # need_value OPTION COUNT
+  (($2 >= 2)) || die 2 "$1 needs a value (see --help)"
+}
+
+parse_options() {
+  while (($#)); do
+    local option=${1//_/-}
+    case $option in
+      -h | --help)
+        usage
+        exit 0
+        ;;
+      --dry-run) opt_dry_run=1 plan_options+=("$option") ;;
+      --cpu) opt_cpu=1 plan_options+=("$option") ;;
+      --dummy-weights | --one-gpu | --no-profile | --with-stack | --nsys | --resume)
+        plan_options+=("$option")
+        ;;
+      --out) need_value "$option" $# && out=$2 && shift ;;
+      --python) need_value "$option" $# && opt_python=$2 && shift ;;
+      --engine) need_value "$option" $# && opt_engine=$2 && shift ;;
+      --start-timeout) need_value "$option" $# && start_timeout_s=$2 && shift ;;
+      --cases | --rounds | --pp-size | --model | --layers | --batch | --max-new-tokens | --port | \
+        --profile-steps)
+        need_value "$option" $#
+        plan_options+=("$option" "$2")
+        shift
+        ;;
+      *) die 2 "no option '$1' (see --help)" ;;
+    esac
+    shift
+  done
+  [[ $start_timeout_s =~ ^[1-9][0-9]*$ ]] ||
+    die 2 "--start-timeout $start_timeout_s: not a number of seconds"
+  [[ $opt_engine == sglang ]] || die 2 "--engine $opt_engine: this version drives sglang only"
+  [[ $out == /* ]] || out=$PWD/$out
+}
+
+### steps
+# In the background and waited for: bash runs a trap at once only while it waits.
+step() { # step COMMAND ARGS: a program (no function); returns its status
+  local status=0
+  setsid "$@" &
+  step_pid=$!
+  wait "$step_pid" || status=$?
+  step_pid=""
+  return "$status"
+}
+
+set_commands() { # once the interpreter is known
+  tool=(env "PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH}" "$python" -m repro_pp_graphs)
+  client=("$python" "$here/client_benchmark.py" --prompts "$here/prompts.txt")
+}
+
+start_server() { # start_server LABEL
+  begin_group server_pid "$out/logs/$1_server.log" bash "$out/logs/$1_server_command.sh"
+}
+
+stop_server() { # stop_server LABEL
+  end_group "$server_pid" "$stop_grace_s"
+  server_pid=""
+  step "${tool[@]}" settle "$out/logs" "$1" || true
+}
+
+measure() { # measure LABEL URL: the unprofiled pass, whose numbers are reported
+  local log=$out/logs/$1_client.log status=0
+  step "${client[@]}" --base-url "$2" --batch "$batch" --max-new-tokens "$max_new_tokens" \
+    --warmup 1 --output "$out/logs/$1_client.json" >"$log" || status=$?
+  ((status == 0)) && return 0
+  mark_failed "$1" "client: exit $status; see $log"
+  return 1
+}
+
+profile() { # profile LABEL URL: a second load, profiled until every rank's trace is whole
+  local status=0
+  begin_group load_pid "$out/logs/$1_profile_load.log" "${client[@]}" --base-url "$2" \
+    --batch "$batch" --max-new-tokens "$((max_new_tokens * 4))" --warmup 0 --duration "$load_s"
+  step "${tool[@]}" profile "$out/logs" "$1" "$server_pid" "$out/trace/$1" || status=$?
+  end_group "$load_pid" 5
+  load_pid=""
+  return "$status"
+}
+
+explain() { # explain LABEL: the traces as one, and in numbers
+  local trace=$out/trace/$1 analysis=$out/logs/$1_analysis
+  step "${tool[@]}" merge "$trace" -o "${trace}_chrome_trace.json" >"$analysis.txt" &&
+    step "${tool[@]}" analyze "$trace" --json "$analysis.json" >"$analysis.txt" && return
+  mark_failed "$1" "the traces could not be read; see $analysis.txt"
+  return 1
+}
+
+mark() { # mark LABEL STATUS [REASON]
+  "${tool[@]}" status "$out/logs" "$@"
+}
+
+mark_failed() { # mark_failed LABEL REASON
+  say "  $1 failed: $2"
+  mark "$1" failed "$2"
+}
+
+# 0 measured, 1 failed. Never ends the run: the other cases still count.
+run_launch() { # run_launch LABEL URL
+  local label=$1 url=$2 status=0
+  current=$label
+  say "$label"
+  mark "$label" running
+  start_server "$label"
+  if ! step "${tool[@]}" wait-ready "$out/logs" "$label" "$server_pid" \
+    --timeout-s "$start_timeout_s" || ! measure "$label" "$url"; then
+    status=1
+  elif ((traced)); then
+    profile "$label" "$url" || status=1
+  fi
+  stop_server "$label"
+  if ((status == 0 && traced)); then
+    explain "$label" || status=1
+  fi
+  if ((status == 0)); then
+    step "${tool[@]}" check-arm "$out/logs" "$label" "$out/logs/${label}_analysis.json" || status=1
+  fi
+  ((status)) || mark "$label" ok
+  current=""
+  return "$status"
+}
+
+collect_env() { # collect_env NAME: text and JSON
+  local collect=(bash "$here/collect_env.sh" --python "$python")
+  step "${collect[@]}" >"$out/logs/$1.txt" 2>&1 || true
+  step "${collect[@]}" --json >"$out/logs/$1.json" 2>/dev/null || true
+}
+
+### the one trap
+# shellcheck disable=SC2317 # the trap calls it
+undo() {
+  local status=$?
+  trap - EXIT INT TERM HUP
+  [[ -z $step_pid ]] || end_group "$step_pid" 5
+  [[ -z $load_pid ]] || end_group "$load_pid" 3
+  [[ -z $server_pid ]] || end_group "$server_pid" 3
+  if ((interrupted)) && [[ -n $current ]]; then
+    mark "$current" interrupted || true
+    say "interrupted; measured so far:"
+    "${tool[@]}" summary "$out" || true
+  fi
+  exit "$status"
+}
+
+# shellcheck disable=SC2317 # the trap calls it
+interrupt() {
+  interrupted=1
+  exit 130
+}
+
+main() {
+  parse_options "$@"
+  trap undo EXIT
+  trap interrupt INT TERM HUP
+  ((opt_dry_run)) || clean_up_killed_runs
+  choose_python
+  set_commands
+  local planned lines failed=0 label url line
+  planned=$("${tool[@]}" plan --root "$here" --out "$out" --python "$python" \
+    "${plan_options[@]}") || exit 2
+  if ((opt_dry_run)); then
+    say "$planned"
+    exit 0
+  fi
+  # first the load, then a launch a line
+  mapfile -t lines <<<"$planned"
+  IFS=$'\t' read -r batch max_new_tokens traced <<<"${lines[0]}"
+  mkdir -p "$out/trace"
+  collect_env env
+  for line in "${lines[@]:1}"; do
+    IFS=$'\t' read -r label url <<<"$line"
+    run_launch "$label" "$url" || failed=1
+  done
+  collect_env env_after
+  "${tool[@]}" summary "$out" || failed=1
+  exit "$failed"
+}
+
+main "$@"
