@@ -1,19 +1,21 @@
 #!/usr/bin/env python3
-"""Streaming load client for sglang and OpenAI-compatible servers; one file, standard library + requests.
+"""Streaming load client for sglang and OpenAI-compatible servers: one file, requests only.
 
 Purpose   Send prompts, stamp every byte that comes back, and derive TTFT, ITL, TPOT, E2E and
-          throughput from the raw (arrival, cumulative tokens) pairs, which are saved with --output.
-Usage     python client_benchmark.py --base-url http://127.0.0.1:30000 --batch 16 --output run.json
+          throughput from the raw (arrival, cumulative tokens) pairs; --output saves those.
+Usage     python client_benchmark.py --base-url http://127.0.0.1:30000 --output run.json
 Overhead  While streams run, one thread reads sockets and stamps what it read; nothing is parsed
           until the last stream has ended. The raw bytes stay in memory until then.
 
-Token counts are the server's own (`meta_info.completion_tokens`, or `usage` of OpenAI servers), never
-a count of chunks. All times are CLOCK_MONOTONIC nanoseconds of this machine.
+Token counts are the server's own (`meta_info.completion_tokens`; `usage` of OpenAI servers),
+never a count of chunks. All times are this machine's CLOCK_MONOTONIC in nanoseconds.
 """
 
 from __future__ import annotations
 
 import argparse
+import bisect
+import contextlib
 import gc
 import http.client
 import itertools
@@ -28,31 +30,39 @@ import signal
 import socket
 import statistics
 import sys
+import textwrap
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 
-SCHEMA = 1
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None  # type: ignore[assignment]
+
 READ_BYTES = 1 << 18
 CONNECT_TIMEOUT_S = 10.0
 TICK_S = 0.25
-LAST_HTTP_CHUNK = b"\r\n0\r\n\r\n"
+LAST_HTTP_CHUNK = (b"0\r\n\r\n", b"\r\n0\r\n\r\n")  # alone in a read, or behind data
 COMPLETION_TOKENS = re.compile(rb'"completion_tokens":\s*(\d+)')
-# Common short words: one token each in the usual BPE vocabularies, so words are close to tokens.
+STATISTICS = ("mean", "median", "p90", "p95", "p99", "max", "std")
+# Short words that are one token each in the usual BPE vocabularies, so words come close to tokens.
 SYNTHETIC_WORDS = (
-    "time year people way day man thing woman life child world school state family student group "
-    "country problem hand part place case week company system program question work government "
-    "number night point home water room mother area money story fact month lot right study book "
-    "eye job word business issue side kind head house service friend father power hour game line"
-).split()
+    *("time", "year", "people", "way", "day", "man", "thing", "woman", "life", "child", "world"),
+    *("school", "state", "family", "student", "group", "country", "problem", "hand", "part"),
+    *("place", "case", "week", "company", "system", "program", "question", "work", "number"),
+    *("night", "point", "home", "water", "room", "mother", "area", "money", "story", "fact"),
+    *("month", "lot", "right", "study", "book", "eye", "job", "word", "business", "issue", "side"),
+)
 
+HERE = Path(__file__).resolve().parent
 clock_ns = time.monotonic_ns
 
 
@@ -64,8 +74,7 @@ class UsageError(Exception):
 # Options
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(argparse.Namespace):
     """The command line, parsed and completed."""
 
     base_url: str
@@ -74,7 +83,7 @@ class Options:
     prompts: Path
     input_len: int | None
     batch: int
-    concurrency: int | None
+    concurrency: int | None  # None: no limit, at a request rate
     num_prompts: int | None
     request_rate: float | None
     duration_s: float | None
@@ -104,14 +113,17 @@ exit status: 0 measured; 1 more failures than --max-error-rate; 2 usage; 130 int
 (what had arrived is still reported and written)."""
 
 
-def _at_least(low: float, kind: type[int] | type[float], strict: bool = False) -> Any:
-    def parse(text: str) -> int | float:
+def _number(
+    kind: type[int] | type[float], low: float, above: bool = False
+) -> Callable[[str], float]:
+    """An argparse type: a finite number of at least `low`, or `above` it."""
+
+    def parse(text: str) -> float:
         value = kind(text)
-        if value < low or (strict and value == low) or not math.isfinite(value):
-            raise argparse.ArgumentTypeError(f"{text}: must be {'>' if strict else '>='} {low:g}")
+        if not low <= value < math.inf or (above and value == low):
+            raise argparse.ArgumentTypeError(f"{text}: must be {'>' if above else '>='} {low:g}")
         return value
 
-    parse.__name__ = kind.__name__
     return parse
 
 
@@ -123,35 +135,37 @@ def parse_options(argv: Sequence[str]) -> Options:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    positive, seconds = _at_least(1, int), _at_least(0, float, strict=True)
+    count, above_zero = _number(int, 1), _number(float, 0, above=True)
     add = parser.add_argument_group("server").add_argument
     add("--base-url", default="http://127.0.0.1:30000", metavar="URL")
     add("--backend", choices=("sglang", "openai"), default="sglang",
         help="sglang: /generate (default); openai: /v1/completions")
     add("--model", help="model name for openai (default: the first of /v1/models)")
     add = parser.add_argument_group("load").add_argument
-    add("--prompts", type=Path, metavar="FILE",
+    add("--prompts", type=Path, metavar="FILE", default=HERE / "prompts.txt",
         help="one prompt a line (default: prompts.txt beside this file)")
-    add("--input-len", type=positive, metavar="N", help="synthetic prompts of about N tokens")
-    add("--batch", type=positive, metavar="N",
+    add("--input-len", type=count, metavar="N", help="synthetic prompts of about N tokens")
+    add("--batch", type=count, metavar="N",
         help="prompts in one request (default 16; 1 with --concurrency or --request-rate)")
-    add("--concurrency", type=positive, metavar="N",
+    add("--concurrency", type=count, metavar="N",
         help="separate streams kept in flight (with --request-rate: the most in flight)")
-    add("--num-prompts", type=positive, metavar="N",
+    add("--num-prompts", type=count, metavar="N",
         help="prompts in all (default: batch x concurrency; every prompt of the file at a rate)")
-    add("--request-rate", type=seconds, metavar="R", help="requests a second, Poisson, open loop")
-    add("--duration", type=seconds, metavar="S", help="start new streams until S seconds passed")
-    add("--max-new-tokens", type=positive, default=128, metavar="N", help="tokens a prompt (128)")
+    add("--request-rate", type=above_zero, metavar="R",
+        help="requests a second, Poisson, open loop")
+    add("--duration", dest="duration_s", type=above_zero, metavar="S",
+        help="start new streams until S seconds passed")
+    add("--max-new-tokens", type=count, default=128, metavar="N", help="tokens a prompt (128)")
     add("--ignore-eos", action=argparse.BooleanOptionalAction, default=True,
         help="generate exactly --max-new-tokens (default)")
     add("--seed", type=int, default=0, help="for arrivals, synthetic prompts and OpenAI's seed (0)")
-    add("--warmup", type=_at_least(0, int), default=1, metavar="N",
+    add("--warmup", type=_number(int, 0), default=1, metavar="N",
         help="requests sent and awaited before measuring (1)")
     add = parser.add_argument_group("result").add_argument
     add("--output", type=Path, metavar="FILE.json", help="summary and every raw arrival")
-    add("--max-error-rate", type=_at_least(0, float), default=0.0, metavar="F",
+    add("--max-error-rate", type=_number(float, 0), default=0.0, metavar="F",
         help="share of prompts that may fail before the exit status is 1 (0)")
-    add("--stall-timeout", type=seconds, default=300.0, metavar="S",
+    add("--stall-timeout", dest="stall_timeout_s", type=above_zero, default=300, metavar="S",
         help="give a stream up after S seconds without a byte (300)")
     add("--reader", choices=("auto", "epoll", "threads"), default="auto",
         help="epoll: one thread, plain http; threads: one a stream, https and proxies too")
@@ -160,30 +174,16 @@ def parse_options(argv: Sequence[str]) -> Options:
         for word in argv
         for name, equals, value in [word.partition("=")]
     ]
-    args = parser.parse_args(words)
-    if urlsplit(args.base_url).scheme not in ("http", "https") or not urlsplit(args.base_url).netloc:
-        parser.error(f"--base-url {args.base_url}: give it as http://HOST:PORT")
-    separate = args.concurrency is not None or args.request_rate is not None
-    return Options(
-        base_url=args.base_url.rstrip("/"),
-        backend=args.backend,
-        model=args.model,
-        prompts=args.prompts or Path(__file__).resolve().with_name("prompts.txt"),
-        input_len=args.input_len,
-        batch=args.batch or (1 if separate else 16),
-        concurrency=args.concurrency or (None if args.request_rate else 1),
-        num_prompts=args.num_prompts,
-        request_rate=args.request_rate,
-        duration_s=args.duration,
-        max_new_tokens=args.max_new_tokens,
-        ignore_eos=args.ignore_eos,
-        seed=args.seed,
-        warmup=args.warmup,
-        stall_timeout_s=args.stall_timeout,
-        max_error_rate=args.max_error_rate,
-        reader=args.reader,
-        output=args.output,
-    )
+    options = parser.parse_args(words, namespace=Options())
+    parts = urlsplit(options.base_url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        parser.error(f"--base-url {options.base_url}: give it as http://HOST:PORT")
+    options.base_url = options.base_url.rstrip("/")
+    separate = options.concurrency is not None or options.request_rate is not None
+    options.batch = options.batch or (1 if separate else 16)
+    if options.request_rate is None:
+        options.concurrency = options.concurrency or 1
+    return options
 
 
 # ---------------------------------------------------------------------------------------------
@@ -333,41 +333,58 @@ class Server:
             return "default"
 
 
-def describe_io_error(exc: BaseException, what: str, url: str) -> str:
-    """`kind: detail` for a connection that failed while doing `what`."""
-    if isinstance(exc, ConnectionRefusedError) or "Connection refused" in str(exc):
+def describe_io_error(exc: OSError, what: str, url: str) -> str:
+    """`kind: detail` for a connection that failed while `what`; `requests` hides causes in text."""
+    text = str(exc)
+    if "Connection refused" in text:
         return f"refused: nothing listens at {url}; is the server up?"
-    if isinstance(exc, (TimeoutError, requests.Timeout)):
+    if isinstance(exc, TimeoutError) or "timed out" in text:
         return f"stalled: timed out while {what}"
-    if isinstance(exc, ConnectionError) or "reset by peer" in str(exc):
-        return f"reset: {what}: {exc}"
-    return f"connection: {what}: {exc}"
+    if isinstance(exc, ConnectionError) or "reset by peer" in text:
+        return f"reset: while {what}: {text}"
+    if isinstance(exc, requests.exceptions.ChunkedEncodingError):
+        return "truncated: the connection closed in the middle of the response"
+    return f"connection: while {what}: {text}"
 
 
-class Transport(Protocol):
-    """Sends streams and reports each on `finished` when its response has ended."""
+class Transport:
+    """Sends streams and puts each on `finished` when its response has ended, well or not."""
 
-    name: str
-    finished: queue.SimpleQueue[Stream]
-    reader_lags_ns: list[int]
+    name = ""
 
-    def connect(self, stream: Stream) -> None: ...
-    def send(self, stream: Stream) -> None: ...
-    def give_up_stalled(self, active: Iterable[Stream], now_ns: int) -> None: ...
-    def close(self) -> None: ...
+    def __init__(self, server: Server) -> None:
+        self.finished: queue.SimpleQueue[Stream] = queue.SimpleQueue()
+        self.reader_lags_ns: list[int] = []  # first wake-up to last stamp, a round of reading
+        self._server = server
+
+    def connect(self, stream: Stream) -> None:
+        """Do ahead of sending what can be done ahead."""
+
+    def send(self, stream: Stream) -> None:
+        """Send the request and return; sets `sent_ns`."""
+        raise NotImplementedError
+
+    def give_up_stalled(self, active: Iterable[Stream], now_ns: int) -> None:
+        """End streams that have been silent for longer than --stall-timeout."""
+
+    def close(self) -> None:
+        """Stop reading and drop what is still open."""
+
+    def _end(self, stream: Stream, error: str | None) -> None:
+        stream.error = stream.error or error
+        stream.end_ns = clock_ns()
+        self.finished.put(stream)
 
 
-class SocketTransport:
-    """One thread reads every socket, including the response heads: a first token that comes in the
-    same packet as the head is stamped like any other. http.client sends, because a `requests` call
-    returns only after it has read (and buffered past) the head."""
+class SocketTransport(Transport):
+    """One thread reads every socket, response heads included, so that a first token that comes in
+    the same packet as the head is stamped like any other. http.client sends: a `requests` call
+    would return only after it had read, and buffered past, the head."""
 
     name = "epoll"
 
     def __init__(self, server: Server) -> None:
-        self.finished: queue.SimpleQueue[Stream] = queue.SimpleQueue()
-        self.reader_lags_ns: list[int] = []
-        self._server = server
+        super().__init__(server)
         self._selector = selectors.DefaultSelector()
         self._new: deque[tuple[Stream, socket.socket]] = deque()
         self._wake_reader, self._wake = socket.socketpair()
@@ -378,18 +395,18 @@ class SocketTransport:
 
     def connect(self, stream: Stream) -> None:
         parts = self._server.parts
-        connection = http.client.HTTPConnection(
-            parts.hostname or "", parts.port, timeout=CONNECT_TIMEOUT_S
-        )
+        host = parts.hostname or ""
+        connection = http.client.HTTPConnection(host, parts.port, timeout=CONNECT_TIMEOUT_S)
         try:
             connection.connect()
-            connection.sock.settimeout(self._server.options.stall_timeout_s)
-            stream.connection = connection
         except OSError as exc:
             self._end(stream, describe_io_error(exc, "connecting", self._server.url))
+            return
+        connection.sock.settimeout(self._server.options.stall_timeout_s)
+        stream.connection = connection
 
     def send(self, stream: Stream) -> None:
-        if stream.connection is None:
+        if stream.connection is None and stream.error is None:
             self.connect(stream)
         stream.sent_ns = clock_ns()
         if stream.connection is None:
@@ -409,12 +426,10 @@ class SocketTransport:
         limit_s = self._server.options.stall_timeout_s
         for stream in active:
             last_ns = stream.chunks[-1][0] if stream.chunks else stream.sent_ns
-            if last_ns and now_ns - last_ns > limit_s * 1e9 and stream.connection is not None:
+            if stream.connection is not None and now_ns - last_ns > limit_s * 1e9:
                 stream.error = f"stalled: no byte for {limit_s:g} s (--stall-timeout)"
-                try:
+                with contextlib.suppress(OSError):  # the reader may have closed it just now
                     stream.connection.sock.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    continue  # the reader has just seen its end
 
     def close(self) -> None:
         self._stopping = True
@@ -427,11 +442,6 @@ class SocketTransport:
         self._wake.close()
         self._wake_reader.close()
 
-    def _end(self, stream: Stream, error: str | None) -> None:
-        stream.error = stream.error or error
-        stream.end_ns = clock_ns()
-        self.finished.put(stream)
-
     def _read(self) -> None:
         select, unregister = self._selector.select, self._selector.unregister
         while not self._stopping:
@@ -439,10 +449,10 @@ class SocketTransport:
             woken_ns = now_ns = clock_ns()
             for key, _ in ready:
                 if key.data is None:
-                    self._wake_reader.recv(4096)
+                    self._wake_reader.recv(READ_BYTES)
                     while self._new:
-                        pair = self._new.popleft()
-                        self._selector.register(pair[1], selectors.EVENT_READ, pair)
+                        stream, sock = self._new.popleft()
+                        self._selector.register(sock, selectors.EVENT_READ, (stream, sock))
                     continue
                 stream, sock = key.data
                 error = None
@@ -455,55 +465,40 @@ class SocketTransport:
                 now_ns = clock_ns()
                 if data:
                     stream.chunks.append((now_ns, data))
-                if not data or data.endswith(LAST_HTTP_CHUNK):
+                if not data or data[-7:] in LAST_HTTP_CHUNK:
                     unregister(sock)
                     sock.close()
                     self._end(stream, error)
             self.reader_lags_ns.append(now_ns - woken_ns)
 
 
-class ThreadTransport:
+class ThreadTransport(Transport):
     """A thread a stream, over `requests` alone: TLS, proxies and compressed bodies. Dearer."""
 
     name = "threads"
-
-    def __init__(self, server: Server) -> None:
-        self.finished: queue.SimpleQueue[Stream] = queue.SimpleQueue()
-        self.reader_lags_ns: list[int] = []
-        self._server = server
-
-    def connect(self, stream: Stream) -> None:
-        """Nothing to do ahead: `requests` connects when it sends."""
 
     def send(self, stream: Stream) -> None:
         stream.sent_ns = clock_ns()
         threading.Thread(target=self._exchange, args=(stream,), daemon=True).start()
 
-    def give_up_stalled(self, active: Iterable[Stream], now_ns: int) -> None:
-        """Nothing to do: each thread's read has the time limit."""
-
-    def close(self) -> None:
-        """Nothing to do: threads still reading end with the process."""
-
     def _exchange(self, stream: Stream) -> None:
-        stall_s = self._server.options.stall_timeout_s
-        what = "connecting"
+        server, error, what = self._server, None, "connecting"
         try:
-            with self._server.session.post(
-                self._server.url, data=stream.body, headers=self._server.headers, stream=True,
-                timeout=(CONNECT_TIMEOUT_S, stall_s),
+            with server.session.post(
+                server.url,
+                data=stream.body,
+                headers=server.headers,
+                stream=True,
+                timeout=(CONNECT_TIMEOUT_S, server.options.stall_timeout_s),
             ) as reply:
-                what = "reading"
+                stream.status, what = reply.status_code, "reading"
                 # Only a chunked body is handed over as it comes; any other is read to its end.
                 framed = "chunked" in reply.headers.get("Transfer-Encoding", "").lower()
                 for data in reply.iter_content(None if framed else 1):
                     stream.chunks.append((clock_ns(), data))
-                    stream.status = reply.status_code
-                stream.status = reply.status_code
-        except (requests.RequestException, OSError) as exc:
-            stream.error = describe_io_error(exc, what, self._server.url)
-        stream.end_ns = clock_ns()
-        self.finished.put(stream)
+        except OSError as exc:  # requests.RequestException is one
+            error = describe_io_error(exc, what, server.url)
+        self._end(stream, error)
 
 
 @dataclass
@@ -519,95 +514,106 @@ class Run:
     reader_lags_ns: list[int] = field(default_factory=list)
 
 
-def drive(
-    ahead: Iterator[Stream],
-    server: Server,
-    lanes: int | None,
-    duration_s: float | None,
-    progress: Progress,
-) -> Run:
-    """Send what is `ahead`, at most `lanes` at a time (None: no limit), until all have ended.
+class Driver:
+    """Sends what is `ahead`, at most --concurrency streams at a time, until all have ended."""
 
-    Ctrl-C (or SIGTERM) ends the run at once; streams still open are marked `interrupted`.
-    """
-    run = Run()
-    threaded = server.options.reader == "threads" or (
-        server.options.reader == "auto" and not server.plain()
-    )
-    transport: Transport = ThreadTransport(server) if threaded else SocketTransport(server)
-    run.reader = transport.name
-    active: set[Stream] = set()
-    free = deque(range(lanes)) if lanes is not None else deque([0])
-    gc.disable()
-    try:
-        wave = list(itertools.islice(ahead, lanes)) if server.options.request_rate is None else []
-        for stream in wave:
-            transport.connect(stream)
-        waiting = itertools.chain(wave, ahead)
-        cpu_s, run.begin_ns = time.process_time(), clock_ns()
-        deadline_ns = run.begin_ns + round(duration_s * 1e9) if duration_s else None
-        lane_free_ns = dict.fromkeys(free, run.begin_ns)
-        next_tick_ns = run.begin_ns
-        upcoming = next(waiting, None)
-        while upcoming is not None or active:
-            now_ns = clock_ns()
-            while upcoming is not None and free:
-                if upcoming.due_offset_ns is None:
-                    due_ns = lane_free_ns[free[0]]
-                else:
-                    due_ns = run.begin_ns + upcoming.due_offset_ns
-                if deadline_ns is not None and max(now_ns, due_ns) >= deadline_ns:
-                    upcoming = None
-                    break
-                if due_ns > now_ns:
-                    break
-                upcoming.intended_ns = due_ns
-                if lanes is not None:
-                    upcoming.lane = free.popleft()
-                run.streams.append(upcoming)
-                active.add(upcoming)
-                transport.send(upcoming)
-                open_loop = upcoming.due_offset_ns is not None
-                upcoming.start_ns = due_ns if open_loop else upcoming.sent_ns
-                upcoming = next(waiting, None)
+    def __init__(
+        self, ahead: Iterator[Stream], server: Server, duration_s: float | None, label: str
+    ) -> None:
+        options = server.options
+        self._ahead = ahead
+        self._duration_s = duration_s
+        self._open_loop = options.request_rate is not None
+        self._limit = options.concurrency
+        self._free: deque[tuple[int, int]] = deque()  # (lane, free since)
+        self._active: set[Stream] = set()
+        threaded = options.reader == "threads" or (options.reader == "auto" and not server.plain())
+        self._transport = ThreadTransport(server) if threaded else SocketTransport(server)
+        self._progress = Progress(label)
+        self._run = Run(reader=self._transport.name)
+
+    def run(self) -> Run:
+        """Returns when all is done, or at once on Ctrl-C or SIGTERM: then `interrupted`."""
+        run = self._run
+        run.begin_ns = next_tick_ns = clock_ns()
+        gc.disable()
+        try:
+            upcoming = self._begin()
+            while upcoming is not None or self._active:
+                upcoming = self._send_due(upcoming)
                 now_ns = clock_ns()
-            if now_ns >= next_tick_ns:
-                transport.give_up_stalled(active, now_ns)
-                progress.show(run, active, now_ns)
-                next_tick_ns = now_ns + round(TICK_S * 1e9)
-            pause_ns = next_tick_ns - now_ns
-            if upcoming is not None and upcoming.due_offset_ns is not None and free:
-                pause_ns = min(pause_ns, run.begin_ns + upcoming.due_offset_ns - now_ns)
-            for stream in _finished(transport.finished, max(0, pause_ns) / 1e9):
-                active.discard(stream)
-                if lanes is not None:
-                    free.append(stream.lane)
-                    lane_free_ns[stream.lane] = stream.end_ns
-    except KeyboardInterrupt:
-        run.interrupted = True
-        for stream in active:
-            stream.error = stream.error or "interrupted: stopped by a signal"
-    finally:
-        run.end_ns = clock_ns()
-        run.cpu_s = time.process_time() - cpu_s if run.begin_ns else 0.0
-        transport.close()
-        gc.enable()
-        progress.clear()
-    run.reader_lags_ns = transport.reader_lags_ns
-    return run
+                if now_ns >= next_tick_ns:
+                    self._transport.give_up_stalled(self._active, now_ns)
+                    self._progress.show(run, self._active, now_ns)
+                    next_tick_ns = now_ns + round(TICK_S * 1e9)
+                wake_ns = next_tick_ns
+                if upcoming is not None and self._free:
+                    wake_ns = min(wake_ns, self._due_ns(upcoming))
+                self._collect(max(0, wake_ns - now_ns) / 1e9)
+        except KeyboardInterrupt:
+            run.interrupted = True
+            for stream in self._active:
+                stream.error = stream.error or "interrupted: stopped by a signal"
+        finally:
+            run.end_ns = clock_ns()
+            run.cpu_s += time.process_time()
+            self._transport.close()
+            gc.enable()
+            self._progress.clear()
+        run.reader_lags_ns = self._transport.reader_lags_ns
+        return run
 
+    def _begin(self) -> Stream | None:
+        """Connect the first wave of a closed loop, so that it leaves together; start the clock."""
+        wave = [] if self._open_loop else list(itertools.islice(self._ahead, self._limit))
+        for stream in wave:
+            self._transport.connect(stream)
+        self._ahead = itertools.chain(wave, self._ahead)
+        self._run.begin_ns, self._run.cpu_s = clock_ns(), -time.process_time()
+        self._free.extend((lane, self._run.begin_ns) for lane in range(self._limit or 1))
+        return next(self._ahead, None)
 
-def _finished(ended: queue.SimpleQueue[Stream], timeout_s: float) -> Iterator[Stream]:
-    try:
-        yield ended.get(timeout=timeout_s)
-        while True:
-            yield ended.get_nowait()
-    except queue.Empty:
-        return
+    def _due_ns(self, stream: Stream) -> int:
+        if stream.due_offset_ns is not None:
+            return self._run.begin_ns + stream.due_offset_ns
+        return self._free[0][1]
+
+    def _send_due(self, upcoming: Stream | None) -> Stream | None:
+        """Send all that is due and has a free lane; the first that is not, or None at the end."""
+        begin_ns = self._run.begin_ns
+        end_ns = begin_ns + self._duration_s * 1e9 if self._duration_s else math.inf
+        while upcoming is not None and self._free:
+            due_ns = self._due_ns(upcoming)
+            if max(due_ns, clock_ns()) >= end_ns:
+                return None
+            if due_ns > clock_ns():
+                break
+            upcoming.intended_ns = upcoming.start_ns = due_ns
+            if self._limit is not None:
+                upcoming.lane, _ = self._free.popleft()
+            if self._open_loop:
+                upcoming.lane = len(self._run.streams)
+            self._run.streams.append(upcoming)
+            self._active.add(upcoming)
+            self._transport.send(upcoming)
+            if not self._open_loop:
+                upcoming.start_ns = upcoming.sent_ns
+            upcoming = next(self._ahead, None)
+        return upcoming
+
+    def _collect(self, timeout_s: float) -> None:
+        """Take in the streams that have ended, waiting for the first up to `timeout_s`."""
+        with contextlib.suppress(queue.Empty):
+            stream = self._transport.finished.get(timeout=timeout_s)
+            while True:
+                self._active.discard(stream)
+                if self._limit is not None:
+                    self._free.append((stream.lane, stream.end_ns))
+                stream = self._transport.finished.get_nowait()
 
 
 class Progress:
-    """A line rewritten in place on a terminal, from the newest bytes of each stream; else silent."""
+    """A line rewritten in place, on a terminal only, from the newest bytes of each stream."""
 
     def __init__(self, label: str) -> None:
         self._label, self._on = label, sys.stdout.isatty()
@@ -646,7 +652,7 @@ class Progress:
 
 @dataclass
 class Record:
-    """One prompt: `events` are [arrival_ns, cumulative tokens], each with at least one new token."""
+    """One prompt; `events` are [arrival_ns, cumulative tokens], each with a new token or more."""
 
     start_ns: int
     sent_ns: int
@@ -714,15 +720,16 @@ def data_lines(
     chunk, chunk_end = 0, len(chunks[0][1]) if chunks else 0
     partial = b""
     for start, end in spans:
-        while (newline := raw.find(b"\n", start, end)) >= 0:
-            line, partial = partial + raw[start:newline], b""
+        at = start
+        while (newline := raw.find(b"\n", at, end)) >= 0:
+            line, partial = partial + raw[at:newline], b""
             while newline >= chunk_end:
                 chunk += 1
                 chunk_end += len(chunks[chunk][1])
             if line.startswith(b"data:"):
                 yield chunks[chunk][0], line[5:].strip()
-            start = newline + 1
-        partial += raw[start:end]
+            at = newline + 1
+        partial += raw[at:end]
 
 
 def server_message(payload: object) -> str:
@@ -746,12 +753,13 @@ def parse_stream(stream: Stream, options: Options) -> list[Record]:
     error = _fill(records, stream) if stream.chunks or stream.status is not None else None
     for record in records:
         _spread_uncounted(record)
-        finished = record.finish_reason is not None
-        if record.error is None and error is not None:
+        if record.error is not None:
+            continue
+        if error is not None:
             record.error = error
-        elif record.error is None and not finished:
+        elif record.finish_reason is None:
             record.error = stream.error or "truncated: the stream ended without a finish reason"
-        elif record.error is None and options.ignore_eos and record.tokens < options.max_new_tokens:
+        elif not record.events or (options.ignore_eos and record.tokens < options.max_new_tokens):
             record.error = (
                 f"short: {record.tokens} of {options.max_new_tokens} tokens "
                 f"(finish reason {record.finish_reason})"
@@ -760,10 +768,9 @@ def parse_stream(stream: Stream, options: Options) -> list[Record]:
 
 
 def _fill(records: list[Record], stream: Stream) -> str | None:
-    """Put the stream's tokens into `records`; an error that concerns the whole stream, or None."""
+    """Put the stream's tokens into `records`; an error that concerns them all, or None."""
     raw = b"".join(data for _, data in stream.chunks)
-    spans: Sequence[tuple[int, int]] = [(0, len(raw))]
-    status = stream.status
+    status, spans = stream.status, [(0, len(raw))]
     if status is None:
         try:
             response = HttpResponse(raw)
@@ -773,32 +780,33 @@ def _fill(records: list[Record], stream: Stream) -> str | None:
         if response.headers.get("content-encoding", "identity") != "identity":
             return "malformed: the server compresses its answer; use --reader threads"
     if status != 200:
-        body = b"".join(raw[start:end] for start, end in spans)
-        try:
-            return f"http {status}: {server_message(json.loads(body))}"
-        except ValueError:
-            return f"http {status}: {server_message(body.decode('utf-8', 'replace'))}"
+        body = b"".join(raw[start:end] for start, end in spans).decode("utf-8", "replace")
+        with contextlib.suppress(ValueError):
+            body = json.loads(body)
+        return f"http {status}: {server_message(body)}"
     error = None
-    usage_total = None
     for arrival_ns, payload in data_lines(stream.chunks, raw, spans):
         if payload == b"[DONE]":
             break
         try:
-            event = json.loads(payload)
-            if "error" in event:
-                error = error or f"server: {server_message(event)}"
-            elif "meta_info" in event:
-                _take_native(records, arrival_ns, event)
-            elif event["choices"]:
-                _take_openai(records, arrival_ns, event)
-            elif event.get("usage"):
-                usage_total = int(event["usage"]["completion_tokens"])
+            _take_event(records, arrival_ns, json.loads(payload))
         except (ValueError, LookupError, TypeError, AttributeError):
             excerpt = payload[:60].decode("utf-8", "replace")
             error = error or f"malformed: event not understood: {excerpt}"
-    if usage_total is not None and any(record.uncounted_ns for record in records):
-        error = _share_usage(records, usage_total) or error
     return error
+
+
+def _take_event(records: list[Record], arrival_ns: int, event: dict[str, Any]) -> None:
+    if "error" in event:
+        for record in records:
+            if record.finish_reason is None:
+                record.error = f"server: {server_message(event)}"
+    elif "meta_info" in event:
+        _take_native(records, arrival_ns, event)
+    elif event["choices"]:
+        _take_openai(records, arrival_ns, event)
+    elif event.get("usage") and any(record.uncounted_ns for record in records):
+        _take_final_usage(records, int(event["usage"]["completion_tokens"]))
 
 
 def _take_native(records: list[Record], arrival_ns: int, event: dict[str, Any]) -> None:
@@ -830,15 +838,15 @@ def _finish(record: Record, reason: str, message: object) -> None:
         record.error = f"aborted: {server_message(message or 'by the server')}"
 
 
-def _share_usage(records: list[Record], total: int) -> str | None:
-    """Totals for a server that counts only at the end; a batch's total cannot be split by prompt."""
-    if len(records) > 1:
-        return (
-            "uncounted: the server counts a batch as one; use --batch 1 "
-            "(or an sglang that has continuous_usage_stats, 0.5.6 or later)"
-        )
+def _take_final_usage(records: list[Record], total: int) -> None:
+    """The total of a server that counts only at the end; a batch's cannot be told apart."""
     records[0].tokens = total
-    return None
+    for record in records if len(records) > 1 else ():
+        record.tokens = 0
+        record.error = (
+            "uncounted: the server counts a batch as one; use --batch 1 "
+            "(or an sglang with continuous_usage_stats: 0.5.6 or later)"
+        )
 
 
 def _spread_uncounted(record: Record) -> None:
@@ -871,17 +879,16 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
 
 
 def distribution(name: str, values: Iterable[float]) -> dict[str, float | None]:
-    """mean, median, p90, p95, p99, max and (population) std as `mean_<name>` …; None if no value."""
+    """{"mean_<name>": …} for each of STATISTICS (std: of the population); None without a value."""
     ordered = sorted(values)
-    keys = ("mean", "median", "p90", "p95", "p99", "max", "std")
     if not ordered:
-        return {f"{key}_{name}": None for key in keys}
+        return {f"{key}_{name}": None for key in STATISTICS}
     figures = (
         statistics.fmean(ordered),
         *(percentile(ordered, p) for p in (50, 90, 95, 99, 100)),
         statistics.pstdev(ordered),
     )
-    return {f"{key}_{name}": value for key, value in zip(keys, figures, strict=True)}
+    return {f"{key}_{name}": value for key, value in zip(STATISTICS, figures, strict=True)}
 
 
 def itl_ms(record: Record) -> list[float]:
@@ -894,40 +901,33 @@ def itl_ms(record: Record) -> list[float]:
 
 
 def tokens_at(record: Record, time_ns: int) -> float:
-    """Cumulative tokens at `time_ns`, between two arrivals in proportion."""
-    before_ns, before = record.start_ns, 0
-    for after_ns, after in record.events:
-        if after_ns >= time_ns:
-            share = (time_ns - before_ns) / (after_ns - before_ns) if after_ns > before_ns else 1.0
-            return before + (after - before) * max(0.0, share) if before else float(
-                after if after_ns == time_ns else 0
-            )
-        before_ns, before = after_ns, after
-    return float(before)
+    """Cumulative tokens at `time_ns`; between two arrivals in proportion, before the first 0."""
+    after = bisect.bisect_right(record.events, time_ns, key=lambda event: event[0])
+    if after == 0 or after == len(record.events):
+        return float(record.events[after - 1][1]) if after else 0.0
+    (before_ns, tokens), (after_ns, more) = record.events[after - 1 : after + 1]
+    return tokens + (more - tokens) * (time_ns - before_ns) / (after_ns - before_ns)
 
 
 def steady_state(records: Sequence[Record]) -> dict[str, float] | None:
-    """From the last lane's first token to the first lane's last: every lane streams. None if empty.
+    """From the last lane's first token to the first lane's last: every lane streams. None if never.
 
-    A lane is one place in the concurrency: a stream of prompts sent one after another, so without
-    --duration every prompt is a lane of its own.
+    A lane is one place in the concurrency, whose prompts follow one another; so without --duration
+    or a larger --num-prompts every prompt is a lane of its own.
     """
-    first: dict[object, int] = {}
-    last: dict[object, int] = {}
-    streaming = [record for record in records if record.events]
-    if len(streaming) < len(records) or not records:
-        return None
+    lanes: dict[tuple[int, int], list[list[int]]] = {}
     position: Counter[tuple[int, int]] = Counter()
-    for record in streaming:
+    for record in records:
         request = (record.lane, record.sent_ns)
-        lane = (record.lane, position[request])
+        lanes.setdefault((record.lane, position[request]), []).extend(record.events)
         position[request] += 1
-        first[lane] = min(first.get(lane, record.events[0][0]), record.events[0][0])
-        last[lane] = max(last.get(lane, 0), record.events[-1][0])
-    start_ns, end_ns = max(first.values()), min(last.values())
+    if not lanes or not all(lanes.values()):
+        return None
+    start_ns = max(events[0][0] for events in lanes.values())
+    end_ns = min(events[-1][0] for events in lanes.values())
     if end_ns <= start_ns:
         return None
-    tokens = sum(tokens_at(r, end_ns) - tokens_at(r, start_ns) for r in streaming)
+    tokens = sum(tokens_at(r, end_ns) - tokens_at(r, start_ns) for r in records)
     duration_s = (end_ns - start_ns) / 1e9
     return {
         "start_ns": start_ns,
@@ -979,7 +979,7 @@ def peak_in_flight(spans: Iterable[tuple[int, int]]) -> int:
 def summarize(
     records: Sequence[Record], run: Run, options: Options, model: str, prompts_in_file: int
 ) -> dict[str, Any]:
-    """Every figure of the report. Times in ms unless the name says otherwise; throughput per second.
+    """Every figure of the report: `_ms` in the name or seconds; throughput a second.
 
     TTFT and ITL also take interrupted prompts; TPOT and E2E only completed ones.
     """
@@ -1041,7 +1041,8 @@ def summarize(
         "token_counts": "final_usage" if uncounted else "per_event",
         "self_check": check,
     }
-    summary["warnings"] = warnings_for(summary, len(records), prompts_in_file)
+    sent = len(records) + options.warmup * options.batch
+    summary["warnings"] = warnings_for(summary, sent, prompts_in_file)
     return summary
 
 
@@ -1049,7 +1050,7 @@ def warnings_for(summary: dict[str, Any], prompts: int, prompts_in_file: int) ->
     """Sentences about anything that makes the figures mean less than they seem to."""
     check = summary["self_check"]
     found = []
-    if check["client_cpu_share"] > 0.8:
+    if summary["total_output_tokens"] and check["client_cpu_share"] > 0.8:
         found.append(
             f"the client used {check['client_cpu_share']:.0%} of a core: it, not the server, may "
             "limit the numbers; use fewer streams or another machine"
@@ -1059,8 +1060,8 @@ def warnings_for(summary: dict[str, Any], prompts: int, prompts_in_file: int) ->
             f"{check['read_together_share']:.0%} of arrivals were read together with the same "
             "prompt's previous one: single gaps are unreliable, TPOT and throughput hold"
         )
-    ttft_ms, lag_ms = summary["median_ttft_ms"], check["p99_send_lag_ms"]
-    if ttft_ms is not None and lag_ms > max(10.0, ttft_ms / 10):
+    lag_ms = check["p99_send_lag_ms"] or 0
+    if lag_ms > max(10, (summary["median_ttft_ms"] or 0) / 10):
         found.append(f"requests left up to {lag_ms:.1f} ms late (p99): see queue_ms")
     if summary["token_counts"] == "final_usage":
         found.append(
@@ -1069,8 +1070,8 @@ def warnings_for(summary: dict[str, Any], prompts: int, prompts_in_file: int) ->
         )
     if 0 < prompts_in_file < prompts:
         found.append(
-            f"{prompts_in_file} prompts in the file, {prompts} sent: a prefix cache may serve the "
-            f"repeats ({summary['total_cached_tokens']} cached tokens reported)"
+            f"{prompts_in_file} prompts in the file, {prompts} sent (warm-up included): a prefix "
+            f"cache may serve the repeats ({summary['total_cached_tokens']} cached tokens reported)"
         )
     return found
 
@@ -1092,14 +1093,15 @@ def report_lines(summary: dict[str, Any], records: Sequence[Record]) -> list[str
         f"batch {summary['batch']}{limit}{rate}, {summary['max_new_tokens']} new tokens a prompt, "
         f"{summary['warmup']} warm-up",
         "",
-        f"{'':<10}" + "".join(f"{c:>10}" for c in "mean median p90 p95 p99 max std".split()),
+        f"{'':<10}" + "".join(f"{key:>10}" for key in STATISTICS),
     ]
-    rows = {"TTFT ms": "ttft_ms", "ITL ms": "itl_ms", "TPOT ms": "tpot_ms", "E2E ms": "e2e_latency_ms"}
+    rows = {"TTFT ms": "ttft_ms", "ITL ms": "itl_ms", "TPOT ms": "tpot_ms"}
+    rows["E2E ms"] = "e2e_latency_ms"
     if summary["request_rate"]:
         rows["queue ms"] = "queue_ms"
     for label, name in rows.items():
-        keys = ("mean", "median", "p90", "p95", "p99", "max", "std")
-        lines.append(f"{label:<10}" + "".join(f"{number(summary[f'{k}_{name}']):>10}" for k in keys))
+        cells = (number(summary[f"{key}_{name}"]) for key in STATISTICS)
+        lines.append(f"{label:<10}" + "".join(f"{cell:>10}" for cell in cells))
     steady, check = summary["steady_state"], summary["self_check"]
     lines += [
         "",
@@ -1122,9 +1124,10 @@ def report_lines(summary: dict[str, Any], records: Sequence[Record]) -> list[str
         f"               client CPU {check['client_cpu_share']:.1%}, read together "
         f"{(check['read_together_share'] or 0):.1%}, stamps: {summary['timestamps']}",
     ]
-    lines += [f"warning: {text}" for text in summary["warnings"]]
+    notes = [f"warning: {text}" for text in summary["warnings"]]
     for error, count in Counter(r.error for r in records if r.error).most_common(10):
-        lines.append(f"failed: {count} x {error}")
+        notes.append(f"failed: {count} x {error}")
+    lines += [line for note in notes for line in textwrap.wrap(note, 80, subsequent_indent="  ")]
     if summary["interrupted"]:
         lines.append("interrupted: the figures cover what had arrived")
     return lines
@@ -1132,12 +1135,9 @@ def report_lines(summary: dict[str, Any], records: Sequence[Record]) -> list[str
 
 def result_document(summary: dict[str, Any], records: Sequence[Record]) -> dict[str, Any]:
     """The --output JSON, schema 1."""
-    fields = (
-        "start_ns sent_ns intended_ns lane tokens prompt_tokens cached_tokens finish_reason error "
-        "events"
-    ).split()
-    rows = [{name: getattr(record, name) for name in fields} for record in records]
-    return {"schema": SCHEMA, "summary": summary, "requests": rows}
+    hidden = {"uncounted_ns"}
+    rows = [{k: v for k, v in vars(record).items() if k not in hidden} for record in records]
+    return {"schema": 1, "summary": summary, "requests": rows}
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
@@ -1152,16 +1152,20 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
 
 def raise_open_file_limit() -> None:
     """Every stream is a file descriptor, and the usual soft limit is 1024."""
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if resource is not None:
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _interrupt(signal_number: int, frame: object) -> None:
+def _interrupt(*_: object) -> None:
+    _ignore_signals()
     raise KeyboardInterrupt
+
+
+def _ignore_signals() -> None:
+    """From now on what was measured is being written; a second Ctrl-C must not lose it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def measure(options: Options) -> int:
@@ -1178,20 +1182,17 @@ def measure(options: Options) -> int:
         model = server.model()
         warm_count = options.warmup * options.batch
         warm_plan = plan(options, model, prompts, -warm_count, warm_count)
-        warm = drive(warm_plan, server, options.concurrency, None, Progress("warm-up"))
+        warm = Driver(warm_plan, server, None, "warm-up").run()
         if not warm.interrupted:
             errors = {r.error for s in warm.streams for r in parse_stream(s, options) if r.error}
             for error in sorted(errors):
                 print(f"warning: warm-up failed: {error}", file=sys.stderr)
             total = prompts_in_all(options, prompts)
             ahead = plan(options, model, prompts, 0, total)
-            run = drive(
-                ahead, server, options.concurrency, options.duration_s, Progress("measuring")
-            )
+            run = Driver(ahead, server, options.duration_s, "measuring").run()
     except KeyboardInterrupt:
         run.end_ns = clock_ns()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was measured is now being written
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _ignore_signals()
     records: list[Record] = []
     for stream in run.streams:
         records += parse_stream(stream, options)

@@ -1,13 +1,13 @@
-"""A stand-in for an sglang server: the HTTP surface a client and a harness use, with faults on order.
+"""A stand-in for an sglang server: what a client and a harness use of its HTTP, faults on order.
 
     with StandIn(Behaviour(itl_s=0.005)) as server:
         requests.post(server.url + "/generate", json=…, stream=True)
         server.received            # [(path, payload), …], in order of arrival
 
 or `python tests/standin_server.py --port 30000 --itl-ms 5` for a process of its own. It answers
-/health, /model_info, /server_info, /v1/models, /start_profile, /stop_profile, and streams /generate
-and /v1/completions as sglang does: HTTP chunked, one SSE event a prompt and step, `index` in batches,
-cumulative text and counts. Other paths are 404. Listens on 127.0.0.1 only.
+/health, /model_info, /server_info, /v1/models, /start_profile, /stop_profile, and streams
+/generate and /v1/completions as sglang does: HTTP chunked, one SSE event a prompt and step, `index`
+in batches, cumulative text and counts. Other paths are 404. Listens on 127.0.0.1 only.
 """
 
 from __future__ import annotations
@@ -21,9 +21,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
+from typing import Any
 
 MODEL = "stand-in/tiny"
+STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n"
+)
 
 
 @dataclass(frozen=True)
@@ -59,12 +63,13 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server: _Server
+    _late_head = b""
 
     def log_message(self, format: str, *args: object) -> None:
         """Silent: tests read `received` instead."""
 
     def do_GET(self) -> None:
-        answers: dict[str, object] = {
+        answers: dict[str, Any] = {
             "/health": "",
             "/health_generate": "",
             "/model_info": {"model_path": MODEL, "is_generation": True},
@@ -99,21 +104,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def _stream(self, payload: dict[str, object], number: int) -> None:
+    def _stream(self, payload: dict[str, Any], number: int) -> None:
         how = self.server.behaviour
         limited = how.fault_requests is not None and number >= how.fault_requests
         fault = None if limited else how.fault
         if fault == "http":
             self._whole(how.http_status, {"error": {"message": how.message}})
             return
-        self._held = b""
         try:
             if how.late_head:
-                self._hold = True
-            self.send_response(200)
-            self.send_header("Content-Type", "text/event-stream; charset=utf-8")
-            self.send_header("Transfer-Encoding", "chunked")
-            self.end_headers()
+                self._late_head = STREAM_HEAD
+            else:
+                self._write(STREAM_HEAD)
             pending: list[bytes] = []
             for event in self._events(payload, fault):
                 pending.append(b"data: " + event + b"\n\n")
@@ -127,13 +129,13 @@ class _Handler(BaseHTTPRequestHandler):
         except (Stop, ConnectionError):
             self.close_connection = True
 
-    def _events(self, payload: dict[str, object], fault: str | None) -> Iterator[bytes]:
+    def _events(self, payload: dict[str, Any], fault: str | None) -> Iterator[bytes]:
         how = self.server.behaviour
         native = self.path == "/generate"
         prompt = payload["text"] if native else payload["prompt"]
         prompts = prompt if isinstance(prompt, list) else [prompt]
-        asked = payload["sampling_params"]["max_new_tokens"] if native else payload["max_tokens"]  # type: ignore[index]
-        total = how.fault_after if fault in ("short", "abort") else int(asked)  # type: ignore[call-overload]
+        asked = payload["sampling_params"]["max_new_tokens"] if native else payload["max_tokens"]
+        total = how.fault_after if fault in ("short", "abort") else int(asked)
         time.sleep(how.ttft_s)
         done = 0
         while done < total:
@@ -149,11 +151,12 @@ class _Handler(BaseHTTPRequestHandler):
                     continue
                 shown = range(before if how.incremental or not native else 0, done)
                 words = "".join(f" 词{i}" for i in shown)
-                event = _native(words, str(text), done, reason)
-                if not native:
-                    event = _openai(words, str(text), done, reason, index, how.continuous_usage)
-                elif len(prompts) > 1:
-                    event["index"] = index
+                if native:
+                    event = _native(words, str(text), done, reason)
+                    event |= {"index": index} if len(prompts) > 1 else {}
+                else:
+                    event = _openai(words, str(text), done, reason, how.continuous_usage)
+                    event["choices"][0]["index"] = index
                 yield json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
             if done < total:
                 time.sleep(how.itl_s * (done - before))
@@ -170,6 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
             raise Stop
         if fault == "stall":
+            self.server.stalled.set()
             self.server.closing.wait()
             raise Stop
         if fault == "malformed":
@@ -181,23 +185,18 @@ class _Handler(BaseHTTPRequestHandler):
             raise Stop
 
     def _chunk(self, data: bytes) -> None:
-        self._write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+        head, self._late_head = self._late_head, b""
+        self._write(head + f"{len(data):x}\r\n".encode() + data + b"\r\n")
 
     def _write(self, data: bytes) -> None:
         size = self.server.behaviour.write_bytes or len(data)
         for at in range(0, len(data), size):
             self.wfile.write(data[at : at + size])
 
-    def flush_headers(self) -> None:
-        """Send the head now, or keep it for the first event (`late_head`)."""
-        head = b"".join(self._headers_buffer)
-        self._headers_buffer: list[bytes] = []
-        self.wfile.write(head)
-
 
 def _native(
     text: str, prompt: str, tokens: int, reason: dict[str, str] | None
-) -> dict[str, object]:
+) -> dict[str, Any]:
     meta = {
         "id": "stand-in",
         "finish_reason": reason,
@@ -209,9 +208,9 @@ def _native(
 
 
 def _openai(
-    text: str, prompt: str, tokens: int, reason: dict[str, str] | None, index: int, usage: bool
-) -> dict[str, object]:
-    choice = {"index": index, "text": text, "finish_reason": reason["type"] if reason else None}
+    text: str, prompt: str, tokens: int, reason: dict[str, str] | None, usage: bool
+) -> dict[str, Any]:
+    choice = {"index": 0, "text": text, "finish_reason": reason["type"] if reason else None}
     counted = {"prompt_tokens": len(prompt.split()), "completion_tokens": tokens}
     return {"choices": [choice], "model": MODEL, "usage": counted if usage else None}
 
@@ -222,12 +221,13 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, behaviour: Behaviour, port: int) -> None:
         self.behaviour = behaviour
-        self.received: list[tuple[str, dict[str, object]]] = []
+        self.received: list[tuple[str, dict[str, Any]]] = []
         self.closing = threading.Event()
+        self.stalled = threading.Event()
         self._lock = threading.Lock()
         super().__init__(("127.0.0.1", port), _Handler)
 
-    def receive(self, path: str, payload: dict[str, object]) -> int:
+    def receive(self, path: str, payload: dict[str, Any]) -> int:
         """Note a POST; how many of its path came before it."""
         with self._lock:
             number = sum(known == path for known, _ in self.received)
@@ -243,7 +243,8 @@ class StandIn:
 
     def __init__(self, behaviour: Behaviour | None = None, port: int = 0) -> None:
         self._server = _Server(behaviour or Behaviour(), port)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        serve = self._server.serve_forever
+        self._thread = threading.Thread(target=serve, args=(0.05,), daemon=True)
 
     @property
     def url(self) -> str:
@@ -251,17 +252,20 @@ class StandIn:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     @property
-    def received(self) -> list[tuple[str, dict[str, object]]]:
+    def received(self) -> list[tuple[str, dict[str, Any]]]:
         """Every POST so far: (path, payload)."""
         return self._server.received
+
+    @property
+    def stalled(self) -> threading.Event:
+        """Set once a stream has fallen silent, as fault "stall" asks."""
+        return self._server.stalled
 
     def __enter__(self) -> StandIn:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._server.closing.set()
         self._server.shutdown()
         self._server.server_close()

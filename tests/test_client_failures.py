@@ -1,0 +1,118 @@
+"""Every way a server fails is recorded on the request it hit, and what arrived is kept."""
+
+import json
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+from standin_server import Behaviour, StandIn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import client_benchmark as client
+
+
+@pytest.fixture
+def run_client(tmp_path, capsys):
+    """Runs the client in this process, 10 tokens a prompt: (exit status, document, stdout)."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def run(url, *argv):
+        output = tmp_path / "out.json"
+        common = ["--base-url", url, "--output", str(output), "--warmup", "0"]
+        status = client.main([*common, "--max-new-tokens", "10", *argv])
+        return status, json.loads(output.read_text()), capsys.readouterr().out
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+CASES = [
+    (Behaviour(fault="http", http_status=400, message="prompt too long"), 0,
+     "http 400: prompt too long"),
+    (Behaviour(fault="http", http_status=503), 0, "http 503: stand-in fault"),
+    (Behaviour(fault="reset", fault_after=4, itl_s=0.02), 4, "reset: while reading"),
+    (Behaviour(fault="close", fault_after=4), 4, "truncated: "),
+    (Behaviour(fault="stall", fault_after=4), 4, "stalled: "),
+    (Behaviour(fault="malformed", fault_after=4), 10, "malformed: event not understood"),
+    (Behaviour(fault="error", fault_after=4), 4, "server: stand-in fault"),
+    (Behaviour(fault="abort", fault_after=4), 4, "aborted: stand-in fault"),
+    (Behaviour(fault="short", fault_after=4), 4, "short: 4 of 10 tokens (finish reason stop)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("reader", ["epoll", "threads"])
+@pytest.mark.parametrize(
+    ("behaviour", "tokens", "error"), CASES, ids=lambda v: getattr(v, "fault", None) or str(v)
+)
+def test_a_failure_is_recorded_and_what_arrived_is_kept(
+    run_client, behaviour, tokens, error, reader
+):
+    with StandIn(behaviour) as server:
+        argv = ("--batch", "2", "--stall-timeout", "0.4", "--reader", reader)
+        status, document, text = run_client(server.url, *argv)
+    assert status == 1
+    for request in document["requests"]:
+        assert request["error"].startswith(error)
+        assert request["tokens"] == tokens
+        assert [count for _, count in request["events"]] == list(range(1, tokens + 1))
+    summary = document["summary"]
+    assert (summary["completed"], summary["failed"]) == (0, 2)
+    assert summary["errors"] == {error.split(":")[0]: 2}
+    assert f"failed: 2 x {error.split(':')[0]}" in text
+
+
+@pytest.mark.parametrize("reader", ["epoll", "threads"])
+def test_a_refused_connection_says_what_to_do(run_client, reader):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        status, document, _ = run_client(url, "--concurrency", "3", "--reader", reader)
+    assert status == 1
+    assert len(document["requests"]) == 3
+    assert all("is the server up?" in request["error"] for request in document["requests"])
+    assert document["summary"]["mean_ttft_ms"] is None
+
+
+def test_a_prompt_without_a_token_fails_alone(run_client):
+    with StandIn(Behaviour(fault="silent_prompt", fault_after=99)) as server:
+        status, document, _ = run_client(server.url, "--batch", "3")
+    assert status == 1
+    assert [request["tokens"] for request in document["requests"]] == [10, 10, 0]
+    assert [request["error"] is None for request in document["requests"]] == [True, True, False]
+
+
+def test_only_failures_above_max_error_rate_change_the_exit_status(run_client):
+    behaviour = Behaviour(fault="http", fault_requests=1)
+    argv = ("--concurrency", "4", "--max-error-rate")
+    with StandIn(behaviour) as server:
+        status, document, _ = run_client(server.url, *argv, "0.25")
+    assert (status, document["summary"]["failed"]) == (0, 1)
+    with StandIn(behaviour) as server:
+        status, _, _ = run_client(server.url, *argv, "0.2")
+    assert status == 1
+
+
+def test_a_stalled_stream_does_not_take_its_neighbours_along(run_client):
+    with StandIn(Behaviour(fault="stall", fault_after=2, fault_requests=1)) as server:
+        argv = ("--concurrency", "3", "--stall-timeout", "0.4")
+        _, document, _ = run_client(server.url, *argv)
+    assert sorted(request["tokens"] for request in document["requests"]) == [2, 10, 10]
+    assert document["summary"]["errors"] == {"stalled": 1}
+
+
+def test_a_failed_warm_up_is_told_and_the_run_goes_on(run_client, capsys):
+    with StandIn(Behaviour(fault="http", fault_requests=1, message="still loading")) as server:
+        argv = ["--base-url", server.url, "--batch", "2", "--max-new-tokens", "3"]
+        assert client.main([*argv, "--warmup", "1"]) == 0
+    assert "warm-up failed: http 503: still loading" in capsys.readouterr().err
+
+
+def test_a_server_that_goes_away_while_streaming_ends_the_run(run_client):
+    with StandIn(Behaviour(fault="close", fault_after=3)) as server:
+        argv = ("--concurrency", "2", "--duration", "0.2")
+        status, document, _ = run_client(server.url, *argv)
+    assert status == 1
+    assert {request["tokens"] for request in document["requests"]} == {3}

@@ -1,0 +1,293 @@
+"""The load client against the stand-in server: what is sent, what is counted, what is left."""
+
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from standin_server import Behaviour, StandIn
+
+CLIENT = Path(__file__).resolve().parents[1] / "client_benchmark.py"
+sys.path.insert(0, str(CLIENT.parent))
+import client_benchmark as client  # noqa: E402
+
+
+@pytest.fixture
+def run_client(tmp_path, capsys, monkeypatch):
+    """Runs the client in this process: (exit status, --output document, stdout lines)."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    interval = sys.getswitchinterval()
+
+    def run(url, *argv):
+        output = tmp_path / "out.json"
+        status = client.main(["--base-url", url, "--output", str(output), *argv])
+        document = json.loads(output.read_text(encoding="utf-8"))
+        return status, document, capsys.readouterr().out.splitlines()
+
+    yield run
+    sys.setswitchinterval(interval)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def generated(server, path="/generate"):
+    return [payload for to, payload in server.received if to == path]
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        Behaviour(),
+        Behaviour(incremental=True),
+        Behaviour(tokens_a_chunk=3),
+        Behaviour(events_a_write=5),
+        Behaviour(write_bytes=7),
+        Behaviour(late_head=True),
+        Behaviour(ignore_close=True),
+    ],
+)
+@pytest.mark.parametrize("reader", ["epoll", "threads"])
+@pytest.mark.parametrize("backend", ["sglang", "openai"])
+def test_every_token_is_counted_however_it_is_streamed(run_client, behaviour, reader, backend):
+    with StandIn(behaviour) as server:
+        argv = ("--batch", "3", "--max_new_tokens", "10", "--reader", reader, "--backend", backend)
+        status, document, _ = run_client(server.url, *argv)
+    assert status == 0
+    assert [request["tokens"] for request in document["requests"]] == [10, 10, 10]
+    assert {request["events"][-1][1] for request in document["requests"]} == {10}
+    assert document["summary"]["total_output_tokens"] == 30
+    steps = -(-10 // behaviour.tokens_a_chunk)
+    assert {len(request["events"]) for request in document["requests"]} == {steps}
+
+
+def test_the_result_keeps_its_contract(run_client):
+    with StandIn(Behaviour(itl_s=0.001)) as server:
+        status, document, _ = run_client(server.url, "--batch", "2", "--max-new-tokens", "6")
+    assert (status, document["schema"]) == (0, 1)
+    summary = document["summary"]
+    for name in ("ttft_ms", "itl_ms", "tpot_ms", "e2e_latency_ms"):
+        for statistic in ("mean", "median", "p90", "p95", "p99", "max", "std"):
+            assert summary[f"{statistic}_{name}"] >= 0
+    for name in ("duration", "output_throughput", "request_throughput", "concurrency"):
+        assert summary[name] > 0
+    assert (summary["timestamps"], summary["reader"], summary["completed"]) == ("user", "epoll", 2)
+    assert summary["steady_state"]["output_throughput"] > 0
+    assert sum(part["tokens"] for part in summary["itl_over_time"]) == 10
+    for request in document["requests"]:
+        times = [arrival_ns for arrival_ns, _ in request["events"]]
+        assert request["start_ns"] < times[0]
+        assert times == sorted(times)
+        assert request["error"] is None
+
+
+def test_a_batch_is_one_request_and_one_record_a_prompt(run_client, tmp_path):
+    prompts = tmp_path / "p.txt"
+    prompts.write_text("one\n\n 二 \nthree\n", encoding="utf-8")
+    with StandIn() as server:
+        argv = ("--prompts", str(prompts), "--batch", "3", "--warmup", "0", "--max-new-tokens", "2")
+        _, document, _ = run_client(server.url, *argv)
+        (payload,) = generated(server)
+    assert payload["text"] == ["one", "二", "three"]
+    sampling = {"temperature": 0, "max_new_tokens": 2, "ignore_eos": True}
+    assert (payload["sampling_params"], payload["stream"]) == (sampling, True)
+    assert len(document["requests"]) == 3
+
+
+def test_concurrency_sends_separate_requests(run_client):
+    with StandIn(Behaviour(itl_s=0.002)) as server:
+        argv = ("--concurrency", "5", "--warmup", "0", "--max-new-tokens", "8")
+        status, document, _ = run_client(server.url, *argv)
+        assert [type(payload["text"]) for payload in generated(server)] == [str] * 5
+    assert status == 0
+    assert document["summary"]["max_concurrent_requests"] == 5
+
+
+def test_num_prompts_goes_through_the_lanes_in_turn(run_client):
+    with StandIn() as server:
+        argv = ("--concurrency", "2", "--num-prompts", "7", "--max-new-tokens", "3", "--batch", "2")
+        status, document, _ = run_client(server.url, *argv)
+        sizes = [len(payload["text"]) for payload in generated(server)[1:-1]]
+    assert (status, len(document["requests"]), sizes) == (0, 7, [2, 2, 2])
+    assert {request["lane"] for request in document["requests"]} == {0, 1}
+
+
+def test_the_warm_up_is_over_before_measuring_and_not_counted(run_client):
+    with StandIn(Behaviour(itl_s=0.002)) as server:
+        argv = ("--batch", "2", "--warmup", "3", "--max-new-tokens", "4")
+        _, document, _ = run_client(server.url, *argv)
+        sent = generated(server)
+    assert len(sent) == 4
+    assert len(document["requests"]) == 2
+    measured, warm = sent[-1]["text"], [text for payload in sent[:-1] for text in payload["text"]]
+    assert not set(measured) & set(warm), "a prefix cache would serve the measured prompts"
+
+
+def test_at_a_request_rate_the_clock_starts_when_a_request_was_due(run_client):
+    with StandIn(Behaviour(itl_s=0.002)) as server:
+        argv = ("--request-rate", "2000", "--concurrency", "1", "--num-prompts", "3")
+        status, document, _ = run_client(server.url, *argv, "--max-new-tokens", "5")
+    assert status == 0
+    earlier, *later = document["requests"]
+    for request in later:
+        assert request["start_ns"] == request["intended_ns"]
+        assert request["sent_ns"] >= earlier["events"][-1][0] > request["start_ns"]
+        earlier = request
+    assert document["summary"]["max_queue_ms"] > 5
+    assert any("late" in warning for warning in document["summary"]["warnings"])
+
+
+def test_an_open_loop_does_not_wait_for_answers(run_client):
+    with StandIn(Behaviour(ttft_s=0.3)) as server:
+        argv = ("--request-rate", "500", "--num-prompts", "4", "--max-new-tokens", "1")
+        _, document, _ = run_client(server.url, *argv, "--warmup", "0")
+    assert document["summary"]["max_concurrent_requests"] == 4
+
+
+def test_for_a_duration_ended_streams_are_replaced(run_client):
+    with StandIn(Behaviour(itl_s=0.002)) as server:
+        argv = ("--concurrency", "2", "--duration", "0.3", "--max-new-tokens", "10")
+        status, document, _ = run_client(server.url, *argv)
+    requests = document["requests"]
+    assert status == 0
+    assert len(requests) > 4
+    assert {request["tokens"] for request in requests} == {10}
+    begin_ns = min(request["start_ns"] for request in requests)
+    assert all(request["start_ns"] - begin_ns < 0.3e9 for request in requests)
+    assert document["summary"]["steady_state"] is not None
+
+
+def test_openai_usage_at_the_end_alone_still_gives_the_total(run_client):
+    with StandIn(Behaviour(continuous_usage=False)) as server:
+        argv = ("--backend", "openai", "--batch", "1", "--max-new-tokens", "6")
+        status, document, _ = run_client(server.url, *argv)
+        (payload, _) = generated(server, "/v1/completions")
+    assert payload["stream_options"] == {"include_usage": True, "continuous_usage_stats": True}
+    assert (payload["model"], payload["ignore_eos"]) == ("stand-in/tiny", True)
+    assert (status, document["summary"]["token_counts"]) == (0, "final_usage")
+    assert [count for _, count in document["requests"][0]["events"]] == [1, 2, 3, 4, 5, 6]
+
+
+def test_openai_chunks_are_not_taken_for_tokens(run_client):
+    with StandIn(Behaviour(continuous_usage=False, tokens_a_chunk=4)) as server:
+        argv = ("--backend", "openai", "--batch", "1", "--max-new-tokens", "12")
+        _, document, _ = run_client(server.url, *argv)
+    assert [count for _, count in document["requests"][0]["events"]] == [1, 12]
+
+
+def test_an_openai_batch_counted_as_one_is_refused_with_the_way_out(run_client):
+    with StandIn(Behaviour(continuous_usage=False)) as server:
+        argv = ("--backend", "openai", "--batch", "2", "--max-new-tokens", "3")
+        status, document, _ = run_client(server.url, *argv)
+    assert status == 1
+    assert all("use --batch 1" in request["error"] for request in document["requests"])
+
+
+def test_no_ignore_eos_lets_an_answer_end_early(run_client):
+    with StandIn(Behaviour(fault="short", fault_after=3)) as server:
+        status, document, _ = run_client(server.url, "--no-ignore-eos", "--batch", "2")
+        assert generated(server)[0]["sampling_params"]["ignore_eos"] is False
+    assert status == 0
+    assert [request["tokens"] for request in document["requests"]] == [3, 3]
+
+
+def test_the_report_fits_80_columns_and_is_plain_text(run_client):
+    with StandIn(Behaviour(itl_s=0.001)) as server:
+        argv = ("--num-prompts", "40", "--max-new-tokens", "3", "--batch", "20")
+        _, _, lines = run_client(server.url, *argv)
+    assert all(len(line) <= 80 and "\x1b" not in line for line in lines)
+    text = "\n".join(lines)
+    assert "TTFT ms" in text
+    assert "40 completed, 0 failed" in text
+    assert "prefix cache" in text.replace("\n ", "")
+
+
+def test_the_api_key_is_sent_and_never_shown(run_client, monkeypatch):
+    with StandIn() as server:
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+        options = client.parse_options(["--base-url", server.url])
+        assert client.Server(options).headers["Authorization"] == "Bearer sk-secret"
+        _, document, lines = run_client(server.url, "--batch", "1", "--max-new-tokens", "1")
+    assert "sk-secret" not in json.dumps(document) + "\n".join(lines)
+
+
+def test_a_proxy_from_the_environment_is_not_used_for_loopback(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert client.Server(client.parse_options([])).plain()
+    remote = client.parse_options(["--base-url", "http://203.0.113.9:30000"])
+    assert not client.Server(remote).plain()
+
+
+@pytest.mark.parametrize(
+    ("argv", "complaint"),
+    [
+        (["--prompts", "no_such_file.txt"], "no_such_file.txt"),
+        (["--prompts", os.devnull], "holds no prompt"),
+        (["--output", "no_such_folder/x.json"], "create it first"),
+        (["--reader", "epoll", "--base-url", "https://127.0.0.1:9"], "cannot reach"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_sent(argv, complaint, capsys, run_client):
+    assert client.main(argv) == 2
+    assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_and_keeps_what_arrived(stop, tmp_path):
+    output = tmp_path / "out.json"
+    with StandIn(Behaviour(fault="stall", fault_after=2)) as server:
+        argv = ["--base-url", server.url, "--batch", "2", "--warmup", "0", "--output", str(output)]
+        process = subprocess.Popen(
+            [sys.executable, str(CLIENT), *argv], stdout=subprocess.PIPE, text=True
+        )
+        deadline = time.monotonic() + 20
+        while not server.stalled.is_set() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        process.send_signal(stop)
+        text, _ = process.communicate(timeout=20)
+    assert process.returncode == 130
+    document = json.loads(output.read_text())
+    assert document["summary"]["interrupted"] is True
+    for request in document["requests"]:
+        assert request["error"].startswith("interrupted")
+        assert request["tokens"] == 2
+    assert "interrupted: the figures cover" in text
+
+
+def test_the_client_works_alone_in_another_folder(tmp_path):
+    shutil.copy(CLIENT, tmp_path)
+    (tmp_path / "prompts.txt").write_text("alone\n")
+    with StandIn() as server:
+        argv = [sys.executable, "client_benchmark.py", "--base-url", server.url, "--batch", "1"]
+        done = subprocess.run(
+            argv, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
+        )
+        assert generated(server)[-1]["text"] == "alone"
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_help_shows_examples_and_exit_statuses(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        client.main(["--help"])
+    assert stopped.value.code == 0
+    assert "exit status" in capsys.readouterr().out
+
+
+def test_progress_is_drawn_on_a_terminal_and_wiped():
+    ours, theirs = pty.openpty()
+    with StandIn(Behaviour(itl_s=0.02)) as server:
+        argv = [sys.executable, str(CLIENT), "--base-url", server.url, "--batch", "2"]
+        argv += ["--max-new-tokens", "30", "--warmup", "0"]
+        subprocess.run(argv, stdout=theirs, timeout=30, check=True)
+    shown = os.read(ours, 65536)
+    os.close(theirs)
+    os.close(ours)
+    assert b"measuring: 0/1 streams" in shown
+    assert b"\r\x1b[Ksglang" in shown
