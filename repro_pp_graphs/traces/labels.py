@@ -34,6 +34,7 @@ class P2PKernel(NamedTuple):
 
     ts: float
     dur: float
+    pid: Value
     stream: Value
     correlation: int
     external_id: int
@@ -102,6 +103,7 @@ def label_kernels(
                 "nccl",
                 ns(site.calls.get(kernel.correlation, kernel.ts)),
                 str(label.group or ""),
+                (kernel.pid, kernel.stream),
             )
         )
     return found, unlabelled

@@ -6,25 +6,27 @@ import gzip
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, NamedTuple, cast
 
 import msgspec
 
 from repro_pp_graphs.traces.events import TraceFile
 from repro_pp_graphs.traces.folder import Case, workers_for
-from repro_pp_graphs.traces.rewrite import RankRewriter
+from repro_pp_graphs.traces.model import RankTrace
+from repro_pp_graphs.traces.rewrite import Lanes, RankRewriter
 
-# Metadata order of the process groups of one rank; added tracks come first.
+# Places in the order of processes that one rank takes; its added tracks come first.
 SLOTS_PER_RANK = 8
+FIRST_KEY = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One rank's file and its place in the merged trace.
+    """One rank and its place in the merged trace.
 
     `key` (three digits) is written before every id of the rank; `shift_us` is added to every ts.
     """
@@ -34,8 +36,23 @@ class Part:
     key: int
     shift_us: float
 
+    @property
+    def first_slot(self) -> int:
+        return (self.key - FIRST_KEY) * SLOTS_PER_RANK
 
-def parts_of(cases: list[Case], shifts_ns: list[int]) -> tuple[list[Part], int]:
+
+class Placed(NamedTuple):
+    """A rank of a case with its part; the part's lanes are known once it is written."""
+
+    case: int
+    rank: RankTrace
+    part: Part
+
+
+Added = Callable[[list[Placed], list[Lanes], int], Iterable[dict[str, Any]]]
+
+
+def place(cases: list[Case], shifts_ns: list[int]) -> tuple[list[Placed], int]:
     """Every rank of every case in rank order, and the merged trace's base time in ns.
 
     `shifts_ns` moves a whole case in time (0 for the first).
@@ -43,19 +60,23 @@ def parts_of(cases: list[Case], shifts_ns: list[int]) -> tuple[list[Part], int]:
     ranks = [(at, case, rank) for at, case in enumerate(cases) for rank in case.ranks]
     base_ns = min((rank.base_ns for _, _, rank in ranks), default=0)
     return [
-        Part(
-            Path(rank.path),
-            (f"{chr(ord('A') + at)} · " if len(cases) > 1 else "") + f"PP{case.label(rank)}",
-            100 + number,
-            (rank.base_ns - base_ns + shifts_ns[at]) / 1000,
+        Placed(
+            at,
+            rank,
+            Part(
+                Path(rank.path),
+                (f"{chr(ord('A') + at)} · " if len(cases) > 1 else "") + f"PP{case.label(rank)}",
+                FIRST_KEY + number,
+                (rank.base_ns - base_ns + shifts_ns[at]) / 1000,
+            ),
         )
         for number, (at, case, rank) in enumerate(ranks)
     ], base_ns
 
 
-def rewrite_part(part: Part, target: Path) -> int:
-    """Write the part's events, comma separated, to target; returns how many."""
-    rewriter = RankRewriter(part.title, part.key, part.shift_us, (part.key - 99) * SLOTS_PER_RANK)
+def rewrite_part(part: Part, target: Path) -> tuple[int, Lanes]:
+    """Write the part's events, comma separated, to target; returns how many, and its lanes."""
+    rewriter = RankRewriter(part.title, part.key, part.shift_us, part.first_slot)
     written = 0
     with target.open("wb") as out:
         for block in TraceFile(part.path).blocks():
@@ -68,48 +89,44 @@ def rewrite_part(part: Part, target: Path) -> int:
         if names:
             out.write(b",\n" * bool(written))
             out.write(b",\n".join(map(msgspec.json.encode, names)))
-    return written + len(names)
+    return written + len(names), rewriter.lanes()
 
 
-def merge(
-    cases: list[Case], shifts_ns: list[int], added: Iterable[dict[str, Any]], target: Path
-) -> int:
+def merge(cases: list[Case], shifts_ns: list[int], added: Added, target: Path) -> int:
     """Write one Chrome trace of all cases to target (gzip where it ends in .gz).
 
-    `added` are events of our own; returns the number of events written. The file appears
-    under its name only when it is complete.
+    `added` makes the events of our own; returns the number of events written. The file appears
+    under its name only when it is complete. Raises OSError where it cannot be written.
     """
-    parts, base_ns = parts_of(cases, shifts_ns)
+    placed, base_ns = place(cases, shifts_ns)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".merge-") as scratch:
+        parts = [each.part for each in placed]
         files = [Path(scratch) / str(part.key) for part in parts]
         workers = workers_for([part.path for part in parts])
         if workers == 1:
-            counts = [rewrite_part(*job) for job in zip(parts, files, strict=True)]
+            written = [rewrite_part(*job) for job in zip(parts, files, strict=True)]
         else:
             with ProcessPoolExecutor(workers) as pool:
-                counts = list(pool.map(rewrite_part, parts, files))
+                written = list(pool.map(rewrite_part, parts, files))
+        bodies = [file for file, (count, _) in zip(files, written, strict=True) if count]
+        extra = [
+            msgspec.json.encode(event)
+            for event in added(placed, [lanes for _, lanes in written], base_ns)
+        ]
         whole = Path(scratch) / target.name
         with _open_target(whole) as out:
             out.write(_head(cases, base_ns))
-            first = True
-            for file, count in zip(files, counts, strict=True):
-                if not count:
-                    continue
-                out.write(b"" if first else b",\n")
+            for at, file in enumerate(bodies):
+                out.write(b",\n" * bool(at))
                 with file.open("rb") as body:
                     shutil.copyfileobj(body, out, 1 << 20)
                 file.unlink()
-                first = False
-            extra = 0
-            for event in added:
-                out.write(b"" if first else b",\n")
-                out.write(msgspec.json.encode(event))
-                extra += 1
-                first = False
+            out.write(b",\n" * bool(bodies and extra))
+            out.write(b",\n".join(extra))
             out.write(b"\n]}\n")
         whole.replace(target)
-    return sum(counts) + extra
+    return sum(count for count, _ in written) + len(extra)
 
 
 def _open_target(path: Path) -> IO[bytes]:

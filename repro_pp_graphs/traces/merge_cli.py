@@ -8,6 +8,7 @@ from pathlib import Path
 
 from repro_pp_graphs.traces.folder import cases_of, read_case
 from repro_pp_graphs.traces.merge import merge
+from repro_pp_graphs.traces.tracks import Additions, shifts
 
 EXAMPLES = """examples:
   python -m repro_pp_graphs merge trace/CASE_A_decode_graphs -o A_chrome_trace.json
@@ -55,7 +56,11 @@ def main(argv: list[str]) -> int:
     if not cases:
         print("merge: no trace could be read: give a folder of *.trace.json.gz", file=sys.stderr)
         return 1
-    events = merge(cases, [0] * len(cases), [], options.output)
+    try:
+        events = merge(cases, shifts(cases), Additions(cases), options.output)
+    except OSError as error:
+        print(f"merge: cannot write {options.output}: {error}", file=sys.stderr)
+        return 1
     ranks = sum(len(case.ranks) for case in cases)
     print(f"{options.output}: {events} events of {ranks} ranks; open it at https://ui.perfetto.dev")
     return 0

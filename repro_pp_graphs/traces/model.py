@@ -22,7 +22,8 @@ class P2POp:
     """One send or recv: an NCCL kernel on the GPU, or a gloo operation on the host.
 
     `peer` is a global rank; elements and dtype are None where the trace is silent; `posted_ns` is
-    when the host launched it; messages keep their order only within a `channel` (process group).
+    when the host launched it; messages keep their order only within a `channel` (process group);
+    `lane` is the event's pid and tid in its file.
     """
 
     kind: Literal["send", "recv"]
@@ -34,6 +35,7 @@ class P2POp:
     backend: Literal["nccl", "gloo"]
     posted_ns: int
     channel: str = ""
+    lane: tuple[int | float | str | None, int | float | str | None] = (None, None)
 
 
 @dataclass(slots=True)

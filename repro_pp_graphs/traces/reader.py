@@ -52,6 +52,7 @@ class Event(msgspec.Struct, gc=False):
     ph: str = ""
     cat: str = ""
     name: Value = ""
+    pid: Value = 0
     tid: Value = 0
     ts: float = 0.0
     dur: float = 0.0
@@ -141,6 +142,7 @@ class _Collector:
                 P2PKernel(
                     event.ts,
                     event.dur,
+                    event.pid,
                     event.tid,
                     correlation,
                     whole(args.external_id),
@@ -248,6 +250,7 @@ def _gloo(
         "gloo",
         ns(event.ts),
         "requests" if len(clip(requests, ns(event.ts), ns(event.ts) + 1)) else "tensors",
+        (event.pid, event.tid),
     )
 
 

@@ -45,6 +45,8 @@ class WireEvent(msgspec.Struct, gc=False, omit_defaults=True):
     args: Raw | UnsetType = UNSET
 
 
+# (pid, tid) in the file -> (pid, tid) in the merged trace.
+Lanes = dict[tuple[Any, Any], tuple[int, int]]
 WIRE = msgspec.json.Decoder(list[WireEvent])
 ENCODER = msgspec.json.Encoder()
 
@@ -150,6 +152,10 @@ class RankRewriter:
                 for name, args in facts.items()
             ]
         return named + self._threads()
+
+    def lanes(self) -> Lanes:
+        """Where the file's (pid, tid) went."""
+        return {lane: (self.pids[lane[0]], tid) for lane, tid in self.tids.items()}
 
     def _trust_labels(self) -> None:
         """Kineto labels its processes CPU or GPU n: surer than the category of the first event."""

@@ -1,0 +1,134 @@
+"""python -m repro_pp_graphs open: show a trace in ui.perfetto.dev.
+
+The page may fetch from http://127.0.0.1:9001 only, so the file is served there, to this machine
+alone, until the page has it. Nothing is uploaded: the viewer runs inside the browser.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.server
+import shutil
+import sys
+import time
+import urllib.parse
+import webbrowser
+from pathlib import Path
+
+VIEWER = "https://ui.perfetto.dev"
+LOOPBACK = "127.0.0.1"
+# The only port that the viewer's content security policy lets it fetch from.
+PORT = 9001
+EXAMPLES = """examples:
+  python -m repro_pp_graphs open trace/CASE_A_decode_graphs_chrome_trace.json
+  python -m repro_pp_graphs open trace/A_vs_B_chrome_trace.json.gz --no-browser
+"""
+
+
+class OneFile(http.server.BaseHTTPRequestHandler):
+    """Serves the server's one file to the viewer and nothing else to nobody else."""
+
+    server: TraceServer
+
+    def do_GET(self) -> None:
+        if self.path != self.server.url_path:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Access-Control-Allow-Origin", VIEWER)
+        self.send_header("Cache-Control", "no-cache")
+        self.send_header("Content-Type", "application/octet-stream")
+        self.send_header("Content-Length", str(self.server.file.stat().st_size))
+        self.end_headers()
+        with self.server.file.open("rb") as body:
+            shutil.copyfileobj(body, self.wfile)
+        self.server.fetched = True
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Requests are not worth a line each."""
+
+
+class TraceServer(http.server.HTTPServer):
+    """One trace on loopback; `fetched` once it has been read to its end."""
+
+    allow_reuse_address = True
+
+    def __init__(self, file: Path, port: int) -> None:
+        super().__init__((LOOPBACK, port), OneFile)
+        self.file = file
+        self.url_path = "/" + urllib.parse.quote(file.name)
+        self.fetched = False
+
+    @property
+    def link(self) -> str:
+        """The viewer's deep link to the file."""
+        return f"{VIEWER}/#!/?url=http://{LOOPBACK}:{self.server_port}{self.url_path}"
+
+    def serve_until_fetched(self, seconds: float) -> bool:
+        """Answer requests until the file has been read or the time is over."""
+        end = time.monotonic() + seconds
+        while not self.fetched and (left := end - time.monotonic()) > 0:
+            self.timeout = left
+            self.handle_request()
+        return self.fetched
+
+
+def what_to_click(file: Path) -> list[str]:
+    """How to open the file by hand."""
+    return [
+        f"1. copy {file} to a machine with a browser, if this one has none",
+        f"2. open {VIEWER} and choose 'Open trace file' (or drop the file on the page)",
+        "3. search for cudagraph to find the decode launches; W and S zoom, A and D move",
+    ]
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="python -m repro_pp_graphs open",
+        epilog=EXAMPLES,
+        description="Open a merged trace in ui.perfetto.dev, served from this machine.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("file", type=Path, metavar="FILE", help="a .json or .json.gz trace")
+    made.add_argument("--no-browser", action="store_true", help="print what to click instead")
+    made.add_argument(
+        "--wait",
+        type=float,
+        default=120,
+        metavar="SECONDS",
+        help="how long to wait for the page to fetch it (default: 120)",
+    )
+    return made
+
+
+def main(argv: list[str]) -> int:
+    """Exit status 0 shown or told how, 1 the page did not fetch the file, 2 usage."""
+    options = parser().parse_args(argv)
+    if not options.file.is_file():
+        print(f"open: no such file: {options.file}", file=sys.stderr)
+        return 2
+    if options.no_browser or not _has_browser():
+        print("\n".join(what_to_click(options.file)))
+        return 0
+    try:
+        server = TraceServer(options.file, PORT)
+    except OSError as error:
+        print(f"open: cannot serve on {LOOPBACK}:{PORT}: {error.strerror}", file=sys.stderr)
+        print("\n".join(what_to_click(options.file)))
+        return 1
+    with server:
+        print(f"opening {server.link}", flush=True)
+        webbrowser.open(server.link)
+        if server.serve_until_fetched(options.wait):
+            return 0
+    print("open: the page did not fetch the file; by hand:", file=sys.stderr)
+    print("\n".join(what_to_click(options.file)))
+    return 1
+
+
+def _has_browser() -> bool:
+    try:
+        webbrowser.get()
+    except webbrowser.Error:
+        return False
+    return True

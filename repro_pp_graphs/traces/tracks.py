@@ -1,0 +1,216 @@
+"""What the merged trace has beyond the ranks' own events.
+
+A process per rank ("PP0 · pipeline") with the decode steps, the graphs' kernels, each edge's waits
+and transfers and a bubble counter; and an arrow from every paired send to its recv.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from repro_pp_graphs.traces.edges import Edge, edges_of
+from repro_pp_graphs.traces.folder import Case
+from repro_pp_graphs.traces.intervals import merged
+from repro_pp_graphs.traces.merge import Placed
+from repro_pp_graphs.traces.model import Intervals, P2POp, RankTrace, intervals
+from repro_pp_graphs.traces.rewrite import Lanes
+from repro_pp_graphs.traces.steps import (
+    RUN_SPANS,
+    decode_spans,
+    gpu_work,
+    graph_extents,
+    named,
+    window,
+)
+
+Event = dict[str, Any]
+# Pids of added processes and ids of arrows lie below those of the ranks' own events.
+FIRST_PID = 1000
+BUBBLE_BINS = 2000
+SHORTEST_BIN_NS = 100_000
+STEPS, GRAPHS, FIRST_EDGE = 1, 2, 10
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One rank's added process."""
+
+    placed: Placed
+    pid: int
+
+    def us(self, moment_ns: int) -> float:
+        """A moment of the rank as the merged trace's ts."""
+        own = (moment_ns - self.placed.rank.base_ns) / 1000
+        return round(own + self.placed.part.shift_us, 3)
+
+    def slice(self, tid: int, name: str, start_ns: int, end_ns: int, **args: object) -> Event:
+        return {
+            "ph": "X",
+            "cat": "pipeline",
+            "name": name,
+            "pid": self.pid,
+            "tid": tid,
+            "ts": self.us(start_ns),
+            "dur": (end_ns - start_ns) / 1000,
+            "args": args,
+        }
+
+    def name(self, kind: str, tid: int, args: Event) -> Event:
+        return {"ph": "M", "name": kind, "pid": self.pid, "tid": tid, "args": args}
+
+
+def decode_start(case: Case) -> int:
+    """When the first decode step starts that every rank recorded (0: there is none), ns."""
+    start, _ = window(case)
+    first = min((rank.pp, rank.tp) for rank in case.ranks)
+    spans = [
+        span.start_ns
+        for rank in case.ranks
+        if (rank.pp, rank.tp) == first
+        for span in decode_spans(rank)
+    ]
+    return min((moment for moment in spans if moment >= start), default=min(spans, default=0))
+
+
+def shifts(cases: list[Case]) -> list[int]:
+    """What to add to each case's times, ns, so that the decode starts of all coincide."""
+    starts = [decode_start(case) for case in cases]
+    return [starts[0] - start if start and starts[0] else 0 for start in starts]
+
+
+class Additions:
+    """Makes the added events of all cases, given where `merge` put each rank."""
+
+    def __init__(self, cases: list[Case]) -> None:
+        self.cases = cases
+
+    def __call__(self, placed: list[Placed], lanes: list[Lanes], base_ns: int) -> Iterator[Event]:
+        tracks = [Track(each, FIRST_PID + at) for at, each in enumerate(placed)]
+        arrow = 0
+        for at, case in enumerate(self.cases):
+            mine = {
+                track.placed.rank.rank: (track, lane)
+                for track, lane in zip(tracks, lanes, strict=True)
+                if track.placed.case == at
+            }
+            edges = edges_of(case)
+            for track, _ in mine.values():
+                yield from _names(track, edges)
+                yield from _steps(track)
+                yield from _bubbles(track)
+            for edge in edges:
+                if edge.src_rank not in mine or edge.dst_rank not in mine:
+                    continue
+                (src, src_lanes), (dst, dst_lanes) = mine[edge.src_rank], mine[edge.dst_rank]
+                for send, recv in edge.paired():
+                    arrow += 1
+                    yield from _waits(src, dst, send, recv)
+                    yield from _arrow(arrow, (src, src_lanes, send), (dst, dst_lanes, recv))
+
+
+def _edge_tid(side: str, backend: str) -> int:
+    return FIRST_EDGE + 2 * (backend == "gloo") + (side == "recv")
+
+
+def _names(track: Track, edges: list[Edge]) -> Iterator[Event]:
+    part = track.placed.part
+    yield track.name("process_name", 0, {"name": f"{part.title} · pipeline"})
+    yield track.name("process_sort_index", 0, {"sort_index": part.first_slot})
+    yield track.name("thread_name", STEPS, {"name": "decode steps (host)"})
+    if track.placed.rank.launches:
+        yield track.name("thread_name", GRAPHS, {"name": "decode cudagraph kernels"})
+    rank = track.placed.rank.rank
+    for edge in edges:
+        if not edge.paired():
+            continue
+        if edge.src_rank == rank and edge.backend == "nccl":
+            yield track.name(
+                "thread_name",
+                _edge_tid("send", edge.backend),
+                {"name": f"{edge.backend} sends: wait, transfer"},
+            )
+        if edge.dst_rank == rank:
+            yield track.name(
+                "thread_name",
+                _edge_tid("recv", edge.backend),
+                {"name": f"{edge.backend} recvs: wait, transfer"},
+            )
+
+
+def _steps(track: Track) -> Iterator[Event]:
+    rank = track.placed.rank
+    for span in decode_spans(rank):
+        yield track.slice(STEPS, span.name, span.start_ns, span.end_ns)
+    for start, end in graph_extents(rank):
+        yield track.slice(GRAPHS, "cudagraph", start, end)
+
+
+def _waits(src: Track, dst: Track, send: P2POp, recv: P2POp) -> Iterator[Event]:
+    """Wait and transfer as slices on both sides; gloo's sends overlap, so only its recvs."""
+    both = max(send.start_ns, recv.start_ns)
+    about = {"elements": send.elements, "dtype": send.dtype}
+    if send.backend == "nccl":
+        tid = _edge_tid("send", send.backend)
+        middle = min(send.end_ns, both)
+        if middle > send.start_ns:
+            late = "buffered" if send.end_ns <= recv.start_ns else "wait for recv"
+            yield src.slice(tid, late, send.start_ns, middle, **about)
+        if send.end_ns > middle:
+            yield src.slice(tid, "transfer", middle, send.end_ns, **about)
+    tid = _edge_tid("recv", recv.backend)
+    middle = min(recv.end_ns, both)
+    if middle > recv.start_ns:
+        yield dst.slice(tid, "wait for send", recv.start_ns, middle, **about)
+    if recv.end_ns > middle:
+        yield dst.slice(tid, "transfer", middle, recv.end_ns, **about)
+
+
+def _arrow(
+    number: int, source: tuple[Track, Lanes, P2POp], target: tuple[Track, Lanes, P2POp]
+) -> Iterator[Event]:
+    """A flow from inside the send's slice to inside the recv's, never back in time."""
+    (src, src_lanes, send), (dst, dst_lanes, recv) = source, target
+    out, into = src_lanes.get(send.lane), dst_lanes.get(recv.lane)
+    if not out or not into:
+        return
+    left = src.us(send.start_ns)
+    arrived = max(left, dst.us(recv.end_ns - 1))
+    shared = {"cat": "p2p", "name": f"{send.backend} send to recv", "id": number}
+    yield {"ph": "s", **shared, "pid": out[0], "tid": out[1], "ts": left}
+    yield {"ph": "f", "bp": "e", **shared, "pid": into[0], "tid": into[1], "ts": arrived}
+
+
+def busy_set(rank: RankTrace) -> Intervals:
+    """When the rank computes: its GPU's work without P2P, without a GPU its batches."""
+    if len(rank.kernels.times):
+        return gpu_work(rank).busy
+    return merged(intervals((span.start_ns, span.end_ns) for span in named(rank, RUN_SPANS)))
+
+
+def _bubbles(track: Track) -> Iterator[Event]:
+    """A counter of the share of time (%) in which the rank computes nothing, bin by bin."""
+    busy = busy_set(track.placed.rank)
+    if not len(busy):
+        return
+    start, end = int(busy[0, 0]), int(busy[-1, 1])
+    width = max(SHORTEST_BIN_NS, (end - start) // BUBBLE_BINS)
+    # Time busy up to each bin's edge, by interpolation between the edges of the busy intervals.
+    done = np.concatenate(([0], np.cumsum(busy[:, 1] - busy[:, 0])))
+    marks = np.arange(start, end + width, width)
+    at = np.searchsorted(busy[:, 0], marks, side="right")
+    last = np.maximum(at - 1, 0)
+    until = done[at] - np.maximum(0, busy[last, 1] - marks)
+    idle = 100 * (1 - np.diff(until) / width)
+    for mark, share in zip(marks.tolist(), idle.tolist(), strict=False):
+        yield {
+            "ph": "C",
+            "name": "bubble %",
+            "pid": track.pid,
+            "tid": 0,
+            "ts": track.us(mark),
+            "args": {"idle": round(share, 1)},
+        }
