@@ -49,7 +49,7 @@ class Placed(NamedTuple):
     part: Part
 
 
-Added = Callable[[list[Placed], list[Lanes], int], Iterable[dict[str, Any]]]
+Added = Callable[[list[Placed], list[Lanes]], Iterable[dict[str, Any]]]
 
 
 def place(cases: list[Case], shifts_ns: list[int]) -> tuple[list[Placed], int]:
@@ -111,8 +111,7 @@ def merge(cases: list[Case], shifts_ns: list[int], added: Added, target: Path) -
                 written = list(pool.map(rewrite_part, parts, files))
         bodies = [file for file, (count, _) in zip(files, written, strict=True) if count]
         extra = [
-            msgspec.json.encode(event)
-            for event in added(placed, [lanes for _, lanes in written], base_ns)
+            msgspec.json.encode(event) for event in added(placed, [lanes for _, lanes in written])
         ]
         whole = Path(scratch) / target.name
         with _open_target(whole) as out:

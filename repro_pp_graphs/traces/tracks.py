@@ -88,7 +88,7 @@ class Additions:
     def __init__(self, cases: list[Case]) -> None:
         self.cases = cases
 
-    def __call__(self, placed: list[Placed], lanes: list[Lanes], base_ns: int) -> Iterator[Event]:
+    def __call__(self, placed: list[Placed], lanes: list[Lanes]) -> Iterator[Event]:
         tracks = [Track(each, FIRST_PID + at) for at, each in enumerate(placed)]
         arrow = 0
         for at, case in enumerate(self.cases):
