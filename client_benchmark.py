@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Streaming load client for sglang and OpenAI-compatible servers: one file, requests only.
+"""Streaming load client for sglang and OpenAI-compatible servers, in one file.
 
 Purpose   Send prompts, stamp every byte that comes back, and derive TTFT, ITL, TPOT, E2E and
           throughput from the raw (arrival, cumulative tokens) pairs; --output saves those.
 Usage     python client_benchmark.py --base-url http://127.0.0.1:30000 --output run.json
 Overhead  While streams run, one thread reads sockets and stamps what it read; nothing is parsed
           until the last stream has ended. The raw bytes stay in memory until then.
+
+Needs     Python 3.10 and requests; works when copied alone to another machine.
 
 Token counts are the server's own (`meta_info.completion_tokens`; `usage` of OpenAI servers),
 never a count of chunks. All times are this machine's CLOCK_MONOTONIC in nanoseconds.
@@ -50,18 +52,16 @@ except ImportError:  # not on Windows
 READ_BYTES = 1 << 18
 CONNECT_TIMEOUT_S = 10.0
 TICK_S = 0.25
+RETRY_S = 0.25  # under --duration: a dead server must not be asked thousands of times a second
 LAST_HTTP_CHUNK = (b"0\r\n\r\n", b"\r\n0\r\n\r\n")  # alone in a read, or behind data
 COMPLETION_TOKENS = re.compile(rb'"completion_tokens":\s*(\d+)')
 STATISTICS = ("mean", "median", "p90", "p95", "p99", "max", "std")
 # Short words that are one token each in the usual BPE vocabularies, so words come close to tokens.
 SYNTHETIC_WORDS = (
     *("time", "year", "people", "way", "day", "man", "thing", "woman", "life", "child", "world"),
-    *("school", "state", "family", "student", "group", "country", "problem", "hand", "part"),
-    *("place", "case", "week", "company", "system", "program", "question", "work", "number"),
-    *("night", "point", "home", "water", "room", "mother", "area", "money", "story", "fact"),
-    *("month", "lot", "right", "study", "book", "eye", "job", "word", "business", "issue", "side"),
+    *("school", "state", "family", "group", "country", "problem", "hand", "part", "place", "case"),
+    *("week", "company", "system", "program", "question", "work", "number", "night", "point"),
 )
-
 HERE = Path(__file__).resolve().parent
 clock_ns = time.monotonic_ns
 
@@ -136,6 +136,7 @@ def parse_options(argv: Sequence[str]) -> Options:
         allow_abbrev=False,
     )
     count, above_zero = _number(int, 1), _number(float, 0, above=True)
+    # fmt: off
     add = parser.add_argument_group("server").add_argument
     add("--base-url", default="http://127.0.0.1:30000", metavar="URL")
     add("--backend", choices=("sglang", "openai"), default="sglang",
@@ -169,6 +170,7 @@ def parse_options(argv: Sequence[str]) -> Options:
         help="give a stream up after S seconds without a byte (300)")
     add("--reader", choices=("auto", "epoll", "threads"), default="auto",
         help="epoll: one thread, plain http; threads: one a stream, https and proxies too")
+    # fmt: on
     words = [
         name.replace("_", "-") + equals + value if word.startswith("--") else word
         for word in argv
@@ -176,8 +178,8 @@ def parse_options(argv: Sequence[str]) -> Options:
     ]
     options = parser.parse_args(words, namespace=Options())
     parts = urlsplit(options.base_url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        parser.error(f"--base-url {options.base_url}: give it as http://HOST:PORT")
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        parser.error("--base-url: give it as http://HOST:PORT (and a key in OPENAI_API_KEY)")
     options.base_url = options.base_url.rstrip("/")
     separate = options.concurrency is not None or options.request_rate is not None
     options.batch = options.batch or (1 if separate else 16)
@@ -207,6 +209,11 @@ class Stream:
     error: str | None = None
     connection: http.client.HTTPConnection | None = None
 
+    def failed_early(self) -> bool:
+        """Whether it is plain without parsing that no tokens came: no connection, or no 200."""
+        head = self.chunks[0][1][:16] if self.chunks else b""
+        return self.status != 200 if self.status is not None else b" 200 " not in head
+
 
 class Prompts:
     """An endless, reproducible supply of prompts; negative numbers are for the warm-up."""
@@ -219,7 +226,8 @@ class Prompts:
                 text = options.prompts.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as exc:
                 raise UsageError(
-                    f"--prompts {options.prompts}: {exc} (give a UTF-8 file, one prompt a line)"
+                    f"--prompts {options.prompts}: {exc}; give a UTF-8 file of one prompt a line, "
+                    "or --input-len N"
                 ) from exc
             self._lines = [line for line in map(str.strip, text.splitlines()) if line]
             if not self._lines:
@@ -303,13 +311,13 @@ class Server:
         self.url = options.base_url + path
         self.parts = urlsplit(self.url)
         self.session = requests.Session()
-        if self.parts.hostname in ("localhost", "127.0.0.1", "::1"):
-            self.session.trust_env = False  # a proxy from the environment cannot reach loopback
+        loopback = self.parts.hostname in ("localhost", "127.0.0.1", "::1")
+        if loopback and self.parts.scheme == "http":
+            self.session.trust_env = False  # a proxy from the environment cannot reach it
         self.headers = {
             "Content-Type": "application/json",
             "Accept": "text/event-stream",
             "Accept-Encoding": "identity",
-            "Connection": "close",
         }
         if os.environ.get("OPENAI_API_KEY"):
             self.headers["Authorization"] = f"Bearer {os.environ['OPENAI_API_KEY']}"
@@ -411,9 +419,9 @@ class SocketTransport(Transport):
         stream.sent_ns = clock_ns()
         if stream.connection is None:
             return
-        path = self._server.parts.path
+        path, headers = self._server.parts.path, self._server.headers | {"Connection": "close"}
         try:
-            stream.connection.request("POST", path, stream.body, self._server.headers)
+            stream.connection.request("POST", path, stream.body, headers)
         except OSError as exc:
             stream.connection.close()
             self._end(stream, describe_io_error(exc, "sending", self._server.url))
@@ -518,11 +526,10 @@ class Driver:
     """Sends what is `ahead`, at most --concurrency streams at a time, until all have ended."""
 
     def __init__(
-        self, ahead: Iterator[Stream], server: Server, duration_s: float | None, label: str
+        self, ahead: Iterator[Stream], server: Server, options: Options, label: str
     ) -> None:
-        options = server.options
         self._ahead = ahead
-        self._duration_s = duration_s
+        self._duration_s = options.duration_s
         self._open_loop = options.request_rate is not None
         self._limit = options.concurrency
         self._free: deque[tuple[int, int]] = deque()  # (lane, free since)
@@ -608,7 +615,8 @@ class Driver:
             while True:
                 self._active.discard(stream)
                 if self._limit is not None:
-                    self._free.append((stream.lane, stream.end_ns))
+                    pause_ns = round(RETRY_S * 1e9) if stream.failed_early() else 0
+                    self._free.append((stream.lane, stream.end_ns + pause_ns))
                 stream = self._transport.finished.get_nowait()
 
 
@@ -883,11 +891,9 @@ def distribution(name: str, values: Iterable[float]) -> dict[str, float | None]:
     ordered = sorted(values)
     if not ordered:
         return {f"{key}_{name}": None for key in STATISTICS}
-    figures = (
-        statistics.fmean(ordered),
-        *(percentile(ordered, p) for p in (50, 90, 95, 99, 100)),
-        statistics.pstdev(ordered),
-    )
+    mean = statistics.fmean(ordered)
+    std = math.sqrt(math.fsum((value - mean) ** 2 for value in ordered) / len(ordered))
+    figures = (mean, *(percentile(ordered, p) for p in (50, 90, 95, 99, 100)), std)
     return {f"{key}_{name}": value for key, value in zip(STATISTICS, figures, strict=True)}
 
 
@@ -1135,8 +1141,7 @@ def report_lines(summary: dict[str, Any], records: Sequence[Record]) -> list[str
 
 def result_document(summary: dict[str, Any], records: Sequence[Record]) -> dict[str, Any]:
     """The --output JSON, schema 1."""
-    hidden = {"uncounted_ns"}
-    rows = [{k: v for k, v in vars(record).items() if k not in hidden} for record in records]
+    rows = [{k: v for k, v in vars(record).items() if k != "uncounted_ns"} for record in records]
     return {"schema": 1, "summary": summary, "requests": rows}
 
 
@@ -1180,16 +1185,17 @@ def measure(options: Options) -> int:
     model = options.model or "default"
     try:
         model = server.model()
-        warm_count = options.warmup * options.batch
-        warm_plan = plan(options, model, prompts, -warm_count, warm_count)
-        warm = Driver(warm_plan, server, None, "warm-up").run()
+        closed = {"request_rate": None, "duration_s": None, "concurrency": options.concurrency or 1}
+        warm_options = Options(**(vars(options) | closed))
+        prompts_before = options.warmup * options.batch
+        ahead = plan(warm_options, model, prompts, -prompts_before, prompts_before)
+        warm = Driver(ahead, server, warm_options, "warm-up").run()
         if not warm.interrupted:
             errors = {r.error for s in warm.streams for r in parse_stream(s, options) if r.error}
             for error in sorted(errors):
                 print(f"warning: warm-up failed: {error}", file=sys.stderr)
-            total = prompts_in_all(options, prompts)
-            ahead = plan(options, model, prompts, 0, total)
-            run = Driver(ahead, server, options.duration_s, "measuring").run()
+            ahead = plan(options, model, prompts, 0, prompts_in_all(options, prompts))
+            run = Driver(ahead, server, options, "measuring").run()
     except KeyboardInterrupt:
         run.end_ns = clock_ns()
     _ignore_signals()
@@ -1198,12 +1204,15 @@ def measure(options: Options) -> int:
         records += parse_stream(stream, options)
         stream.chunks.clear()
     summary = summarize(records, run, options, model, len(prompts))
+    status = 1 if not records or summary["failed"] / len(records) > options.max_error_rate else 0
     if options.output is not None:
-        write_json(options.output, result_document(summary, records))
+        try:
+            write_json(options.output, result_document(summary, records))
+        except OSError as exc:
+            print(f"client_benchmark.py: --output {options.output}: {exc}", file=sys.stderr)
+            status = 1
     print("\n".join(report_lines(summary, records)))
-    if run.interrupted:
-        return 130
-    return 1 if not records or summary["failed"] / len(records) > options.max_error_rate else 0
+    return 130 if run.interrupted else status
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -1215,7 +1224,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     raise_open_file_limit()
     try:
         return measure(options)
-    except (UsageError, OSError) as exc:
+    except UsageError as exc:
         print(f"client_benchmark.py: {exc}", file=sys.stderr)
         return 2
 

@@ -125,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._chunk(b"".join([*pending, b"data: [DONE]\n\n"]))
             self._write(b"0\r\n\r\n")
             if how.ignore_close:
-                self.server.closing.wait()
+                self.close_connection = False
         except (Stop, ConnectionError):
             self.close_connection = True
 
@@ -194,9 +194,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(data[at : at + size])
 
 
-def _native(
-    text: str, prompt: str, tokens: int, reason: dict[str, str] | None
-) -> dict[str, Any]:
+def _native(text: str, prompt: str, tokens: int, reason: dict[str, str] | None) -> dict[str, Any]:
     meta = {
         "id": "stand-in",
         "finish_reason": reason,

@@ -116,3 +116,21 @@ def test_a_server_that_goes_away_while_streaming_ends_the_run(run_client):
         status, document, _ = run_client(server.url, *argv)
     assert status == 1
     assert {request["tokens"] for request in document["requests"]} == {3}
+
+
+@pytest.mark.parametrize("reader", ["epoll", "threads"])
+def test_a_dead_server_is_not_hammered_for_a_duration(run_client, reader):
+    with StandIn(Behaviour(fault="http")) as server:
+        argv = ("--concurrency", "2", "--duration", "0.4", "--reader", reader)
+        _, document, _ = run_client(server.url, *argv)
+    assert 2 <= len(document["requests"]) <= 4
+
+
+def test_a_result_that_cannot_be_written_is_still_shown(tmp_path, capsys, run_client):
+    (tmp_path / "out.json").mkdir()
+    with StandIn() as server:
+        argv = ["--base-url", server.url, "--batch", "2", "--max-new-tokens", "3"]
+        assert client.main([*argv, "--output", str(tmp_path / "out.json")]) == 1
+    shown = capsys.readouterr()
+    assert "out.json" in shown.err
+    assert "2 completed" in shown.out

@@ -240,6 +240,7 @@ def test_batch_is_one_where_streams_are_separate(argv, batch, concurrency):
         ["--duration", "0"],
         ["--request-rate", "inf"],
         ["--base-url", "127.0.0.1:30000"],
+        ["--base-url", "http://user:word@127.0.0.1:30000"],
         ["--backend", "grpc"],
         ["--bat", "3"],
     ],

@@ -129,6 +129,13 @@ def test_the_warm_up_is_over_before_measuring_and_not_counted(run_client):
     assert not set(measured) & set(warm), "a prefix cache would serve the measured prompts"
 
 
+def test_the_warm_up_does_not_wait_for_poisson_arrivals(run_client):
+    with StandIn() as server:
+        argv = ("--request-rate", "0.001", "--num-prompts", "1", "--warmup", "4")
+        status, _, _ = run_client(server.url, *argv, "--max-new-tokens", "2")
+        assert (status, len(generated(server))) == (0, 5)
+
+
 def test_at_a_request_rate_the_clock_starts_when_a_request_was_due(run_client):
     with StandIn(Behaviour(itl_s=0.002)) as server:
         argv = ("--request-rate", "2000", "--concurrency", "1", "--num-prompts", "3")
