@@ -51,11 +51,11 @@ def main(argv: list[str]) -> int:
         print("analyze: no trace could be read: give a folder of *.trace.json.gz", file=sys.stderr)
         return 1
     facts = [analyze(case) for case in read]
-    for case_facts in facts:
-        print("\n".join(lines(case_facts)))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(_document(facts), indent=1) + "\n", encoding="utf-8")
+    for case_facts in facts:
+        print("\n".join(lines(case_facts)))
     return 0
 
 

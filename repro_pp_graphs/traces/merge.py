@@ -28,13 +28,13 @@ FIRST_KEY = 100
 class Part:
     """One rank and its place in the merged trace.
 
-    `key` (three digits) is written before every id of the rank; `shift_us` is added to every ts.
+    `key` (three digits) is written before every id of the rank; `shift_ns` is added to every ts.
     """
 
     path: Path
     title: str
     key: int
-    shift_us: float
+    shift_ns: int
 
     @property
     def first_slot(self) -> int:
@@ -67,7 +67,7 @@ def place(cases: list[Case], shifts_ns: list[int]) -> tuple[list[Placed], int]:
                 Path(rank.path),
                 (f"{chr(ord('A') + at)} · " if len(cases) > 1 else "") + f"PP{case.label(rank)}",
                 FIRST_KEY + number,
-                (rank.base_ns - base_ns + shifts_ns[at]) / 1000,
+                rank.base_ns - base_ns + shifts_ns[at],
             ),
         )
         for number, (at, case, rank) in enumerate(ranks)
@@ -76,7 +76,7 @@ def place(cases: list[Case], shifts_ns: list[int]) -> tuple[list[Placed], int]:
 
 def rewrite_part(part: Part, target: Path) -> tuple[int, Lanes]:
     """Write the part's events, comma separated, to target; returns how many, and its lanes."""
-    rewriter = RankRewriter(part.title, part.key, part.shift_us, part.first_slot)
+    rewriter = RankRewriter(part.title, part.key, part.shift_ns, part.first_slot)
     written = 0
     with target.open("wb") as out:
         for block in TraceFile(part.path).blocks():

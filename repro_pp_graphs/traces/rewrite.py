@@ -64,10 +64,10 @@ class RankRewriter:
     `key` has three digits and is written in front of an id: no two ranks' ids can meet.
     """
 
-    def __init__(self, title: str, key: int, shift_us: float, first_slot: int) -> None:
+    def __init__(self, title: str, key: int, shift_ns: int, first_slot: int) -> None:
         self.title = title
         self.key = str(key)
-        self.shift_us = shift_us
+        self.shift_ns = shift_ns
         self.first_slot = first_slot
         self.next_id = key * IDS_PER_RANK
         self.pids: dict[Any, int] = {}
@@ -84,7 +84,7 @@ class RankRewriter:
         events = self._decode(block)
         kept = [event for event in events if event.ph != "M"]
         self.held += [event for event in events if event.ph == "M"]
-        pids, tids, key, shift = self.pids, self.tids, self.key, self.shift_us
+        pids, tids, key, shift = self.pids, self.tids, self.key, self.shift_ns
         for event in kept:
             lane = (event.pid, event.tid)
             if lane not in tids:
@@ -100,7 +100,7 @@ class RankRewriter:
             if event.bind_id is not UNSET:
                 event.bind_id = f"{key}:{event.bind_id}"
             if shift and event.ts is not UNSET:
-                event.ts = round(event.ts + shift, 3)
+                event.ts = (round(event.ts * 1000) + shift) / 1000
         return Rewritten(ENCODER.encode(kept)[1:-1], len(kept)) if kept else None
 
     def _decode(self, block: bytes) -> list[WireEvent]:

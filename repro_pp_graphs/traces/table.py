@@ -68,7 +68,7 @@ def _pairs(facts: dict[str, Any]) -> list[str]:
     ]
     if not edges:
         return []
-    found = ["P2P, medians      sends recvs offset pairs  transfer send wait recv wait       lag"]
+    found = ["P2P, medians    sends recvs offset pairs  transfer send wait recv wait       lag"]
     for backend, edge in edges:
         name = f"{backend} {edge['src']}->{edge['dst']}" + (
             f" tp{edge['tp']}" if facts["tp_size"] > 1 else ""
@@ -79,7 +79,7 @@ def _pairs(facts: dict[str, Any]) -> list[str]:
             for key in ("transfer_us", "send_wait_us", "recv_wait_us", "lag_us")
         )
         found.append(
-            f"{name:<17} {edge['sends']:>5} {edge['recvs']:>5} {offset:>6} "
+            f"{name:<15} {edge['sends']:>5} {edge['recvs']:>5} {offset:>6} "
             f"{edge['pairs']:>5} {cells}"
         )
     return found

@@ -44,8 +44,7 @@ class Track:
 
     def us(self, moment_ns: int) -> float:
         """A moment of the rank as the merged trace's ts."""
-        own = (moment_ns - self.placed.rank.base_ns) / 1000
-        return round(own + self.placed.part.shift_us, 3)
+        return (moment_ns - self.placed.rank.base_ns + self.placed.part.shift_ns) / 1000
 
     def slice(self, tid: int, name: str, start_ns: int, end_ns: int, **args: object) -> Event:
         return {

@@ -1,0 +1,184 @@
+"""Explaining a decode step: intervals, shares, and where the token return waits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("msgspec")
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from test_traces_maker import TraceMaker, ring
+from test_traces_reading import only_case
+
+from repro_pp_graphs.traces import intervals as sets
+from repro_pp_graphs.traces.analyze import analyze
+from repro_pp_graphs.traces.intervals import partition
+from repro_pp_graphs.traces.model import intervals
+from repro_pp_graphs.traces.table import lines
+
+DATA = Path(__file__).parent / "data" / "traces"
+STEP_US = 200_000
+GRAPH_KERNEL = "decode_kernel"
+
+pairs = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)).map(sorted), max_size=8)
+
+
+def points(times) -> set[int]:
+    return {moment for start, end in times for moment in range(start, end)}
+
+
+@given(pairs, pairs)
+def test_interval_sets_agree_with_sets_of_points(left, right):
+    ours, theirs = sets.merged(intervals(left)), sets.merged(intervals(right))
+    assert points(ours.tolist()) == points(left)
+    assert sets.total(ours) == len(points(left))
+    assert points(sets.both(ours, theirs).tolist()) == points(left) & points(right)
+    assert points(sets.minus(ours, theirs).tolist()) == points(left) - points(right)
+    assert points(sets.clip(ours, 10, 40).tolist()) == points(left) & set(range(10, 40))
+
+
+@given(pairs, pairs, pairs)
+def test_a_partition_adds_up_to_its_span(span, first, second):
+    whole = sets.merged(intervals(span))
+    claims = {"a": sets.merged(intervals(first)), "b": sets.merged(intervals(second))}
+    shares = partition(whole, claims, "rest")
+    assert sum(shares.values()) == sets.total(whole)
+    assert shares["a"] == len(points(span) & points(first))
+
+
+def sync_release(named: bool, steps: int = 4) -> tuple[TraceMaker, TraceMaker]:
+    """The last of two ranks as releases before 0.5.7 send: blocked, then waiting for rank 0.
+
+    A step of 200 ms: the graph runs from 1 to 31 ms; the upload of the message's metadata from
+    pageable memory waits for it from 2 ms on; gloo takes the size; the NCCL send starts at 31.54 ms
+    and spins until rank 0 posts its recv at 101.8 ms; it ends at 101.9 ms.
+    """
+    first, last = TraceMaker(0, 2), TraceMaker(1, 2)
+    for n in range(steps):
+        at = n * STEP_US
+        graph = 10_000 + n
+        last.call("cudaGraphLaunch", at + 100, 200, graph)
+        for part in range(3):
+            last.kernel(GRAPH_KERNEL, at + 1000 + 10_000 * part, 10_000, graph)
+        if named:
+            last.span("send_res_dict_to_next_stage", at + 2000, 29_600)
+        upload = 20_000 + n
+        last.call("cudaMemcpyAsync", at + 2000, 29_005, upload)
+        last.add(
+            "gpu_memcpy",
+            "Memcpy HtoD (Pageable -> Device)",
+            at + 31_000,
+            2,
+            stream=21,
+            correlation=upload,
+        )
+        last.add("cpu_op", "c10d::send", at + 31_050, 20)
+        last.span("gloo:send", at + 31_060, 440)
+        first.span("gloo:recv", at + 31_000, 480)
+        last.add("cpu_op", "c10d::send", at + 31_520, 80)
+        last.p2p("send", 0, at + 31_540, 70_360, posted=at + 31_530)
+        last.add("cpu_op", "c10d::recv_", at + 120_000, 10)
+        first.p2p("recv", 1, at + 101_800, 100)
+    return first, last
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_three_numbers_of_the_issue_come_out_of_a_blocking_send(tmp_path, named):
+    for maker in sync_release(named):
+        maker.write(tmp_path)
+    facts = analyze(only_case(tmp_path))
+    told = facts["token_return"]
+    assert told["steps"] == 4
+    assert told["found_by"].startswith("send_res_dict" if named else "send_tensor_dict")
+    medians = {name: cell["median"] for name, cell in told["delivery_us"].items()}
+    assert medians == {"send": 99_900, "overlapped_with_graph": 29_000, "idle": 70_900}
+    assert told["host_us"]["send"]["median"] == 29_600
+    assert told["until_received_us"]["median"] == 99_900
+
+
+def test_the_host_span_is_split_by_what_it_waits_for(tmp_path):
+    for maker in sync_release(named=False):
+        maker.write(tmp_path)
+    told = analyze(only_case(tmp_path))["token_return"]
+    split = {name: cell["mean"] for name, cell in told["split_us"].items()}
+    assert split["blocked_on_own_graph"] == 29_000
+    assert split["transfer"] == 420
+    assert split["peer_late"] == 0
+    assert sum(split.values()) == told["host_us"]["send"]["mean"] == 29_600
+    way = {name: cell["mean"] for name, cell in told["delivery_split_us"].items()}
+    assert way["peer_late"] == 70_260
+    assert sum(way.values()) == 99_900
+    assert told["blocking_calls"][0]["name"] == "cudaMemcpyAsync"
+    assert told["blocking_calls"][0]["calls"] == 4
+
+
+def test_waits_and_transfer_follow_the_definitions(tmp_path):
+    for maker in sync_release(named=True):
+        maker.write(tmp_path)
+    (edge,) = analyze(only_case(tmp_path))["p2p"]
+    assert edge["send_wait_us"]["median"] == 70_260
+    assert edge["recv_wait_us"]["median"] == 0
+    assert edge["transfer_us"]["median"] == edge["shorter_us"]["median"] == 100
+    assert edge["lag_us"]["median"] == 0
+    assert edge["buffered"] == 0
+
+
+def test_a_send_that_ends_before_its_recv_starts_is_buffered(tmp_path):
+    first, second = TraceMaker(0, 2), TraceMaker(1, 2)
+    for n in range(5):
+        first.p2p("send", 1, 1000 * n, 10)
+        second.p2p("recv", 0, 1000 * n + 300, 10)
+    for maker in (first, second):
+        maker.write(tmp_path)
+    (edge,) = analyze(only_case(tmp_path))["p2p"]
+    assert edge["buffered"] == 5
+    assert edge["lag_us"]["median"] == 300
+
+
+def test_kernels_of_a_graph_are_told_by_its_launchs_correlation_alone(tmp_path):
+    for maker in sync_release(named=True):
+        maker.write(tmp_path)
+    facts = analyze(only_case(tmp_path))
+    assert facts["graph_launches"] == {"0": 0, "1": 4}
+    assert facts["ranks"]["1"]["graph_us"] == 30_000
+
+
+def test_busy_p2p_and_idle_shares_add_up_to_one(tmp_path):
+    for maker in ring(4, steps=10):
+        maker.write(tmp_path)
+    facts = analyze(only_case(tmp_path))
+    for row in facts["ranks"].values():
+        shares = [row[f"{kind}_fraction"] for kind in ("busy", "p2p", "idle")]
+        assert sum(shares) == pytest.approx(1, abs=2e-4)
+        assert row["busy_fraction"] == pytest.approx(0.04, abs=0.01)
+
+
+def test_empty_slots_of_the_loop_lower_the_number_of_micro_batches(tmp_path):
+    makers = ring(4, steps=12)
+    for maker in makers:
+        for n in range(16):
+            maker.span("recv_requests", 750 * n, 10)
+        maker.write(tmp_path)
+    facts = analyze(only_case(tmp_path))["ring"]
+    assert facts["micro_batches"] == 3
+    assert facts["ideal_bubble_fraction"] == 0.25
+
+
+def test_decode_steps_are_counted_by_batch_size():
+    facts = analyze(only_case(DATA / "h200_case_A"))
+    assert facts["ranks"]["3"]["decode_batch_sizes"] == {"1": 8, "4": 8, "11": 8}
+    assert facts["ring"]["micro_batches"] == 3
+    assert facts["token_return"]["steps"] == 24
+
+
+@pytest.mark.parametrize("case", ["A", "B"])
+def test_the_table_fits_80_columns_and_shows_every_edge(case):
+    facts = analyze(only_case(DATA / f"h200_case_{case}"))
+    shown = lines(facts)
+    assert max(map(len, shown)) <= 80
+    assert sum(line.startswith(("nccl ", "gloo ")) for line in shown) == 8
+    assert np.isfinite(facts["window_us"])

@@ -1,0 +1,289 @@
+"""The merged trace: valid, a process group a rank, ids apart, arrows that hold."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import threading
+import urllib.error
+import urllib.request
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("msgspec")
+
+from test_traces_maker import BASE_NS, ring
+
+from repro_pp_graphs.traces.merge_cli import main as merge
+from repro_pp_graphs.traces.open_cli import LOOPBACK, VIEWER, TraceServer
+from repro_pp_graphs.traces.open_cli import main as open_trace
+
+DATA = Path(__file__).parent / "data" / "traces"
+NUMBER = (int, float)
+
+
+def faults(document: dict[str, Any]) -> list[str]:
+    """Breaches of the Trace Event format, and of what Perfetto's importer asks beyond it."""
+    found: list[str] = []
+    starts: dict[Any, float] = {}
+    ends: list[tuple[Any, float]] = []
+    for event in document["traceEvents"]:
+        ph = event.get("ph")
+        if ph not in ("X", "M", "i", "s", "t", "f", "C"):
+            found.append(f"phase {ph}")
+        if not isinstance(event.get("name"), str):
+            found.append(f"no name: {event}")
+        if not (isinstance(event.get("pid"), int) and isinstance(event.get("tid"), int)):
+            found.append(f"pid or tid is no integer: {event}")
+        if ph != "M" and not isinstance(event.get("ts"), NUMBER):
+            found.append(f"no ts: {event}")
+        if ph == "X" and not (isinstance(event.get("dur"), NUMBER) and event["dur"] >= 0):
+            found.append(f"no dur: {event}")
+        flow = (event.get("cat"), event.get("name"), event.get("id"))
+        if ph == "s":
+            if flow in starts:
+                found.append(f"two flows start as {flow}")
+            starts[flow] = event["ts"]
+        if ph == "f":
+            ends.append((flow, event["ts"]))
+        if ph == "C" and not all(isinstance(v, NUMBER) for v in event["args"].values()):
+            found.append(f"counter without a number: {event}")
+    found += [
+        f"flow {flow} ends before it starts"
+        for flow, ts in ends
+        if flow[0] == "p2p" and ts < starts.get(flow, float("inf"))
+    ]
+    return found
+
+
+def crossings(document: dict[str, Any], category: str) -> int:
+    """Slices of a category that overlap another of their thread without lying inside it."""
+    lanes = defaultdict(list)
+    for event in document["traceEvents"]:
+        if event["ph"] == "X" and event.get("cat") == category:
+            start = round(event["ts"] * 1000)
+            lanes[event["pid"], event["tid"]].append((start, start + round(event["dur"] * 1000)))
+    count = 0
+    for slices in lanes.values():
+        stack: list[int] = []
+        for start, end in sorted(slices, key=lambda s: (s[0], -s[1])):
+            while stack and stack[-1] <= start:
+                stack.pop()
+            count += bool(stack) and end > stack[-1]
+            stack.append(end)
+    return count
+
+
+def merged(out: Path, *paths: Path) -> dict[str, Any]:
+    assert merge([*map(str, paths), "-o", str(out)]) == 0
+    data = out.read_bytes()
+    return json.loads(gzip.decompress(data) if out.suffix == ".gz" else data)
+
+
+def processes(document: dict[str, Any]) -> dict[int, str]:
+    return {
+        e["pid"]: e["args"]["name"]
+        for e in document["traceEvents"]
+        if e["ph"] == "M" and e["name"] == "process_name"
+    }
+
+
+def in_order(document: dict[str, Any]) -> list[str]:
+    order = {
+        e["pid"]: e["args"]["sort_index"]
+        for e in document["traceEvents"]
+        if e["name"] == "process_sort_index"
+    }
+    names = processes(document)
+    return [names[pid] for pid in sorted(names, key=order.__getitem__)]
+
+
+@pytest.mark.parametrize(
+    "paths", [["h200_case_A"], ["h200_case_B"], ["h200_case_A", "h200_case_B"]]
+)
+def test_the_merged_trace_obeys_the_trace_event_format(tmp_path, paths):
+    document = merged(tmp_path / "out.json", *(DATA / path for path in paths))
+    assert faults(document) == []
+    assert crossings(document, "pipeline") == 0
+
+
+def test_the_validator_finds_what_it_looks_for():
+    event = {"ph": "X", "name": "a", "pid": 1, "tid": 1, "ts": 1.0, "dur": 1.0}
+    flow = {"cat": "p2p", "name": "a", "id": 1, "pid": 1, "tid": 1}
+    bad = [
+        {**event, "dur": -1},
+        {**event, "pid": "Spans"},
+        {**event, "ts": None},
+        {**event, "ph": "?"},
+        {**flow, "ph": "s", "ts": 5.0},
+        {**flow, "ph": "s", "ts": 5.0},
+        {**flow, "ph": "f", "ts": 4.0},
+    ]
+    assert len(faults({"traceEvents": bad})) == 6
+    crossing = [{**event, "cat": "pipeline"}, {**event, "cat": "pipeline", "ts": 1.5}]
+    assert crossings({"traceEvents": crossing}, "pipeline") == 1
+
+
+def test_process_groups_stand_in_rank_order_with_names_of_rank_and_kind(tmp_path):
+    names = in_order(merged(tmp_path / "out.json", DATA / "h200_case_A"))
+    assert names == [
+        f"PP{rank} · {kind}" for rank in range(4) for kind in ("pipeline", "CPU", "GPU")
+    ]
+
+
+def test_ids_that_ranks_share_in_their_files_are_apart_in_the_merged_trace(tmp_path):
+    for maker in ring(3):
+        maker.pid = 500
+        maker.arrow(7, 1.0, 2.0)
+        for event in maker.events:
+            event["pid"] = 500 if event["pid"] else 0
+        maker.write(tmp_path)
+    document = merged(tmp_path / "out.json", tmp_path)
+    own = [e for e in document["traceEvents"] if e.get("cat") not in ("pipeline", "p2p")]
+    assert faults(document) == []
+    assert len({e["id"] for e in own if e["ph"] == "s"}) == 3
+    kernels = [e for e in own if e.get("cat") == "kernel"]
+    ranks_of = defaultdict(set)
+    for event in kernels:
+        ranks_of[event["args"]["correlation"]].add(event["pid"])
+        ranks_of["tid", event["tid"]].add(event["pid"])
+        ranks_of["ext", event["args"]["External id"]].add(event["pid"])
+    assert all(len(pids) == 1 for pids in ranks_of.values())
+    flows = {(e["id"], e["ph"]) for e in own if e["ph"] in "sf"}
+    assert len(flows) == 6
+
+
+def test_every_event_of_every_rank_is_there_unchanged_but_for_its_ids(tmp_path):
+    makers = ring(2)
+    for maker in makers:
+        maker.write(tmp_path)
+    document = merged(tmp_path / "out.json", tmp_path)
+    key = lambda e: (e["cat"], e["name"], e["ts"], e["dur"])  # noqa: E731
+    ours = Counter(key(e) for maker in makers for e in maker.events)
+    theirs = Counter(
+        key(e) for e in document["traceEvents"] if e["ph"] == "X" and e["cat"] != "pipeline"
+    )
+    assert ours == theirs
+
+
+def test_an_arrow_leads_from_inside_every_paired_send_to_inside_its_recv(tmp_path):
+    document = merged(tmp_path / "out.json", DATA / "h200_case_B")
+    slices = defaultdict(list)
+    for event in document["traceEvents"]:
+        if event["ph"] == "X":
+            slices[event["pid"], event["tid"]].append(event)
+    arrows = [
+        e
+        for e in document["traceEvents"]
+        if e.get("cat") == "p2p" and e["name"] == "nccl send to recv"
+    ]
+    assert Counter(e["ph"] for e in arrows) == {"s": 3 * 71 + 22, "f": 3 * 71 + 22}
+    kinds = {"s": "send", "f": "recv"}
+    for arrow in arrows:
+        around = [
+            e
+            for e in slices[arrow["pid"], arrow["tid"]]
+            if e["ts"] <= arrow["ts"] + 0.0005 and arrow["ts"] <= e["ts"] + e["dur"] + 0.0005
+        ]
+        assert any(e["args"].get("Collective name") == kinds[arrow["ph"]] for e in around)
+
+
+def test_decode_steps_waits_and_bubbles_have_tracks_and_cudagraph_is_found(tmp_path):
+    document = merged(tmp_path / "out.json", DATA / "h200_case_A")
+    added = [e for e in document["traceEvents"] if e.get("cat") == "pipeline"]
+    assert Counter(e["name"] for e in added)["step[DECODE bs=11]"] == 4 * 8
+    assert {"transfer", "wait for send", "buffered"} <= {e["name"] for e in added}
+    launches = [
+        e for e in document["traceEvents"] if "cudagraph" in e["name"].lower() and e["ph"] == "X"
+    ]
+    assert sum(e["name"] == "cudaGraphLaunch" for e in launches) == 4 * 24
+    assert sum(e["name"] == "cudagraph" for e in launches) == 4 * 24
+    bubbles = [e for e in document["traceEvents"] if e["ph"] == "C"]
+    assert len({e["pid"] for e in bubbles}) == 4
+    assert all(-0.1 <= e["args"]["idle"] <= 100 for e in bubbles)
+
+
+def test_ranks_of_different_base_times_are_put_on_one_clock(tmp_path):
+    first, second = ring(2)
+    second.base_ns = BASE_NS - 7_000_000_000
+    for event in second.events:
+        event["ts"] += 7_000_000
+    for maker in (first, second):
+        maker.write(tmp_path)
+    document = merged(tmp_path / "out.json", tmp_path)
+    assert document["baseTimeNanoseconds"] == second.base_ns
+    names = processes(document)
+    steps = {
+        names[e["pid"]]: e["ts"]
+        for e in reversed(document["traceEvents"])
+        if e["name"] == "run_batch"
+    }
+    assert steps["PP0 · CPU"] == 7_000_000 - 60
+    assert steps["PP1 · CPU"] == 7_000_000 + 1000 + 100 - 60
+
+
+def test_two_cases_are_shown_in_one_view_with_their_decode_starts_aligned(tmp_path):
+    a, b = tmp_path / "graphs_on", tmp_path / "graphs_off"
+    for folder, late in ((a, 0), (b, 3_600_000_000_000)):
+        folder.mkdir()
+        for maker in ring(2):
+            maker.base_ns += late
+            maker.write(folder)
+    document = merged(tmp_path / "A_vs_B_chrome_trace.json.gz", a, b)
+    assert faults(document) == []
+    names = processes(document)
+    steps = defaultdict(list)
+    for event in document["traceEvents"]:
+        if event["name"].startswith("step[DECODE") and event["cat"] == "user_annotation":
+            steps[names[event["pid"]]].append(event["ts"])
+    assert sorted(steps) == ["A · PP0 · CPU", "A · PP1 · CPU", "B · PP0 · CPU", "B · PP1 · CPU"]
+    assert steps["A · PP0 · CPU"] == steps["B · PP0 · CPU"]
+
+
+def test_a_damaged_rank_leaves_a_valid_trace_of_the_others(tmp_path, capsys):
+    for maker in ring(2):
+        maker.write(tmp_path)
+    broken = tmp_path / "CASE-TP-0-PP-1.trace.json.gz"
+    broken.write_bytes(broken.read_bytes()[:200])
+    document = merged(tmp_path / "out" / "merged.json", tmp_path)
+    assert faults(document) == []
+    assert "PP0 · CPU" in processes(document).values()
+    assert broken.name in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["merged.json"]
+
+
+def test_merging_nothing_fails_and_writes_nothing(tmp_path, capsys):
+    (tmp_path / "a.trace.json").write_text("{}")
+    assert merge([str(tmp_path), "-o", str(tmp_path / "out.json")]) == 1
+    assert not (tmp_path / "out.json").exists()
+    assert merge([str(tmp_path / "nowhere"), "-o", str(tmp_path / "out.json")]) == 2
+    assert "no such file" in capsys.readouterr().err
+
+
+def test_the_helper_serves_one_file_on_loopback_for_the_viewers_deep_link(tmp_path):
+    file = tmp_path / "a b.json"
+    file.write_text('{"traceEvents": []}')
+    with TraceServer(file, 0) as server:
+        assert server.server_address[0] == LOOPBACK
+        assert server.link.startswith(f"{VIEWER}/#!/?url=http://127.0.0.1:")
+        serving = threading.Thread(target=server.serve_until_fetched, args=(10,))
+        serving.start()
+        url = server.link.partition("url=")[2]
+        with pytest.raises(urllib.error.HTTPError):
+            urllib.request.urlopen(url.replace("a%20b", "other"))
+        with urllib.request.urlopen(url) as reply:
+            assert reply.headers["Access-Control-Allow-Origin"] == VIEWER
+            assert reply.read() == file.read_bytes()
+        serving.join(10)
+        assert server.fetched
+
+
+def test_without_a_browser_the_helper_says_what_to_click(tmp_path, capsys):
+    file = tmp_path / "a.json"
+    file.write_text("{}")
+    assert open_trace([str(file), "--no-browser"]) == 0
+    assert "Open trace file" in capsys.readouterr().out
+    assert open_trace([str(tmp_path / "none.json")]) == 2

@@ -1,0 +1,157 @@
+"""Reading the ranks' files: what is damaged is named once, and the rest is still analysed."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("msgspec")
+
+from test_traces_maker import TraceMaker, ring
+
+from repro_pp_graphs.traces import events
+from repro_pp_graphs.traces.analyze_cli import main as analyze
+from repro_pp_graphs.traces.folder import Case, cases_of, read_case
+
+
+def write_ring(folder: Path, pp_size: int = 2, **kwargs) -> list[TraceMaker]:
+    makers = ring(pp_size, **kwargs)
+    for maker in makers:
+        maker.write(folder)
+    return makers
+
+
+def only_case(*paths: Path) -> Case:
+    cases = cases_of(list(paths))
+    assert len(cases) == 1
+    return read_case(*next(iter(cases.items())))
+
+
+def test_every_rank_of_a_healthy_folder_is_read_without_warnings(tmp_path):
+    write_ring(tmp_path, 4)
+    case = only_case(tmp_path)
+    assert [rank.pp for rank in case.ranks] == [0, 1, 2, 3]
+    assert case.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda data: data[: len(data) // 2], "cut short"),
+        (lambda data: b"", "is empty"),
+        (lambda data: gzip.compress(b"hello"), "no traceEvents"),
+        (lambda data: gzip.compress(b'{"traceEvents": []}'), "traceEvents is empty"),
+        (lambda data: gzip.compress(gzip.decompress(data)[:-400]), "not valid JSON"),
+    ],
+)
+def test_a_damaged_file_is_named_and_the_other_ranks_are_analysed(tmp_path, damage, says, capsys):
+    write_ring(tmp_path)
+    broken = tmp_path / "CASE-TP-0-PP-1.trace.json.gz"
+    broken.write_bytes(damage(broken.read_bytes()))
+    assert analyze([str(tmp_path), "--json", str(tmp_path / "out")]) == 0
+    facts = json.loads((tmp_path / "out").read_text())
+    about = [text for text in facts["warnings"] if text.startswith(broken.name)]
+    assert len(about) == 1
+    assert says in about[0]
+    assert "0" in facts["ranks"]
+    assert f"warning: {about[0]}" in capsys.readouterr().out
+
+
+def test_events_before_a_broken_end_are_kept(tmp_path):
+    makers = write_ring(tmp_path)
+    text = makers[1].text()
+    (tmp_path / "CASE-TP-0-PP-1.trace.json.gz").unlink()
+    (tmp_path / "CASE-TP-0-PP-1.trace.json").write_text(text[: text.rindex('"ph": "X"')])
+    rank = only_case(tmp_path).ranks[1]
+    assert rank.events == len(makers[1].events) - 1
+
+
+def test_a_block_that_is_no_json_costs_only_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr(events, "BLOCK_BYTES", 2000)
+    makers = write_ring(tmp_path, steps=40)
+    text = makers[1].text()
+    at = text.index('"ts"', len(text) // 2)
+    path = tmp_path / "CASE-TP-0-PP-1.trace.json.gz"
+    path.write_bytes(gzip.compress((text[:at] + "oops" + text[at:]).encode()))
+    case = only_case(tmp_path)
+    assert 0.8 * len(makers[1].events) < case.ranks[1].events < len(makers[1].events)
+    assert any("left out" in text for text in case.warnings)
+
+
+def test_small_blocks_give_the_same_rank_as_one_piece(tmp_path, monkeypatch):
+    write_ring(tmp_path, steps=30)
+    whole = only_case(tmp_path).ranks
+    monkeypatch.setattr(events, "BLOCK_BYTES", 777)
+    pieces = only_case(tmp_path).ranks
+    assert [(r.events, r.p2p, r.spans) for r in whole] == [
+        (r.events, r.p2p, r.spans) for r in pieces
+    ]
+
+
+def test_json_of_another_layout_reads_the_same(tmp_path):
+    kineto, compact = tmp_path / "kineto", tmp_path / "compact"
+    for folder in (kineto, compact):
+        folder.mkdir()
+    for maker in write_ring(kineto):
+        name = f"CASE-TP-0-PP-{maker.rank}.trace.json"
+        (compact / name).write_text(json.dumps(maker.document(), separators=(",", ":")))
+    ours, theirs = only_case(kineto).ranks, only_case(compact).ranks
+    assert [rank.p2p for rank in ours] == [rank.p2p for rank in theirs]
+
+
+def test_numbers_that_json_has_no_word_for_are_read_as_absent(tmp_path):
+    maker = ring()[0]
+    text = maker.text().replace('"External id": 1,', '"bandwidth": inf, "External id": 1,', 1)
+    (tmp_path / "CASE-TP-0-PP-0.trace.json").write_text(text)
+    assert only_case(tmp_path).ranks[0].events == len(maker.document()["traceEvents"])
+
+
+def test_a_missing_rank_is_told_from_the_world_size(tmp_path):
+    makers = ring(4)
+    for maker in makers[:3]:
+        maker.write(tmp_path)
+    case = only_case(tmp_path)
+    assert case.pp_size == 4
+    assert any("no trace of PP3" in text for text in case.warnings)
+
+
+def test_distributed_info_wins_over_the_name_and_the_disagreement_is_told(tmp_path):
+    first, second = ring(2)
+    first.write(tmp_path, "CASE-TP-0-PP-1.trace.json.gz")
+    second.write(tmp_path, "CASE-TP-0-PP-0.trace.json.gz")
+    case = only_case(tmp_path)
+    assert {rank.pp: Path(rank.path).name for rank in case.ranks} == {
+        0: "CASE-TP-0-PP-1.trace.json.gz",
+        1: "CASE-TP-0-PP-0.trace.json.gz",
+    }
+    assert sum("took distributedInfo" in text for text in case.warnings) == 2
+
+
+def test_without_distributed_info_the_name_tells_the_rank(tmp_path):
+    for maker in ring(2):
+        maker.header = {"distributedInfo": None}
+        maker.write(tmp_path)
+    assert [rank.rank for rank in only_case(tmp_path).ranks] == [0, 1]
+
+
+def test_without_ranks_in_the_names_distributed_info_tells_them(tmp_path):
+    for number, maker in enumerate(reversed(ring(2))):
+        maker.write(tmp_path, f"trace_{number}.json.gz")
+    assert [rank.pp for rank in only_case(tmp_path).ranks] == [0, 1]
+
+
+def test_two_profiles_in_one_folder_are_two_cases(tmp_path):
+    for case in ("1700000001.5", "1700000002.5"):
+        for maker in ring(2):
+            maker.write(tmp_path, f"{case}-TP-0-PP-{maker.rank}.trace.json.gz")
+    assert list(cases_of([tmp_path])) == ["1700000001.5", "1700000002.5"]
+
+
+def test_exit_status_1_when_nothing_can_be_read_and_2_when_there_is_no_such_path(tmp_path, capsys):
+    (tmp_path / "a.trace.json").write_text("no json")
+    assert analyze([str(tmp_path)]) == 1
+    assert analyze([str(tmp_path / "nowhere")]) == 2
+    assert "no such file" in capsys.readouterr().err
