@@ -1068,7 +1068,9 @@ def warnings_for(summary: dict[str, Any], prompts: int, prompts_in_file: int) ->
         )
     lag_ms = check["p99_send_lag_ms"] or 0
     if lag_ms > max(10, (summary["median_ttft_ms"] or 0) / 10):
-        found.append(f"requests left up to {lag_ms:.1f} ms late (p99): see queue_ms")
+        found.append(
+            f"requests left up to {lag_ms:.1f} ms after they were due (p99 of send_lag_ms)"
+        )
     if summary["token_counts"] == "final_usage":
         found.append(
             "the server counts tokens only at the end of a stream: ITL is exact only for streams "

@@ -147,7 +147,7 @@ def test_at_a_request_rate_the_clock_starts_when_a_request_was_due(run_client):
         assert request["sent_ns"] >= earlier["events"][-1][0] > request["start_ns"]
         earlier = request
     assert document["summary"]["max_queue_ms"] > 5
-    assert any("late" in warning for warning in document["summary"]["warnings"])
+    assert any("after they were due" in warning for warning in document["summary"]["warnings"])
 
 
 def test_an_open_loop_does_not_wait_for_answers(run_client):
