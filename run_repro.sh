@@ -24,7 +24,7 @@ state=$here/.state
 out=$here
 opt_python="" opt_dry_run=0 opt_cpu=0 opt_engine=sglang
 start_timeout_s=1800
-stop_grace_s=20   # for a server to end by itself after SIGTERM
+stop_grace_s=20   # for a server to end by itself after SIGINT
 load_s=3600       # the profile pass ends its load much earlier
 plan_options=()
 server_pid="" load_pid="" step_pid="" current="" interrupted=0
@@ -54,7 +54,7 @@ USAGE: ./run_repro.sh [options]
   --one-gpu            let ranks share GPUs, in time slices
   --cpu                rehearse on the CPU even where there are GPUs
   --no-profile         measure only, no traces
-  --profile-steps N    forward steps to trace (default 48)
+  --profile-steps N    forward steps to trace (default 48; rehearsal 24)
   --with-stack         Python stacks in the traces (slows arm B more than A)
   --nsys               run each server under `nsys profile` (no torch traces)
   --start-timeout S    give a server up after S seconds (default 1800)
@@ -139,8 +139,8 @@ start_server() { # start_server LABEL
   begin_group server_pid "$out/logs/$1_server.log" bash "$out/logs/$1_server_command.sh"
 }
 
-stop_server() { # stop_server LABEL
-  end_group "$server_pid" "$stop_grace_s"
+stop_server() { # stop_server LABEL GRACE_SECONDS
+  end_group "$server_pid" "$2"
   server_pid=""
   step "${tool[@]}" settle "$out/logs" "$1" || true
 }
@@ -149,7 +149,10 @@ measure() { # measure LABEL URL: the unprofiled pass, whose numbers are reported
   local log=$out/logs/$1_client.log status=0
   step "${client[@]}" --base-url "$2" --batch "$batch" --max-new-tokens "$max_new_tokens" \
     --warmup 1 --output "$out/logs/$1_client.json" >"$log" || status=$?
-  ((status == 0)) && return 0
+  if ((status == 0)); then
+    say "  client $1  $(sed -n 's/^throughput *//p' "$log")"
+    return 0
+  fi
   mark_failed "$1" "client: exit $status; see $log"
   return 1
 }
@@ -183,18 +186,20 @@ mark_failed() { # mark_failed LABEL REASON
 
 # 0 measured, 1 failed. Never ends the run: the other cases still count.
 run_launch() { # run_launch LABEL URL
-  local label=$1 url=$2 status=0
+  local label=$1 url=$2 status=0 grace_s=$stop_grace_s
   current=$label
   say "$label"
   mark "$label" running
   start_server "$label"
   if ! step "${tool[@]}" wait-ready "$out/logs" "$label" "$server_pid" \
-    --timeout-s "$start_timeout_s" || ! measure "$label" "$url"; then
+    --timeout-s "$start_timeout_s"; then
+    status=1 grace_s=1
+  elif ! measure "$label" "$url"; then
     status=1
   elif ((traced)); then
     profile "$label" "$url" || status=1
   fi
-  stop_server "$label"
+  stop_server "$label" "$grace_s"
   if ((status == 0 && traced)); then
     explain "$label" || status=1
   fi

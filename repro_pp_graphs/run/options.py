@@ -24,7 +24,7 @@ class Options:
     max_new_tokens: int | None
     port: int | None
     profile: bool
-    profile_steps: int
+    profile_steps: int | None
     with_stack: bool
     nsys: bool
     one_gpu: bool
@@ -47,10 +47,9 @@ def parse(argv: list[str]) -> Options:
     parser.add_argument("--python", required=True)
     parser.add_argument("--cases", default="graphs_on,graphs_off")
     parser.add_argument("--rounds", type=_positive, default=1)
-    for name in ("--pp-size", "--layers", "--batch", "--port"):
+    for name in ("--pp-size", "--layers", "--batch", "--max-new-tokens", "--port"):
         parser.add_argument(name, type=_positive)
-    parser.add_argument("--max-new-tokens", type=_positive)
-    parser.add_argument("--profile-steps", type=_positive, default=48)
+    parser.add_argument("--profile-steps", type=_positive)
     parser.add_argument("--model")
     parser.add_argument("--no-profile", dest="profile", action="store_false")
     for name in ("--dummy-weights", "--with-stack", "--nsys", "--one-gpu", "--cpu"):

@@ -14,8 +14,9 @@ from repro_pp_graphs.server.argfile import ServerArgs
 from repro_pp_graphs.server.gpus import Gpu
 
 OVERLAYS = Path(__file__).resolve().parents[1] / "server" / "overlays"
-REHEARSAL_LOAD = (8, 48)  # --batch, --max-new-tokens on a CPU: a case stays under two minutes
-FULL_LOAD = (16, 128)
+# --batch, --max-new-tokens, --profile-steps; on a CPU a case stays under a minute
+FULL_LOAD = (16, 128, 48)
+REHEARSAL_LOAD = (8, 48, 24)
 
 
 class PlanError(ValueError):
@@ -164,7 +165,7 @@ class Planner:
             max_new_tokens=options.max_new_tokens or load[1],
             # nsys and torch's profiler cannot both subscribe to CUPTI
             profile=options.profile and not options.nsys,
-            profile_steps=options.profile_steps,
+            profile_steps=options.profile_steps or load[2],
             with_stack=options.with_stack,
             nsys=options.nsys,
             gpu_used_mib={gpu.uuid: gpu.used_mib for gpu in self.gpus},

@@ -17,6 +17,7 @@ begin_group() { # begin_group VARIABLE LOG COMMAND...: runs COMMAND in a session
   shift 2
   setsid "$@" >"$log" 2>&1 </dev/null &
   group_pid=$!
+  disown "$group_pid" # or bash reports its end on the terminal
   mkdir -p "$state/groups"
   printf '%s %s %s %s %s %s\n' "$(cat /proc/sys/kernel/random/boot_id)" \
     "$$" "$(start_time $$)" "$group_pid" "$(start_time "$group_pid")" "$log" \
@@ -35,8 +36,9 @@ wait_group() { # wait_group PID SECONDS: 0 once no member is left, 1 after SECON
   done
 }
 
+# SIGINT is sglang's quick orderly stop (2 s); on SIGTERM it sleeps, drains and waits (20 s).
 end_group() { # end_group PID GRACE_SECONDS: leader first, then the group, then by force
-  kill -TERM "$1" 2>/dev/null || true
+  kill -INT "$1" 2>/dev/null || true
   if ! wait_group "$1" "$2"; then
     kill -TERM -- "-$1" 2>/dev/null || true
     wait_group "$1" 2 || kill -KILL -- "-$1" 2>/dev/null || true
