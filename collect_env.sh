@@ -27,7 +27,7 @@ shopt -s extglob
 ### defaults
 LC_ALL=C                        # byte-wise patterns here, English messages from tools
 json=0 redact=1 port=30000 python=${PYTHON:-python3} budget_s=4
-readonly MASK="<masked>" COLUMN=28
+readonly MASK="<masked>" COLUMN=28 MAX_CHARS=16000
 readonly SECTIONS=(summary system gpus network software environment server)
 
 usage() {
@@ -54,10 +54,11 @@ is_secret() {
 
 # replace REGEX FUNCTION: call FUNCTION on every match, which adds to clean what shall stay.
 replace() {
-  local clean="" rest=$TEXT
+  local clean="" rest=$TEXT before
   while [[ $rest =~ $1 ]]; do
-    clean+=${rest%%"${BASH_REMATCH[0]}"*}
-    rest=${rest#*"${BASH_REMATCH[0]}"}
+    before=${rest%%"${BASH_REMATCH[0]}"*}
+    clean+=$before
+    rest=${rest:${#before}+${#BASH_REMATCH[0]}}
     "$2" "${BASH_REMATCH[@]}"
   done
   TEXT=$clean$rest
@@ -72,8 +73,8 @@ keep_plain() { if [[ $1 == *[a-z]* && $1 == *[A-Z]* && $1 == *[0-9]* ]]; then cl
 
 # a=b, "a": "b", --a b: without : or = only an option takes a value, and none looks like one.
 keep_name() {
-  local name=$2 gap=$4 value=$5
-  clean+=$name$gap
+  local name=$3 gap=$5 value=$6
+  clean+=$2$name$gap
   if { [[ $gap == *[:=]* ]] || [[ $name == -* && $value != --* ]]; } && is_secret "$name" "$value"; then
     clean+=$MASK
   else
@@ -83,7 +84,7 @@ keep_name() {
 
 readonly HINTS='key|token|secret|pass|pwd|auth|cred|cookie|bearer|sig|webhook|jwt|session|pat|dsn|pin|otp|salt|serial'
 readonly WORD="(\"[^\"]*\"?|'[^']*'?|[^[:space:]\"'])+" # one word to a shell, quotes and all
-readonly PAIR_RE="([A-Za-z0-9_.-]*($HINTS)[A-Za-z0-9_.-]*)([\"'\\\\]*[[:space:]]*[:=][[:space:]]*|[[:space:]]+)($WORD)"
+readonly PAIR_RE="(^|[^A-Za-z0-9_.-])([A-Za-z0-9_.-]*($HINTS)[A-Za-z0-9_.-]*)([\"'\\\\]*[[:space:]]*[:=][[:space:]]*|[[:space:]]+)($WORD)"
 readonly PRIVATE_RE='()-----BEGIN[A-Z0-9 ]*PRIVATE KEY.*'
 readonly URL_RE="(://)([^/[:space:]\"']*|[^/[:space:]\"':@]*:[^[:space:]\"']*)@"
 readonly ANSI_RE='()'$'\e''[[][0-9;]*[a-zA-Z]'
@@ -150,7 +151,8 @@ declare -a order=() notes=() known_secrets=() users=() environment=()
 # fact SECTION KEY VALUE: the only way to the output; an empty value keeps a place.
 fact() {
   local id="$1|${2//[^A-Za-z0-9 .,:\/()_-]/?}"
-  TEXT=$3
+  TEXT=${3:0:MAX_CHARS}
+  ((${#3} <= MAX_CHARS)) || TEXT+=" (cut)"
   if is_secret "$2" "$3"; then TEXT=$MASK; else mask; fi
   [[ -n ${facts[$id]+known} ]] || order+=("$id")
   facts[$id]=${TEXT%"${TEXT##*[!$' \n']}"}
@@ -233,9 +235,10 @@ collect_cgroup() {
   for file in cpu.max memory.max cpuset.cpus.effective cpu/cpu.cfs_quota_us memory/memory.limit_in_bytes; do
     slurp "$base/$file" && text+=", ${file##*/} $OUT"
   done
+  text=${text:-, none readable}
   fact system "cgroup limits" "${text#, }"
   { slurp "$base/cpu.stat" || slurp "$base/cpu/cpu.stat"; } && seek "$OUT" 'nr_throttled ([0-9]+)' || OUT="not readable"
-  fact system "cgroup throttled" "$OUT periods"
+  fact system "cgroup throttled periods" "$OUT"
 }
 
 collect_system() {
@@ -250,6 +253,7 @@ collect_system() {
   slurp /proc/cpuinfo && seek "$OUT" $'model name[ \t]*: '"$LINE" || OUT="model not told"
   fact system CPU "$OUT; $(nproc --all) CPUs, $(nproc) usable here"
   for file in /sys/devices/system/node/node[0-9]*; do slurp "$file/cpulist" && text+="; ${file##*/}: $OUT"; done
+  text=${text:-; no nodes shown}
   fact system NUMA "${text#; }"
   slurp /proc/meminfo && text=$OUT
   for OUT in MemTotal MemAvailable; do seek "$text" "$OUT: +([0-9]+) kB" && words+=("$((OUT / 1048576)) GiB"); done
@@ -425,6 +429,7 @@ from repro_pp_graphs.environment.__main__ import main; main(int(sys.argv[1]))' "
 for d in metadata.distributions():
     for section in ("software", "summary")[:1 + (d.metadata["Name"] in ("sglang", "torch"))]:
         print(section, d.metadata["Name"], d.version, sep="\t")')
+  fact server "port $port" "not asked: that takes Python and repro_pp_graphs/environment"
   PARTIAL=""
   probe 4 "$python" -c "${code[@]}" || fact software "Python probe" "${OUT:-$python: failed without a word}"
   while IFS=$'\t' read -r section key value; do

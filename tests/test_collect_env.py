@@ -172,7 +172,7 @@ def test_json_and_text_hold_the_same_facts(tmp_path: Path) -> None:
     text = run("--python", sys.executable, "--port", CLOSED_PORT, env=env).stdout
     assert list(facts) == ["schema", *SECTIONS]
     assert facts["environment"]["NCCL_DEBUG"] == 'a "quoted" \\ word'
-    moving = {"date", "load average", "memory", "/dev/shm", "cgroup throttled"}
+    moving = {"date", "load average", "memory", "/dev/shm", "cgroup throttled periods"}
     moving |= {key for key in facts["server"] if key.startswith("process ")}
     for section in SECTIONS:
         for key, value in facts[section].items():
@@ -230,6 +230,7 @@ def test_bash_and_coreutils_are_enough(tmp_path: Path) -> None:
     facts = json.loads(done.stdout)
     assert facts["gpus"]["nvidia-smi"] == "nvidia-smi: not found"
     assert facts["software"]["Python probe"] == "python3: not found"
+    assert facts["server"]["port 1"].startswith("not asked")
     assert "CPUs" in facts["system"]["CPU"]
 
 
@@ -259,6 +260,22 @@ def test_copied_alone_it_still_lists_the_packages(tmp_path: Path) -> None:
     facts = json.loads(done.stdout)
     assert facts["software"]["pytest"] == pytest.__version__
     assert facts["summary"]["sglang"].startswith(("0.", "not told by"))
+
+
+def test_a_very_long_value_is_cut_in_the_open_and_masked() -> None:
+    text = "aB3" * 30000 + " end"
+    assert collect(env=bare(NCCL_BIG=text))["environment"]["NCCL_BIG"] == "<masked> (cut)"
+
+
+def test_names_from_outside_are_never_run(tmp_path: Path) -> None:
+    trap = tmp_path / "trap"
+    name = f'$(touch {trap})`touch {trap}`a[$(touch {trap})]"quoted"'
+    body = json.dumps({name: name, "version": "0.5.21"}).encode()
+    with answering({"/server_info": (200, body)}) as port:
+        facts = collect("--port", port, env=bare(NCCL_TRAP=name))
+    assert facts["environment"]["NCCL_TRAP"] == name
+    assert name in facts["server"].values()
+    assert not trap.exists()
 
 
 # --- GPUs --------------------------------------------------------------------------------
