@@ -29,6 +29,8 @@ load_s=3600       # the profile pass ends its load much earlier
 plan_options=()
 server_pid="" load_pid="" step_pid="" current="" interrupted=0
 
+# shellcheck source=repro_pp_graphs/sh/step.sh
+source "$here/repro_pp_graphs/sh/step.sh"
 # shellcheck source=repro_pp_graphs/sh/setup.sh
 source "$here/repro_pp_graphs/sh/setup.sh"
 # shellcheck source=repro_pp_graphs/sh/group.sh
@@ -72,15 +74,6 @@ EXAMPLES:
 USAGE
 }
 
-die() { # die STATUS MESSAGE
-  printf 'run_repro.sh: %s\n' "$2" >&2
-  exit "$1"
-}
-
-say() {
-  printf '%s\n' "$*"
-}
-
 ### options
 need_value() { # need_value OPTION COUNT
   (($2 >= 2)) || die 2 "$1 needs a value (see --help)"
@@ -120,16 +113,6 @@ parse_options() {
 }
 
 ### steps
-# In the background and waited for: bash runs a trap at once only while it waits.
-step() { # step COMMAND ARGS: a program (no function); returns its status
-  local status=0
-  setsid "$@" &
-  step_pid=$!
-  wait "$step_pid" || status=$?
-  step_pid=""
-  return "$status"
-}
-
 set_commands() { # once the interpreter is known
   tool=(env "PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH}" "$python" -m repro_pp_graphs)
   client=("$python" "$here/client_benchmark.py" --prompts "$here/prompts.txt")

@@ -16,5 +16,5 @@ lock() { # lock NAME [uv options]: NAME.in -> NAME.txt, for Python 3.10-3.13 on 
 }
 
 lock cpu --override cpu_left_out.txt
-lock gpu
+lock gpu --override gpu_overrides.txt
 lock test --constraint cpu.txt

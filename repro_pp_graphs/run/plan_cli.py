@@ -16,7 +16,7 @@ from pathlib import Path
 from repro_pp_graphs.models import folder as model_folder
 from repro_pp_graphs.run import options as run_options
 from repro_pp_graphs.run import preflight, previous, record
-from repro_pp_graphs.run.command import command_script
+from repro_pp_graphs.run.command import command_script, wrapped
 from repro_pp_graphs.run.options import Options
 from repro_pp_graphs.run.plan import PlanError, Planner
 from repro_pp_graphs.run.record import Launch, Plan
@@ -112,12 +112,12 @@ def files_of(launch: Launch, plan: Plan) -> list[str]:
 
 
 def client_command(plan: Plan, options: Options, launch: Launch) -> str:
-    """The measuring client's command."""
-    return (
-        f"{options.python} {options.root}/client_benchmark.py --base-url {launch.base_url} "
-        f"--batch {plan.batch} --max-new-tokens {plan.max_new_tokens} "
-        f"--output {options.out}/logs/{launch.label}_client.json"
-    )
+    """The measuring client's command, as run_repro.sh gives it."""
+    words = [options.python, f"{options.root}/client_benchmark.py"]
+    words += ["--prompts", f"{options.root}/prompts.txt", "--base-url", launch.base_url]
+    words += ["--batch", str(plan.batch), "--max-new-tokens", str(plan.max_new_tokens)]
+    words += ["--warmup", "1", "--output", f"{options.out}/logs/{launch.label}_client.json"]
+    return wrapped(words)
 
 
 def _script(launch: Launch, plan: Plan, options: Options) -> str:

@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2154 # the script that sources this sets state
 # Process groups: begin one, end one, and clean up after a harness that was killed.
 # Uses: state (folder), say. A record per group lies in $state/groups/<pid>:
 #   boot id, harness pid, harness start time, leader pid, leader start time, what it is

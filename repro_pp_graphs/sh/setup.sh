@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2034,SC2154 # the script that sources this sets and reads them
 # The interpreter that runs sglang: the one at hand, or an environment made here once.
 # Uses: here, state, opt_python, opt_dry_run, opt_cpu, say, die, step. Sets: python
 
@@ -75,14 +76,15 @@ make_environment() { # make_environment KIND VENV LOCK
   mkdir -p "$state"
   say "no sglang found: making .venv-$kind from requirements/$kind.txt ($base, once)"
   step "$base" -m venv "$venv" || die 2 "$base -m venv failed: remove $venv and run again"
+  : >"$state/setup.log"
   if [[ $kind == gpu ]]; then
-    install "$venv" "$(grep -c == "$lock")" -r "$lock"
+    install "$venv" "$lock"
     return
   fi
   torch=$(grep '^torch==' "$lock")
   install_cpu_torch "$venv" "$torch"
   grep -v '^torch==' "$lock" >"$state/cpu_without_torch.txt"
-  install "$venv" "$(grep -c == "$lock")" --no-deps -r "$state/cpu_without_torch.txt"
+  install "$venv" "$state/cpu_without_torch.txt"
 }
 
 has_room() { # has_room FOLDER GIB
@@ -97,29 +99,27 @@ use an interpreter that has sglang (--python)"
 # where the configured indexes lack it let uv fetch it, which knows PyTorch's own index.
 install_cpu_torch() { # install_cpu_torch VENV torch==VERSION
   local venv=$1 torch=$2
-  say "  torch, CPU build"
+  say "  $torch, CPU build"
   step "$venv/bin/python" -m pip install --quiet --no-input --no-deps "$torch+cpu" \
-    >"$state/setup.log" 2>&1 && return
-  install "$venv" 1 uv
-  step "$venv/bin/python" -m uv pip install --python "$venv/bin/python" --no-deps \
-    --torch-backend cpu "$torch" >>"$state/setup.log" 2>&1 && return
+    >>"$state/setup.log" 2>&1 && return
+  step "$venv/bin/python" -m pip install --quiet --no-input uv >>"$state/setup.log" 2>&1 &&
+    step "$venv/bin/python" -m uv pip install --python "$venv/bin/python" --no-deps \
+      --torch-backend cpu "$torch" >>"$state/setup.log" 2>&1 && return
   failed_install "$torch (CPU build)"
 }
 
-install() { # install VENV COUNT PIP_ARGUMENTS...: with a running count
-  local venv=$1 count=$2 tty=0
-  shift 2
+install() { # install VENV LOCK: all of a complete lock, with a running count
+  local venv=$1 lock=$2 show="repro_pp_graphs/sh/pip_progress.awk" tty=0
   [[ ! -t 1 ]] || tty=1
-  step bash -c 'set -o pipefail; "${@:4}" 2>&1 | tee -a "$3" | awk -v count="$1" -v tty="$2" "
-    /^Collecting / { n++; if (tty) printf \"\r\033[K  %d of %d  %s\", n, count, \$2
-                     else if (n % 25 == 0) print \"  \" n \" of \" count; fflush() }
-    /^Installing collected/ { if (tty) printf \"\r\033[K\"; print \"  installing\"; fflush() }"' \
-    install "$count" "$tty" "$state/setup.log" \
-    "$venv/bin/python" -m pip install --no-input "$@" || failed_install "a package"
+  # shellcheck disable=SC2016 # the inner shell expands them
+  step bash -c 'set -o pipefail; "${@:5}" 2>&1 | tee -a "$1" | awk -v of="$2" -v tty="$3" -f "$4"' \
+    install "$state/setup.log" "$(grep -c == "$lock")" "$tty" "$here/$show" \
+    "$venv/bin/python" -m pip install --no-input --no-deps -r "$lock" || failed_install "$lock"
 }
 
 failed_install() { # failed_install WHAT
-  grep -E '^(ERROR|error|  ×|Caused by|.*[Nn]o matching)' "$state/setup.log" | tail -n 3 >&2 || true
+  grep -E '^(ERROR|error:|  ×|Caused by)|[Nn]o matching|^Collecting' "$state/setup.log" |
+    tail -n 3 >&2 || true
   die 2 "could not install $1 (log: $state/setup.log). Run again to go on, what is there is kept; \
 behind a proxy or mirror set PIP_INDEX_URL, or use an interpreter that has sglang (--python)"
 }
