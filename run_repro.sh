@@ -28,6 +28,7 @@ stop_grace_s=20   # for a server to end by itself after SIGINT
 load_s=3600       # the profile pass ends its load much earlier
 plan_options=()
 server_pid="" load_pid="" step_pid="" current="" interrupted=0
+merged=() # folders of the launches whose traces are whole
 
 # shellcheck source=repro_pp_graphs/sh/step.sh
 source "$here/repro_pp_graphs/sh/step.sh"
@@ -152,9 +153,9 @@ profile() { # profile LABEL URL: a second load, profiled until every rank's trac
 
 explain() { # explain LABEL: the traces as one, and in numbers
   local trace=$out/trace/$1 analysis=$out/logs/$1_analysis
-  step "${tool[@]}" merge "$trace" -o "${trace}_chrome_trace.json" >"$analysis.txt" &&
+  step "${tool[@]}" merge "$trace" -o "${trace}_chrome_trace.json" >>"$out/logs/merge.log" 2>&1 &&
     step "${tool[@]}" analyze "$trace" --json "$analysis.json" >"$analysis.txt" && return
-  mark_failed "$1" "the traces could not be read; see $analysis.txt"
+  mark_failed "$1" "the traces could not be read; see $analysis.txt, $out/logs/merge.log"
   return 1
 }
 
@@ -165,6 +166,12 @@ mark() { # mark LABEL STATUS [REASON]
 mark_failed() { # mark_failed LABEL REASON
   say "  $1 failed: $2"
   mark "$1" failed "$2"
+}
+
+side_by_side() { # the first two launches in one view, decode starts aligned
+  ((${#merged[@]} >= 2)) || return 0
+  step "${tool[@]}" merge "${merged[@]:0:2}" -o "$out/trace/A_vs_B_chrome_trace.json" \
+    >>"$out/logs/merge.log" 2>&1 || say "  the side-by-side trace failed; see $out/logs/merge.log"
 }
 
 # 0 measured, 1 failed. Never ends the run: the other cases still count.
@@ -189,7 +196,10 @@ run_launch() { # run_launch LABEL URL
   if ((status == 0)); then
     step "${tool[@]}" check-arm "$out/logs" "$label" "$out/logs/${label}_analysis.json" || status=1
   fi
-  ((status)) || mark "$label" ok
+  if ((status == 0)); then
+    mark "$label" ok
+    ((!traced)) || merged+=("$out/trace/$label")
+  fi
   current=""
   return "$status"
 }
@@ -245,6 +255,7 @@ main() {
     IFS=$'\t' read -r label url <<<"$line"
     run_launch "$label" "$url" || failed=1
   done
+  side_by_side
   collect_env env_after
   "${tool[@]}" summary "$out" || failed=1
   exit "$failed"

@@ -67,8 +67,29 @@ def summarise_launch(logs: Path, launch: Launch) -> dict[str, Any]:
         "server_args": launch.args,
         "resolved": {key: info[key] for key in RESOLVED if key in info},
         "metrics": {key: client[key] for key in METRICS if key in client},
+        "token_send_ms": token_send_ms(_read(logs / f"{launch.label}_analysis.json")),
         "client_warnings": client.get("warnings", []),
     }
+
+
+def token_send_ms(analysis: dict[str, Any]) -> dict[str, float]:
+    """Medians of the last rank's token send to rank 0, a decode step, from the traces.
+
+    `host`: the host span that sends; `sent`: from that span's begin until the last byte has left;
+    `under_graph` and `idle`: the parts of `sent` with the rank's graph kernels running, and with
+    none of its compute kernels running. Empty without traces.
+    """
+    found = analysis.get("token_return") or {}
+    if not found.get("steps"):
+        return {}
+    sent = found["delivery_us"]
+    medians = {
+        "host": found["host_us"]["send"],
+        "sent": sent["send"],
+        "under_graph": sent["overlapped_with_graph"],
+        "idle": sent["idle"],
+    }
+    return {name: round(values["median"] / 1e3, 4) for name, values in medians.items() if values}
 
 
 def _blocking_sends(version: str) -> bool:

@@ -40,6 +40,7 @@ def main(argv: list[str]) -> int:
     for remark in table.remarks(result):
         print("\n".join(textwrap.wrap(remark, 78, initial_indent="! ", subsequent_indent="  ")))
     print()
-    candidates = [out / "trace" / f"{launch.label}_chrome_trace.json" for launch in plan.launches]
+    names = [*(launch.label for launch in plan.launches), "A_vs_B"]
+    candidates = [out / "trace" / f"{name}_chrome_trace.json" for name in names]
     print("\n".join(next_steps(out, [path for path in candidates if path.exists()])))
     return 0 if result["complete"] else 1

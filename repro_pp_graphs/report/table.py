@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 COLUMNS_A_BLOCK = 2
-_NAME_WIDTH, _WIDTH = 20, 24
+_NAME_WIDTH, _WIDTH = 21, 24
 
 ROWS = (
     ("TTFT median ms", "median_ttft_ms"),
@@ -14,6 +14,13 @@ ROWS = (
     ("ITL p99 ms", "p99_itl_ms"),
     ("TPOT mean ms", "mean_tpot_ms"),
     ("output tokens/s", "output_throughput"),
+)
+# medians of the profile pass: the last rank's token send to rank 0 (docs/traces.md)
+SEND_ROWS = (
+    ("token send, host ms", "host"),
+    ("token sent after ms", "sent"),
+    ("  under own graph ms", "under_graph"),
+    ("  idle ms", "idle"),
 )
 
 
@@ -45,6 +52,8 @@ def _cells(launch: dict[str, Any]) -> list[tuple[str, str]]:
     metrics = launch["metrics"]
     cells = [("status", launch["status"])]
     cells += [(name, number(metrics.get(key))) for name, key in ROWS]
+    send = launch.get("token_send_ms", {})
+    cells += [(name, number(send[key])) for name, key in SEND_ROWS if key in send]
     cells += [("graph launches", graphs(launch)), ("decode with graph", eager_share(launch))]
     if metrics.get("failed"):
         cells.append(("failed requests", str(metrics["failed"])))
@@ -52,10 +61,11 @@ def _cells(launch: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _ratio(name: str, launches: list[dict[str, Any]]) -> str:
-    key = dict(ROWS).get(name)
-    if len(launches) != 2 or key is None:
+    if len(launches) != 2:
         return ""
-    a, b = (launch["metrics"].get(key) for launch in launches)
+    by_name = {**dict(ROWS), **dict(SEND_ROWS)}
+    values = [{**launch["metrics"], **launch.get("token_send_ms", {})} for launch in launches]
+    a, b = (value.get(by_name.get(name, "")) for value in values)
     return f"{a / b:.2f}x" if a and b else ""
 
 
