@@ -26,8 +26,15 @@ OFFSETS_AHEAD = 96
 OFFSETS_BEHIND = 16
 # Two offsets whose median lags differ by less cannot be told apart.
 TIE_NS = 1000
-# A piece beside the first run must be at least so long to be believed.
+# A rival reading this much nearer to the usual delay puts a pair in doubt: a pair that is k turns
+# late has one that is k - 1 turns late.
+CLEARLY_BETTER = 0.8
+# How many operations beside a pair must fit another reading of it.
+NEIGHBOURS = 4
+# Where events are missing, fewer pairs in a row are not believed.
 SHORTEST_PIECE = 4
+# So many pairs in a row whose varying shapes agree are no accident.
+GOOD_STRETCH = 8
 
 
 @dataclass(slots=True)
@@ -40,12 +47,17 @@ class Pairing:
 
 
 class Run(NamedTuple):
-    """Sends first..last (exclusive) paired at one offset; lag_ns is the median."""
+    """Sends first..last (exclusive) paired at one offset."""
 
     offset: int
     first: int
     last: int
-    lag_ns: float
+
+
+class Usual(NamedTuple):
+    """How late a recv typically ends after its send starts, ns."""
+
+    typical: float
 
 
 class Queues(NamedTuple):
@@ -91,14 +103,14 @@ def pair(sends: Sequence[P2POp], recvs: Sequence[P2POp], slack_ns: int = 0) -> P
     if not sends or not recvs:
         return Pairing(reason="no recvs" if sends else "no sends")
     queues = _queues(sends, recvs, slack_ns)
-    run, reason = _best_run(queues)
-    if run is None:
+    runs, reason = _runs(queues)
+    if not runs:
         return Pairing(reason=reason)
-    runs = [run]
-    _pieces(queues, run, 0, 0, runs)
-    longest = max(runs, key=lambda piece: piece.last - piece.first)
-    pairs = sorted((i, i + piece.offset) for piece in runs for i in range(piece.first, piece.last))
-    return Pairing(pairs, longest.offset)
+    lengths: dict[int, int] = {}
+    for run in runs:
+        lengths[run.offset] = lengths.get(run.offset, 0) + run.last - run.first
+    pairs = sorted((i, i + run.offset) for run in runs for i in range(run.first, run.last))
+    return Pairing(pairs, max(lengths, key=lengths.__getitem__))
 
 
 def _queues(sends: Sequence[P2POp], recvs: Sequence[P2POp], slack_ns: int) -> Queues:
@@ -118,19 +130,87 @@ def _queues(sends: Sequence[P2POp], recvs: Sequence[P2POp], slack_ns: int) -> Qu
     )
 
 
+def _runs(queues: Queues, usual: Usual | None = None) -> tuple[list[Run], str]:
+    """All runs: the best offset's, then those of what it leaves before, between and after.
+
+    A part of the queues (`usual` given) must be as late as the whole to be believed.
+    """
+    best, reason = _best_run(queues)
+    if best is None:
+        return [], reason
+    index = np.arange(best.first, best.last)
+    delay = queues.r_end[index + best.offset] - queues.s_start[index]
+    rival = _rival_delay(queues, best)
+    sure = ~np.isfinite(rival)
+    facing, _ = queues.overlap(best.offset)
+    if usual is not None or len(index) < facing.stop - facing.start:
+        turn = float(np.median(np.diff(queues.s_start))) if len(queues.s_start) > 1 else 0.0
+        late_by = float(np.median(delay)) - (usual.typical if usual else 0.0)
+        limit = usual.typical / 2 if usual else turn
+        too_few = len(index) < SHORTEST_PIECE or 2 * int(np.sum(sure)) < len(index)
+        if too_few or abs(late_by) > limit:
+            return [], "what fits is too short or too uncertain where events are missing"
+    typical, late = np.percentile(delay[sure] if np.any(sure) else delay, (50, 95)).tolist()
+    doubtful = (delay > late) & (np.abs(rival - typical) < CLEARLY_BETTER * (delay - typical))
+    kept = _stretches(~doubtful, best)
+    if np.any(doubtful):
+        kept = [run for run in kept if run.last - run.first >= SHORTEST_PIECE]
+    if not kept:
+        return [], "every pair has a better rival"
+    found = list(kept)
+    for part_sends, part_recvs in _gaps(queues, kept):
+        part = queues.part(part_sends, part_recvs)
+        if min(len(part.s_start), len(part.r_end)) < SHORTEST_PIECE:
+            continue
+        shift = part_recvs.start - part_sends.start
+        found += [
+            Run(run.offset + shift, run.first + part_sends.start, run.last + part_sends.start)
+            for run in _runs(part, usual or Usual(typical))[0]
+        ]
+    return found, ""
+
+
+def _stretches(keep: Bools, run: Run) -> list[Run]:
+    """The unbroken stretches of a run's pairs that are kept."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], keep, [False])).astype(np.int8)))
+    return [
+        Run(run.offset, run.first + int(begin), run.first + int(end))
+        for begin, end in zip(edges[::2], edges[1::2], strict=True)
+    ]
+
+
+def _gaps(queues: Queues, kept: list[Run]) -> list[tuple[slice, slice]]:
+    """The sends and recvs before, between and after runs that follow each other."""
+    firsts = [(run.first, run.first + run.offset) for run in kept]
+    lasts = [(run.last, run.last + run.offset) for run in kept]
+    starts, ends = [(0, 0), *lasts], [*firsts, (len(queues.s_start), len(queues.r_end))]
+    return [
+        (slice(start[0], end[0]), slice(start[1], end[1]))
+        for start, end in zip(starts, ends, strict=True)
+    ]
+
+
 def _best_run(queues: Queues) -> tuple[Run | None, str]:
-    """The longest runs that hold, of those the one with the smallest lag."""
-    runs = [run for offset in _offsets(queues) if (run := _longest(queues, offset))]
-    if not runs:
+    """Of the offsets that hold over the longest runs, the one with the smallest lag."""
+    held = [found for offset in _offsets(queues) if (found := _longest(queues, offset))]
+    if not held:
         return None, "no offset at which element counts, dtypes and causality agree"
-    longest = max(run.last - run.first for run in runs)
-    held = sorted(
-        (run for run in runs if 2 * (run.last - run.first) >= longest), key=lambda run: run.lag_ns
+    longest = max(run.last - run.first for run, _ in held)
+    near = sorted(
+        ((lag, run) for run, lag in held if _long_enough(queues, run, longest)),
+        key=lambda row: row[0],
     )
-    best = held[0]
-    if len(held) > 1 and held[1].lag_ns - best.lag_ns < TIE_NS:
-        return None, f"a tie: offsets {best.offset} and {held[1].offset} fit equally well"
-    return _without_doubt(queues, best), ""
+    if len(near) > 1 and near[1][0] - near[0][0] < TIE_NS:
+        offsets = near[0][1].offset, near[1][1].offset
+        return None, f"a tie: offsets {offsets[0]} and {offsets[1]} fit equally well"
+    return near[0][1], ""
+
+
+def _long_enough(queues: Queues, run: Run, longest: int) -> bool:
+    """Half the longest run; a quarter where varying shapes agree over a good stretch."""
+    length = run.last - run.first
+    varied = len(np.unique(queues.s_shape[run.first : run.last])) > 1
+    return 2 * length >= longest or (varied and 4 * length >= longest and length >= GOOD_STRETCH)
 
 
 def _offsets(queues: Queues) -> range:
@@ -141,78 +221,67 @@ def _offsets(queues: Queues) -> range:
     return range(max(low, 1 - len(queues.s_start)), min(high, len(queues.r_end) - 1) + 1)
 
 
-def _longest(queues: Queues, offset: int) -> Run | None:
-    """The longest run of pairs that hold at the offset."""
+def _longest(queues: Queues, offset: int) -> tuple[Run, float] | None:
+    """The longest run of pairs that hold at the offset, and its median delay in ns."""
     delay = queues.delay(offset)
-    holds = np.concatenate(([False], queues.same_shape(offset) & (delay >= 0), [False]))
-    edges = np.flatnonzero(holds[1:] != holds[:-1])
-    if not len(edges):
-        return None
-    starts, ends = edges[::2], edges[1::2]
-    at = int(np.argmax(ends - starts))
+    holds = queues.same_shape(offset) & (delay >= 0)
     first = queues.overlap(offset)[0].start
-    begin, end = int(starts[at]), int(ends[at])
-    return Run(offset, first + begin, first + end, float(np.median(delay[begin:end])))
+    runs = _stretches(holds, Run(offset, first, first + len(holds)))
+    if not runs:
+        return None
+    run = max(runs, key=lambda run: run.last - run.first)
+    return run, float(np.median(delay[run.first - first : run.last - first]))
 
 
-def _without_doubt(queues: Queues, run: Run) -> Run:
-    """The run without a head or tail that an earlier recv of the same shape would fit better.
+def _rival_delay(queues: Queues, run: Run) -> npt.NDArray[np.float64]:
+    """Delay (ns) of the best other reading of each pair; -inf where there is none.
 
-    A pair is sure where the recv before (of that shape) ended before the send began. A missing
-    event leaves only unsure pairs up to the end of the run, later than nearly all sure ones.
+    Other readings: the recv of that shape before, if it ended after the send began; the send after,
+    if it began before the recv ended. The shapes up to the next pairs on one side must fit it too,
+    as a missing event moves all that follow or all before. A pair without a rival is sure.
     """
-    index = np.arange(run.first, run.last)
-    delay = queues.r_end[index + run.offset] - queues.s_start[index]
-    earlier = _earlier_delay(queues, index, index + run.offset)
-    sure = np.flatnonzero(earlier < 0)
-    if not len(sure):
-        return run
-    usual, late = np.percentile(delay[sure], (50, 95)).tolist()
-    first, last = 0, len(index)
-    for piece in (slice(0, int(sure[0])), slice(int(sure[-1]) + 1, len(index))):
-        if piece.stop <= piece.start:
-            continue
-        ours, other = float(np.median(delay[piece])), float(np.median(earlier[piece]))
-        if ours > late and abs(other - usual) < (ours - usual) / 2:
-            first, last = (piece.stop, last) if piece.start == 0 else (first, piece.start)
-    return Run(run.offset, run.first + first, run.first + last, usual)
-
-
-def _earlier_delay(queues: Queues, sends: Ints, recvs: Ints) -> npt.NDArray[np.float64]:
-    """Delay (ns) if each send went with the recv of its shape before its own; -inf: none."""
-    before: dict[int, int] = {}
-    previous = np.full(len(queues.r_end), -1, dtype=np.int64)
-    for at, shape in enumerate(queues.r_shape.tolist()):
-        previous[at] = before.get(shape, -1)
-        before[shape] = at
-    other = previous[recvs]
-    return np.where(other >= 0, queues.r_end[other] - queues.s_start[sends], -np.inf)
-
-
-def _pieces(queues: Queues, run: Run, s_base: int, r_base: int, runs: list[Run]) -> None:
-    """Pair what lies before and after the run in the same way, where enough of it is sure."""
-    for sends, recvs in (
-        (slice(0, run.first), slice(0, run.first + run.offset)),
-        (slice(run.last, len(queues.s_start)), slice(run.last + run.offset, len(queues.r_end))),
+    sends = np.arange(run.first, run.last)
+    recvs = sends + run.offset
+    before = _neighbour(queues.r_shape, -1)[recvs]
+    after = _neighbour(queues.s_shape, 1)[sends]
+    ours = queues.r_end[recvs] - queues.s_start[sends]
+    best = np.full(len(sends), -np.inf)
+    for other_sends, other_recvs, exists in (
+        (sends, before, before >= 0),
+        (after, recvs, after >= 0),
     ):
-        rest = queues.part(sends, recvs)
-        if min(len(rest.s_start), len(rest.r_end)) < SHORTEST_PIECE:
-            continue
-        found, _ = _best_run(rest)
-        if found is None or not _believable(rest, found, run.lag_ns):
-            continue
-        s_at, r_at = s_base + sends.start, r_base + recvs.start
-        shift = r_at - s_at
-        runs.append(Run(found.offset + shift, found.first + s_at, found.last + s_at, found.lag_ns))
-        _pieces(rest, found, s_at, r_at, runs)
+        delay = queues.r_end[other_recvs] - queues.s_start[other_sends]
+        fits = exists & (delay >= 0) & (delay < ours)
+        for at in np.flatnonzero(fits & (delay > best)).tolist():
+            if _shapes_fit_beside(queues, int(other_sends[at]), int(other_recvs[at])):
+                best[at] = delay[at]
+    return best
 
 
-def _believable(queues: Queues, run: Run, usual_ns: float) -> bool:
-    """Whether a piece is long enough, as late as the rest, and mostly without another reading."""
-    index = np.arange(run.first, run.last)
-    if len(index) < SHORTEST_PIECE:
-        return False
-    earlier = _earlier_delay(queues, index, index + run.offset)
-    sure = float(np.mean(earlier < 0))
-    turn = float(np.median(np.diff(queues.r_end))) if len(queues.r_end) > 1 else 0.0
-    return sure >= 0.5 and abs(run.lag_ns - usual_ns) <= max(turn, usual_ns) / 2
+def _shapes_fit_beside(queues: Queues, send: int, recv: int) -> bool:
+    """Whether the shapes of the operations just before, or just after, fit a pair."""
+    for step in (-1, 1):
+        ours, theirs = _beside(queues.s_shape, send, step), _beside(queues.r_shape, recv, step)
+        if all(a == b or a < 0 or b < 0 for a, b in zip(ours, theirs, strict=False)):
+            return True
+    return False
+
+
+def _beside(shapes: Ints, at: int, step: int) -> list[int]:
+    """The shapes of the next few operations in one direction."""
+    found = (
+        shapes[at + 1 : at + 1 + NEIGHBOURS] if step > 0 else shapes[max(0, at - NEIGHBOURS) : at]
+    )
+    return [int(shape) for shape in found[::step]]
+
+
+def _neighbour(shapes: Ints, step: int) -> Ints:
+    """Index of the next (step 1) or previous (-1) operation of the same shape, -1: none."""
+    found = np.full(len(shapes), -1, dtype=np.int64)
+    seen: dict[int, int] = {}
+    order = range(len(shapes)) if step < 0 else reversed(range(len(shapes)))
+    codes = shapes.tolist()
+    for at in order:
+        found[at] = seen.get(codes[at], -1)
+        seen[codes[at]] = at
+    return found
