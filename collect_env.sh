@@ -28,6 +28,7 @@ shopt -s extglob
 LC_ALL=C                        # byte-wise patterns here, English messages from tools
 json=0 redact=1 port=30000 python=${PYTHON:-python3} budget_s=4
 readonly MASK="<masked>" COLUMN=28 MAX_CHARS=16000
+readonly LINE='([^'$'\n'']*)' # a regex: the rest of the line
 readonly SECTIONS=(summary system gpus network software environment server)
 
 usage() {
@@ -77,9 +78,7 @@ keep_name() {
   clean+=$2$name$gap
   if { [[ $gap == *[:=]* ]] || [[ $name == -* && $value != --* ]]; } && is_secret "$name" "$value"; then
     clean+=$MASK
-  else
-    rest=$value$rest
-  fi
+  else rest=$value$rest; fi
 }
 
 readonly HINTS='key|token|secret|pass|pwd|auth|cred|cookie|bearer|sig|webhook|jwt|session|pat|dsn|pin|otp|salt|serial'
@@ -139,8 +138,7 @@ learn_secrets() {
   done
   for name in "${USER-}" "${LOGNAME-}" "${SUDO_USER-}" "$(id -un 2>/dev/null || true)"; do
     # Accounts that name a role or a product name no person.
-    [[ $name =~ ^(.{0,2}|root|nobody|user|admin|test|ubuntu|debian|ec2-user|azureuser|runner)$ ||
-      $name =~ ^(jovyan|docker|cuda|nvidia|sglang|vllm|torch|python)$ ]] || users+=("$name")
+    [[ $name =~ ^(.{0,2}|root|nobody|user|admin|test|ubuntu|debian|ec2-user|azureuser|runner|jovyan|docker|cuda|nvidia|sglang|vllm|torch|python)$ ]] || users+=("$name")
   done
 }
 
@@ -165,7 +163,7 @@ note() { notes+=("$1"); }
 probe() {
   local limit=$1 fd pid status=0 left=$((budget_s - SECONDS))
   local -a command=("${@:2}")
-  OUT="$2: not found"
+  PARTIAL="" OUT="$2: not found"
   type -t "$2" >/dev/null || return 127
   OUT="$2: skipped, the time limit of $budget_s s is used up"
   ((left > 0)) || return 124
@@ -212,9 +210,6 @@ count() {
   OUT=${text#, }
 }
 
-### system
-readonly LINE='([^'$'\n'']*)'
-
 collect_container() {
   local found="" file
   [[ -e /.dockerenv ]] && found+="docker "
@@ -233,10 +228,9 @@ collect_cgroup() {
   local file base=/sys/fs/cgroup text=""
   slurp /proc/self/cgroup && seek "$OUT" "0::$LINE" && [[ -e $base$OUT/cpu.max ]] && base+=$OUT
   for file in cpu.max memory.max cpuset.cpus.effective cpu/cpu.cfs_quota_us memory/memory.limit_in_bytes; do
-    slurp "$base/$file" && text+=", ${file##*/} $OUT"
+    slurp "$base/$file" && text+="${text:+, }${file##*/} $OUT"
   done
-  text=${text:-, none readable}
-  fact system "cgroup limits" "${text#, }"
+  fact system "cgroup limits" "${text:-none readable}"
   { slurp "$base/cpu.stat" || slurp "$base/cpu/cpu.stat"; } && seek "$OUT" 'nr_throttled ([0-9]+)' || OUT="not readable"
   fact system "cgroup throttled periods" "$OUT"
 }
@@ -245,16 +239,15 @@ collect_system() {
   local file text=""
   local -a words=()
   fact summary date "$(date -u '+%Y-%m-%d %H:%M:%S UTC')"
-  for file in sglang torch NCCL driver GPUs topology server; do fact summary "$file" "not told by $python"; done
+  for file in sglang torch NCCL server; do fact summary "$file" "not told by $python"; done
   slurp /etc/os-release && seek "$OUT" 'PRETTY_NAME="?([^"'$'\n'']*)' || OUT="not told"
   fact system OS "$OUT"
   fact system kernel "$(uname -r) $(uname -m)"
   collect_container
   slurp /proc/cpuinfo && seek "$OUT" $'model name[ \t]*: '"$LINE" || OUT="model not told"
   fact system CPU "$OUT; $(nproc --all) CPUs, $(nproc) usable here"
-  for file in /sys/devices/system/node/node[0-9]*; do slurp "$file/cpulist" && text+="; ${file##*/}: $OUT"; done
-  text=${text:-; no nodes shown}
-  fact system NUMA "${text#; }"
+  for file in /sys/devices/system/node/node[0-9]*; do slurp "$file/cpulist" && text+="${text:+; }${file##*/}: $OUT"; done
+  fact system NUMA "${text:-no nodes shown}"
   slurp /proc/meminfo && text=$OUT
   for OUT in MemTotal MemAvailable; do seek "$text" "$OUT: +([0-9]+) kB" && words+=("$((OUT / 1048576)) GiB"); done
   fact system memory "${words[0]-not told}, ${words[1]-?} available"
@@ -280,7 +273,6 @@ collect_system() {
   fact system governor "${OUT:-not readable}"
 }
 
-### GPUs
 GPU_FIELDS=name,driver_version,vbios_version,compute_cap,pci.bus_id,pcie.link.gen.current
 GPU_FIELDS+=,pcie.link.gen.max,pcie.link.width.current,memory.total,memory.used,utilization.gpu
 GPU_FIELDS+=,temperature.gpu,pstate,clocks.sm,clocks.max.sm,clocks.mem,clocks.max.mem,power.draw
@@ -366,7 +358,6 @@ collect_gpus() {
   local line text=""
   local -a links=()
   fact summary driver "not found"
-  fact summary topology ""
   slurp /proc/driver/nvidia/version && seek "$OUT" "NVRM version: $LINE" &&
     fact gpus "kernel module" "$OUT" && fact summary driver "$OUT"
   if ! query_gpus; then
@@ -396,7 +387,6 @@ collect_gpus() {
   fact gpus "Xid lines" "$OUT"
 }
 
-### network
 collect_network() {
   local path name text="" any=""
   for path in /sys/class/infiniband/*/ports/*; do
@@ -419,7 +409,6 @@ collect_network() {
   fact network "GPUDirect modules" "${text:-none loaded}"
 }
 
-### software and the server, through Python
 collect_software() {
   local section key value here
   here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]-$0}")" && pwd)
@@ -430,7 +419,6 @@ for d in metadata.distributions():
     for section in ("software", "summary")[:1 + (d.metadata["Name"] in ("sglang", "torch"))]:
         print(section, d.metadata["Name"], d.version, sep="\t")')
   fact server "port $port" "not asked: that takes Python and repro_pp_graphs/environment"
-  PARTIAL=""
   probe 4 "$python" -c "${code[@]}" || fact software "Python probe" "${OUT:-$python: failed without a word}"
   while IFS=$'\t' read -r section key value; do
     [[ $section == @(summary|network|software|server) && -n $value ]] || continue
@@ -446,7 +434,6 @@ for d in metadata.distributions():
   done
 }
 
-### environment variables
 readonly SHOWN='^((NCCL|CUD[AN]+|CUBLAS|NVSHMEM|SGLANG|SGL|HF|HUGGING|TRANSFORMERS|TOKENIZERS|OMP|MKL|KMP|GOMP)_
 |(OPENBLAS|UCX|GLOO|FI|FLASHINFER|TRITON|DG|DEEPEP|MC|MOONCAKE|KINETO|VLLM|RAY|SLURM|CONDA|LD|MASTER|MALLOC)_
 |(HIP|HSA|ROCM|GPU|PYTORCH)_|NVIDIA_[^R]|TORCH|PYTHON|(TEARDOWN_|DISABLE_)?CUPTI|(LOCAL_)?RANK=|WORLD_SIZE=|VIRTUAL_ENV=|PATH=|[a-zA-Z]+_(proxy|PROXY)=)'
@@ -460,7 +447,6 @@ collect_environment() {
   done < <(printf '%s\0' "${environment[@]}" | sort -z)
 }
 
-### output
 print_facts() {
   local section id value comma='{"schema":1'
   local -A titles=([gpus]=GPUs [environment]="Environment variables")
@@ -493,8 +479,7 @@ while (($#)); do
     --no-redact) redact=0 ;;
     --port | --python)
       (($# > 1)) || die "$1 needs a value"
-      printf -v "${1#--}" %s "$2"
-      shift
+      printf -v "${1#--}" %s "$2" && shift
       ;;
     -h | --help) usage && exit 0 ;;
     *) die "unknown option $1" ;;
@@ -503,8 +488,7 @@ while (($#)); do
 done
 [[ $port =~ ^[1-9][0-9]{0,4}$ && $port -le 65535 ]] || die "--port $port: not a port number"
 
-SECONDS=0
-TEXT="" OUT="" PARTIAL="" gpu_count=0
+SECONDS=0 TEXT="" OUT="" PARTIAL="" gpu_count=0
 type -t nvidia-smi >/dev/null && budget_s=18
 learn_secrets
 # No probe may end the run: || also turns errexit off inside.
