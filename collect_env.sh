@@ -156,7 +156,7 @@ fact() {
   facts[$id]=${TEXT%"${TEXT##*[!$' \n']}"}
 }
 
-note() { notes+=("$1"); }
+note() { [[ "${notes[*]}" == *"$1"* ]] || notes+=("$1"); }
 
 # probe LIMIT_S COMMAND...: its output in OUT, or why there is none, then status 124. A
 # reader that gives up also gets past a child that no signal can end.
@@ -188,7 +188,7 @@ slurp() {
 # seek TEXT REGEX: group 1 of the first match in OUT.
 seek() { [[ $1 =~ $2 ]] && OUT=${BASH_REMATCH[1]}; }
 
-# spread VALUE...: "a" when all agree, else "a (0,1,2), b (3)" by position.
+# spread VALUE...: "a" when all agree, "a, b, c" when none do, else "a (0,1,2), b (3)".
 spread() {
   local -A where=()
   local -a values=()
@@ -198,9 +198,11 @@ spread() {
     where[_$value]+=,$i
     i=$((i + 1))
   done
-  for value in "${values[@]}"; do text+=", $value (${where[_$value]#,})"; done
+  for value in "${values[@]}"; do
+    text+=", $value"
+    ((${#values[@]} == 1 || ${#values[@]} == $#)) || text+=" (${where[_$value]#,})"
+  done
   OUT=${text#, }
-  ((${#values[@]} != 1)) || OUT=$1
 }
 
 # count WORD...: "2 x a, 1 x b".
@@ -327,7 +329,7 @@ gpu_table() {
       "name "*) fact summary GPUs "$gpu_count x $OUT" ;;
       "driver_version "*) fact summary driver "$OUT" ;;
       persistence*Disabled*) note "persistence mode is off: clocks and first-call times vary" ;;
-      *event_reasons*@(hardware|thermal|brake)*) note "GPUs are throttled: $OUT" ;;
+      *_reasons.*@(hardware|thermal|brake)*) note "GPUs are throttled: $OUT" ;;
       *.uncorrected.*) [[ " ${values[*]}" != *" "[1-9]* ]] || note "uncorrected ECC errors: $OUT" ;;
     esac
   done
@@ -479,8 +481,7 @@ while (($#)); do
     --no-redact) redact=0 ;;
     --port | --python)
       (($# > 1)) || die "$1 needs a value"
-      printf -v "${1#--}" %s "$2" && shift
-      ;;
+      printf -v "${1#--}" %s "$2" && shift ;;
     -h | --help) usage && exit 0 ;;
     *) die "unknown option $1" ;;
   esac

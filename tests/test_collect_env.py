@@ -47,7 +47,7 @@ case "$*" in
           clocks.sm) value="1980 MHz"; [[ $gpu == 7 ]] && value="345 MHz" ;;
           persistence_mode) value=Disabled ;;
           pci.bus_id) value="00000000:0$gpu:00.0" ;;
-          clocks_event_reasons.active) value=0x0000000000000000; [[ $gpu == 7 ]] && value=0x48 ;;
+          clocks_*_reasons.active) value=0x0000000000000000; [[ $gpu == 7 ]] && value=0x48 ;;
           ecc.errors.uncorrected.volatile.total) value=0; [[ $gpu == 3 ]] && value=2 ;;
           *) value="[N/A]" ;;
         esac
@@ -291,6 +291,8 @@ def test_eight_gpus_are_told_in_one_line_a_fact(tmp_path: Path) -> None:
     assert gpus["clocks_event_reasons.active"] == (
         "none (0,1,2,3,4,5,6), hardware slowdown + hardware thermal (7)"
     )
+    assert gpus["pci.bus_id"].startswith("00000000:00:00.0, 00000000:01:00.0, ")
+    assert facts["summary"]["look at"].count("throttled") == 1
     assert "fabric.state" not in gpus  # this driver does not know it
     assert gpus["topology"].splitlines()[1].split()[:3] == ["GPU0", "X", "NV18"]
     assert "Legend" not in gpus["topology"]
