@@ -69,12 +69,24 @@ def _ratio(name: str, launches: list[dict[str, Any]]) -> str:
     return f"{a / b:.2f}x" if a and b else ""
 
 
+def blocks(launches: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Launches by twos, a round at a time, in the order of the cases (every second round ran
+    backwards)."""
+    cases = list(dict.fromkeys(launch["case"] for launch in launches))
+    by_round: dict[int, list[dict[str, Any]]] = {}
+    for launch in sorted(launches, key=lambda each: cases.index(each["case"])):
+        by_round.setdefault(launch["round"], []).append(launch)
+    return [
+        members[start : start + COLUMNS_A_BLOCK]
+        for _, members in sorted(by_round.items())
+        for start in range(0, len(members), COLUMNS_A_BLOCK)
+    ]
+
+
 def lines(summary: dict[str, Any]) -> list[str]:
     """The table: a column a launch, two abreast; the ratio of the first to the second."""
     out = []
-    launches = summary["launches"]
-    for start in range(0, len(launches), COLUMNS_A_BLOCK):
-        block = launches[start : start + COLUMNS_A_BLOCK]
+    for block in blocks(summary["launches"]):
         heads = "".join(f"{launch['label']:>{_WIDTH}}" for launch in block)
         out.append(f"{'':<{_NAME_WIDTH}}{heads}" + ("   ratio" if len(block) == 2 else ""))
         by_launch = [dict(_cells(launch)) for launch in block]

@@ -21,12 +21,12 @@ class LiveLine:
         """Seconds since the line began."""
         return time.monotonic() - self._start_s
 
-    def show(self, stage: str) -> None:
-        """Show the stage reached; on a terminal the elapsed time moves on every call."""
+    def show(self, stage: str, detail: str = "") -> None:
+        """Show the stage reached; on a terminal also the detail, and the elapsed time runs."""
         text = f"  {self._what}  {self.elapsed_s:5.1f} s  {stage}"
         if self._terminal:
             width = shutil.get_terminal_size().columns - 1
-            print(f"\r\x1b[K{text[:width]}", end="", flush=True)
+            print(f"\r\x1b[K{f'{text} {detail}'[:width]}", end="", flush=True)
         elif stage != self._last:
             print(text, flush=True)
         self._last = stage

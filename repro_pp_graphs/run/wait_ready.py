@@ -44,7 +44,8 @@ def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> str:
             if time.monotonic() - dying_since > LINGER_S:
                 line.end(f"a rank failed while {stage}")
                 return "a rank failed"
-        line.show(stage)
+        moving = stage in ("loading weights", "capturing graphs")
+        line.show(stage, log.progress(text) if moving else "")
         # /health runs a generation: not worth asking before the server listens
         if stage in ("warming up", "ready") and server.healthy() and server.model():
             line.end(f"ready: {server.model()}")

@@ -14,6 +14,7 @@ _STAGES = (
     ("warming up", re.compile(r"Uvicorn running on")),
     ("ready", re.compile(r"The server is fired up")),
 )
+_PROGRESS = re.compile(r"(?:checkpoint shards|Capturing batches[^:]*|Capturing[^:]*):\s+(\d+%)")
 _DECODE = re.compile(
     r"(?:PP(?P<rank>\d+)\S*\])?.*Decode batch.*?#running-req: (?P<running>\d+)"
     r".*?(?:cuda|cpu) graph: (?P<graph>True|False)"
@@ -119,6 +120,12 @@ def stage(text: str) -> str:
         if pattern.search(text):
             found = name
     return found
+
+
+def progress(text: str) -> str:
+    """How far the stage's own progress bar is (`40%`); empty where it shows none."""
+    found = _PROGRESS.findall(text)
+    return found[-1] if found else ""
 
 
 def is_dying(text: str) -> bool:

@@ -1,7 +1,7 @@
 # pip's output in, a running count out: `12 of 123  numpy==2.3.5`. -v of=COUNT -v tty=0|1
-/^Collecting |^Requirement already satisfied: / {
+/^(Collecting|Processing|Ignoring) |^Requirement already satisfied: / {
   n++
-  name = /^Collecting/ ? $2 : $4
+  name = /^Requirement/ ? $4 : $2
   if (tty) printf "\r\033[K  %d of %d  %s", n, of, name
   else if (n % 25 == 0) print "  " n " of " of
   fflush()
