@@ -432,6 +432,8 @@ def fake_nccl(tmp_path: Path) -> Path:
     site = tmp_path / "site"
     folder = site / "nvidia" / "nccl" / "lib"
     folder.mkdir(parents=True)
+    (site / "torch").mkdir()
+    (site / "torch" / "__init__.py").touch()
     source = tmp_path / "nccl.c"
     source.write_text("int ncclGetVersion(int *v) { *v = 22803; return 0; }\n")
     subprocess.run(

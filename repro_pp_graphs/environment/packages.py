@@ -78,9 +78,9 @@ def module_file(name: str) -> Path | None:
 def torch_build() -> dict[str, str]:
     """torch/version.py as a dict: version, cuda, hip, git_version, debug; empty without torch."""
     found = module_file("torch")
-    if found is None:
+    if found is None or not found.with_name("version.py").is_file():
         return {}
-    text = (found.parent / "version.py").read_text()
+    text = found.with_name("version.py").read_text()
     pairs = re.findall(r"^(\w+)(?:: [^=\n]+)? = ('[^'\n]*'|True|False|None)", text, re.M)
     return {name.strip("_"): value.strip("'") for name, value in pairs}
 
