@@ -1,0 +1,91 @@
+"""Arguments meet a release that may know them under another name only."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from repro_pp_graphs.server import flags
+from repro_pp_graphs.server.argfile import parse
+from repro_pp_graphs.server.flags import FlagError, ProbeError, Release
+
+OLD = Release(
+    "0.5.2",
+    frozenset({"--model", "--pipeline-parallel-size", "--tp-size", "--cuda-graph-max-bs"}),
+)
+NEW = Release(
+    "0.5.23",
+    frozenset(
+        {"--model-path", "--pp-size", "--tensor-parallel-size", "--cuda-graph-max-bs-decode"}
+        | {"--cuda-graph-bs-decode", "--random-seed", "--disable-radix-cache"}
+    ),
+)
+
+
+def fit(text: str, release: Release):
+    args, notes = flags.fit(parse(text, "x"), release)
+    return args.argv(), notes
+
+
+@pytest.mark.parametrize(
+    ("release", "given", "fitted"),
+    [
+        (NEW, "--cuda-graph-max-bs 64", ["--cuda-graph-max-bs-decode", "64"]),
+        (OLD, "--cuda-graph-max-bs-decode 64", ["--cuda-graph-max-bs", "64"]),
+        (NEW, "--cuda-graph-bs 1 2 4", ["--cuda-graph-bs-decode", "1", "2", "4"]),
+        (NEW, "--cuda-graph-max-bs-decode 64", ["--cuda-graph-max-bs-decode", "64"]),
+        (OLD, "--pp-size 4", ["--pipeline-parallel-size", "4"]),
+        (NEW, "--pipeline-parallel-size 4", ["--pp-size", "4"]),
+        (NEW, "--tp-size 2", ["--tensor-parallel-size", "2"]),
+        (OLD, "--model-path m", ["--model", "m"]),
+        (NEW, "--disable-radix-cache", ["--disable-radix-cache"]),
+    ],
+)
+def test_an_argument_takes_the_name_that_the_release_knows(release, given, fitted):
+    assert fit(given, release)[0] == fitted
+
+
+def test_only_a_renamed_graph_argument_is_worth_a_note():
+    assert fit("--pp-size 4\n--model-path m\n--tp-size 1", OLD)[1] == []
+    (note,) = fit("--cuda-graph-max-bs 64\n--pp-size 4", NEW)[1]
+    assert "--cuda-graph-max-bs-decode" in note and "0.5.23" in note
+
+
+def test_environment_interpreter_and_label_survive_the_fitting():
+    args, _ = flags.fit(parse("# label: L\nA=1\nPYTHON=/p\n--pp-size 4", "x"), NEW)
+    assert (args.env, args.python, args.label) == ({"A": "1"}, "/p", "L")
+
+
+def test_an_unknown_argument_is_refused_with_a_near_one_and_the_release():
+    with pytest.raises(FlagError) as refused:
+        fit("--disable-radix-cahce", NEW)
+    assert "--disable-radix-cache" in str(refused.value) and "0.5.23" in str(refused.value)
+    with pytest.raises(FlagError, match="--help"):
+        fit("--zzzz", NEW)
+
+
+def test_a_renamed_argument_without_any_known_name_is_refused():
+    with pytest.raises(FlagError, match="--cuda-graph-bs"):
+        fit("--cuda-graph-bs 1 2", OLD)
+
+
+def fake_python(folder, body: str) -> str:
+    path = folder / "python"
+    path.write_text(f"#!{sys.executable}\n{body}", encoding="utf-8")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_the_probe_finds_its_answer_among_what_sglang_prints(tmp_path):
+    answer = 'PROBE{"version": "0.5.9", "flags": ["--a", "--b"]}'
+    python = fake_python(tmp_path, f"print('a banner')\nprint('''{answer}''')\nprint('bye')\n")
+    assert flags.probe(python, {}) == Release("0.5.9", frozenset({"--a", "--b"}))
+
+
+def test_the_probe_reports_the_last_line_of_a_failed_import(tmp_path):
+    python = fake_python(tmp_path, "raise SystemExit(\"Traceback\\nImportError: no 'x.so'\\n\")")
+    with pytest.raises(ProbeError, match=r"ImportError: no 'x\.so'"):
+        flags.probe(python, {})
+    with pytest.raises(ProbeError, match="absent"):
+        flags.probe(str(tmp_path / "absent"), {})

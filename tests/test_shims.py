@@ -1,0 +1,148 @@
+"""The named shims: each changes one thing, and undoes or announces it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from repro_pp_graphs.server import shims
+from repro_pp_graphs.server.shims import cpu, one_gpu, trace_rank
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "ranked"),
+    [
+        # 0.5.2: profile id, TP rank, stage
+        ("1757671200.1-TP-0.trace.json.gz", "1757671200.1-TP-0-PP-3.trace.json.gz"),
+        ("1757671200.1-TP-10.trace.json.gz", "1757671200.1-TP-10-PP-3.trace.json.gz"),
+        ("1757671200.1-TP-0-DECODE.trace.json.gz", "1757671200.1-TP-0-PP-3-DECODE.trace.json.gz"),
+        ("1757671200.1-TP-1-EXTEND.trace.json.gz", "1757671200.1-TP-1-PP-3-EXTEND.trace.json.gz"),
+        # newer releases say it themselves
+        ("CASE_A-TP-0-PP-1.trace.json.gz", "CASE_A-TP-0-PP-1.trace.json.gz"),
+        ("1-TP-0-DP-1-PP-2-EP-0.trace.json.gz", "1-TP-0-DP-1-PP-2-EP-0.trace.json.gz"),
+        # not a rank's trace
+        ("other.json", "other.json"),
+    ],
+)
+def test_a_trace_without_its_pp_rank_gets_it(name, ranked):
+    assert trace_rank.ranked_name(f"/out-PP-9/x-TP-0.d/{name}", 3, 4) == (
+        f"/out-PP-9/x-TP-0.d/{ranked}"
+    )
+    assert trace_rank.ranked_name(name, 3, 4) == ranked
+
+
+def test_without_pipeline_ranks_a_trace_keeps_its_name():
+    assert trace_rank.ranked_name("1-TP-0.trace.json.gz", 0, 1) == "1-TP-0.trace.json.gz"
+
+
+def test_names_stay_distinct_over_all_ranks():
+    names = {
+        trace_rank.ranked_name(f"1-TP-{tp}{stage}.trace.json.gz", pp, 4)
+        for tp in range(2)
+        for pp in range(4)
+        for stage in ("", "-EXTEND")
+    }
+    assert len(names) == 16
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    fake = SimpleNamespace(cuda=SimpleNamespace(device_count=lambda: 2))
+    monkeypatch.setitem(sys.modules, "torch", fake)
+
+
+@pytest.mark.parametrize(
+    ("listed", "shown"), [(None, ["0", "1", "0", "1"]), ("GPU-a,GPU-b", ["GPU-a", "GPU-b"] * 2)]
+)
+def test_ranks_share_the_devices_round_robin(two_gpus, monkeypatch, listed, shown):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if listed:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+    seen = []
+    for rank in range(4):
+        with one_gpu.share_device(rank) as device:
+            seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
+            assert device == 0  # the rank sees one device only
+    assert seen == shown
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == listed
+
+
+def test_a_failed_spawn_restores_the_devices(two_gpus, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
+    with pytest.raises(OSError, match="spawn"), one_gpu.share_device(1):
+        raise OSError("spawn")
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "1,0"
+
+
+@pytest.fixture
+def absent_kernels(monkeypatch):
+    finder = cpu._AbsentKernels()
+    monkeypatch.setattr(sys, "meta_path", [finder, *sys.meta_path])
+    yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "sgl_kernel"]:
+        del sys.modules[name]
+
+
+def test_absent_kernels_import_but_refuse_to_run(absent_kernels):
+    import sgl_kernel  # noqa: PLC0415
+    from sgl_kernel import rmsnorm  # noqa: PLC0415
+    from sgl_kernel.flash_attn import flash_attn_varlen_func  # noqa: PLC0415
+
+    for kernel in (rmsnorm, flash_attn_varlen_func):
+        with pytest.raises(NotImplementedError, match="CPU rehearsal"):
+            kernel(1, out=2)
+    assert not hasattr(sgl_kernel, "__wrapped__")
+
+
+def test_the_kernel_part_whose_absence_is_an_answer_stays_absent(absent_kernels):
+    with pytest.raises(ImportError):
+        import sgl_kernel.scalar_type  # noqa: F401, PLC0415
+
+
+def test_other_missing_packages_stay_missing(absent_kernels):
+    with pytest.raises(ImportError):
+        import sgl_kernel_of_another_kind  # noqa: F401, PLC0415
+
+
+def test_an_unknown_shim_ends_the_server_with_its_name():
+    done = subprocess.run(
+        [sys.executable, "-c", "from repro_pp_graphs.server import shims; shims.install_all()"],
+        cwd=ROOT,
+        env={**os.environ, shims.ENV_NAME: "keep_profiler"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "keep_profiler'" in done.stderr and "keep_profilers" in done.stderr
+
+
+def test_every_shim_has_a_module_and_a_reason():
+    folder = Path(shims.__file__).parent
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    assert modules == set(shims.REASONS)
+
+
+def test_keep_profilers_holds_on_to_a_finished_profiler(monkeypatch):
+    from repro_pp_graphs.server.shims import keep_profilers  # noqa: PLC0415
+
+    started = []
+
+    class Profile:
+        def start(self):
+            started.append(self)
+
+    fake = SimpleNamespace(profiler=SimpleNamespace(profile=Profile))
+    monkeypatch.setitem(sys.modules, "torch", fake)
+    monkeypatch.setattr(keep_profilers, "_kept", [])
+    keep_profilers.install()
+    one = Profile()
+    one.start()
+    assert started == [one] and keep_profilers._kept == [one]
