@@ -1,0 +1,378 @@
+"""From options and argument files to launches: mode, arguments, labels, expectations."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from repro_pp_graphs.run import options as run_options
+from repro_pp_graphs.run import record
+from repro_pp_graphs.run.plan import PlanError, Planner, case_order
+from repro_pp_graphs.run.record import Launch, Plan
+from repro_pp_graphs.server.argfile import ArgFileError
+from repro_pp_graphs.server.flags import FlagError, Release
+from repro_pp_graphs.server.gpus import Gpu
+
+BASE = """\
+--model-path meta-llama/Llama-3.1-70B-Instruct
+--pipeline-parallel-size 4
+--tensor-parallel-size 1
+--port 30000
+"""
+FLAGS = frozenset(
+    [
+        "--model-path",
+        "--pp-size",
+        "--tp-size",
+        "--port",
+        "--cuda-graph-max-bs",
+        "--cuda-graph-bs",
+        "--disable-cuda-graph",
+        "--disable-decode-cuda-graph",
+        "--cuda-graph-backend-decode",
+        "--cuda-graph-config",
+        "--load-format",
+        "--json-model-override-args",
+        "--device",
+        "--attention-backend",
+        "--sampling-backend",
+        "--grammar-backend",
+        "--disable-overlap-schedule",
+        "--max-total-tokens",
+        "--max-running-requests",
+        "--sleep-on-idle",
+        "--mem-fraction-static",
+        "--disable-custom-all-reduce",
+        "--nnodes",
+    ]
+)
+ON = "# label: A\n--cuda-graph-max-bs 64\n"
+OFF = "# label: B\n--disable-cuda-graph\n"
+
+
+def gpus(count: int) -> list[Gpu]:
+    return [Gpu(str(n), f"GPU-{n}", "NVIDIA H200", 143771, 10 * n) for n in range(count)]
+
+
+def plan_of(folder: Path, *argv: str, count=4, release="0.5.21", base=BASE, **cases: str) -> Plan:
+    files = {"base": base, **(cases or {"graphs_on": ON, "graphs_off": OFF})}
+    for name, text in files.items():
+        (folder / f"server_args_{name}.txt").write_text(text, encoding="utf-8")
+    if cases and "--cases" not in argv:
+        argv = (*argv, "--cases", ",".join(cases))
+    required = ("--root", str(folder), "--out", str(folder / "out"), "--python", "/usr/bin/python3")
+    options = run_options.parse([*required, *argv])
+    found = Release(release, FLAGS) if release else None
+    return Planner(options, gpus(count), lambda python, env: found).plan()
+
+
+def value(launch: Launch, flag: str) -> str:
+    return launch.args[launch.args.index(flag) + 1]
+
+
+@pytest.mark.parametrize(
+    ("argv", "count", "mode", "ranks"),
+    [
+        ([], 4, "gpu", 4),
+        ([], 8, "gpu", 4),
+        ([], 0, "cpu", 2),
+        (["--cpu"], 4, "cpu", 2),
+        (["--cpu", "--pp-size", "3"], 0, "cpu", 3),
+        (["--pp-size", "2"], 2, "gpu", 2),
+        (["--pp-size", "1"], 1, "gpu", 1),
+        (["--one-gpu"], 1, "one_gpu", 4),
+        (["--one-gpu"], 2, "one_gpu", 4),
+        (["--one-gpu"], 4, "gpu", 4),
+    ],
+)
+def test_the_mode_follows_from_gpus_and_ranks(tmp_path, argv, count, mode, ranks):
+    plan = plan_of(tmp_path, *argv, count=count)
+    assert plan.mode == mode
+    assert plan.rehearsal == (mode == "cpu")
+    assert [launch.ranks for launch in plan.launches] == [ranks, ranks]
+
+
+@pytest.mark.parametrize(
+    ("argv", "count", "offers"),
+    [
+        ([], 2, ["2 GPU", "--pp-size 2", "--one-gpu", "--cpu"]),
+        ([], 1, ["1 GPU", "--one-gpu", "--cpu"]),
+        (["--one-gpu"], 0, ["no GPU"]),
+        (["--cases", ","], 4, ["--cases graphs_on,graphs_off"]),
+        (["--cases", "graphs_on,none"], 4, ["server_args_none.txt", "graphs_off, graphs_on"]),
+    ],
+)
+def test_what_cannot_run_is_refused_with_what_can(tmp_path, argv, count, offers):
+    with pytest.raises(PlanError) as refused:
+        plan_of(tmp_path, *argv, count=count)
+    assert all(offer in str(refused.value) for offer in offers), refused.value
+    if count == 1:
+        assert "--pp-size 1" not in str(refused.value)  # one rank has no pipeline to test
+
+
+def test_tensor_parallel_ranks_count(tmp_path):
+    base = BASE.replace("--tensor-parallel-size 1", "--tp 2")
+    with pytest.raises(PlanError, match="asks for 8"):
+        plan_of(tmp_path, base=base)
+    assert plan_of(tmp_path, base=base, count=8).launches[0].ranks == 8
+
+
+def test_two_nodes_share_the_ranks(tmp_path):
+    plan = plan_of(tmp_path, base=BASE + "--nnodes 2\n", count=2)
+    assert (plan.mode, plan.launches[0].ranks) == ("gpu", 2)
+
+
+def test_a_cases_own_pipeline_size_decides_what_it_needs(tmp_path):
+    plan = plan_of(tmp_path, count=2, pp2="--pp-size 2\n")
+    assert (plan.mode, plan.launches[0].ranks) == ("gpu", 2)
+
+
+def test_on_a_cpu_the_overlay_yields_to_the_case_and_needs_no_gpu_argument(tmp_path):
+    plan = plan_of(tmp_path, count=0, graphs_on=ON, more="--max-total-tokens 4096\n")
+    one, other = plan.launches
+    assert value(one, "--device") == "cpu" and value(one, "--load-format") == "dummy"
+    assert value(one, "--max-total-tokens") != "4096" == value(other, "--max-total-tokens")
+    assert one.expects_graphs is None
+    assert Path(one.model).name == "tiny"
+    assert one.env["REPRO_SHIMS"].split(",")[0] == "cpu"
+    assert one.argv[1:3] == ["-m", "repro_pp_graphs.server.launch"]
+    # one core or more for each of the two ranks, or newer releases refuse to start
+    assert len(one.env["SGLANG_CPU_OMP_THREADS_BIND"].split("|")) == 2
+
+
+def test_on_enough_gpus_nothing_stands_between_the_user_and_sglang(tmp_path):
+    for launch in plan_of(tmp_path).launches:
+        assert launch.argv[:3] == ["/usr/bin/python3", "-m", "sglang.launch_server"]
+        assert launch.env == {}
+        assert launch.notes == []
+        assert launch.model == "meta-llama/Llama-3.1-70B-Instruct"
+
+
+def test_ranks_on_one_gpu_get_the_shim_and_a_small_cache(tmp_path):
+    launch = plan_of(tmp_path, "--one-gpu", count=1).launches[0]
+    assert "one_gpu" in launch.env["REPRO_SHIMS"]
+    assert "--max-total-tokens" in launch.args
+    assert any("one GPU" in note for note in launch.notes)
+    assert launch.expects_graphs is True
+
+
+def test_options_win_over_both_argument_files(tmp_path):
+    argv = ("--pp-size", "2", "--port", "31000", "--model", "/m/8B", "--layers", "4")
+    (launch,) = plan_of(tmp_path, *argv, mine="--pp-size 8\n--port 1\n--model x\n").launches
+    assert (launch.pp_size, launch.port, launch.model) == (2, 31000, "/m/8B")
+    assert value(launch, "--port") == "31000"
+    assert json.loads(value(launch, "--json-model-override-args")) == {"num_hidden_layers": 4}
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        ("meta-llama/Llama-3.1-70B-Instruct", "llama-3.1-70b"),
+        ("meta-llama/Meta-Llama-3.1-8B", "llama-3.1-8b"),
+        ("deepseek-ai/DeepSeek-V3", "deepseek-v3"),
+        ("mistralai/Mixtral-8x7B-Instruct-v0.1", "mixtral-8x7b"),
+    ],
+)
+def test_dummy_weights_take_the_models_shape(tmp_path, model, shape):
+    launch = plan_of(tmp_path, "--dummy-weights", "--model", model).launches[0]
+    assert Path(launch.model).name == shape
+    assert value(launch, "--load-format") == "dummy"
+    assert launch.env["HF_HUB_OFFLINE"] == "1"
+
+
+def test_dummy_weights_use_a_given_folders_config(tmp_path):
+    folder = tmp_path / "llama-3.1-8b-mine"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}", encoding="utf-8")
+    launch = plan_of(tmp_path, "--dummy-weights", "--model", str(folder)).launches[0]
+    assert launch.model == str(folder) and value(launch, "--load-format") == "dummy"
+
+
+def test_dummy_weights_of_an_unknown_shape_are_refused(tmp_path):
+    with pytest.raises(PlanError, match=r"some/model.*llama-3\.1-8b"):
+        plan_of(tmp_path, "--dummy-weights", "--model", "some/model")
+
+
+def test_rounds_run_back_and_forth():
+    assert case_order(["a", "b"], 3) == [
+        *[(1, "a"), (1, "b")],
+        *[(2, "b"), (2, "a")],
+        *[(3, "a"), (3, "b")],
+    ]
+
+
+def test_labels_number_the_later_rounds(tmp_path):
+    plan = plan_of(tmp_path, "--rounds", "2")
+    assert [launch.label for launch in plan.launches] == ["A", "B", "B_r2", "A_r2"]
+    assert [launch.round for launch in plan.launches] == [1, 1, 2, 2]
+
+
+def test_a_case_without_label_is_named_after_its_file(tmp_path):
+    plan = plan_of(tmp_path, base="# label: base\n" + BASE, one="", two="")
+    assert [launch.label for launch in plan.launches] == ["CASE_one", "CASE_two"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "cases"),
+    [
+        ([], {"one": "# label: X", "two": "# label: X"}),
+        (["--rounds", "2"], {"one": "# label: X", "two": "# label: X_r2"}),
+        (["--cases", "one,one"], {"one": "# label: X"}),
+    ],
+)
+def test_two_cases_of_one_label_are_refused(tmp_path, argv, cases):
+    with pytest.raises(PlanError, match="share a label"):
+        plan_of(tmp_path, *argv, **cases)
+
+
+@pytest.mark.parametrize(
+    ("release", "pp_size", "needed"),
+    [
+        ("0.5.2", "4", True),
+        ("0.5.3.post3", "4", True),
+        ("0.5.4", "4", False),
+        ("0.5.6.post2", "4", False),
+        ("0.5.10rc0", "4", False),
+        ("0.5.10.post1", "4", False),
+        ("0.5.2", "1", False),
+    ],
+)
+def test_old_releases_get_the_pp_rank_into_their_traces(tmp_path, release, pp_size, needed):
+    launch = plan_of(tmp_path, "--pp-size", pp_size, release=release).launches[0]
+    assert ("trace_rank" in launch.env.get("REPRO_SHIMS", "")) == needed
+    assert ("repro_pp_graphs.server.launch" in launch.argv) == needed
+    assert any("trace_rank" in note for note in launch.notes) == needed
+
+
+def test_the_reason_for_the_trace_shim_names_the_release_that_needs_none(tmp_path):
+    notes = plan_of(tmp_path, release="0.5.2").launches[0].notes
+    assert "0.5.4" in " ".join(notes)
+
+
+def test_a_shim_that_the_user_names_is_kept_beside_ours(tmp_path):
+    text = "REPRO_SHIMS=keep_profilers\n"
+    (launch,) = plan_of(tmp_path, release="0.5.2", mine=text).launches
+    assert launch.env["REPRO_SHIMS"].split(",") == ["keep_profilers", "trace_rank"]
+    with pytest.raises(PlanError, match="no such shim"):
+        plan_of(tmp_path, mine="REPRO_SHIMS=nope\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("", True),
+        ("--cuda-graph-max-bs 64", True),
+        ("--cuda-graph-backend-decode full", True),
+        ('--cuda-graph-config \'{"decode": {"max_bs": 64}}\'', True),
+        ('--cuda-graph-config \'{"prefill": {"backend": "disabled"}}\'', True),
+        ("--disable-cuda-graph", False),
+        ("--disable-decode-cuda-graph", False),
+        ("--cuda-graph-backend-decode disabled", False),
+        ("--cuda-graph-backend-decode=disabled", False),
+        ('--cuda-graph-config \'{"decode": {"backend": "disabled"}}\'', False),
+    ],
+)
+def test_every_way_to_switch_decode_graphs_off_is_seen(tmp_path, arguments, expected):
+    (launch,) = plan_of(tmp_path, mine=arguments).launches
+    assert launch.expects_graphs is expected
+    if not expected:
+        assert launch.captured_max_bs is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "batch", "captured", "noted"),
+    [
+        ("--cuda-graph-max-bs 64", "64", 64, ""),
+        ("--cuda-graph-max-bs 64", "65", 65, "raised from 64 to 65"),
+        ("--cuda-graph-bs 1 16 8", "16", 16, ""),
+        ("--cuda-graph-bs 1 2 4", "16", 4, "run eagerly"),
+        ("", "200", None, ""),
+    ],
+)
+def test_captured_sizes_cover_the_loads_batch(tmp_path, arguments, batch, captured, noted):
+    (launch,) = plan_of(tmp_path, "--batch", batch, mine=arguments).launches
+    assert launch.captured_max_bs == captured
+    assert noted in " ".join(launch.notes) and bool(noted) == bool(launch.notes)
+    if "--cuda-graph-max-bs" in launch.args:
+        assert value(launch, "--cuda-graph-max-bs") == str(captured)
+
+
+@pytest.mark.parametrize("text", ["--cuda-graph-bs 1 2 large", "--cuda-graph-bs", "--pp-size x"])
+def test_a_size_that_is_no_number_is_refused_in_one_line(tmp_path, text):
+    with pytest.raises((PlanError, ArgFileError), match=text.split()[0]):
+        plan_of(tmp_path, mine=text)
+
+
+def test_a_misspelt_argument_stops_the_plan(tmp_path):
+    with pytest.raises(FlagError, match="did you mean --cuda-graph-max-bs"):
+        plan_of(tmp_path, mine="--cuda-graph-maxbs 64")
+
+
+def test_a_case_may_name_its_own_interpreter(tmp_path):
+    plan = plan_of(tmp_path, new="", old="PYTHON=/venvs/0.5.6/bin/python\n")
+    assert [launch.python for launch in plan.launches] == [
+        "/usr/bin/python3",
+        "/venvs/0.5.6/bin/python",
+    ]
+    assert plan.launches[1].argv[0] == "/venvs/0.5.6/bin/python"
+    assert "PYTHON" not in plan.launches[1].env
+
+
+def test_without_sglang_a_dry_run_still_has_a_plan(tmp_path):
+    launch = plan_of(tmp_path, release=None).launches[0]
+    assert launch.sglang_version == "unknown"
+    assert value(launch, "--cuda-graph-max-bs") == "64"
+
+
+def test_nsys_and_torchs_profiler_exclude_one_another(tmp_path):
+    assert plan_of(tmp_path).profile
+    plan = plan_of(tmp_path, "--nsys")
+    assert plan.nsys and not plan.profile
+    assert not plan_of(tmp_path, "--no-profile").profile
+
+
+def test_a_rehearsals_load_is_small_unless_it_is_given(tmp_path):
+    full, small = plan_of(tmp_path), plan_of(tmp_path, count=0)
+    assert small.batch < full.batch and small.max_new_tokens < full.max_new_tokens
+    argv = ("--batch", "3", "--max-new-tokens", "5", "--profile-steps", "7")
+    given = plan_of(tmp_path, *argv, count=0)
+    assert (given.batch, given.max_new_tokens, given.profile_steps) == (3, 5, 7)
+
+
+def test_a_plan_comes_back_from_its_file(tmp_path):
+    plan = plan_of(tmp_path, "--rounds", "2", count=0)
+    plan.launches[0].notes.append('naïve 词 "quoted" \\ \n')
+    text = record.to_json(plan)
+    assert json.loads(text)["schema"] == 1
+    assert record.from_json(text) == plan
+    assert record.from_json(text) != replace(plan, batch=plan.batch + 1)
+
+
+def test_facts_of_a_launch_add_up(tmp_path):
+    assert record.load_facts(tmp_path, "A") == {}
+    record.save_facts(tmp_path, "A", status="running", start_s=1.5)
+    record.save_facts(tmp_path, "A", status="ok")
+    assert record.load_facts(tmp_path, "A") == {"status": "ok", "start_s": 1.5}
+    assert record.load_facts(tmp_path, "B") == {}
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--rounds", "0"],
+        ["--pp-size", "four"],
+        ["--batch", "-1"],
+        ["--batch", "1.5"],
+        ["--port", "70000"],
+        ["--profile", "x"],  # no abbreviations: --profile is not --profile-steps
+        ["--nope"],
+    ],
+)
+def test_a_bad_option_is_a_usage_error(argv, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run_options.parse(["--root", ".", "--out", "o", "--python", "p", *argv])
+    assert ended.value.code == 2
+    assert argv[0] in capsys.readouterr().err
