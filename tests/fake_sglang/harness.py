@@ -1,0 +1,216 @@
+"""run_repro.sh in a folder of its own, with the stand-in sglang and a made-up nvidia-smi."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+SITE = Path(__file__).resolve().parent / "site"
+PARTS = ("run_repro.sh", "collect_env.sh", "client_benchmark.py", "prompts.txt", "repro_pp_graphs")
+MARK = "FAKE_SGLANG_RUN"  # every process of a run carries it in its environment
+LIMIT_S = 60.0  # for whatever a test waits for
+# the one that tests/run.sh names has all that the harness needs; numpy and msgspec, say
+PYTHON = os.environ.get("REPRO_SERVER_PYTHON", sys.executable)
+
+NVIDIA_SMI = """#!/usr/bin/env bash
+gpus=$(dirname "${BASH_SOURCE[0]}")/gpus.csv
+[[ -s $gpus ]] || { echo "No devices were found" >&2; exit 6; }
+[[ $* != *--query-gpu=index,uuid* ]] || cat "$gpus"
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(what: Callable[[], object], limit_s: float = LIMIT_S) -> None:
+    """Poll until `what()` is true. Raises TimeoutError."""
+    end_s = time.monotonic() + limit_s
+    while not what():
+        if time.monotonic() > end_s:
+            raise TimeoutError("what the test waits for did not happen")
+        time.sleep(0.05)
+
+
+@dataclass(frozen=True)
+class Done:
+    """A run that has ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        """All it printed."""
+        return (self.out + self.err).splitlines()
+
+    @property
+    def own_errors(self) -> list[str]:
+        """The lines that name run_repro.sh, as errors do."""
+        return [line for line in self.err.splitlines() if line.startswith("run_repro.sh: ")]
+
+
+class Running:
+    """A run under way."""
+
+    def __init__(self, harness: Harness, process: subprocess.Popen[bytes], output: Path) -> None:
+        self.harness = harness
+        self.process = process
+        self.output = output
+
+    @property
+    def printed(self) -> str:
+        return self.output.with_suffix(".out").read_text()
+
+    def until_log(self, label: str, text: str) -> None:
+        """Wait until a launch's server log holds `text`."""
+        path = self.harness.logs / f"{label}_server.log"
+
+        def there() -> bool:
+            if self.process.poll() is not None:
+                raise AssertionError(f"the run ended first:\n{self.printed}")
+            return path.exists() and text in path.read_text(errors="replace")
+
+        wait_until(there)
+
+    def end(self) -> Done:
+        self.process.wait(LIMIT_S)
+        return Done(
+            self.process.returncode,
+            self.printed,
+            self.output.with_suffix(".err").read_text(),
+        )
+
+
+class Harness:
+    """A copy of the harness under `root`, results in root/out; `gpus` as (total, used) MiB."""
+
+    def __init__(
+        self, root: Path, version: str = "0.5.16", gpus: Sequence[tuple[int, int]] = ()
+    ) -> None:
+        self.root = root
+        self.out = root / "out"
+        self.logs = self.out / "logs"
+        self.port = free_port()
+        self.mark = str(root)
+        self._runs = 0
+        root.mkdir(parents=True, exist_ok=True)
+        for name in (*PARTS, *(path.name for path in CHECKOUT.glob("server_args_*.txt"))):
+            source = CHECKOUT / name
+            if source.is_dir():
+                shutil.copytree(source, root / name)  # copy2: the compiled files stay valid
+            else:
+                shutil.copy2(source, root / name)
+        shutil.copytree(CHECKOUT / "requirements", root / "requirements")
+        tools = root / "fake_tools"
+        tools.mkdir()
+        (tools / "nvidia-smi").write_text(NVIDIA_SMI)
+        (tools / "nvidia-smi").chmod(0o755)
+        rows = [f"{n}, GPU-{n}, FAKE H100, {total}, {used}" for n, (total, used) in enumerate(gpus)]
+        (tools / "gpus.csv").write_text("".join(f"{row}\n" for row in rows))
+        facts = root / "fake_version" / f"sglang-{version}.dist-info"
+        facts.mkdir(parents=True)
+        (facts / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: sglang\nVersion: {version}\n"
+        )
+        self.env = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("CUDA_", "HF_", "FAKE_"))},
+            MARK: self.mark,
+            "PATH": f"{tools}:{os.environ['PATH']}",
+            "PYTHONPATH": f"{SITE}:{facts.parent}",
+        }
+        self.env.pop("PYTHON", None)
+
+    def __enter__(self) -> Harness:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pid in self._pids():
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+
+    def case(self, name: str, *lines: str) -> str:
+        """Write server_args_<name>.txt; its label is <name>."""
+        text = "\n".join([f"# label: {name}", *lines, ""])
+        (self.root / f"server_args_{name}.txt").write_text(text)
+        return name
+
+    def replace(self, module: str, old: str, new: str) -> None:
+        """Change a constant in the copy of the package, such as a time limit."""
+        path = self.root / "repro_pp_graphs" / module
+        text = path.read_text()
+        assert text.count(old) == 1
+        path.write_text(text.replace(old, new))
+
+    def start(self, *options: str, cwd: Path | None = None, out: Path | None = None) -> Running:
+        given = ["--out", str(out or self.out), "--port", str(self.port)]
+        given += ["--batch", "2", "--max-new-tokens", "4", "--profile-steps", "2"]
+        return self.start_bare(*given, "--python", PYTHON, *options, cwd=cwd)
+
+    def start_bare(self, *options: str, cwd: Path | None = None) -> Running:
+        """With these options only."""
+        self._runs += 1
+        output = self.root / f"terminal_{self._runs}"
+        with (
+            output.with_suffix(".out").open("wb") as out,
+            output.with_suffix(".err").open("wb") as err,
+        ):
+            process = subprocess.Popen(
+                ["bash", str(self.root / "run_repro.sh"), *options],
+                cwd=cwd or self.root,
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+                # bash traps no signal that it was started ignoring, as under `pytest &`
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+            )
+        return Running(self, process, output)
+
+    def run(self, *options: str, cwd: Path | None = None, out: Path | None = None) -> Done:
+        return self.start(*options, cwd=cwd, out=out).end()
+
+    def files(self) -> set[str]:
+        """Every file of --out, relative."""
+        found = (path for path in self.out.rglob("*") if path.is_file())
+        return {str(path.relative_to(self.out)) for path in found}
+
+    def summary(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.logs / "summary.json").read_text())
+        return found
+
+    def statuses(self) -> dict[str, str]:
+        return {launch["label"]: launch["status"] for launch in self.summary()["launches"]}
+
+    def left_over(self) -> list[str]:
+        """Command lines of this run's processes that still live."""
+        found = []
+        for pid in self._pids():
+            with contextlib.suppress(OSError):
+                found.append(Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "))
+        return found
+
+    def _pids(self) -> list[int]:
+        """The processes that carry this run's mark; a zombie's environment is empty."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if f"{MARK}={self.mark}".encode() in (path / "environ").read_bytes().split(b"\0"):
+                    found.append(int(path.name))
+        return found

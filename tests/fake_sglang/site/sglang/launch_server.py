@@ -1,0 +1,156 @@
+"""`python -m sglang.launch_server`: ranks as processes, a log and HTTP as the real one has.
+
+Faults, by environment variables (a case file's NAME=value lines):
+  FAKE_FAULT   die:<cause>, linger:<cause>   at start, with that cause's log lines (faults.py)
+               never_ready                   loads weights for ever
+               die_measure, die_profile, die_after_traces
+               truncated, missing_rank, steps_never    the last rank's trace; all ranks' traces
+               slow_stop                     does not end on SIGINT
+               stubborn                      nothing but SIGKILL ends server or ranks
+  FAKE_MENDED  a file: once it exists there is no fault
+  FAKE_GRAPHS  True, False                   what log and traces say, whatever was asked for
+  FAKE_ITL_MS  milliseconds a token (default 2)
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from sglang.faults import DEATHS, SCHEDULER, SIGQUIT
+from sglang.rank import CAUSE, FAULT, VERSION, graphs_run, log, run_rank
+from sglang.srt.entrypoints import engine
+from sglang.srt.server_args import ServerArgs
+
+
+class Ranks:
+    """The rank processes and a pipe to each."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self.pipes: list[Connection] = []
+        self.processes = []
+        for rank in range(args.pp_size * args.tp_size):
+            ours, theirs = spawn.Pipe()
+            with engine.maybe_reindex_device_id(rank):
+                process = spawn.Process(target=run_rank, args=(rank, args, theirs), daemon=True)
+                process.start()
+            self.pipes.append(ours)
+            self.processes.append(process)
+
+    def wait(self) -> None:
+        for pipe in self.pipes:
+            pipe.recv()
+
+    def send(self, request: dict[str, Any]) -> None:
+        for pipe in self.pipes:
+            pipe.send(request)
+
+    def vanish(self) -> None:
+        """End every process of this server at once."""
+        for process in self.processes:
+            process.kill()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def serve(args: argparse.Namespace, ranks: Ranks) -> None:
+    sys.path.append(str(Path(__file__).resolve().parents[3]))
+    import standin_server  # noqa: PLC0415 - beside the tests
+
+    pending: dict[str, Any] = {}
+
+    class Handler(standin_server._Handler):
+        def do_GET(self) -> None:
+            if self.path in ("/server_info", "/get_server_info"):
+                # a server that was given a key repeats it here
+                self._whole(200, {**vars(args), "version": VERSION, "api_key": "FAKE-SECRET"})
+            else:
+                super().do_GET()
+
+        def _stream(self, payload: dict[str, Any], number: int) -> None:
+            if FAULT == "die_measure" and number > 0:
+                text = (
+                    "torch.AcceleratorError: CUDA error: an illegal memory access was encountered"
+                )
+                os.write(1, f"{SCHEDULER}{text}\n{SIGQUIT}".encode())
+                ranks.vanish()
+            for rank in range(args.pp_size):
+                log(
+                    "Decode batch, #running-req: 2, #token: 64, token usage: 0.00, cuda graph: "
+                    f"{graphs_run(args)}, gen throughput (token/s): 55.60, #queue-req: 0",
+                    rank,
+                )
+            super()._stream(payload, number)
+
+        def _whole(self, status: int, content: object) -> None:
+            super()._whole(status, content)
+            if self.path == "/start_profile":
+                asked = self.server.received[-1][1]
+                self._profile({**asked, "id": f"{time.time():.4f}"})
+            elif self.path == "/stop_profile":
+                ranks.send(pending)
+
+        def _profile(self, request: dict[str, Any]) -> None:
+            for rank in range(args.pp_size):
+                log(f"Profiling starts. Traces will be saved to: {request['output_dir']}", rank)
+            if FAULT == "die_profile":
+                ranks.vanish()
+            if FAULT == "steps_never":
+                pending.update(request)
+                return
+            ranks.send(request)
+            if FAULT == "die_after_traces":
+                ranks.wait()
+                ranks.vanish()
+
+    itl_s = float(os.environ.get("FAKE_ITL_MS", "2")) / 1e3
+    stand_in = standin_server.StandIn(standin_server.Behaviour(itl_s=itl_s), args.port)
+    stand_in._server.RequestHandlerClass = Handler
+    with stand_in:
+        log(f"INFO:     Uvicorn running on http://127.0.0.1:{args.port} (Press CTRL+C to quit)")
+        log("The server is fired up and ready to roll!")
+        threading.Event().wait()
+
+
+def stop(ranks: Ranks) -> None:
+    log("FAKE stopping")
+    if FAULT not in ("slow_stop", "stubborn"):
+        for process in ranks.processes:
+            process.kill()
+        os._exit(0)
+
+
+def main() -> None:
+    if FAULT == "die" and CAUSE == "argument":
+        os.write(2, DEATHS[CAUSE].encode())
+        sys.exit(2)
+    parser = argparse.ArgumentParser(prog="launch_server.py")
+    ServerArgs.add_cli_args(parser)
+    args = parser.parse_args()
+    args.pp_size, args.tp_size = args.pipeline_parallel_size, args.tensor_parallel_size
+    log(f"server_args=ServerArgs(model_path='{args.model_path}', pp_size={args.pp_size})")
+    ranks = Ranks(args)
+    if FAULT == "stubborn":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ranks.wait()
+    if FAULT in ("die", "linger"):
+        os.write(1, DEATHS[CAUSE].encode())
+        if FAULT == "linger":
+            ranks.processes[-1].kill()
+            threading.Event().wait()
+        ranks.vanish()
+    # as uvicorn does, only once it listens
+    signal.signal(signal.SIGINT, lambda *_: stop(ranks))
+    serve(args, ranks)
+
+
+if __name__ == "__main__":
+    main()

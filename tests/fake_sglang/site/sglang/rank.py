@@ -1,0 +1,91 @@
+"""A rank's process of the stand-in, and what it shares with its parent: log, fault, graphs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import signal
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sglang.srt import distributed
+
+MENDED = Path(os.environ.get("FAKE_MENDED", "/never")).exists()
+FAULT, _, CAUSE = ("" if MENDED else os.environ.get("FAKE_FAULT", "")).partition(":")
+VERSION = importlib.metadata.version("sglang")
+OLD_NAMES = tuple(int(part) for part in VERSION.split(".")[:3]) < (0, 5, 4)
+
+
+def log(text: str, rank: int | None = None) -> None:
+    where = "" if rank is None else f" PP{rank}"
+    # one write a line: the ranks share the file
+    os.write(1, f"[{time.strftime('%Y-%m-%d %H:%M:%S')}{where}] {text}\n".encode())
+
+
+def graphs_run(args: argparse.Namespace) -> bool:
+    said = os.environ.get("FAKE_GRAPHS")
+    asked = not args.disable_cuda_graph and args.device != "cpu"
+    return said == "True" if said else asked
+
+
+def trace(rank: int, ranks: int, steps: int, graphs: bool) -> dict[str, Any]:
+    """A rank's Chrome trace: a compute kernel a step, launched by a graph or on its own."""
+    launch = "cudaGraphLaunch" if graphs else "cudaLaunchKernel"
+    events = []
+    for step in range(steps):
+        at, pid = 1000.0 * step, 500 + rank
+        here, gpu = {"ph": "X", "pid": pid, "tid": pid}, {"ph": "X", "pid": 0, "tid": 7}
+        tie = {"args": {"correlation": step + 1, "External id": step + 1}}
+        span = {"cat": "user_annotation", "name": "step[DECODE bs=2]", "ts": at, "dur": 60.0}
+        events += [
+            {**here, **span, "args": {}},
+            {**here, "cat": "cuda_runtime", "name": launch, "ts": at + 5, "dur": 4.0, **tie},
+            {**gpu, "cat": "kernel", "name": "compute", "ts": at + 10, "dur": 40.0, **tie},
+        ]
+    info = {"backend": "nccl", "rank": rank, "world_size": ranks}
+    return {
+        "schemaVersion": 1,
+        "distributedInfo": info,
+        "baseTimeNanoseconds": 1_790_857_026_000_000_000,
+        "traceEvents": events,
+    }
+
+
+def export(rank: int, args: argparse.Namespace, request: dict[str, Any]) -> None:
+    document = trace(rank, args.pp_size, request["num_steps"], graphs_run(args))
+    suffix = "" if OLD_NAMES else f"-PP-{rank}"
+    path = Path(request["output_dir"], f"{request['id']}-TP-0{suffix}.trace.json.gz")
+    log("Stop profiling...", rank)
+    last = rank == args.pp_size - 1
+    if not (last and FAULT == "missing_rank"):
+        profiler = torch.profiler.profile(document)
+        profiler.start()
+        profiler.export_chrome_trace(str(path))
+    if last and FAULT == "truncated":
+        path.write_bytes(path.read_bytes()[:-30])
+    log(f"Profiling done. Traces are saved to: {path.parent}", rank)
+
+
+def run_rank(rank: int, args: argparse.Namespace, pipe: Connection) -> None:
+    """A rank's process: waits for profile requests, and outlives its parent as a real one may."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if FAULT == "stubborn":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    group = distributed.get_pp_group()
+    group.rank_in_group, group.world_size = rank, args.pp_size
+    log("Load weight begin. avail mem=78.50 GB", rank)
+    if FAULT != "never_ready":
+        log("Load weight end. elapsed=0.01 s, type=LlamaForCausalLM, avail mem=78.0 GB", rank)
+        pipe.send("loaded")
+    try:
+        while True:
+            export(rank, args, pipe.recv())
+            pipe.send("exported")
+    except (EOFError, OSError):
+        while True:
+            time.sleep(3600)

@@ -1,0 +1,17 @@
+"""As much of torch as the stand-in sglang and the harness's shims touch."""
+
+from types import SimpleNamespace
+
+from torch import profiler  # noqa: F401
+
+__version__ = "0.0+stand-in"
+
+
+class _Library:
+    def __init__(self, *_: object) -> None: ...
+
+    def define(self, _: str) -> None: ...
+
+
+library = SimpleNamespace(Library=_Library)
+cuda = SimpleNamespace(device_count=lambda: 1)

@@ -1,0 +1,170 @@
+"""Ctrl-C, SIGTERM and kill -9: no process stays, nothing measured is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from fake_sglang.harness import Done, Harness, wait_until
+
+# moment -> (the victim's lines, what its log then shows, options)
+MOMENTS = {
+    "starting": ("FAKE_FAULT=never_ready", "Load weight begin", ["--no-profile"]),
+    "measuring": ("FAKE_ITL_MS=60000", "Decode batch", ["--no-profile"]),
+    "profiling": ("FAKE_FAULT=missing_rank", "Profiling done", []),
+    "stopping": ("FAKE_FAULT=slow_stop", "FAKE stopping", ["--no-profile"]),
+}
+RUNS = [(moment, sent) for moment in MOMENTS for sent in (signal.SIGINT, signal.SIGTERM)]
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> Iterator[Harness]:
+    with Harness(tmp_path / "r") as made:
+        yield made
+
+
+def interrupted(root: Path, moment: str, sent: signal.Signals) -> tuple[Harness, Done, list[str]]:
+    """Measure a good case, then interrupt at a moment of the next; what was left at once."""
+    fault, shown, options = MOMENTS[moment]
+    harness = Harness(root)
+    harness.case("good")
+    harness.case("victim", fault)
+    running = harness.start("--cases", "good,victim", *options)
+    running.until_log("victim", shown)
+    running.process.send_signal(sent)
+    done = running.end()
+    return harness, done, harness.left_over()
+
+
+@pytest.fixture(scope="module")
+def runs(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[dict[tuple[str, signal.Signals], tuple[Harness, Done, list[str]]]]:
+    """All of RUNS, several at a time: they mostly wait."""
+    root = tmp_path_factory.mktemp("interrupts")
+    with ThreadPoolExecutor(4) as pool:
+        jobs = {
+            key: pool.submit(interrupted, root / f"{key[0]}_{key[1].name}", *key) for key in RUNS
+        }
+        found = {key: job.result() for key, job in jobs.items()}
+    yield found
+    for harness, _, _ in found.values():
+        harness.__exit__()
+
+
+@pytest.mark.parametrize(("moment", "sent"), RUNS)
+def test_a_signal_ends_all_and_keeps_what_was_measured(moment: str, sent: signal.Signals, runs):
+    harness, done, left = runs[moment, sent]
+    assert done.status == 130, done.lines
+    assert left == []
+    assert list((harness.root / ".state" / "groups").iterdir()) == []
+    assert harness.statuses() == {"good": "ok", "victim": "interrupted"}
+    assert json.loads((harness.logs / "good_client.json").read_text())["schema"] == 1
+    assert "interrupted; measured so far" in done.out
+    assert "Traceback" not in done.out + done.err
+
+
+def test_a_second_ctrl_c_during_the_clean_up_leaves_nothing_either(harness: Harness):
+    harness.case("victim", "FAKE_FAULT=stubborn", "FAKE_ITL_MS=60000")
+    running = harness.start("--cases", "victim", "--no-profile")
+    running.until_log("victim", "Decode batch")
+    running.process.send_signal(signal.SIGINT)
+    running.until_log("victim", "FAKE stopping")
+    running.process.send_signal(signal.SIGINT)
+    assert running.end().status == 130
+    assert harness.left_over() == []
+    assert harness.statuses() == {"victim": "interrupted"}
+
+
+def test_an_interrupt_after_the_last_launch_still_gives_the_summary(harness: Harness):
+    harness.case("good")
+    reached = harness.root / "reached"
+    (harness.root / "collect_env.sh").write_text(
+        f'if [[ -e "{harness.logs}/good_client.json" ]]; then touch "{reached}"; sleep 60; fi\n'
+    )
+    running = harness.start("--cases", "good", "--no-profile")
+    wait_until(reached.exists)
+    running.process.send_signal(signal.SIGINT)
+    assert running.end().status == 130
+    assert harness.left_over() == []
+    assert harness.statuses() == {"good": "ok"}
+
+
+def test_a_terminals_ctrl_c_while_planning_exits_130_in_silence(harness: Harness):
+    planning = harness.root / "planning"
+    harness.replace(
+        "run/plan_cli.py",
+        "    found = gpus.find()\n",
+        f"    import pathlib, time; pathlib.Path({str(planning)!r}).touch(); time.sleep(60)\n",
+    )
+    running = harness.start("--cases", "graphs_on")
+    wait_until(planning.exists)
+    os.killpg(running.process.pid, signal.SIGINT)  # to the whole foreground group
+    done = running.end()
+    assert done.status == 130
+    assert harness.left_over() == []
+    assert "Traceback" not in done.err
+
+
+def test_the_next_run_ends_what_a_killed_harness_left(harness: Harness):
+    harness.case("victim", "FAKE_FAULT=stubborn", "FAKE_ITL_MS=60000")
+    harness.case("good")
+    running = harness.start("--cases", "victim", "--no-profile")
+    running.until_log("victim", "Decode batch")
+    running.process.kill()
+    running.process.wait()
+    servers = [line for line in harness.left_over() if "launch" in line]
+    assert servers, "the server should have survived its harness"
+    done = harness.run("--cases", "good", "--no-profile")
+    assert done.status == 0, done.lines
+    told = [line for line in done.out.splitlines() if "was killed" in line]
+    assert len(told) == 1 and f"pid {running.process.pid}" in told[0] and "victim" in told[0]
+    assert [line for line in harness.left_over() if "launch" in line] == []
+    assert list((harness.root / ".state" / "groups").iterdir()) == []
+
+
+def test_nothing_of_a_killed_run_outlives_the_next_one(harness: Harness):
+    harness.case("victim", "FAKE_ITL_MS=60000")
+    harness.case("good")
+    running = harness.start("--cases", "victim", "--no-profile")
+    running.until_log("victim", "Decode batch")
+    running.process.kill()
+    running.process.wait()
+    assert harness.run("--cases", "good", "--no-profile").status == 0
+    assert harness.left_over() == [], "the killed run's client goes on"
+
+
+def test_what_another_living_harness_runs_is_left_alone(harness: Harness):
+    harness.case("busy", "FAKE_ITL_MS=60000")
+    running = harness.start("--cases", "busy", "--no-profile")
+    running.until_log("busy", "Decode batch")
+    assert harness.start("--cases", "nosuch").end().status == 2
+    assert running.process.poll() is None
+    assert [line for line in harness.left_over() if "launch" in line]
+
+
+@pytest.mark.parametrize("known", ["recycled", "other_boot"])
+def test_a_strangers_process_on_a_stale_record_is_not_killed(known: str, harness: Harness):
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    boot = boot if known == "recycled" else "00000000-0000-0000-0000-000000000000"
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as stranger:
+        try:
+            groups = harness.root / ".state" / "groups"
+            groups.mkdir(parents=True)
+            record = f"{boot} {gone.pid} 1 {stranger.pid} 1 {harness.logs}/x_server.log\n"
+            (groups / str(stranger.pid)).write_text(record)
+            done = harness.run("--cases", "nosuch")
+            assert done.status == 2
+            assert stranger.poll() is None
+            assert "was killed" not in done.out
+            assert list(groups.iterdir()) == []
+        finally:
+            stranger.kill()

@@ -1,0 +1,158 @@
+"""Usage errors and preflight: one line with the remedy, exit 2, nothing started or written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_sglang.harness import PYTHON, Done, Harness
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> Iterator[Harness]:
+    with Harness(tmp_path / "r") as made:
+        yield made
+
+
+def refusal(done: Done) -> str:
+    """The one line that says why; asserts that there is one and that no launch began."""
+    assert done.status == 2, done.lines
+    assert len(done.own_errors) == 1, done.lines
+    assert done.out == "", done.out
+    return done.own_errors[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--nope"], "--nope"),
+        (["--batch"], "--batch"),
+        (["--batch", "many"], "--batch"),
+        (["--rounds", "0"], "--rounds"),
+        (["--port", "99999"], "--port"),
+        (["--start-timeout", "soon"], "--start-timeout"),
+        (["--engine", "vllm"], "--engine"),
+        (["--cases", ""], "--cases"),
+        (["--cases", "graphs_on,graphs_on"], "label"),
+    ],
+)
+def test_a_usage_error_is_one_line(options: list[str], told: str, harness: Harness):
+    done = harness.start_bare("--out", str(harness.out), "--python", PYTHON, *options).end()
+    assert told in refusal(done)
+    assert len(done.err.splitlines()) == 1, done.err
+    assert harness.files() == set()
+
+
+def test_help_has_examples_and_exits_0(harness: Harness):
+    done = harness.start_bare("--help").end()
+    assert done.status == 0
+    assert "EXAMPLES" in done.out
+    assert max(map(len, done.out.splitlines())) <= 80
+
+
+def test_a_case_without_its_file_names_those_there_are(harness: Harness):
+    told = refusal(harness.run("--cases", "graphs_on,nosuch"))
+    assert "server_args_nosuch.txt" in told and "graphs_off" in told
+
+
+def test_a_port_that_is_taken(harness: Harness):
+    with socket.create_server(("127.0.0.1", harness.port)):
+        told = refusal(harness.run("--cases", "graphs_on"))
+    assert str(harness.port) in told and "--port" in told
+
+
+@pytest.mark.parametrize(
+    ("gpus", "offers"),
+    [(1, ["--one-gpu", "--cpu"]), (2, ["--pp-size 2", "--one-gpu", "--cpu"])],
+)
+def test_fewer_gpus_than_ranks_get_an_offer(gpus: int, offers: list[str], tmp_path: Path):
+    with Harness(tmp_path / "r", gpus=[(81559, 0)] * gpus) as harness:
+        told = refusal(harness.run("--dummy-weights"))
+        assert "tp x pp" in told
+        assert [offer for offer in offers if offer not in told] == []
+
+
+def test_gpu_memory_that_others_hold(tmp_path: Path):
+    with Harness(tmp_path / "r", gpus=[(81559, 0), (81559, 40000)]) as harness:
+        told = refusal(harness.run("--dummy-weights", "--pp-size", "2", "--layers", "2"))
+        assert "GPU 1" in told and "40000 of 81559" in told and "CUDA_VISIBLE_DEVICES" in told
+
+
+def test_a_gpu_that_is_not_used_may_be_taken(tmp_path: Path):
+    with Harness(tmp_path / "r", gpus=[(81559, 0), (81559, 40000)]) as harness:
+        harness.env["CUDA_VISIBLE_DEVICES"] = "0"
+        given = ("--dummy-weights", "--pp-size", "1", "--layers", "2", "--no-profile")
+        assert harness.run(*given, "--cases", "graphs_on").status == 0
+
+
+def test_weights_that_cannot_fit(tmp_path: Path):
+    with Harness(tmp_path / "r", gpus=[(24576, 0)] * 4) as harness:
+        told = refusal(harness.run("--dummy-weights"))
+        assert "--layers" in told and "141 GB" in told
+
+
+def test_a_model_folder_without_a_config(harness: Harness, tmp_path: Path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    told = refusal(harness.run("--model", str(empty)))
+    assert str(empty) in told and "config.json" in told
+
+
+def test_nsys_where_there_is_none(harness: Harness):
+    folders = harness.env["PATH"].split(":")
+    harness.env["PATH"] = ":".join(f for f in folders if not shutil.which("nsys", path=f))
+    told = refusal(harness.run("--nsys"))
+    assert "nsys is not on the PATH" in told
+
+
+def test_an_interpreter_without_sglang(harness: Harness):
+    bare = harness.root / "python_without"
+    bare.write_text(f'#!/bin/sh\nexec "{PYTHON}" -I -S "$@"\n')
+    bare.chmod(0o755)
+    told = refusal(harness.run("--python", str(bare)))
+    assert str(bare) in told and "sglang" in told
+
+
+def test_a_cases_own_interpreter_without_sglang(harness: Harness):
+    bare = harness.root / "python_without"
+    bare.write_text(f'#!/bin/sh\nexec "{PYTHON}" -I -S "$@"\n')
+    bare.chmod(0o755)
+    harness.case("other", f"PYTHON={bare}")
+    assert str(bare) in refusal(harness.run("--cases", "other"))
+
+
+@pytest.mark.parametrize("line", ["--api-key hush-hush", "HF_TOKEN=hush-hush"])
+def test_a_secret_in_an_argument_file_is_refused_and_not_shown(line: str, harness: Harness):
+    harness.case("keyed", line)
+    done = harness.run("--cases", "keyed")
+    assert "server_args_keyed.txt:2" in refusal(done)
+    assert "hush-hush" not in done.out + done.err
+
+
+def test_an_argument_that_the_release_lacks(harness: Harness):
+    harness.case("odd", "--disable-cuda-graphs")
+    told = refusal(harness.run("--cases", "odd"))
+    assert "--disable-cuda-graphs" in told and "did you mean --disable-cuda-graph?" in told
+
+
+def test_a_dry_run_runs_nothing_and_writes_nothing(harness: Harness):
+    with socket.create_server(("127.0.0.1", harness.port)):
+        done = harness.run("--dry-run")
+    assert done.status == 0, done.lines
+    assert not harness.out.exists()
+    assert "sglang.launch_server" in done.out or "repro_pp_graphs.server.launch" in done.out
+    assert "client_benchmark.py" in done.out
+    assert "CASE_B_no_graphs_chrome_trace.json" in done.out
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_results_that_cannot_be_written(harness: Harness):
+    harness.root.chmod(0o555)
+    try:
+        assert str(harness.out) in refusal(harness.run("--cases", "graphs_on"))
+    finally:
+        harness.root.chmod(0o755)

@@ -1,0 +1,225 @@
+"""What run_repro.sh leaves and prints, driven against a stand-in sglang."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_sglang.harness import Done, Harness
+
+A, B = "CASE_A_decode_graphs", "CASE_B_no_graphs"
+TWO_GPUS = [(81559, 3)] * 2
+SMALL = ("--pp-size", "2", "--dummy-weights", "--layers", "2")
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> Iterator[Harness]:
+    with Harness(tmp_path / "r") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def ab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Harness, Done, Done]]:
+    """One A/B on two GPUs with sglang 0.5.2, which names no PP rank in its traces; its dry run."""
+    root = tmp_path_factory.mktemp("ab")
+    with Harness(root / "r", version="0.5.2", gpus=TWO_GPUS) as made:
+        planned = made.run(*SMALL, "--dry-run")
+        assert made.files() == set()
+        yield made, made.run(*SMALL), planned
+
+
+def table(done: Done) -> list[str]:
+    """The lines of the side-by-side table."""
+    lines = done.out.splitlines()
+    rows = [number for number, line in enumerate(lines) if line.startswith("status ")]
+    return [line for row in rows for line in lines[row - 1 : lines.index("", row)]]
+
+
+def test_an_ab_run_leaves_the_contracts_files_and_exits_0(ab: tuple[Harness, Done, Done]):
+    harness, done, _ = ab
+    assert done.status == 0, done.lines
+    wanted = {"logs/env.txt", "logs/summary.json"}
+    for label in (A, B):
+        wanted |= {f"logs/{label}_{name}" for name in ("server.log", "client.log", "client.json")}
+        wanted |= {f"trace/{label}_chrome_trace.json"}
+    assert wanted <= harness.files()
+    assert harness.left_over() == []
+
+
+def test_every_rank_leaves_its_trace_where_the_release_names_no_rank(
+    ab: tuple[Harness, Done, Done],
+):
+    harness, _, _ = ab
+    for label in (A, B):
+        names = sorted(path.name for path in (harness.out / "trace" / label).iterdir())
+        assert [name.partition("-TP-")[2] for name in names] == [
+            "0-PP-0.trace.json.gz",
+            "0-PP-1.trace.json.gz",
+        ]
+
+
+def test_the_merged_trace_is_json_with_every_rank(ab: tuple[Harness, Done, Done]):
+    harness, _, _ = ab
+    merged = json.loads((harness.out / "trace" / f"{A}_chrome_trace.json").read_text())
+    events = merged["traceEvents"] if isinstance(merged, dict) else merged
+    launches = [event for event in events if event.get("name") == "cudaGraphLaunch"]
+    assert len(launches) == 4
+    assert len({event["pid"] for event in launches}) == 2
+
+
+def test_the_summary_says_what_each_arm_ran(ab: tuple[Harness, Done, Done]):
+    harness, _, _ = ab
+    summary = harness.summary()
+    assert (summary["mode"], summary["complete"]) == ("gpu", True)
+    a, b = summary["launches"]
+    assert (a["label"], a["status"], b["label"], b["status"]) == (A, "ok", B, "ok")
+    assert a["graph_state"]["launches"] == {"0": 2, "1": 2}
+    assert b["graph_state"]["launches"] == {"0": 0, "1": 0}
+    assert a["graph_state"]["with_graph"] == a["graph_state"]["decode_lines"] > 0
+    assert b["graph_state"]["with_graph"] == 0 < b["graph_state"]["decode_lines"]
+    assert a["resolved"]["version"] == "0.5.2"
+    assert a["sends"] == "blocking"
+    assert a["metrics"]["completed"] > 0 and a["metrics"]["failed"] == 0
+    assert a["metrics"]["median_itl_ms"] > 0
+
+
+def test_the_table_stands_side_by_side_within_80_columns(ab: tuple[Harness, Done, Done]):
+    _, done, _ = ab
+    rows = table(done)
+    assert rows[0].split() == [A, B, "ratio"]
+    assert {"status", "TTFT median ms", "output tokens/s"} <= {row[:20].strip() for row in rows}
+    assert max(map(len, rows)) <= 80
+
+
+def test_it_prints_where_the_results_are_and_what_to_do_with_them(ab: tuple[Harness, Done, Done]):
+    harness, done, _ = ab
+    for path in (harness.logs, harness.out / "trace" / f"{A}_chrome_trace.json"):
+        assert str(path) in done.out
+    assert "ui.perfetto.dev" in done.out
+
+
+def test_what_the_server_knows_of_keys_is_stored_nowhere(ab: tuple[Harness, Done, Done]):
+    harness, done, _ = ab
+    stored = [harness.out / name for name in harness.files() if not name.endswith(".gz")]
+    assert not [path for path in stored if "FAKE-SECRET" in path.read_text()]
+    assert "FAKE-SECRET" not in done.out + done.err
+
+
+def test_a_dry_run_names_every_command_and_file_that_the_run_then_has(
+    ab: tuple[Harness, Done, Done],
+):
+    harness, _, planned = ab
+    assert planned.status == 0
+    listed = planned.out[planned.out.index("# files") :].splitlines()[1:]
+    named = [line.removeprefix(f"{harness.out}/") for line in listed]
+    folders = tuple(name for name in named if name.endswith("/"))
+    unnamed = {name for name in harness.files() - set(named) if not name.startswith(folders)}
+    assert unnamed == set()
+    for label in (A, B):
+        script = (harness.logs / f"{label}_server_command.sh").read_text()
+        assert script.partition("exec ")[2].strip() in planned.out
+
+
+def test_ranks_that_share_one_gpu_are_said_to(tmp_path: Path):
+    with Harness(tmp_path / "r", gpus=[(144000, 0)]) as harness:
+        done = harness.run(*SMALL, "--one-gpu", "--cases", "graphs_on")
+        assert done.status == 0, done.lines
+        assert harness.summary()["mode"] == "one_gpu"
+        assert "time slices" in done.out
+
+
+def test_without_a_gpu_the_run_is_labelled_a_rehearsal(harness: Harness):
+    done = harness.run("--cases", "graphs_off", "--no-profile")
+    assert done.status == 0, done.lines
+    assert harness.summary()["rehearsal"] is True
+    assert "REHEARSAL" in done.out and "REHEARSAL" in done.err
+    assert list((harness.out / "trace").iterdir()) == []
+
+
+def test_rounds_run_abba_and_number_their_labels(harness: Harness):
+    first, second = harness.case("one"), harness.case("two_whose_label_is_a_good_deal_longer")
+    done = harness.run("--cases", f"{first},{second}", "--rounds", "2", "--no-profile")
+    assert done.status == 0, done.lines
+    order = [first, second, f"{second}_r2", f"{first}_r2"]
+    assert [line for line in done.out.splitlines() if line in order] == order
+    assert list(harness.statuses().values()) == ["ok"] * 4
+    wide = [row for row in table(done) if len(row) > 80]
+    assert wide == []
+    heads = [row.split()[:2] for row in table(done) if first in row.split()]
+    assert heads[0] == [first, second], "labels run into one another"
+
+
+def test_an_earlier_run_is_moved_aside_whole(harness: Harness):
+    harness.case("one")
+    assert harness.run("--cases", "one", "--no-profile").status == 0
+    (harness.logs / "one_client.json").write_text("the earlier run's")
+    done = harness.run("--cases", "one", "--no-profile")
+    assert done.status == 0, done.lines
+    (kept,) = (harness.out / "previous").iterdir()
+    assert (kept / "logs" / "one_client.json").read_text() == "the earlier run's"
+    assert (kept / "logs" / "summary.json").exists()
+    assert str(kept) in done.err
+    assert json.loads((harness.logs / "one_client.json").read_text())["schema"] == 1
+
+
+def test_a_refused_run_leaves_the_earlier_results_where_they_are(harness: Harness):
+    harness.case("one")
+    harness.logs.mkdir(parents=True)
+    (harness.logs / "run.json").write_text("{}")
+    done = harness.run("--cases", "one", "--model", str(harness.root))
+    assert done.status == 2
+    assert (harness.logs / "run.json").read_text() == "{}"
+
+
+def test_resume_repeats_only_what_had_failed(harness: Harness):
+    mended = harness.root / "mended"
+    harness.case("good")
+    harness.case("bad", "FAKE_FAULT=die:oom", f"FAKE_MENDED={mended}")
+    given = ("--cases", "good,bad", "--no-profile")
+    assert harness.run(*given).status == 1
+    kept = (harness.logs / "good_server.log").read_text()
+    mended.touch()
+    done = harness.run(*given, "--resume")
+    assert done.status == 0, done.lines
+    assert (harness.logs / "good_server.log").read_text() == kept
+    assert harness.statuses() == {"good": "ok", "bad": "ok"}
+    assert not (harness.out / "previous").exists()
+    bad = harness.summary()["launches"][1]
+    assert "reason" not in bad, "the failed try's reason is told of a launch that is ok"
+
+
+def test_a_resumed_launch_takes_no_trace_of_its_failed_try(harness: Harness):
+    harness.replace("run/profile_pass.py", "STEPS_LIMIT_S = 180.0", "STEPS_LIMIT_S = 1.0")
+    harness.replace("run/profile_pass.py", "WRITE_LIMIT_S = 300.0", "WRITE_LIMIT_S = 0.5")
+    mended = harness.root / "mended"
+    harness.case("one", "FAKE_FAULT=truncated", f"FAKE_MENDED={mended}")
+    assert harness.run("--cases", "one").status == 1
+    mended.touch()
+    done = harness.run("--cases", "one", "--resume")
+    assert done.status == 0, done.lines
+    ids = {path.name.partition("-")[0] for path in (harness.out / "trace" / "one").iterdir()}
+    assert len(ids) == 1
+    assert harness.summary()["launches"][0]["warnings"] == []
+
+
+def test_resume_refuses_other_options(harness: Harness):
+    harness.case("one")
+    assert harness.run("--cases", "one", "--no-profile").status == 0
+    before = {name: (harness.out / name).read_bytes() for name in harness.files()}
+    done = harness.run("--cases", "one", "--no-profile", "--resume", "--batch", "3")
+    assert done.status == 2
+    assert len(done.own_errors) == 1 and "--resume" in done.own_errors[0]
+    assert {name: (harness.out / name).read_bytes() for name in harness.files()} == before
+
+
+def test_folders_with_spaces_and_another_working_directory_do(tmp_path: Path):
+    with Harness(tmp_path / "a harness") as harness:
+        elsewhere = tmp_path / "else where"
+        elsewhere.mkdir()
+        done = harness.run("--cases", "graphs_on", out=Path("results of mine"), cwd=elsewhere)
+        assert done.status == 0, done.lines
+        results = elsewhere / "results of mine"
+        assert (results / "logs" / f"{A}_client.json").exists()
+        assert (results / "trace" / f"{A}_chrome_trace.json").exists()
