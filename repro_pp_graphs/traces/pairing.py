@@ -24,6 +24,8 @@ Bools = npt.NDArray[np.bool_]
 # Repeating shapes make offsets one period apart look alike; longest period looked for.
 OFFSETS_AHEAD = 96
 OFFSETS_BEHIND = 16
+# Offsets looked at after one that holds for all, as they might tie with it.
+OFFSETS_BEYOND = 4
 # Two offsets whose median lags differ by less cannot be told apart.
 TIE_NS = 1000
 # A rival reading this much nearer to the usual delay puts a pair in doubt: a pair that is k turns
@@ -172,9 +174,9 @@ def _runs(queues: Queues, usual: Usual | None = None) -> tuple[list[Run], str]:
 
 def _stretches(keep: Bools, run: Run) -> list[Run]:
     """The unbroken stretches of a run's pairs that are kept."""
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], keep, [False])).astype(np.int8)))
+    edges = _edges(keep).tolist()
     return [
-        Run(run.offset, run.first + int(begin), run.first + int(end))
+        Run(run.offset, run.first + begin, run.first + end)
         for begin, end in zip(edges[::2], edges[1::2], strict=True)
     ]
 
@@ -192,7 +194,17 @@ def _gaps(queues: Queues, kept: list[Run]) -> list[tuple[slice, slice]]:
 
 def _best_run(queues: Queues) -> tuple[Run | None, str]:
     """Of the offsets that hold over the longest runs, the one with the smallest lag."""
-    held = [found for offset in _offsets(queues) if (found := _longest(queues, offset))]
+    held: list[tuple[Run, float]] = []
+    most, enough = min(len(queues.s_start), len(queues.r_end)), None
+    for offset in _offsets(queues):
+        if enough is not None and offset > enough + OFFSETS_BEYOND:
+            break
+        if found := _longest(queues, offset):
+            held.append(found)
+            facing, _ = queues.overlap(offset)
+            length = found[0].last - found[0].first
+            if enough is None and length == facing.stop - facing.start and 2 * length >= most:
+                enough = offset  # later offsets only have more lag
     if not held:
         return None, "no offset at which element counts, dtypes and causality agree"
     longest = max(run.last - run.first for run, _ in held)
@@ -224,13 +236,22 @@ def _offsets(queues: Queues) -> range:
 def _longest(queues: Queues, offset: int) -> tuple[Run, float] | None:
     """The longest run of pairs that hold at the offset, and its median delay in ns."""
     delay = queues.delay(offset)
-    holds = queues.same_shape(offset) & (delay >= 0)
-    first = queues.overlap(offset)[0].start
-    runs = _stretches(holds, Run(offset, first, first + len(holds)))
-    if not runs:
+    holds = delay >= 0
+    if not holds.any():
         return None
-    run = max(runs, key=lambda run: run.last - run.first)
-    return run, float(np.median(delay[run.first - first : run.last - first]))
+    holds &= queues.same_shape(offset)
+    edges = _edges(holds)
+    if not len(edges):
+        return None
+    at = int(np.argmax(edges[1::2] - edges[::2]))
+    begin, end = int(edges[2 * at]), int(edges[2 * at + 1])
+    first = max(0, -offset)
+    return Run(offset, first + begin, first + end), float(np.median(delay[begin:end]))
+
+
+def _edges(keep: Bools) -> Ints:
+    """Where stretches of True begin and end, in turn."""
+    return np.flatnonzero(np.diff(keep, prepend=False, append=False))
 
 
 def _rival_delay(queues: Queues, run: Run) -> npt.NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import re
 from collections import Counter
@@ -12,9 +13,9 @@ import msgspec
 import numpy as np
 
 from repro_pp_graphs.traces.events import TraceFile, Value, mend
-from repro_pp_graphs.traces.intervals import clip, merged
+from repro_pp_graphs.traces.intervals import merged
 from repro_pp_graphs.traces.labels import Label, LaunchSite, P2PKernel, label_kernels
-from repro_pp_graphs.traces.model import Intervals, Kernels, P2POp, RankTrace, Span, intervals
+from repro_pp_graphs.traces.model import Kernels, P2POp, RankTrace, Span, intervals
 from repro_pp_graphs.traces.naming import Identity
 
 NO_KERNELS = "no GPU kernels: a CPU run, or the profiler recorded none"
@@ -24,9 +25,12 @@ P2P_KERNEL = re.compile(r"nccl.*(?:SendRecv|Generic)", re.IGNORECASE)
 GPU_WORK = frozenset({"kernel", "gpu_memcpy", "gpu_memset"})
 CUDA_CALLS = frozenset({"cuda_runtime", "cuda_driver"})
 REQUEST_SPANS = frozenset({"send_reqs_to_next_stage", "recv_requests", "scheduler.recv_requests"})
+OPERATORS = frozenset({"record_param_comms", "c10d::send", "c10d::recv_"})
 LAUNCH_CALLS = frozenset(
     {"cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernelEx", "cuLaunchKernel"}
 )
+
+CALLS = LAUNCH_CALLS | {"cudaGraphLaunch", "cudaMemcpyAsync"}
 
 
 class Args(msgspec.Struct, gc=False):
@@ -91,13 +95,13 @@ class _Collector:
     """Columns filled event by event; times stay in us until the base time is known."""
 
     def __init__(self) -> None:
-        self.gpu: tuple[list[float], list[float], list[int], list[bool]] = ([], [], [], [])
+        self.gpu: list[tuple[float, float, int, bool]] = []
         self.p2p: list[P2PKernel] = []
         self.site = LaunchSite()
         self.annotations: list[tuple[str, float, float, int]] = []
         self.gloo: list[tuple[str, Event]] = []
         self.launches: list[tuple[float, float, int]] = []
-        self.calls: list[tuple[str, float, float, int]] = []
+        self.calls: list[tuple[Value, tuple[str, float, float, int]]] = []
         self.uploads: list[int] = []
         self.sends: list[tuple[str, float, float, int]] = []
         self.recvs: list[tuple[str, float, float, int]] = []
@@ -105,39 +109,44 @@ class _Collector:
         self.count = 0
 
     def take(self, events: list[Event]) -> None:
+        """Sort events into columns; the branches that most events take do no call."""
         self.count += len(events)
+        last_tid: Value = None
+        starts: list[float] = []
         for event in events:
             if event.ph != "X":
                 continue
             cat = event.cat
             if cat == "cpu_op":
-                self._operator(event)
+                if event.tid != last_tid:
+                    last_tid = event.tid
+                    starts = self.op_starts.setdefault(last_tid, [])
+                starts.append(event.ts)
+                if event.name in OPERATORS:
+                    self._operator(event)
+            elif cat in CUDA_CALLS:
+                if event.name in CALLS or event.dur >= BLOCKED_US:
+                    self._cuda_call(event)
             elif cat in GPU_WORK:
                 self._gpu_work(event)
-            elif cat in CUDA_CALLS:
-                self._cuda_call(event)
             elif cat == "user_annotation":
                 self._annotation(event)
             elif cat == "gpu_user_annotation":
                 self.site.mark(event.tid, str(event.name), event.ts, event.dur)
 
     def _operator(self, event: Event) -> None:
-        self.op_starts.setdefault(event.tid, []).append(event.ts)
-        name = event.name
-        if name == "record_param_comms":
-            args = event.args or NO_ARGS
-            if args.collective in ("send", "recv"):
-                self.site.params[whole(args.external_id)] = label_of(args)
-        elif name == "c10d::send":
-            self.sends.append((name, event.ts, event.dur, -1))
-        elif name == "c10d::recv_":
-            self.recvs.append((name, event.ts, event.dur, -1))
+        if event.name == "c10d::send":
+            self.sends.append(("c10d::send", event.ts, event.dur, -1))
+        elif event.name == "c10d::recv_":
+            self.recvs.append(("c10d::recv_", event.ts, event.dur, -1))
+        elif event.args and event.args.collective in ("send", "recv"):
+            self.site.params[whole(event.args.external_id)] = label_of(event.args)
 
     def _gpu_work(self, event: Event) -> None:
         args = event.args or NO_ARGS
-        correlation = whole(args.correlation)
+        correlation = args.correlation if type(args.correlation) is int else -1
         name = str(event.name)
-        if event.cat == "kernel" and name.startswith("nccl") and P2P_KERNEL.match(name):
+        if name.startswith("nccl") and event.cat == "kernel" and P2P_KERNEL.match(name):
             self.p2p.append(
                 P2PKernel(
                     event.ts,
@@ -153,22 +162,17 @@ class _Collector:
             return
         if event.cat == "gpu_memcpy" and "Pageable -> Device" in name:
             self.uploads.append(correlation)
-        starts, durations, correlations, copies = self.gpu
-        starts.append(event.ts)
-        durations.append(event.dur)
-        correlations.append(correlation)
-        copies.append(event.cat != "kernel")
+        self.gpu.append((event.ts, event.dur, correlation, event.cat != "kernel"))
 
     def _cuda_call(self, event: Event) -> None:
-        name = event.name
+        name = str(event.name)
+        correlation = whole((event.args or NO_ARGS).correlation)
         if name in LAUNCH_CALLS:
-            self.site.calls[whole((event.args or NO_ARGS).correlation)] = event.ts
+            self.site.calls[correlation] = event.ts
         elif name == "cudaGraphLaunch":
-            correlation = whole((event.args or NO_ARGS).correlation)
             self.launches.append((event.ts, event.dur, correlation))
         if event.dur >= BLOCKED_US or name == "cudaMemcpyAsync":
-            correlation = whole((event.args or NO_ARGS).correlation)
-            self.calls.append((str(name), event.ts, event.dur, correlation))
+            self.calls.append((event.tid, (name, event.ts, event.dur, correlation)))
 
     def _annotation(self, event: Event) -> None:
         name = str(event.name)
@@ -184,8 +188,14 @@ def read_rank(path: Path, who: Identity) -> RankTrace:
     """Read one file; what is wrong with it is in the result's `problems`, never raised."""
     trace = TraceFile(path)
     columns = _Collector()
-    for events in events_of(trace):
-        columns.take(events)
+    collects = gc.isenabled()
+    gc.disable()  # millions of rows live to the end: looking for cycles in them only costs
+    try:
+        for events in events_of(trace):
+            columns.take(events)
+    finally:
+        if collects:
+            gc.enable()
     base_ns = trace.header.baseTimeNanoseconds
 
     def ns(ts: float) -> int:
@@ -201,10 +211,14 @@ def read_rank(path: Path, who: Identity) -> RankTrace:
     p2p, unlabelled = label_kernels(columns.p2p, columns.site, who, ns)
     marks = spans(columns.annotations)
     requests = merged(intervals((m.start_ns, m.end_ns) for m in marks if m.name in REQUEST_SPANS))
-    p2p += [_gloo(kind, event, who, ns, requests) for kind, event in columns.gloo]
+    for kind, event in columns.gloo:
+        at = int(np.searchsorted(requests[:, 0], ns(event.ts), side="right")) - 1
+        inside = at >= 0 and ns(event.ts) < requests[at, 1]
+        p2p.append(_gloo(kind, event, who, ns, "requests" if inside else "tensors"))
     p2p.sort(key=lambda op: (op.start_ns, op.end_ns))
     busiest = Counter({tid: len(starts) for tid, starts in columns.op_starts.items()})
-    main = [ts for tid, _ in busiest.most_common(1) for ts in columns.op_starts[tid]]
+    main_tid = next((tid for tid, _ in busiest.most_common(1)), None)
+    calls = [call for tid, call in columns.calls if main_tid in (None, tid)]
     return RankTrace(
         path=str(path),
         host=trace.header.host_name,
@@ -220,21 +234,21 @@ def read_rank(path: Path, who: Identity) -> RankTrace:
         spans=marks,
         launches=sorted((ns(ts), ns(ts + dur), corr) for ts, dur, corr in columns.launches),
         p2p_kernels=intervals(sorted((ns(k.ts), ns(k.ts + k.dur)) for k in columns.p2p)),
-        calls=spans(columns.calls),
+        calls=spans(calls),
         uploads=frozenset(columns.uploads),
         sends=spans(columns.sends),
         recvs=spans(columns.recvs),
-        op_starts=np.sort(_ns(np.array(main, dtype=np.float64), base_ns)),
+        op_starts=np.sort(_ns(np.array(columns.op_starts.get(main_tid, [])), base_ns)),
         problems=[*trace.problems, *problems, *_shortcomings(columns, trace)],
     )
 
 
 def _gloo(
-    kind: str, event: Event, who: Identity, ns: Callable[[float], int], requests: Intervals
+    kind: str, event: Event, who: Identity, ns: Callable[[float], int], channel: str
 ) -> P2POp:
     """A gloo operation: its peer is the ring's, its size known where shapes were recorded.
 
-    Requests travel in a process group of their own, which only the span around them tells.
+    `channel`: requests travel in a process group of their own, which only the span around tells.
     """
     args = event.args or NO_ARGS
     dims, types = msgspec.json.decode(args.dims), msgspec.json.decode(args.types)
@@ -249,7 +263,7 @@ def _gloo(
         ns(event.ts + event.dur),
         "gloo",
         ns(event.ts),
-        "requests" if len(clip(requests, ns(event.ts), ns(event.ts) + 1)) else "tensors",
+        channel,
         (event.pid, event.tid),
     )
 
@@ -261,20 +275,15 @@ def _ns(
 
 
 def _kernels(columns: _Collector, base_ns: int) -> Kernels:
-    starts, durations, correlations, copies = columns.gpu
-    begin = np.array(starts, dtype=np.float64)
-    end = begin + np.array(durations, dtype=np.float64)
-    order = np.argsort(begin, kind="stable")
-    return Kernels(
-        np.stack([_ns(begin, base_ns), _ns(end, base_ns)], axis=1)[order],
-        np.array(correlations, dtype=np.int64)[order],
-        np.array(copies, dtype=np.bool_)[order],
-    )
+    rows = np.array(columns.gpu, dtype=np.float64).reshape(-1, 4)
+    rows = rows[np.argsort(rows[:, 0], kind="stable")]
+    times = np.stack([_ns(rows[:, 0], base_ns), _ns(rows[:, 0] + rows[:, 1], base_ns)], axis=1)
+    return Kernels(times, rows[:, 2].astype(np.int64), rows[:, 3] != 0)
 
 
 def _shortcomings(columns: _Collector, trace: TraceFile) -> list[str]:
     if not columns.count:
         return [] if trace.problems else ["traceEvents is empty"]
-    if not any(not copy for copy in columns.gpu[3]) and not columns.p2p:
+    if all(is_copy for _, _, _, is_copy in columns.gpu) and not columns.p2p:
         return [NO_KERNELS]
     return []

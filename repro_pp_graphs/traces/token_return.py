@@ -6,6 +6,7 @@ run of c10d::send operators with no recv between, and the upload from pageable m
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +17,13 @@ from repro_pp_graphs.traces.edges import Edge, sent_ns, spread
 from repro_pp_graphs.traces.folder import Case
 from repro_pp_graphs.traces.intervals import both, clip, merged, minus, partition, total
 from repro_pp_graphs.traces.model import Intervals, P2POp, RankTrace, Span, intervals
+from repro_pp_graphs.traces.reader import BLOCKED_US
 from repro_pp_graphs.traces.steps import GpuWork, gpu_work, graph_extents
 
 SPAN = "send_res_dict_to_next_stage"
 # An upload this long before the first send still belongs to it.
 UPLOAD_REACH_NS = 2_000_000
+BLOCKED_NS = int(BLOCKED_US * 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +55,17 @@ def host_spans(rank: RankTrace) -> tuple[list[Span], str]:
             groups.append([])
             since = recvs_before
         groups[-1].append(send)
-    return [_grown(rank, group) for group in groups], "send_tensor_dict (by its operators)"
+    uploads = [call for call in rank.calls if call.correlation in rank.uploads]
+    return [_grown(group, uploads) for group in groups], "send_tensor_dict (by its operators)"
 
 
-def _grown(rank: RankTrace, group: list[Span]) -> Span:
+def _grown(group: list[Span], uploads: list[Span]) -> Span:
     """From the upload before the first send, where there is one, to where the last send returns."""
     start, end = group[0].start_ns, group[-1].end_ns
-    uploads = [
-        call.start_ns
-        for call in rank.calls
-        if call.correlation in rank.uploads and start - UPLOAD_REACH_NS <= call.end_ns <= start
-    ]
-    return Span("send_tensor_dict", min([start, *uploads[-1:]]), end)
+    at = bisect_right(uploads, start, key=lambda call: call.end_ns) - 1
+    if at >= 0 and uploads[at].end_ns >= start - UPLOAD_REACH_NS:
+        start = uploads[at].start_ns
+    return Span("send_tensor_dict", start, end)
 
 
 def token_sends(rank: RankTrace, edges: list[Edge]) -> tuple[list[TokenSend], str]:
@@ -85,10 +87,10 @@ def token_sends(rank: RankTrace, edges: list[Edge]) -> tuple[list[TokenSend], st
     return found, how
 
 
-def _waits(rank: RankTrace, token: TokenSend) -> Intervals:
+def _waits(rank: RankTrace, token: TokenSend, calls: list[Span]) -> Intervals:
     """When the host does nothing but wait: in a CUDA call, or in gloo before its next operator."""
     start, end = token.span.start_ns, token.span.end_ns
-    waits = [(call.start_ns, call.end_ns) for call in _calls(rank, token)]
+    waits = [(call.start_ns, call.end_ns) for call in calls]
     for send, _ in token.sends:
         if send.backend == "gloo" and send.end_ns <= end:
             after = np.searchsorted(rank.op_starts, send.start_ns, side="right")
@@ -97,12 +99,11 @@ def _waits(rank: RankTrace, token: TokenSend) -> Intervals:
     return clip(merged(intervals(waits)), start, end)
 
 
-def _calls(rank: RankTrace, token: TokenSend) -> list[Span]:
-    return [
-        call
-        for call in rank.calls
-        if call.start_ns < token.span.end_ns and call.end_ns > token.span.start_ns
-    ]
+def _blocked(calls: list[Span], token: TokenSend) -> list[Span]:
+    """Of a thread's calls, which follow each other, those in the token's span that blocked."""
+    first = bisect_right(calls, token.span.start_ns, key=lambda call: call.end_ns)
+    last = bisect_left(calls, token.span.end_ns, key=lambda call: call.start_ns)
+    return [call for call in calls[first:last] if call.end_ns - call.start_ns >= BLOCKED_NS]
 
 
 def _flight(token: TokenSend) -> tuple[Intervals, Intervals]:
@@ -113,12 +114,11 @@ def _flight(token: TokenSend) -> tuple[Intervals, Intervals]:
 
 
 def _explain(
-    rank: RankTrace, token: TokenSend, work: GpuWork, graph: Intervals
+    token: TokenSend, waits: Intervals, work: GpuWork, graph: Intervals
 ) -> dict[str, float]:
     """One token return in us, by the definitions in docs/traces.md."""
     start, end, delivered = token.span.start_ns, token.span.end_ns, token.delivered_ns
     host, whole = intervals([(start, end)]), intervals([(start, delivered)])
-    waits = _waits(rank, token)
     early, moving = _flight(token)
     split = partition(
         host,
@@ -169,8 +169,9 @@ def token_return(case: Case, edges: list[Edge]) -> dict[str, Any]:
         tokens, how = token_sends(rank, edges)
         work, graph = gpu_work(rank), merged(intervals(graph_extents(rank)))
         for token in tokens:
-            rows.append(_explain(rank, token, work, graph))
-            for call in _calls(rank, token):
+            blocked = _blocked(rank.calls, token)
+            rows.append(_explain(token, _waits(rank, token, blocked), work, graph))
+            for call in blocked:
                 calls[call.name] += 1
                 inside = min(call.end_ns, token.span.end_ns) - max(
                     call.start_ns, token.span.start_ns

@@ -1,0 +1,233 @@
+"""How fast traces are analysed and merged, as ratios to other ways, all in one run.
+
+USAGE       python benchmarks/bench_traces.py FOLDER [--hta-python PYTHON] [--megabytes 0 1000]
+FOLDER      the per-rank traces of one case (a profile of a real run)
+HTA         --hta-python names an interpreter that has HolisticTraceAnalysis 0.5.0; left out without
+SIZES       0 is the folder as it is; N makes ranks of N megabytes of JSON in all by repeating its
+            events later in time, in a scratch folder (about a tenth of N on disk for the traces,
+            N for one merged file at a time); removed at the end
+MEASURES    seconds inside the process, imports left out; the memory of a job is the largest sum of
+            resident sizes of its processes, polled every 10 ms. Jobs of a round follow each other,
+            medians over the rounds are compared
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+POLL_S = 0.01
+
+TIMED = "import sys, time; from pathlib import Path; folder = Path(sys.argv[1])\n"
+OURS = """
+from repro_pp_graphs.traces.folder import cases_of, read_case
+from repro_pp_graphs.traces.analyze import analyze
+from repro_pp_graphs.traces.merge import merge
+from repro_pp_graphs.traces.tracks import Additions, shifts
+start = time.perf_counter()
+cases = [read_case(*item) for item in cases_of([folder]).items()]
+"""
+JOBS = {
+    "analyse": TIMED + OURS + "[analyze(case) for case in cases]\n",
+    "decode alone": TIMED
+    + """
+from concurrent.futures import ProcessPoolExecutor
+from repro_pp_graphs.traces.events import TraceFile
+from repro_pp_graphs.traces.folder import trace_files, workers_for
+from repro_pp_graphs.traces.reader import events_of
+paths = trace_files([folder])
+def decode(path):
+    for events in events_of(TraceFile(path)):
+        pass
+start = time.perf_counter()
+workers = workers_for(paths)
+if workers == 1:
+    list(map(decode, paths))
+else:
+    with ProcessPoolExecutor(workers) as pool:
+        list(pool.map(decode, paths))
+""",
+    "HTA load": TIMED
+    + """
+import warnings
+warnings.filterwarnings("ignore")
+from hta.trace_analysis import TraceAnalysis
+start = time.perf_counter()
+TraceAnalysis(trace_dir=str(folder))
+""",
+    "merge": TIMED + OURS + "merge(cases, shifts(cases), Additions(cases), Path(sys.argv[2]))\n",
+    "load and dump": TIMED
+    + """
+import gzip, json
+start = time.perf_counter()
+events = []
+for path in sorted(folder.glob("*.json.gz")):
+    with gzip.open(path) as file:
+        events += json.load(file)["traceEvents"]
+with open(sys.argv[2], "w") as out:
+    json.dump({"traceEvents": events}, out)
+""",
+}
+DONE = "print('seconds', time.perf_counter() - start)\n"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One job's time and memory."""
+
+    seconds: float
+    megabytes: float
+
+
+def tree_bytes(pid: int) -> int:
+    """Resident bytes of a process and its descendants."""
+    try:
+        resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        children = [
+            int(child)
+            for task in Path(f"/proc/{pid}/task").iterdir()
+            for child in (task / "children").read_text().split()
+        ]
+    except (OSError, IndexError):
+        return 0
+    return resident * os.sysconf("SC_PAGE_SIZE") + sum(map(tree_bytes, children))
+
+
+def measure(python: str, job: str, *arguments: Path) -> Cost:
+    """Run a job in a process of its own."""
+    command = [python, "-c", JOBS[job] + DONE, *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(
+            command, env=environment, stdout=said, stderr=subprocess.DEVNULL, text=True
+        )
+        peak = 0
+        while process.poll() is None:
+            peak = max(peak, tree_bytes(process.pid))
+            time.sleep(POLL_S)
+        said.seek(0)
+        found = re.search(r"^seconds (\S+)$", said.read(), re.MULTILINE)
+    if process.returncode or not found:
+        raise SystemExit(f"bench_traces: the job '{job}' failed with {process.returncode}")
+    return Cost(float(found[1]), peak / 1e6)
+
+
+def enlarged(text: bytes, times: int) -> Iterator[bytes]:
+    """The trace with its events repeated, each copy later in time and with ids of its own."""
+    head = text.index(b'"traceEvents": [') + len(b'"traceEvents": [')
+    tail = text.rindex(b"]")
+    events = text[head:tail].rstrip()
+    moments = [float(ts) for ts in re.findall(rb'"ph": "X"[^}]*?"ts": ([\d.]+)', events)]
+    turn = max(moments) - min(moments) + 1000
+    yield text[:head] + events
+    for copy in range(1, times):
+        yield b"," + moved(events, copy * turn, copy * 10_000_000)
+    yield b"\n  " + text[tail:]
+
+
+def moved(events: bytes, later_us: float, first_id: int) -> bytes:
+    """Events so much later, ids so much higher."""
+    events = re.sub(
+        rb'"ts": ([\d.]+)', lambda found: b'"ts": %.3f' % (float(found[1]) + later_us), events
+    )
+    return re.sub(
+        rb'("(?:correlation|External id|id)": )(\d+)',
+        lambda found: found[1] + b"%d" % (int(found[2]) + first_id),
+        events,
+    )
+
+
+def make(folder: Path, megabytes: int, target: Path) -> int:
+    """Enlarged copies of all ranks in target; returns the size of their JSON in bytes."""
+    texts = {
+        path.name: gzip.decompress(path.read_bytes()) for path in sorted(folder.glob("*.json.gz"))
+    }
+    whole = sum(map(len, texts.values()))
+    times = max(1, round(megabytes * 1e6 / whole))
+    size = 0
+    for name, text in texts.items():
+        with gzip.open(target / name, "wb", compresslevel=1) as out:
+            for piece in enlarged(text, times):
+                size += len(piece)
+                out.write(piece)
+    return size
+
+
+def compare(folder: Path, hta_python: str | None, rounds: int, scratch: Path) -> dict[str, Cost]:
+    """Median cost of every job on a folder."""
+    costs: dict[str, list[Cost]] = {}
+    for _ in range(rounds):
+        for job in JOBS:
+            if job == "HTA load" and not hta_python:
+                continue
+            python = hta_python if job == "HTA load" and hta_python else sys.executable
+            out = scratch / "merged.json"
+            costs.setdefault(job, []).append(measure(python, job, folder, out))
+            out.unlink(missing_ok=True)
+    return {
+        job: Cost(statistics.median(c.seconds for c in runs), max(c.megabytes for c in runs))
+        for job, runs in costs.items()
+    }
+
+
+def lines(title: str, costs: dict[str, Cost]) -> list[str]:
+    """The costs and the ratios that matter."""
+    found = [title, f"  {'job':<16} {'seconds':>9} {'peak MB':>9}"]
+    found += [f"  {job:<16} {c.seconds:>9.3f} {c.megabytes:>9.0f}" for job, c in costs.items()]
+    ours, merged = costs["analyse"], costs["merge"]
+    if "HTA load" in costs:
+        theirs = costs["HTA load"]
+        found.append(
+            f"  analyse is {theirs.seconds / ours.seconds:.1f} times as fast as HTA loads, with "
+            f"{100 * ours.megabytes / theirs.megabytes:.0f}% of its memory"
+        )
+    found.append(
+        f"  analyse takes {ours.seconds / costs['decode alone'].seconds:.2f} times as long as "
+        "gunzip and typed decode alone"
+    )
+    found.append(
+        f"  merge is {costs['load and dump'].seconds / merged.seconds:.1f} times as fast as json "
+        f"load and dump, with {100 * merged.megabytes / costs['load and dump'].megabytes:.0f}% "
+        "of its memory"
+    )
+    return found
+
+
+def main() -> None:
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("folder", type=Path)
+    made.add_argument("--hta-python")
+    made.add_argument("--megabytes", type=int, nargs="+", default=[0])
+    made.add_argument("--rounds", type=int, default=3)
+    options = made.parse_args()
+    for megabytes in options.megabytes:
+        with tempfile.TemporaryDirectory(prefix="bench_traces_") as scratch:
+            folder = options.folder
+            if megabytes:
+                folder = Path(scratch) / "ranks"
+                folder.mkdir()
+                size = make(options.folder, megabytes, folder)
+                title = f"{size / 1e6:.0f} MB of JSON made from {options.folder.name}"
+            else:
+                title = f"{options.folder.name} as it is"
+            rounds = 1 if megabytes > 500 else options.rounds
+            costs = compare(folder, options.hta_python, rounds, Path(scratch))
+            print("\n".join(lines(f"{title}, {os.cpu_count()} cores, {rounds} round(s)", costs)))
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
