@@ -77,18 +77,16 @@ def token_send_ms(analysis: dict[str, Any]) -> dict[str, float]:
 
     `host`: the host span that sends; `sent`: from that span's begin until the last byte has left;
     `under_graph` and `idle`: the parts of `sent` with the rank's graph kernels running, and with
-    none of its compute kernels running. Empty without traces.
+    none of its compute kernels running (both left out on a CPU, which has no kernels). Empty
+    without traces.
     """
     found = analysis.get("token_return") or {}
     if not found.get("steps"):
         return {}
     sent = found["delivery_us"]
-    medians = {
-        "host": found["host_us"]["send"],
-        "sent": sent["send"],
-        "under_graph": sent["overlapped_with_graph"],
-        "idle": sent["idle"],
-    }
+    medians = {"host": found["host_us"]["send"], "sent": sent["send"]}
+    if all(rank["basis"] == "gpu" for rank in analysis["ranks"].values()):
+        medians |= {"under_graph": sent["overlapped_with_graph"], "idle": sent["idle"]}
     return {name: round(values["median"] / 1e3, 4) for name, values in medians.items() if values}
 
 

@@ -2,6 +2,7 @@
 /^(Collecting|Processing|Ignoring) |^Requirement already satisfied: / {
   n++
   name = /^Requirement/ ? $4 : $2
+  sub(/.*\//, "", name)
   if (tty) printf "\r\033[K  %d of %d  %s", n, of, name
   else if (n % 25 == 0) print "  " n " of " of
   fflush()
