@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from repro_pp_graphs.run import options as run_options
-from repro_pp_graphs.run import record
+from repro_pp_graphs.run import record, status
 from repro_pp_graphs.run.plan import PlanError, Planner, case_order
 from repro_pp_graphs.run.record import Launch, Plan
 from repro_pp_graphs.server.argfile import ArgFileError
@@ -22,33 +22,14 @@ BASE = """\
 --tensor-parallel-size 1
 --port 30000
 """
-FLAGS = frozenset(
-    [
-        "--model-path",
-        "--pp-size",
-        "--tp-size",
-        "--port",
-        "--cuda-graph-max-bs",
-        "--cuda-graph-bs",
-        "--disable-cuda-graph",
-        "--disable-decode-cuda-graph",
-        "--cuda-graph-backend-decode",
-        "--cuda-graph-config",
-        "--load-format",
-        "--json-model-override-args",
-        "--device",
-        "--attention-backend",
-        "--sampling-backend",
-        "--grammar-backend",
-        "--disable-overlap-schedule",
-        "--max-total-tokens",
-        "--max-running-requests",
-        "--sleep-on-idle",
-        "--mem-fraction-static",
-        "--disable-custom-all-reduce",
-        "--nnodes",
-    ]
-)
+KNOWN = """
+--model-path --pp-size --tp-size --port --nnodes --device --load-format --json-model-override-args
+--cuda-graph-max-bs --cuda-graph-bs --disable-cuda-graph --disable-decode-cuda-graph
+--cuda-graph-backend-decode --cuda-graph-config --attention-backend --sampling-backend
+--grammar-backend --disable-overlap-schedule --max-total-tokens --max-running-requests
+--sleep-on-idle --mem-fraction-static --disable-custom-all-reduce
+"""
+FLAGS = frozenset(KNOWN.split())
 ON = "# label: A\n--cuda-graph-max-bs 64\n"
 OFF = "# label: B\n--disable-cuda-graph\n"
 
@@ -232,7 +213,7 @@ def test_two_cases_of_one_label_are_refused(tmp_path, argv, cases):
     ("release", "pp_size", "needed"),
     [
         ("0.5.2", "4", True),
-        ("0.5.3.post3", "4", True),
+        ("0.5.3", "4", True),
         ("0.5.4", "4", False),
         ("0.5.6.post2", "4", False),
         ("0.5.10rc0", "4", False),
@@ -247,9 +228,10 @@ def test_old_releases_get_the_pp_rank_into_their_traces(tmp_path, release, pp_si
     assert any("trace_rank" in note for note in launch.notes) == needed
 
 
-def test_the_reason_for_the_trace_shim_names_the_release_that_needs_none(tmp_path):
-    notes = plan_of(tmp_path, release="0.5.2").launches[0].notes
-    assert "0.5.4" in " ".join(notes)
+def test_the_reason_for_the_trace_shim_names_the_right_releases(tmp_path):
+    # 0.5.3 leaves the PP rank out, 0.5.3.post3 and 0.5.4 write it
+    (note,) = plan_of(tmp_path, release="0.5.2").launches[0].notes
+    assert "0.5.3" in note or "0.5.4" in note
 
 
 def test_a_shim_that_the_user_names_is_kept_beside_ours(tmp_path):
@@ -357,6 +339,12 @@ def test_facts_of_a_launch_add_up(tmp_path):
     record.save_facts(tmp_path, "A", status="ok")
     assert record.load_facts(tmp_path, "A") == {"status": "ok", "start_s": 1.5}
     assert record.load_facts(tmp_path, "B") == {}
+
+
+def test_a_launch_that_runs_again_forgets_why_it_failed(tmp_path):
+    for words in (["failed", "port in use"], ["running"], ["ok"]):
+        status.main([str(tmp_path), "A", *words])
+    assert record.load_facts(tmp_path, "A") == {"status": "ok"}
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,7 @@ def test_capture_is_seen_in_every_releases_words(line, stage):
             DecodeLine(0, 2, True),
         ),
     ],
+    ids=["tp-pp", "pp-tp", "all-ranks", "iteration", "cpu", "one-rank"],
 )
 def test_a_decode_line_gives_rank_requests_and_graph(line, expected):
     assert log.decode_lines(f"{FIRED_UP}{line}\n{line}\n") == [expected, expected]
@@ -207,6 +208,7 @@ def test_a_prefill_line_is_no_decode_line():
             "NCCL failed",
         ),
     ],
+    ids=lambda value: value[:30],
 )
 def test_a_death_is_named_by_its_cause_whatever_else_the_log_says(line, cause):
     text = f"{START}{CPU_NOISE}{LOADING}{line}\n"

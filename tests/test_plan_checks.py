@@ -1,0 +1,319 @@
+"""What is checked before, between and after servers: room, ports, traces, the arms' claims."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from repro_pp_graphs.run import preflight, previous
+from repro_pp_graphs.run.check_arm import GraphState, objections, observe
+from repro_pp_graphs.run.profile_pass import TraceFiles, is_whole_gzip
+from repro_pp_graphs.run.record import Launch, Plan
+from repro_pp_graphs.run.settle import port_is_free
+from repro_pp_graphs.server import process
+from repro_pp_graphs.server.gpus import Gpu
+from repro_pp_graphs.server.log import DecodeLine
+
+H100_MIB = 81559
+
+
+def launch(**changes) -> Launch:
+    fields = {
+        **{"label": "A", "case": "a", "round": 1, "python": sys.executable, "env": {}},
+        **{"sglang_version": "0.5.21", "args": [], "argv": [], "host": "127.0.0.1"},
+        **{"port": 30000, "model": "meta-llama/Llama-3.1-70B-Instruct", "nodes": 1},
+        **{"pp_size": 4, "tp_size": 1, "expects_graphs": True, "captured_max_bs": 64},
+    }
+    return Launch(**{**fields, **changes})
+
+
+def plan(*launches: Launch, **changes) -> Plan:
+    fields = {
+        **{"mode": "gpu", "batch": 16, "max_new_tokens": 128, "profile": True},
+        **{"profile_steps": 48, "with_stack": False, "nsys": False, "gpu_used_mib": {}},
+    }
+    return Plan(launches=list(launches), **{**fields, **changes})
+
+
+def h100s(count: int, used_mib: int = 0) -> list[Gpu]:
+    return [Gpu(str(n), f"GPU-{n}", "NVIDIA H100", H100_MIB, used_mib) for n in range(count)]
+
+
+# ports
+
+
+@contextlib.contextmanager
+def listener(address: str = "127.0.0.1"):
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind((address, 0))
+        server.listen()
+        yield server
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
+def test_a_port_is_free_once_nobody_listens(address):
+    with listener(address) as server:
+        port = server.getsockname()[1]
+        assert not port_is_free(port)
+    assert port_is_free(port)
+
+
+def test_a_connection_in_time_wait_does_not_hold_a_port():
+    with listener() as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)):
+            server.accept()[0].close()  # the side that closes first waits
+    assert port_is_free(port)
+
+
+def test_each_busy_port_is_named_once():
+    with listener() as server:
+        port = server.getsockname()[1]
+        (problem,) = preflight.check_ports(plan(launch(port=port), launch(label="B", port=port)))
+    assert str(port) in problem and "--port" in problem
+
+
+# memory and disk
+
+
+def test_a_model_that_fits_is_no_problem():
+    assert preflight.check_memory(plan(launch()), h100s(4)) == []
+
+
+def test_a_model_that_cannot_fit_is_refused_with_both_sizes():
+    (problem,) = preflight.check_memory(plan(launch(pp_size=1)), h100s(1))
+    assert "141 GB" in problem and "86 GB" in problem and "--dummy-weights" in problem
+
+
+def test_only_the_gpus_of_the_ranks_count():
+    (problem,) = preflight.check_memory(plan(launch(pp_size=1)), h100s(8))
+    assert "141 GB" in problem
+
+
+def test_dropped_layers_weigh_nothing():
+    args = ["--json-model-override-args", '{"num_hidden_layers": 16}']
+    assert preflight.check_memory(plan(launch(pp_size=1, args=args)), h100s(1)) == []
+
+
+def test_each_node_holds_its_share():
+    model = "deepseek-ai/DeepSeek-V3"  # 671 GB, eight GPUs have 684 and need some for other things
+    assert preflight.check_memory(plan(launch(model=model, tp_size=2)), h100s(8))
+    assert preflight.check_memory(plan(launch(model=model, tp_size=4, nodes=2)), h100s(8)) == []
+
+
+def test_a_busy_gpu_is_named_and_an_unused_one_is_not():
+    (problem,) = preflight.check_memory(plan(launch(pp_size=2, model="x/y")), h100s(1, 40000))
+    assert "GPU 0" in problem and "40000 of 81559 MiB" in problem
+    idle, busy = h100s(1)[0], h100s(2, 40000)[1]
+    assert preflight.check_memory(plan(launch(pp_size=1, model="x/y")), [idle, busy]) == []
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "hugging-quants/Meta-Llama-3.1-70B-Instruct-AWQ-INT4",  # 40 GB
+        "neuralmagic/Meta-Llama-3.1-70B-Instruct-quantized.w4a16",
+    ],
+)
+def test_a_quantised_model_on_the_hub_is_not_taken_for_bf16(model):
+    assert preflight.check_memory(plan(launch(pp_size=1, model=model)), h100s(1)) == []
+
+
+@pytest.mark.parametrize("method", ["awq", "gptq", "mxfp4", "compressed-tensors"])
+def test_a_quantised_local_model_is_not_taken_for_bf16(tmp_path, method):
+    config = json.loads(
+        (Path(preflight.__file__).parents[1] / "models" / "llama-3.1-70b.json").read_text("utf-8")
+    )
+    config["quantization_config"] = {"quant_method": method}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert preflight.check_memory(plan(launch(pp_size=1, model=str(tmp_path))), h100s(1)) == []
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "{}",
+        "not json",
+        '{"text_config": {"hidden_size": 1}}',
+        '{"hidden_size": 2048, "num_attention_heads": 16, "num_hidden_layers": 27, '
+        '"vocab_size": 102400, "kv_lora_rank": 512, "q_lora_rank": null, "qk_rope_head_dim": 64, '
+        '"qk_nope_head_dim": 128, "v_head_dim": 128, "first_k_dense_replace": 1, '
+        '"n_routed_experts": 64, "n_shared_experts": 2, "moe_intermediate_size": 1408, '
+        '"intermediate_size": 10944}',
+    ],
+    ids=["empty", "not JSON", "nested", "DeepSeek-V2-Lite"],
+)
+def test_a_config_of_another_shape_is_no_obstacle(tmp_path, config):
+    (tmp_path / "config.json").write_text(config, encoding="utf-8")
+    assert preflight.check_memory(plan(launch(pp_size=1, model=str(tmp_path))), h100s(1)) == []
+
+
+def test_a_rehearsal_asks_nothing_of_the_gpus():
+    assert preflight.check_memory(plan(launch(), mode="cpu"), []) == []
+
+
+def test_room_is_needed_for_each_traced_launch(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        preflight.shutil, "disk_usage", lambda path: type("U", (), {"free": 3 * 2**30})
+    )
+    assert preflight.check_disk(plan(launch()), tmp_path) == []
+    (problem,) = preflight.check_disk(plan(launch(), launch()), tmp_path)
+    assert "3.0 GiB" in problem and "--no-profile" in problem
+    assert preflight.check_disk(plan(launch(), launch(), profile=False), tmp_path) == []
+
+
+# models
+
+
+def test_a_local_folder_needs_a_config(tmp_path):
+    (problem,) = preflight.check_models(plan(launch(model=str(tmp_path)), launch(label="B")))[:1]
+    assert "config.json" in problem and str(tmp_path) in problem
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    assert preflight.check_models(plan(launch(model=str(tmp_path)))) == []
+
+
+@pytest.mark.parametrize("model", ["/absent/model", "./absent", "~/absent"])
+def test_a_path_that_is_not_there_is_never_looked_up_on_the_hub(model, monkeypatch):
+    monkeypatch.setattr(preflight, "ask_hub", lambda launch: pytest.fail("asked the hub"))
+    (problem,) = preflight.check_models(plan(launch(model=model)))
+    assert model in problem
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ("denied", "HF_TOKEN"),
+        ("unknown", "spelling"),
+        ("offline", "HF_HUB_OFFLINE"),
+        ("unreachable", "network"),
+        ("cached", None),
+        ("reachable", None),
+        ("", None),  # no huggingface_hub there: sglang itself will tell
+    ],
+)
+def test_the_hubs_answer_becomes_a_remedy_asked_once(monkeypatch, answer, says):
+    asked = []
+    monkeypatch.setattr(preflight, "ask_hub", lambda launch: asked.append(launch) or answer)
+    problems = preflight.check_models(plan(launch(), launch(label="B")))
+    assert len(asked) == 1
+    assert bool(problems) == bool(says)
+    assert not says or (says in problems[0] and "--dummy-weights" in problems[0])
+
+
+# traces
+
+
+@pytest.fixture
+def whole() -> bytes:
+    return gzip.compress(os.urandom(3 << 20))  # more than one read
+
+
+def test_a_whole_trace_is_told_from_one_still_being_written(tmp_path, whole):
+    path = tmp_path / "1-TP-0-PP-0.trace.json.gz"
+    pieces = {
+        "whole": (whole, True),
+        "two members": (whole + gzip.compress(b"{}"), True),
+        "empty": (b"", False),
+        "header only": (whole[:10], False),
+        "half": (whole[: len(whole) // 2], False),
+        "check sum cut": (whole[:-1], False),
+        "damaged": (whole[:-8] + b"\0" * 8, False),
+        "not gzip": (b'{"traceEvents": []}', False),
+    }
+    found = {}
+    for name, (data, _) in pieces.items():
+        path.write_bytes(data)
+        found[name] = is_whole_gzip(path)
+    assert found == {name: expected for name, (_, expected) in pieces.items()}
+    assert not is_whole_gzip(tmp_path / "absent")
+
+
+def test_a_growing_file_is_looked_at_again_and_a_whole_one_is_not(tmp_path, whole, monkeypatch):
+    files = TraceFiles(tmp_path)
+    path = tmp_path / "1-TP-0-PP-0.trace.json.gz"
+    path.write_bytes(whole[:1000])
+    (tmp_path / "1-TP-0-PP-1.trace.json").write_bytes(whole)  # another name
+    assert files.whole() == []
+    path.write_bytes(whole)
+    assert files.whole() == [path]
+    monkeypatch.setattr(
+        "repro_pp_graphs.run.profile_pass.is_whole_gzip", lambda path: pytest.fail("read again")
+    )
+    assert files.whole() == [path]
+
+
+# arms
+
+GRAPH, EAGER = DecodeLine(0, 16, True), DecodeLine(0, 24, False)
+ALL_RANKS = {"0": 24, "1": 24, "2": 24, "3": 24}
+NONE_AT_ALL = {"0": 0, "1": 0, "2": 0, "3": 0}
+
+
+def test_a_logs_decode_lines_are_counted():
+    lines = [GRAPH, EAGER, DecodeLine(3, 17, False)]
+    assert observe(lines, None) == GraphState(3, 1, 24, None)
+    assert observe([], {"0": 1}) == GraphState(0, 0, 0, {"0": 1})
+
+
+@pytest.mark.parametrize(
+    ("expects", "lines", "launches", "says"),
+    [
+        (True, [GRAPH] * 3, ALL_RANKS, []),
+        (True, [GRAPH] * 3, None, []),
+        (True, [], ALL_RANKS, []),
+        (False, [EAGER] * 3, NONE_AT_ALL, []),
+        (False, [EAGER] * 3, None, []),
+        (None, [EAGER, GRAPH], {"0": 1}, []),
+        (True, [GRAPH, EAGER, EAGER], ALL_RANKS, ["2 of 3", "24 requests", "batch is 64"]),
+        (True, [GRAPH], {**ALL_RANKS, "2": 0}, ["rank 2"]),
+        (True, [GRAPH], NONE_AT_ALL, ["rank 0, 1, 2, 3"]),
+        (True, [GRAPH], {}, ["rank any"]),
+        (False, [EAGER, GRAPH], NONE_AT_ALL, ["1 decode lines replayed"]),
+        (False, [EAGER], {**NONE_AT_ALL, "3": 5}, ["cudaGraphLaunch", "5"]),
+        (True, [], None, ["not seen"]),
+        (False, [], None, ["not seen"]),
+    ],
+)
+def test_an_arm_that_is_not_what_it_claims_is_told(expects, lines, launches, says):
+    found = objections(observe(lines, launches), launch(expects_graphs=expects))
+    assert len(found) == (1 if says else 0), found
+    assert all(text in found[0] for text in says)
+
+
+# an earlier run, a process
+
+
+def test_an_earlier_run_is_moved_aside_whole(tmp_path):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "trace" / "A").mkdir(parents=True)
+    for name in ("logs/run.json", "logs/A_client.json", "logs/.gitkeep", "trace/A/1.gz"):
+        (tmp_path / name).write_text(name, encoding="utf-8")
+    kept = previous.move_aside(tmp_path)
+    assert sorted(str(p.relative_to(kept)) for p in kept.rglob("*") if p.is_file()) == [
+        "logs/A_client.json",
+        "logs/run.json",
+        "trace/A/1.gz",
+    ]
+    assert [p.name for p in (tmp_path / "logs").iterdir()] == [".gitkeep"]
+    assert (kept / "trace/A/1.gz").read_text(encoding="utf-8") == "trace/A/1.gz"
+
+
+def test_a_zombie_is_not_alive():
+    assert process.alive(os.getpid())
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        end_s = time.monotonic() + 10
+        while process.alive(child.pid) and time.monotonic() < end_s:
+            time.sleep(0.02)
+        assert not process.alive(child.pid)  # ended, not yet waited for
+        assert child.returncode is None
+    assert not process.alive(child.pid)

@@ -1,0 +1,264 @@
+"""summary.json and the table: right numbers, 80 columns, the caveats that belong to them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from repro_pp_graphs.report import summary, summary_cli, table
+from repro_pp_graphs.run import record
+from repro_pp_graphs.run.record import Launch, Plan
+
+
+def launch(label: str, case: str, number: int = 1, **changes) -> Launch:
+    fields = {
+        **{"label": label, "case": case, "round": number, "python": "p", "env": {}},
+        **{"sglang_version": "0.5.21", "args": ["--pp-size", "4"], "argv": [], "nodes": 1},
+        **{"host": "127.0.0.1", "port": 30000, "model": "m", "pp_size": 4, "tp_size": 1},
+        **{"expects_graphs": True, "captured_max_bs": None},
+    }
+    return Launch(**{**fields, **changes})
+
+
+def plan(*launches: Launch, **changes) -> Plan:
+    fields = {
+        **{"mode": "gpu", "batch": 16, "max_new_tokens": 128, "profile": True},
+        **{"profile_steps": 48, "with_stack": False, "nsys": False, "gpu_used_mib": {}},
+    }
+    return Plan(launches=list(launches), **{**fields, **changes})
+
+
+def metrics(itl_ms: float) -> dict:
+    return {
+        **{"median_ttft_ms": 1234.5678, "p99_ttft_ms": 20, "median_itl_ms": itl_ms},
+        **{"p99_itl_ms": 2 * itl_ms, "mean_tpot_ms": itl_ms, "output_throughput": 600.4},
+        **{"completed": 32, "failed": 0, "warnings": []},
+    }
+
+
+def measured(logs, plan_: Plan, itls_ms: list[float], **facts) -> dict:
+    logs.mkdir(parents=True, exist_ok=True)
+    (logs / "run.json").write_text(record.to_json(plan_), encoding="utf-8")
+    for one, itl_ms in zip(plan_.launches, itls_ms, strict=True):
+        client = {"schema": 1, "summary": metrics(itl_ms), "requests": []}
+        (logs / f"{one.label}_client.json").write_text(json.dumps(client), encoding="utf-8")
+        state = {"decode_lines": 118, "with_graph": 118, "launches": dict.fromkeys("0123", 24)}
+        record.save_facts(logs, one.label, **{"status": "ok", "graph_state": state, **facts})
+    return summary.summarise(logs, plan_)
+
+
+def rows(lines: list[str], name: str) -> list[list[str]]:
+    return [line[len(name) :].split() for line in lines if line.startswith(name)]
+
+
+def test_the_table_holds_each_launchs_numbers_and_their_ratio(tmp_path):
+    result = measured(tmp_path, plan(launch("A", "on"), launch("B", "off")), [30.0, 20.0])
+    lines = table.lines(result)
+    assert rows(lines, "ITL median ms") == [["30", "20", "1.50x"]]
+    assert rows(lines, "TTFT median ms") == [["1235", "1235", "1.00x"]]
+    assert rows(lines, "output tokens/s") == [["600.4", "600.4", "1.00x"]]
+    assert rows(lines, "status") == [["ok", "ok"]]
+    assert rows(lines, "graph launches") == [["24", "a", "rank", "24", "a", "rank"]]
+    assert "failed requests" not in "\n".join(lines)
+    assert result["complete"]
+
+
+def test_a_ratio_has_one_meaning_over_all_rounds(tmp_path):
+    # ABBA: the second round runs backwards
+    order = [("A", "on", 1), ("B", "off", 1), ("B_r2", "off", 2), ("A_r2", "on", 2)]
+    result = measured(tmp_path, plan(*(launch(*one) for one in order)), [30, 20, 20, 30])
+    assert [cells[-1] for cells in rows(table.lines(result), "ITL median ms")] == ["1.50x"] * 2
+
+
+LONG = "CASE_A_decode_graphs_sglang_0.5.6.post2"
+
+
+@pytest.mark.parametrize("labels", [["A"], ["A", "B"], ["A", "B", "C"], [LONG, LONG + "_r2"]])
+def test_every_line_fits_80_columns_and_columns_stay_apart(tmp_path, labels):
+    many = plan(*(launch(label, label) for label in labels))
+    lines = table.lines(measured(tmp_path, many, [123456.789] * len(labels)))
+    assert max(map(len, lines)) <= 80
+    assert sum(len(cells) for cells in rows(lines, "status")) == len(labels)
+    heads = " ".join(line for line in lines if line.startswith(" ")).replace("ratio", "").split()
+    assert len(heads) == len(labels)
+
+
+def test_eight_ranks_with_different_launch_counts_fit_80_columns(tmp_path):
+    two = plan(launch("A", "on"), launch("B", "off"))
+    state = {"launches": {str(n): 1000 + n for n in range(8)}, "decode_lines": 9, "with_graph": 9}
+    lines = table.lines(measured(tmp_path, two, [1, 1], graph_state=state))
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (0.0, "0"),
+        (0.0123449, "0.01234"),
+        (9.99999, "10"),
+        (99.96, "99.96"),
+        (999.96, "1000"),
+        (1234.5, "1234"),
+        (123456.7, "123457"),
+    ],
+)
+def test_numbers_have_four_significant_digits_and_no_exponent(value, text):
+    assert table.number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("state", "launches", "share"),
+    [
+        (None, "not traced", "-"),
+        ({"launches": None, "decode_lines": 5, "with_graph": 0}, "not traced", "0 of 5"),
+        ({"launches": {"0": 24, "1": 24}, "decode_lines": 5, "with_graph": 5}, "24 a rank", "5 of"),
+        ({"launches": {"0": 24, "1": 23}, "decode_lines": 5, "with_graph": 4}, "24/23", "4 of 5"),
+        ({"launches": {"0": 0, "1": 0}, "decode_lines": 5, "with_graph": 0}, "0 a rank", "0 of 5"),
+    ],
+)
+def test_the_graph_state_is_told_from_traces_and_log(state, launches, share):
+    one = {"graph_state": state} if state else {}
+    assert table.graphs(one) == launches
+    assert table.eager_share(one).startswith(share)
+
+
+def test_failed_requests_are_shown(tmp_path):
+    two = plan(launch("A", "on"), launch("B", "off"))
+    measured(tmp_path, two, [30, 20])
+    path = tmp_path / "A_client.json"
+    path.write_text(json.dumps({"summary": metrics(30) | {"failed": 3}}), encoding="utf-8")
+    assert rows(table.lines(summary.summarise(tmp_path, two)), "failed requests") == [["3", "-"]]
+
+
+def test_a_launch_without_results_leaves_dashes_and_no_ratio(tmp_path):
+    two = plan(launch("A", "on"), launch("B", "off"))
+    measured(tmp_path, plan(launch("A", "on")), [30])
+    result = summary.summarise(tmp_path, two)
+    lines = table.lines(result)
+    assert not result["complete"]
+    assert [one["status"] for one in result["launches"]] == ["ok", "not run"]
+    assert rows(lines, "ITL median ms") == [["30", "-"]]
+
+
+@pytest.mark.parametrize("content", ["", "{"])
+def test_a_damaged_client_file_is_a_launch_without_numbers(tmp_path, content):
+    one = plan(launch("A", "on"))
+    measured(tmp_path, one, [30])
+    (tmp_path / "A_client.json").write_text(content, encoding="utf-8")
+    assert summary.summarise(tmp_path, one)["launches"][0]["metrics"] == {}
+
+
+def told(tmp_path, plan_: Plan, **facts) -> str:
+    result = measured(tmp_path, plan_, [30] * len(plan_.launches), **facts)
+    return "\n".join(table.remarks(result))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"mode": "cpu"}, "REHEARSAL"),
+        ({"mode": "one_gpu"}, "time slices"),
+        ({"nsys": True}, "nsys"),
+    ],
+)
+def test_what_makes_the_numbers_special_is_told_then_and_only_then(tmp_path, changes, says):
+    one = launch("A", "on")
+    assert says in told(tmp_path / "special", plan(one, **changes))
+    assert says not in told(tmp_path / "plain", plan(one))
+
+
+def test_few_launches_are_told_and_enough_are_not(tmp_path):
+    def rounds(count: int) -> Plan:
+        return plan(*(launch(f"A_r{n}", "on", n) for n in range(1, count + 1)))
+
+    assert "2 launch(es) a case" in told(tmp_path / "few", rounds(2))
+    assert "too few" not in told(tmp_path / "enough", rounds(4))
+
+
+@pytest.mark.parametrize(
+    ("version", "sends"),
+    [
+        ("0.5.2", "blocking"),
+        ("0.5.6.post2", "blocking"),
+        ("0.5.7", "asynchronous"),
+        ("0.5.10rc0", "asynchronous"),
+        ("0.5.10.post1", "asynchronous"),
+        ("0.5.21.dev3+g1234567", "asynchronous"),
+        ("0.5.21+cu130", "asynchronous"),
+    ],
+)
+def test_the_release_decides_how_sends_go(tmp_path, version, sends):
+    text = told(tmp_path, plan(launch("A", "on", sglang_version=version)))
+    assert f"sglang {version}: PP sends are {sends}." in text
+
+
+def token_return(steps: int = 22) -> dict:
+    def us(median: float) -> dict:
+        return {"median": median, "p99": 2 * median, "max": 3 * median}
+
+    delivery = {"send": us(100_000), "overlapped_with_graph": us(30_000), "idle": us(70_000)}
+    return {"steps": steps, "host_us": {"send": us(95_000)}, "delivery_us": delivery}
+
+
+def test_the_token_send_is_told_in_milliseconds():
+    analysis = {"token_return": token_return(), "ranks": {"0": {"basis": "gpu"}}}
+    sent = summary.token_send_ms(analysis)
+    assert sent == {"host": 95, "sent": 100, "under_graph": 30, "idle": 70}
+    assert summary.token_send_ms({}) == {}
+    assert summary.token_send_ms({**analysis, "token_return": token_return(steps=0)}) == {}
+
+
+def test_without_kernels_no_idle_time_is_claimed():
+    ranks = {"0": {"basis": "gpu"}, "1": {"basis": "cpu"}}
+    sent = summary.token_send_ms({"token_return": token_return(), "ranks": ranks})
+    assert sent == {"host": 95, "sent": 100}
+
+
+def test_token_sends_stand_in_the_table_with_their_ratio(tmp_path):
+    two = plan(launch("A", "on"), launch("B", "off"))
+    result = measured(tmp_path, two, [30, 20])
+    for one, ms in zip(result["launches"], (100, 4), strict=True):
+        one["token_send_ms"] = {"sent": ms}
+    (cells,) = rows(table.lines(result), "token sent after ms")
+    assert cells == ["100", "4", "25.00x"]
+
+
+def test_cases_on_two_releases_are_told_apart(tmp_path):
+    two = plan(launch("A", "on", sglang_version="0.5.6"), launch("B", "on2"))
+    text = told(tmp_path, two)
+    assert "0.5.6: PP sends are blocking" in text and "0.5.21: PP sends are async" in text
+
+
+def test_reasons_and_warnings_name_their_launch(tmp_path):
+    facts = {"status": "failed", "reason": "server died: port in use", "warnings": ["3 files"]}
+    one = plan(launch("A", "on"))
+    measured(tmp_path, one, [30], **facts)
+    client = {"summary": metrics(30) | {"warnings": ["cached prefix"]}}
+    (tmp_path / "A_client.json").write_text(json.dumps(client), encoding="utf-8")
+    remarks = table.remarks(summary.summarise(tmp_path, one))
+    assert {"A: server died: port in use", "A: 3 files", "A: cached prefix"} <= set(remarks)
+
+
+def test_what_the_server_resolved_is_kept_without_its_crowd(tmp_path):
+    info = {"version": "0.5.22", "pp_size": 4, "disable_cuda_graph": False, "api_key": "hunter2"}
+    result = measured(tmp_path, plan(launch("A", "on")), [30], server_info=info)
+    (one,) = result["launches"]
+    assert one["sglang_version"] == "0.5.22"
+    assert one["resolved"] == {"version": "0.5.22", "pp_size": 4, "disable_cuda_graph": False}
+    assert "hunter2" not in json.dumps(result)
+
+
+def test_the_command_writes_the_summary_and_exits_by_it(tmp_path, capsys):
+    two = plan(launch("A", "on"), launch("B", "off"))
+    result = measured(tmp_path / "logs", two, [30, 20])
+    (tmp_path / "trace").mkdir()
+    (tmp_path / "trace" / "A_chrome_trace.json").write_text("{}", encoding="utf-8")
+    assert summary_cli.main([str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "logs" / "summary.json").read_text("utf-8")) == result
+    printed = capsys.readouterr().out
+    assert "A_chrome_trace.json" in printed and "B_chrome_trace.json" not in printed
+    assert "ui.perfetto.dev" in printed
+    record.save_facts(tmp_path / "logs", "B", status="failed")
+    assert summary_cli.main([str(tmp_path)]) == 1
