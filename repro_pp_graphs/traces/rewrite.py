@@ -84,19 +84,20 @@ class RankRewriter:
         events = self._decode(block)
         kept = [event for event in events if event.ph != "M"]
         self.held += [event for event in events if event.ph == "M"]
-        pids, tids, key, shift = self.pids, self.tids, self.key, self.shift_ns
+        key, shift = self.key, self.shift_ns
+        last_pid: Value | UnsetType = UNSET
+        last_tid: Value | UnsetType = UNSET
+        pid = tid = 0
         for event in kept:
-            lane = (event.pid, event.tid)
-            if lane not in tids:
-                self._admit(event)
-            event.pid = pids[lane[0]]
-            event.tid = tids[lane]
+            if event.tid != last_tid or event.pid != last_pid:
+                last_pid, last_tid = event.pid, event.tid
+                if (last_pid, last_tid) not in self.tids:
+                    self._admit(event)
+                pid, tid = self.pids[last_pid], self.tids[last_pid, last_tid]
+            event.pid, event.tid = pid, tid
             if event.id is not UNSET:
-                event.id = (
-                    int(f"{key}{event.id}")
-                    if isinstance(event.id, int) and event.id >= 0
-                    else f"{key}:{event.id}"
-                )
+                own = isinstance(event.id, int) and event.id >= 0
+                event.id = int(f"{key}{event.id}") if own else f"{key}:{event.id}"
             if event.bind_id is not UNSET:
                 event.bind_id = f"{key}:{event.bind_id}"
             if shift and event.ts is not UNSET:
@@ -104,9 +105,10 @@ class RankRewriter:
         return Rewritten(ENCODER.encode(kept)[1:-1], len(kept)) if kept else None
 
     def _decode(self, block: bytes) -> list[WireEvent]:
-        keyed = block
+        keyed, key = block, self.key.encode()
         for name in RANK_IDS:
-            keyed = keyed.replace(name + b" ", name).replace(name, name + self.key.encode())
+            written = name + b" " if name + b" " in keyed else name
+            keyed = keyed.replace(written, written + key)
         for text in (keyed, block, mend(block)):
             try:
                 return WIRE.decode(text)
