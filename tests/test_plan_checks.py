@@ -254,7 +254,7 @@ def test_a_growing_file_is_looked_at_again_and_a_whole_one_is_not(tmp_path, whol
 
 # arms
 
-GRAPH, EAGER = DecodeLine(0, 16, True), DecodeLine(0, 24, False)
+GRAPH, EAGER = DecodeLine(0, 32, True), DecodeLine(0, 24, False)
 ALL_RANKS = {"0": 24, "1": 24, "2": 24, "3": 24}
 NONE_AT_ALL = {"0": 0, "1": 0, "2": 0, "3": 0}
 
