@@ -146,7 +146,7 @@ profile() { # profile LABEL URL: a second load, profiled until every rank's trac
   begin_group load_pid "$out/logs/$1_profile_load.log" "${client[@]}" --base-url "$2" \
     --batch "$batch" --max-new-tokens "$((max_new_tokens * 4))" --warmup 0 --duration "$load_s"
   step "${tool[@]}" profile "$out/logs" "$1" "$server_pid" "$out/trace/$1" || status=$?
-  end_group "$load_pid" 5
+  end_group "$load_pid" 5 TERM
   load_pid=""
   return "$status"
 }
@@ -215,8 +215,8 @@ collect_env() { # collect_env NAME: text and JSON
 undo() {
   local status=$?
   trap - EXIT INT TERM HUP
-  [[ -z $step_pid ]] || end_group "$step_pid" 5
-  [[ -z $load_pid ]] || end_group "$load_pid" 3
+  [[ -z $step_pid ]] || end_group "$step_pid" 5 TERM
+  [[ -z $load_pid ]] || end_group "$load_pid" 3 TERM
   [[ -z $server_pid ]] || end_group "$server_pid" 3
   if ((interrupted)) && [[ -n $current ]]; then
     mark "$current" interrupted || true

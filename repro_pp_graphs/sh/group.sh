@@ -37,9 +37,11 @@ wait_group() { # wait_group PID SECONDS: 0 once no member is left, 1 after SECON
   done
 }
 
-# SIGINT is sglang's quick orderly stop (2 s); on SIGTERM it sleeps, drains and waits (20 s).
-end_group() { # end_group PID GRACE_SECONDS: leader first, then the group, then by force
-  kill -INT "$1" 2>/dev/null || true
+# end_group PID GRACE_SECONDS [SIGNAL]: the leader by SIGNAL, then the group, then by force.
+# INT is sglang's quick orderly stop (2 s; on TERM it sleeps, drains and waits, 20 s). Our own
+# steps take TERM: bash starts background processes with INT ignored.
+end_group() {
+  kill "-${3:-INT}" "$1" 2>/dev/null || true
   if ! wait_group "$1" "$2"; then
     kill -TERM -- "-$1" 2>/dev/null || true
     wait_group "$1" 2 || kill -KILL -- "-$1" 2>/dev/null || true
