@@ -1,0 +1,98 @@
+"""The main job on the real sglang: run_repro.sh on the CPU with two PP ranks."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LABELS = ("CASE_A_decode_graphs", "CASE_B_no_graphs")
+PYTHON = os.environ.get("REPRO_SERVER_PYTHON", sys.executable)
+
+pytestmark = pytest.mark.rehearsal
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def has_sglang() -> bool:
+    find = "import importlib.util as u, sys; sys.exit(u.find_spec('sglang') is None)"
+    return subprocess.run([PYTHON, "-c", find], check=False).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """One A/B; the folder it left and what it printed."""
+    if not has_sglang():
+        pytest.skip(f"needs sglang in {PYTHON} (tests/run.sh makes it)")
+    out = tmp_path_factory.mktemp("a b")
+    port = free_port()
+    command = ["bash", str(ROOT / "run_repro.sh"), "--cpu", "--python", PYTHON]
+    command += ["--port", str(port), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=out, check=False)
+    logs = "\n".join(path.read_text()[-3000:] for path in out.glob("logs/*_server.log"))
+    assert done.returncode == 0, done.stdout + done.stderr + logs
+    return out, done.stdout + done.stderr, port
+
+
+def test_every_launch_is_measured_and_named_a_rehearsal(run):
+    out, text, _ = run
+    summary = json.loads((out / "logs/summary.json").read_text())
+    assert summary["rehearsal"] and summary["complete"]
+    assert [launch["status"] for launch in summary["launches"]] == ["ok", "ok"]
+    assert "REHEARSAL" in text
+    for launch in summary["launches"]:
+        assert launch["resolved"]["pp_size"] == 2
+        assert launch["graph_state"]["decode_lines"] > 0
+        assert launch["graph_state"]["with_graph"] == 0
+        assert set(launch["graph_state"]["launches"].values()) == {0}
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_the_client_counts_every_token(run, label):
+    out, _, _ = run
+    client = json.loads((out / f"logs/{label}_client.json").read_text())
+    assert [request["tokens"] for request in client["requests"]] == [48] * 8
+    assert all(request["error"] is None for request in client["requests"])
+    assert client["summary"]["median_itl_ms"] > 0
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_both_ranks_are_in_the_merged_trace(run, label):
+    out, _, _ = run
+    assert len(list((out / f"trace/{label}").glob("*-PP-[01].trace.json.gz"))) == 2
+    merged = json.loads((out / f"trace/{label}_chrome_trace.json").read_text())
+    names = {
+        event["args"]["name"]
+        for event in merged["traceEvents"]
+        if event.get("ph") == "M" and event["name"] == "process_name"
+    }
+    assert any(name.startswith("PP0") for name in names)
+    assert any(name.startswith("PP1") for name in names)
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_the_ring_s_messages_are_paired(run, label):
+    out, _, _ = run
+    analysis = json.loads((out / f"logs/{label}_analysis.json").read_text())
+    assert analysis["pp_size"] == 2
+    pairs = {(edge["src"], edge["dst"]): edge["pairs"] for edge in analysis["p2p_gloo"]}
+    assert pairs[0, 1] > 0 and pairs[1, 0] > 0
+    assert analysis["token_return"]["steps"] > 0
+
+
+def test_nothing_is_left_running(run):
+    _, _, port = run
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
+    records = ROOT / ".state/groups"
+    assert not records.exists() or not list(records.iterdir())
