@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 _HERE = Path(__file__).parent
@@ -25,7 +26,11 @@ def shape_of(model: str) -> str | None:
     The longest match wins, so that a name holding two of them is read as the finer one.
     """
     plain = model.lower().replace("_", "-").replace("meta-llama-3", "llama-3")
-    hits = [shape for shape in shapes() if shape in plain]
+    hits = [
+        shape
+        for shape in shapes()
+        if re.search(rf"(?<![a-z0-9]){re.escape(shape)}(?![a-z0-9])", plain)
+    ]
     return max(hits, key=len, default=None)
 
 

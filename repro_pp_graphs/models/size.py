@@ -18,8 +18,10 @@ def parameters(config: Mapping[str, Any], layers: int | None = None) -> int:
     if "kv_lora_rank" in config:
         rope, nope = config["qk_rope_head_dim"], config["qk_nope_head_dim"]
         value, kv_rank = config["v_head_dim"], config["kv_lora_rank"]
-        q_rank = config["q_lora_rank"]
-        attention = q_rank * (hidden + heads * (nope + rope)) + hidden * (kv_rank + rope)
+        q_rank = config.get("q_lora_rank")
+        queries = heads * (nope + rope)
+        attention = q_rank * (hidden + queries) if q_rank else hidden * queries
+        attention += hidden * (kv_rank + rope)
         attention += kv_rank * heads * (nope + value) + heads * value * hidden
         dense = min(config["first_k_dense_replace"], count)
         experts = config["n_routed_experts"] + config["n_shared_experts"]

@@ -8,6 +8,7 @@ from typing import Any
 
 from repro_pp_graphs.run import record
 from repro_pp_graphs.run.record import Launch, Plan
+from repro_pp_graphs.server.flags import version_numbers
 
 # of the client's summary; the keys carry their units
 METRICS = (
@@ -92,8 +93,8 @@ def token_send_ms(analysis: dict[str, Any]) -> dict[str, float]:
 
 def _blocking_sends(version: str) -> bool:
     """PP sends are blocking up to 0.5.6 and asynchronous from 0.5.7."""
-    numbers = [int(part) for part in version.split(".")[:3] if part.isdigit()]
-    return bool(numbers) and numbers < [0, 5, 7]
+    numbers = version_numbers(version)
+    return bool(numbers) and numbers < (0, 5, 7)
 
 
 def summarise(logs: Path, plan: Plan) -> dict[str, Any]:

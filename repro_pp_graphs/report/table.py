@@ -39,7 +39,8 @@ def graphs(launch: dict[str, Any]) -> str:
     values = list(counts.values())
     if len(set(values)) == 1:
         return f"{values[0]} a rank"
-    return "/".join(str(value) for value in values)
+    text = "/".join(str(value) for value in values)
+    return text if len(text) < _WIDTH else f"{min(values)} to {max(values)}"
 
 
 def eager_share(launch: dict[str, Any]) -> str:
@@ -83,11 +84,16 @@ def blocks(launches: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     ]
 
 
+def _short(label: str) -> str:
+    """A label that leaves a gap to its neighbour, cut in the middle: its end tells rounds apart."""
+    return label if len(label) < _WIDTH else f"{label[:10]}...{label[14 - _WIDTH :]}"
+
+
 def lines(summary: dict[str, Any]) -> list[str]:
     """The table: a column a launch, two abreast; the ratio of the first to the second."""
     out = []
     for block in blocks(summary["launches"]):
-        heads = "".join(f"{launch['label']:>{_WIDTH}}" for launch in block)
+        heads = "".join(f"{_short(launch['label']):>{_WIDTH}}" for launch in block)
         out.append(f"{'':<{_NAME_WIDTH}}{heads}" + ("   ratio" if len(block) == 2 else ""))
         by_launch = [dict(_cells(launch)) for launch in block]
         for name in dict.fromkeys(name for cells in by_launch for name in cells):

@@ -39,6 +39,13 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _port(text: str) -> int:
+    port = _positive(text)
+    if port > 65535:
+        raise argparse.ArgumentTypeError(f"{port} is above 65535")
+    return port
+
+
 def parse(argv: list[str]) -> Options:
     """Read the options; run_repro.sh passes its own on unchanged. Exits 2 on a bad one."""
     parser = argparse.ArgumentParser(prog="run_repro.sh", add_help=False, allow_abbrev=False)
@@ -47,8 +54,9 @@ def parse(argv: list[str]) -> Options:
     parser.add_argument("--python", required=True)
     parser.add_argument("--cases", default="graphs_on,graphs_off")
     parser.add_argument("--rounds", type=_positive, default=1)
-    for name in ("--pp-size", "--layers", "--batch", "--max-new-tokens", "--port"):
+    for name in ("--pp-size", "--layers", "--batch", "--max-new-tokens"):
         parser.add_argument(name, type=_positive)
+    parser.add_argument("--port", type=_port)
     parser.add_argument("--profile-steps", type=_positive)
     parser.add_argument("--model")
     parser.add_argument("--no-profile", dest="profile", action="store_false")

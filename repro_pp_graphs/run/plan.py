@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from repro_pp_graphs.models import folder as model_folder
 from repro_pp_graphs.run.options import Options
@@ -94,13 +95,26 @@ def _choose_model(args: ServerArgs, options: Options, mode: str) -> None:
 def _wants_graphs(args: ServerArgs) -> bool:
     off = ("--disable-cuda-graph", "--disable-decode-cuda-graph")
     disabled = args.get("--cuda-graph-backend-decode") == "disabled"
+    disabled |= _decode_config(args).get("backend") == "disabled"
     return not disabled and not any(flag in args.flags for flag in off)
+
+
+def _decode_config(args: ServerArgs) -> dict[str, Any]:
+    """The decode part of --cuda-graph-config; empty where there is none or it is no JSON."""
+    try:
+        found = json.loads(args.get("--cuda-graph-config", "{}"))["decode"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _captured_max_bs(args: ServerArgs) -> int | None:
     for flag in ("--cuda-graph-bs", "--cuda-graph-bs-decode"):
         if flag in args.flags:
-            return max(int(size) for size in args.flags[flag])
+            sizes = args.flags[flag]
+            if not sizes or not all(size.isdigit() for size in sizes):
+                raise PlanError(f"{flag} {' '.join(sizes)}: name whole numbers, as 1 2 4 8")
+            return max(map(int, sizes))
     for flag in ("--cuda-graph-max-bs", "--cuda-graph-max-bs-decode"):
         if flag in args.flags:
             return args.get_int(flag, 0)
@@ -120,11 +134,6 @@ def _cover_batch(args: ServerArgs, batch: int) -> list[str]:
         f"graphs are captured up to batch {captured}, the load may form one of {batch}: "
         "micro-batches beyond run eagerly and fail the case"
     ]
-
-
-def _version(text: str) -> tuple[int, ...]:
-    """`0.5.10.post1` -> (0, 5, 10)."""
-    return tuple(int(part) for part in text.split(".") if part.isdigit())
 
 
 def _add_shim(args: ServerArgs, name: str) -> None:
@@ -156,8 +165,7 @@ class Planner:
         base = argfile.load(options.root / "server_args_base.txt")
         if options.pp_size:
             base.set("--pp-size", str(options.pp_size))
-        ranks = base.get_int("--pp-size", 1) * base.get_int("--tp-size", 1)
-        mode = pick_mode(options, self.gpus, ranks // base.get_int("--nnodes", 1))
+        mode = pick_mode(options, self.gpus, max(self._ranks(base, case) for case in options.cases))
         load = REHEARSAL_LOAD if mode == "cpu" else FULL_LOAD
         plan = Plan(
             mode=mode,
@@ -168,7 +176,7 @@ class Planner:
             profile_steps=options.profile_steps or load[2],
             with_stack=options.with_stack,
             nsys=options.nsys,
-            gpu_used_mib={gpu.uuid: gpu.used_mib for gpu in self.gpus},
+            gpu_used_mib={g.uuid: g.used_mib for g in self.gpus if mode != "cpu"},
             launches=[],
         )
         for number, case in case_order(options.cases, options.rounds):
@@ -177,6 +185,12 @@ class Planner:
         if len(set(labels)) < len(labels):
             raise PlanError(f"two cases share a label: {', '.join(labels)}; mend '# label:'")
         return plan
+
+    def _ranks(self, base: ServerArgs, case: str) -> int:
+        """Ranks of a case on this machine."""
+        args = _load_case(self.options.root, case).over(base)
+        pp_size = self.options.pp_size or args.get_int("--pp-size", 1)
+        return pp_size * args.get_int("--tp-size", 1) // args.get_int("--nnodes", 1)
 
     def _launch(self, plan: Plan, base: ServerArgs, case: str, number: int) -> Launch:
         options = self.options
@@ -195,8 +209,14 @@ class Planner:
         python = args.python or options.python
         release = self.probe(python, args.env)
         notes = []
-        if pp_size > 1 and release and _version(release.version) < (0, 5, 4):
+        numbers = flags.version_numbers(release.version) if release else ()
+        if pp_size > 1 and numbers and numbers < (0, 5, 4):
             _add_shim(args, "trace_rank")
+        if plan.mode == "one_gpu" and numbers and numbers < (0, 5, 7):
+            raise PlanError(
+                f"--one-gpu needs sglang 0.5.7 or newer, this is {'.'.join(map(str, numbers))}: "
+                "use one GPU a rank, or another --python"
+            )
         expects_graphs = None if plan.mode == "cpu" else _wants_graphs(args)
         if expects_graphs:
             notes += _cover_batch(args, plan.batch)

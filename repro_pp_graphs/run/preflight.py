@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,6 +16,7 @@ from repro_pp_graphs.run.settle import port_is_free
 from repro_pp_graphs.server.gpus import Gpu
 
 TRACE_DISK_GIB = 2.0  # traces of a profile pass, all ranks and the merged one, per launch
+_QUANTISED = re.compile(r"awq|gptq|gguf|quantized|fp8|mxfp4|nvfp4|int[48]|w\da\d|[48]bit", re.I)
 BUSY_SHARE = 0.1  # of a GPU's memory in use by others, above which a server would not fit
 
 # asks the hub, or its cache when offline; prints one word
@@ -80,7 +82,7 @@ def check_memory(plan: Plan, gpus: list[Gpu]) -> list[str]:
         f"GPU {gpu.index} ({gpu.name}): {gpu.used_mib} of {gpu.total_mib} MiB are taken: end those "
         "processes (nvidia-smi), or choose other GPUs with CUDA_VISIBLE_DEVICES"
         for gpu in used
-        if gpu.used_mib > BUSY_SHARE * gpu.total_mib
+        if gpu.used_mib > BUSY_SHARE * gpu.total_mib > 0
     ]
     total_bytes = sum(gpu.total_mib for gpu in used) * 2**20
     sizes = {launch.model: _weight_bytes(launch) for launch in plan.launches}
@@ -88,7 +90,7 @@ def check_memory(plan: Plan, gpus: list[Gpu]) -> list[str]:
         f"{model}: about {bytes_ / 1e9:.0f} GB of weights for {total_bytes / 1e9:.0f} GB of GPU "
         "memory: more GPUs, a smaller --model, or --dummy-weights --layers N"
         for model, bytes_ in sizes.items()
-        if bytes_ and bytes_ > 0.95 * total_bytes
+        if bytes_ > 0.95 * total_bytes > 0
     ]
     return busy + heavy
 
@@ -104,8 +106,13 @@ def _weight_bytes(launch: Launch) -> int:
         if shape is None:
             return 0
         config_path = model_folder.config_path(shape)
+    if _QUANTISED.search(Path(launch.model).name) or "--quantization" in launch.args:
+        return 0
     try:
         config = {**json.loads(config_path.read_text("utf-8")), **json.loads(override)}
+        method = (config.get("quantization_config") or {}).get("quant_method", "fp8")
+        if method != "fp8":
+            return 0
         return size.weight_bytes(config) // launch.nodes
     except (KeyError, ValueError):
         return 0

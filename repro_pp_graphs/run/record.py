@@ -89,6 +89,11 @@ def save_facts(logs: Path, label: str, **facts: object) -> None:
     path.write_text(json.dumps({**load_facts(logs, label), **facts}, indent=1) + "\n", "utf-8")
 
 
+def forget_facts(logs: Path, label: str) -> None:
+    """Drop what an earlier attempt at a launch recorded."""
+    (logs / f"{label}_launch.json").unlink(missing_ok=True)
+
+
 def load_facts(logs: Path, label: str) -> dict[str, Any]:
     """What was recorded of a launch so far; empty where it has not begun."""
     path = logs / f"{label}_launch.json"

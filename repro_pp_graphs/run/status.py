@@ -19,5 +19,7 @@ def main(argv: list[str]) -> int:
     facts = {"status": options.status}
     if options.reason:
         facts["reason"] = options.reason
+    if options.status == "running":
+        record.forget_facts(options.logs, options.label)
     record.save_facts(options.logs, options.label, **facts)
     return 0

@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_LABEL = re.compile(r"#\s*label:\s*(\S+)\s*$")
+_LABEL = re.compile(r"#\s*label:\s*(.*?)\s*$")
 _LABEL_SHAPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ENV_LINE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _SECRET_NAME = re.compile(r"(token|secret|passw|api_?key|credential)", re.IGNORECASE)

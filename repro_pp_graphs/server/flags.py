@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,12 @@ class Release:
 
     version: str
     flags: frozenset[str]
+
+
+def version_numbers(version: str) -> tuple[int, ...]:
+    """`0.5.10.post1`, `0.5.10rc0`, `0.5.10+cu130` -> (0, 5, 10); empty for no version."""
+    found = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(int(part) for part in found[0].split(".")) if found else ()
 
 
 def probe(python: str, env: dict[str, str], timeout_s: float = 180.0) -> Release:

@@ -37,8 +37,10 @@ def parse(csv: str) -> list[Gpu]:
     gpus = []
     for line in csv.splitlines():
         cells = [cell.strip() for cell in line.split(",")]
-        if len(cells) == 5 and cells[3].isdigit() and cells[4].isdigit():
-            gpus.append(Gpu(cells[0], cells[1], cells[2], int(cells[3]), int(cells[4])))
+        if len(cells) == 5 and cells[0].isdigit():
+            # a GPU that shares the host's memory reports [N/A]
+            total_mib, used_mib = (int(cell) if cell.isdigit() else 0 for cell in cells[3:])
+            gpus.append(Gpu(cells[0], cells[1], cells[2], total_mib, used_mib))
     return gpus
 
 

@@ -16,7 +16,7 @@ _STAGES = (
 )
 _PROGRESS = re.compile(r"(?:checkpoint shards|Capturing batches[^:]*|Capturing[^:]*):\s+(\d+%)")
 _DECODE = re.compile(
-    r"(?:PP(?P<rank>\d+)\S*\])?.*Decode batch.*?#running-req: (?P<running>\d+)"
+    r"^(?:\[[^\]]*? PP(?P<rank>\d+)\b[^\]]*\])?.*?Decode batch.*?#running-req: (?P<running>\d+)"
     r".*?(?:cuda|cpu) graph: (?P<graph>True|False)"
 )
 # the main process outlives a dead rank by up to a minute
@@ -28,7 +28,10 @@ _TELLING = re.compile(
     r"^\S*(?:Error|Exception|Interrupt)\b.*|.*(?:[Ee]rror:|ERROR|not enough|out of memory|denied|"
     r"Segmentation fault|Killed|Fatal Python error|what\(\)).*"
 )
-_NOISE = re.compile(r"Ignore import error|ChildFailedError|pyspy|Pyspy|UserWarning|^\s*File ")
+_NOISE = re.compile(
+    r"Ignore import error|init failed \(|\[W\d{4} |^frame #\d|^Exception raised from |"
+    r"ChildFailedError|pyspy|Pyspy|UserWarning|^\s*File "
+)
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ _CAUSES = (
     ),
     (
         "a package is missing or does not match",
-        r"(?:ModuleNotFoundError|ImportError): ",
+        r"(?m)^(?:\[[^\]]*\] )?(?:ModuleNotFoundError|ImportError): ",
         "install it into that interpreter, or let run_repro.sh make an environment (no --python)",
     ),
     (
@@ -152,13 +155,15 @@ def diagnose(text: str, exit_status: int | None = None) -> Diagnosis:
     for cause, pattern, remedy in _CAUSES:
         if re.search(pattern, said):
             return Diagnosis(cause, remedy)
-    if exit_status == 137:
+    if exit_status == 137 or "(exit code: -9)" in said:
         return Diagnosis(
             "killed (often the kernel's out-of-memory killer)",
             "see dmesg; the host needs more memory, or the model fewer --layers",
         )
-    if "Fatal Python error" in text or exit_status == 139:
+    if "Fatal Python error: Segmentation fault" in text or exit_status == 139:
         return Diagnosis("crashed (segmentation fault)", "report it with `bash collect_env.sh`")
+    if "Fatal Python error" in text or exit_status == 134:
+        return Diagnosis("crashed (aborted)", "report it with `bash collect_env.sh`")
     return Diagnosis("unknown", "read the server's log; `bash collect_env.sh` helps a report")
 
 

@@ -39,6 +39,4 @@ def install_in_server() -> None:
     """In the process that spawns the ranks: hand out the devices round-robin."""
     from sglang.srt.entrypoints import engine  # noqa: PLC0415
 
-    if not hasattr(engine, "maybe_reindex_device_id"):
-        raise SystemExit("--one-gpu needs sglang 0.5.7 or newer: this release cannot place ranks")
     engine.maybe_reindex_device_id = share_device
