@@ -17,10 +17,8 @@ import msgspec
 from repro_pp_graphs.traces.events import TraceFile
 from repro_pp_graphs.traces.folder import Case, workers_for
 from repro_pp_graphs.traces.model import RankTrace
-from repro_pp_graphs.traces.rewrite import Lanes, RankRewriter
+from repro_pp_graphs.traces.rewrite import PROCESSES_PER_RANK, Lanes, RankRewriter
 
-# Places in the order of processes that one rank takes; its added tracks come first.
-SLOTS_PER_RANK = 8
 FIRST_KEY = 100
 
 
@@ -37,8 +35,9 @@ class Part:
     shift_ns: int
 
     @property
-    def first_slot(self) -> int:
-        return (self.key - FIRST_KEY) * SLOTS_PER_RANK
+    def first_pid(self) -> int:
+        """The pid of the rank's added tracks; its processes follow, in the order to show them."""
+        return (self.key - FIRST_KEY + 1) * PROCESSES_PER_RANK
 
 
 class Placed(NamedTuple):
@@ -76,7 +75,7 @@ def place(cases: list[Case], shifts_ns: list[int]) -> tuple[list[Placed], int]:
 
 def rewrite_part(part: Part, target: Path) -> tuple[int, Lanes]:
     """Write the part's events, comma separated, to target; returns how many, and its lanes."""
-    rewriter = RankRewriter(part.title, part.key, part.shift_ns, part.first_slot)
+    rewriter = RankRewriter(part.title, part.key, part.shift_ns, part.first_pid)
     written = 0
     with target.open("wb") as out:
         for block in TraceFile(part.path).blocks():

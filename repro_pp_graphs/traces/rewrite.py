@@ -11,10 +11,14 @@ from repro_pp_graphs.traces.events import Value, mend
 
 GPU_CATEGORIES = frozenset({"kernel", "gpu_memcpy", "gpu_memset", "gpu_user_annotation"})
 PROFILER_CATEGORIES = frozenset({"", "Trace", "overhead"})
-# Kind of process -> its place in the rank's group.
+# Kind of process -> its place in the rank's group; 0 is for the tracks that merging adds.
 ORDER = {"CPU": 1, "GPU": 2, "profiler": 3}
+PROCESSES_PER_RANK = 10
+# Work that runs side by side though its lane is one stream or thread. Perfetto drops a slice that
+# overlaps another of its thread in part.
+SIDE_BY_SIDE = frozenset({"kernel", "gpu_memcpy", "gpu_memset"})
+GLOO = frozenset({"gloo:send", "gloo:recv"})
 RANK_IDS = (b'"correlation":', b'"External id":')
-IDS_PER_RANK = 100_000
 
 
 class WireEvent(msgspec.Struct, gc=False, omit_defaults=True):
@@ -61,20 +65,22 @@ class Rewritten(NamedTuple):
 class RankRewriter:
     """Maps one rank's pids, tids, flow ids and correlations to numbers no other rank has.
 
-    `key` has three digits and is written in front of an id: no two ranks' ids can meet.
+    `key` has three digits and is written in front of an id: no two ranks' ids can meet. Pids count
+    from `first_pid` (ten a rank), tids are the pid and two digits.
     """
 
-    def __init__(self, title: str, key: int, shift_ns: int, first_slot: int) -> None:
+    def __init__(self, title: str, key: int, shift_ns: int, first_pid: int) -> None:
         self.title = title
         self.key = str(key)
         self.shift_ns = shift_ns
-        self.first_slot = first_slot
-        self.next_id = key * IDS_PER_RANK
+        self.first_pid = first_pid
         self.pids: dict[Any, int] = {}
         self.tids: dict[tuple[Any, Any], int] = {}
+        self.threads: dict[int, int] = {}
         self.kinds: dict[Any, str] = {}
-        self.profiler_pid = 0
         self.held: list[WireEvent] = []
+        # Lane in the file -> its tracks for work side by side: [tid, end of the last slice in ns].
+        self.beside: dict[tuple[Any, Any, bool], list[list[int]]] = {}
 
     def rewrite(self, block: bytes) -> Rewritten | None:
         """The block's events in their new numbers; names of processes and threads are held back.
@@ -95,6 +101,8 @@ class RankRewriter:
                     self._admit(event)
                 pid, tid = self.pids[last_pid], self.tids[last_pid, last_tid]
             event.pid, event.tid = pid, tid
+            if event.cat in SIDE_BY_SIDE or event.name in GLOO:
+                event.tid = self._beside(event, (last_pid, last_tid))
             if event.id is not UNSET:
                 own = isinstance(event.id, int) and event.id >= 0
                 event.id = int(f"{key}{event.id}") if own else f"{key}:{event.id}"
@@ -118,7 +126,8 @@ class RankRewriter:
 
     def _admit(self, event: WireEvent) -> None:
         """Number an event's process and thread when they are first seen."""
-        if event.pid not in self.pids:
+        old = event.pid
+        if old not in self.pids:
             category = event.cat if isinstance(event.cat, str) else ""
             kind = (
                 "GPU"
@@ -127,15 +136,29 @@ class RankRewriter:
                 if category in PROFILER_CATEGORIES
                 else "CPU"
             )
-            if kind == "profiler":
-                self.profiler_pid = self.profiler_pid or self._number()
-            self.pids[event.pid] = self.profiler_pid if kind == "profiler" else self._number()
-            self.kinds[event.pid] = kind
-        self.tids[event.pid, event.tid] = self._number()
+            self.kinds[old] = kind
+            pid = self.first_pid + ORDER[kind]
+            if kind != "profiler" and pid in self.pids.values():
+                pid = self.first_pid + len(ORDER) + len(set(self.pids.values()))
+            self.pids[old] = pid
+        self.tids[old, event.tid] = self._thread(self.pids[old])
 
-    def _number(self) -> int:
-        self.next_id += 1
-        return self.next_id
+    def _thread(self, pid: int) -> int:
+        self.threads[pid] = self.threads.get(pid, 0) + 1
+        return pid * 100 + self.threads[pid]
+
+    def _beside(self, event: WireEvent, lane: tuple[Any, Any]) -> int:
+        """A track of the lane on which nothing runs when the event starts; gloo has its own."""
+        is_gloo = event.name in GLOO
+        tracks = self.beside.setdefault((*lane, is_gloo), [] if is_gloo else [[self.tids[lane], 0]])
+        start = round(event.ts * 1000) if event.ts is not UNSET else 0
+        end = start + (round(event.dur * 1000) if event.dur is not UNSET else 0)
+        for track in tracks:
+            if track[1] <= start:
+                track[1] = end
+                return track[0]
+        tracks.append([self._thread(self.pids[lane[0]]), end])
+        return tracks[-1][0]
 
     def metadata(self) -> list[dict[str, Any]]:
         """Names and order of the processes and threads that hold events."""
@@ -147,7 +170,7 @@ class RankRewriter:
             facts = {
                 "process_name": {"name": f"{self.title} · {kind}"},
                 "process_labels": {"labels": label},
-                "process_sort_index": {"sort_index": self.first_slot + ORDER[kind]},
+                "process_sort_index": {"sort_index": self.first_pid + ORDER[kind]},
             }
             named += [
                 {"ph": "M", "name": name, "pid": pid, "tid": 0, "args": args}
@@ -168,23 +191,29 @@ class RankRewriter:
                     self.kinds[event.pid] = label
 
     def _threads(self) -> list[dict[str, Any]]:
-        kept: dict[tuple[Any, Any, Any], dict[str, Any]] = {
-            (pid, tid, "thread_name"): {"name": tid}
+        kept: dict[tuple[Any, Any], dict[Any, dict[str, Any]]] = {
+            (pid, tid): {"thread_name": {"name": tid}} if tid and isinstance(tid, str) else {}
             for pid, tid in self.tids
-            if isinstance(tid, str)
         }
         for event in self.held:
-            if (event.pid, event.tid) in self.tids and str(event.name).startswith("thread_"):
-                kept[event.pid, event.tid, event.name] = _args(event)
+            if (event.pid, event.tid) in kept and str(event.name).startswith("thread_"):
+                kept[event.pid, event.tid][event.name] = _args(event)
+        rows = [
+            (pid, self.tids[pid, tid], name, args)
+            for (pid, tid), facts in kept.items()
+            for name, args in facts.items()
+        ]
+        for (pid, tid, is_gloo), tracks in self.beside.items():
+            own = str(kept[pid, tid].get("thread_name", {}).get("name", tid)).strip()
+            suffix = "gloo" if is_gloo else "overlapping"
+            rows += [
+                (pid, track, "thread_name", {"name": f"{own} · {suffix}"})
+                for track, _ in tracks
+                if track != self.tids[pid, tid]
+            ]
         return [
-            {
-                "ph": "M",
-                "name": name,
-                "pid": self.pids[pid],
-                "tid": self.tids[pid, tid],
-                "args": args,
-            }
-            for (pid, tid, name), args in kept.items()
+            {"ph": "M", "name": name, "pid": self.pids[pid], "tid": tid, "args": args}
+            for pid, tid, name, args in rows
         ]
 
 

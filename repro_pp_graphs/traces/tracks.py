@@ -28,8 +28,6 @@ from repro_pp_graphs.traces.steps import (
 )
 
 Event = dict[str, Any]
-# Pids of added processes and ids of arrows lie below those of the ranks' own events.
-FIRST_PID = 1000
 BUBBLE_BINS = 2000
 SHORTEST_BIN_NS = 100_000
 STEPS, GRAPHS, FIRST_EDGE = 1, 2, 10
@@ -40,7 +38,10 @@ class Track:
     """One rank's added process."""
 
     placed: Placed
-    pid: int
+
+    @property
+    def pid(self) -> int:
+        return self.placed.part.first_pid
 
     def us(self, moment_ns: int) -> float:
         """A moment of the rank as the merged trace's ts."""
@@ -88,7 +89,7 @@ class Additions:
         self.cases = cases
 
     def __call__(self, placed: list[Placed], lanes: list[Lanes]) -> Iterator[Event]:
-        tracks = [Track(each, FIRST_PID + at) for at, each in enumerate(placed)]
+        tracks = [Track(each) for each in placed]
         arrow = 0
         for at, case in enumerate(self.cases):
             mine = {
@@ -118,7 +119,7 @@ def _edge_tid(side: str, backend: str) -> int:
 def _names(track: Track, edges: list[Edge]) -> Iterator[Event]:
     part = track.placed.part
     yield track.name("process_name", 0, {"name": f"{part.title} · pipeline"})
-    yield track.name("process_sort_index", 0, {"sort_index": part.first_slot})
+    yield track.name("process_sort_index", 0, {"sort_index": part.first_pid})
     yield track.name("thread_name", STEPS, {"name": "decode steps (host)"})
     if track.placed.rank.launches:
         yield track.name("thread_name", GRAPHS, {"name": "decode cudagraph kernels"})
@@ -174,6 +175,8 @@ def _arrow(
     """A flow from inside the send's slice to inside the recv's, never back in time."""
     (src, src_lanes, send), (dst, dst_lanes, recv) = source, target
     out, into = src_lanes.get(send.lane), dst_lanes.get(recv.lane)
+    if recv.backend == "gloo":  # its slice has a track beside its thread: arrive at the added one
+        into = dst.pid, _edge_tid("recv", "gloo")
     if not out or not into:
         return
     left = src.us(send.start_ns)
