@@ -110,6 +110,29 @@ def test_the_merged_trace_obeys_the_trace_event_format(tmp_path, paths):
     assert crossings(document, "pipeline") == 0
 
 
+@pytest.mark.parametrize("case", ["A", "B"])
+def test_no_slice_crosses_another_of_its_thread_so_perfetto_drops_none(tmp_path, case):
+    document = merged(tmp_path / "out.json", DATA / f"h200_case_{case}")
+    for category in ("kernel", "gpu_memcpy", "user_annotation", "pipeline"):
+        assert crossings(document, category) == 0
+    gloo = {e["tid"] for e in document["traceEvents"] if e["name"].startswith("gloo:")}
+    names = {
+        e["tid"]: e["args"]["name"] for e in document["traceEvents"] if e["name"] == "thread_name"
+    }
+    assert gloo and all(names[tid].endswith("gloo") for tid in gloo)
+
+
+def test_kernels_that_overlap_on_a_stream_are_shown_beside_each_other(tmp_path):
+    maker = ring(2)[0]
+    for n in range(4):
+        maker.kernel("early launch", 90_000 + 10 * n, 15, 5)
+    maker.write(tmp_path)
+    document = merged(tmp_path / "out.json", tmp_path)
+    tids = [e["tid"] for e in document["traceEvents"] if e["name"] == "early launch"]
+    assert tids[0] == tids[2] != tids[1] == tids[3]
+    assert crossings(document, "kernel") == 0
+
+
 def test_the_validator_finds_what_it_looks_for():
     event = {"ph": "X", "name": "a", "pid": 1, "tid": 1, "ts": 1.0, "dur": 1.0}
     flow = {"cat": "p2p", "name": "a", "id": 1, "pid": 1, "tid": 1}
