@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from functools import partial
 
 import pytest
-from fake_sglang.harness import Done, Harness
+from fake_sglang.harness import Done, Harness, at_once
 
 # fault -> (cause, what the remedy names)
 DEATHS = {
@@ -24,16 +24,86 @@ TWO_GPUS = [(81559, 3)] * 2
 SMALL = ("--pp-size", "2", "--dummy-weights", "--layers", "2")
 
 
+def run_deaths(harness: Harness) -> Done:
+    """A case a death, one whose main process lingers, and a good one at the end."""
+    for name in DEATHS:
+        harness.case(f"dies_{name}", f"FAKE_FAULT=die:{name}")
+    harness.case("lingers", "FAKE_FAULT=linger:oom")
+    harness.case("good")
+    cases = [f"dies_{name}" for name in DEATHS] + ["lingers", "good"]
+    return harness.run("--cases", ",".join(cases), "--no-profile")
+
+
+def run_profiles(harness: Harness, faults: tuple[str, ...]) -> Done:
+    """A case a way in which measurement or profile goes wrong."""
+    harness.replace("run/profile_pass.py", "STEPS_LIMIT_S = 180.0", "STEPS_LIMIT_S = 2.0")
+    harness.replace("run/profile_pass.py", "WRITE_LIMIT_S = 300.0", "WRITE_LIMIT_S = 2.0")
+    for name in faults:
+        harness.case(name, f"FAKE_FAULT={name}")
+    return harness.run("--cases", ",".join(faults))
+
+
+def run_lies(harness: Harness) -> Done:
+    """Arms that are not what they claim, traced."""
+    harness.case("claims_graphs", "--cuda-graph-max-bs 64", "FAKE_GRAPHS=False")
+    harness.case("claims_none", "--disable-cuda-graph", "FAKE_GRAPHS=True")
+    return harness.run(*SMALL, "--cases", "claims_graphs,claims_none")
+
+
+def run_untraced_lie(harness: Harness) -> Done:
+    harness.case("claims_graphs", "--cuda-graph-max-bs 64", "FAKE_GRAPHS=False")
+    return harness.run(*SMALL, "--cases", "claims_graphs", "--no-profile")
+
+
+def run_hanging(harness: Harness) -> Done:
+    harness.case("hangs", "FAKE_FAULT=never_ready")
+    return harness.run("--cases", "hangs", "--no-profile", "--start-timeout", "1")
+
+
+def run_stubborn(harness: Harness) -> Done:
+    """A server that only SIGKILL ends, then a good one on the same port."""
+    harness.replace("../run_repro.sh", "stop_grace_s=20", "stop_grace_s=1")
+    harness.case("stubborn", "FAKE_FAULT=stubborn")
+    harness.case("good")
+    return harness.run("--cases", "stubborn,good", "--no-profile")
+
+
+# name -> (GPUs, what runs)
+SCENES = {
+    "deaths": ((), run_deaths),
+    "load": ((), partial(run_profiles, faults=("die_measure", "die_profile", "die_after_traces"))),
+    "traces": ((), partial(run_profiles, faults=("truncated", "missing_rank", "steps_never"))),
+    "lies": (TWO_GPUS, run_lies),
+    "untraced_lie": (TWO_GPUS, run_untraced_lie),
+    "hanging": ((), run_hanging),
+    "stubborn": ((), run_stubborn),
+}
+
+
 @pytest.fixture(scope="module")
-def deaths(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Harness, Done]]:
-    """One run of a case a death, one whose main process lingers, and a good one at the end."""
-    with Harness(tmp_path_factory.mktemp("deaths") / "r") as made:
-        for name in DEATHS:
-            made.case(f"dies_{name}", f"FAKE_FAULT=die:{name}")
-        made.case("lingers", "FAKE_FAULT=linger:oom")
-        made.case("good")
-        cases = [f"dies_{name}" for name in DEATHS] + ["lingers", "good"]
-        yield made, made.run("--cases", ",".join(cases), "--no-profile")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Harness, Done]]]:
+    """Every scene, all at once."""
+    root = tmp_path_factory.mktemp("failures")
+    harnesses = {name: Harness(root / name, gpus=gpus) for name, (gpus, _) in SCENES.items()}
+    done = at_once({name: partial(run, harnesses[name]) for name, (_, run) in SCENES.items()})
+    yield {name: (harnesses[name], done[name]) for name in SCENES}
+    for harness in harnesses.values():
+        harness.__exit__()
+
+
+@pytest.fixture
+def deaths(scenes: dict[str, tuple[Harness, Done]]) -> tuple[Harness, Done]:
+    return scenes["deaths"]
+
+
+@pytest.fixture
+def load(scenes: dict[str, tuple[Harness, Done]]) -> tuple[Harness, Done]:
+    return scenes["load"]
+
+
+@pytest.fixture
+def traces(scenes: dict[str, tuple[Harness, Done]]) -> tuple[Harness, Done]:
+    return scenes["traces"]
 
 
 def said_of(done: Done, label: str) -> list[str]:
@@ -77,32 +147,20 @@ def test_failing_cases_do_not_stop_the_others_and_the_run_exits_1(deaths: tuple[
     assert harness.left_over() == []
 
 
-@pytest.fixture(scope="module")
-def profiles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Harness, Done]]:
-    """One run of a case a way in which measurement or profile goes wrong."""
-    faults = ("die_measure", "die_profile", "die_after_traces", "truncated", "missing_rank")
-    with Harness(tmp_path_factory.mktemp("profiles") / "r") as made:
-        made.replace("run/profile_pass.py", "STEPS_LIMIT_S = 180.0", "STEPS_LIMIT_S = 1.0")
-        made.replace("run/profile_pass.py", "WRITE_LIMIT_S = 300.0", "WRITE_LIMIT_S = 1.0")
-        for name in (*faults, "steps_never"):
-            made.case(name, f"FAKE_FAULT={name}")
-        yield made, made.run("--cases", ",".join((*faults, "steps_never")))
-
-
 def launch(harness: Harness, label: str) -> dict[str, object]:
     return next(one for one in harness.summary()["launches"] if one["label"] == label)
 
 
 def test_a_server_that_dies_under_load_fails_its_case_with_the_cause(
-    profiles: tuple[Harness, Done],
+    load: tuple[Harness, Done],
 ):
-    harness, done = profiles
+    harness, done = load
     assert launch(harness, "die_measure")["status"] == "failed"
     assert any("illegal memory access" in line for line in said_of(done, "die_measure"))
 
 
-def test_a_death_in_the_profile_keeps_the_measurement(profiles: tuple[Harness, Done]):
-    harness, _ = profiles
+def test_a_death_in_the_profile_keeps_the_measurement(load: tuple[Harness, Done]):
+    harness, _ = load
     found = launch(harness, "die_profile")
     assert found["status"] == "failed"
     assert "server died" in str(found["reason"])
@@ -110,8 +168,8 @@ def test_a_death_in_the_profile_keeps_the_measurement(profiles: tuple[Harness, D
     assert found["metrics"]["completed"] > 0  # type: ignore[index]
 
 
-def test_a_death_after_the_traces_are_whole_is_a_warning(profiles: tuple[Harness, Done]):
-    harness, done = profiles
+def test_a_death_after_the_traces_are_whole_is_a_warning(load: tuple[Harness, Done]):
+    harness, done = load
     found = launch(harness, "die_after_traces")
     assert found["status"] == "ok", found
     assert any("died" in text for text in found["warnings"]), "the death is not told"  # type: ignore[union-attr,attr-defined]
@@ -119,8 +177,8 @@ def test_a_death_after_the_traces_are_whole_is_a_warning(profiles: tuple[Harness
 
 
 @pytest.mark.parametrize("fault", ["truncated", "missing_rank"])
-def test_a_rank_without_a_whole_trace_fails_the_case(fault: str, profiles: tuple[Harness, Done]):
-    harness, _ = profiles
+def test_a_rank_without_a_whole_trace_fails_the_case(fault: str, traces: tuple[Harness, Done]):
+    harness, _ = traces
     found = launch(harness, fault)
     assert found["status"] == "failed"
     assert "1 of 2 ranks' traces are whole" in str(found["reason"])
@@ -128,53 +186,48 @@ def test_a_rank_without_a_whole_trace_fails_the_case(fault: str, profiles: tuple
 
 
 def test_steps_that_do_not_pass_are_stopped_and_still_give_every_trace(
-    profiles: tuple[Harness, Done],
+    traces: tuple[Harness, Done],
 ):
-    harness, _ = profiles
+    harness, _ = traces
     found = launch(harness, "steps_never")
     assert found["status"] == "ok", found
     assert any("stopped" in text for text in found["warnings"])  # type: ignore[union-attr,attr-defined]
     assert len(list((harness.out / "trace" / "steps_never").iterdir())) == 2
 
 
-def test_a_server_that_is_not_ready_in_time_is_given_up(tmp_path: Path):
-    with Harness(tmp_path / "r") as harness:
-        harness.case("hangs", "FAKE_FAULT=never_ready")
-        done = harness.run("--cases", "hangs", "--no-profile", "--start-timeout", "1")
-        assert done.status == 1
-        said = said_of(done, "hangs")
-        assert any("--start-timeout" in line and "loading weights" in line for line in said), said
-        assert harness.left_over() == []
+def test_a_server_that_is_not_ready_in_time_is_given_up(scenes: dict[str, tuple[Harness, Done]]):
+    harness, done = scenes["hanging"]
+    assert done.status == 1
+    said = said_of(done, "hangs")
+    assert any("--start-timeout" in line and "loading weights" in line for line in said), said
+    assert harness.left_over() == []
 
 
-def test_servers_that_ignore_signals_are_ended_by_force_before_the_next_launch(tmp_path: Path):
-    with Harness(tmp_path / "r") as harness:
-        harness.replace("sh/../../run_repro.sh", "stop_grace_s=20", "stop_grace_s=1")
-        harness.case("stubborn", "FAKE_FAULT=stubborn")
-        harness.case("good")
-        done = harness.run("--cases", "stubborn,good", "--no-profile")
-        assert done.status == 0, done.lines
-        assert harness.left_over() == []
+def test_servers_that_ignore_signals_are_ended_by_force_before_the_next_launch(
+    scenes: dict[str, tuple[Harness, Done]],
+):
+    harness, done = scenes["stubborn"]
+    assert done.status == 0, done.lines
+    assert harness.left_over() == []
 
 
-def test_an_arm_that_is_not_what_it_claims_fails_loudly_either_way(tmp_path: Path):
-    with Harness(tmp_path / "r", gpus=TWO_GPUS) as harness:
-        harness.case("claims_graphs", "--cuda-graph-max-bs 64", "FAKE_GRAPHS=False")
-        harness.case("claims_none", "--disable-cuda-graph", "FAKE_GRAPHS=True")
-        done = harness.run(*SMALL, "--cases", "claims_graphs,claims_none")
-        assert done.status == 1
-        assert harness.statuses() == {"claims_graphs": "failed", "claims_none": "failed"}
-        eager = [line for line in done.out.splitlines() if "claims_graphs: NOT WHAT IT" in line]
-        replayed = [line for line in done.out.splitlines() if "claims_none: NOT WHAT IT" in line]
-        assert any("ran eagerly" in line for line in eager)
-        assert any("no cudaGraphLaunch on rank 0, 1" in line for line in eager)
-        assert any("replayed a graph" in line for line in replayed)
-        assert any("hold cudaGraphLaunch" in line for line in replayed)
+def test_an_arm_that_is_not_what_it_claims_fails_loudly_either_way(
+    scenes: dict[str, tuple[Harness, Done]],
+):
+    harness, done = scenes["lies"]
+    assert done.status == 1
+    assert harness.statuses() == {"claims_graphs": "failed", "claims_none": "failed"}
+    eager = [line for line in done.out.splitlines() if "claims_graphs: NOT WHAT IT" in line]
+    replayed = [line for line in done.out.splitlines() if "claims_none: NOT WHAT IT" in line]
+    assert any("ran eagerly" in line for line in eager)
+    assert any("no cudaGraphLaunch on rank 0, 1" in line for line in eager)
+    assert any("replayed a graph" in line for line in replayed)
+    assert any("hold cudaGraphLaunch" in line for line in replayed)
 
 
-def test_an_arm_is_checked_by_the_log_alone_where_nothing_is_traced(tmp_path: Path):
-    with Harness(tmp_path / "r", gpus=TWO_GPUS) as harness:
-        harness.case("claims_graphs", "--cuda-graph-max-bs 64", "FAKE_GRAPHS=False")
-        done = harness.run(*SMALL, "--cases", "claims_graphs", "--no-profile")
-        assert done.status == 1
-        assert "claims_graphs: NOT WHAT IT CLAIMS" in done.out
+def test_an_arm_is_checked_by_the_log_alone_where_nothing_is_traced(
+    scenes: dict[str, tuple[Harness, Done]],
+):
+    _, done = scenes["untraced_lie"]
+    assert done.status == 1
+    assert "claims_graphs: NOT WHAT IT CLAIMS" in done.out
