@@ -101,7 +101,7 @@ class RankRewriter:
                     self._admit(event)
                 pid, tid = self.pids[last_pid], self.tids[last_pid, last_tid]
             event.pid, event.tid = pid, tid
-            if event.cat in SIDE_BY_SIDE or event.name in GLOO:
+            if event.cat in SIDE_BY_SIDE or (event.name in GLOO and event.cat == "user_annotation"):
                 event.tid = self._beside(event, (last_pid, last_tid))
             if event.id is not UNSET:
                 own = isinstance(event.id, int) and event.id >= 0
