@@ -43,23 +43,28 @@ class Track:
     def pid(self) -> int:
         return self.placed.part.first_pid
 
+    def tid(self, track: int) -> int:
+        """The tid of one of the added tracks: apart from every pid."""
+        return self.pid * 100 + track
+
     def us(self, moment_ns: int) -> float:
         """A moment of the rank as the merged trace's ts."""
         return (moment_ns - self.placed.rank.base_ns + self.placed.part.shift_ns) / 1000
 
-    def slice(self, tid: int, name: str, start_ns: int, end_ns: int, **args: object) -> Event:
+    def slice(self, track: int, name: str, start_ns: int, end_ns: int, **args: object) -> Event:
         return {
             "ph": "X",
             "cat": "pipeline",
             "name": name,
             "pid": self.pid,
-            "tid": tid,
+            "tid": self.tid(track),
             "ts": self.us(start_ns),
             "dur": (end_ns - start_ns) / 1000,
             "args": args,
         }
 
-    def name(self, kind: str, tid: int, args: Event) -> Event:
+    def name(self, kind: str, track: int, args: Event) -> Event:
+        tid = self.tid(track) if track else 0
         return {"ph": "M", "name": kind, "pid": self.pid, "tid": tid, "args": args}
 
 
@@ -112,7 +117,7 @@ class Additions:
                     yield from _arrow(arrow, (src, src_lanes, send), (dst, dst_lanes, recv))
 
 
-def _edge_tid(side: str, backend: str) -> int:
+def _edge_track(side: str, backend: str) -> int:
     return FIRST_EDGE + 2 * (backend == "gloo") + (side == "recv")
 
 
@@ -130,13 +135,13 @@ def _names(track: Track, edges: list[Edge]) -> Iterator[Event]:
         if edge.src_rank == rank and edge.backend == "nccl":
             yield track.name(
                 "thread_name",
-                _edge_tid("send", edge.backend),
+                _edge_track("send", edge.backend),
                 {"name": f"{edge.backend} sends: wait, transfer"},
             )
         if edge.dst_rank == rank:
             yield track.name(
                 "thread_name",
-                _edge_tid("recv", edge.backend),
+                _edge_track("recv", edge.backend),
                 {"name": f"{edge.backend} recvs: wait, transfer"},
             )
 
@@ -154,14 +159,14 @@ def _waits(src: Track, dst: Track, send: P2POp, recv: P2POp) -> Iterator[Event]:
     both = max(send.start_ns, recv.start_ns)
     about = {"elements": send.elements, "dtype": send.dtype}
     if send.backend == "nccl":
-        tid = _edge_tid("send", send.backend)
+        tid = _edge_track("send", send.backend)
         middle = min(send.end_ns, both)
         if middle > send.start_ns:
             late = "buffered" if send.end_ns <= recv.start_ns else "wait for recv"
             yield src.slice(tid, late, send.start_ns, middle, **about)
         if send.end_ns > middle:
             yield src.slice(tid, "transfer", middle, send.end_ns, **about)
-    tid = _edge_tid("recv", recv.backend)
+    tid = _edge_track("recv", recv.backend)
     middle = min(recv.end_ns, both)
     if middle > recv.start_ns:
         yield dst.slice(tid, "wait for send", recv.start_ns, middle, **about)
@@ -176,7 +181,7 @@ def _arrow(
     (src, src_lanes, send), (dst, dst_lanes, recv) = source, target
     out, into = src_lanes.get(send.lane), dst_lanes.get(recv.lane)
     if recv.backend == "gloo":  # its slice has a track beside its thread: arrive at the added one
-        into = dst.pid, _edge_tid("recv", "gloo")
+        into = dst.pid, dst.tid(_edge_track("recv", "gloo"))
     if not out or not into:
         return
     left = src.us(send.start_ns)
