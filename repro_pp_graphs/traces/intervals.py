@@ -23,7 +23,11 @@ def clip(times: Intervals, start: int, end: int) -> Intervals:
     """The part of a set inside [start, end)."""
     first = int(np.searchsorted(times[:, 1], start, side="right"))
     last = int(np.searchsorted(times[:, 0], end, side="left"))
-    return np.clip(times[first:last], start, end)
+    inside = times[first:last].copy()
+    if len(inside):  # sorted and disjoint: only the outermost can reach out
+        inside[0, 0] = max(start, inside[0, 0])
+        inside[-1, 1] = min(end, inside[-1, 1])
+    return inside
 
 
 def total(times: Intervals) -> int:

@@ -28,7 +28,7 @@ from repro_pp_graphs.traces.steps import (
 )
 
 Event = dict[str, Any]
-BUBBLE_BINS = 2000
+BUBBLE_BINS = 1000
 SHORTEST_BIN_NS = 100_000
 STEPS, GRAPHS, FIRST_EDGE = 1, 2, 10
 
@@ -212,12 +212,16 @@ def _bubbles(track: Track) -> Iterator[Event]:
     last = np.maximum(at - 1, 0)
     until = done[at] - np.maximum(0, busy[last, 1] - marks)
     idle = 100 * (1 - np.diff(until) / width)
-    for mark, share in zip(marks.tolist(), idle.tolist(), strict=False):
+    last_share = -1.0
+    for mark, share in zip(marks.tolist(), np.round(idle, 1).tolist(), strict=False):
+        if share == last_share:
+            continue
+        last_share = share
         yield {
             "ph": "C",
             "name": "bubble %",
             "pid": track.pid,
             "tid": 0,
             "ts": track.us(mark),
-            "args": {"idle": round(share, 1)},
+            "args": {"idle": share},
         }
