@@ -12,10 +12,11 @@ from test_traces_maker import BASE_NS, TraceMaker, ring
 from test_traces_reading import only_case
 
 from repro_pp_graphs.traces.analyze import analyze
-from repro_pp_graphs.traces.clocks import contradiction, intervals
+from repro_pp_graphs.traces.clocks import bounds, intervals
 from repro_pp_graphs.traces.edges import edges_of
 from repro_pp_graphs.traces.model import P2POp
 from repro_pp_graphs.traces.pairing import pair
+from repro_pp_graphs.traces.table import lines
 
 DATA = Path(__file__).parent / "data" / "traces"
 
@@ -278,9 +279,8 @@ def test_gloo_is_paired_by_the_same_code_requests_apart(tmp_path):
 def test_causality_both_ways_bounds_the_clocks(tmp_path):
     for maker in ring(3, steps=8):
         maker.write(tmp_path)
-    edges = edges_of(only_case(tmp_path))
-    assert contradiction(edges, [0, 1, 2]) == []
-    for row in intervals(edges, [0, 1, 2]):
+    most = bounds(edges_of(only_case(tmp_path)), [0, 1, 2])
+    for row in intervals(most, [0, 1, 2]):
         assert row["low_us"] < 0 < row["high_us"]
 
 
@@ -291,6 +291,26 @@ def test_a_clock_ahead_moves_its_interval_by_as_much(tmp_path):
         for maker in ring(2, steps=8):
             maker.base_ns += 1000 * ahead * maker.rank
             maker.write(folder)
-    (before,), (after,) = (intervals(edges_of(only_case(f)), [0, 1]) for f in (plain, moved))
+    (before,), (after,) = (
+        intervals(bounds(edges_of(only_case(f)), [0, 1]), [0, 1]) for f in (plain, moved)
+    )
     assert after["low_us"] - before["low_us"] == pytest.approx(15)
     assert after["high_us"] - before["high_us"] == pytest.approx(15)
+
+
+def test_several_hosts_are_told_with_the_interval_their_waits_are_good_to(tmp_path):
+    for maker in ring(2):
+        maker.header = {"host_name": f"node{maker.rank}"}
+        maker.write(tmp_path)
+    facts = analyze(only_case(tmp_path))
+    assert facts["hosts"] == ["node0", "node1"]
+    for edge in facts["p2p"]:
+        assert edge["clock_us"]["low_us"] < 0 < edge["clock_us"]["high_us"]
+    assert any("2 hosts" in line for line in lines(facts))
+
+
+def test_a_merged_file_that_sglang_left_in_the_folder_is_no_rank(tmp_path):
+    for maker in ring(2):
+        maker.write(tmp_path)
+    ring(2)[0].write(tmp_path, "merged-CASE.trace.json.gz")
+    assert [rank.pp for rank in only_case(tmp_path).ranks] == [0, 1]

@@ -8,49 +8,41 @@ bounds it from below. What a single time is good for (SLACK_NS) is allowed for.
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from itertools import combinations
 
 from repro_pp_graphs.traces.edges import SLACK_NS, Edge
 
-Floats = npt.NDArray[np.float64]
+# (a, b) -> the most that rank b's clock can be ahead of rank a's, us; absent where no chain leads.
+Bounds = dict[tuple[int, int], float]
 
 
-def bounds(edges: list[Edge], ranks: list[int]) -> Floats:
-    """Matrix over ranks: [a, b] is the most b's clock can be ahead of a's, us; inf: no path."""
-    at = {rank: index for index, rank in enumerate(ranks)}
-    most = np.full((len(ranks), len(ranks)), np.inf)
-    np.fill_diagonal(most, 0.0)
+def bounds(edges: list[Edge], ranks: list[int]) -> Bounds:
+    """The shortest paths over the ranks, each edge as long as its promptest pair's delay."""
+    most: Bounds = {}
     for edge in edges:
         slack = SLACK_NS[edge.backend]
         delays = [(recv.end_ns - send.start_ns + slack) / 1000 for send, recv in edge.paired()]
         if delays:
-            a, b = at[edge.src_rank], at[edge.dst_rank]
-            most[a, b] = min(most[a, b], *delays)
-    for via in range(len(ranks)):
-        most = np.minimum(most, most[:, via : via + 1] + most[via : via + 1, :])
+            key = edge.src_rank, edge.dst_rank
+            most[key] = min(most.get(key, float("inf")), *delays)
+    for via in ranks:
+        for a in ranks:
+            for b in ranks:
+                if (a, via) in most and (via, b) in most:
+                    way = most[a, via] + most[via, b]
+                    most[a, b] = min(most.get((a, b), float("inf")), way)
     return most
 
 
-def intervals(edges: list[Edge], ranks: list[int]) -> list[dict[str, float | int | None]]:
-    """For each two ranks the interval (us) in which `clock of b - clock of a` can lie."""
-    most = bounds(edges, ranks)
-    found = []
-    for i, a in enumerate(ranks):
-        for j in range(i + 1, len(ranks)):
-            low, high = -most[j, i], most[i, j]
-            found.append(
-                {
-                    "a": a,
-                    "b": ranks[j],
-                    "low_us": round(float(low), 3) if np.isfinite(low) else None,
-                    "high_us": round(float(high), 3) if np.isfinite(high) else None,
-                }
-            )
-    return found
+def interval(most: Bounds, a: int, b: int) -> dict[str, float | None]:
+    """Where `clock of b - clock of a` can lie, us; None where nothing bounds it."""
+    low, high = most.get((b, a)), most.get((a, b))
+    return {
+        "low_us": None if low is None else round(-low, 3),
+        "high_us": None if high is None else round(high, 3),
+    }
 
 
-def contradiction(edges: list[Edge], ranks: list[int]) -> list[int]:
-    """Ranks on a cycle of pairs that no setting of the clocks allows; empty when all is well."""
-    most = bounds(edges, ranks)
-    return [rank for index, rank in enumerate(ranks) if most[index, index] < 0]
+def intervals(most: Bounds, ranks: list[int]) -> list[dict[str, float | int | None]]:
+    """The interval of each two ranks."""
+    return [{"a": a, "b": b, **interval(most, a, b)} for a, b in combinations(ranks, 2)]

@@ -63,7 +63,9 @@ class Identity:
 
 
 def is_trace(path: Path) -> bool:
-    return path.name.endswith(SUFFIXES) and path.is_file()
+    """Whether a file in a folder is a rank's trace; sglang's merger leaves `merged-...` beside."""
+    name = path.name
+    return name.endswith(SUFFIXES) and not name.startswith("merged-") and path.is_file()
 
 
 def parts(path: Path) -> tuple[str, dict[str, int]]:

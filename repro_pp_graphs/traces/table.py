@@ -89,6 +89,8 @@ def _clocks(facts: dict[str, Any]) -> list[str]:
     if not facts["clocks"]:
         return []
     found = ["clocks, by causality (how far the second rank's can be ahead of the first's)"]
+    if len(facts["hosts"]) > 1:
+        found.append(f"  {len(facts['hosts'])} hosts: waits and lags are good to these intervals")
     for row in facts["clocks"]:
         low = "-inf" if row["low_us"] is None else time(row["low_us"])
         high = "inf" if row["high_us"] is None else time(row["high_us"])
