@@ -314,3 +314,15 @@ def test_a_merged_file_that_sglang_left_in_the_folder_is_no_rank(tmp_path):
         maker.write(tmp_path)
     ring(2)[0].write(tmp_path, "merged-CASE.trace.json.gz")
     assert [rank.pp for rank in only_case(tmp_path).ranks] == [0, 1]
+
+
+def test_kernels_of_one_name_for_all_collectives_are_told_apart_by_their_metadata(tmp_path):
+    for maker in ring(2):
+        for event in maker.events:
+            event["name"] = event["name"].replace("SendRecv", "Generic")
+        maker.kernel("ncclDevKernel_Generic(x)", 50_000, 10, 77, **{"Collective name": "allreduce"})
+        maker.write(tmp_path)
+    case = only_case(tmp_path)
+    assert [e["pairs"] for e in analyze(case)["p2p"]] == [5, 5]
+    assert all(rank.unlabelled_p2p == 0 for rank in case.ranks)
+    assert all(rank.kernels.times.max() >= 50_000_000 for rank in case.ranks)

@@ -30,7 +30,7 @@ class Label(NamedTuple):
 
 
 class P2PKernel(NamedTuple):
-    """A P2P kernel as the trace has it; `sure` where only P2P launches a kernel of that name."""
+    """A P2P kernel as the trace has it; times in us."""
 
     ts: float
     dur: float
@@ -39,7 +39,6 @@ class P2PKernel(NamedTuple):
     correlation: int
     external_id: int
     label: Label
-    sure: bool
 
 
 @dataclass(slots=True)
@@ -90,7 +89,7 @@ def label_kernels(
         kind = label.collective
         peer = label.dst if kind == "send" else label.src
         if kind not in SIDES or not isinstance(peer, int):
-            unlabelled += kernel.sure
+            unlabelled += 1
             continue
         found.append(
             P2POp(

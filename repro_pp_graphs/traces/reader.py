@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,14 +13,13 @@ import numpy as np
 
 from repro_pp_graphs.traces.events import TraceFile, Value, mend
 from repro_pp_graphs.traces.intervals import merged
-from repro_pp_graphs.traces.labels import Label, LaunchSite, P2PKernel, label_kernels
+from repro_pp_graphs.traces.labels import SIDES, Label, LaunchSite, P2PKernel, label_kernels
 from repro_pp_graphs.traces.model import Kernels, P2POp, RankTrace, Span, intervals
 from repro_pp_graphs.traces.naming import Identity
 
 NO_KERNELS = "no GPU kernels: a CPU run, or the profiler recorded none"
 # A CUDA call that only enqueues returns in about 10 us.
 BLOCKED_US = 50.0
-P2P_KERNEL = re.compile(r"nccl.*(?:SendRecv|Generic)", re.IGNORECASE)
 GPU_WORK = frozenset({"kernel", "gpu_memcpy", "gpu_memset"})
 CUDA_CALLS = frozenset({"cuda_runtime", "cuda_driver"})
 REQUEST_SPANS = frozenset({"send_reqs_to_next_stage", "recv_requests", "scheduler.recv_requests"})
@@ -139,14 +137,15 @@ class _Collector:
             self.sends.append(("c10d::send", event.ts, event.dur, -1))
         elif event.name == "c10d::recv_":
             self.recvs.append(("c10d::recv_", event.ts, event.dur, -1))
-        elif event.args and event.args.collective in ("send", "recv"):
+        elif event.args and event.args.collective in SIDES:
             self.site.params[whole(event.args.external_id)] = label_of(event.args)
 
     def _gpu_work(self, event: Event) -> None:
         args = event.args or NO_ARGS
         correlation = args.correlation if type(args.correlation) is int else -1
         name = str(event.name)
-        if name.startswith("nccl") and event.cat == "kernel" and P2P_KERNEL.match(name):
+        is_nccl = event.cat == "kernel" and name.startswith("nccl")
+        if is_nccl and ("SendRecv" in name or args.collective in SIDES):
             self.p2p.append(
                 P2PKernel(
                     event.ts,
@@ -156,7 +155,6 @@ class _Collector:
                     correlation,
                     whole(args.external_id),
                     label_of(args),
-                    "SendRecv" in name,
                 )
             )
             return
