@@ -155,3 +155,13 @@ def test_exit_status_1_when_nothing_can_be_read_and_2_when_there_is_no_such_path
     assert analyze([str(tmp_path)]) == 1
     assert analyze([str(tmp_path / "nowhere")]) == 2
     assert "no such file" in capsys.readouterr().err
+
+
+def test_a_json_file_that_is_no_trace_is_warned_of_and_changes_nothing_else(tmp_path):
+    write_ring(tmp_path)
+    (tmp_path / "summary.json").write_text("{}")
+    out = tmp_path / "out"
+    assert analyze([str(tmp_path), "--json", str(out)]) == 0
+    facts = json.loads(out.read_text())
+    assert list(facts["ranks"]) == ["0", "1"]
+    assert facts["warnings"] == ["summary.json: holds no traceEvents"]

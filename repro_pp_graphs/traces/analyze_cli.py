@@ -50,6 +50,7 @@ def main(argv: list[str]) -> int:
             print(f"analyze: warning: {text}", file=sys.stderr)
         print("analyze: no trace could be read: give a folder of *.trace.json.gz", file=sys.stderr)
         return 1
+    read[0].warnings += [text for case in cases if not case.ranks for text in case.warnings]
     facts = [analyze(case) for case in read]
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
