@@ -27,7 +27,7 @@ start_timeout_s=1800
 stop_grace_s=20   # for a server to end by itself after SIGINT
 load_s=3600       # the profile pass ends its load much earlier
 plan_options=()
-server_pid="" load_pid="" step_pid="" current="" interrupted=0
+server_pid="" load_pid="" step_pid="" current="" interrupted=0 begun=0
 merged=() # folders of the launches whose traces are whole
 
 # shellcheck source=repro_pp_graphs/sh/step.sh
@@ -66,7 +66,7 @@ USAGE: ./run_repro.sh [options]
   -h, --help           this text
 
 EXAMPLES:
-  ./run_repro.sh                             # 4 GPUs: Llama-3.1-70B; no GPU: rehearsal
+  ./run_repro.sh                             # 4 GPUs: 70B; no GPU: a rehearsal
   ./run_repro.sh --pp-size 2                 # on two GPUs
   ./run_repro.sh --dummy-weights --layers 16 # no download, 16 layers
   ./run_repro.sh --one-gpu --pp-size 4 --dummy-weights --layers 16
@@ -97,9 +97,15 @@ parse_options() {
       --python) need_value "$option" $# && opt_python=$2 && shift ;;
       --engine) need_value "$option" $# && opt_engine=$2 && shift ;;
       --start-timeout) need_value "$option" $# && start_timeout_s=$2 && shift ;;
-      --cases | --rounds | --pp-size | --model | --layers | --batch | --max-new-tokens | --port | \
-        --profile-steps)
+      --cases | --model)
         need_value "$option" $#
+        plan_options+=("$option" "$2")
+        shift
+        ;;
+      --rounds | --pp-size | --layers | --batch | --max-new-tokens | --port | --profile-steps)
+        need_value "$option" $#
+        [[ $2 =~ ^[1-9][0-9]*$ ]] || die 2 "$option $2: not a whole number of 1 or more"
+        [[ $option != --port ]] || (($2 < 65536)) || die 2 "--port $2: the highest is 65535"
         plan_options+=("$option" "$2")
         shift
         ;;
@@ -131,13 +137,15 @@ stop_server() { # stop_server LABEL GRACE_SECONDS
 
 measure() { # measure LABEL URL: the unprofiled pass, whose numbers are reported
   local log=$out/logs/$1_client.log status=0
-  step "${client[@]}" --base-url "$2" --batch "$batch" --max-new-tokens "$max_new_tokens" \
-    --warmup 1 --output "$out/logs/$1_client.json" >"$log" || status=$?
+  step -o "$log" "${client[@]}" --base-url "$2" --batch "$batch" \
+    --max-new-tokens "$max_new_tokens" --warmup 1 --output "$out/logs/$1_client.json" || status=$?
   if ((status == 0)); then
     say "  client $1  $(sed -n 's/^throughput *//p' "$log")"
     return 0
   fi
-  mark_failed "$1" "client: exit $status; see $log"
+  # a server that has died is explained, as at its start
+  step "${tool[@]}" wait-ready "$out/logs" "$1" "$server_pid" --if-dead &&
+    mark_failed "$1" "client: exit $status; see $log"
   return 1
 }
 
@@ -154,7 +162,7 @@ profile() { # profile LABEL URL: a second load, profiled until every rank's trac
 explain() { # explain LABEL: the traces as one, and in numbers
   local trace=$out/trace/$1 analysis=$out/logs/$1_analysis
   step "${tool[@]}" merge "$trace" -o "${trace}_chrome_trace.json" >>"$out/logs/merge.log" 2>&1 &&
-    step "${tool[@]}" analyze "$trace" --json "$analysis.json" >"$analysis.txt" && return
+    step -o "$analysis.txt" "${tool[@]}" analyze "$trace" --json "$analysis.json" && return
   mark_failed "$1" "the traces could not be read; see $analysis.txt, $out/logs/merge.log"
   return 1
 }
@@ -198,7 +206,6 @@ run_launch() { # run_launch LABEL URL
   fi
   if ((status == 0)); then
     mark "$label" ok
-    ((!traced)) || merged+=("$out/trace/$label")
   fi
   current=""
   return "$status"
@@ -206,20 +213,21 @@ run_launch() { # run_launch LABEL URL
 
 collect_env() { # collect_env NAME: text and JSON
   local collect=(bash "$here/collect_env.sh" --python "$python")
-  step "${collect[@]}" >"$out/logs/$1.txt" 2>&1 || true
-  step "${collect[@]}" --json >"$out/logs/$1.json" 2>/dev/null || true
+  step -o "$out/logs/$1.txt" "${collect[@]}" || true
+  step -o "$out/logs/$1.json" "${collect[@]}" --json || true
 }
 
 ### the one trap
 # shellcheck disable=SC2317 # the trap calls it
 undo() {
   local status=$?
-  trap - EXIT INT TERM HUP
+  trap - EXIT
+  trap '' INT TERM HUP # a second Ctrl-C must not stop the clean-up
   [[ -z $step_pid ]] || end_group "$step_pid" 5 TERM
   [[ -z $load_pid ]] || end_group "$load_pid" 3 TERM
   [[ -z $server_pid ]] || end_group "$server_pid" 3
-  if ((interrupted)) && [[ -n $current ]]; then
-    mark "$current" interrupted || true
+  if ((interrupted && begun)); then
+    [[ -z $current ]] || mark "$current" interrupted || true
     say "interrupted; measured so far:"
     "${tool[@]}" summary "$out" || true
   fi
@@ -239,7 +247,7 @@ main() {
   ((opt_dry_run)) || clean_up_killed_runs
   choose_python
   set_commands
-  local planned lines failed=0 label url line
+  local planned lines failed=0 label url resumed line
   planned=$("${tool[@]}" plan --root "$here" --out "$out" --python "$python" \
     "${plan_options[@]}") || exit 2
   if ((opt_dry_run)); then
@@ -250,10 +258,12 @@ main() {
   mapfile -t lines <<<"$planned"
   IFS=$'\t' read -r batch max_new_tokens traced <<<"${lines[0]}"
   mkdir -p "$out/trace"
+  begun=1
   collect_env env
   for line in "${lines[@]:1}"; do
-    IFS=$'\t' read -r label url <<<"$line"
-    run_launch "$label" "$url" || failed=1
+    IFS=$'\t' read -r label url resumed <<<"$line"
+    ((resumed)) || run_launch "$label" "$url" || failed=1
+    [[ ! -e $out/trace/${label}_chrome_trace.json ]] || merged+=("$out/trace/$label")
   done
   side_by_side
   collect_env env_after

@@ -1,12 +1,13 @@
 """Plan a run, check what it needs, and write what run_repro.sh follows.
 
 run_repro.sh reads stdout, tab-separated: first batch, tokens, traced (1 or 0); then a launch a
-line: label, base URL. All else goes to stderr.
+line: label, base URL, done by an earlier run (1 or 0). All else goes to stderr.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import subprocess
 import sys
@@ -97,7 +98,12 @@ def dry_run_lines(plan: Plan, options: Options) -> list[str]:
     lines.append("# files")
     for launch in plan.launches:
         lines += [f"{options.out}/{name}" for name in files_of(launch, plan)]
-    lines += [f"{options.out}/logs/{name}" for name in ("env.txt", "run.json", "summary.json")]
+    envs = (f"{name}.{kind}" for name in ("env", "env_after") for kind in ("txt", "json"))
+    lines += [f"{options.out}/logs/{name}" for name in ("run.json", *envs, "summary.json")]
+    if plan.profile:
+        lines.append(f"{options.out}/logs/merge.log")
+        if len(plan.launches) > 1:
+            lines.append(f"{options.out}/trace/A_vs_B_chrome_trace.json")
     return lines
 
 
@@ -106,7 +112,8 @@ def files_of(launch: Launch, plan: Plan) -> list[str]:
     logs = ("server.log", "server_command.sh", "client.log", "client.json", "launch.json")
     names = [f"logs/{launch.label}_{name}" for name in logs]
     if plan.profile:
-        names += [f"logs/{launch.label}_analysis.{kind}" for kind in ("json", "txt")]
+        parts = ("profile_load.log", "analysis.json", "analysis.txt")
+        names += [f"logs/{launch.label}_{part}" for part in parts]
         names += [f"trace/{launch.label}/", f"trace/{launch.label}_chrome_trace.json"]
     return names + ([f"trace/{launch.label}.nsys-rep"] if plan.nsys else [])
 
@@ -143,36 +150,41 @@ def write(plan: Plan, options: Options) -> None:
         script.write_text(_script(launch, plan, options), encoding="utf-8")
 
 
-def to_measure(plan: Plan, options: Options) -> list[Launch]:
-    """The launches still to do; with --resume without those that an earlier run finished.
+def clear_the_way(plan: Plan, options: Options) -> set[str]:
+    """Move an earlier run's results aside; with --resume only those of launches to repeat.
 
-    Raises PlanError where the earlier run had other options.
+    Returns the labels that are done. Raises PlanError where --resume finds other options.
     """
     logs = options.out / "logs"
     if not (logs / "run.json").exists():
-        return plan.launches
+        return set()
     if not options.resume:
         kept = previous.move_aside(options.out)
         say(f"  kept:   the earlier run, now in {kept}")
-        return plan.launches
+        return set()
     earlier = record.load(logs)
     if replace(earlier, gpu_used_mib={}) != replace(plan, gpu_used_mib={}):
         raise PlanError(
             f"--resume: {logs}/run.json was made with other options or argument files; "
             "without --resume it is moved aside and the run starts over"
         )
-    done = [
-        launch.label
-        for launch in plan.launches
-        if record.load_facts(logs, launch.label).get("status") == "ok"
-    ]
+    done = set()
+    for launch in plan.launches:
+        if record.load_facts(logs, launch.label).get("status") == "ok":
+            done.add(launch.label)
+        else:
+            previous.move_aside(options.out, files_of(launch, plan))
     say(f"  resume: {len(done)} of {len(plan.launches)} launches are done")
-    return [launch for launch in plan.launches if launch.label not in done]
+    return done
 
 
 def main(argv: list[str]) -> int:
     """plan OPTIONS: 0 and the launches on stdout, 2 where the run cannot start."""
     options = run_options.parse(argv)
+    lacking = [name for name in ("requests", "msgspec", "numpy") if not importlib.util.find_spec(name)]
+    if lacking and not options.dry_run:
+        say(f"run_repro.sh: {options.python} lacks {' and '.join(lacking)}: pip install them there")
+        return 2
     found = gpus.find()
     probe = CachedProbe(options.root / ".state" / "releases", options.dry_run)
     try:
@@ -186,12 +198,12 @@ def main(argv: list[str]) -> int:
         problems = preflight.problems(plan, found, options.out)
         if problems:
             raise PlanError("\nrun_repro.sh: ".join(problems))
-        launches = to_measure(plan, options)
+        done = clear_the_way(plan, options)
     except (PlanError, ArgFileError, flags.FlagError, flags.ProbeError, OSError) as error:
         say(f"run_repro.sh: {error}")
         return 2
     write(plan, options)
     print(f"{plan.batch}\t{plan.max_new_tokens}\t{int(plan.profile)}")
-    for launch in launches:
-        print(f"{launch.label}\t{launch.base_url}")
+    for launch in plan.launches:
+        print(f"{launch.label}\t{launch.base_url}\t{int(launch.label in done)}")
     return 0

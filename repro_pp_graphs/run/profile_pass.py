@@ -111,6 +111,8 @@ class ProfilePass:
                 f"{count} of {self.launch.ranks} ranks' traces are whole ({state}); "
                 f"see {self.log_path} and {folder}"
             )
+        if self._server_gone():
+            warnings.append(f"the server died once its traces were whole; see {self.log_path}")
         if count > self.launch.ranks:
             warnings.append(f"{count} trace files for {self.launch.ranks} ranks in {folder}")
         return warnings

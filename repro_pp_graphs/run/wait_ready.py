@@ -62,9 +62,16 @@ def main(argv: list[str]) -> int:
     parser.add_argument("label")
     parser.add_argument("pid", type=int)
     parser.add_argument("--timeout-s", type=float, default=1800)
+    parser.add_argument(
+        "--if-dead", action="store_true", help="wait for nothing: only explain a server that died"
+    )
     options = parser.parse_args(argv)
     launch = record.load(options.logs).launch(options.label)
     log_path = options.logs / f"{options.label}_server.log"
+    if options.if_dead:
+        if process.alive(options.pid) and not log.is_dying(read_log(log_path)):
+            return 0
+        return explain(options.logs, options.label, "died under load")
     begin = time.monotonic()
     trouble = wait(launch, options.pid, log_path, options.timeout_s)
     start_s = round(time.monotonic() - begin, 2)
@@ -74,10 +81,16 @@ def main(argv: list[str]) -> int:
             options.logs, options.label, server_start_s=start_s, server_info=_resolved(info)
         )
         return 0
+    return explain(options.logs, options.label, trouble)
+
+
+def explain(logs: Path, label: str, trouble: str) -> int:
+    """Print and record why a server has failed; always 1."""
+    log_path = logs / f"{label}_server.log"
     lines = failure_lines(read_log(log_path), log_path)
-    print("\n".join(f"    {line}" for line in lines))
+    print("\n".join(f"    {line}" for line in [f"server {trouble}", *lines]))
     reason = f"server {trouble}: {lines[0].removeprefix('cause: ')}"
-    record.save_facts(options.logs, options.label, status="failed", reason=reason)
+    record.save_facts(logs, label, status="failed", reason=reason)
     return 1
 
 

@@ -74,7 +74,7 @@ _CAUSES = (
     ),
     (
         "no GPU memory left for the KV cache",
-        r"[Nn]ot enough memory",
+        r"[Nn]ot enough memory|leave no GPU memory for the KV cache",
         "raise --mem-fraction-static in server_args_base.txt, or use more GPUs or a smaller model",
     ),
     (
@@ -164,6 +164,11 @@ def diagnose(text: str, exit_status: int | None = None) -> Diagnosis:
         return Diagnosis("crashed (segmentation fault)", "report it with `bash collect_env.sh`")
     if "Fatal Python error" in text or exit_status == 134:
         return Diagnosis("crashed (aborted)", "report it with `bash collect_env.sh`")
+    if not telling_lines(text):
+        return Diagnosis(
+            "killed without a word (often the kernel's out-of-memory killer)",
+            "see dmesg; the host needs more memory, or the model fewer --layers",
+        )
     return Diagnosis("unknown", "read the server's log; `bash collect_env.sh` helps a report")
 
 

@@ -16,7 +16,8 @@ begin_group() { # begin_group VARIABLE LOG COMMAND...: runs COMMAND in a session
   local -n group_pid=$1
   local log=$2
   shift 2
-  setsid "$@" >"$log" 2>&1 </dev/null &
+  # bash starts background commands ignoring SIGINT; the server must hear ours
+  (trap - INT && exec setsid "$@") >"$log" 2>&1 </dev/null &
   group_pid=$!
   disown "$group_pid" # or bash reports its end on the terminal
   mkdir -p "$state/groups"
@@ -25,8 +26,16 @@ begin_group() { # begin_group VARIABLE LOG COMMAND...: runs COMMAND in a session
     >"$state/groups/$group_pid"
 }
 
+# A zombie does not count: in a container nobody may ever reap a rank whose parent is gone.
 group_lives() { # group_lives PID
-  kill -0 -- "-$1" 2>/dev/null
+  local path stat
+  kill -0 -- "-$1" 2>/dev/null || return 1
+  for path in /proc/[0-9]*/stat; do
+    { read -r stat <"$path"; } 2>/dev/null || continue
+    # state, parent, group, session
+    [[ ${stat##*) } != [!ZX]\ +([0-9])\ "$1"\ * ]] || return 0
+  done
+  return 1
 }
 
 wait_group() { # wait_group PID SECONDS: 0 once no member is left, 1 after SECONDS
@@ -55,7 +64,7 @@ session_members() { # session_members PID: live processes of the session that PI
   for path in /proc/[0-9]*/stat; do
     stat=$(cat "$path" 2>/dev/null) || continue
     read -ra stat <<<"${stat##*) }"
-    [[ ${stat[3]} != "$1" ]] || printf '%s ' "$(basename "$(dirname "$path")")"
+    [[ ${stat[0]} == [ZX] || ${stat[3]} != "$1" ]] || printf '%s ' "$(basename "$(dirname "$path")")"
   done
 }
 
