@@ -187,7 +187,9 @@ def test_resume_repeats_only_what_had_failed(harness: Harness):
     assert done.status == 0, done.lines
     assert (harness.logs / "good_server.log").read_text() == kept
     assert harness.statuses() == {"good": "ok", "bad": "ok"}
-    assert not (harness.out / "previous").exists()
+    kept_aside = {path.name for path in (harness.out / "previous").glob("*/logs/*")}
+    assert "bad_server.log" in kept_aside, "the failed try's log is lost"
+    assert "good_server.log" not in kept_aside
     bad = harness.summary()["launches"][1]
     assert "reason" not in bad, "the failed try's reason is told of a launch that is ok"
 
