@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-SPLIT_NAMES = {
+HOST_NAMES = {
     "blocked_on_own_graph": "blocked on its own graph",
     "blocked_on_own_compute": "blocked on its own other kernels",
     "peer_late": "waiting for rank 0 to post its recv",
     "transfer": "transfer",
     "blocked_otherwise": "blocked on something else",
     "other_host": "other host work",
+}
+GPU_NAMES = {
+    "own_graph": "the rank's own decode graph runs",
+    "own_compute": "the rank's other kernels run",
+    "peer_late": "the send runs, rank 0's recv has not started",
+    "transfer": "transfer",
+    "other": "nothing of it yet",
 }
 
 
@@ -114,13 +121,18 @@ def _token_return(facts: dict[str, Any]) -> list[str]:
         found.append(_row("  idle (no compute kernel runs)", rows["idle"]))
     if "until_received_us" in told:
         found.append(_row("until rank 0 has received it", told["until_received_us"]))
-    found.append("  the host span, by what it waits for (means add up)           mean")
-    total = told["host_us"]["send"]["mean"]
-    for name, title in SPLIT_NAMES.items():
-        mean = told["split_us"][name]["mean"]
-        found.append(
-            f"    {title:<50} {time(mean):>10} {_share(mean / total if total else None):>7}"
-        )
+    for title, group, names in (
+        ("the host span, by what the host waits for", "host", HOST_NAMES),
+        ("until the last byte left, by what the GPU does", "delivery", GPU_NAMES),
+    ):
+        parts = told["split_us" if group == "host" else "delivery_split_us"]
+        whole = told[f"{group}_us"]["send"]["mean"]
+        found.append(f"  {title} (means add up)")
+        for name, meaning in names.items():
+            mean = parts[name]["mean"]
+            if mean:
+                share = _share(mean / whole)
+                found.append(f"    {meaning:<50} {time(mean):>10} {share:>7}")
     calls = [
         f"{row['name']} {time(row['total_us'])} in {row['calls']}"
         for row in told["blocking_calls"][:3]
