@@ -90,7 +90,8 @@ def test_an_interrupt_after_the_last_launch_still_gives_the_summary(harness: Har
     harness.case("good")
     reached = harness.root / "reached"
     (harness.root / "collect_env.sh").write_text(
-        f'if [[ -e "{harness.logs}/good_client.json" ]]; then touch "{reached}"; exec sleep 60; fi\n'
+        f'if [[ -e "{harness.logs}/good_client.json" ]]; then\n'
+        f'  touch "{reached}"\n  exec sleep 60\nfi\n'
     )
     running = harness.start("--cases", "good", "--no-profile")
     wait_until(reached.exists)

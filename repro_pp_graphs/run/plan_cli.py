@@ -25,6 +25,9 @@ from repro_pp_graphs.server import flags, gpus
 from repro_pp_graphs.server.argfile import ArgFileError
 from repro_pp_graphs.server.flags import Release
 
+# what the harness itself imports later; an environment of sglang holds them
+NEEDED = ("requests", "msgspec", "numpy")
+
 # what identifies an installed sglang without importing it
 IDENTITY = """
 import importlib.metadata, importlib.util, os
@@ -181,7 +184,7 @@ def clear_the_way(plan: Plan, options: Options) -> set[str]:
 def main(argv: list[str]) -> int:
     """plan OPTIONS: 0 and the launches on stdout, 2 where the run cannot start."""
     options = run_options.parse(argv)
-    lacking = [name for name in ("requests", "msgspec", "numpy") if not importlib.util.find_spec(name)]
+    lacking = [name for name in NEEDED if not importlib.util.find_spec(name)]
     if lacking and not options.dry_run:
         say(f"run_repro.sh: {options.python} lacks {' and '.join(lacking)}: pip install them there")
         return 2

@@ -35,17 +35,24 @@ CLEARLY_BETTER = 0.8
 NEIGHBOURS = 4
 # Where events are missing, fewer pairs in a row are not believed.
 SHORTEST_PIECE = 4
+# Lags of this share of pairs alike tell the true offset; looked at in so many pairs.
+ALIKE_SHARE = 0.5
+SAMPLE = 512
 # So many pairs in a row whose varying shapes agree are no accident.
 GOOD_STRETCH = 8
 
 
 @dataclass(slots=True)
 class Pairing:
-    """Pairs of indices (send, recv), the offset of most of them, and why there are none."""
+    """Pairs of indices (send, recv), the offset of most of them, and why there are none.
+
+    `clock_ns`: how far the receiver's clock turned out ahead of the sender's, 0 where it need not.
+    """
 
     pairs: list[tuple[int, int]] = field(default_factory=list)
     offset: int | None = None
     reason: str = ""
+    clock_ns: int = 0
 
 
 class Run(NamedTuple):
@@ -66,6 +73,7 @@ class Queues(NamedTuple):
     """Sends and recvs as columns; a shape of -1 agrees with any."""
 
     s_start: Ints
+    s_over: Ints
     s_shape: Ints
     r_start: Ints
     r_end: Ints
@@ -74,6 +82,7 @@ class Queues(NamedTuple):
     def part(self, sends: slice, recvs: slice) -> Queues:
         return Queues(
             self.s_start[sends],
+            self.s_over[sends],
             self.s_shape[sends],
             self.r_start[recvs],
             self.r_end[recvs],
@@ -106,13 +115,48 @@ def pair(sends: Sequence[P2POp], recvs: Sequence[P2POp], slack_ns: int = 0) -> P
         return Pairing(reason="no recvs" if sends else "no sends")
     queues = _queues(sends, recvs, slack_ns)
     runs, reason = _runs(queues)
+    clock_ns = _clock_ahead(queues, runs, slack_ns)
+    if clock_ns:
+        ahead = queues._replace(s_start=queues.s_start + clock_ns, s_over=queues.s_over + clock_ns)
+        runs, reason = _runs(ahead)
     if not runs:
         return Pairing(reason=reason)
     lengths: dict[int, int] = {}
     for run in runs:
         lengths[run.offset] = lengths.get(run.offset, 0) + run.last - run.first
     pairs = sorted((i, i + run.offset) for run in runs for i in range(run.first, run.last))
-    return Pairing(pairs, max(lengths, key=lengths.__getitem__))
+    return Pairing(pairs, max(lengths, key=lengths.__getitem__), clock_ns=clock_ns)
+
+
+def _clock_ahead(queues: Queues, runs: list[Run], slack_ns: int) -> int:
+    """How far the receiver's clock is ahead of the sender's (ns), where the runs must be wrong.
+
+    A send that waits for its recv, and a recv that waits for its send, end together. So at the true
+    offset the lags of many pairs are the same but for a few us, whatever the clocks show; at others
+    they vary with the steps. Another offset with such lags says that the clocks are apart by them.
+    """
+    chosen = max(runs, key=lambda run: run.last - run.first, default=None)
+    ours = _alike(queues, chosen.offset, slack_ns)[0] if chosen else 0.0
+    if ours >= ALIKE_SHARE:
+        return 0
+    found = [(*_alike(queues, offset, slack_ns), offset) for offset in _offsets(queues)]
+    share, lag_ns, _ = max(found, default=(0.0, 0, 0))
+    certain = share >= ALIKE_SHARE and share >= 2 * ours
+    return lag_ns if certain and abs(lag_ns) > slack_ns else 0
+
+
+def _alike(queues: Queues, offset: int, slack_ns: int) -> tuple[float, int]:
+    """The share of an offset's pairs whose lags lie within twice the slack, and that lag in ns."""
+    sends, recvs = queues.overlap(offset)
+    count = sends.stop - sends.start
+    if count < GOOD_STRETCH or not queues.same_shape(offset).all():
+        return 0.0, 0
+    few = slice(None, None, max(1, count // SAMPLE))
+    lags = np.sort((queues.r_end[recvs] - queues.s_over[sends])[few])
+    ends = np.searchsorted(lags, lags + 2 * slack_ns, side="right")
+    within = ends - np.arange(len(lags))
+    at = int(np.argmax(within))
+    return float(within[at]) / len(lags), int(np.median(lags[at : ends[at]]))
 
 
 def _queues(sends: Sequence[P2POp], recvs: Sequence[P2POp], slack_ns: int) -> Queues:
@@ -125,11 +169,17 @@ def _queues(sends: Sequence[P2POp], recvs: Sequence[P2POp], slack_ns: int) -> Qu
 
     return Queues(
         np.array([op.start_ns for op in sends], dtype=np.int64) - slack_ns,
+        np.array([_over_ns(op) for op in sends], dtype=np.int64),
         shapes(sends),
         np.array([op.start_ns for op in recvs], dtype=np.int64),
         np.maximum.accumulate(np.array([op.end_ns for op in recvs], dtype=np.int64)),
         shapes(recvs),
     )
+
+
+def _over_ns(send: P2POp) -> int:
+    """When a send was over; gloo's operation lasts until somebody waits for it."""
+    return send.end_ns if send.backend == "nccl" else send.start_ns
 
 
 def _runs(queues: Queues, usual: Usual | None = None) -> tuple[list[Run], str]:
