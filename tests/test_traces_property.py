@@ -157,6 +157,12 @@ def smallest_lag_holds(edge: Edge) -> bool:
     return True
 
 
+def ends_together(edge: Edge) -> float:
+    """The share of messages of which one side waited for the other."""
+    ends = [s.end_ns == r.end_ns for s, r in zip(edge.sends, edge.recvs, strict=True)]
+    return sum(ends) / max(1, len(ends))
+
+
 @dataclass
 class Tally:
     """Pairs that could be found, were found, were found wrongly; over all examples of a test."""
@@ -179,10 +185,10 @@ class Tally:
         return self.right / max(1, self.possible)
 
 
-def run(plan: Plan, tally: Tally) -> None:
+def run(plan: Plan, tally: Tally, together: float = 0.0) -> None:
     edges = simulate(plan)
     for edge, (sends, recvs) in zip(edges, record(plan, edges), strict=True):
-        if smallest_lag_holds(edge):
+        if smallest_lag_holds(edge) and ends_together(edge) >= together:
             tally.count(sends, recvs)
 
 
@@ -212,6 +218,15 @@ def test_cut_and_shifted_records_are_paired_and_never_wrongly(record_property):
 def test_clocks_off_by_less_than_a_transfer_change_nothing(record_property):
     tally = Tally()
     FEW(given(plans(clock=st.floats(-12, 12)))(lambda plan: run(plan, tally)))()
+    check(tally, 0.99, record_property)
+
+
+def test_clocks_far_apart_are_told_where_steps_vary_more_than_lags(record_property):
+    tally = Tally()
+    steps_vary = plans(clock=st.floats(-500, 500)).filter(
+        lambda plan: min(plan.stage_us) > 1200 and min(plan.stage_us) * plan.jitter > 100
+    )
+    FEW(given(steps_vary)(lambda plan: run(plan, tally, together=0.5)))()
     check(tally, 0.99, record_property)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import textwrap
 from pathlib import Path
 
 from repro_pp_graphs.report import summary, table
 from repro_pp_graphs.run import record
+from repro_pp_graphs.run.live import wrapped
 
 
 def next_steps(out: Path, traces: list[Path]) -> list[str]:
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
     print()
     print("\n".join(table.lines(result)))
     for remark in table.remarks(result):
-        print("\n".join(textwrap.wrap(remark, 78, initial_indent="! ", subsequent_indent="  ")))
+        print("\n".join(wrapped("! ", remark)))
     print()
     names = [*(launch.label for launch in plan.launches), "A_vs_B"]
     candidates = [out / "trace" / f"{name}_chrome_trace.json" for name in names]

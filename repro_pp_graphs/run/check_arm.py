@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from repro_pp_graphs.run import record
+from repro_pp_graphs.run.live import wrapped
 from repro_pp_graphs.run.record import Launch
 from repro_pp_graphs.run.wait_ready import read_log
 from repro_pp_graphs.server import log
@@ -78,6 +79,7 @@ def main(argv: list[str]) -> int:
     record.save_facts(options.logs, options.label, graph_state=asdict(state))
     if not found:
         return 0
-    print("\n".join(f"  {options.label}: NOT WHAT IT CLAIMS: {text}" for text in found))
+    for text in found:
+        print("\n".join(wrapped("  ", f"{options.label}: NOT WHAT IT CLAIMS: {text}")))
     record.save_facts(options.logs, options.label, status="failed", reason="; ".join(found))
     return 1

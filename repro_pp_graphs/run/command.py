@@ -18,7 +18,7 @@ def command_script(launch: Launch, root: Path, nsys_output: Path | None) -> str:
     words = launch.argv
     if nsys_output:
         words = [*_nsys(nsys_output), *words]
-    return "\n".join([*lines, f"exec {wrapped(words)}", ""])
+    return "\n".join([*lines, f"exec {shell_words(words)}", ""])
 
 
 def _nsys(output: Path) -> list[str]:
@@ -34,7 +34,7 @@ def _nsys(output: Path) -> list[str]:
     ]
 
 
-def wrapped(words: list[str]) -> str:
+def shell_words(words: list[str]) -> str:
     """Shell words, one `--argument value` a line."""
     text = ""
     for number, word in enumerate(words):

@@ -1,10 +1,19 @@
-"""One line that is rewritten on a terminal; elsewhere a new line a change."""
+"""Lines for the terminal: one that is rewritten there (elsewhere a new line a change), and
+long ones wrapped."""
 
 from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 import time
+
+
+def wrapped(head: str, text: str) -> list[str]:
+    """`head` and `text` as lines of at most 79 columns, the later ones indented under the text."""
+    return textwrap.wrap(
+        text, 79, initial_indent=head, subsequent_indent=" " * len(head), break_on_hyphens=False
+    )
 
 
 class LiveLine:

@@ -17,7 +17,8 @@ from pathlib import Path
 from repro_pp_graphs.models import folder as model_folder
 from repro_pp_graphs.run import options as run_options
 from repro_pp_graphs.run import preflight, previous, record
-from repro_pp_graphs.run.command import command_script, wrapped
+from repro_pp_graphs.run.command import command_script, shell_words
+from repro_pp_graphs.run.live import wrapped
 from repro_pp_graphs.run.options import Options
 from repro_pp_graphs.run.plan import PlanError, Planner
 from repro_pp_graphs.run.record import Launch, Plan
@@ -80,7 +81,7 @@ def overview(plan: Plan, options: Options) -> list[str]:
     first = plan.launches[0]
     load = f"batch {plan.batch} x {plan.max_new_tokens} new tokens"
     lines = [
-        f"  how:    {MODE_TEXT[plan.mode]}",
+        *wrapped("  how:    ", MODE_TEXT[plan.mode]),
         f"  server: sglang {first.sglang_version}, pp {first.pp_size} x tp {first.tp_size}, "
         f"{Path(first.model).name}",
         f"  load:   {load}" + (f"; profile of {plan.profile_steps} steps" if plan.profile else ""),
@@ -88,7 +89,7 @@ def overview(plan: Plan, options: Options) -> list[str]:
         f"  leaves: {options.out}/logs, {options.out}/trace",
     ]
     notes = dict.fromkeys(note for launch in plan.launches for note in launch.notes)
-    return lines + [f"  note:   {note}" for note in notes]
+    return lines + [line for note in notes for line in wrapped("  note:   ", note)]
 
 
 def dry_run_lines(plan: Plan, options: Options) -> list[str]:
@@ -127,7 +128,7 @@ def client_command(plan: Plan, options: Options, launch: Launch) -> str:
     words += ["--prompts", f"{options.root}/prompts.txt", "--base-url", launch.base_url]
     words += ["--batch", str(plan.batch), "--max-new-tokens", str(plan.max_new_tokens)]
     words += ["--warmup", "1", "--output", f"{options.out}/logs/{launch.label}_client.json"]
-    return wrapped(words)
+    return shell_words(words)
 
 
 def _script(launch: Launch, plan: Plan, options: Options) -> str:

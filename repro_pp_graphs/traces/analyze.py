@@ -65,6 +65,7 @@ def _edge(case: Case, edge: Edge, most: Bounds) -> dict[str, Any]:
                 "recvs": len(channel.recvs),
                 "offset": channel.pairing.offset,
                 "pairs": len(channel.pairing.pairs),
+                "clock_ahead_us": channel.pairing.clock_ns / 1000,
             }
             for channel in edge.channels
         ],
@@ -86,6 +87,13 @@ def _doubts(case: Case, edges: list[Edge]) -> list[str]:
         for edge in edges
         for channel in edge.channels
         if channel.pairing.reason and edge.src and edge.dst
+    ]
+    found += [
+        f"{edge.backend} rank {edge.src_rank} -> {edge.dst_rank}: the receiver's clock seems "
+        f"{channel.pairing.clock_ns / 1000:.0f} us ahead: pairs allow for it, times do not"
+        for edge in edges
+        for channel in edge.channels
+        if channel.pairing.clock_ns
     ]
     found += [
         f"PP{case.label(rank)}: {rank.unlabelled_p2p} P2P kernels carry no peer "

@@ -7,6 +7,7 @@ top-level events without parsing it. A file laid out differently is read in one 
 from __future__ import annotations
 
 import gzip
+import importlib
 import re
 import zlib
 from collections.abc import Iterator
@@ -16,9 +17,8 @@ from typing import IO, Any, cast
 
 import msgspec
 
-igzip: ModuleType | None
 try:  # twice as fast as zlib, but no part of an sglang environment
-    from isal import igzip
+    igzip: ModuleType | None = importlib.import_module("isal.igzip")
 except ImportError:
     igzip = None
 

@@ -36,7 +36,7 @@ NEIGHBOURS = 4
 # Where events are missing, fewer pairs in a row are not believed.
 SHORTEST_PIECE = 4
 # Lags of this share of pairs alike tell the true offset; looked at in so many pairs.
-ALIKE_SHARE = 0.5
+ALIKE_SHARE = 0.3
 SAMPLE = 512
 # So many pairs in a row whose varying shapes agree are no accident.
 GOOD_STRETCH = 8
@@ -115,7 +115,8 @@ def pair(sends: Sequence[P2POp], recvs: Sequence[P2POp], slack_ns: int = 0) -> P
         return Pairing(reason="no recvs" if sends else "no sends")
     queues = _queues(sends, recvs, slack_ns)
     runs, reason = _runs(queues)
-    clock_ns = _clock_ahead(queues, runs, slack_ns)
+    nccl = sends[0].backend == "nccl"  # gloo's operations do not end with the transfer
+    clock_ns = _clock_ahead(queues, runs, slack_ns) if nccl else 0
     if clock_ns:
         ahead = queues._replace(s_start=queues.s_start + clock_ns, s_over=queues.s_over + clock_ns)
         runs, reason = _runs(ahead)
@@ -133,24 +134,28 @@ def _clock_ahead(queues: Queues, runs: list[Run], slack_ns: int) -> int:
 
     A send that waits for its recv, and a recv that waits for its send, end together. So at the true
     offset the lags of many pairs are the same but for a few us, whatever the clocks show; at others
-    they vary with the steps. Another offset with such lags says that the clocks are apart by them.
+    they vary with the steps. An offset with such lags, alone with them, that only the clocks make
+    look acausal says that they are apart by the lag. Nothing is concluded where events are missing.
     """
     chosen = max(runs, key=lambda run: run.last - run.first, default=None)
-    ours = _alike(queues, chosen.offset, slack_ns)[0] if chosen else 0.0
-    if ours >= ALIKE_SHARE:
+    ours = _alike(queues, chosen.offset, slack_ns) if chosen else (0.0, 0)
+    if ours is None or ours[0] >= ALIKE_SHARE:
         return 0
-    found = [(*_alike(queues, offset, slack_ns), offset) for offset in _offsets(queues)]
-    share, lag_ns, _ = max(found, default=(0.0, 0, 0))
-    certain = share >= ALIKE_SHARE and share >= 2 * ours
-    return lag_ns if certain and abs(lag_ns) > slack_ns else 0
+    found = [each for offset in _offsets(queues) if (each := _alike(queues, offset, slack_ns))]
+    (share, lag_ns), (second, _) = sorted([(0.0, 0), (0.0, 0), *found])[:-3:-1]
+    certain = share >= ALIKE_SHARE and share >= 2 * max(ours[0], second)
+    return lag_ns if certain and lag_ns < -slack_ns else 0
 
 
-def _alike(queues: Queues, offset: int, slack_ns: int) -> tuple[float, int]:
-    """The share of an offset's pairs whose lags lie within twice the slack, and that lag in ns."""
+def _alike(queues: Queues, offset: int, slack_ns: int) -> tuple[float, int] | None:
+    """The share of an offset's pairs whose lags lie within twice the slack, and that lag in ns.
+
+    None where the pairs are too few or their shapes do not all agree.
+    """
     sends, recvs = queues.overlap(offset)
     count = sends.stop - sends.start
     if count < GOOD_STRETCH or not queues.same_shape(offset).all():
-        return 0.0, 0
+        return None
     few = slice(None, None, max(1, count // SAMPLE))
     lags = np.sort((queues.r_end[recvs] - queues.s_over[sends])[few])
     ends = np.searchsorted(lags, lags + 2 * slack_ns, side="right")
@@ -169,17 +174,12 @@ def _queues(sends: Sequence[P2POp], recvs: Sequence[P2POp], slack_ns: int) -> Qu
 
     return Queues(
         np.array([op.start_ns for op in sends], dtype=np.int64) - slack_ns,
-        np.array([_over_ns(op) for op in sends], dtype=np.int64),
+        np.array([op.end_ns for op in sends], dtype=np.int64),
         shapes(sends),
         np.array([op.start_ns for op in recvs], dtype=np.int64),
         np.maximum.accumulate(np.array([op.end_ns for op in recvs], dtype=np.int64)),
         shapes(recvs),
     )
-
-
-def _over_ns(send: P2POp) -> int:
-    """When a send was over; gloo's operation lasts until somebody waits for it."""
-    return send.end_ns if send.backend == "nccl" else send.start_ns
 
 
 def _runs(queues: Queues, usual: Usual | None = None) -> tuple[list[Run], str]:
