@@ -141,7 +141,10 @@ def _clock_ahead(queues: Queues, runs: list[Run], slack_ns: int) -> int:
     ours = _alike(queues, chosen.offset, slack_ns) if chosen else (0.0, 0)
     if ours is None or ours[0] >= ALIKE_SHARE:
         return 0
-    found = [each for offset in _offsets(queues) if (each := _alike(queues, offset, slack_ns))]
+    near = _offsets(queues)
+    if chosen:
+        near = range(chosen.offset - OFFSETS_BEHIND, chosen.offset + OFFSETS_BEHIND + 1)
+    found = [each for offset in near if (each := _alike(queues, offset, slack_ns))]
     (share, lag_ns), (second, _) = sorted([(0.0, 0), (0.0, 0), *found])[:-3:-1]
     certain = share >= ALIKE_SHARE and share >= 2 * max(ours[0], second)
     return lag_ns if certain and lag_ns < -slack_ns else 0
