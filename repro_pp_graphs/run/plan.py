@@ -143,8 +143,8 @@ def _add_shim(args: ServerArgs, name: str) -> None:
 
 
 def _cpu_binding(ranks: int) -> str:
-    """One core a rank, round-robin: `0|1` (releases after 0.5.16 refuse more ranks than NUMA
-    nodes without it)."""
+    """One core a rank, round-robin: `0|1` (releases from 0.5.19 refuse more ranks than NUMA
+    nodes without it; older ones take one value a TP rank)."""
     cores = sorted(os.sched_getaffinity(0))
     return "|".join(str(cores[rank % len(cores)]) for rank in range(ranks))
 
@@ -204,12 +204,12 @@ class Planner:
             args.set("--port", str(options.port))
         _choose_model(args, options, plan.mode)
         pp_size, tp_size = args.get_int("--pp-size", 1), args.get_int("--tp-size", 1)
-        if plan.mode == "cpu":
-            args.env.setdefault("SGLANG_CPU_OMP_THREADS_BIND", _cpu_binding(pp_size * tp_size))
         python = args.python or options.python
         release = self.probe(python, args.env)
         notes = []
         numbers = flags.version_numbers(release.version) if release else ()
+        if plan.mode == "cpu" and (numbers >= (0, 5, 19) or not numbers):
+            args.env.setdefault("SGLANG_CPU_OMP_THREADS_BIND", _cpu_binding(pp_size * tp_size))
         if pp_size > 1 and numbers and numbers < (0, 5, 4):
             _add_shim(args, "trace_rank")
         if plan.mode == "one_gpu" and numbers and numbers < (0, 5, 7):
