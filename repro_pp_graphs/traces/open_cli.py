@@ -132,7 +132,3 @@ def _has_browser() -> bool:
     except webbrowser.Error:
         return False
     return True
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

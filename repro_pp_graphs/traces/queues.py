@@ -1,0 +1,103 @@
+"""Two queues of P2P operations as columns, and runs of pairs at one offset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from repro_pp_graphs.traces.model import P2POp
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+class Run(NamedTuple):
+    """Sends first..last (exclusive) paired at one offset."""
+
+    offset: int
+    first: int
+    last: int
+
+
+class Queues(NamedTuple):
+    """Sends and recvs as columns; a shape of -1 agrees with any."""
+
+    s_start: Ints
+    s_over: Ints
+    s_shape: Ints
+    r_start: Ints
+    r_end: Ints
+    r_shape: Ints
+
+    def part(self, sends: slice, recvs: slice) -> Queues:
+        return Queues(
+            self.s_start[sends],
+            self.s_over[sends],
+            self.s_shape[sends],
+            self.r_start[recvs],
+            self.r_end[recvs],
+            self.r_shape[recvs],
+        )
+
+    def overlap(self, offset: int) -> tuple[slice, slice]:
+        """Indices of the sends and recvs that face each other at the offset."""
+        first = max(0, -offset)
+        last = max(first, min(len(self.s_start), len(self.r_end) - offset))
+        return slice(first, last), slice(first + offset, last + offset)
+
+    def same_shape(self, offset: int) -> Bools:
+        sends, recvs = self.overlap(offset)
+        ours, theirs = self.s_shape[sends], self.r_shape[recvs]
+        return np.asarray((ours == theirs) | (ours < 0) | (theirs < 0))
+
+    def delay(self, offset: int) -> Ints:
+        """End of the recv minus start of the send, ns: causality demands that it is positive."""
+        sends, recvs = self.overlap(offset)
+        return self.r_end[recvs] - self.s_start[sends]
+
+
+def queues_of(sends: Sequence[P2POp], recvs: Sequence[P2POp], slack_ns: int) -> Queues:
+    """The columns of both sides, each in its order; sends may start slack_ns early."""
+    codes: dict[tuple[int | None, str | None], int] = {(None, None): -1}
+
+    def shapes(ops: Sequence[P2POp]) -> Ints:
+        return np.array(
+            [codes.setdefault((op.elements, op.dtype), len(codes)) for op in ops], dtype=np.int64
+        )
+
+    return Queues(
+        np.array([op.start_ns for op in sends], dtype=np.int64) - slack_ns,
+        np.array([op.end_ns for op in sends], dtype=np.int64),
+        shapes(sends),
+        np.array([op.start_ns for op in recvs], dtype=np.int64),
+        np.maximum.accumulate(np.array([op.end_ns for op in recvs], dtype=np.int64)),
+        shapes(recvs),
+    )
+
+
+def stretches(keep: Bools, run: Run) -> list[Run]:
+    """The unbroken stretches of a run's pairs that are kept."""
+    bounds = edges(keep).tolist()
+    return [
+        Run(run.offset, run.first + begin, run.first + end)
+        for begin, end in zip(bounds[::2], bounds[1::2], strict=True)
+    ]
+
+
+def gaps(queues: Queues, kept: list[Run]) -> list[tuple[slice, slice]]:
+    """The sends and recvs before, between and after runs that follow each other."""
+    firsts = [(run.first, run.first + run.offset) for run in kept]
+    lasts = [(run.last, run.last + run.offset) for run in kept]
+    starts, ends = [(0, 0), *lasts], [*firsts, (len(queues.s_start), len(queues.r_end))]
+    return [
+        (slice(start[0], end[0]), slice(start[1], end[1]))
+        for start, end in zip(starts, ends, strict=True)
+    ]
+
+
+def edges(keep: Bools) -> Ints:
+    """Where stretches of True begin and end, in turn."""
+    return np.flatnonzero(np.diff(keep, prepend=False, append=False))
