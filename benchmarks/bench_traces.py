@@ -45,7 +45,7 @@ JOBS = {
 from concurrent.futures import ProcessPoolExecutor
 from repro_pp_graphs.traces.events import TraceFile
 from repro_pp_graphs.traces.folder import trace_files, workers_for
-from repro_pp_graphs.traces.reader import events_of
+from repro_pp_graphs.traces.columns import events_of
 paths = trace_files([folder])
 def decode(path):
     for events in events_of(TraceFile(path)):

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from repro_pp_graphs.traces.columns import BLOCKED_US
 from repro_pp_graphs.traces.edges import Edge, sent_ns, spread
 from repro_pp_graphs.traces.folder import Case
 from repro_pp_graphs.traces.intervals import both, clip, merged, minus, partition, total
 from repro_pp_graphs.traces.model import Intervals, P2POp, RankTrace, Span, intervals
-from repro_pp_graphs.traces.reader import BLOCKED_US
 from repro_pp_graphs.traces.steps import GpuWork, gpu_work, graph_extents
 
 SPAN = "send_res_dict_to_next_stage"
