@@ -108,8 +108,8 @@ def remarks(summary: dict[str, Any]) -> list[str]:
     found = []
     if summary["rehearsal"]:
         found.append(
-            "REHEARSAL on a CPU: no CUDA graphs in either arm, so this is an A/A run; "
-            "its numbers say nothing about #10865."
+            "REHEARSAL on a CPU: no CUDA graphs in any arm, so graphs on against off is an "
+            "A/A run; its numbers say nothing about #10865."
         )
     if summary["mode"] == "one_gpu":
         found.append("Ranks shared one GPU in time slices: not the durations of one GPU a rank.")
