@@ -24,7 +24,7 @@ class PlanError(ValueError):
     """What was asked for cannot run; the message says what to do."""
 
 
-def pick_mode(options: Options, gpus: list[Gpu], ranks: int) -> str:
+def pick_mode(options: Options, gpus: list[Gpu], ranks: int, tp_size: int = 1) -> str:
     """gpu, one_gpu or cpu. Raises PlanError where there are some GPUs, but fewer than ranks."""
     if options.cpu or not gpus:
         if options.one_gpu and not gpus:
@@ -34,8 +34,9 @@ def pick_mode(options: Options, gpus: list[Gpu], ranks: int) -> str:
         return "gpu"
     if options.one_gpu:
         return "one_gpu"
-    offers = [f"--pp-size {len(gpus)}"] if len(gpus) > 1 else []
-    offers += ["--one-gpu --dummy-weights (all ranks share it, in time slices)"]
+    fitting = len(gpus) // tp_size
+    offers = [f"--pp-size {fitting}"] if fitting > 1 else []
+    offers += ["--one-gpu --dummy-weights (ranks share GPUs, in time slices)"]
     offers += ["--cpu (a rehearsal without graphs)"]
     raise PlanError(
         f"{len(gpus)} GPU(s) visible, but tp x pp asks for {ranks}: use " + ", or ".join(offers)
@@ -165,7 +166,8 @@ class Planner:
         base = argfile.load(options.root / "server_args_base.txt")
         if options.pp_size:
             base.set("--pp-size", str(options.pp_size))
-        mode = pick_mode(options, self.gpus, max(self._ranks(base, case) for case in options.cases))
+        ranks = max(self._ranks(base, case) for case in options.cases)
+        mode = pick_mode(options, self.gpus, ranks, base.get_int("--tp-size", 1))
         load = REHEARSAL_LOAD if mode == "cpu" else FULL_LOAD
         plan = Plan(
             mode=mode,
@@ -216,6 +218,11 @@ class Planner:
             raise PlanError(
                 f"--one-gpu needs sglang 0.5.7 or newer, this is {'.'.join(map(str, numbers))}: "
                 "use one GPU a rank, or another --python"
+            )
+        if args.get("--attention-backend") == "triton" and pp_size > 2 and numbers < (0, 5, 18):
+            notes.append(
+                "sglang up to 0.5.17 dies with triton attention and more than two PP ranks, unless "
+                "patched (README, Limits)"
             )
         expects_graphs = None if plan.mode == "cpu" else _wants_graphs(args)
         if expects_graphs:

@@ -69,18 +69,18 @@ _CAUSES = (
     (
         "out of GPU memory during graph capture",
         r"Capture .*graph failed.*(?:out of memory|OutOfMemory)",
-        "lower --mem-fraction-static in server_args_base.txt, or --cuda-graph-max-bs in "
+        "lower --mem-fraction-static in the argument files, or --cuda-graph-max-bs in "
         "server_args_graphs_on.txt",
     ),
     (
         "no GPU memory left for the KV cache",
         r"[Nn]ot enough memory|leave no GPU memory for the KV cache",
-        "raise --mem-fraction-static in server_args_base.txt, or use more GPUs or a smaller model",
+        "raise --mem-fraction-static in the argument files, or use more GPUs or a smaller model",
     ),
     (
         "out of GPU memory",
         r"OutOfMemoryError|CUDA out of memory|CUBLAS_STATUS_ALLOC_FAILED",
-        "lower --mem-fraction-static in server_args_base.txt, or use more GPUs, a smaller model "
+        "lower --mem-fraction-static in the argument files, or use more GPUs, a smaller model "
         "or fewer --layers",
     ),
     (
@@ -94,7 +94,7 @@ _CAUSES = (
         "change the sizes in server_args_graphs_on.txt; --cuda-graph-max-bs 16 is a small set",
     ),
     (
-        "sglang 0.5.16's triton attention with more than two PP ranks",
+        "triton attention of sglang up to 0.5.17 with more than two PP ranks",
         r"get_value_buffer",
         "use another release, --pp-size 2, or another --attention-backend",
     ),
