@@ -17,18 +17,20 @@
 # EXIT: 0 all launches measured; 1 one failed; 2 usage or preflight; 130 interrupted.
 
 set -euo pipefail
+export PYTHONSAFEPATH=1 # in the folder above a checkout of sglang, `sglang` is that folder
 
 ### default variables
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 state=$here/.state
 out=$here
-opt_python="" opt_dry_run=0 opt_cpu=0 opt_engine=sglang
+opt_python="" opt_dry_run=0 opt_cpu=0 opt_nsys=0 opt_engine=sglang
 start_timeout_s=1800
 stop_grace_s=20   # for a server to end by itself after SIGINT
+nsys_grace_s=900  # the same under nsys, which then writes its report
 load_s=3600       # the profile pass ends its load much earlier
 plan_options=()
-server_pid="" load_pid="" step_pid="" current="" interrupted=0 begun=0
-merged=() # folders of the launches whose traces are whole
+server_pid="" load_pid="" step_pid="" current="" begun=0
+merged=() # of the first two launches, the folders whose traces are whole
 
 # shellcheck source=repro_pp_graphs/sh/step.sh
 source "$here/repro_pp_graphs/sh/step.sh"
@@ -90,7 +92,8 @@ parse_options() {
         ;;
       --dry-run) opt_dry_run=1 plan_options+=("$option") ;;
       --cpu) opt_cpu=1 plan_options+=("$option") ;;
-      --dummy-weights | --one-gpu | --no-profile | --with-stack | --nsys | --resume)
+      --nsys) stop_grace_s=$nsys_grace_s opt_nsys=1 plan_options+=("$option") ;;
+      --dummy-weights | --one-gpu | --no-profile | --with-stack | --resume)
         plan_options+=("$option")
         ;;
       --out) need_value "$option" $# && out=$2 && shift ;;
@@ -161,7 +164,7 @@ profile() { # profile LABEL URL: a second load, profiled until every rank's trac
 
 explain() { # explain LABEL: the traces as one, and in numbers
   local trace=$out/trace/$1 analysis=$out/logs/$1_analysis
-  step "${tool[@]}" merge "$trace" -o "${trace}_chrome_trace.json" >>"$out/logs/merge.log" 2>&1 &&
+  step -a "$out/logs/merge.log" "${tool[@]}" merge "$trace" -o "${trace}_chrome_trace.json" &&
     step -o "$analysis.txt" "${tool[@]}" analyze "$trace" --json "$analysis.json" && return
   mark_failed "$1" "the traces could not be read; see $analysis.txt, $out/logs/merge.log"
   return 1
@@ -178,13 +181,14 @@ mark_failed() { # mark_failed LABEL REASON
 
 side_by_side() { # the first two launches in one view, decode starts aligned
   ((${#merged[@]} >= 2)) || return 0
-  step "${tool[@]}" merge "${merged[@]:0:2}" -o "$out/trace/A_vs_B_chrome_trace.json" \
-    >>"$out/logs/merge.log" 2>&1 || say "  the side-by-side trace failed; see $out/logs/merge.log"
+  step -a "$out/logs/merge.log" "${tool[@]}" merge "${merged[@]}" \
+    -o "$out/trace/A_vs_B_chrome_trace.json" ||
+    say "  the side-by-side trace failed; see $out/logs/merge.log"
 }
 
 # 0 measured, 1 failed. Never ends the run: the other cases still count.
 run_launch() { # run_launch LABEL URL
-  local label=$1 url=$2 status=0 grace_s=$stop_grace_s
+  local label=$1 url=$2 status=0 grace_s=$stop_grace_s died=()
   current=$label
   say "$label"
   mark "$label" running
@@ -197,15 +201,25 @@ run_launch() { # run_launch LABEL URL
   elif ((traced)); then
     profile "$label" "$url" || status=1
   fi
+  # seen with graphs on: a crash once the traces are whole costs nothing but a warning
+  leader_lives "$server_pid" || died=(--server-died)
+  ((!opt_nsys)) || say "  nsys writes trace/$label.nsys-rep: minutes"
   stop_server "$label" "$grace_s"
+  if ((status == 0 && opt_nsys)) && [[ ! -s $out/trace/$label.nsys-rep ]]; then
+    mark_failed "$label" "nsys left no $out/trace/$label.nsys-rep; see the server's log"
+    status=1
+  fi
   if ((status == 0 && traced)); then
     explain "$label" || status=1
   fi
   if ((status == 0)); then
-    step "${tool[@]}" check-arm "$out/logs" "$label" "$out/logs/${label}_analysis.json" || status=1
+    step "${tool[@]}" check-arm "$out/logs" "$label" "$out/logs/${label}_analysis.json" \
+      "${died[@]}" || status=1
   fi
   if ((status == 0)); then
     mark "$label" ok
+  else
+    mark "$label" failed
   fi
   current=""
   return "$status"
@@ -237,7 +251,7 @@ undo() {
 # shellcheck disable=SC2317 # the trap calls it
 interrupt() {
   interrupted=1
-  exit 130
+  ((beginning)) || exit 130 # else the process that has just begun is not yet known
 }
 
 main() {
@@ -247,7 +261,7 @@ main() {
   ((opt_dry_run)) || clean_up_killed_runs
   choose_python
   set_commands
-  local planned lines failed=0 label url resumed line
+  local planned lines failed=0 label url resumed line number=0
   planned=$("${tool[@]}" plan --root "$here" --out "$out" --python "$python" \
     "${plan_options[@]}") || exit 2
   if ((opt_dry_run)); then
@@ -263,7 +277,8 @@ main() {
   for line in "${lines[@]:1}"; do
     IFS=$'\t' read -r label url resumed <<<"$line"
     ((resumed)) || run_launch "$label" "$url" || failed=1
-    [[ ! -e $out/trace/${label}_chrome_trace.json ]] || merged+=("$out/trace/$label")
+    ((++number > 2)) || [[ ! -e $out/trace/${label}_chrome_trace.json ]] ||
+      merged+=("$out/trace/$label")
   done
   side_by_side
   collect_env env_after

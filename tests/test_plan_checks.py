@@ -29,7 +29,7 @@ H100_MIB = 81559
 def launch(**changes) -> Launch:
     fields = {
         **{"label": "A", "case": "a", "round": 1, "python": sys.executable, "env": {}},
-        **{"sglang_version": "0.5.21", "args": [], "argv": [], "host": "127.0.0.1"},
+        **{"sglang_version": "0.5.21", "args": [], "argv": []},
         **{"port": 30000, "model": "meta-llama/Llama-3.1-70B-Instruct", "nodes": 1},
         **{"pp_size": 4, "tp_size": 1, "expects_graphs": True, "captured_max_bs": 64},
     }

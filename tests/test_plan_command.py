@@ -36,7 +36,6 @@ def launch_of(python: Path, env: dict[str, str], args: list[str]) -> Launch:
         args=args,
         argv=[str(python), *args],
         env=env,
-        host="127.0.0.1",
         port=30000,
         model="m",
         pp_size=2,

@@ -15,7 +15,7 @@ def launch(label: str, case: str, number: int = 1, **changes) -> Launch:
     fields = {
         **{"label": label, "case": case, "round": number, "python": "p", "env": {}},
         **{"sglang_version": "0.5.21", "args": ["--pp-size", "4"], "argv": [], "nodes": 1},
-        **{"host": "127.0.0.1", "port": 30000, "model": "m", "pp_size": 4, "tp_size": 1},
+        **{"port": 30000, "model": "m", "pp_size": 4, "tp_size": 1},
         **{"expects_graphs": True, "captured_max_bs": None},
     }
     return Launch(**{**fields, **changes})

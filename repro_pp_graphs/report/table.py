@@ -62,7 +62,7 @@ def _cells(launch: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _ratio(name: str, launches: list[dict[str, Any]]) -> str:
-    if len(launches) != 2:
+    if len(launches) != 2 or any(launch["status"] != "ok" for launch in launches):
         return ""
     by_name = {**dict(ROWS), **dict(SEND_ROWS)}
     values = [{**launch["metrics"], **launch.get("token_send_ms", {})} for launch in launches]

@@ -11,7 +11,7 @@ from repro_pp_graphs.run import record
 from repro_pp_graphs.run.live import wrapped
 from repro_pp_graphs.run.record import Launch
 from repro_pp_graphs.run.wait_ready import read_log
-from repro_pp_graphs.server import log
+from repro_pp_graphs.server import flags, log
 from repro_pp_graphs.server.log import DecodeLine
 
 
@@ -35,13 +35,21 @@ def observe(lines: list[DecodeLine], launches: dict[str, int] | None) -> GraphSt
     )
 
 
+def _names_a_neighbour(state: GraphState, launch: Launch) -> bool:
+    """True where eager lines may be wrong: up to 0.5.6 the PP loop hands the line of one
+    micro-batch the graph state of another, which may just have been prefilled."""
+    numbers = flags.version_numbers(launch.sglang_version)
+    fits = state.largest_eager_bs <= (launch.captured_max_bs or 0)
+    return bool(launch.pp_size > 1 and numbers < (0, 5, 7) and fits and state.with_graph)
+
+
 def objections(state: GraphState, launch: Launch) -> list[str]:
     """Why the arm is not what it claims; empty where it is, or where nothing is claimed (CPU)."""
     if launch.expects_graphs is None:
         return []
     found = []
     eager = state.decode_lines - state.with_graph
-    if launch.expects_graphs and eager:
+    if launch.expects_graphs and eager and not _names_a_neighbour(state, launch):
         size = launch.captured_max_bs
         found.append(
             f"graphs on, but {eager} of {state.decode_lines} decode lines ran eagerly, with up to "
@@ -68,7 +76,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("logs", type=Path)
     parser.add_argument("label")
     parser.add_argument("analysis", type=Path, nargs="?")
+    parser.add_argument(
+        "--server-died", action="store_true", help="warn that it ended before it was stopped"
+    )
     options = parser.parse_args(argv)
+    if options.server_died:
+        text = f"the server died after its last pass; see {options.label}_server.log"
+        earlier = record.load_facts(options.logs, options.label).get("warnings", [])
+        record.save_facts(options.logs, options.label, warnings=[*earlier, text])
     launches = None
     if options.analysis and options.analysis.exists():
         launches = json.loads(options.analysis.read_text(encoding="utf-8"))["graph_launches"]

@@ -206,6 +206,8 @@ class Planner:
             args.set("--port", str(options.port))
         _choose_model(args, options, plan.mode)
         pp_size, tp_size = args.get_int("--pp-size", 1), args.get_int("--tp-size", 1)
+        if args.get_int("--dp-size", 1) > 1 and "--enable-dp-attention" not in args.flags:
+            raise PlanError("--dp-size: replicas of the pipeline are not supported; leave it out")
         python = args.python or options.python
         release = self.probe(python, args.env)
         notes = []
@@ -244,7 +246,6 @@ class Planner:
             args=args.argv(),
             argv=[python, "-m", module, *args.argv()],
             env=args.env,
-            host=args.get("--host", "127.0.0.1"),
             port=args.get_int("--port", 30000),
             model=args.get("--model-path"),
             pp_size=pp_size,

@@ -12,7 +12,7 @@ import requests
 from repro_pp_graphs.run import record
 from repro_pp_graphs.run.live import LiveLine
 from repro_pp_graphs.run.record import Launch
-from repro_pp_graphs.run.wait_ready import read_log
+from repro_pp_graphs.run.wait_ready import LINGER_S, failure_lines, read_log
 from repro_pp_graphs.server import log, process
 from repro_pp_graphs.server.http import Server
 
@@ -67,14 +67,16 @@ class ProfilePass:
         self.server = Server(launch.base_url)
         self.line = LiveLine(f"profile {launch.label}")
 
-    def _server_gone(self) -> bool:
-        return not process.alive(self.pid)
+    def server_gone(self) -> bool:
+        """Has the server, or one of its ranks, died?"""
+        # the main process outlives a dead rank by up to a minute
+        return not process.alive(self.pid) or log.is_dying(read_log(self.log_path))
 
     def wait_for_decode(self, seen: int) -> None:
         """Wait until the load decodes: a profile without load never reaches its steps."""
         limit_s = self.line.elapsed_s + DECODING_LIMIT_S
         while len(log.decode_lines(read_log(self.log_path))) <= seen:
-            if self._server_gone():
+            if self.server_gone():
                 raise ProfileError("the server died before the profile began")
             if self.line.elapsed_s > limit_s:
                 raise ProfileError(f"no decode step in {DECODING_LIMIT_S:.0f} s of load")
@@ -85,8 +87,10 @@ class ProfilePass:
         """Wait for every rank's whole file, at most `limit_s`; returns how many there are."""
         end_s = self.line.elapsed_s + limit_s
         while True:
+            if self.server_gone():  # the other ranks may still be writing
+                end_s = min(end_s, self.line.elapsed_s + LINGER_S)
             count = len(self.files.whole())
-            if count >= self.launch.ranks or self._server_gone() or self.line.elapsed_s > end_s:
+            if count >= self.launch.ranks or self.line.elapsed_s > end_s:
                 return count
             self.line.show(f"{stage}: {count} of {self.launch.ranks} ranks written")
             time.sleep(POLL_S)
@@ -101,18 +105,16 @@ class ProfilePass:
             raise ProfileError(f"/start_profile failed ({error}); see the server's log") from None
         warnings = []
         count = self.wait_for_files(STEPS_LIMIT_S, f"{num_steps} steps")
-        if count < self.launch.ranks and not self._server_gone():
+        if count < self.launch.ranks and not self.server_gone():
             warnings.append(f"{num_steps} steps had not passed in {STEPS_LIMIT_S:.0f} s: stopped")
             self.server.stop_profile()
             count = self.wait_for_files(WRITE_LIMIT_S, "writing")
         if count < self.launch.ranks:
-            state = "the server died" if self._server_gone() else "time ran out"
+            state = "the server died" if self.server_gone() else "time ran out"
             raise ProfileError(
                 f"{count} of {self.launch.ranks} ranks' traces are whole ({state}); "
                 f"see {self.log_path} and {folder}"
             )
-        if self._server_gone():
-            warnings.append(f"the server died once its traces were whole; see {self.log_path}")
         if count > self.launch.ranks:
             warnings.append(f"{count} trace files for {self.launch.ranks} ranks in {folder}")
         return warnings
@@ -134,6 +136,8 @@ def main(argv: list[str]) -> int:
         warnings = one.run(plan.profile_steps, plan.with_stack)
     except ProfileError as error:
         one.line.end(f"failed: {error}")
+        if one.server_gone():
+            print("\n".join(f"    {line}" for line in failure_lines(read_log(log_path), log_path)))
         record.save_facts(options.logs, options.label, status="failed", reason=f"profile: {error}")
         return 1
     sizes = {path.name: path.stat().st_size for path in one.files.whole()}

@@ -20,7 +20,6 @@ class Launch:
     args: list[str]  # the server's arguments
     argv: list[str]  # the whole command
     env: dict[str, str]
-    host: str
     port: int
     model: str
     pp_size: int

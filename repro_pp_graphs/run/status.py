@@ -19,6 +19,9 @@ def main(argv: list[str]) -> int:
     facts = {"status": options.status}
     if options.reason:
         facts["reason"] = options.reason
+    elif options.status == "failed":
+        earlier = record.load_facts(options.logs, options.label)
+        facts["reason"] = earlier.get("reason", "a step of the harness broke off; see the terminal")
     if options.status == "running":
         record.forget_facts(options.logs, options.label)
     record.save_facts(options.logs, options.label, **facts)

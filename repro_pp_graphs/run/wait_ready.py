@@ -21,9 +21,11 @@ def read_log(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
-def failure_lines(text: str, log_path: Path) -> list[str]:
-    """What to tell when a server has died: cause, telling lines, remedy, the log's name."""
+def failure_lines(text: str, log_path: Path, alive: bool = False) -> list[str]:
+    """What to tell when a server has failed: cause, telling lines, remedy, the log's name."""
     found = log.diagnose(text)
+    if alive and found.cause.startswith(("killed", "unknown")):
+        found = log.Diagnosis("slow, or hung", "--start-timeout with more seconds")
     lines = [f"cause: {found.cause}", f"try:   {found.remedy}", f"log:   {log_path}"]
     return lines + [f"  | {line[:160]}" for line in log.telling_lines(text)]
 
@@ -87,7 +89,7 @@ def main(argv: list[str]) -> int:
 def explain(logs: Path, label: str, trouble: str) -> int:
     """Print and record why a server has failed; always 1."""
     log_path = logs / f"{label}_server.log"
-    lines = failure_lines(read_log(log_path), log_path)
+    lines = failure_lines(read_log(log_path), log_path, alive=trouble == "timed out")
     print("\n".join(f"    {line}" for line in [f"server {trouble}", *lines]))
     reason = f"server {trouble}: {lines[0].removeprefix('cause: ')}"
     record.save_facts(logs, label, status="failed", reason=reason)

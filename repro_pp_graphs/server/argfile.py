@@ -10,7 +10,7 @@ from pathlib import Path
 _LABEL = re.compile(r"#\s*label:\s*(.*?)\s*$")
 _LABEL_SHAPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ENV_LINE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
-_SECRET_NAME = re.compile(r"(token|secret|passw|api_?key|credential)", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"(token$|secret|passw|api_?key|credential)", re.IGNORECASE)
 # sglang writes its arguments to the log and serves them at /server_info
 _SECRET_FLAGS = ("--api-key", "--admin-api-key", "--ssl-keyfile-password")
 

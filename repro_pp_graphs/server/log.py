@@ -148,21 +148,21 @@ def telling_lines(text: str, most: int = 4) -> list[str]:
     return kept[::-1]
 
 
-def diagnose(text: str, exit_status: int | None = None) -> Diagnosis:
-    """Why a server died, from its log and exit status (128 + signal where a signal ended it)."""
+def diagnose(text: str) -> Diagnosis:
+    """Why a server died, from its log."""
     # the arguments that the log repeats name errors that did not happen
     said = "\n".join(line for line in text.splitlines() if "server_args=" not in line)
     for cause, pattern, remedy in _CAUSES:
         if re.search(pattern, said):
             return Diagnosis(cause, remedy)
-    if exit_status == 137 or "(exit code: -9)" in said:
+    if "(exit code: -9)" in said:
         return Diagnosis(
             "killed (often the kernel's out-of-memory killer)",
             "see dmesg; the host needs more memory, or the model fewer --layers",
         )
-    if "Fatal Python error: Segmentation fault" in text or exit_status == 139:
+    if "Fatal Python error: Segmentation fault" in text:
         return Diagnosis("crashed (segmentation fault)", "report it with `bash collect_env.sh`")
-    if "Fatal Python error" in text or exit_status == 134:
+    if "Fatal Python error" in text:
         return Diagnosis("crashed (aborted)", "report it with `bash collect_env.sh`")
     if not telling_lines(text):
         return Diagnosis(

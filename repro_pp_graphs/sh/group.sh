@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # the script that sources this sets state
 # Process groups: begin one, end one, and clean up after a harness that was killed.
-# Uses: state (folder), say. A record per group lies in $state/groups/<pid>:
+# Uses: state (folder), say, begun_one. A record per group lies in $state/groups/<pid>:
 #   boot id, harness pid, harness start time, leader pid, leader start time, what it is
 
 start_time() { # start_time PID: clock ticks since boot; empty for a dead process
@@ -16,6 +16,8 @@ begin_group() { # begin_group VARIABLE LOG COMMAND...: runs COMMAND in a session
   local -n group_pid=$1
   local log=$2
   shift 2
+  # shellcheck disable=SC2034 # the trap reads it
+  beginning=1
   # bash starts background commands ignoring SIGINT; the server must hear ours
   (trap - INT && exec setsid "$@") >"$log" 2>&1 </dev/null &
   group_pid=$!
@@ -24,6 +26,7 @@ begin_group() { # begin_group VARIABLE LOG COMMAND...: runs COMMAND in a session
   printf '%s %s %s %s %s %s\n' "$(cat /proc/sys/kernel/random/boot_id)" \
     "$$" "$(start_time $$)" "$group_pid" "$(start_time "$group_pid")" "$log" \
     >"$state/groups/$group_pid"
+  begun_one
 }
 
 # A zombie does not count: in a container nobody may ever reap a rank whose parent is gone.
@@ -46,12 +49,21 @@ wait_group() { # wait_group PID SECONDS: 0 once no member is left, 1 after SECON
   done
 }
 
+leader_lives() { # leader_lives PID: a zombie does not
+  local stat
+  { read -r stat <"/proc/$1/stat"; } 2>/dev/null && [[ ${stat##*) } != [ZX]* ]]
+}
+
 # end_group PID GRACE_SECONDS [SIGNAL]: the leader by SIGNAL, then the group, then by force.
 # INT is sglang's quick orderly stop (2 s; on TERM it sleeps, drains and waits, 20 s). Our own
 # steps take TERM: bash starts background processes with INT ignored.
 end_group() {
+  local tenths=$(($2 * 10))
   kill "-${3:-INT}" "$1" 2>/dev/null || true
-  if ! wait_group "$1" "$2"; then
+  while leader_lives "$1" && ((tenths-- > 0)); do
+    sleep 0.1
+  done
+  if ! wait_group "$1" 3; then
     kill -TERM -- "-$1" 2>/dev/null || true
     wait_group "$1" 2 || kill -KILL -- "-$1" 2>/dev/null || true
     wait_group "$1" 5 || true

@@ -4,7 +4,9 @@
 # Uses: here, state, opt_python, opt_dry_run, opt_cpu, say, die, step. Sets: python
 
 has_sglang() { # has_sglang PYTHON: without importing it, which takes seconds
-  "$1" -c 'import importlib.util as u, sys; sys.exit(u.find_spec("sglang") is None)' 2>/dev/null
+  # a folder named sglang in the current directory is a package without an origin
+  "$1" -c 'import importlib.util as u, sys; sys.exit(not getattr(u.find_spec("sglang"), "origin", 0))' \
+    2>/dev/null
 }
 
 suits() { # suits PYTHON: 3.10 to 3.13, and able to make a venv
