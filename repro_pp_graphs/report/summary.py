@@ -84,9 +84,9 @@ def token_send_ms(analysis: dict[str, Any]) -> dict[str, float]:
     found = analysis.get("token_return") or {}
     if not found.get("steps"):
         return {}
-    sent = found["delivery_us"]
-    medians = {"host": found["host_us"]["send"], "sent": sent["send"]}
-    if all(rank["basis"] == "gpu" for rank in analysis["ranks"].values()):
+    sent = found.get("delivery_us", {})  # absent where no send could be paired
+    medians = {"host": found["host_us"]["send"], "sent": sent.get("send")}
+    if sent and all(rank["basis"] == "gpu" for rank in analysis["ranks"].values()):
         medians |= {"under_graph": sent["overlapped_with_graph"], "idle": sent["idle"]}
     return {name: round(values["median"] / 1e3, 4) for name, values in medians.items() if values}
 

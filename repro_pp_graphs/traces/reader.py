@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import math
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -49,10 +49,13 @@ def read_rank(path: Path, who: Identity) -> RankTrace:
     p2p, unlabelled = label_kernels(columns.p2p, columns.site, who, ns)
     marks = spans(columns.annotations)
     requests = merged(intervals((m.start_ns, m.end_ns) for m in marks if m.name in REQUEST_SPANS))
+    send_calls = spans(columns.sends)
     for kind, event in columns.gloo:
         at = int(np.searchsorted(requests[:, 0], ns(event.ts), side="right")) - 1
         inside = at >= 0 and ns(event.ts) < requests[at, 1]
-        p2p.append(_gloo(kind, event, who, ns, "requests" if inside else "tensors"))
+        begin_ns = _called_ns(send_calls, ns(event.ts)) if kind == "send" else ns(event.ts)
+        times = begin_ns, ns(event.ts + event.dur)
+        p2p.append(_gloo(kind, event, times, who, "requests" if inside else "tensors"))
     p2p.sort(key=lambda op: (op.start_ns, op.end_ns))
     busiest = Counter({tid: len(starts) for tid, starts in columns.op_starts.items()})
     main_tid = next((tid for tid, _ in busiest.most_common(1)), None)
@@ -74,16 +77,25 @@ def read_rank(path: Path, who: Identity) -> RankTrace:
         p2p_kernels=intervals(sorted((ns(k.ts), ns(k.ts + k.dur)) for k in columns.p2p)),
         calls=spans(calls),
         uploads=frozenset(columns.uploads),
-        sends=spans(columns.sends),
+        sends=send_calls,
         recvs=spans(columns.recvs),
         op_starts=np.sort(_ns(np.array(columns.op_starts.get(main_tid, [])), base_ns)),
         problems=[*trace.problems, *problems, *_shortcomings(columns, trace)],
     )
 
 
-def _gloo(
-    kind: str, event: Event, who: Identity, ns: Callable[[float], int], channel: str
-) -> P2POp:
+def _called_ns(calls: list[Span], annotated_ns: int) -> int:
+    """When the c10d::send was called whose gloo annotation opens at `annotated_ns`.
+
+    The annotation opens at the call's end, after the message was handed over: a host that was
+    preempted in between would have the recv end milliseconds before its send seems to start.
+    """
+    at = bisect_right(calls, annotated_ns, key=lambda call: call.start_ns) - 1
+    inside = at >= 0 and annotated_ns <= calls[at].end_ns
+    return calls[at].start_ns if inside else annotated_ns
+
+
+def _gloo(kind: str, event: Event, times_ns: tuple[int, int], who: Identity, channel: str) -> P2POp:
     """A gloo operation: its peer is the ring's, its size known where shapes were recorded.
 
     `channel`: requests travel in a process group of their own, which only the span around tells.
@@ -97,10 +109,9 @@ def _gloo(
         who.next_rank if kind == "send" else who.previous_rank,
         math.prod(shape) if shape and flat else None,
         str(types[0]) if isinstance(types, list) and types else None,
-        ns(event.ts),
-        ns(event.ts + event.dur),
+        *times_ns,
         "gloo",
-        ns(event.ts),
+        times_ns[0],
         channel,
         (event.pid, event.tid),
     )

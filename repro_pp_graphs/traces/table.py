@@ -114,7 +114,10 @@ def _token_return(facts: dict[str, Any]) -> list[str]:
         f"found by {told['found_by']}",
         f"  {'':34} {'median':>10} {'p99':>10} {'max':>10}",
     ]
+    known = "delivery_us" in told  # not where no gloo send could be paired
     for title, group in (("host span", "host"), ("until the last byte left", "delivery")):
+        if group == "delivery" and not known:
+            continue
         rows = told[f"{group}_us"]
         found.append(_row(f"{title}: send", rows["send"]))
         found.append(_row("  overlapped with the decode graph", rows["overlapped_with_graph"]))
@@ -125,6 +128,8 @@ def _token_return(facts: dict[str, Any]) -> list[str]:
         ("the host span, by what the host waits for", "host", HOST_NAMES),
         ("until the last byte left, by what the GPU does", "delivery", GPU_NAMES),
     ):
+        if group == "delivery" and not known:
+            continue
         parts = told["split_us" if group == "host" else "delivery_split_us"]
         whole = told[f"{group}_us"]["send"]["mean"]
         found.append(f"  {title} (means add up)")

@@ -34,6 +34,11 @@ class TokenSend:
     sends: list[tuple[P2POp, P2POp | None]]
 
     @property
+    def delivery_known(self) -> bool:
+        """False where a gloo send has no recv: its annotation does not end with the transfer."""
+        return all(recv or send.backend == "nccl" for send, recv in self.sends)
+
+    @property
     def delivered_ns(self) -> int:
         """When the host is back and the last byte has left."""
         left = [sent_ns(send, recv) for send, recv in self.sends if recv]
@@ -143,14 +148,16 @@ def _explain(
     )
     arrivals = [recv.end_ns for _, recv in token.sends if recv]
     facts: dict[str, float] = {}
-    for prefix, span in (("host", host), ("delivery", whole)):
+    parts = [("host", host)] + ([("delivery", whole)] if token.delivery_known else [])
+    for prefix, span in parts:
         facts |= {
             f"{prefix}.send": total(span),
             f"{prefix}.overlapped_with_graph": total(both(span, work.graph)),
             f"{prefix}.idle": total(minus(span, work.compute)),
         }
     facts |= {f"split.{name}": value for name, value in split.items()}
-    facts |= {f"delivery_split.{name}": value for name, value in on_the_way.items()}
+    if token.delivery_known:
+        facts |= {f"delivery_split.{name}": value for name, value in on_the_way.items()}
     if arrivals:
         facts["until_received.us"] = max(arrivals) - start
     return {name: value / 1000 for name, value in facts.items()}
