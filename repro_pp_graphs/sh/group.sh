@@ -56,7 +56,7 @@ leader_lives() { # leader_lives PID: a zombie does not
 
 # end_group PID GRACE_SECONDS [SIGNAL]: the leader by SIGNAL, then the group, then by force.
 # INT is sglang's quick orderly stop (2 s; on TERM it sleeps, drains and waits, 20 s). Our own
-# steps take TERM: bash starts background processes with INT ignored.
+# steps take TERM: they have nothing to drain, and end at once.
 end_group() {
   local tenths=$(($2 * 10))
   kill "-${3:-INT}" "$1" 2>/dev/null || true
