@@ -11,7 +11,7 @@ from repro_pp_graphs.run import record
 from repro_pp_graphs.run.live import wrapped
 from repro_pp_graphs.run.record import Launch
 from repro_pp_graphs.run.wait_ready import read_log
-from repro_pp_graphs.server import flags, log
+from repro_pp_graphs.server import flags, log, needs, shims
 from repro_pp_graphs.server.log import DecodeLine
 
 
@@ -88,10 +88,13 @@ def main(argv: list[str]) -> int:
     if options.analysis and options.analysis.exists():
         launches = json.loads(options.analysis.read_text(encoding="utf-8"))["graph_launches"]
     launch = record.load(options.logs).launch(options.label)
-    lines = log.decode_lines(read_log(options.logs / f"{options.label}_server.log"))
-    state = observe(lines, launches)
+    text = read_log(options.logs / f"{options.label}_server.log")
+    state = observe(log.decode_lines(text), launches)
     found = objections(state, launch)
-    record.save_facts(options.logs, options.label, graph_state=asdict(state))
+    on_cuda = launch.expects_graphs is not None
+    found += needs.unproven(text, launch.env, launch.ranks, on_cuda)
+    installed = {name: shims.REASONS[name] for name in shims.names_in(launch.env)}
+    record.save_facts(options.logs, options.label, graph_state=asdict(state), shims=installed)
     if not found:
         return 0
     for text in found:

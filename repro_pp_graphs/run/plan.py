@@ -10,8 +10,9 @@ from typing import Any
 from repro_pp_graphs.models import folder as model_folder
 from repro_pp_graphs.run.options import Options
 from repro_pp_graphs.run.record import Launch, Plan
-from repro_pp_graphs.server import argfile, flags, shims
+from repro_pp_graphs.server import argfile, flags, needs, shims
 from repro_pp_graphs.server.argfile import ServerArgs
+from repro_pp_graphs.server.flags import Release
 from repro_pp_graphs.server.gpus import Gpu
 
 OVERLAYS = Path(__file__).resolve().parents[1] / "server" / "overlays"
@@ -137,12 +138,6 @@ def _cover_batch(args: ServerArgs, batch: int) -> list[str]:
     ]
 
 
-def _add_shim(args: ServerArgs, name: str) -> None:
-    names = [n for n in args.env.get(shims.ENV_NAME, "").split(",") if n]
-    if name not in names:
-        args.env[shims.ENV_NAME] = ",".join([*names, name])
-
-
 def _cpu_binding(ranks: int) -> str:
     """One core a rank, round-robin: `0|1` (releases from 0.5.19 refuse more ranks than NUMA
     nodes without it; older ones take one value a TP rank)."""
@@ -215,7 +210,7 @@ class Planner:
         if plan.mode == "cpu" and (numbers >= (0, 5, 19) or not numbers):
             args.env.setdefault("SGLANG_CPU_OMP_THREADS_BIND", _cpu_binding(pp_size * tp_size))
         if pp_size > 1 and numbers and numbers < (0, 5, 4):
-            _add_shim(args, "trace_rank")
+            args = ServerArgs(env={shims.ENV_NAME: "trace_rank"}).over(args)
         if plan.mode == "one_gpu" and numbers and numbers < (0, 5, 7):
             raise PlanError(
                 f"--one-gpu needs sglang 0.5.7 or newer, this is {'.'.join(map(str, numbers))}: "
@@ -229,8 +224,9 @@ class Planner:
         expects_graphs = None if plan.mode == "cpu" else _wants_graphs(args)
         if expects_graphs:
             notes += _cover_batch(args, plan.batch)
+        notes += needs.idle(args, plan.mode)
         if release:
-            args, renamed = flags.fit(args, release)
+            args, renamed = _fit(args, case, release)
             notes += renamed
         label = (args.label or case) + (f"_r{number}" if number > 1 else "")
         module = "sglang.launch_server"
@@ -257,8 +253,15 @@ class Planner:
         )
 
 
+def _fit(args: ServerArgs, case: str, release: Release) -> tuple[ServerArgs, list[str]]:
+    """The arguments as the release knows them, and notes. Raises PlanError or FlagError."""
+    if lack := needs.unmet(args, release):
+        raise PlanError(f"server_args_{case}.txt: {lack}")
+    return flags.fit(args, release)
+
+
 def _shim_names(args: ServerArgs) -> list[str]:
-    names = [name for name in args.env.get(shims.ENV_NAME, "").split(",") if name]
+    names = shims.names_in(args.env)
     unknown = [name for name in names if name not in shims.REASONS]
     if unknown:
         raise PlanError(

@@ -6,9 +6,9 @@ line: label, base URL, done by an earlier run (1 or 0). All else goes to stderr.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
-import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -65,14 +65,12 @@ class CachedProbe:
             raise flags.ProbeError(f"{python}: no sglang there; --python names another interpreter")
         name = hashlib.sha256((python + done.stdout).encode()).hexdigest()[:16]
         path = self.folder / f"{name}.json"
-        if path.exists():
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            return Release(stored["version"], frozenset(stored["flags"]))
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            return flags.release_from_json(path.read_text(encoding="utf-8"))
         say(f"  asking sglang {done.stdout.split()[0]} for its arguments (once an environment)")
         release = flags.probe(python, env)
         self.folder.mkdir(parents=True, exist_ok=True)
-        stored = {"version": release.version, "flags": sorted(release.flags)}
-        path.write_text(json.dumps(stored), encoding="utf-8")
+        path.write_text(flags.release_to_json(release), encoding="utf-8")
         return release
 
 

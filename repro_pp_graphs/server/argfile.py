@@ -7,6 +7,8 @@ import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from repro_pp_graphs.server import shims
+
 _LABEL = re.compile(r"#\s*label:\s*(.*?)\s*$")
 _LABEL_SHAPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ENV_LINE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
@@ -54,10 +56,17 @@ class ServerArgs:
         return int(text)
 
     def over(self, base: ServerArgs) -> ServerArgs:
-        """These arguments laid over `base`: same-named flags and variables replace its own."""
+        """These arguments laid over `base`: same-named flags and variables replace its own.
+
+        Shims alone add up: those of `base` make a server run at all.
+        """
+        env = {**base.env, **self.env}
+        names = [*shims.names_in(base.env), *shims.names_in(self.env)]
+        if names:
+            env[shims.ENV_NAME] = ",".join(dict.fromkeys(names))
         return ServerArgs(
             flags={**base.flags, **self.flags},
-            env={**base.env, **self.env},
+            env=env,
             python=self.python or base.python,
             label=self.label or base.label,
         )

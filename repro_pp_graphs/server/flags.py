@@ -28,12 +28,14 @@ import os, sys
 sys.path.insert(0, {root!r})
 from repro_pp_graphs.server import shims
 shims.install_all()
-import argparse, importlib.metadata, json
+import argparse, importlib.metadata, importlib.util, json
 from sglang.srt.server_args import ServerArgs
 parser = argparse.ArgumentParser()
 ServerArgs.add_cli_args(parser)
 flags = sorted(name for action in parser._actions for name in action.option_strings)
-print("PROBE" + json.dumps({{"version": importlib.metadata.version("sglang"), "flags": flags}}))
+place = importlib.util.find_spec("sglang").submodule_search_locations[0]
+version = importlib.metadata.version("sglang")
+print("PROBE" + json.dumps({{"version": version, "flags": flags, "place": place}}))
 """
 
 
@@ -47,10 +49,23 @@ class ProbeError(RuntimeError):
 
 @dataclass(frozen=True)
 class Release:
-    """One interpreter's sglang: version and accepted command-line flags."""
+    """One interpreter's sglang: version, accepted command-line flags, package folder."""
 
     version: str
     flags: frozenset[str]
+    place: Path
+
+
+def release_from_json(text: str) -> Release:
+    """The inverse of release_to_json. Raises KeyError where an older harness wrote it."""
+    found = json.loads(text)
+    return Release(found["version"], frozenset(found["flags"]), Path(found["place"]))
+
+
+def release_to_json(release: Release) -> str:
+    """A release as one line."""
+    found = {"version": release.version, "flags": sorted(release.flags)}
+    return json.dumps({**found, "place": str(release.place)})
 
 
 def version_numbers(version: str) -> tuple[int, ...]:
@@ -60,7 +75,7 @@ def version_numbers(version: str) -> tuple[int, ...]:
 
 
 def probe(python: str, env: dict[str, str], timeout_s: float = 180.0) -> Release:
-    """Ask `python` for its sglang's version and flags (imports sglang: 5 to 20 s).
+    """Ask `python` for its sglang's version, flags and folder (imports sglang: 5 to 20 s).
 
     Raises ProbeError where sglang cannot be imported there.
     """
@@ -78,8 +93,7 @@ def probe(python: str, env: dict[str, str], timeout_s: float = 180.0) -> Release
         raise ProbeError(f"{python}: {error}") from None
     for line in done.stdout.splitlines():
         if line.startswith("PROBE"):
-            answer = json.loads(line[len("PROBE") :])
-            return Release(answer["version"], frozenset(answer["flags"]))
+            return release_from_json(line[len("PROBE") :])
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     raise ProbeError(f"{python}: sglang cannot be imported: {lines[-1] if lines else 'no output'}")
 

@@ -13,8 +13,5 @@ from repro_pp_graphs.server import shims
 shims.install_all()
 
 if __name__ == "__main__":
-    if "one_gpu" in shims.names_from_env():
-        from repro_pp_graphs.server.shims import one_gpu
-
-        one_gpu.install_in_server()
+    shims.install_all_in_server()
     runpy.run_module("sglang.launch_server", run_name="__main__")

@@ -109,6 +109,11 @@ _CAUSES = (
         "install it into that interpreter, or let run_repro.sh make an environment (no --python)",
     ),
     (
+        "a shim does not suit this release",
+        r"(?m)^shim \w+: ",
+        "leave the case out, or use another release (PYTHON= in its file, or --python)",
+    ),
+    (
         "NCCL failed",
         r"NCCL (?:error|WARN)|ncclUnhandled|ncclSystemError|ncclInternalError",
         "run again with NCCL_DEBUG=INFO and read the server's log",

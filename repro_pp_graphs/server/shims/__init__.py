@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Mapping
 
 ENV_NAME = "REPRO_SHIMS"
 
@@ -18,17 +19,26 @@ REASONS = {
     "trace_rank": "releases up to 0.5.3 leave the PP rank out of trace names: ranks overwrite "
     "one another",
     "keep_profilers": "a finished torch profiler that is freed while another records can crash",
+    "sync_send": "PP sends hold the host and follow in the order of sglang 0.5.2",
 }
 
 
-def names_from_env() -> list[str]:
-    """The shims that REPRO_SHIMS names."""
-    return [name for name in os.environ.get(ENV_NAME, "").split(",") if name]
+def names_in(env: Mapping[str, str]) -> list[str]:
+    """The shims that an environment's REPRO_SHIMS names."""
+    return [name for name in env.get(ENV_NAME, "").split(",") if name]
 
 
 def install_all() -> None:
     """Install every shim named in REPRO_SHIMS, in this process."""
-    for name in names_from_env():
+    for name in names_in(os.environ):
         if name not in REASONS:
             raise SystemExit(f"{ENV_NAME}: no shim '{name}': one of {', '.join(REASONS)}")
         importlib.import_module(f"{__name__}.{name}").install()
+
+
+def install_all_in_server() -> None:
+    """In the process that spawns the ranks: what some shims do there besides."""
+    for name in names_in(os.environ):
+        module = importlib.import_module(f"{__name__}.{name}")
+        if hasattr(module, "install_in_server"):
+            module.install_in_server()
