@@ -26,7 +26,7 @@ shopt -s extglob
 
 ### defaults
 LC_ALL=C                        # byte-wise patterns here, English messages from tools
-json=0 redact=1 port=30000 python=${PYTHON:-python3} budget_s=4
+json=0 redact=1 learning=0 port=30000 python=${PYTHON:-python3} budget_s=4
 readonly MASK="<masked>" COLUMN=28 MAX_CHARS=16000
 readonly LINE='([^'$'\n'']*)' # a regex: the rest of the line
 readonly SECTIONS=(summary system gpus network software environment server)
@@ -41,16 +41,25 @@ usage() {
 die() { printf 'collect_env.sh: %s (see --help)\n' "$1" >&2; exit 2; }
 
 ### masking: all of it works on TEXT
+# bare VALUE: without quotes and what follows a value in a list, in REPLY.
+bare() {
+  REPLY=${1//[\"\'\\]/}
+  while [[ $REPLY == *[],\;:\)\}] ]]; do REPLY=${REPLY%?}; done
+}
+
 # is_secret NAME VALUE: does the name of an option, variable or field promise a secret?
 is_secret() {
-  local name=_${1,,}_ value=${2,,}
+  local name=_${1,,}_ value
+  bare "${2,,}"
+  value=$REPLY
   [[ $value =~ ^(|[01]|true|false|yes|no|on|off|none|null)$ ]] && return 1
   name=${name//[^a-z0-9]/_}
-  name=${name//tokeniz/}
-  [[ $value =~ ^[][0-9.,\ ]+$ ]] && name=${name//token_id/} && name=${name//tokens/}
-  [[ $name =~ secret|passw|passphrase|token|credential|cookie|authoriz|bearer|signature|webhook|jwt ||
-    $name =~ api_?key|access_?key|session_?(id|key)|key_|_keys_ ||
-    $name =~ _(auth|pass|pwd|pat|sig|dsn|pin|otp|creds?|salt|serial)_ ]]
+  name=${name//@(tokeniz|token_ids|key_value|forward_pass)/}
+  [[ $value =~ ^[][0-9.,\ ]+$ ]] && name=${name//@(token_id|tokens)/}
+  [[ $value =~ ^[0-9]+[.][0-9]+$ ]] && name=${name//token/}
+  [[ $name =~ secret|passw|passphrase|token|credential|cookie|authoriz|bearer|signature|webhook|jwt|mnemonic ||
+    $name =~ api_?key|access_?key|session_?(id|key)|key_|_keys_|connection_?string ||
+    $name =~ _(auth|pass|pwd|pw|pat|sig|dsn|pin|otp|creds?|salt|serial)_ ]]
 }
 
 # replace REGEX FUNCTION: call FUNCTION on every match, which adds to clean what shall stay.
@@ -72,28 +81,59 @@ keep_lead() { clean+=$2$mask; }
 # Long words of upper case, lower case and digits are keys more often than names.
 keep_plain() { if [[ $1 == *[a-z]* && $1 == *[A-Z]* && $1 == *[0-9]* ]]; then clean+=$MASK; else clean+=$1; fi; }
 
-# a=b, "a": "b", --a b: without : or = only an option takes a value, and none looks like one.
-keep_name() {
-  local name=$3 gap=$5 value=$6
-  clean+=$2$name$gap
-  if { [[ $gap == *[:=]* ]] || [[ $name == -* && $value != --* ]]; } && is_secret "$name" "$value"; then
-    clean+=$MASK
-  else rest=$value$rest; fi
+# What vendors' tokens look like: a prefix of theirs, then letters that make no words.
+keep_vendor() { clean+=$2; if [[ ${3:3} == *[A-Z0-9]* ]]; then clean+=$MASK; else clean+=$3; fi; }
+
+# The same with + and /, unless it is a path: then no part of it is such a word.
+keep_base64() {
+  local part before=$clean
+  for part in ${1//\// }; do
+    ((${#part} < 8)) || keep_plain "$part"
+    [[ $clean != *"$MASK" || $clean == "$before" ]] || { clean=$before$MASK && return; }
+  done
+  clean=$before$1
 }
 
-readonly HINTS='key|token|secret|pass|pwd|auth|cred|cookie|bearer|sig|webhook|jwt|session|pat|dsn|pin|otp|salt|serial'
-readonly WORD="(\"[^\"]*\"?|'[^']*'?|[^[:space:]\"'])+" # one word to a shell, quotes and all
-readonly PAIR_RE="(^|[^A-Za-z0-9_.-])([A-Za-z0-9_.-]*($HINTS)[A-Za-z0-9_.-]*)([\"'\\\\]*[[:space:]]*[:=][[:space:]]*|[[:space:]]+)($WORD)"
+# a=b, "a": "b", --a b, ["--a", "b"], ("x-a", "b"): without : or = only options and quoted
+# names with a hyphen take a value. Names after # are counts in sglang's log. While learning,
+# what has a secret's name is also masked wherever else it turns up.
+keep_name() {
+  local name=$3 gap=$5 value=$8
+  clean+=$2$name$gap
+  if [[ $gap != *[:=]* && $gap != *%3* && ! ($name == -* && $value != --*) && ! ($gap == *,* && $name == *-*) ]] ||
+    [[ $2 == *"#" && $value =~ ^[0-9]+[^0-9a-z]*$ ]] || ! is_secret "$name" "$value"; then
+    rest=$value$rest
+    return
+  fi
+  clean+=$MASK
+  ((!learning)) || bare "$value"
+  ((!learning || ${#REPLY} < 8)) || learn "$REPLY"
+}
+
+readonly HINTS='key|token|secret|pass|pwd|pw|auth|cred|cookie|bearer|sig|webhook|jwt|session|pat|dsn|pin|otp|salt|serial|mnemonic|connection'
+# One word to a shell or in JSON, quotes and all.
+readonly DOUBLE="\"([^\"\\\\]|\\\\.)*" SINGLE="'([^'\\\\]|\\\\.)*"
+readonly WORD="($DOUBLE\"|$SINGLE'|[^[:space:]\"'])*($DOUBLE|$SINGLE)?"
+readonly GAP="[\"'\\\\]*(%22)?[[:space:]]*([:=]|%3[AD])[[:space:]]*|[\"'\\\\]+,[[:space:]]*b?|[[:space:]]+"
+readonly PAIR_RE="(^|[^A-Za-z0-9_.-])([A-Za-z0-9_.-]*($HINTS)[A-Za-z0-9_.-]*)($GAP)($WORD)"
 readonly PRIVATE_RE='()-----BEGIN[A-Z0-9 ]*PRIVATE KEY.*'
 readonly URL_RE="(://)([^/[:space:]\"']*|[^/[:space:]\"':@]*:[^[:space:]\"']*)@"
 readonly ANSI_RE='()'$'\e''[[][0-9;]*[a-zA-Z]'
 readonly UUID_RE='([0-9a-fA-F]{8})(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}'
+PREFIXES='sk-|gl(pat|rt|ptt|dt|soat|ft|cbt|imt|agent)-|xox[a-z]-|xapp-|pypi-|nvapi-|xai-|tvly-|pplx-|GOCSPX-|NRAK-|PMAK-'
+PREFIXES+='|A[KSB]IA|ACCA|AIza|ya29\.|1//0|hv[sb]\.|SG\.|[0-9]{8,10}:AA|eyJ|dapi|ATATT3|ATBB|AGE-SECRET-KEY-|[A-Za-z0-9_~.-]{3}[0-9]Q~'
+PREFIXES+='|((hf|api_org|[srp]k|[srp]k_live|[srp]k_test|whsec|gh[pousr]|github_pat|npm|gsk|r8|dckr_[a-z]+|do[opr]_v1|wandb_v1|lin_api'
+PREFIXES+='|shp(at|ss|ca)|sntry[su]|glsa|rpa|figd|sb[pt]?|sb_secret|pscale_tkn|ops)_[A-Za-z0-9]{10})'
+readonly VENDOR_RE="(^|[^A-Za-z0-9])(($PREFIXES)[A-Za-z0-9_.=-]{10,})"
 readonly SECRET_RES=(
   "((authorization|cookie)[\"'\\\\]*[[:space:]]*[:=][\"'\\\\[:space:]]*)[^"$'\n'"]+"
-  "(bearer[[:space:]:=]+|basic[[:space:]]+)[^[:space:]\"',]{6,}"
-  "(hooks\\.slack\\.com/services/|discord(app)?\\.com/api/webhooks/)[^[:space:]\"']+"
-  # What vendors' tokens look like: a prefix of theirs, then ten characters or more.
-  '(^|[^A-Za-z0-9])(hf_|api_org_|sk-|[srp]k_(live|test)_|whsec_|gh[pousr]_|github_pat_|glpat-|xox[a-z]-|xapp-|AKIA|ASIA|AIza|ya29\.|npm_|pypi-|nvapi-|gsk_|xai-|r8_|hv[sb]\.|dckr_pat_|dop_v1_|SG\.|wandb_v1_|[0-9]{8,10}:AA|eyJ[A-Za-z0-9_-]+\.eyJ)[A-Za-z0-9_.=-]{10,}'
+  "(bearer([[:space:]:=]|%20)+|basic([[:space:]]|%20)+)[^[:space:]\"',]{6,}"
+  "(hooks\\.slack\\.com/[a-z]+/|discord(app)?\\.com/api/webhooks/|webhook\\.office\\.com/)[^[:space:]\"']+"
+  "(%3A%2F%2F)[^[:space:]\"'/]*%40"
+  "((^|[[:space:]])(-u|--(proxy-)?user)[[:space:]=]*[^[:space:]:/]+:)[^[:space:]]+"
+  "(sshpass[[:space:]]+-p[[:space:]]*)[^[:space:]]+"
+  "(login[[:space:]]+[^[:space:]]+[[:space:]]+password[[:space:]]+)[^[:space:]]+"
+  '()[MNO][A-Za-z0-9_-]{23,25}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,}'
 )
 
 # mask_people: home folders and user names, unless --no-redact.
@@ -123,8 +163,22 @@ mask() {
   replace "$PAIR_RE" keep_name
   shopt -u nocasematch
   scrub "$UUID_RE" "-..."
+  replace "$VENDOR_RE" keep_vendor
+  replace "[A-Za-z0-9+/]{40,}" keep_base64
   replace "[A-Za-z0-9]{24,}" keep_plain
   mask_people
+}
+
+# learn SECRET: mask it wherever it turns up, also as in URLs and in JSON.
+learn() {
+  local i encoded="" json=${1//\\/\\\\}
+  for ((i = 0; i < ${#1}; i = i + 1)); do
+    if [[ ${1:i:1} == [A-Za-z0-9._~-] ]]; then encoded+=${1:i:1}; else printf -v encoded '%s%%%02X' "$encoded" "'${1:i:1}"; fi
+  done
+  known_secrets+=("$1")
+  [[ $encoded == "$1" ]] || known_secrets+=("$encoded")
+  json=${json//\"/\\\"}
+  [[ $json == "$1" ]] || known_secrets+=("$json")
 }
 
 # learn_secrets: values of variables named like secrets are masked wherever they turn up.
@@ -134,7 +188,7 @@ learn_secrets() {
   for entry in "${environment[@]}"; do
     name=${entry%%=*} value=${entry#*=}
     [[ $name == *PWD || ${#value} -lt 8 || -e $value ]] && continue
-    is_secret "$name" "$value" && known_secrets+=("$value")
+    ! is_secret "$name" "$value" || learn "$value"
   done
   for name in "${USER-}" "${LOGNAME-}" "${SUDO_USER-}" "$(id -un 2>/dev/null || true)"; do
     # Accounts that name a role or a product name no person.
