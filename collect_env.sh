@@ -4,9 +4,13 @@
 # system, GPUs, network, software, environment variables, the server on a port.
 #
 # usage: bash collect_env.sh [--json] [--no-redact] [--port P] [--python PATH]
+#        bash collect_env.sh --bundle [RUN_DIR] [--no-redact] [--python PATH]
 #
+#   --bundle       pack what a run of run_repro.sh left in RUN_DIR (default: this
+#                  folder): logs cut to the telling parts, environment, results,
+#                  a ready issue text; all masked, in one .tar.gz, nothing sent
 #   --json         the same facts as one JSON object
-#   --no-redact    show paths and user names (secrets stay masked)
+#   --no-redact    show paths, names, addresses (secrets stay masked)
 #   --port P       ask the server on 127.0.0.1:P (default: 30000, sglang's own)
 #   --python PATH  the interpreter to ask about (default: $PYTHON, then python3)
 #   -h, --help     this text
@@ -16,17 +20,20 @@
 #   bash collect_env.sh --json > env.json            # to compare two machines
 #   bash collect_env.sh --python ~/venv/bin/python   # the server's environment
 #   bash collect_env.sh --port 31000                 # and its resolved arguments
+#   bash collect_env.sh --bundle                     # one archive for the issue
 #
 # needs bash 4.4 and coreutils; uses Python, nvidia-smi, dmesg and root if there.
-# Costs one Python process that does not import torch and five nvidia-smi calls;
+# Costs one Python process that does not import torch and six nvidia-smi calls;
 # every probe has a time limit, all together 4 s, or 18 s where there are GPUs.
-# exit status: 0, or 2 for a wrong option.
+# --bundle takes the repository and Python 3.10; it reads RUN_DIR only.
+# exit status: 0, 2 for a wrong option, 1 where a bundle could not be written.
 set -euo pipefail
 shopt -s extglob
 
 ### defaults
+export GIT_OPTIONAL_LOCKS=0
 LC_ALL=C                        # byte-wise patterns here, English messages from tools
-json=0 redact=1 learning=0 port=30000 python=${PYTHON:-python3} budget_s=4
+json=0 redact=1 learning=0 run_dir="" port=30000 python=${PYTHON:-python3} budget_s=4
 readonly MASK="<masked>" COLUMN=28 MAX_CHARS=16000
 readonly LINE='([^'$'\n'']*)' # a regex: the rest of the line
 readonly SECTIONS=(summary system gpus network software environment server)
@@ -34,7 +41,7 @@ readonly SECTIONS=(summary system gpus network software environment server)
 usage() {
   local line
   while IFS= read -r line && [[ $line == "#"* ]]; do
-    [[ $line == "#!"* ]] || printf '%s\n' "${line#@(# |#)}"
+    [[ $line == "#!"* ]] || printf '%s\n' "${line##@(# |#)}"
   done <"${BASH_SOURCE[0]-$0}"
 }
 
@@ -125,6 +132,7 @@ PREFIXES+='|A[KSB]IA|ACCA|AIza|ya29\.|1//0|hv[sb]\.|SG\.|[0-9]{8,10}:AA|eyJ|dapi
 PREFIXES+='|((hf|api_org|[srp]k|[srp]k_live|[srp]k_test|whsec|gh[pousr]|github_pat|npm|gsk|r8|dckr_[a-z]+|do[opr]_v1|wandb_v1|lin_api'
 PREFIXES+='|shp(at|ss|ca)|sntry[su]|glsa|rpa|figd|sb[pt]?|sb_secret|pscale_tkn|ops)_[A-Za-z0-9]{10})'
 readonly VENDOR_RE="(^|[^A-Za-z0-9])(($PREFIXES)[A-Za-z0-9_.=-]{10,})"
+readonly NCCL_RE='(^|'$'\n'')([A-Za-z0-9.-]{4,}):[0-9]+:[0-9]+ [[][0-9]+[]] NCCL '
 readonly SECRET_RES=(
   "((authorization|cookie)[\"'\\\\]*[[:space:]]*[:=][\"'\\\\[:space:]]*)[^"$'\n'"]+"
   "(bearer([[:space:]:=]|%20)+|basic([[:space:]]|%20)+)[^[:space:]\"',]{6,}"
@@ -136,17 +144,33 @@ readonly SECRET_RES=(
   '()[MNO][A-Za-z0-9_-]{23,25}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,}'
 )
 
-# mask_people: home folders and user names, unless --no-redact.
+# hide WORD MASK: where it stands as a word of its own.
+hide() {
+  while [[ $TEXT =~ (^|[^A-Za-z0-9_])"$1"($|[^A-Za-z0-9_]) ]]; do
+    TEXT=${TEXT/"${BASH_REMATCH[0]}"/"${BASH_REMATCH[1]}$2${BASH_REMATCH[2]}"}
+  done
+}
+
+# Addresses that no other network can reach tell nodes apart and betray nobody.
+keep_private() {
+  clean+=$2
+  if [[ $3 =~ ^(0|10|127|169\.254|192\.168|172\.(1[6-9]|2[0-9]|3[01])|100\.(6[4-9]|[7-9][0-9]|1[01][0-9]|12[0-7]))\. ]]; then clean+=$3; else clean+='<address>'; fi
+  rest=$5$rest
+}
+
+keep_git() { if [[ $1 == git@* ]]; then clean+=$1; else clean+='<email>'; fi; }
+
+# mask_people: home folders, names of users and of this host, addresses, unless --no-redact.
 mask_people() {
   local name tilde='~'
   ((redact)) || return 0
   [[ ${HOME-} == /?* ]] && TEXT=${TEXT//"$HOME/"/"$tilde/"} && TEXT=${TEXT/%"$HOME"/"$tilde"}
   scrub '(/(home|Users)/)[^/[:space:]:<]+' '<user>'
-  for name in "${users[@]}"; do
-    while [[ $TEXT =~ (^|[^A-Za-z0-9_])"$name"($|[^A-Za-z0-9_]) ]]; do
-      TEXT=${TEXT/"${BASH_REMATCH[0]}"/"${BASH_REMATCH[1]}<user>${BASH_REMATCH[2]}"}
-    done
-  done
+  replace '[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}' keep_git
+  replace '(^|[^0-9.])([0-9]{1,3}(\.[0-9]{1,3}){3})(:[0-9]{2,5}|[]/])' keep_private
+  [[ $TEXT =~ $NCCL_RE ]] && hosts+=("${BASH_REMATCH[2]}")
+  for name in "${users[@]}"; do hide "$name" '<user>'; done
+  for name in "${hosts[@]}"; do hide "$name" '<host>'; done
 }
 
 # mask: no secrets, terminal escapes or bytes that are not ASCII are left.
@@ -181,6 +205,8 @@ learn() {
   [[ $json == "$1" ]] || known_secrets+=("$json")
 }
 
+readonly ROLES='root|nobody|user|admin|test|ubuntu|debian|ec2-user|azureuser|runner|jovyan|docker|cuda|nvidia|sglang|vllm|torch|python'
+
 # learn_secrets: values of variables named like secrets are masked wherever they turn up.
 learn_secrets() {
   local entry name value
@@ -190,15 +216,16 @@ learn_secrets() {
     [[ $name == *PWD || ${#value} -lt 8 || -e $value ]] && continue
     ! is_secret "$name" "$value" || learn "$value"
   done
+  # Names of a role or a product name no person.
   for name in "${USER-}" "${LOGNAME-}" "${SUDO_USER-}" "$(id -un 2>/dev/null || true)"; do
-    # Accounts that name a role or a product name no person.
-    [[ $name =~ ^(.{0,2}|root|nobody|user|admin|test|ubuntu|debian|ec2-user|azureuser|runner|jovyan|docker|cuda|nvidia|sglang|vllm|torch|python)$ ]] || users+=("$name")
+    [[ $name =~ ^(.{0,2}|$ROLES)$ ]] || users+=("$name")
   done
+  [[ ${HOSTNAME-} =~ ^(.{0,4}|localhost|$ROLES)$ ]] || hosts+=("$HOSTNAME")
 }
 
 ### facts
 declare -A facts=()
-declare -a order=() notes=() known_secrets=() users=() environment=()
+declare -a order=() notes=() known_secrets=() users=() hosts=() environment=()
 
 # fact SECTION KEY VALUE: the only way to the output; an empty value keeps a place.
 fact() {
@@ -332,8 +359,10 @@ collect_system() {
 GPU_FIELDS=name,driver_version,vbios_version,compute_cap,pci.bus_id,pcie.link.gen.current
 GPU_FIELDS+=,pcie.link.gen.max,pcie.link.width.current,memory.total,memory.used,utilization.gpu
 GPU_FIELDS+=,temperature.gpu,pstate,clocks.sm,clocks.max.sm,clocks.mem,clocks.max.mem,power.draw
+GPU_FIELDS+=,clocks.applications.graphics,clocks.applications.memory
 GPU_FIELDS+=,power.limit,power.default_limit,persistence_mode,compute_mode,mig.mode.current,fabric.state
 GPU_FIELDS+=,ecc.mode.current,ecc.errors.corrected.volatile.total,ecc.errors.uncorrected.volatile.total
+GPU_FIELDS+=,ecc.errors.uncorrected.aggregate.total,retired_pages.pending
 GPU_FIELDS+=,clocks_throttle_reasons.active,clocks_event_reasons.active
 # Bits of nvmlClocksEventReason* in nvml.h, lowest first.
 readonly REASONS=(idle "application clocks" "software power cap" "hardware slowdown" "sync boost"
@@ -389,6 +418,28 @@ gpu_table() {
   done
 }
 
+# gpu_details TEXT: what only `nvidia-smi -q` tells, one fact over all GPUs: remapped rows, and
+# how long each GPU has been held back (drivers since 560).
+gpu_details() {
+  local line heading="" key
+  local -A told=()
+  local -a keys=() cells=()
+  while IFS= read -r line; do
+    if [[ $line =~ ^'    '([A-Z][^:]*[^: ])\ *$ ]]; then heading=${BASH_REMATCH[1]}; fi
+    [[ $heading == @(Remapped Rows|Clocks Event Reasons Counters) ]] || continue
+    [[ $line =~ ^'        '([^ :][^:]*[^ :])\ *:\ (.+)$ ]] || continue
+    key="${heading/Clocks Event Reasons Counters/held back}, ${BASH_REMATCH[1]}"
+    [[ -n ${told[$key]-} ]] || keys+=("$key")
+    told[$key]+=${BASH_REMATCH[2]}$'\n'
+  done <<<"$1"
+  for key in "${keys[@]}"; do
+    mapfile -t cells <<<"${told[$key]%$'\n'}"
+    spread "${cells[@]}"
+    fact gpus "${key,,}" "$OUT"
+    [[ $key != *@(Pending|Failure*) || $OUT != *Yes* ]] || note "GPU memory: ${key,,}: $OUT"
+  done
+}
+
 # topo OPTION...: a table of nvidia-smi topo with narrow columns and no legend.
 topo() {
   probe 5 nvidia-smi topo "$@" || return 0
@@ -419,9 +470,11 @@ collect_gpus() {
   if ! query_gpus; then
     fact gpus nvidia-smi "${OUT:-failed without a word}"
     fact summary GPUs "${OUT%%$'\n'*}"
+    collect_amd
     return
   fi
   gpu_table "$OUT"
+  probe 5 nvidia-smi -q -d PERFORMANCE,ROW_REMAPPER && gpu_details "$OUT"
   probe 5 nvidia-smi --query-compute-apps=gpu_bus_id,pid,process_name,used_memory --format=csv,noheader
   fact gpus processes "${OUT:-none seen}"
   topo -m
@@ -441,6 +494,21 @@ collect_gpus() {
     OUT=${text:-none in dmesg}
   fi
   fact gpus "Xid lines" "$OUT"
+}
+
+collect_amd() {
+  local file
+  local -a names=() tools=(amd-smi static --asic --bus --driver --vram)
+  for file in /sys/class/drm/card*/device; do
+    if ! slurp "$file/vendor" || [[ $OUT != 0x1002 ]]; then continue; fi
+    slurp "$file/product_name" || OUT="AMD GPU"
+    names+=("$OUT")
+  done
+  ((${#names[@]} == 0)) || { count "${names[@]// /_}" && fact summary GPUs "${OUT//_/ }"; }
+  slurp /sys/module/amdgpu/version && fact gpus "amdgpu module" "$OUT" && fact summary driver "amdgpu $OUT"
+  type -t amd-smi >/dev/null || tools=(rocm-smi --showproductname --showdriverversion --showvbios --showclocks --showmeminfo vram)
+  probe 5 "${tools[@]}" || [[ ${tools[0]} != rocm-smi ]] || OUT="amd-smi, rocm-smi: not found"
+  fact gpus "AMD tools" "$OUT"
 }
 
 collect_network() {
@@ -466,10 +534,10 @@ collect_network() {
 }
 
 collect_software() {
-  local section key value here
-  here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]-$0}")" && pwd)
+  local section key value
   local -a code=('import sys; sys.path[:] = [p for p in sys.path if p] + sys.argv[2:]
 from repro_pp_graphs.environment.__main__ import main; main(int(sys.argv[1]))' "$port" "$here")
+  [[ ! -d $here/repro_pp_graphs ]] || ! probe 2 git -C "$here" describe --always --tags --dirty || fact software "this checkout" "$OUT"
   [[ -d $here/repro_pp_graphs/environment ]] || code=('from importlib import metadata
 for d in metadata.distributions():
     for section in ("software", "summary")[:1 + (d.metadata["Name"] in ("sglang", "torch"))]:
@@ -529,10 +597,15 @@ print_facts() {
 }
 
 ### options, then collect, then print
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]-$0}")" && pwd)
 while (($#)); do
   case $1 in
     --json) json=1 ;;
     --no-redact) redact=0 ;;
+    --bundle)
+      run_dir=$here
+      [[ ${2-} == "" || $2 == -* ]] || { run_dir=${2%/} && shift; }
+      ;;
     --port | --python)
       (($# > 1)) || die "$1 needs a value"
       printf -v "${1#--}" %s "$2" && shift ;;
@@ -544,8 +617,16 @@ done
 [[ $port =~ ^[1-9][0-9]{0,4}$ && $port -le 65535 ]] || die "--port $port: not a port number"
 
 SECONDS=0 TEXT="" OUT="" PARTIAL="" gpu_count=0
-type -t nvidia-smi >/dev/null && budget_s=18
+[[ -z $(type -t nvidia-smi amd-smi rocm-smi) ]] || budget_s=18
 learn_secrets
+if [[ -n $run_dir ]]; then
+  ((!json)) || die "--json and --bundle do not go together"
+  [[ -r $here/repro_pp_graphs/bundle/bundle.sh ]] || die "--bundle needs the whole repository: no $here/repro_pp_graphs/bundle"
+  # shellcheck source=repro_pp_graphs/bundle/bundle.sh
+  source "$here/repro_pp_graphs/bundle/bundle.sh"
+  bundle "$run_dir"
+  exit
+fi
 # No probe may end the run: || also turns errexit off inside.
 for section in system gpus network software environment; do "collect_$section" || true; done
 printf -v OUT '%s\n' "${notes[@]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import metadata, util
@@ -18,7 +19,9 @@ NAMES = (
     "nvidia-nvshmem-cu12", "nvidia-cuda-cupti", "nvidia-cuda-cupti-cu12", "cuda-python",
     "deep-ep", "deep-gemm", "flash-attn", "torchao", "torch-memory-saver",
     "mooncake-transfer-engine", "numpy", "pyzmq", "msgspec", "orjson", "uvloop", "fastapi",
-    "uvicorn", "requests", "vllm",
+    "uvicorn", "requests", "vllm", "aiohttp", "anthropic", "huggingface-hub", "interegular",
+    "litellm", "modelscope", "openai", "outlines", "packaging", "psutil", "pydantic",
+    "python-multipart", "tiktoken", "torchcodec",
 )
 # fmt: on
 _CONDA = re.compile(r"(pytorch|libtorch|nccl|cuda-version|cuda-cudart|cuda-nvcc|sglang|triton)$")
@@ -37,6 +40,20 @@ def commit(checkout: Path) -> str:
     return f"{packed.group(1) if packed else 'no commit'} ({ref})"
 
 
+def state(checkout: Path) -> str:
+    """Where a checkout is: "commit (ref), v1-2-gabc-dirty", the last part as git tells it."""
+    told = [commit(checkout)]
+    describe = ["git", "-C", str(checkout), "describe", "--always", "--tags", "--dirty"]
+    try:
+        done = subprocess.run(describe, capture_output=True, text=True, timeout=2, check=True)
+        told.append(done.stdout.strip())
+    except FileNotFoundError:
+        told.append("git: not found, so dirty or not is not told")
+    except subprocess.SubprocessError as error:
+        told.append(f"dirty or not is not told ({type(error).__name__})")
+    return ", ".join(told)
+
+
 def origin(distribution: metadata.Distribution) -> str:
     """Where a package that is no plain wheel came from (PEP 610), or an empty string."""
     direct = json.loads(distribution.read_text("direct_url.json") or "{}")
@@ -47,7 +64,7 @@ def origin(distribution: metadata.Distribution) -> str:
     folder = Path(direct["url"][len("file://") :])
     for checkout in (folder, *folder.parents[:2]):
         if (checkout / ".git").is_dir():
-            return f"editable in {folder} at {commit(checkout)}"
+            return f"editable in {folder} at {state(checkout)}"
     return f"editable in {folder}"
 
 
