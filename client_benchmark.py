@@ -4,8 +4,8 @@
 Purpose   Send prompts, stamp every byte that comes back, and derive TTFT, ITL, TPOT, E2E and
           throughput from the raw (arrival, cumulative tokens) pairs; --output saves those.
 Usage     python client_benchmark.py --base-url http://127.0.0.1:30000 --output run.json
-Overhead  While streams run, one thread reads sockets and stamps what it read; nothing is parsed
-          until the last stream has ended. The raw bytes stay in memory until then.
+Overhead  While streams run, one thread reads the sockets; on Linux the kernel has stamped what it
+          reads. Parsing waits until the last stream has ended, or 64 MiB have come.
 
 Needs     Python 3.10 and requests; works when copied alone to another machine.
 
@@ -18,8 +18,8 @@ from __future__ import annotations
 import argparse
 import bisect
 import contextlib
+import functools
 import gc
-import http.client
 import itertools
 import json
 import math
@@ -27,10 +27,12 @@ import os
 import queue
 import random
 import re
-import selectors
+import select
 import signal
 import socket
+import ssl
 import statistics
+import struct
 import sys
 import textwrap
 import threading
@@ -39,22 +41,32 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import requests
+import urllib3
 
 try:
     import resource
 except ImportError:  # not on Windows
     resource = None  # type: ignore[assignment]
 
-READ_BYTES = 1 << 18
+READ_BYTES = 1 << 16  # from 128 KiB on malloc maps and unmaps memory for every read
+RAW_BYTES_KEPT = 64 << 20
+READ_OVERHEAD_BYTES = 400  # what Python adds to a read it keeps
+GATHER_NS = 1_000_000
 CONNECT_TIMEOUT_S = 10.0
 TICK_S = 0.25
 RETRY_S = 0.25  # under --duration: a dead server must not be asked thousands of times a second
 LAST_HTTP_CHUNK = (b"0\r\n\r\n", b"\r\n0\r\n\r\n")  # alone in a read, or behind data
-COMPLETION_TOKENS = re.compile(rb'"completion_tokens":\s*(\d+)')
+NUMBER = re.compile(rb"\s*(\d+)")
+# asm-generic/socket.h and linux/net_tstamp.h; Python's socket module has no names for them.
+SO_TIMESTAMPING = SCM_TIMESTAMPING = 37
+SOF_TIMESTAMPING_RX_SOFTWARE, SOF_TIMESTAMPING_SOFTWARE = 1 << 3, 1 << 4
+SCM_TIMESTAMPING_BYTES = 48  # three timespecs of 64 bits; the first is the software stamp
+ANCILLARY_BYTES = socket.CMSG_SPACE(SCM_TIMESTAMPING_BYTES) if hasattr(socket, "CMSG_SPACE") else 0
+TIMESPEC = struct.Struct("=qq")
 STATISTICS = ("mean", "median", "p90", "p95", "p99", "max", "std")
 # Short words that are one token each in the usual BPE vocabularies, so words come close to tokens.
 SYNTHETIC_WORDS = (
@@ -64,6 +76,7 @@ SYNTHETIC_WORDS = (
 )
 HERE = Path(__file__).resolve().parent
 clock_ns = time.monotonic_ns
+Ancillary = list[tuple[int, int, bytes]] | None  # what came with a read, as recvmsg returns it
 
 
 class UsageError(Exception):
@@ -194,7 +207,7 @@ def parse_options(argv: Sequence[str]) -> Options:
 
 @dataclass(eq=False)
 class Stream:
-    """One HTTP request and the raw bytes of its response."""
+    """One HTTP request and what came back: (ns when the read returned, bytes, ancillary data)."""
 
     body: bytes
     prompts: int
@@ -203,16 +216,28 @@ class Stream:
     intended_ns: int = 0
     start_ns: int = 0
     sent_ns: int = 0
+    last_ns: int = 0  # the latest read
     end_ns: int = 0
-    chunks: list[tuple[int, bytes]] = field(default_factory=list)
-    status: int | None = None  # set where the chunks are the decoded body, without HTTP framing
+    reads: deque[tuple[int, bytes, Ancillary]] = field(default_factory=deque)
     error: str | None = None
-    connection: http.client.HTTPConnection | None = None
+    prepared: requests.PreparedRequest | None = None
+    sock: socket.socket | None = None
+    receive: Callable[[], tuple[bytes, Ancillary, int, Any]] | None = None
+
+    def __post_init__(self) -> None:
+        self.answer = Answer(self.prompts)
 
     def failed_early(self) -> bool:
         """Whether it is plain without parsing that no tokens came: no connection, or no 200."""
-        head = self.chunks[0][1][:16] if self.chunks else b""
-        return self.status != 200 if self.status is not None else b" 200 " not in head
+        if self.answer.status is None and self.reads:
+            return b" 200 " not in self.reads[0][1][:16]
+        return self.answer.status != 200
+
+    def parse_reads(self, clock: KernelClock, until_ns: float = math.inf) -> None:
+        """Parse and drop the reads that returned by `until_ns`."""
+        while self.reads and self.reads[0][0] <= until_ns:
+            returned_ns, data, ancillary = self.reads.popleft()
+            self.answer.feed(clock.arrival_ns(returned_ns, ancillary), data)
 
 
 class Prompts:
@@ -311,6 +336,9 @@ class Server:
         self.url = options.base_url + path
         self.parts = urlsplit(self.url)
         self.session = requests.Session()
+        self.adapter = HandOverAdapter()
+        self._keeps_stamping = socket.socket(type=socket.SOCK_DGRAM)
+        ask_for_stamps(self._keeps_stamping)  # the first socket that asks waits for its stamps
         loopback = self.parts.hostname in ("localhost", "127.0.0.1", "::1")
         if loopback and self.parts.scheme == "http":
             self.session.trust_env = False  # a proxy from the environment cannot reach it
@@ -321,12 +349,19 @@ class Server:
         }
         if os.environ.get("OPENAI_API_KEY"):
             self.headers["Authorization"] = f"Bearer {os.environ['OPENAI_API_KEY']}"
+        self.settings = dict(
+            self.session.merge_environment_settings(self.url, {}, True, None, None)
+        )
 
     def plain(self) -> bool:
         """Whether a bare socket reaches the server: http, and no proxy in between."""
-        settings = self.session.merge_environment_settings(self.url, {}, None, None, None)
-        proxy = requests.utils.select_proxy(self.url, dict(settings["proxies"]))
+        proxy = requests.utils.select_proxy(self.url, self.settings["proxies"])
         return self.parts.scheme == "http" and proxy is None
+
+    def prepare(self, body: bytes) -> requests.PreparedRequest:
+        """The request as `requests` would send it."""
+        request = requests.Request("POST", self.url, data=body, headers=self.headers)
+        return self.session.prepare_request(request)
 
     def model(self) -> str:
         """The served model's name, or "default" where the server does not say."""
@@ -355,6 +390,131 @@ def describe_io_error(exc: OSError, what: str, url: str) -> str:
     return f"connection: while {what}: {text}"
 
 
+class KernelClock:
+    """Turns the kernel's receive stamps, CLOCK_REALTIME, into CLOCK_MONOTONIC.
+
+    NTP slews both clocks alike, so their difference only changes when somebody sets the time. It is
+    sampled every tick; reads that came near such a step keep the time at which they returned.
+    """
+
+    def __init__(self) -> None:
+        self.reads = 0
+        self.lags_ns: list[int] = []  # of stamped reads: from the kernel's stamp to the return
+        self.sampled_ns = 0
+        self._offsets: list[tuple[int, int, int]] = []  # (valid from, real - monotonic, width) ns
+        self._unsure: list[tuple[int, int]] = []
+
+    def sample(self) -> None:
+        """Measure the difference, each reading of one clock between two of the other."""
+        readings = [(clock_ns(), time.time_ns(), clock_ns()) for _ in range(5)]
+        width_ns, before_ns, real_ns = min((c - a, a, b) for a, b, c in readings)
+        self.note(before_ns, real_ns - before_ns - width_ns // 2, width_ns)
+
+    def note(self, now_ns: int, offset_ns: int, width_ns: int) -> None:
+        """Take a sample in; one that differs by more than its width allows is a step."""
+        if not self._offsets:
+            self._offsets.append((0, offset_ns, width_ns))
+        _, known_ns, known_width_ns = self._offsets[-1]
+        if abs(offset_ns - known_ns) > width_ns + known_width_ns + 1_000:
+            self._unsure.append((self.sampled_ns, now_ns + round(TICK_S * 1e9)))
+            self._offsets.append((now_ns, offset_ns, width_ns))
+        self.sampled_ns = now_ns
+
+    def arrival_ns(self, returned_ns: int, ancillary: Ancillary) -> int:
+        """When the last packet of a read reached the kernel; else when the read returned."""
+        self.reads += 1
+        if not ancillary or len(ancillary[0][2]) != SCM_TIMESTAMPING_BYTES:
+            return returned_ns
+        seconds, nanoseconds = TIMESPEC.unpack_from(ancillary[0][2])
+        offset_ns = self._offsets[-1][1]
+        if len(self._offsets) > 1:
+            if any(begin <= returned_ns <= end for begin, end in self._unsure):
+                return returned_ns
+            offset_ns = max(known for known in self._offsets if known[0] <= returned_ns)[1]
+        arrival_ns: int = seconds * 1_000_000_000 + nanoseconds - offset_ns
+        if not -100_000 < returned_ns - arrival_ns < 60_000_000_000:
+            return returned_ns
+        self.lags_ns.append(returned_ns - arrival_ns)
+        return arrival_ns
+
+
+def ask_for_stamps(sock: socket.socket) -> None:
+    """Have the kernel stamp what this socket receives, where it can."""
+    if sys.platform == "linux":
+        flags = SOF_TIMESTAMPING_RX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, flags)
+
+
+class HandOver(Exception):
+    """Takes a socket out of `requests`: the request is written, no byte of the answer read."""
+
+    def __init__(self, sock: socket.socket, sent_ns: int) -> None:
+        self.sock, self.sent_ns = sock, sent_ns
+
+
+class _HandsOver(urllib3.connection.HTTPConnection):
+    """A connection that gives its socket away where it would wait for the answer's head.
+
+    `requests` would return only with the head and with what else had come, buffered and unstamped.
+    """
+
+    opened: ClassVar[deque[socket.socket]] = deque()
+
+    def connect(self) -> None:
+        if self.opened:
+            self.sock = self.opened.popleft()
+        else:
+            super().connect()
+
+    def request(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        if self.sock is None:
+            self.connect()
+        if isinstance(self.sock, socket.socket):
+            ask_for_stamps(self.sock)
+        self._sent_ns = clock_ns()
+        super().request(*args, **kwargs)
+
+    def getresponse(self) -> Any:  # noqa: ANN401
+        if not isinstance(self.sock, socket.socket):
+            return super().getresponse()  # TLS inside TLS is no socket that can be waited for
+        sock, self.sock = self.sock, None
+        raise HandOver(sock, self._sent_ns)
+
+
+class _HandsOverTls(_HandsOver, urllib3.connection.HTTPSConnection):
+    pass
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _HandsOver
+
+
+class _TlsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _HandsOverTls
+
+
+class HandOverAdapter(requests.adapters.HTTPAdapter):
+    """Sends like `requests`, through proxies and TLS too, and raises HandOver once it has sent."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> urllib3.ProxyManager:  # noqa: ANN401
+        manager: urllib3.ProxyManager = super().proxy_manager_for(proxy, **kwargs)
+        manager.pool_classes_by_scheme = self.poolmanager.pool_classes_by_scheme
+        return manager
+
+
+def receive_tls(sock: ssl.SSLSocket) -> tuple[bytes, None, int, None]:
+    """All that is decrypted; the kernel's stamps cannot be told to belong to it."""
+    data = sock.recv(READ_BYTES)
+    while sock.pending():
+        data += sock.recv(READ_BYTES)
+    return data, None, 0, None
+
+
 class Transport:
     """Sends streams and puts each on `finished` when its response has ended, well or not."""
 
@@ -362,7 +522,8 @@ class Transport:
 
     def __init__(self, server: Server) -> None:
         self.finished: queue.SimpleQueue[Stream] = queue.SimpleQueue()
-        self.reader_lags_ns: list[int] = []  # first wake-up to last stamp, a round of reading
+        self.clock = KernelClock()
+        self.clock.sample()
         self._server = server
 
     def connect(self, stream: Stream) -> None:
@@ -372,11 +533,26 @@ class Transport:
         """Send the request and return; sets `sent_ns`."""
         raise NotImplementedError
 
-    def give_up_stalled(self, active: Iterable[Stream], now_ns: int) -> None:
-        """End streams that have been silent for longer than --stall-timeout."""
+    def look_after(self, active: Iterable[Stream], now_ns: int) -> None:
+        """End streams that have been silent for longer than --stall-timeout; bound the memory."""
 
     def close(self) -> None:
         """Stop reading and drop what is still open."""
+
+    def _read_reply(self, stream: Stream, reply: requests.Response) -> None:
+        """Read a response that `requests` holds, to its end."""
+        error = None
+        stream.answer.expect_body(reply.status_code)
+        # Only a chunked body is handed over as it comes; any other is read to its end.
+        framed = "chunked" in reply.headers.get("Transfer-Encoding", "").lower()
+        try:
+            with reply:
+                for data in reply.iter_content(None if framed else 1):
+                    stream.last_ns = clock_ns()
+                    stream.reads.append((stream.last_ns, data, None))
+        except OSError as exc:  # requests.RequestException is one
+            error = describe_io_error(exc, "reading", self._server.url)
+        self._end(stream, error)
 
     def _end(self, stream: Stream, error: str | None) -> None:
         stream.error = stream.error or error
@@ -386,102 +562,146 @@ class Transport:
 
 class SocketTransport(Transport):
     """One thread reads every socket, response heads included, so that a first token that comes in
-    the same packet as the head is stamped like any other. http.client sends: a `requests` call
-    would return only after it had read, and buffered past, the head."""
+    the same packet as the head is stamped like any other. `requests` sends."""
 
     name = "epoll"
 
     def __init__(self, server: Server) -> None:
         super().__init__(server)
-        self._selector = selectors.DefaultSelector()
-        self._new: deque[tuple[Stream, socket.socket]] = deque()
+        self._poller = select.epoll() if hasattr(select, "epoll") else select.poll()
+        self._streams: dict[int, Stream] = {}
+        self._new: deque[Stream] = deque()
         self._wake_reader, self._wake = socket.socketpair()
-        self._selector.register(self._wake_reader, selectors.EVENT_READ, None)
+        self._poller.register(self._wake_reader, select.POLLIN)
+        self._bytes_read = self._bytes_parsed = 0
         self._stopping = False
         self._thread = threading.Thread(target=self._read, name="reader", daemon=True)
         self._thread.start()
 
     def connect(self, stream: Stream) -> None:
-        parts = self._server.parts
-        host = parts.hostname or ""
-        connection = http.client.HTTPConnection(host, parts.port, timeout=CONNECT_TIMEOUT_S)
-        try:
-            connection.connect()
-        except OSError as exc:
-            self._end(stream, describe_io_error(exc, "connecting", self._server.url))
-            return
-        connection.sock.settimeout(self._server.options.stall_timeout_s)
-        stream.connection = connection
+        stream.prepared = self._server.prepare(stream.body)
+        if self._server.plain():
+            parts = self._server.parts
+            connection = urllib3.connection.HTTPConnection(
+                parts.hostname or "", parts.port, timeout=CONNECT_TIMEOUT_S
+            )
+            with contextlib.suppress(OSError, urllib3.exceptions.HTTPError):  # send() will tell
+                connection.connect()
+                _HandsOver.opened.append(connection.sock)
 
     def send(self, stream: Stream) -> None:
-        if stream.connection is None and stream.error is None:
-            self.connect(stream)
-        stream.sent_ns = clock_ns()
-        if stream.connection is None:
-            return
-        path, headers = self._server.parts.path, self._server.headers | {"Connection": "close"}
+        server = self._server
+        prepared = stream.prepared or server.prepare(stream.body)
+        stream.prepared, stream.sent_ns = None, clock_ns()
         try:
-            stream.connection.request("POST", path, stream.body, headers)
-        except OSError as exc:
-            stream.connection.close()
-            self._end(stream, describe_io_error(exc, "sending", self._server.url))
-            return
-        stream.connection.sock.setblocking(False)
-        self._new.append((stream, stream.connection.sock))
-        self._wake.send(b"n")
+            reply = server.adapter.send(
+                prepared,
+                timeout=(CONNECT_TIMEOUT_S, server.options.stall_timeout_s),
+                **server.settings,
+            )
+        except HandOver as given:
+            stream.sock, stream.sent_ns = given.sock, given.sent_ns
+            stream.sock.setblocking(False)
+            if isinstance(stream.sock, ssl.SSLSocket):
+                stream.receive = functools.partial(receive_tls, stream.sock)
+            else:
+                stream.receive = functools.partial(stream.sock.recvmsg, READ_BYTES, ANCILLARY_BYTES)
+            self._new.append(stream)
+            self._wake.send(b"n")
+        except OSError as exc:  # requests.RequestException is one
+            self._end(stream, describe_io_error(exc, "connecting or sending", server.url))
+        else:
+            threading.Thread(target=self._read_reply, args=(stream, reply), daemon=True).start()
 
-    def give_up_stalled(self, active: Iterable[Stream], now_ns: int) -> None:
+    def look_after(self, active: Iterable[Stream], now_ns: int) -> None:
         limit_s = self._server.options.stall_timeout_s
+        self.clock.sample()
+        too_much = self._bytes_read - self._bytes_parsed > RAW_BYTES_KEPT
+        if too_much:
+            self._bytes_parsed = self._bytes_read
         for stream in active:
-            last_ns = stream.chunks[-1][0] if stream.chunks else stream.sent_ns
-            if stream.connection is not None and now_ns - last_ns > limit_s * 1e9:
+            silent_s = (now_ns - max(stream.last_ns, stream.sent_ns)) / 1e9
+            if too_much or silent_s > 2 * TICK_S:
+                stream.parse_reads(self.clock, self.clock.sampled_ns)
+            if stream.sock is None or silent_s <= 2 * TICK_S:
+                continue
+            if silent_s > limit_s:
                 stream.error = f"stalled: no byte for {limit_s:g} s (--stall-timeout)"
+            if silent_s > limit_s or stream.answer.complete():
                 with contextlib.suppress(OSError):  # the reader may have closed it just now
-                    stream.connection.sock.shutdown(socket.SHUT_RDWR)
+                    stream.sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._stopping = True
         self._wake.send(b"s")
         self._thread.join()
-        for key in list(self._selector.get_map().values()):
-            if key.data is not None:
-                key.data[1].close()
-        self._selector.close()
-        self._wake.close()
-        self._wake_reader.close()
+        left = [stream.sock for stream in self._streams.values() if stream.sock]
+        for sock in [*left, *_HandsOver.opened, self._wake, self._wake_reader]:
+            sock.close()
+        _HandsOver.opened.clear()
+        if hasattr(self._poller, "close"):
+            self._poller.close()
 
     def _read(self) -> None:
-        select, unregister = self._selector.select, self._selector.unregister
+        """Reads until told to stop.
+
+        Waking up costs several times what a read costs. With the kernel's stamps nothing is lost by
+        gathering, so busy rounds start GATHER_NS apart, or a quarter of the shortest time between
+        two reads of one stream: what comes to a stream in between would bear one stamp.
+        """
+        poll, streams = self._poller.poll, self._streams
+        woken_ns = renew_ns = 0
+        shortest_ns = last_shortest_ns = 4 * GATHER_NS
+        stamped: Ancillary = None
         while not self._stopping:
-            ready = select()
-            woken_ns = now_ns = clock_ns()
-            for key, _ in ready:
-                if key.data is None:
-                    self._wake_reader.recv(READ_BYTES)
-                    while self._new:
-                        stream, sock = self._new.popleft()
-                        self._selector.register(sock, selectors.EVENT_READ, (stream, sock))
+            ready = poll()
+            before_ns, woken_ns = woken_ns, clock_ns()
+            for fd, _ in ready:
+                stream = streams.get(fd)
+                if stream is None:
+                    self._take_new()
                     continue
-                stream, sock = key.data
                 error = None
                 try:
-                    data = sock.recv(READ_BYTES)
-                except BlockingIOError:
+                    data, ancillary, _, _ = stream.receive()  # type: ignore[misc]
+                except (BlockingIOError, ssl.SSLWantReadError):
                     continue
                 except OSError as exc:
-                    data, error = b"", describe_io_error(exc, "reading", self._server.url)
+                    data, ancillary = b"", None
+                    error = describe_io_error(exc, "reading", self._server.url)
                 now_ns = clock_ns()
                 if data:
-                    stream.chunks.append((now_ns, data))
+                    stream.reads.append((now_ns, data, ancillary))
+                    shortest_ns = min(shortest_ns, now_ns - stream.last_ns)
+                    stream.last_ns, stamped = now_ns, ancillary
+                    self._bytes_read += len(data) + READ_OVERHEAD_BYTES
                 if not data or data[-7:] in LAST_HTTP_CHUNK:
-                    unregister(sock)
-                    sock.close()
+                    self._drop(fd, stream)
                     self._end(stream, error)
-            self.reader_lags_ns.append(now_ns - woken_ns)
+            gather_ns = min(shortest_ns, last_shortest_ns) // 4
+            if stamped and woken_ns - before_ns < 2 * gather_ns and gather_ns > GATHER_NS // 10:
+                time.sleep(max(0, woken_ns + gather_ns - clock_ns()) / 1e9)
+            if woken_ns > renew_ns:
+                renew_ns = woken_ns + 100 * GATHER_NS
+                shortest_ns, last_shortest_ns = 4 * GATHER_NS, shortest_ns
+
+    def _take_new(self) -> None:
+        self._wake_reader.recv(READ_BYTES)
+        while self._new:
+            stream = self._new.popleft()
+            if stream.sock is not None:
+                self._streams[stream.sock.fileno()] = stream
+                self._poller.register(stream.sock, select.POLLIN)
+
+    def _drop(self, fd: int, stream: Stream) -> None:
+        self._poller.unregister(fd)
+        del self._streams[fd]
+        if stream.sock is not None:
+            stream.sock.close()
 
 
 class ThreadTransport(Transport):
-    """A thread a stream, over `requests` alone: TLS, proxies and compressed bodies. Dearer."""
+    """A thread a stream, over `requests` alone, for compressed bodies and odd systems. Dearer."""
 
     name = "threads"
 
@@ -490,23 +710,17 @@ class ThreadTransport(Transport):
         threading.Thread(target=self._exchange, args=(stream,), daemon=True).start()
 
     def _exchange(self, stream: Stream) -> None:
-        server, error, what = self._server, None, "connecting"
+        server = self._server
         try:
-            with server.session.post(
-                server.url,
-                data=stream.body,
-                headers=server.headers,
-                stream=True,
+            reply = server.session.send(
+                server.prepare(stream.body),
                 timeout=(CONNECT_TIMEOUT_S, server.options.stall_timeout_s),
-            ) as reply:
-                stream.status, what = reply.status_code, "reading"
-                # Only a chunked body is handed over as it comes; any other is read to its end.
-                framed = "chunked" in reply.headers.get("Transfer-Encoding", "").lower()
-                for data in reply.iter_content(None if framed else 1):
-                    stream.chunks.append((clock_ns(), data))
+                **server.settings,
+            )
         except OSError as exc:  # requests.RequestException is one
-            error = describe_io_error(exc, what, server.url)
-        self._end(stream, error)
+            self._end(stream, describe_io_error(exc, "connecting or sending", server.url))
+        else:
+            self._read_reply(stream, reply)
 
 
 @dataclass
@@ -519,7 +733,7 @@ class Run:
     cpu_s: float = 0.0
     interrupted: bool = False
     reader: str = ""
-    reader_lags_ns: list[int] = field(default_factory=list)
+    clock: KernelClock = field(default_factory=KernelClock)
 
 
 class Driver:
@@ -534,10 +748,10 @@ class Driver:
         self._limit = options.concurrency
         self._free: deque[tuple[int, int]] = deque()  # (lane, free since)
         self._active: set[Stream] = set()
-        threaded = options.reader == "threads" or (options.reader == "auto" and not server.plain())
+        threaded = options.reader == "threads" or not hasattr(select, "poll")
         self._transport = ThreadTransport(server) if threaded else SocketTransport(server)
         self._progress = Progress(label)
-        self._run = Run(reader=self._transport.name)
+        self._run = Run(reader=self._transport.name, clock=self._transport.clock)
 
     def run(self) -> Run:
         """Returns when all is done, or at once on Ctrl-C or SIGTERM: then `interrupted`."""
@@ -550,7 +764,7 @@ class Driver:
                 upcoming = self._send_due(upcoming)
                 now_ns = clock_ns()
                 if now_ns >= next_tick_ns:
-                    self._transport.give_up_stalled(self._active, now_ns)
+                    self._transport.look_after(self._active, now_ns)
                     self._progress.show(run, self._active, now_ns)
                     next_tick_ns = now_ns + round(TICK_S * 1e9)
                 wake_ns = next_tick_ns
@@ -565,9 +779,9 @@ class Driver:
             run.end_ns = clock_ns()
             run.cpu_s += time.process_time()
             self._transport.close()
+            run.clock.sample()
             gc.enable()
             self._progress.clear()
-        run.reader_lags_ns = self._transport.reader_lags_ns
         return run
 
     def _begin(self) -> Stream | None:
@@ -626,21 +840,23 @@ class Progress:
     def __init__(self, label: str) -> None:
         self._label, self._on = label, sys.stdout.isatty()
         self._tokens: dict[Stream, int] = {}
+        self._first: dict[Stream, tuple[int, int]] = {}
 
     def show(self, run: Run, active: Iterable[Stream], now_ns: int) -> None:
         if not self._on:
             return
         busy = list(active)
+        gaps_ms = []
         for stream in busy:
-            found = COMPLETION_TOKENS.findall(stream.chunks[-1][1]) if stream.chunks else []
-            if found:
-                self._tokens[stream] = int(found[-1]) * stream.prompts
+            with contextlib.suppress(IndexError):  # nothing has come, or it has been parsed
+                newest_ns, data, _ = stream.reads[-1]
+                found = quick_count(data, 1)
+                if found is not None:
+                    self._tokens[stream] = found[1] * stream.prompts
+                    first_ns, first = self._first.setdefault(stream, (newest_ns, found[1]))
+                    if found[1] > first:
+                        gaps_ms.append((newest_ns - first_ns) / 1e6 / (found[1] - first))
         tokens = sum(self._tokens.values())
-        gaps_ms = [
-            (stream.chunks[-1][0] - stream.chunks[0][0]) / 1e6 / (each - 1)
-            for stream in busy
-            if (each := self._tokens.get(stream, 0) // stream.prompts) > 1
-        ]
         itl = f"  ITL ~{statistics.fmean(gaps_ms):.1f} ms" if gaps_ms else ""
         rate = tokens / max(1e-9, (now_ns - run.begin_ns) / 1e9)
         done = len(run.streams) - len(busy)
@@ -662,10 +878,10 @@ class Progress:
 class Record:
     """One prompt; `events` are [arrival_ns, cumulative tokens], each with a new token or more."""
 
-    start_ns: int
-    sent_ns: int
-    intended_ns: int
-    lane: int
+    start_ns: int = 0
+    sent_ns: int = 0
+    intended_ns: int = 0
+    lane: int = 0
     events: list[list[int]] = field(default_factory=list)
     tokens: int = 0
     prompt_tokens: int = 0
@@ -682,62 +898,97 @@ class Record:
             self.events.append([arrival_ns, cumulative_tokens])
 
 
-class HttpResponse:
-    """A raw HTTP/1.1 response: status, headers and where in `raw` the body's pieces lie."""
+class Body:
+    """Takes the framing off an HTTP/1.1 response, however it is cut into reads."""
 
-    def __init__(self, raw: bytes) -> None:
-        at = 0
-        while True:
-            head_end = raw.find(b"\r\n\r\n", at)
-            if head_end < 0:
-                raise ValueError("the connection closed before a whole response head")
-            lines = raw[at:head_end].decode("latin-1").split("\r\n")
-            at = head_end + 4
-            fields = lines[0].split(None, 2)
-            if len(fields) < 2 or not fields[0].startswith("HTTP/") or not fields[1].isdigit():
-                raise ValueError(f"not an HTTP response: {lines[0][:60]!r}")
-            self.status = int(fields[1])
-            if self.status >= 200:
-                break
+    def __init__(self) -> None:
+        self.status: int | None = None
+        self.headers: dict[str, str] = {}
+        self.complete = False
+        self._chunked = False
+        self._left: float = math.inf  # bytes to come, of the body or of a chunk and its line end
+        self.pending = b""  # of the head or of a chunk's size line
+
+    def expect(self, status: int) -> None:
+        """What comes is a body without head and framing."""
+        self.status = status
+
+    def whole_piece(self, data: bytes) -> tuple[int, int]:
+        """(start, end) of the body in `data` if that is a whole chunk or unframed; else 0, 0."""
+        if not self._chunked:
+            return (0, len(data)) if self._left == math.inf else (0, 0)
+        start, end = data.find(b"\n", 0, 10) + 1, len(data) - 2
+        with contextlib.suppress(ValueError):
+            if self._left == 0 and not self.pending and int(data[:start], 16) == end - start:
+                return start, end
+        return 0, 0
+
+    def feed(self, data: bytes) -> bytes:
+        """The body's bytes in `data`. Raises ValueError where it is no HTTP."""
+        raw, self.pending = self.pending + data, b""
+        while self.status is None:
+            head, found, rest = raw.partition(b"\r\n\r\n")
+            if not found:
+                self.pending = raw
+                return b""
+            self._read_head(head.decode("latin-1").split("\r\n"))
+            raw = rest
+        pieces, at = [], 0
+        while at < len(raw) and not self.complete:
+            if self._chunked and self._left == 0:
+                line_end = raw.find(b"\r\n", at)
+                if line_end < 0:
+                    self.pending = raw[at:]
+                    break
+                try:
+                    size = int(raw[at:line_end].split(b";")[0], 16)
+                except ValueError:
+                    message = f"bad HTTP chunk size {raw[at:line_end][:20]!r}"
+                    raise ValueError(message) from None
+                at, self._left, self.complete = line_end + 2, size + 2, size == 0
+                continue
+            piece = raw[at : at + int(min(self._left, len(raw)))]
+            at += len(piece)
+            framing = 2 if self._chunked else 0
+            pieces.append(piece[: int(max(0, min(len(piece), self._left - framing)))])
+            self._left -= len(piece)
+            self.complete = self._left == 0 and not self._chunked
+        return b"".join(pieces)
+
+    def _read_head(self, lines: list[str]) -> None:
+        fields = lines[0].split(None, 2)
+        if len(fields) < 2 or not fields[0].startswith("HTTP/") or not fields[1].isdigit():
+            raise ValueError(f"not an HTTP response: {lines[0][:60]!r}")
+        if int(fields[1]) < 200:  # 100 Continue: the head proper follows
+            return
+        self.status = int(fields[1])
         self.headers = {
             name.strip().lower(): value.strip()
             for name, _, value in (line.partition(":") for line in lines[1:])
         }
-        chunked = "chunked" in self.headers.get("transfer-encoding", "").lower()
-        self.spans = list(_chunk_spans(raw, at)) if chunked else [(at, len(raw))]
+        self._chunked = "chunked" in self.headers.get("transfer-encoding", "").lower()
+        length = self.headers.get("content-length", "")
+        if self._chunked:
+            self._left = 0
+        elif length.isdigit():
+            self._left, self.complete = int(length), int(length) == 0
 
 
-def _chunk_spans(raw: bytes, at: int) -> Iterator[tuple[int, int]]:
-    """(start, end) of each HTTP chunk's data; the last may be cut short by a lost connection."""
-    while (line_end := raw.find(b"\r\n", at)) >= 0:
-        try:
-            size = int(raw[at:line_end].split(b";")[0], 16)
-        except ValueError:
-            raise ValueError(f"bad HTTP chunk size {raw[at:line_end][:20]!r}") from None
-        start = line_end + 2
-        if size == 0 or start >= len(raw):
-            return
-        yield start, min(start + size, len(raw))
-        at = start + size + 2
+def quick_count(payload: bytes, prompts: int) -> tuple[int, int] | None:
+    """(index, completion tokens) of an event that ends no prompt; None: needs a JSON parser.
 
-
-def data_lines(
-    chunks: Sequence[tuple[int, bytes]], raw: bytes, spans: Sequence[tuple[int, int]]
-) -> Iterator[tuple[int, bytes]]:
-    """(arrival_ns, payload) of every `data:` line; it arrived with the read that ended its line."""
-    chunk, chunk_end = 0, len(chunks[0][1]) if chunks else 0
-    partial = b""
-    for start, end in spans:
-        at = start
-        while (newline := raw.find(b"\n", at, end)) >= 0:
-            line, partial = partial + raw[at:newline], b""
-            while newline >= chunk_end:
-                chunk += 1
-                chunk_end += len(chunks[chunk][1])
-            if line.startswith(b"data:"):
-                yield chunks[chunk][0], line[5:].strip()
-            at = newline + 1
-        partial += raw[at:end]
+    A quote within a JSON string is escaped, so `"name":` in the bytes is a key and never text.
+    """
+    count = payload.rfind(b'"completion_tokens":')
+    reason = payload.rfind(b'"finish_reason":')
+    if count < 0 or reason < 0 or not payload.startswith((b"null", b" null"), reason + 16):
+        return None
+    tokens = NUMBER.match(payload, count + 20)
+    if prompts == 1:
+        return (0, int(tokens[1])) if tokens else None
+    at = payload.rfind(b'"index":')
+    index = NUMBER.match(payload, at + 8) if at >= 0 else None
+    return (int(index[1]), int(tokens[1])) if tokens and index else None
 
 
 def server_message(payload: object) -> str:
@@ -752,92 +1003,157 @@ def server_message(payload: object) -> str:
     return " ".join(str(payload).split())[:300]
 
 
-def parse_stream(stream: Stream, options: Options) -> list[Record]:
-    """One record a prompt. An error is set on the prompts it concerns; what arrived is kept."""
-    records = [
-        Record(stream.start_ns, stream.sent_ns, stream.intended_ns, stream.lane)
-        for _ in range(stream.prompts)
-    ]
-    error = _fill(records, stream) if stream.chunks or stream.status is not None else None
-    for record in records:
-        _spread_uncounted(record)
-        if record.error is not None:
-            continue
-        if error is not None:
-            record.error = error
-        elif record.finish_reason is None:
-            record.error = stream.error or "truncated: the stream ended without a finish reason"
-        elif not record.events or (options.ignore_eos and record.tokens < options.max_new_tokens):
-            record.error = (
-                f"short: {record.tokens} of {options.max_new_tokens} tokens "
-                f"(finish reason {record.finish_reason})"
-            )
-    return records
+class Answer:
+    """The response to one request: its reads go in, `records` get the tokens, one a prompt."""
 
+    def __init__(self, prompts: int) -> None:
+        self.records = [Record() for _ in range(prompts)]
+        self._body = Body()
+        self._error: str | None = None
+        self._text = b""  # an unfinished line; of an HTTP error the whole body
+        self._done = False
+        self._quick: bool | None = None  # whether quick_count and the JSON parser agreed here
 
-def _fill(records: list[Record], stream: Stream) -> str | None:
-    """Put the stream's tokens into `records`; an error that concerns them all, or None."""
-    raw = b"".join(data for _, data in stream.chunks)
-    status, spans = stream.status, [(0, len(raw))]
-    if status is None:
+    @property
+    def status(self) -> int | None:
+        return self._body.status
+
+    def expect_body(self, status: int) -> None:
+        """The reads are the decoded body: no HTTP framing."""
+        self._body.expect(status)
+
+    def complete(self) -> bool:
+        """Whether nothing more can come, even on a connection that stays open."""
+        return self._done or self._body.complete or self._error is not None
+
+    def feed(self, arrival_ns: int, data: bytes) -> None:
+        """Parse one read. An event has arrived with the read that ended its line."""
+        body = self._body
+        if body.status == 200 and not self._text:  # the usual: one event, in a chunk or bare
+            start, end = body.whole_piece(data)
+            if data.find(b"\n", start) == end - 2 and data.startswith(b"data:", start, end):
+                self._take(arrival_ns, data[start + 5 : end - 2])
+                self._text = data[end - 1 : end].lstrip(b"\n")
+                return
+        if self._error is not None and body.status is None:
+            return
         try:
-            response = HttpResponse(raw)
+            self._text += body.feed(data)
         except ValueError as exc:
-            return stream.error or f"malformed: {exc}"
-        status, spans = response.status, response.spans
-        if response.headers.get("content-encoding", "identity") != "identity":
+            self._error = self._error or f"malformed: {exc}"
+        if body.status == 200:
+            *lines, self._text = self._text.split(b"\n")
+            for line in lines:
+                if line.startswith(b"data:"):
+                    self._take(arrival_ns, line[5:])
+
+    def finish(self, stream: Stream, options: Options) -> list[Record]:
+        """The records, each with its times and, where the prompt failed, its error."""
+        error = self._whole_error(stream.error)
+        for record in self.records:
+            record.start_ns, record.sent_ns = stream.start_ns, stream.sent_ns
+            record.intended_ns, record.lane = stream.intended_ns, stream.lane
+            _spread_uncounted(record)
+            if record.error is not None:
+                continue
+            if error is not None:
+                record.error = error
+            elif record.finish_reason is None:
+                record.error = stream.error or "truncated: the stream ended without a finish reason"
+            elif not record.events or (
+                options.ignore_eos and record.tokens < options.max_new_tokens
+            ):
+                record.error = (
+                    f"short: {record.tokens} of {options.max_new_tokens} tokens "
+                    f"(finish reason {record.finish_reason})"
+                )
+        return self.records
+
+    def _whole_error(self, stream_error: str | None) -> str | None:
+        """What went wrong with the response as a whole, if it is known from its bytes."""
+        if self.status is None:
+            if not self._body.pending and self._error is None:
+                return None
+            cut = "malformed: the connection closed before a whole response head"
+            return stream_error or self._error or cut
+        if self.status != 200:
+            message: object = self._text.decode("utf-8", "replace")
+            with contextlib.suppress(ValueError):
+                message = json.loads(self._text)
+            return f"http {self.status}: {server_message(message)}"
+        if self._body.headers.get("content-encoding", "identity") != "identity":
             return "malformed: the server compresses its answer; use --reader threads"
-    if status != 200:
-        body = b"".join(raw[start:end] for start, end in spans).decode("utf-8", "replace")
-        with contextlib.suppress(ValueError):
-            body = json.loads(body)
-        return f"http {status}: {server_message(body)}"
-    error = None
-    for arrival_ns, payload in data_lines(stream.chunks, raw, spans):
-        if payload == b"[DONE]":
-            break
+        return self._error
+
+    def _take(self, arrival_ns: int, payload: bytes) -> None:
+        quick = None if self._quick is False else quick_count(payload, len(self.records))
+        if self._quick and quick is not None and quick[0] < len(self.records):
+            self.records[quick[0]].add(arrival_ns, quick[1])
+            return
+        payload = payload.strip()
+        self._done = self._done or payload == b"[DONE]"
+        if self._done:
+            return
         try:
-            _take_event(records, arrival_ns, json.loads(payload))
+            taken = _take_event(self.records, arrival_ns, json.loads(payload))
         except (ValueError, LookupError, TypeError, AttributeError):
             excerpt = payload[:60].decode("utf-8", "replace")
-            error = error or f"malformed: event not understood: {excerpt}"
-    return error
+            self._error = self._error or f"malformed: event not understood: {excerpt}"
+            return
+        if self._quick is None and quick is not None:
+            self._quick = quick == taken
 
 
-def _take_event(records: list[Record], arrival_ns: int, event: dict[str, Any]) -> None:
+def parse_stream(stream: Stream, options: Options, clock: KernelClock) -> list[Record]:
+    """One record a prompt. An error is set on the prompts it concerns; what arrived is kept."""
+    stream.parse_reads(clock)
+    return stream.answer.finish(stream, options)
+
+
+def _take_event(
+    records: list[Record], arrival_ns: int, event: dict[str, Any]
+) -> tuple[int, int | None] | None:
+    """Returns (index, cumulative tokens) of an event with output."""
     if "error" in event:
         for record in records:
             if record.finish_reason is None:
                 record.error = f"server: {server_message(event)}"
     elif "meta_info" in event:
-        _take_native(records, arrival_ns, event)
+        return _take_native(records, arrival_ns, event)
     elif event["choices"]:
-        _take_openai(records, arrival_ns, event)
+        return _take_openai(records, arrival_ns, event)
     elif event.get("usage") and any(record.uncounted_ns for record in records):
         _take_final_usage(records, int(event["usage"]["completion_tokens"]))
+    return None
 
 
-def _take_native(records: list[Record], arrival_ns: int, event: dict[str, Any]) -> None:
-    meta = event["meta_info"]
-    record = records[event.get("index", 0)]
-    record.add(arrival_ns, int(meta["completion_tokens"]))
+def _take_native(
+    records: list[Record], arrival_ns: int, event: dict[str, Any]
+) -> tuple[int, int | None]:
+    meta, index = event["meta_info"], int(event.get("index", 0))
+    record, tokens = records[index], int(meta["completion_tokens"])
+    record.add(arrival_ns, tokens)
     record.prompt_tokens = int(meta.get("prompt_tokens") or 0)
     record.cached_tokens = int(meta.get("cached_tokens") or 0)
     reason = meta.get("finish_reason")
     if reason is not None:
         kind = str(reason["type"] if isinstance(reason, dict) else reason)
         _finish(record, kind, reason.get("message") if isinstance(reason, dict) else None)
+    return index, tokens
 
 
-def _take_openai(records: list[Record], arrival_ns: int, event: dict[str, Any]) -> None:
-    choice = event["choices"][0]
-    record = records[choice.get("index", 0)]
-    usage = event.get("usage")
-    record.add(arrival_ns, int(usage["completion_tokens"]) if usage else None)
+def _take_openai(
+    records: list[Record], arrival_ns: int, event: dict[str, Any]
+) -> tuple[int, int | None]:
+    choice, usage = event["choices"][0], event.get("usage")
+    index = int(choice.get("index", 0))
+    record, tokens = records[index], int(usage["completion_tokens"]) if usage else None
+    record.add(arrival_ns, tokens)
     if usage:
         record.prompt_tokens = int(usage.get("prompt_tokens") or 0)
     if choice.get("finish_reason") is not None:
         _finish(record, str(choice["finish_reason"]), None)
+    return index, tokens
 
 
 def _finish(record: Record, reason: str, message: object) -> None:
@@ -969,7 +1285,7 @@ def self_check(records: Sequence[Record], run: Run, total_tokens: int) -> dict[s
     lags_ms = [(record.sent_ns - record.intended_ns) / 1e6 for record in records if record.sent_ns]
     return {
         **distribution("send_lag_ms", lags_ms),
-        **distribution("reader_lag_ms", (lag_ns / 1e6 for lag_ns in run.reader_lags_ns)),
+        **distribution("reader_lag_ms", (lag_ns / 1e6 for lag_ns in run.clock.lags_ns)),
         "read_together_share": together / arrivals if arrivals else None,
         "client_cpu_share": run.cpu_s / wall_s,
         "client_cpu_ms_per_1k_tokens": run.cpu_s * 1e6 / total_tokens if total_tokens else None,
@@ -1001,6 +1317,7 @@ def summarize(
     input_tokens = sum(record.prompt_tokens for record in records)
     check = self_check(records, run, output_tokens)
     uncounted = any(record.uncounted_ns for record in records)
+    stamped_share = len(run.clock.lags_ns) / max(1, run.clock.reads)
     summary: dict[str, Any] = {
         "backend": options.backend,
         "base_url": options.base_url,
@@ -1042,7 +1359,8 @@ def summarize(
         **distribution("queue_ms", ((r.sent_ns - r.intended_ns) / 1e6 for r in completed)),
         "steady_state": steady_state(records),
         "itl_over_time": itl_over_time(records, begin_ns, end_ns),
-        "timestamps": "user",
+        "timestamps": "kernel" if stamped_share > 0.5 else "user",
+        "kernel_timestamp_share": stamped_share,
         "reader": run.reader,
         "token_counts": "final_usage" if uncounted else "per_event",
         "self_check": check,
@@ -1128,9 +1446,9 @@ def report_lines(summary: dict[str, Any], records: Sequence[Record]) -> list[str
         f"concurrency    {number(summary['concurrency'])} mean, "
         f"{summary['max_concurrent_requests']} peak",
         f"self-check     send lag p99 {number(check['p99_send_lag_ms'])} ms, reader lag p99 "
-        f"{number(check['p99_reader_lag_ms'], 3)} ms,",
-        f"               client CPU {check['client_cpu_share']:.1%}, read together "
-        f"{(check['read_together_share'] or 0):.1%}, stamps: {summary['timestamps']}",
+        f"{number(check['p99_reader_lag_ms'], 3)} ms, CPU {check['client_cpu_share']:.1%},",
+        f"               {(check['read_together_share'] or 0):.1%} of arrivals read together, "
+        f"{summary['kernel_timestamp_share']:.0%} kernel stamps",
     ]
     notes = [f"warning: {text}" for text in summary["warnings"]]
     for error, count in Counter(r.error for r in records if r.error).most_common(10):
@@ -1181,8 +1499,6 @@ def measure(options: Options) -> int:
     if options.output is not None and not options.output.parent.is_dir():
         raise UsageError(f"--output {options.output}: no such folder; create it first")
     server = Server(options)
-    if options.reader == "epoll" and not server.plain():
-        raise UsageError(f"--reader epoll cannot reach {options.base_url}: https or a proxy")
     run = Run(begin_ns=clock_ns(), interrupted=True)
     model = options.model or "default"
     try:
@@ -1193,8 +1509,9 @@ def measure(options: Options) -> int:
         ahead = plan(warm_options, model, prompts, -prompts_before, prompts_before)
         warm = Driver(ahead, server, warm_options, "warm-up").run()
         if not warm.interrupted:
-            errors = {r.error for s in warm.streams for r in parse_stream(s, options) if r.error}
-            for error in sorted(errors):
+            parsed = (parse_stream(stream, options, warm.clock) for stream in warm.streams)
+            errors = {record.error for records in parsed for record in records}
+            for error in sorted(filter(None, errors)):
                 print(f"warning: warm-up failed: {error}", file=sys.stderr)
             ahead = plan(options, model, prompts, 0, prompts_in_all(options, prompts))
             run = Driver(ahead, server, options, "measuring").run()
@@ -1203,8 +1520,7 @@ def measure(options: Options) -> int:
     _ignore_signals()
     records: list[Record] = []
     for stream in run.streams:
-        records += parse_stream(stream, options)
-        stream.chunks.clear()
+        records += parse_stream(stream, options, run.clock)
     summary = summarize(records, run, options, model, len(prompts))
     status = 1 if not records or summary["failed"] / len(records) > options.max_error_rate else 0
     if options.output is not None:

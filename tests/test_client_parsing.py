@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import deque
 from pathlib import Path
 
 import pytest
@@ -28,11 +29,17 @@ def response(*payloads, chunk_bytes=None):
 def stream(raw, read_bytes=None, prompts=1):
     size = read_bytes or len(raw)
     reads = [(at // size, raw[at : at + size]) for at in range(0, len(raw), size)]
-    return client.Stream(body=b"", prompts=prompts, start_ns=-10, sent_ns=-10, chunks=reads)
+    return stream_of(reads, prompts)
+
+
+def stream_of(reads, prompts=1):
+    """A stream whose reads are (arrival_ns, bytes)."""
+    reads = deque((at, data, None) for at, data in reads)
+    return client.Stream(body=b"", prompts=prompts, start_ns=-10, sent_ns=-10, reads=reads)
 
 
 def parse(the_stream, *argv):
-    return client.parse_stream(the_stream, client.parse_options(argv))
+    return client.parse_stream(the_stream, client.parse_options(argv), client.KernelClock())
 
 
 def record(start_ns, *events, lane=0, error=None):
@@ -55,11 +62,10 @@ def test_an_event_has_arrived_with_the_read_that_ended_its_line():
     raw = response(native(1), native(2, {"type": "length"}))
     first_line_end = raw.index(b"\n", raw.index(b"data:"))
     reads = [(100, raw[:first_line_end]), (200, raw[first_line_end:])]
-    cut = client.Stream(body=b"", prompts=1, chunks=reads)
-    (got,) = parse(cut, "--max-new-tokens", "2")
+    (got,) = parse(stream_of(reads), "--max-new-tokens", "2")
     assert got.events == [[200, 1], [200, 2]]
     reads = [(100, raw[: first_line_end + 1]), (200, raw[first_line_end + 1 :])]
-    (got,) = parse(client.Stream(body=b"", prompts=1, chunks=reads), "--max-new-tokens", "2")
+    (got,) = parse(stream_of(reads), "--max-new-tokens", "2")
     assert got.events == [[100, 1], [200, 2]]
 
 
