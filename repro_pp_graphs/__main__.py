@@ -18,6 +18,7 @@ COMMANDS = {
     "check-arm": ("repro_pp_graphs.run.check_arm", "did the graphs run as claimed (run_repro.sh)"),
     "status": ("repro_pp_graphs.run.status", "record how a launch ended (run_repro.sh)"),
     "settle": ("repro_pp_graphs.run.settle", "port and GPU memory free again (run_repro.sh)"),
+    "probe": ("repro_pp_graphs.probe.probe_cli", "the mechanism of #10865, without sglang"),
     "summary": ("repro_pp_graphs.report.summary_cli", "rewrite summary.json, print the table"),
 }
 

@@ -1,0 +1,29 @@
+"""python -m repro_pp_graphs probe: measure the ring's token send without sglang."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+
+from repro_pp_graphs.probe import launcher, options
+from repro_pp_graphs.server import gpus
+
+
+def main(argv: list[str]) -> int:
+    """probe OPTIONS: 0 measured and right, 1 a rank failed, 2 usage, 130 interrupted."""
+    rank = launcher.is_rank()
+    world_size = int(os.environ["WORLD_SIZE"]) if rank else None
+    found = options.parse(argv, have_gpu=bool(gpus.find()), world_size=world_size)
+    if not importlib.util.find_spec("torch"):
+        print(
+            f"repro_pp_graphs probe: {sys.executable} has no torch: pip install torch numpy, or "
+            "use the Python that has sglang",
+            file=sys.stderr,
+        )
+        return 2
+    if not rank:
+        return launcher.run_ranks(argv, found.ranks)
+    from repro_pp_graphs.probe import worker  # noqa: PLC0415 - imports torch
+
+    return worker.main(found)
