@@ -61,9 +61,9 @@ is_secret() {
   value=$REPLY
   [[ $value =~ ^(|[01]|true|false|yes|no|on|off|none|null)$ ]] && return 1
   name=${name//[^a-z0-9]/_}
-  name=${name//@(tokeniz|token_ids|key_value|forward_pass)/}
+  name=${name//@(tokeniz|token_ids|token_count|key_value|forward_pass)/}
   [[ $value =~ ^[][0-9.,\ ]+$ ]] && name=${name//@(token_id|tokens)/}
-  [[ $value =~ ^[0-9]+[.][0-9]+$ ]] && name=${name//token/}
+  [[ $value =~ ^([0-9]+[.][0-9]+$|[{]|[[]$) ]] && name=${name//token/}
   [[ $name =~ secret|passw|passphrase|token|credential|cookie|authoriz|bearer|signature|webhook|jwt|mnemonic ||
     $name =~ api_?key|access_?key|session_?(id|key)|key_|_keys_|connection_?string ||
     $name =~ _(auth|pass|pwd|pw|pat|sig|dsn|pin|otp|creds?|salt|serial)_ ]]
@@ -85,21 +85,15 @@ replace() {
 scrub() { local mask=${2-$MASK} && replace "$1" keep_lead; }
 keep_lead() { clean+=$2$mask; }
 
-# Long words of upper case, lower case and digits are keys more often than names.
-keep_plain() { if [[ $1 == *[a-z]* && $1 == *[A-Z]* && $1 == *[0-9]* ]]; then clean+=$MASK; else clean+=$1; fi; }
+# Long words of upper case, lower case and digits are keys more often than names or paths,
+# unless words make up most of them, as in DeepseekV3ForCausalLMNextN.
+keep_plain() {
+  local rest=${1//@(\/|[A-Z][a-z]+([a-z])|[a-z][a-z]+([a-z]))/}
+  if [[ $1 == *[a-z]* && $1 == *[A-Z]* && $1 == *[0-9]* ]] && ((4 * ${#rest} > ${#1})); then clean+=$MASK; else clean+=$1; fi
+}
 
 # What vendors' tokens look like: a prefix of theirs, then letters that make no words.
 keep_vendor() { clean+=$2; if [[ ${3:3} == *[A-Z0-9]* ]]; then clean+=$MASK; else clean+=$3; fi; }
-
-# The same with + and /, unless it is a path: then no part of it is such a word.
-keep_base64() {
-  local part before=$clean
-  for part in ${1//\// }; do
-    ((${#part} < 8)) || keep_plain "$part"
-    [[ $clean != *"$MASK" || $clean == "$before" ]] || { clean=$before$MASK && return; }
-  done
-  clean=$before$1
-}
 
 # a=b, "a": "b", --a b, ["--a", "b"], ("x-a", "b"): without : or = only options and quoted
 # names with a hyphen take a value. Names after # are counts in sglang's log. While learning,
@@ -188,7 +182,7 @@ mask() {
   shopt -u nocasematch
   scrub "$UUID_RE" "-..."
   replace "$VENDOR_RE" keep_vendor
-  replace "[A-Za-z0-9+/]{40,}" keep_base64
+  replace "[A-Za-z0-9+/]{40,}" keep_plain
   replace "[A-Za-z0-9]{24,}" keep_plain
   mask_people
 }

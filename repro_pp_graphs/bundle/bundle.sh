@@ -66,7 +66,7 @@ bundle() {
   cat "$staged/masked/issue.md"
   printf '\n%s\n\n' "-------- the issue text ends here; below is what the archive holds --------"
   show_contents "$staged/masked" "$staged/notes"
-  printf '\n%s\n' "Nothing has been sent. Look through it first: masking knows shapes and names" \
+  printf '%s\n' "" "Nothing has been sent. Look through it first: masking knows the names and shapes" \
     "of secrets, not yours. Then attach the archive to the issue:"
   printf '  %-8s %s\n' archive "$archive ($(wc -c <"$archive") bytes)" text "$run/logs/issue.md" \
     form "https://github.com/sgl-project/sglang/issues/new?template=1-bug-report.yml"

@@ -75,9 +75,9 @@ def describe(logs: Path, plan: dict[str, Any], result: dict[str, Any]) -> list[s
     gpus = _load(logs / "env.json").get("summary", {}).get("GPUs", "")
     on = "a CPU (a rehearsal)" if plan["mode"] == "cpu" else gpus or "GPUs"
     text = (
-        f"sglang {', '.join(versions)}, pipeline parallelism {first['pp_size']}, tensor parallelism "
-        f"{first['tp_size']}, on {on}. One column a server launch; the ratio is the first to the "
-        "second."
+        f"sglang {', '.join(versions)}, pipeline parallelism {first['pp_size']}, tensor "
+        f"parallelism {first['tp_size']}, on {on}. One column a server launch; the ratio is the "
+        "first to the second."
     )
     remarks = [f"- {remark}" for remark in table.remarks(result)]
     said = list(_said_at_the_end(logs, result))
@@ -136,6 +136,7 @@ def resolved(result: dict[str, Any]) -> list[str]:
     rows = [
         f"| {key} | " + " | ".join(_cell(found.get(key)) for found in by_case.values()) + " |"
         for key in keys
+        if any(found.get(key) is not None for found in by_case.values())
     ]
     head = "| argument | " + " | ".join(by_case) + " |"
     rule = "|---" * (len(by_case) + 1) + "|"
@@ -153,8 +154,9 @@ def environment(logs: Path, whole: bool = True) -> list[str]:
     lines = short.partition("\n")[2].strip().splitlines()
     if not whole:
         return [*lines, "", "All of it: env.txt in the bundle."]
-    folded = text.replace("## ", "#### ").strip().splitlines()
-    title = "Everything (collect_env.sh, taken before the first launch)"
+    rest = [f"#### {part}" for part in sections[1:] if part != short]
+    folded = "".join(rest).strip().splitlines()
+    title = "The rest (collect_env.sh, taken before the first launch)"
     return [*lines, "", *_folded(title, folded)]
 
 

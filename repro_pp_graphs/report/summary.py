@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from repro_pp_graphs.environment import changes
 from repro_pp_graphs.run import record
 from repro_pp_graphs.run.record import Launch, Plan
 from repro_pp_graphs.server.flags import version_numbers
@@ -100,6 +101,7 @@ def _blocking_sends(version: str) -> bool:
 def summarise(logs: Path, plan: Plan) -> dict[str, Any]:
     """The whole run, as stored in summary.json."""
     launches = [summarise_launch(logs, launch) for launch in plan.launches]
+    changed = changes.between(_read(logs / "env.json"), _read(logs / "env_after.json"))
     return {
         "schema": 1,
         "mode": plan.mode,
@@ -107,5 +109,6 @@ def summarise(logs: Path, plan: Plan) -> dict[str, Any]:
         "nsys": plan.nsys,
         "load": {"batch": plan.batch, "max_new_tokens": plan.max_new_tokens},
         "complete": all(launch["status"] == "ok" for launch in launches),
+        "environment_changes": None if changed is None else [each._asdict() for each in changed],
         "launches": launches,
     }

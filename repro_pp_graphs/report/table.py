@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from repro_pp_graphs.environment import changes
+
 COLUMNS_A_BLOCK = 2
 _NAME_WIDTH, _WIDTH = 21, 24
 
@@ -123,6 +125,8 @@ def remarks(summary: dict[str, Any]) -> list[str]:
         )
     sends = {(launch["sglang_version"], launch["sends"]) for launch in summary["launches"]}
     found += [f"sglang {version}: PP sends are {how}." for version, how in sorted(sends)]
+    changed = [changes.Change(**each) for each in summary.get("environment_changes") or []]
+    found += [f"environment changed during the run: {text}" for text in changes.lines(changed)]
     for launch in summary["launches"]:
         texts = [launch["reason"]] if launch.get("reason") else []
         texts += launch.get("warnings", []) + launch["client_warnings"]

@@ -1,0 +1,154 @@
+"""What changed between two outputs of `collect_env.sh --json`: before and after a run."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+Facts = dict[str, dict[str, str]]
+
+
+class Change(NamedTuple):
+    """One fact that differs; gpu is None for a fact of the whole machine."""
+
+    section: str
+    key: str
+    gpu: int | None
+    before: str
+    after: str
+
+
+Place = tuple[str, str, "int | None"]  # section, key, GPU
+
+_SECTIONS = ("system", "gpus", "network", "software", "environment", "server")
+# moves by itself, or says nothing while the GPU idles, as it does before and after a run
+_MOVING = {
+    ("system", "load average"),
+    ("system", "clock offset"),
+    ("gpus", "power.draw"),
+    ("gpus", "utilization.gpu"),
+    ("gpus", "pstate"),
+    ("gpus", "clocks.mem"),
+    ("gpus", "pcie.link.gen.current"),
+    ("gpus", "clocks_throttle_reasons.active"),  # the older name of clocks_event_reasons
+}
+_REASONS, _CLOCK = "clocks_event_reasons.active", "clocks.sm"
+# facts with a line for each thing seen
+_LISTS = {("gpus", "processes"), ("gpus", "Xid lines")}
+_NOTHING = ("none seen", "none in dmesg", "")
+# smaller moves are no news
+_AMOUNTS = {
+    ("gpus", _CLOCK): 60.0,  # MHz
+    ("gpus", "memory.used"): 512.0,  # MiB
+    ("gpus", "temperature.gpu"): 20.0,  # degrees
+    ("system", "memory"): 8.0,  # GiB available
+    ("system", "/dev/shm"): 1.0,  # GiB free
+}
+_HELD_BACK_US = 100_000.0
+_NAMES = {
+    _CLOCK: "SM clock",
+    _REASONS: "throttle",
+    "temperature.gpu": "temperature",
+    "memory.used": "memory used",
+    "driver_version": "driver",
+}
+
+
+def spread_out(value: str, gpus: int) -> list[str]:
+    """A value for each GPU of what collect_env.sh prints: "a", "a, b, c" or "a (0,1), b (2)"."""
+    marked = re.findall(r"(.+?) \((\d+(?:,\d+)*)\)(?:, |$)", value)
+    where = {int(gpu): text for text, members in marked for gpu in members.split(",")}
+    if sorted(where) == list(range(gpus)):
+        return [where[gpu] for gpu in range(gpus)]
+    parts = value.split(", ")
+    return parts if len(parts) == gpus else [value] * gpus
+
+
+def _places(facts: Facts) -> dict[Place, str]:
+    """Every fact that may be compared, those of GPUs one by one."""
+    found: dict[Place, str] = {}
+    count = re.match(r"(\d+) x ", facts.get("summary", {}).get("GPUs", ""))
+    for section in _SECTIONS:
+        for key, value in facts.get(section, {}).items():
+            if (section, key) in _MOVING or (section == "server" and key[:8] != "process "):
+                continue
+            if section != "gpus" or not count or "\n" in value or (section, key) in _LISTS:
+                found[section, key, None] = value
+                continue
+            values = spread_out(value, int(count[1]))
+            found |= {(section, key, gpu): each for gpu, each in enumerate(values)}
+    return found
+
+
+def _number(text: str) -> float | None:
+    """The last number of a text ("125 GiB, 121 GiB available" is 121), or None."""
+    found = re.findall(r"\d+(?:\.\d+)?", text)
+    return float(found[-1]) if found else None
+
+
+def _is_small(place: Place, before: str, after: str) -> bool:
+    """True for a move that is no news."""
+    amount = _AMOUNTS.get(place[:2])
+    if place[1].startswith("held back, "):
+        amount = _HELD_BACK_US
+    first, last = _number(before), _number(after)
+    return None not in (amount, first, last) and abs((last or 0) - (first or 0)) < (amount or 0)
+
+
+def _only_new(before: str, after: str) -> tuple[str, str]:
+    """The lines that one has and the other has not, memory in use left aside."""
+    old, new = (
+        [re.sub(r", \d+ MiB$", "", line) for line in text.splitlines() if line not in _NOTHING]
+        for text in (before, after)
+    )
+    gone = "; ".join(line for line in old if line not in new)
+    come = "; ".join(line for line in new if line not in old)
+    return gone or "none", come or "none"
+
+
+def _idle(place: Place, *sides: dict[Place, str]) -> bool:
+    """True where a GPU idled at one of the two times, so that its clock tells nothing."""
+    return any("idle" in side.get((place[0], _REASONS, place[2]), "idle") for side in sides)
+
+
+def between(before: Facts, after: Facts) -> list[Change] | None:
+    """What differs and matters, in the order of the sections; None where the two cannot be
+    compared: one is missing, or the later one is of an earlier run."""
+    dates = [facts.get("summary", {}).get("date", "") for facts in (before, after)]
+    if not all(dates) or dates[1] < dates[0]:
+        return None
+    old, new = _places(before), _places(after)
+    found = []
+    for place in dict.fromkeys([*old, *new]):
+        first, last = old.get(place, "none"), new.get(place, "none")
+        if place[:2] in _LISTS:
+            first, last = _only_new(first, last)
+        if place[1] == _REASONS:  # idling is no reason to worry
+            first, last = (text.replace("idle", "none") for text in (first, last))
+        if place[1] == _CLOCK and _idle(place, old, new):
+            continue
+        if first != last and not _is_small(place, first, last):
+            found.append(Change(*place, first, last))
+    return sorted(found, key=lambda change: _SECTIONS.index(change.section))
+
+
+def _line(change: Change) -> str:
+    """ "SM clock 1980 MHz -> 1200 MHz"; long values are cut."""
+    first, last = (
+        text if len(text) <= 60 else f"{text[:57]}..." for text in (change.before, change.after)
+    )
+    return f"{_NAMES.get(change.key, change.key)} {first} -> {last}"
+
+
+def lines(changes: list[Change], most: int = 6) -> list[str]:
+    """A line a change, the same change of several GPUs on one; after `most` how many are left."""
+    groups: dict[tuple[str, str, str], list[Change]] = {}
+    for each in changes:
+        groups.setdefault((each.key, each.before, each.after), []).append(each)
+    out = []
+    for group in groups.values():
+        numbers = ",".join(str(each.gpu) for each in group)
+        text = _line(group[0])
+        head = "" if group[0].gpu is None else f"GPU{'s' * (len(group) > 1)} {numbers} "
+        out.append(head + text)
+    return out if len(out) <= most else [*out[:most], f"and {len(out) - most} more"]
