@@ -3,7 +3,8 @@
 A send begins when its host call is entered. It is split, moment by moment, by the first of these
 that holds: the rank's own step is still running on its device (own); the peer has not yet entered
 its receive (late peer); the rest is transfer and host work. Two ends are looked at: `host`, when
-the call returns, and `delivered`, when the last byte has been received.
+the call returns, and `delivered`, when the last byte has been received; until then a peer is late
+also while its own step, queued before the receive on the same stream, still runs.
 """
 
 from __future__ import annotations
@@ -28,25 +29,32 @@ class TokenSend:
     left_ns: int
     delivered_ns: int
     own_ns: int
-    peer_ns: int
+    peer_ns: int  # the peer's host has entered its receive
+    peer_device_ns: int  # and nothing is queued before it on the peer's device
 
-    def split(self, end_ns: int) -> tuple[float, float, float]:
+    def split(self, end_ns: int, peer_ns: int) -> tuple[float, float, float]:
         """Own step, late peer and rest of the time from `entered_ns` to `end_ns`, ms."""
         over_own = min(max(self.own_ns, self.entered_ns), end_ns)
-        over_peer = min(max(self.peer_ns, over_own), end_ns)
+        over_peer = min(max(peer_ns, over_own), end_ns)
         cuts = (self.entered_ns, over_own, over_peer, end_ns)
         own, late, rest = ((b - a) / 1e6 for a, b in itertools.pairwise(cuts))
         return own, late, rest
 
 
-def token_sends(journals: list[Journal], clocks: list[int], first_turn: int) -> list[TokenSend]:
+def token_sends(
+    journals: list[Journal], clocks: list[int], first_turn: int, queued: int | None
+) -> list[TokenSend]:
     """The last rank's token sends from `first_turn` on; `clocks` bring a rank's times to rank 0's.
+
+    `queued`: so many turns after the sent one is the step that rank 0 queues just before the
+    receive, on the same stream; None where they have streams of their own.
 
     Raises KeyError where a send has no receive: messages were lost.
     """
     last, first = journals[-1], journals[0]
     ahead, own_clock = clocks[0], clocks[-1]
     ends = {batch.turn: batch.gpu_end_ns for batch in last.batches}
+    before = {b.turn: b.gpu_end_ns + ahead for b in first.batches} if queued is not None else {}
     recvs = {c.turn: c for c in first.calls if c.op == "recv" and c.what == "tokens"}
     return [
         TokenSend(
@@ -56,6 +64,9 @@ def token_sends(journals: list[Journal], clocks: list[int], first_turn: int) -> 
             delivered_ns=max(recvs[call.turn].gpu_end_ns + ahead, call.left_ns + own_clock),
             own_ns=ends[call.turn] + own_clock,
             peer_ns=recvs[call.turn].entered_ns + ahead,
+            peer_device_ns=max(
+                recvs[call.turn].entered_ns + ahead, before.get(call.turn + (queued or 0), 0)
+            ),
         )
         for call in last.calls
         if call.op == "send" and call.what == "tokens" and call.turn >= first_turn
@@ -65,13 +76,13 @@ def token_sends(journals: list[Journal], clocks: list[int], first_turn: int) -> 
 def explained(sends: list[TokenSend]) -> dict[str, dict[str, float]]:
     """Per end (`host`, `delivered`): median and p99 of the whole, mean of each part, ms."""
     ends = {
-        "host": [(send.left_ns, send) for send in sends],
-        "delivered": [(send.delivered_ns, send) for send in sends],
+        "host": [(send, send.left_ns, send.peer_ns) for send in sends],
+        "delivered": [(send, send.delivered_ns, send.peer_device_ns) for send in sends],
     }
     found = {}
     for name, rows in ends.items():
-        whole = [(end - send.entered_ns) / 1e6 for end, send in rows]
-        parts = [send.split(end) for end, send in rows]
+        whole = [(end - send.entered_ns) / 1e6 for send, end, _ in rows]
+        parts = [send.split(end, peer) for send, end, peer in rows]
         found[name] = {
             **spread(whole),
             **{part: statistics.fmean(row[at] for row in parts) for at, part in enumerate(PARTS)},

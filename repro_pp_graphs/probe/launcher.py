@@ -47,8 +47,9 @@ def run_ranks(argv: list[str], ranks: int) -> int:
             "WORLD_SIZE": str(ranks),
             "LOCAL_WORLD_SIZE": str(ranks),
             "REPRO_PROBE_ERRORS": errors,
-            # torch's profiler announces every start and stop
+            # torch announces every start of its profiler and every new communicator
             "KINETO_LOG_LEVEL": os.environ.get("KINETO_LOG_LEVEL", "99"),
+            "TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR"),
             # gloo and NCCL look the host's own name up, which may lead off this machine
             "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),
         }

@@ -57,7 +57,8 @@ def row_of(
 ) -> dict[str, Any]:
     """One repetition's figures, from all ranks' journals; keys carry their units."""
     first_turn = SETTLING_STEPS * schedule.slots
-    sends = explain.token_sends(journals, clocks, first_turn)
+    queued = None if cell.send.asynchronous else schedule.slots - 1
+    sends = explain.token_sends(journals, clocks, first_turn, queued)
     parts = explain.explained(sends)
     pace = explain.pace(journals[0], schedule.slots, batch, first_turn)
     host, delivered = parts["host"], parts["delivered"]

@@ -16,8 +16,8 @@ NOTE = {
     "slices).",
 }
 HEAD = (
-    "              token send, host ms         of it ms            delivered",
-    "graphs send         median     p99    own   peer   rest  after     step ms   tok/s",
+    "                 token send, host ms      of it, mean ms  deliv-",
+    "graphs send           median   p99   own  peer  rest  ered     step ms tok/s",
 )
 
 
@@ -58,11 +58,11 @@ def lines(summary: Sequence[dict[str, Any]], environment: dict[str, Any]) -> lis
     found = ["", *HEAD]
     for row in summary:
         means = {key: row[key]["mean"] for key in row if isinstance(row[key], dict)}
-        parts = "".join(f"{number(means[key]):>7}" for key in ("own_ms", "late_peer_ms", "rest_ms"))
+        parts = "".join(f"{number(means[key]):>6}" for key in ("own_ms", "late_peer_ms", "rest_ms"))
         found.append(
-            f"{row['graphs']:<4}{row['send']:<12}{spread(row['send_host_ms']):>12}"
-            f"{number(means['send_host_p99_ms']):>7}{parts}{number(means['delivered_ms']):>7}"
-            f"{spread(row['step_ms']):>13}{number(means['tokens_per_s']):>7}"
+            f"{row['graphs']:<4} {row['send']:<12}{spread(row['send_host_ms']):>12}"
+            f"{number(means['send_host_p99_ms']):>6}{parts}{number(means['delivered_ms']):>6}"
+            f"{spread(row['step_ms']):>12}{number(means['tokens_per_s']):>6}"
         )
     repetitions = max(row["n"] for row in summary)
     found += ["", *_wrap(

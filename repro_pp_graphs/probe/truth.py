@@ -36,9 +36,11 @@ def read_truth(folder: Path) -> dict[Edge, dict[str, list[Transfer]]]:
                 ends = (head["rank"], call["peer"])
                 src, dst = ends if call["op"] == "send" else ends[::-1]
                 timed = part == len(call["transfers"]) - 1 and call["gpu_begin_ns"]
+                # a kernel begins neither before the stream gets to it nor before it is launched
+                begins = max(call["gpu_begin_ns"], call["posted_ns"] if backend == "nccl" else 0)
                 begin, end = (
-                    (call[key] + head["clock_ns"]) / 1e3 if timed else 0.0
-                    for key in ("gpu_begin_ns", "gpu_end_ns")
+                    (each + head["clock_ns"]) / 1e3 if timed else 0.0
+                    for each in (begins, call["gpu_end_ns"])
                 )
                 sides = edges.setdefault((backend, src, dst), {"send": [], "recv": []})
                 message = (call["what"], call["turn"], part)
