@@ -123,9 +123,9 @@ readonly ANSI_RE='()'$'\e''[[][0-9;]*[a-zA-Z]'
 readonly UUID_RE='([0-9a-fA-F]{8})(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}'
 PREFIXES='sk-|gl(pat|rt|ptt|dt|soat|ft|cbt|imt|agent)-|xox[a-z]-|xapp-|pypi-|nvapi-|xai-|tvly-|pplx-|GOCSPX-|NRAK-|PMAK-'
 PREFIXES+='|A[KSB]IA|ACCA|AIza|ya29\.|1//0|hv[sb]\.|SG\.|[0-9]{8,10}:AA|eyJ|dapi|ATATT3|ATBB|AGE-SECRET-KEY-|[A-Za-z0-9_~.-]{3}[0-9]Q~'
-PREFIXES+='|((hf|api_org|[srp]k|[srp]k_live|[srp]k_test|whsec|gh[pousr]|github_pat|npm|gsk|r8|dckr_[a-z]+|do[opr]_v1|wandb_v1|lin_api'
-PREFIXES+='|shp(at|ss|ca)|sntry[su]|glsa|rpa|figd|sb[pt]?|sb_secret|pscale_tkn|ops)_[A-Za-z0-9]{10})'
-readonly VENDOR_RE="(^|[^A-Za-z0-9])(($PREFIXES)[A-Za-z0-9_.=-]{10,})"
+WORDS='hf|api_org|[srp]k|[srp]k_live|[srp]k_test|whsec|gh[pousr]|github_pat|npm|gsk|r8|dckr_[a-z]+|do[opr]_v1|wandb_v1|lin_api'
+WORDS+='|shp(at|ss|ca)|sntry[su]|glsa|rpa|figd|sb[pt]?|sb_secret|pscale_tkn|ops'
+readonly VENDOR_RE="(^|[^A-Za-z0-9])(($PREFIXES)[A-Za-z0-9_.=-]{10,}|($WORDS)_[A-Za-z0-9]{10}[A-Za-z0-9_.=-]*)"
 readonly NCCL_RE='(^|'$'\n'')([A-Za-z0-9.-]{4,}):[0-9]+:[0-9]+ [[][0-9]+[]] NCCL '
 readonly SECRET_RES=(
   "((authorization|cookie)[\"'\\\\]*[[:space:]]*[:=][\"'\\\\[:space:]]*)[^"$'\n'"]+"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from planted_secrets import NAMED, SECRETS
 
 from repro_pp_graphs.environment import __main__ as facts_of
 from repro_pp_graphs.environment import libraries, packages, server
@@ -68,6 +69,19 @@ case "$*" in
       printf '\t0-47,96-143\t0\n'
     done
     printf '\nLegend:\n\n  X    = Self\n' ;;
+  "-q -d PERFORMANCE,ROW_REMAPPER")
+    for gpu in 0 1 2 3 4 5 6 7; do
+      pending=No; [[ $gpu == 6 ]] && pending=Yes
+      echo "GPU 00000000:0$gpu:00.0"
+      echo "    Performance State                 : P0"
+      echo "    Clocks Event Reasons Counters"
+      echo "        SW Power Capping              : ${gpu}00 us"
+      echo "    Remapped Rows"
+      echo "        Correctable Error             : 0"
+      echo "        Pending                       : $pending"
+      echo "        Bank Remap Availability Histogram"
+      echo "            Max                       : 640 bank(s)"
+    done ;;
   "nvlink --status")
     for gpu in 0 1 2 3 4 5 6 7; do
       echo "GPU $gpu: NVIDIA H100 80GB HBM3 (UUID: GPU-12345678-1234-1234-1234-123456789abc)"
@@ -298,8 +312,21 @@ def test_eight_gpus_are_told_in_one_line_a_fact(tmp_path: Path) -> None:
     assert "Legend" not in gpus["topology"]
     assert gpus["NVLinks, all GPUs"] == "143 x 26.562 GB/s, 1 x <inactive>"
     assert "/home/<user>/bin/python" in gpus["processes"]
+    assert gpus["remapped rows, pending"] == "No (0,1,2,3,4,5,7), Yes (6)"
+    assert gpus["remapped rows, correctable error"] == "0"
+    assert gpus["held back, sw power capping"].endswith("600 us, 700 us")
+    assert not [key for key in gpus if "max" in key and "remapped" in key]
+    assert "remapped rows, pending" in facts["summary"]["look at"]
+
     for worry in ("throttled", "uncorrected ECC errors: 0 (0,1,2,4,5,6,7), 2 (3)", "persistence"):
         assert worry in facts["summary"]["look at"]
+
+
+def test_amd_gpus_are_told_by_rocm_smi(tmp_path: Path) -> None:
+    said = "GPU[0] : Card Series: AMD Instinct MI300X"
+    path = tool(tmp_path, "rocm-smi", f'#!/bin/bash\necho "{said}"\n')
+    assert collect(env=bare(path))["gpus"]["AMD tools"] == said
+    assert collect()["gpus"]["AMD tools"] == "amd-smi, rocm-smi: not found"
 
 
 def test_nvidia_smi_that_hangs_is_given_up_and_asked_no_more(tmp_path: Path) -> None:
@@ -383,20 +410,39 @@ def test_no_server_on_the_port_is_said() -> None:
 # --- software ----------------------------------------------------------------------------
 
 
-def test_an_editable_install_shows_its_commit(tmp_path: Path) -> None:
+def editable(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """A checkout of sglang, and an environment in which it is installed editable."""
     checkout = tmp_path / "sglang"
-    (checkout / ".git").mkdir(parents=True)
-    (checkout / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
-    (checkout / ".git" / "packed-refs").write_text("# pack\n" + "ab" * 20 + " refs/heads/main\n")
+    (checkout / "python").mkdir(parents=True)
     info = tmp_path / "site" / "sglang-0.5.99.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: sglang\nVersion: 0.5.99\n")
     url = f"file://{checkout}/python"
     (info / "direct_url.json").write_text(json.dumps({"url": url, "dir_info": {"editable": True}}))
-    facts = collect("--no-redact", env=bare(PYTHONPATH=str(info.parent)))
-    assert facts["software"]["sglang"] == (
-        f"0.5.99, editable in {checkout}/python at {'ab' * 20} (refs/heads/main)"
-    )
+    return checkout, bare(PYTHONPATH=str(info.parent))
+
+
+def test_an_editable_install_shows_its_commit_and_whether_it_was_changed(tmp_path: Path) -> None:
+    checkout, env = editable(tmp_path)
+    (checkout / "a").write_text("a")
+    git = ["git", "-C", str(checkout), "-c", "user.name=n", "-c", "user.email=e"]
+    for command in (["init", "-q", "-b", "main"], ["add", "a"], ["commit", "-q", "-m", "a"]):
+        subprocess.run([*git, *command], check=True)
+    commit = packages.commit(checkout).split()[0]
+    said = f"0.5.99, editable in {checkout}/python at {commit} (refs/heads/main), {commit[:7]}"
+    assert collect("--no-redact", env=env)["software"]["sglang"] == said
+    (checkout / "a").write_text("b")
+    assert collect("--no-redact", env=env)["software"]["sglang"] == f"{said}-dirty"
+
+
+def test_a_commit_is_read_without_git(tmp_path: Path) -> None:
+    checkout, env = editable(tmp_path)
+    (checkout / ".git").mkdir()
+    (checkout / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
+    (checkout / ".git" / "packed-refs").write_text("# pack\n" + "ab" * 20 + " refs/heads/main\n")
+    assert packages.commit(checkout) == f"{'ab' * 20} (refs/heads/main)"
+    told = collect("--no-redact", env=env)["software"]["sglang"]
+    assert f"at {'ab' * 20} (refs/heads/main), dirty or not is not told" in told
     (checkout / ".git" / "HEAD").write_text("cd" * 20 + "\n")
     assert packages.commit(checkout) == "cd" * 20
 
@@ -485,79 +531,14 @@ def test_a_driver_too_old_for_torch_is_noted(monkeypatch: pytest.MonkeyPatch) ->
 # --- privacy -----------------------------------------------------------------------------
 
 
-def planted(kind: str, length: int = 36) -> str:
-    """A value no pattern of a file scanner knows, different for every kind."""
-    return (kind + "Zq7Xw3Kd9Lm2Pv8Rt5Yb1Nc4Hs6Jf0Gu" * 3)[:length]
-
-
-def secrets() -> dict[str, tuple[str, str]]:
-    """kind -> (text as it would be found, the part that must not be printed)."""
-    bare_word = "correct-horse-battery"
-    shapes = {
-        "hugging face": "hf_", "openai": "sk-", "openai project": "sk-proj-",
-        "anthropic": "sk-ant-", "github": "ghp_", "github server": "ghs_",
-        "github fine": "github_pat_", "gitlab": "glpat-", "slack": "xoxb-", "slack app": "xapp-",
-        "aws id": "AKIA", "aws session id": "ASIA", "google": "AIza", "google oauth": "ya29.",
-        "stripe": "sk_live_", "npm": "npm_", "pypi": "pypi-", "nvidia": "nvapi-", "groq": "gsk_",
-        "xai": "xai-", "replicate": "r8_", "vault": "hvs.", "docker": "dckr_pat_",
-        "digital ocean": "dop_v1_", "sendgrid": "SG.", "wandb": "wandb_v1_",
-    }  # fmt: skip
-    found = {kind: (f"run {prefix}{planted('a')}", planted("a")) for kind, prefix in shapes.items()}
-    jwt = f"eyJ{planted('h', 20)}.eyJ{planted('p', 20)}.{planted('s', 30)}"
-    pem = (
-        "-----BEGIN RSA PRIVATE KEY-----\n" + "MIIabc\nxyz/123\n" + "-----END RSA PRIVATE KEY-----"
-    )
-    found |= {
-        "jwt": (f"x {jwt}", planted("s", 30)),
-        "bare key": (f"x {planted('Q')}", planted("Q")),
-        "private key": (pem, "MIIabc"),
-        "private key, last line": (pem, "xyz/123"),
-        "url user and password": (f"http://bob:{bare_word}@proxy:3128", bare_word),
-        "url password with at": (f"http://bob:x@{bare_word}@proxy:3128", bare_word),
-        "url password with slash": (f"http://bob:x/{bare_word}@proxy:3128", bare_word),
-        "url token": (f"https://{bare_word}@host/x", bare_word),
-        "url query": (f"https://h/x?model=m&access_token={bare_word}", bare_word),
-        "signed url": (f"https://h/x?X-Amz-Signature={bare_word}&y=1", bare_word),
-        "slack hook": (f"https://hooks.slack.com/services/T0/B0/{bare_word}", bare_word),
-        "discord hook": (f"https://discord.com/api/webhooks/1/{bare_word}", bare_word),
-        "bearer": (f"Authorization: Bearer {bare_word}", bare_word),
-        "bearer alone": (f"bearer {bare_word}", bare_word),
-        "basic": ("Basic Ym9iOnBhc3N3b3Jk", "Ym9iOnBhc3N3b3Jk"),
-        "authorization": (f"authorization: custom a, b {bare_word}", bare_word),
-        "cookie": (f"Cookie: a=b; c={bare_word}", bare_word),
-        "set-cookie": (f"Set-Cookie: id={bare_word}; Path=/", bare_word),
-        "x-api-key": (f"X-Api-Key: {bare_word}", bare_word),
-        "option": (f"--api-key {bare_word} --tp 4", bare_word),
-        "option equals": (f"--admin-api-key={bare_word}", bare_word),
-        "option quoted": (f"--password 'x y {bare_word}'", bare_word),
-        "json": (f'{{"api_key": "{bare_word}"}}', bare_word),
-        "json escaped": (f'{{\\"hf_token\\": \\"{bare_word}\\"}}', bare_word),
-        "camel case": (f"clientSecret={bare_word}", bare_word),
-        "aws secret": (f"aws_secret_access_key = {bare_word}", bare_word),
-        "passphrase": (f"passphrase: {bare_word}", bare_word),
-        "azure": (f"DefaultEndpointsProtocol=https;AccountKey={bare_word}", bare_word),
-        "uuid": ("GPU-1a2b3c4d-1111-2222-3333-123456789abc", "1111-2222-3333-123456789abc"),
-        "serial": ("serial: 1650522002233", "1650522002233"),
-    }
-    return found
-
-
-SECRETS = secrets()
-NAMED = [
-    "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "SGLANG_API_KEY", "VLLM_API_KEY", "NCCL_PASSWORD",
-    "TORCH_SECRET", "RAY_AUTH", "SLURM_JWT", "CONDA_PASS", "MASTER_CREDENTIALS", "SGLANG_PWD",
-    "HF_SIGNING_KEY", "MC_DSN", "UCX_COOKIE", "HF_OTP", "SGL_ACCESS_KEY",
-]  # fmt: skip
-
-
 def printed(*options: str, env: dict[str, str]) -> str:
     done = run("--python", sys.executable, "--port", CLOSED_PORT, *options, env=env)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
 
-def test_more_than_forty_kinds_of_secret_are_planted() -> None:
-    assert len(SECRETS) + len(NAMED) > 60
+def test_more_than_140_kinds_of_secret_are_planted() -> None:
+    assert len(SECRETS) + len(NAMED) > 140
 
 
 @pytest.mark.parametrize("options", [[], ["--json"], ["--no-redact"]])
@@ -626,6 +607,39 @@ def test_home_paths_and_user_names_are_shown_only_on_request() -> None:
     assert {name: shown[name] for name in env if name.startswith("NCCL")} == {
         name: text for name, text in env.items() if name.startswith("NCCL")
     }
+
+
+def test_mail_addresses_hosts_and_public_addresses_are_hidden() -> None:
+    told = {
+        "NCCL_MAIL": "from alice@corp.example.com, git@github.com:x/y.git",
+        "NCCL_NODES": "10.0.0.5:20000 8.8.8.8:20000 127.0.0.1:30000 http://9.9.9.9/x",
+        "NCCL_VERSIONS": "cudnn 9.19.0.56, driver 580.159.04",
+        "NCCL_SEEN": "on gpu-node-17 now",
+        "NCCL_LOG": "worker-3.pool:77:99 [0] NCCL INFO worker-3.pool is here",
+    }
+    env = bare(HOSTNAME="gpu-node-17", **told)
+    hidden = collect(env=env)["environment"]
+    assert {key: hidden[key] for key in told} == {
+        "NCCL_MAIL": "from <email>, git@github.com:x/y.git",
+        "NCCL_NODES": "10.0.0.5:20000 <address>:20000 127.0.0.1:30000 http://<address>/x",
+        "NCCL_VERSIONS": told["NCCL_VERSIONS"],
+        "NCCL_SEEN": "on <host> now",
+        "NCCL_LOG": "<host>:77:99 [0] NCCL INFO <host> is here",
+    }
+    shown = collect("--no-redact", env=env)["environment"]
+    assert {key: shown[key] for key in told} == told
+
+
+def test_what_sglang_logs_of_tokens_stays_readable() -> None:
+    told = {
+        "NCCL_LOG": "Decode batch, #running-req: 1, #token: 2071, token usage: 0.03",
+        "NCCL_ARGS": "ServerArgs(api_key=None, num_key_value_heads=8, max_total_tokens=65536,"
+        " eplb_token_threshold=0.48, worker_id='', skip_tokenizer_init=False)",
+        "NCCL_TRACE": "File sglang/srt/utils/hf_transformers_utils.py, hf_chat_template_name=None,",
+        "NCCL_CLASS": "DeepseekV3ForCausalLMNextN Qwen3MoeForConditionalGeneration",
+    }
+    facts = collect(env=bare(**told))["environment"]
+    assert {key: facts[key] for key in told} == told
 
 
 def test_variables_of_other_programs_are_not_printed() -> None:
