@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from repro_pp_graphs.traces.events import TraceFile, Value, mend
 from repro_pp_graphs.traces.labels import SIDES, Label, LaunchSite, P2PKernel
@@ -60,6 +62,7 @@ def events_of(trace: TraceFile) -> Iterator[list[Event]]:
         try:
             yield EVENTS.decode(block)
         except msgspec.DecodeError:
+            trace.sound = False
             try:
                 yield EVENTS.decode(mend(block))
             except msgspec.DecodeError:
@@ -77,11 +80,21 @@ def label_of(args: Args) -> Label:
     return Label(str(args.collective), args.elements, args.dtype, args.src, args.dst, args.group)
 
 
+def _p2p_kernel(event: Event, args: Args, correlation: int) -> P2PKernel:
+    external_id = whole(args.external_id)
+    lane = event.pid, event.tid
+    return P2PKernel(event.ts, event.dur, *lane, correlation, external_id, label_of(args))
+
+
 class Columns:
-    """Columns filled event by event; times stay in us until the base time is known."""
+    """Columns filled block by block; times stay in us until the base time is known.
+
+    `gpu` are arrays of shape (n, 4): ts, dur, correlation, whether a copy or set; `op_starts` are
+    arrays of ts by thread.
+    """
 
     def __init__(self) -> None:
-        self.gpu: list[tuple[float, float, int, bool]] = []
+        self.gpu: list[npt.NDArray[np.float64]] = []
         self.p2p: list[P2PKernel] = []
         self.site = LaunchSite()
         self.annotations: list[tuple[str, float, float, int]] = []
@@ -91,7 +104,7 @@ class Columns:
         self.uploads: list[int] = []
         self.sends: list[tuple[str, float, float, int]] = []
         self.recvs: list[tuple[str, float, float, int]] = []
-        self.op_starts: dict[Value, list[float]] = {}
+        self.op_starts: dict[Value, list[npt.NDArray[np.float64]]] = {}
         self.count = 0
 
     def take(self, events: list[Event]) -> None:
@@ -99,6 +112,8 @@ class Columns:
         self.count += len(events)
         last_tid: Value = None
         starts: list[float] = []
+        threads: dict[Value, list[float]] = {}
+        gpu: list[float] = []
         for event in events:
             if event.ph != "X":
                 continue
@@ -106,7 +121,7 @@ class Columns:
             if cat == "cpu_op":
                 if event.tid != last_tid:
                     last_tid = event.tid
-                    starts = self.op_starts.setdefault(last_tid, [])
+                    starts = threads.setdefault(last_tid, [])
                 starts.append(event.ts)
                 if event.name in OPERATORS:
                     self._operator(event)
@@ -114,11 +129,15 @@ class Columns:
                 if event.name in CALLS or event.dur >= BLOCKED_US:
                     self._cuda_call(event)
             elif cat in GPU_WORK:
-                self._gpu_work(event)
+                gpu += self._gpu_work(event)
             elif cat == "user_annotation":
                 self._annotation(event)
             elif cat == "gpu_user_annotation":
                 self.site.mark(event.tid, str(event.name), event.ts, event.dur)
+        if gpu:
+            self.gpu.append(np.array(gpu).reshape(-1, 4))
+        for tid, times in threads.items():
+            self.op_starts.setdefault(tid, []).append(np.array(times))
 
     def _operator(self, event: Event) -> None:
         if event.name == "c10d::send":
@@ -128,27 +147,19 @@ class Columns:
         elif event.args and event.args.collective in SIDES:
             self.site.params[whole(event.args.external_id)] = label_of(event.args)
 
-    def _gpu_work(self, event: Event) -> None:
+    def _gpu_work(self, event: Event) -> tuple[float, ...]:
+        """A row of `gpu`; none for a P2P kernel, which is kept apart."""
         args = event.args or NO_ARGS
         correlation = args.correlation if type(args.correlation) is int else -1
         name = str(event.name)
-        is_nccl = event.cat == "kernel" and name.startswith("nccl")
-        if is_nccl and ("SendRecv" in name or args.collective in SIDES):
-            self.p2p.append(
-                P2PKernel(
-                    event.ts,
-                    event.dur,
-                    event.pid,
-                    event.tid,
-                    correlation,
-                    whole(args.external_id),
-                    label_of(args),
-                )
-            )
-            return
-        if event.cat == "gpu_memcpy" and "Pageable -> Device" in name:
+        if event.cat == "kernel":
+            if name.startswith("nccl") and ("SendRecv" in name or args.collective in SIDES):
+                self.p2p.append(_p2p_kernel(event, args, correlation))
+                return ()
+            return event.ts, event.dur, correlation, 0
+        if "Pageable -> Device" in name and event.cat == "gpu_memcpy":
             self.uploads.append(correlation)
-        self.gpu.append((event.ts, event.dur, correlation, event.cat != "kernel"))
+        return event.ts, event.dur, correlation, 1
 
     def _cuda_call(self, event: Event) -> None:
         name = str(event.name)

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
@@ -17,22 +18,26 @@ import msgspec
 from repro_pp_graphs.traces.events import TraceFile
 from repro_pp_graphs.traces.folder import Case, workers_for
 from repro_pp_graphs.traces.model import RankTrace
-from repro_pp_graphs.traces.rewrite import PROCESSES_PER_RANK, Lanes, RankRewriter
+from repro_pp_graphs.traces.numbering import PROCESSES_PER_RANK, Lanes, Numbering
+from repro_pp_graphs.traces.rewrite import RankRewriter
 
 FIRST_KEY = 100
+COPY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
     """One rank and its place in the merged trace.
 
-    `key` (three digits) is written before every id of the rank; `shift_ns` is added to every ts.
+    `key` (three digits) is written before every id of the rank; `shift_ns` is added to every ts;
+    `sound` says that reading found nothing to mend or to leave out.
     """
 
     path: Path
     title: str
     key: int
     shift_ns: int
+    sound: bool
 
     @property
     def first_pid(self) -> int:
@@ -67,6 +72,7 @@ def place(cases: list[Case], shifts_ns: list[int]) -> tuple[list[Placed], int]:
                 (f"{chr(ord('A') + at)} · " if len(cases) > 1 else "") + f"PP{case.label(rank)}",
                 FIRST_KEY + number,
                 rank.base_ns - base_ns + shifts_ns[at],
+                rank.sound,
             ),
         )
         for number, (at, case, rank) in enumerate(ranks)
@@ -75,7 +81,8 @@ def place(cases: list[Case], shifts_ns: list[int]) -> tuple[list[Placed], int]:
 
 def rewrite_part(part: Part, target: Path) -> tuple[int, Lanes]:
     """Write the part's events, comma separated, to target; returns how many, and its lanes."""
-    rewriter = RankRewriter(part.title, part.key, part.shift_ns, part.first_pid)
+    numbering = Numbering(part.title, part.first_pid)
+    rewriter = RankRewriter(numbering, part.key, part.shift_ns, sound=part.sound)
     written = 0
     with target.open("wb") as out:
         for block in TraceFile(part.path).blocks():
@@ -88,7 +95,7 @@ def rewrite_part(part: Part, target: Path) -> tuple[int, Lanes]:
         if names:
             out.write(b",\n" * bool(written))
             out.write(b",\n".join(map(msgspec.json.encode, names)))
-    return written + len(names), rewriter.lanes()
+    return written + len(names), numbering.lanes()
 
 
 def merge(cases: list[Case], shifts_ns: list[int], added: Added, target: Path) -> int:
@@ -103,28 +110,25 @@ def merge(cases: list[Case], shifts_ns: list[int], added: Added, target: Path) -
         parts = [each.part for each in placed]
         files = [Path(scratch) / str(part.key) for part in parts]
         workers = workers_for([part.path for part in parts])
-        if workers == 1:
-            written = [rewrite_part(*job) for job in zip(parts, files, strict=True)]
-        else:
-            with ProcessPoolExecutor(workers) as pool:
-                written = list(pool.map(rewrite_part, parts, files))
-        bodies = [file for file, (count, _) in zip(files, written, strict=True) if count]
-        extra = [
-            msgspec.json.encode(event) for event in added(placed, [lanes for _, lanes in written])
-        ]
         whole = Path(scratch) / target.name
-        with _open_target(whole) as out:
+        with ExitStack() as stack:
+            run = stack.enter_context(ProcessPoolExecutor(workers)).map if workers > 1 else map
+            out = stack.enter_context(_open_target(whole))
             out.write(_head(cases, base_ns))
-            for at, file in enumerate(bodies):
-                out.write(b",\n" * bool(at))
+            total, lanes = 0, []
+            for file, (count, lane) in zip(files, run(rewrite_part, parts, files), strict=True):
+                lanes.append(lane)
+                out.write(b",\n" * bool(total and count))
                 with file.open("rb") as body:
-                    shutil.copyfileobj(body, out, 1 << 20)
+                    shutil.copyfileobj(body, out, COPY_BYTES)
                 file.unlink()
-            out.write(b",\n" * bool(bodies and extra))
+                total += count
+            extra = [msgspec.json.encode(event) for event in added(placed, lanes)]
+            out.write(b",\n" * bool(total and extra))
             out.write(b",\n".join(extra))
             out.write(b"\n]}\n")
         whole.replace(target)
-    return sum(count for count, _ in written) + len(extra)
+    return total + len(extra)
 
 
 def _open_target(path: Path) -> IO[bytes]:

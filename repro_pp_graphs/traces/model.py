@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -17,8 +18,7 @@ def intervals(pairs: Iterable[tuple[int, int]]) -> Intervals:
     return np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
 
 
-@dataclass(slots=True)
-class P2POp:
+class P2POp(msgspec.Struct, gc=False):
     """One send or recv: an NCCL kernel on the GPU, or a gloo operation on the host.
 
     `peer` is a global rank; elements and dtype are None where the trace is silent; `posted_ns` is
@@ -38,8 +38,7 @@ class P2POp:
     lane: tuple[int | float | str | None, int | float | str | None] = (None, None)
 
 
-@dataclass(slots=True)
-class Span:
+class Span(msgspec.Struct, gc=False):
     """A named interval on the host; correlation where it is a CUDA call."""
 
     name: str
@@ -68,7 +67,8 @@ class RankTrace:
     `launches` are the host's cudaGraphLaunch calls with their correlation; `calls` the CUDA calls
     that blocked or copied, `uploads` the correlations of copies from pageable memory; `sends` and
     `recvs` the host's c10d operators; `op_starts` the start of every host operator of the main
-    thread; `p2p_kernels` all P2P kernels, known peer or not.
+    thread; `p2p_kernels` all P2P kernels, known peer or not; `sound`: the file is valid JSON to its
+    end.
     """
 
     path: str
@@ -91,3 +91,4 @@ class RankTrace:
     recvs: list[Span] = field(default_factory=list)
     op_starts: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     problems: list[str] = field(default_factory=list)
+    sound: bool = False

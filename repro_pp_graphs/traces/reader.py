@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import math
 from bisect import bisect_right
-from collections import Counter
 from pathlib import Path
 
 import msgspec
@@ -31,6 +30,7 @@ def read_rank(path: Path, who: Identity) -> RankTrace:
     try:
         for events in events_of(trace):
             columns.take(events)
+            del events  # before the next block is decoded: its memory is still in the cache
     finally:
         if collects:
             gc.enable()
@@ -40,10 +40,7 @@ def read_rank(path: Path, who: Identity) -> RankTrace:
         return base_ns + round(ts * 1000)
 
     def spans(rows: list[tuple[str, float, float, int]]) -> list[Span]:
-        return sorted(
-            (Span(name, ns(ts), ns(ts + dur), corr) for name, ts, dur, corr in rows),
-            key=lambda span: (span.start_ns, -span.end_ns),
-        )
+        return _spans(rows, base_ns)
 
     who, problems = who.checked(trace.header.distributedInfo)
     p2p, unlabelled = label_kernels(columns.p2p, columns.site, who, ns)
@@ -57,8 +54,8 @@ def read_rank(path: Path, who: Identity) -> RankTrace:
         times = begin_ns, ns(event.ts + event.dur)
         p2p.append(_gloo(kind, event, times, who, "requests" if inside else "tensors"))
     p2p.sort(key=lambda op: (op.start_ns, op.end_ns))
-    busiest = Counter({tid: len(starts) for tid, starts in columns.op_starts.items()})
-    main_tid = next((tid for tid, _ in busiest.most_common(1)), None)
+    op_starts = {tid: np.concatenate(starts) for tid, starts in columns.op_starts.items()}
+    main_tid = max(op_starts, key=lambda tid: len(op_starts[tid]), default=None)
     calls = [call for tid, call in columns.calls if main_tid in (None, tid)]
     return RankTrace(
         path=str(path),
@@ -79,9 +76,20 @@ def read_rank(path: Path, who: Identity) -> RankTrace:
         uploads=frozenset(columns.uploads),
         sends=send_calls,
         recvs=spans(columns.recvs),
-        op_starts=np.sort(_ns(np.array(columns.op_starts.get(main_tid, [])), base_ns)),
+        op_starts=np.sort(_ns(op_starts.get(main_tid, np.empty(0)), base_ns)),
         problems=[*trace.problems, *problems, *_shortcomings(columns, trace)],
+        sound=trace.sound,
     )
+
+
+def _spans(rows: list[tuple[str, float, float, int]], base_ns: int) -> list[Span]:
+    """Rows of name, ts, dur (us) and correlation by start, the longer first."""
+    ts = np.array([row[1] for row in rows], dtype=np.float64)
+    dur = np.array([row[2] for row in rows], dtype=np.float64)
+    start, end = _ns(ts, base_ns), _ns(ts + dur, base_ns)
+    order = np.lexsort((-end, start))
+    times = zip(order.tolist(), start[order].tolist(), end[order].tolist(), strict=True)
+    return [Span(rows[at][0], begin, over, rows[at][3]) for at, begin, over in times]
 
 
 def _called_ns(calls: list[Span], annotated_ns: int) -> int:
@@ -124,7 +132,7 @@ def _ns(
 
 
 def _kernels(columns: Columns, base_ns: int) -> Kernels:
-    rows = np.array(columns.gpu, dtype=np.float64).reshape(-1, 4)
+    rows = np.concatenate([np.empty((0, 4)), *columns.gpu])
     rows = rows[np.argsort(rows[:, 0], kind="stable")]
     times = np.stack([_ns(rows[:, 0], base_ns), _ns(rows[:, 0] + rows[:, 1], base_ns)], axis=1)
     return Kernels(times, rows[:, 2].astype(np.int64), rows[:, 3] != 0)
@@ -133,6 +141,6 @@ def _kernels(columns: Columns, base_ns: int) -> Kernels:
 def _shortcomings(columns: Columns, trace: TraceFile) -> list[str]:
     if not columns.count:
         return [] if trace.problems else ["traceEvents is empty"]
-    if all(is_copy for _, _, _, is_copy in columns.gpu) and not columns.p2p:
+    if all(rows[:, 3].all() for rows in columns.gpu) and not columns.p2p:
         return [NO_KERNELS]
     return []

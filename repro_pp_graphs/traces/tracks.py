@@ -17,7 +17,7 @@ from repro_pp_graphs.traces.folder import Case
 from repro_pp_graphs.traces.intervals import merged
 from repro_pp_graphs.traces.merge import Placed
 from repro_pp_graphs.traces.model import Intervals, P2POp, RankTrace, intervals
-from repro_pp_graphs.traces.rewrite import Lanes
+from repro_pp_graphs.traces.numbering import Lanes
 from repro_pp_graphs.traces.steps import (
     RUN_SPANS,
     decode_spans,
