@@ -88,7 +88,8 @@ keep_lead() { clean+=$2$mask; }
 # Long words of upper case, lower case and digits are keys more often than names or paths,
 # unless words make up most of them, as in DeepseekV3ForCausalLMNextN.
 keep_plain() {
-  local rest=${1//@(\/|[A-Z][a-z]+([a-z])|[a-z][a-z]+([a-z]))/}
+  local rest=$1
+  ((${#1} > 300)) || rest=${1//@(\/|[A-Z][a-z]+([a-z])|[a-z][a-z]+([a-z]))/}
   if [[ $1 == *[a-z]* && $1 == *[A-Z]* && $1 == *[0-9]* ]] && ((4 * ${#rest} > ${#1})); then clean+=$MASK; else clean+=$1; fi
 }
 

@@ -69,5 +69,5 @@ bundle() {
   printf '%s\n' "" "Nothing has been sent. Look through it first: masking knows the names and shapes" \
     "of secrets, not yours. Then attach the archive to the issue:"
   printf '  %-8s %s\n' archive "$archive ($(wc -c <"$archive") bytes)" text "$run/logs/issue.md" \
-    form "https://github.com/sgl-project/sglang/issues/new?template=1-bug-report.yml"
+    form "https://github.com/sgl-project/sglang/issues/new/choose"
 }

@@ -1,0 +1,292 @@
+"""collect_env.sh --bundle: what is in the archive, and what is not."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_sglang.harness import CHECKOUT, Harness
+from planted_secrets import SECRETS
+
+from repro_pp_graphs.bundle import issue, stage
+from repro_pp_graphs.bundle.cut import cut_log
+
+A, B = "CASE_A_decode_graphs", "CASE_B_no_graphs"
+SECTIONS = ["Checklist", "Describe the bug", "Reproduction", "Environment"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What a finished A/B run left."""
+    root = tmp_path_factory.mktemp("finished")
+    with Harness(root / "r", gpus=[(81559, 3)] * 2) as made:
+        shutil.copy2(CHECKOUT / "collect_env.sh", made.root)
+        done = made.run("--pp-size", "2", "--dummy-weights", "--layers", "2")
+        assert done.status == 0, done.lines
+        yield made.out
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "out"))
+
+
+def bundle(run: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = ["bash", str(CHECKOUT / "collect_env.sh"), "--bundle", str(run), *options]
+    if "--python" not in options:
+        command += ["--python", sys.executable]
+    env = {"PATH": "/usr/bin:/bin", **variables}
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+
+def unpacked(run: Path, *options: str, **variables: str) -> dict[str, str]:
+    """The files of the bundle of a run by name, with what was printed as `printed`."""
+    done = bundle(run, *options, **variables)
+    assert (done.returncode, done.stderr) == (0, "")
+    with tarfile.open(run / "logs" / "issue_bundle.tar.gz") as tar:
+        members = tar.getmembers()
+        assert {(each.uname, each.gname, each.uid) for each in members} == {("", "", 0)}
+        files = {each.name: tar.extractfile(each) for each in members}
+        texts = {
+            name.removeprefix("issue_bundle/"): file.read() for name, file in files.items() if file
+        }
+    return {name: text.decode() for name, text in texts.items()} | {"printed": done.stdout}
+
+
+def test_a_bundle_holds_the_run_but_not_its_traces(run: Path) -> None:
+    found = unpacked(run)
+    wanted = {"run.json", "summary.json", "env.txt", "env.json", "env_after.txt", "env_after.json"}
+    for label in (A, B):
+        wanted |= {
+            f"{label}_{part}"
+            for part in (
+                "server.log", "client.log", "client.json", "analysis.json", "analysis.txt",
+                "launch.json", "server_command.sh",
+            )
+        }  # fmt: skip
+    assert wanted | {"traces.txt", "issue.md"} <= set(found)
+    assert f"trace/{A}_chrome_trace.json" in found["traces.txt"]
+    assert not [name for name in found if "chrome_trace" in name]
+    client = json.loads(found[f"{A}_client.json"])
+    assert client["summary"] == json.loads((run / f"logs/{A}_client.json").read_text())["summary"]
+
+
+def test_what_is_inside_is_printed_before_anyone_sends_it(run: Path) -> None:
+    (run / "logs" / f"{A}_client.log").write_text("--api-key plugh-plugh-1\nHF_TOKEN=xyzzy\n")
+    found = unpacked(run)
+    rows = re.findall(r"^ *(\d+) +(\d+)  (\S+)$", found["printed"], re.M)
+    assert {name: int(size) for size, _, name in rows} == {
+        name: len(text) for name, text in found.items() if name != "printed"
+    }
+    assert {name: masked for _, masked, name in rows}[f"{A}_client.log"] == "2"
+    assert str(run / "logs" / "issue_bundle.tar.gz") in found["printed"]
+    assert "Nothing has been sent" in found["printed"]
+    assert found["issue.md"] in found["printed"]
+    listing = found["printed"].split(found["issue.md"])[1]
+    paths = [line for line in listing.splitlines() if str(run) in line]
+    assert max(len(line) for line in listing.splitlines() if line not in paths) <= 80
+
+
+def test_the_issue_text_has_the_sections_of_sglangs_form(run: Path) -> None:
+    text = unpacked(run)["issue.md"]
+    assert re.findall(r"^### (.+)$", text, re.M) == SECTIONS
+    parts = dict(zip(SECTIONS, re.split(r"^### .+$", text, flags=re.M)[1:], strict=True))
+    assert parts["Checklist"].count("- [ ] ") == 5
+    assert "TTFT median ms" in parts["Describe the bug"]
+    assert "| disable_cuda_graph | false | true |" in parts["Describe the bug"]
+    assert "--disable-cuda-graph" in parts["Reproduction"]
+    assert "client_benchmark.py --base-url http://127.0.0.1:" in parts["Reproduction"]
+    assert re.search(r"^kernel  ", parts["Environment"], re.M)
+    assert (run / "logs" / "issue.md").read_text() == text
+    assert text.count("<details>") == text.count("</details>")
+    assert len(re.findall("^```", text, re.M)) % 2 == 0
+
+
+def test_a_failed_launch_shows_its_last_words(run: Path) -> None:
+    path = run / "logs" / "summary.json"
+    result = json.loads(path.read_text())
+    result["launches"][0] |= {"status": "failed", "reason": "it died"}
+    path.write_text(json.dumps(result))
+    with (run / "logs" / f"{A}_server.log").open("a") as log:
+        log.write("RuntimeError: NCCL error: unhandled system error\n")
+    text = issue.text_of(run)
+    assert "it died" in text
+    assert "RuntimeError: NCCL error: unhandled system error" in text
+
+
+def test_a_run_that_was_killed_before_its_summary_can_be_bundled(run: Path) -> None:
+    (run / "logs" / "summary.json").unlink()
+    (run / "logs" / "env.txt").unlink()
+    text = issue.text_of(run)
+    assert "TTFT median ms" in text
+    assert "paste the output of `bash collect_env.sh`" in text
+
+
+def test_an_issue_text_too_long_for_github_leaves_the_environment_in_the_bundle(run: Path) -> None:
+    with (run / "logs" / "env.txt").open("a") as env:
+        env.write("x" * issue.MOST_CHARS)
+    text = issue.text_of(run)
+    assert len(text) < issue.MOST_CHARS
+    assert "env.txt in the bundle" in text
+
+
+def plant(run: Path) -> None:
+    """Every kind of secret in every kind of file, as argument, as text and as value."""
+    logs = run / "logs"
+    texts = [text for text, _ in SECRETS.values()]
+    for name in (f"{A}_server.log", f"{B}_client.log", "env.txt", f"{A}_server_command.sh"):
+        with (logs / name).open("a") as file:
+            file.writelines(f"[2026-01-01 10:00:00 PP0] {text}\n" for text in texts)
+    for name in (f"{A}_client.json", "summary.json", "run.json", f"{B}_launch.json", "env.json"):
+        found: dict[str, Any] = json.loads((logs / name).read_text())
+        found["planted"] = texts
+        found["nested"] = {"texts": [{"text": text} for text in texts]}
+        (logs / name).write_text(json.dumps(found))
+    (run / "report.md").write_text("\n\n".join(texts))
+
+
+def test_no_secret_planted_in_a_run_is_in_its_bundle(run: Path) -> None:
+    plant(run)
+    found = unpacked(run, "--no-redact")
+    leaks = [
+        (name, kind)
+        for name, text in found.items()
+        for kind, (_, secret) in SECRETS.items()
+        if secret in text
+    ]
+    assert leaks == []
+    for name in (f"{A}_server.log", "report.md", "summary.json", "run.json"):
+        assert found[name].count("<masked>") > 20, name
+
+
+def test_what_the_arguments_call_a_secret_is_masked_where_it_has_no_name(run: Path) -> None:
+    logs = run / "logs"
+    command = logs / f"{A}_server_command.sh"
+    command.write_text(
+        command.read_text().replace("--pp-size", "--api-key 'two words/1' --pp-size")
+        + "export PROXY_PASSWORD=only-known-here\n"
+    )
+    plan = json.loads((logs / "run.json").read_text())
+    plan["launches"][1]["args"] += ["--admin-api-key", "known-from-the-plan"]
+    (logs / "run.json").write_text(json.dumps(plan))
+    with (logs / f"{B}_server.log").open("a") as log:
+        log.write(
+            '401 for two words/1 and two%20words%2F1\nbad only-known-here "known-from-the-plan"\n'
+        )
+    found = "\n".join(unpacked(run).values())
+    for secret in ("two words/1", "two%20words%2F1", "only-known-here", "known-from-the-plan"):
+        assert secret not in found
+    assert "401 for <masked> and <masked>" in found
+
+
+def test_people_are_hidden_unless_asked_for(run: Path) -> None:
+    with (run / "logs" / f"{A}_server.log").open("a") as log:
+        log.write("/home/bob/models of carol, node-of-carol:77:99 [0] NCCL INFO up\n")
+    text = unpacked(run, USER="carol", HOME="/data/carol")[f"{A}_server.log"]
+    assert "/home/<user>/models of <user>, " in text
+    shown = unpacked(run, "--no-redact", USER="carol")[f"{A}_server.log"]
+    assert "/home/bob/models of carol" in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ([], "no run of run_repro.sh"),
+        (["--json"], "--json and --bundle do not go together"),
+        (["--python", "no-such-python"], "needs Python 3.10"),
+    ],
+)
+def test_what_cannot_be_bundled_is_refused_in_one_line(
+    run: Path, options: list[str], complaint: str
+) -> None:
+    if not options:
+        (run / "logs" / "run.json").unlink()
+    done = bundle(run, *options)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert complaint in done.stderr
+    assert not (run / "logs" / "issue_bundle.tar.gz").exists()
+
+
+def test_a_broken_record_of_a_run_ends_in_one_line(run: Path) -> None:
+    (run / "logs" / "run.json").write_text("{")
+    done = bundle(run)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert str(run) in done.stderr
+
+
+# --- the cut -----------------------------------------------------------------------------
+
+
+def long_log(*extra: str, at: int = 2000) -> str:
+    lines = [
+        f"[10:00:{n:04} PP0] Decode batch, #running-req: 8, cuda graph: True" for n in range(4000)
+    ]
+    lines[:1] = ["[start] server_args=ServerArgs(" + "x" * 12000 + ")"]
+    lines[at:at] = extra
+    return "\n".join(lines) + "\n"
+
+
+def test_a_short_log_stays_whole() -> None:
+    text = "".join(f"line {n}\n" for n in range(100))
+    assert cut_log(text) == (text, "")
+
+
+def test_a_long_log_keeps_its_ends_its_troubles_and_a_sample() -> None:
+    trace = ["Traceback (most recent call last):", *["  File x, line 1"] * 40, "ValueError: bad"]
+    text, note = cut_log(long_log("before", *trace, "after"))
+    lines = text.splitlines()
+    assert len(lines[0]) > 12000  # the server's arguments are not cut
+    assert lines[-1] == "[10:00:3999 PP0] Decode batch, #running-req: 8, cuda graph: True"
+    assert "\n".join(["before", *trace]) in text
+    assert 20 < sum("Decode batch" in line for line in lines) < 200
+    left_out = [int(n) for n in re.findall(r"\[\.\.\. (\d+) lines left out \.\.\.\]", text)]
+    kept = len(lines) - len(left_out)
+    assert kept + sum(left_out) == 4000 + len(trace) + 2
+    assert note.startswith(f"{kept} of 4044 lines")
+
+
+def test_the_same_warning_over_and_over_is_kept_a_few_times() -> None:
+    warnings = [f"[PP0] WARNING: attempt {n} failed" for n in range(900)]
+    text, _ = cut_log(long_log(*warnings))
+    assert 3 <= text.count("WARNING: attempt") < 20
+
+
+def test_lines_that_quote_prompts_are_left_out_and_counted() -> None:
+    quoting = [
+        "[10:00] Receive: obj=GenerateReqInput(text='my private prompt')",
+        '{"event": "request.finished", "text": "my private prompt"}',
+    ]
+    text, note = cut_log("\n".join(["ready", *quoting, "more"]))
+    assert "private" not in text
+    assert note == "2 lines that quote prompts left out"
+
+
+def test_a_private_key_is_gone_even_where_the_cut_would_tear_it_apart() -> None:
+    key = ["-----BEGIN PRIVATE KEY-----", *["MIIabcxyz/123"] * 30, "-----END PRIVATE KEY-----"]
+    text = cut_log(long_log(*key, at=3930)).text  # its head is cut away, its tail kept
+    assert "MIIabcxyz" not in text
+    assert "cuda graph: True" in text.splitlines()[-1]
+
+
+def test_of_a_progress_bar_the_last_state_stays() -> None:
+    assert cut_log("0%\r50%\r100% done\nnext\n").text == "100% done\nnext\n"
+
+
+def test_a_very_long_line_is_cut_between_words() -> None:
+    line = cut_log("word " * 300 + "hf_" + "a" * 2000).text
+    assert re.fullmatch(r"(word )+\[\.\.\. \d+ characters left out \.\.\.\]\n", line)
+
+
+def test_json_keeps_an_option_beside_its_value() -> None:
+    value = {"args": ["--api-key", "x"], "list": [{"a": []}, [1, 2]], "none": {}}
+    text = stage.dumps(value)
+    assert '"args": ["--api-key", "x"]' in text
+    assert json.loads(text) == value

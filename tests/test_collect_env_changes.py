@@ -1,0 +1,160 @@
+"""What changed between the environments before and after a run."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from repro_pp_graphs.environment import changes
+from repro_pp_graphs.report import table
+
+BEFORE: changes.Facts = {
+    "summary": {"date": "2026-01-01 10:00:00 UTC", "GPUs": "4 x NVIDIA H100"},
+    "system": {
+        "memory": "125 GiB, 121 GiB available",
+        "/dev/shm": "64G, 64G free",
+        "load average": "0.1 0.1 0.1 1/200 10",
+        "cgroup throttled periods": "0",
+    },
+    "gpus": {
+        "driver_version": "570.86.15",
+        "clocks.sm": "1980 MHz",
+        "clocks_event_reasons.active": "none",
+        "clocks_throttle_reasons.active": "none",
+        "temperature.gpu": "40, 41, 42, 43",
+        "memory.used": "3 MiB",
+        "power.draw": "77.87 W",
+        "ecc.errors.corrected.volatile.total": "0",
+        "held back, sw power capping": "100 us",
+        "processes": "none seen",
+        "Xid lines": "none in dmesg",
+    },
+    "software": {"torch": "2.9.1"},
+    "server": {"port 30000": "nothing answers on 127.0.0.1:30000"},
+}
+
+
+def after(**gpus: str) -> dict[str, Any]:
+    facts = copy.deepcopy(BEFORE)
+    facts["summary"]["date"] = "2026-01-01 11:00:00 UTC"
+    facts["gpus"].update({key.replace("__", "."): text for key, text in gpus.items()})
+    return facts
+
+
+def said(later: changes.Facts) -> list[str]:
+    found = changes.between(BEFORE, later)
+    assert found is not None
+    return changes.lines(found)
+
+
+def test_nothing_is_said_where_nothing_changed() -> None:
+    assert said(after()) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("power.draw", "400.10 W"),
+        ("clocks.sm", "1965 MHz"),
+        ("memory.used", "3 MiB (0,1,2), 500 MiB (3)"),
+        ("temperature.gpu", "55, 55, 55, 62"),
+        ("held back, sw power capping", "5000 us"),
+        ("clocks_event_reasons.active", "idle"),
+        ("clocks_throttle_reasons.active", "idle"),
+    ],
+)
+def test_what_moves_by_itself_is_no_news(key: str, value: str) -> None:
+    later = after()
+    later["gpus"][key] = value
+    later["system"] |= {"load average": "9 9 9 1/200 99", "memory": "125 GiB, 119 GiB available"}
+    assert said(later) == []
+
+
+def test_a_slower_clock_and_its_reason_name_the_gpu() -> None:
+    later = after(
+        clocks__sm="1980 MHz (0,2,3), 1200 MHz (1)",
+        clocks_event_reasons__active="none (0,2,3), software power cap (1)",
+    )
+    assert said(later) == [
+        "GPU 1 SM clock 1980 MHz -> 1200 MHz",
+        "GPU 1 throttle none -> software power cap",
+    ]
+
+
+def test_the_clock_of_an_idle_gpu_tells_nothing() -> None:
+    assert said(after(clocks__sm="345 MHz", clocks_event_reasons__active="idle")) == []
+
+
+def test_what_a_run_may_break_is_named() -> None:
+    later = after(
+        ecc__errors__corrected__volatile__total="0 (0,1,3), 7 (2)",
+        memory__used="3 MiB (0,1), 70000 MiB (2,3)",
+        temperature__gpu="88, 41, 42, 43",
+        processes="00000000:01:00.0, 4242, python, 70000 MiB",
+    )
+    later["gpus"]["Xid lines"] = "NVRM: Xid 79"
+    later["gpus"]["held back, sw power capping"] = "2400000 us"
+    later["system"] |= {"cgroup throttled periods": "40", "/dev/shm": "64G, 40G free"}
+    later["server"]["process 77"] = "python -m sglang.launch_server"
+    found = changes.between(BEFORE, later)
+    assert found is not None
+    assert changes.lines(found, most=99) == [
+        "/dev/shm 64G, 64G free -> 64G, 40G free",
+        "cgroup throttled periods 0 -> 40",
+        "GPU 0 temperature 40 -> 88",
+        "GPUs 2,3 memory used 3 MiB -> 70000 MiB",
+        "GPU 2 ecc.errors.corrected.volatile.total 0 -> 7",
+        "GPUs 0,1,2,3 held back, sw power capping 100 us -> 2400000 us",
+        "processes none -> 00000000:01:00.0, 4242, python",
+        "Xid lines none -> NVRM: Xid 79",
+        "process 77 none -> python -m sglang.launch_server",
+    ]
+    assert changes.lines(found, most=2)[2:] == ["and 7 more"]
+
+
+def test_software_that_was_exchanged_under_a_run_is_named() -> None:
+    later = after(driver_version="580.1")
+    later["software"] = {"torch": "2.10.0", "triton": "3.5"}
+    assert said(later) == [
+        "GPUs 0,1,2,3 driver 570.86.15 -> 580.1",
+        "torch 2.9.1 -> 2.10.0",
+        "triton none -> 3.5",
+    ]
+
+
+def test_what_cannot_be_compared_is_not_called_unchanged() -> None:
+    assert changes.between(BEFORE, {}) is None
+    assert changes.between({}, BEFORE) is None
+    assert changes.between(after(), BEFORE) is None  # left by the run before this one
+
+
+@pytest.mark.parametrize(
+    ("value", "spread"),
+    [
+        ("a", ["a", "a", "a"]),
+        ("a, b, c", ["a", "b", "c"]),
+        ("a (0,2), b (1)", ["a", "b", "a"]),
+        ("x, y (0,1), z (2)", ["x, y", "x, y", "z"]),
+        ("a, b", ["a, b", "a, b", "a, b"]),
+    ],
+)
+def test_one_line_over_all_gpus_is_read_gpu_by_gpu(value: str, spread: list[str]) -> None:
+    assert changes.spread_out(value, 3) == spread
+
+
+def test_the_table_says_what_changed() -> None:
+    launch = {
+        "label": "A", "case": "a", "round": 4, "sglang_version": "0.5.16",
+        "sends": "asynchronous", "client_warnings": [],
+    }  # fmt: skip
+    summary = {"rehearsal": False, "mode": "gpu", "nsys": False, "launches": [launch]}
+    found = changes.between(BEFORE, after(clocks__sm="1200 MHz"))
+    assert found is not None
+    changed = {**summary, "environment_changes": [each._asdict() for each in found]}
+    text = "environment changed during the run: GPUs 0,1,2,3 SM clock 1980 MHz -> 1200 MHz"
+    assert text in table.remarks(changed)
+    for unchanged in ([], None):
+        remarks = table.remarks({**summary, "environment_changes": unchanged})
+        assert not [remark for remark in remarks if "environment" in remark]
