@@ -57,6 +57,7 @@ class Blocking:
                 stream.wait_event(ready)
                 self.kept.append(tensor)
             begin = self.journal.moment()
+            call.began_ns = CLOCK()
             work = self.ring.post_send(tensor, self.ring.device_group)
             call.posted_ns = CLOCK()
             work.wait()
@@ -74,6 +75,7 @@ class Blocking:
             size, dtype = meta[what]
             tensor = torch.empty(size, dtype=dtype, device=self.ring.device)
             begin = self.journal.moment()
+            call.began_ns = CLOCK()
             work = self.ring.post_recv(tensor, self.ring.device_group)
             call.posted_ns = CLOCK()
             work.wait()
@@ -169,6 +171,7 @@ class Async:
             meta = {what: (tuple(tensor.shape), tensor.dtype), "turn": turn}
             works = self._post_object(meta, self.ring.cpu_group)
             begin = self.journal.moment()
+            call.began_ns = CLOCK()
             work = self.ring.post_send(tensor, self.ring.device_group)
         call.posted_ns = call.left_ns = CLOCK()
         call.events = (begin, self._end(work))
@@ -205,6 +208,7 @@ class Async:
             size, dtype = meta[what]
             tensor = torch.empty(size, dtype=dtype, device=self.ring.device)
             begin = self.journal.moment()
+            call.began_ns = CLOCK()
             work = self.ring.post_recv(tensor, self.ring.device_group)
             call.posted_ns = CLOCK()
             work.wait()

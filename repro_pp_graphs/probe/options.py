@@ -26,7 +26,7 @@ Exit: 0 measured and right; 1 a rank failed or computed something else; 2 usage;
 """
 # --hidden, --layers, --batch, --steps, dtype where nothing is said. On a GPU a shape whose decode
 # step takes the host longer to launch than the device to run, as real decode without graphs does.
-SIZES = {"cuda": (4096, 32, 8, 32, "bfloat16"), "cpu": (256, 4, 4, 24, "float32")}
+SIZES = {"cuda": (4096, 32, 8, 16, "bfloat16"), "cpu": (256, 4, 4, 24, "float32")}
 SETTLING_STEPS = 4  # the first steps fill the ring: they are run and checked, not counted
 
 
@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--send", type=_sends, default="all", metavar="PATH[,PATH]", help="default: all of them")
     add("--graphs", type=_states, metavar="on|off|on,off", help="default: both; off on a CPU")
     add("--reps", type=_whole, default=3, help="repetitions, in balanced order (default 3)")
-    add("--steps", type=_whole, help="decode steps a repetition (default 32; CPU 24)")
+    add("--steps", type=_whole, help="decode steps a repetition (default 16; CPU 24)")
     add("--layers", type=_whole, help="layers of all ranks together (default 32; CPU 4)")
     add("--hidden", type=_whole, help="hidden size (default 4096; CPU 256)")
     add("--batch", type=_whole, help="sequences a micro-batch (default 8; CPU 4)")

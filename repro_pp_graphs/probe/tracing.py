@@ -27,6 +27,7 @@ def _profiler(ring: Ring) -> torch.profiler.profile:
     if ring.cuda:
         kinds.append(torch.profiler.ProfilerActivity.CUDA)
     # without shapes a gloo message has no size
+    warnings.filterwarnings("ignore", message=".*Profiler clears events")  # of cycles: we have one
     made = torch.profiler.profile(activities=kinds, record_shapes=True)
     _kept.append(made)
     return made
@@ -54,9 +55,7 @@ class Window:
         if turn == self.begin:
             if self.ring.cuda:
                 torch.cuda.synchronize()  # a kernel launched before the start has no launch call
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # on cycles, which we do not use
-                self.profiler.start()
+            self.profiler.start()
             self.begin_ns = CLOCK()
         elif turn == self.end:
             self.end_ns = CLOCK()
