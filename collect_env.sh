@@ -28,7 +28,7 @@
 # --bundle takes the repository and Python 3.10; it reads RUN_DIR only.
 # exit status: 0, 2 for a wrong option, 1 where a bundle could not be written.
 set -euo pipefail
-shopt -s extglob
+shopt -s extglob lastpipe # lastpipe: a chroot may lack /dev/fd, which <(...) needs, and /dev/null
 
 ### defaults
 export GIT_OPTIONAL_LOCKS=0
@@ -205,14 +205,14 @@ readonly ROLES='root|nobody|user|admin|test|ubuntu|debian|ec2-user|azureuser|run
 # learn_secrets: values of variables named like secrets are masked wherever they turn up.
 learn_secrets() {
   local entry name value
-  mapfile -d '' -t environment < <(env -0)
+  env -0 | mapfile -d '' -t environment
   for entry in "${environment[@]}"; do
     name=${entry%%=*} value=${entry#*=}
     [[ $name == *PWD || ${#value} -lt 8 || -e $value ]] && continue
     ! is_secret "$name" "$value" || learn "$value"
   done
   # Names of a role or a product name no person.
-  for name in "${USER-}" "${LOGNAME-}" "${SUDO_USER-}" "$(id -un 2>/dev/null || true)"; do
+  for name in "${USER-}" "${LOGNAME-}" "${SUDO_USER-}" "$(id -un 2>&- || true)"; do
     [[ $name =~ ^(.{0,2}|$ROLES)$ ]] || users+=("$name")
   done
   [[ ${HOSTNAME-} =~ ^(.{0,4}|localhost|$ROLES)$ ]] || hosts+=("$HOSTNAME")
@@ -240,16 +240,18 @@ probe() {
   local limit=$1 fd pid status=0 left=$((budget_s - SECONDS))
   local -a command=("${@:2}")
   PARTIAL="" OUT="$2: not found"
-  type -t "$2" >/dev/null || return 127
+  [[ -n $(type -t "$2") ]] || return 127
   OUT="$2: skipped, the time limit of $budget_s s is used up"
   ((left > 0)) || return 124
   ((limit < left)) || limit=$left
   [[ $(type -t "$2") == function ]] || command=(timeout -k 1 "$limit" "${command[@]}")
-  exec {fd}< <("${command[@]}" 2>&1 </dev/null)
-  pid=$!
-  IFS= read -r -d '' -t "$((limit + 1))" -u "$fd" OUT || status=$?
-  exec {fd}<&-
-  if ((status > 128)); then kill "$pid" 2>/dev/null || true; else status=0 && wait "$pid" || status=$?; fi
+  if [[ -e /dev/fd && -e /dev/null ]]; then
+    exec {fd}< <("${command[@]}" 2>&1 </dev/null)
+    pid=$!
+    IFS= read -r -d '' -t "$((limit + 1))" -u "$fd" OUT || status=$?
+    exec {fd}<&-
+    if ((status > 128)); then kill "$pid" 2>&- || true; else status=0 && wait "$pid" || status=$?; fi
+  else OUT=$("${command[@]}" 2>&1 <&-) || status=$?; fi
   ((status < 124 || status == 127)) || { PARTIAL=$OUT OUT="$2: no answer in $limit s" && return 124; }
   OUT=${OUT%$'\n'}
   return "$status"
@@ -258,7 +260,7 @@ probe() {
 # slurp FILE: its text in OUT; fails when it cannot be read or is empty.
 slurp() {
   OUT=""
-  [[ -r $1 && ! -d $1 ]] && { OUT=$(<"$1"); } 2>/dev/null && [[ -n $OUT ]]
+  [[ -r $1 && ! -d $1 ]] && { OUT=$(<"$1"); } 2>&- && [[ -n $OUT ]]
 }
 
 # seek TEXT REGEX: group 1 of the first match in OUT.
@@ -284,7 +286,8 @@ spread() {
 # count WORD...: "2 x a, 1 x b".
 count() {
   local number word text=""
-  while read -r number word; do text+="${word:+, $number x $word}"; done < <(printf '%s\n' "$@" | sort | uniq -c)
+  printf '%s\n' "$@" | sort | uniq -c |
+    while read -r number word; do text+="${word:+, $number x $word}"; done
   OUT=${text#, }
 }
 
@@ -329,7 +332,7 @@ collect_system() {
   slurp /proc/meminfo && text=$OUT
   for OUT in MemTotal MemAvailable; do seek "$text" "$OUT: +([0-9]+) kB" && words+=("$((OUT / 1048576)) GiB"); done
   fact system memory "${words[0]-not told}, ${words[1]-?} available"
-  read -r -a words < <(df -h --output=size,avail /dev/shm 2>/dev/null | tail -n 1)
+  df -h --output=size,avail /dev/shm 2>&- | tail -n 1 | read -r -a words
   fact system /dev/shm "${words[0]-not mounted}, ${words[1]-nothing} free"
   fact system "ulimit memlock" "soft $(ulimit -S -l), hard $(ulimit -H -l) (KiB)"
   fact system "ulimit nofile" "soft $(ulimit -S -n), hard $(ulimit -H -n)"
@@ -346,7 +349,7 @@ collect_system() {
     probe 1 timedatectl show -p NTPSynchronized && OUT="offset not told, $OUT" || OUT="chronyc, timedatectl: no answer"
   fi
   fact system "clock offset" "$OUT"
-  mapfile -t words < <(cat /sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor 2>/dev/null)
+  cat /sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor 2>&- | mapfile -t words
   count "${words[@]}"
   fact system governor "${OUT:-not readable}"
 }
@@ -454,7 +457,7 @@ topology_line() {
   count "${links[@]}"
 }
 
-kernel_log() { if type -t dmesg >/dev/null; then timeout 2 dmesg | tail -c 99999; else echo "dmesg: not found" && return 1; fi; }
+kernel_log() { if [[ -n $(type -t dmesg) ]]; then timeout 2 dmesg | tail -c 99999; else echo "dmesg: not found" && return 1; fi; }
 
 collect_gpus() {
   local line text=""
@@ -501,7 +504,7 @@ collect_amd() {
   done
   ((${#names[@]} == 0)) || { count "${names[@]// /_}" && fact summary GPUs "${OUT//_/ }"; }
   slurp /sys/module/amdgpu/version && fact gpus "amdgpu module" "$OUT" && fact summary driver "amdgpu $OUT"
-  type -t amd-smi >/dev/null || tools=(rocm-smi --showproductname --showdriverversion --showvbios --showclocks --showmeminfo vram)
+  [[ -n $(type -t amd-smi) ]] || tools=(rocm-smi --showproductname --showdriverversion --showvbios --showclocks --showmeminfo vram)
   probe 5 "${tools[@]}" || [[ ${tools[0]} != rocm-smi ]] || OUT="amd-smi, rocm-smi: not found"
   fact gpus "AMD tools" "$OUT"
 }
@@ -559,11 +562,11 @@ readonly SHOWN='^((NCCL|CUD[AN]+|CUBLAS|NVSHMEM|SGLANG|SGL|HF|HUGGING|TRANSFORME
 
 collect_environment() {
   local entry
-  while IFS= read -r -d '' entry; do
+  printf '%s\0' "${environment[@]}" | sort -z | while IFS= read -r -d '' entry; do
     [[ $entry =~ ${SHOWN//$'\n'/} ]] || continue
     OUT=${entry#*=}
     fact environment "${entry%%=*}" "${OUT:-(empty)}"
-  done < <(printf '%s\0' "${environment[@]}" | sort -z)
+  done
 }
 
 print_facts() {

@@ -248,6 +248,42 @@ def test_bash_and_coreutils_are_enough(tmp_path: Path) -> None:
     assert "CPUs" in facts["system"]["CPU"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for chroot")
+def test_a_chroot_without_proc_and_dev_is_enough(tmp_path: Path) -> None:
+    for name in ("bash", *COREUTILS):
+        program = Path(shutil.which(name) or name).resolve()
+        linked = subprocess.run(["ldd", program], capture_output=True, text=True, check=True)
+        libraries_of = re.findall(r"(/\S+) \(0x", linked.stdout)
+        for path, place in [(str(program), f"/bin/{name}"), *zip(libraries_of, libraries_of)]:
+            copy = tmp_path / place.lstrip("/")
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy)
+    shutil.copy(SCRIPT, tmp_path)
+    done = subprocess.run(
+        [shutil.which("chroot") or "chroot", tmp_path, "/bin/bash", "/collect_env.sh", "--json"],
+        env={"PATH": "/bin", "NCCL_DEBUG": "INFO"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+    facts = json.loads(done.stdout)
+    assert facts["environment"]["NCCL_DEBUG"] == "INFO"
+    assert facts["system"]["load average"] == "not readable"
+    assert facts["software"]["Python probe"] == "python3: not found"
+
+
+@pytest.mark.parametrize("script", [SCRIPT, ROOT / "repro_pp_graphs/bundle/bundle.sh"])
+def test_nothing_newer_than_bash_4_4_is_used(script: Path) -> None:
+    newer = (
+        r"\$\{[a-z_]+@[UuLKk]\}", r"\bwait -p\b", "EPOCH(REAL)?(TIME|SECONDS)", "SRANDOM", "BASH_ARGV0",
+        r"\$\{ ", "assoc_expand_once", "localvar_inherit", "globskipdots", "varredir_close",
+        r"\bread -E\b", r"\$\{\|", r"compgen -V", r"printf .*%Q", r"\bBASH_MONOSECONDS\b",
+    )  # fmt: skip
+    text = script.read_text()
+    assert [feature for feature in newer if re.search(feature, text)] == []
+
+
 def test_a_python_that_does_not_exist_is_named(tmp_path: Path) -> None:
     missing = str(tmp_path / "python")
     done = run("--json", "--no-redact", "--python", missing, "--port", CLOSED_PORT)

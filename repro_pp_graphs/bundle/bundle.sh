@@ -44,7 +44,7 @@ show_contents() { # show_contents FOLDER NOTES
     text=${text//[!$'\1']/}
     total=$((total + ${#text}))
     printf '%9d  %6d  %s\n' "$size" "${#text}" "$name"
-    [[ -z $note ]] || fold -s -w 58 <<<"$note" | sed 's/^/                     /'
+    [[ -z $note ]] || fold -s -w 58 <<<"$note" | while read -r text; do printf '%20s %s\n' "" "$text"; done
   done <"$2"
   printf '%s secrets are masked in all (%s stands where each was)\n' "$total" "$MASK"
 }
