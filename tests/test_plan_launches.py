@@ -27,7 +27,7 @@ KNOWN = """
 --cuda-graph-max-bs --cuda-graph-bs --disable-cuda-graph --disable-decode-cuda-graph
 --cuda-graph-backend-decode --cuda-graph-config --attention-backend --sampling-backend
 --grammar-backend --disable-overlap-schedule --max-total-tokens --max-running-requests
---sleep-on-idle --mem-fraction-static --disable-custom-all-reduce
+--sleep-on-idle --mem-fraction-static --disable-custom-all-reduce --pp-async-batch-depth
 """
 FLAGS = frozenset(KNOWN.split())
 ON = "# label: A\n--cuda-graph-max-bs 64\n"
@@ -46,7 +46,7 @@ def plan_of(folder: Path, *argv: str, count=4, release="0.5.21", base=BASE, **ca
         argv = (*argv, "--cases", ",".join(cases))
     required = ("--root", str(folder), "--out", str(folder / "out"), "--python", "/usr/bin/python3")
     options = run_options.parse([*required, *argv])
-    found = Release(release, FLAGS) if release else None
+    found = Release(release, FLAGS, folder / "sglang") if release else None
     return Planner(options, gpus(count), lambda python, env: found).plan()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from repro_pp_graphs.server.flags import FlagError, ProbeError, Release
 OLD = Release(
     "0.5.2",
     frozenset({"--model", "--pipeline-parallel-size", "--tp-size", "--cuda-graph-max-bs"}),
+    Path("/old"),
 )
 NEW = Release(
     "0.5.23",
@@ -20,6 +22,7 @@ NEW = Release(
         {"--model-path", "--pp-size", "--tensor-parallel-size", "--cuda-graph-max-bs-decode"}
         | {"--cuda-graph-bs-decode", "--random-seed", "--disable-radix-cache"}
     ),
+    Path("/new"),
 )
 
 
@@ -78,9 +81,15 @@ def fake_python(folder, body: str) -> str:
 
 
 def test_the_probe_finds_its_answer_among_what_sglang_prints(tmp_path):
-    answer = 'PROBE{"version": "0.5.9", "flags": ["--a", "--b"]}'
+    answer = 'PROBE{"version": "0.5.9", "flags": ["--a", "--b"], "place": "/s p/sglang"}'
     python = fake_python(tmp_path, f"print('a banner')\nprint('''{answer}''')\nprint('bye')\n")
-    assert flags.probe(python, {}) == Release("0.5.9", frozenset({"--a", "--b"}))
+    assert flags.probe(python, {}) == Release(
+        "0.5.9", frozenset({"--a", "--b"}), Path("/s p/sglang")
+    )
+
+
+def test_a_stored_release_reads_back():
+    assert flags.release_from_json(flags.release_to_json(NEW)) == NEW
 
 
 def test_the_probe_reports_the_last_line_of_a_failed_import(tmp_path):

@@ -146,3 +146,30 @@ def test_keep_profilers_holds_on_to_a_finished_profiler(monkeypatch):
     one = Profile()
     one.start()
     assert started == [one] and keep_profilers._kept == [one]
+
+
+@pytest.mark.parametrize("loads", [True, False])
+def test_torchvisions_operators_are_declared_only_where_its_library_does_not_load(
+    monkeypatch, tmp_path, loads
+):
+    (tmp_path / "_C.so").touch()
+    asked, declared = [], []
+
+    def load(path: str) -> None:
+        asked.append(path)
+        if not loads:
+            raise OSError("libcudart.so.13: cannot open shared object file")
+
+    class Library:
+        def __init__(self, *_): ...
+
+        def define(self, schema):
+            declared.append(schema.partition("(")[0])
+
+    fake = SimpleNamespace(
+        ops=SimpleNamespace(load_library=load), library=SimpleNamespace(Library=Library)
+    )
+    monkeypatch.setitem(sys.modules, "torch", fake)
+    cpu._declare_torchvision_operators([str(tmp_path)])
+    assert asked == [str(tmp_path / "_C.so")]
+    assert declared == ([] if loads else ["nms", "qnms"])

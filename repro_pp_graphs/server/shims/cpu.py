@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -40,11 +41,15 @@ class _AbsentKernels(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         module.__dict__["__version__"] = "99.0.0+absent"
 
 
-def _declare_torchvision_operators() -> None:
+def _declare_torchvision_operators(places: Sequence[str]) -> None:
     # torchvision from PyPI is a CUDA build: its library does not load beside a CPU torch, and
     # `import torchvision` fails for want of these two declarations
     import torch  # noqa: PLC0415
 
+    with contextlib.suppress(OSError):
+        for path in (path for place in places for path in Path(place).glob("_C*.so")):
+            torch.ops.load_library(str(path))
+            return
     library = torch.library.Library("torchvision", "FRAGMENT")
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
@@ -80,6 +85,7 @@ def install() -> None:
     os.environ.setdefault("SGLANG_USE_CPU_ENGINE", "1")
     if importlib.util.find_spec("sgl_kernel") is None:
         sys.meta_path.append(_AbsentKernels())
-    if importlib.util.find_spec("torchvision") is not None:
-        _declare_torchvision_operators()
+    vision = importlib.util.find_spec("torchvision")
+    if vision is not None:
+        _declare_torchvision_operators(vision.submodule_search_locations or ())
     _use_sglangs_triton_stub()

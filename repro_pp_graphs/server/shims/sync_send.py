@@ -118,11 +118,11 @@ class _Messages:
 
     def send(self, obj: object, dst: int, async_send: bool = False, tag: int = 0) -> list[Any]:
         """Pickle, copy from pageable memory, send the size over gloo, then the message."""
-        import torch  # noqa: PLC0415
-
         if tag:  # not the PP loop's: the other end expects the release's own way
             works: list[Any] = self._send(obj, dst, async_send=async_send, tag=tag)
             return works
+        import torch  # noqa: PLC0415
+
         group = self._group
         message = torch.frombuffer(bytearray(pickle.dumps(obj)), dtype=torch.uint8)
         message = message.to(group.device)
@@ -133,10 +133,10 @@ class _Messages:
 
     def receive(self, src: int, tag: int = 0) -> Any:  # noqa: ANN401
         """The mirror image of send."""
-        import torch  # noqa: PLC0415
-
         if tag:
             return self._receive(src, tag=tag)
+        import torch  # noqa: PLC0415
+
         group = self._group
         size = torch.empty(1, dtype=torch.long)
         torch.distributed.recv(size, group.ranks[src], group=group.cpu_group)

@@ -13,5 +13,10 @@ class _Library:
     def define(self, _: str) -> None: ...
 
 
+def _load_library(path: str) -> None:
+    raise OSError(f"{path}: a CUDA build")
+
+
+ops = SimpleNamespace(load_library=_load_library)
 library = SimpleNamespace(Library=_Library)
 cuda = SimpleNamespace(device_count=lambda: 1)

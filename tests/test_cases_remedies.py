@@ -1,0 +1,226 @@
+"""The cases beside graphs on and off: the remedies, and sends that hold the host."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_sglang.harness import Harness
+from test_plan_launches import FLAGS, plan_of, value
+from test_shims_sync_send import release_of
+
+from repro_pp_graphs.run import check_arm, record
+from repro_pp_graphs.run.plan import PlanError
+from repro_pp_graphs.run.record import Launch, Plan
+from repro_pp_graphs.server import argfile, needs, shims
+from repro_pp_graphs.server.argfile import ServerArgs
+from repro_pp_graphs.server.flags import Release
+from repro_pp_graphs.server.shims import sync_send
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = ("comm_overlap", "async_depth", "sync_send")
+TEXTS = {name: (ROOT / f"server_args_{name}.txt").read_text() for name in NAMES}
+
+
+def release(folder: Path, version: str, overlap: bool = False) -> Release:
+    """A release of which the two files of its PP loop exist."""
+    place = release_of(folder, version)
+    if overlap:
+        with (place / sync_send.LOOP_FILE).open("a", encoding="utf-8") as loop:
+            loop.write("# envs.SGLANG_PP_COMM_OVERLAP.get()\n")
+    return Release(version, FLAGS, place)
+
+
+# the files
+
+
+def test_each_case_differs_from_graphs_on_by_its_remedy_alone():
+    on = argfile.load(ROOT / "server_args_graphs_on.txt")
+    extra = {}
+    for name in NAMES:
+        args = argfile.load(ROOT / f"server_args_{name}.txt")
+        extra[name] = ({k: v for k, v in args.flags.items() if on.flags.get(k) != v}, args.env)
+        assert on.flags.items() <= args.flags.items()
+    assert extra == {
+        "comm_overlap": ({}, {"SGLANG_PP_COMM_OVERLAP": "1"}),
+        "async_depth": ({"--pp-async-batch-depth": ["1"]}, {}),
+        "sync_send": ({}, {"REPRO_SHIMS": "sync_send"}),
+    }
+
+
+def test_every_case_has_a_label_of_its_own():
+    files = [path for path in ROOT.glob("server_args_*.txt") if path.stem != "server_args_base"]
+    labels = [argfile.load(path).label for path in files]
+    assert None not in labels and len(set(labels)) == len(labels) >= 5
+
+
+def test_no_remedy_runs_unasked(tmp_path):
+    release(tmp_path, "0.5.21", overlap=True)
+    plan = plan_of(tmp_path, graphs_on="# label: A\n", graphs_off="# label: B\n", **TEXTS)
+    assert {launch.case for launch in plan.launches} == {"graphs_on", "graphs_off", *NAMES}
+    (tmp_path / "other").mkdir()
+    assert {launch.case for launch in plan_of(tmp_path / "other").launches} == {
+        *("graphs_on", "graphs_off")
+    }
+
+
+# what a release must have
+
+
+def unmet(text: str, of: Release) -> str:
+    return needs.unmet(argfile.parse(text, "case"), of)
+
+
+def test_the_overlap_is_refused_by_what_the_source_reads_not_by_the_number(tmp_path):
+    without, with_it = release(tmp_path / "a", "0.5.16"), release(tmp_path / "b", "0.5.21", True)
+    refused = unmet(TEXTS["comm_overlap"], without)
+    assert "SGLANG_PP_COMM_OVERLAP needs sglang 0.5.21 or newer; this is 0.5.16: " in refused
+    assert unmet(TEXTS["comm_overlap"], with_it) == ""
+    backported = Release("0.5.16", FLAGS, with_it.place)
+    assert unmet(TEXTS["comm_overlap"], backported) == ""
+    nightly = Release("0.5.30.dev1", FLAGS, without.place)
+    assert "this is 0.5.30.dev1" in unmet(TEXTS["comm_overlap"], nightly)
+
+
+@pytest.mark.parametrize("value", ["0", "false", "No", ""])
+def test_an_overlap_that_is_switched_off_needs_nothing(tmp_path, value):
+    assert unmet(f"SGLANG_PP_COMM_OVERLAP={value}", release(tmp_path, "0.5.16")) == ""
+
+
+def test_the_asynchronous_depth_is_refused_where_the_release_has_no_such_argument(tmp_path):
+    found = release(tmp_path, "0.5.7")
+    old = Release("0.5.6.post2", FLAGS - {"--pp-async-batch-depth"}, found.place)
+    assert unmet(TEXTS["async_depth"], found) == ""
+    assert "--pp-async-batch-depth needs sglang 0.5.7 or newer; this is 0.5.6.post2: " in unmet(
+        TEXTS["async_depth"], old
+    )
+
+
+def test_synchronous_sends_are_refused_where_they_are_so_already(tmp_path):
+    found = release(tmp_path, "0.5.16")
+    assert unmet(TEXTS["sync_send"], found) == ""
+    (found.place / sync_send.LOOP_FILE).unlink()
+    old = Release("0.5.2", FLAGS, found.place)
+    assert unmet(TEXTS["sync_send"], old).startswith(
+        "shim sync_send on sglang 0.5.2: this release already sends synchronously"
+    )
+
+
+def test_overlap_and_synchronous_sends_exclude_each_other(tmp_path):
+    both = TEXTS["comm_overlap"] + TEXTS["sync_send"]
+    assert "use one" in unmet(both, release(tmp_path, "0.5.21", True))
+    depth = TEXTS["async_depth"] + TEXTS["sync_send"]
+    assert unmet(depth, release(tmp_path, "0.5.21", True)) == ""
+
+
+def test_a_refusal_names_the_file(tmp_path):
+    with pytest.raises(PlanError, match=r"^server_args_comm_overlap\.txt: SGLANG_PP_COMM_OVERLAP"):
+        plan_of(tmp_path, comm_overlap=TEXTS["comm_overlap"])
+
+
+# the launches
+
+
+@pytest.mark.parametrize(
+    ("argv", "count", "names"),
+    [
+        ([], 4, ["sync_send"]),
+        (["--one-gpu"], 1, ["one_gpu", "keep_profilers", "sync_send"]),
+        (["--cpu"], 0, ["cpu", "keep_profilers", "sync_send"]),
+    ],
+)
+def test_a_cases_shim_joins_those_that_the_mode_needs(tmp_path, argv, count, names):
+    release_of(tmp_path, "0.5.21")
+    (launch,) = plan_of(tmp_path, *argv, count=count, sync_send=TEXTS["sync_send"]).launches
+    assert launch.env["REPRO_SHIMS"].split(",") == names
+    assert launch.argv[1:3] == ["-m", "repro_pp_graphs.server.launch"]
+    assert any(note.startswith("shim sync_send: ") for note in launch.notes)
+
+
+def test_a_shim_named_twice_is_installed_once():
+    twice = ServerArgs(env={shims.ENV_NAME: "cpu,sync_send"}).over(
+        ServerArgs(env={shims.ENV_NAME: "cpu"})
+    )
+    assert shims.names_in(twice.env) == ["cpu", "sync_send"]
+
+
+def test_the_depth_reaches_the_server(tmp_path):
+    (launch,) = plan_of(tmp_path, async_depth=TEXTS["async_depth"]).launches
+    assert value(launch, "--pp-async-batch-depth") == "1"
+    assert launch.expects_graphs is True
+
+
+@pytest.mark.parametrize(("argv", "count", "told"), [([], 4, 0), (["--cpu"], 0, 1)])
+def test_a_rehearsal_says_that_the_overlap_does_nothing_there(tmp_path, argv, count, told):
+    place = release(tmp_path, "0.5.21", overlap=True).place
+    assert place == tmp_path / "sglang"
+    plan = plan_of(tmp_path, *argv, count=count, comm_overlap=TEXTS["comm_overlap"])
+    notes = [note for note in plan.launches[0].notes if "does nothing on a CPU" in note]
+    assert len(notes) == told
+
+
+# the proof in the server's log
+
+
+def line(rank: int, ranks: int) -> str:
+    return f"[2026-11-24 00:00:07 PP{rank}] {sync_send.ACTIVE}: PP rank {rank} of {ranks} ...\n"
+
+
+OVERLAP = f"[2026-11-24 00:00:07 PP0] {needs.OVERLAP_ON} on a dedicated CUDA stream\n"
+
+
+@pytest.mark.parametrize(
+    ("env", "log", "cuda", "said"),
+    [
+        ({"REPRO_SHIMS": "sync_send"}, line(0, 2) + line(1, 2), True, None),
+        ({"REPRO_SHIMS": "cpu,sync_send"}, line(0, 2), False, "1 of 2 ranks"),
+        ({"REPRO_SHIMS": "cpu"}, "", False, None),
+        ({"SGLANG_PP_COMM_OVERLAP": "1"}, OVERLAP * 2, True, None),
+        ({"SGLANG_PP_COMM_OVERLAP": "true"}, "", True, "0 of 2 ranks"),
+        ({"SGLANG_PP_COMM_OVERLAP": "0"}, "", True, None),
+        ({"SGLANG_PP_COMM_OVERLAP": "1"}, "", False, None),  # no such stream on a CPU
+    ],
+)
+def test_every_rank_must_say_that_it_does_what_was_asked(env, log, cuda, said):
+    found = needs.unproven(log, env, 2, cuda)
+    assert (said is None) == (found == [])
+    assert said is None or said in found[0]
+
+
+@pytest.mark.parametrize(("lines", "status"), [(2, 0), (1, 1)])
+def test_a_case_without_its_remedy_fails_and_the_shims_are_recorded(tmp_path, lines, status):
+    log = "".join(line(rank, 2) for rank in range(lines))
+    (tmp_path / "E_server.log").write_text(log, encoding="utf-8")
+    launch = Launch(
+        **{"label": "E", "case": "sync_send", "round": 1, "python": "p", "args": [], "argv": []},
+        **{"sglang_version": "0.5.21", "env": {"REPRO_SHIMS": "cpu,sync_send"}, "port": 1},
+        **{"model": "m", "pp_size": 2, "tp_size": 1, "nodes": 1, "expects_graphs": None},
+        captured_max_bs=None,
+    )
+    plan = Plan("cpu", 8, 48, False, 24, False, False, {}, [launch])
+    (tmp_path / "run.json").write_text(record.to_json(plan), encoding="utf-8")
+    assert check_arm.main([str(tmp_path), "E"]) == status
+    facts = json.loads((tmp_path / "E_launch.json").read_text())
+    assert facts["shims"] == {name: shims.REASONS[name] for name in ("cpu", "sync_send")}
+    assert ("1 of 2 ranks" in facts.get("reason", "")) == (status == 1)
+
+
+# the whole command
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> Iterator[Harness]:
+    with Harness(tmp_path / "r") as made:
+        yield made
+
+
+@pytest.mark.parametrize("option", [[], ["--dry-run"]])
+def test_a_release_without_the_overlap_is_refused_before_anything_starts(harness, option):
+    done = harness.run("--cpu", "--cases", "graphs_on,comm_overlap", *option)
+    assert done.status == 2 and done.out == ""
+    (told,) = done.own_errors
+    assert "server_args_comm_overlap.txt: SGLANG_PP_COMM_OVERLAP needs sglang 0.5.21" in told
+    assert "this is 0.5.16" in told
+    assert harness.files() == set()
