@@ -253,8 +253,8 @@ def test_a_chroot_without_proc_and_dev_is_enough(tmp_path: Path) -> None:
     for name in ("bash", *COREUTILS):
         program = Path(shutil.which(name) or name).resolve()
         linked = subprocess.run(["ldd", program], capture_output=True, text=True, check=True)
-        libraries_of = re.findall(r"(/\S+) \(0x", linked.stdout)
-        for path, place in [(str(program), f"/bin/{name}"), *zip(libraries_of, libraries_of)]:
+        places = {path: path for path in re.findall(r"(/\S+) \(0x", linked.stdout)}
+        for place, path in {**places, f"/bin/{name}": str(program)}.items():
             copy = tmp_path / place.lstrip("/")
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, copy)
@@ -276,7 +276,8 @@ def test_a_chroot_without_proc_and_dev_is_enough(tmp_path: Path) -> None:
 @pytest.mark.parametrize("script", [SCRIPT, ROOT / "repro_pp_graphs/bundle/bundle.sh"])
 def test_nothing_newer_than_bash_4_4_is_used(script: Path) -> None:
     newer = (
-        r"\$\{[a-z_]+@[UuLKk]\}", r"\bwait -p\b", "EPOCH(REAL)?(TIME|SECONDS)", "SRANDOM", "BASH_ARGV0",
+        r"\$\{[a-z_]+@[UuLKk]\}", r"\bwait -p\b", "EPOCH(REAL)?(TIME|SECONDS)", "SRANDOM",
+        "BASH_ARGV0",
         r"\$\{ ", "assoc_expand_once", "localvar_inherit", "globskipdots", "varredir_close",
         r"\bread -E\b", r"\$\{\|", r"compgen -V", r"printf .*%Q", r"\bBASH_MONOSECONDS\b",
     )  # fmt: skip
