@@ -320,6 +320,16 @@ class Group:
         return self.recv_object((self.rank_in_group - 1) % self.world_size)
 
 
+class LaunchEvent:
+    """The end of a launched batch on its stream."""
+
+    def __init__(self, turn: int) -> None:
+        self.turn, self.waits = turn, 0
+
+    def wait(self) -> None:
+        self.waits += 1
+
+
 class Scheduler:
     """The PP loop of 0.5.7 and newer, on words: `busy` says which turns rank 0 has a batch for.
 
@@ -336,6 +346,7 @@ class Scheduler:
         self.send_first = rank % 2 == 0 or not even_first
         self.processed: list[tuple[int, str]] = []
         self.queue: deque = deque()
+        self.launch_event: LaunchEvent | None = None
 
     def _pp_send_pyobj_to_next_stage(self, data: Any, async_send: bool = False) -> list[Work]:
         work = self.network.isend(data, self.rank, self.rank + 1, "requests")
@@ -418,6 +429,8 @@ class Scheduler:
                 hidden = self.pp_group.recv_tensor_dict()["hidden"] + f" {self.rank}"
             received = exchange(mb, next_mb) if self.depth else None
             commit("proxy")
+            if request:
+                self.launch_event = LaunchEvent(turn)
             if request and self.pp_group.is_last_rank:
                 self.queue.append({"token": hidden})
             if not self.depth:
@@ -521,6 +534,25 @@ def test_no_send_is_left_to_wait_for(ring):
 
     ring(3, turns(3, 0, "#" * 6), watch)
     assert left == []
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+def test_token_messages_queue_behind_the_ranks_own_batch(ring, depth):
+    seen = []
+
+    def watch(scheduler: Scheduler) -> None:
+        send = scheduler._pp_send_dict_to_next_stage
+
+        def record(tensors: dict, async_send: bool, msg_type: str) -> list[Work]:
+            if msg_type == "output" and scheduler.launch_event:
+                seen.append(scheduler.launch_event.waits)
+            return send(tensors, async_send=async_send, msg_type=msg_type)
+
+        scheduler.__dict__["_pp_send_dict_to_next_stage"] = record
+        sync_send.send_synchronously(scheduler)
+
+    ring(3, turns(3, depth, "#" * 9), watch, depth=depth)
+    assert len(seen) == 9 * 3 and min(seen) > 0
 
 
 def test_messages_of_another_tag_keep_the_releases_own_way():

@@ -3,8 +3,8 @@
 In 0.5.2 every PP send holds the host. The metadata of a message is pickled, copied from pageable
 memory to the GPU (which waits for all work queued on that stream: the rank's own decode graph),
 its size goes over gloo (which waits for the receiver), and the message follows over NCCL. This
-shim restores those steps, and with them 0.5.2's order of a turn, without which a ring of blocking
-sends deadlocks:
+shim restores those steps, the one stream of batches and messages, and 0.5.2's order of a turn,
+without which a ring of blocking sends deadlocks:
 
     last rank   receive requests, hidden states; launch; send tokens; receive tokens
     others      receive requests (, hidden states); launch; receive tokens; send the tokens of the
@@ -163,6 +163,8 @@ def send_synchronously(scheduler: Any) -> None:  # noqa: ANN401
     def exchange_in_order(*arguments: Any) -> Any:  # noqa: ANN401
         # 0.5.2's order, in which every send finds its receiver waiting
         first, _, mbs, _, queue, pp_outputs = arguments
+        if scheduler.launch_event is not None:
+            scheduler.launch_event.wait()  # one stream, as there: messages follow the own batch
         if group.is_last_rank:
             send_output(first, mbs, queue, pp_outputs)
         received = exchange(*arguments)
