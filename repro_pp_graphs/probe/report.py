@@ -49,7 +49,14 @@ def environment(ring: Ring) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if ring.cuda else "cpu",
         "cores": len(os.sched_getaffinity(0)),
         "ranks_share_gpu": ring.shared,
+        "mps": ring.cuda and _mps(),
     }
+
+
+def _mps() -> bool:
+    """Whether CUDA's multi-process service lets processes use a GPU side by side."""
+    place = os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps")
+    return Path(place, "control").exists()
 
 
 def row_of(

@@ -13,7 +13,9 @@ NOTE = {
     "about GPUs; comm_stream and events change nothing here.",
     "shared": "The ranks share one GPU in time slices: order, blocking and waiting are real, "
     "durations are not those of one GPU a rank (own step and transfer include other ranks' "
-    "slices).",
+    "slices; less so with two ranks, or with CUDA MPS running).",
+    "mps": "The ranks share one GPU, side by side by CUDA MPS: order, blocking and waiting are "
+    "real, durations are not those of one GPU a rank.",
 }
 HEAD = (
     "                 token send, host ms      of it, mean ms  deliv-",
@@ -73,9 +75,10 @@ def lines(summary: Sequence[dict[str, Any]], environment: dict[str, Any]) -> lis
     )]  # fmt: skip
     said = [*pattern(summary), *remedies(summary)]
     found += ["", *(line for text in said for line in _wrap(text, "* "))] if said else []
-    note = NOTE["cpu"] if environment["device"] == "cpu" else NOTE["shared"]
-    if environment["device"] == "cpu" or environment["ranks_share_gpu"]:
-        found += ["", *_wrap(note, "! ")]
+    if environment["device"] == "cpu":
+        found += ["", *_wrap(NOTE["cpu"], "! ")]
+    elif environment["ranks_share_gpu"]:
+        found += ["", *_wrap(NOTE["mps" if environment["mps"] else "shared"], "! ")]
     return [*found, ""]
 
 
