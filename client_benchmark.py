@@ -52,14 +52,13 @@ try:
 except ImportError:  # not on Windows
     resource = None  # type: ignore[assignment]
 
-READ_BYTES = 1 << 16  # from 128 KiB on malloc maps and unmaps memory for every read
+READ_BYTES = 1 << 16
+SLAB_BYTES = 1 << 22
 RAW_BYTES_KEPT = 64 << 20
-READ_OVERHEAD_BYTES = 400  # what Python adds to a read it keeps
 GATHER_NS = 1_000_000
 CONNECT_TIMEOUT_S = 10.0
 TICK_S = 0.25
 RETRY_S = 0.25  # under --duration: a dead server must not be asked thousands of times a second
-LAST_HTTP_CHUNK = (b"0\r\n\r\n", b"\r\n0\r\n\r\n")  # alone in a read, or behind data
 NUMBER = re.compile(rb"\s*(\d+)")
 # asm-generic/socket.h and linux/net_tstamp.h; Python's socket module has no names for them.
 SO_TIMESTAMPING = SCM_TIMESTAMPING = 37
@@ -76,7 +75,9 @@ SYNTHETIC_WORDS = (
 )
 HERE = Path(__file__).resolve().parent
 clock_ns = time.monotonic_ns
-Ancillary = list[tuple[int, int, bytes]] | None  # what came with a read, as recvmsg returns it
+Ancillary = list[tuple[int, int, bytes]] | None  # what came with a read, as recvmsg_into has it
+Slab = memoryview | bytes
+Read = tuple[int, Slab, int, int, Ancillary]  # ns when it returned; bytes [from, to) of a slab
 
 
 class UsageError(Exception):
@@ -108,6 +109,7 @@ class Options(argparse.Namespace):
     max_error_rate: float
     reader: str
     output: Path | None
+    bench_serving_json: Path | None
 
 
 EXAMPLES = """examples:
@@ -119,6 +121,8 @@ EXAMPLES = """examples:
     python client_benchmark.py --request-rate 4 --num-prompts 200
   keep 8 streams busy for a minute (a load to profile under)
     python client_benchmark.py --concurrency 8 --duration 60
+  one more line in the JSONL that a bench_serving dashboard reads
+    python client_benchmark.py --concurrency 16 --bench-serving-json runs.jsonl
   an OpenAI-compatible server; its key is taken from OPENAI_API_KEY
     python client_benchmark.py --backend openai --base-url http://127.0.0.1:8000
 
@@ -177,12 +181,16 @@ def parse_options(argv: Sequence[str]) -> Options:
         help="requests sent and awaited before measuring (1)")
     add = parser.add_argument_group("result").add_argument
     add("--output", type=Path, metavar="FILE.json", help="summary and every raw arrival")
+    add("--bench-serving-json", type=Path, metavar="FILE.jsonl",
+        help="append the line that sglang's bench_serving --output-file writes; null: what this "
+        "client cannot know (server_info, accept_length, retokenized counts)")
     add("--max-error-rate", type=_number(float, 0), default=0.0, metavar="F",
         help="share of prompts that may fail before the exit status is 1 (0)")
     add("--stall-timeout", dest="stall_timeout_s", type=above_zero, default=300, metavar="S",
         help="give a stream up after S seconds without a byte (300)")
     add("--reader", choices=("auto", "epoll", "threads"), default="auto",
-        help="epoll: one thread, plain http; threads: one a stream, https and proxies too")
+        help="epoll: one thread reads all streams (default on Linux); threads: one a stream, "
+        "dearer, and decodes compressed answers")
     # fmt: on
     words = [
         name.replace("_", "-") + equals + value if word.startswith("--") else word
@@ -207,7 +215,7 @@ def parse_options(argv: Sequence[str]) -> Options:
 
 @dataclass(eq=False)
 class Stream:
-    """One HTTP request and what came back: (ns when the read returned, bytes, ancillary data)."""
+    """One HTTP request and what came back."""
 
     body: bytes
     prompts: int
@@ -218,11 +226,11 @@ class Stream:
     sent_ns: int = 0
     last_ns: int = 0  # the latest read
     end_ns: int = 0
-    reads: deque[tuple[int, bytes, Ancillary]] = field(default_factory=deque)
+    reads: deque[Read] = field(default_factory=deque)
     error: str | None = None
     prepared: requests.PreparedRequest | None = None
     sock: socket.socket | None = None
-    receive: Callable[[], tuple[bytes, Ancillary, int, Any]] | None = None
+    receive: Callable[..., tuple[int, Ancillary, int, Any]] | None = None
 
     def __post_init__(self) -> None:
         self.answer = Answer(self.prompts)
@@ -230,14 +238,19 @@ class Stream:
     def failed_early(self) -> bool:
         """Whether it is plain without parsing that no tokens came: no connection, or no 200."""
         if self.answer.status is None and self.reads:
-            return b" 200 " not in self.reads[0][1][:16]
+            _, slab, start, _, _ = self.reads[0]
+            return b" 200 " not in bytes(slab[start : start + 16])
         return self.answer.status != 200
 
     def parse_reads(self, clock: KernelClock, until_ns: float = math.inf) -> None:
         """Parse and drop the reads that returned by `until_ns`."""
-        while self.reads and self.reads[0][0] <= until_ns:
-            returned_ns, data, ancillary = self.reads.popleft()
-            self.answer.feed(clock.arrival_ns(returned_ns, ancillary), data)
+        reads, feed, arrival_ns = self.reads, self.answer.feed, clock.arrival_ns
+        while reads:
+            returned_ns, slab, start, end, ancillary = read = reads.popleft()
+            if returned_ns > until_ns:
+                reads.appendleft(read)
+                return
+            feed(arrival_ns(returned_ns, ancillary), bytes(slab[start:end]))
 
 
 class Prompts:
@@ -336,6 +349,7 @@ class Server:
         self.url = options.base_url + path
         self.parts = urlsplit(self.url)
         self.session = requests.Session()
+        self._prepared: requests.PreparedRequest | None = None
         self.adapter = HandOverAdapter()
         self._keeps_stamping = socket.socket(type=socket.SOCK_DGRAM)
         ask_for_stamps(self._keeps_stamping)  # the first socket that asks waits for its stamps
@@ -359,9 +373,13 @@ class Server:
         return self.parts.scheme == "http" and proxy is None
 
     def prepare(self, body: bytes) -> requests.PreparedRequest:
-        """The request as `requests` would send it."""
-        request = requests.Request("POST", self.url, data=body, headers=self.headers)
-        return self.session.prepare_request(request)
+        """The request as `requests` makes it; all but the body is made once."""
+        if self._prepared is None:
+            request = requests.Request("POST", self.url, headers=self.headers)
+            self._prepared = self.session.prepare_request(request)
+        prepared = self._prepared.copy()
+        prepared.prepare_body(body, None)
+        return prepared
 
     def model(self) -> str:
         """The served model's name, or "default" where the server does not say."""
@@ -507,12 +525,14 @@ class HandOverAdapter(requests.adapters.HTTPAdapter):
         return manager
 
 
-def receive_tls(sock: ssl.SSLSocket) -> tuple[bytes, None, int, None]:
-    """All that is decrypted; the kernel's stamps cannot be told to belong to it."""
-    data = sock.recv(READ_BYTES)
+def receive_tls(
+    sock: ssl.SSLSocket, buffers: Sequence[memoryview], _: int
+) -> tuple[int, None, int, None]:
+    """recvmsg_into for TLS: all that is decrypted. No stamp: which packet's would it be?"""
+    size = sock.recv_into(buffers[0])
     while sock.pending():
-        data += sock.recv(READ_BYTES)
-    return data, None, 0, None
+        size += sock.recv_into(buffers[0][size:])
+    return size, None, 0, None
 
 
 class Transport:
@@ -549,7 +569,7 @@ class Transport:
             with reply:
                 for data in reply.iter_content(None if framed else 1):
                     stream.last_ns = clock_ns()
-                    stream.reads.append((stream.last_ns, data, None))
+                    stream.reads.append((stream.last_ns, data, 0, len(data), None))
         except OSError as exc:  # requests.RequestException is one
             error = describe_io_error(exc, "reading", self._server.url)
         self._end(stream, error)
@@ -568,13 +588,12 @@ class SocketTransport(Transport):
 
     def __init__(self, server: Server) -> None:
         super().__init__(server)
-        self._poller = select.epoll() if hasattr(select, "epoll") else select.poll()
+        self._poller = select.epoll()
         self._streams: dict[int, Stream] = {}
-        self._new: deque[Stream] = deque()
-        self._wake_reader, self._wake = socket.socketpair()
-        self._poller.register(self._wake_reader, select.POLLIN)
-        self._bytes_read = self._bytes_parsed = 0
-        self._stopping = False
+        self._stop_reader, self._stop = socket.socketpair()
+        self._poller.register(self._stop_reader, select.EPOLLIN)
+        self._unparsed: list[Stream] = []
+        self._parsing = threading.Lock()
         self._thread = threading.Thread(target=self._read, name="reader", daemon=True)
         self._thread.start()
 
@@ -605,9 +624,10 @@ class SocketTransport(Transport):
             if isinstance(stream.sock, ssl.SSLSocket):
                 stream.receive = functools.partial(receive_tls, stream.sock)
             else:
-                stream.receive = functools.partial(stream.sock.recvmsg, READ_BYTES, ANCILLARY_BYTES)
-            self._new.append(stream)
-            self._wake.send(b"n")
+                stream.receive = stream.sock.recvmsg_into
+            self._unparsed.append(stream)
+            self._streams[stream.sock.fileno()] = stream
+            self._poller.register(stream.sock, select.EPOLLIN)
         except OSError as exc:  # requests.RequestException is one
             self._end(stream, describe_io_error(exc, "connecting or sending", server.url))
         else:
@@ -616,15 +636,12 @@ class SocketTransport(Transport):
     def look_after(self, active: Iterable[Stream], now_ns: int) -> None:
         limit_s = self._server.options.stall_timeout_s
         self.clock.sample()
-        too_much = self._bytes_read - self._bytes_parsed > RAW_BYTES_KEPT
-        if too_much:
-            self._bytes_parsed = self._bytes_read
         for stream in active:
             silent_s = (now_ns - max(stream.last_ns, stream.sent_ns)) / 1e9
-            if too_much or silent_s > 2 * TICK_S:
-                stream.parse_reads(self.clock, self.clock.sampled_ns)
-            if stream.sock is None or silent_s <= 2 * TICK_S:
+            if stream.sock is None or silent_s < 2 * TICK_S:
                 continue
+            with self._parsing:
+                stream.parse_reads(self.clock, self.clock.sampled_ns)
             if silent_s > limit_s:
                 stream.error = f"stalled: no byte for {limit_s:g} s (--stall-timeout)"
             if silent_s > limit_s or stream.answer.complete():
@@ -632,15 +649,13 @@ class SocketTransport(Transport):
                     stream.sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        self._stopping = True
-        self._wake.send(b"s")
+        self._stop.send(b"s")
         self._thread.join()
         left = [stream.sock for stream in self._streams.values() if stream.sock]
-        for sock in [*left, *_HandsOver.opened, self._wake, self._wake_reader]:
+        for sock in [*left, *_HandsOver.opened, self._stop, self._stop_reader]:
             sock.close()
         _HandsOver.opened.clear()
-        if hasattr(self._poller, "close"):
-            self._poller.close()
+        self._poller.close()
 
     def _read(self) -> None:
         """Reads until told to stop.
@@ -650,34 +665,45 @@ class SocketTransport(Transport):
         two reads of one stream: what comes to a stream in between would bear one stamp.
         """
         poll, streams = self._poller.poll, self._streams
+        slab, at, held = bytearray(SLAB_BYTES), 0, 0
+        room = memoryview(slab)
+        parsing: Iterator[None] | None = None
         woken_ns = renew_ns = 0
         shortest_ns = last_shortest_ns = 4 * GATHER_NS
         stamped: Ancillary = None
-        while not self._stopping:
+        while True:
             ready = poll()
             before_ns, woken_ns = woken_ns, clock_ns()
             for fd, _ in ready:
                 stream = streams.get(fd)
-                if stream is None:
-                    self._take_new()
-                    continue
+                if stream is None or stream.receive is None:
+                    return
                 error = None
                 try:
-                    data, ancillary, _, _ = stream.receive()  # type: ignore[misc]
+                    size, ancillary, _, _ = stream.receive((room[at:],), ANCILLARY_BYTES)
                 except (BlockingIOError, ssl.SSLWantReadError):
                     continue
                 except OSError as exc:
-                    data, ancillary = b"", None
+                    size, ancillary = 0, None
                     error = describe_io_error(exc, "reading", self._server.url)
                 now_ns = clock_ns()
-                if data:
-                    stream.reads.append((now_ns, data, ancillary))
+                end = at + size
+                if size:
+                    stream.reads.append((now_ns, room, at, end, ancillary))
                     shortest_ns = min(shortest_ns, now_ns - stream.last_ns)
                     stream.last_ns, stamped = now_ns, ancillary
-                    self._bytes_read += len(data) + READ_OVERHEAD_BYTES
-                if not data or data[-7:] in LAST_HTTP_CHUNK:
+                if not size or slab.endswith(b"\r\n0\r\n\r\n", at, end):
                     self._drop(fd, stream)
                     self._end(stream, error)
+                at = end
+                if SLAB_BYTES - at < READ_BYTES:
+                    held += at
+                    slab, at = bytearray(SLAB_BYTES), 0
+                    room = memoryview(slab)
+            if held > RAW_BYTES_KEPT:
+                parsing, held = parsing or self._parse_backlog(), 0
+            if parsing is not None and next(parsing, parsing) is parsing:
+                parsing = None
             gather_ns = min(shortest_ns, last_shortest_ns) // 4
             if stamped and woken_ns - before_ns < 2 * gather_ns and gather_ns > GATHER_NS // 10:
                 time.sleep(max(0, woken_ns + gather_ns - clock_ns()) / 1e9)
@@ -685,13 +711,15 @@ class SocketTransport(Transport):
                 renew_ns = woken_ns + 100 * GATHER_NS
                 shortest_ns, last_shortest_ns = 4 * GATHER_NS, shortest_ns
 
-    def _take_new(self) -> None:
-        self._wake_reader.recv(READ_BYTES)
-        while self._new:
-            stream = self._new.popleft()
-            if stream.sock is not None:
-                self._streams[stream.sock.fileno()] = stream
-                self._poller.register(stream.sock, select.POLLIN)
+    def _parse_backlog(self) -> Iterator[None]:
+        """Parse what has come, a stream at a step: the reader has no other thread to wait for."""
+        streams, self._unparsed = self._unparsed, []
+        for stream in streams:
+            with self._parsing:
+                stream.parse_reads(self.clock, self.clock.sampled_ns)
+            if stream.reads or stream.end_ns == 0:
+                self._unparsed.append(stream)
+            yield
 
     def _drop(self, fd: int, stream: Stream) -> None:
         self._poller.unregister(fd)
@@ -748,7 +776,7 @@ class Driver:
         self._limit = options.concurrency
         self._free: deque[tuple[int, int]] = deque()  # (lane, free since)
         self._active: set[Stream] = set()
-        threaded = options.reader == "threads" or not hasattr(select, "poll")
+        threaded = options.reader == "threads" or not hasattr(select, "epoll")
         self._transport = ThreadTransport(server) if threaded else SocketTransport(server)
         self._progress = Progress(label)
         self._run = Run(reader=self._transport.name, clock=self._transport.clock)
@@ -849,8 +877,8 @@ class Progress:
         gaps_ms = []
         for stream in busy:
             with contextlib.suppress(IndexError):  # nothing has come, or it has been parsed
-                newest_ns, data, _ = stream.reads[-1]
-                found = quick_count(data, 1)
+                newest_ns, slab, start, end, _ = stream.reads[-1]
+                found = quick_count(bytes(slab[start:end]), 1)
                 if found is not None:
                     self._tokens[stream] = found[1] * stream.prompts
                     first_ns, first = self._first.setdefault(stream, (newest_ns, found[1]))
@@ -918,9 +946,11 @@ class Body:
         if not self._chunked:
             return (0, len(data)) if self._left == math.inf else (0, 0)
         start, end = data.find(b"\n", 0, 10) + 1, len(data) - 2
-        with contextlib.suppress(ValueError):
+        try:
             if self._left == 0 and not self.pending and int(data[:start], 16) == end - start:
                 return start, end
+        except ValueError:
+            pass
         return 0, 0
 
     def feed(self, data: bytes) -> bytes:
@@ -1222,6 +1252,13 @@ def itl_ms(record: Record) -> list[float]:
     return gaps
 
 
+def token_arrivals(record: Record) -> list[int]:
+    """When each token arrived, ns; those of one event together."""
+    counts = itertools.pairwise([0, *(tokens for _, tokens in record.events)])
+    news = (after - before for before, after in counts)
+    return [ns for (ns, _), new in zip(record.events, news, strict=True) for _ in range(new)]
+
+
 def tokens_at(record: Record, time_ns: int) -> float:
     """Cumulative tokens at `time_ns`; between two arrivals in proportion, before the first 0."""
     after = bisect.bisect_right(record.events, time_ns, key=lambda event: event[0])
@@ -1465,6 +1502,54 @@ def result_document(summary: dict[str, Any], records: Sequence[Record]) -> dict[
     return {"schema": 1, "summary": summary, "requests": rows}
 
 
+BENCH_SERVING_SAME = (
+    *("request_rate", "max_concurrency", "duration", "completed", "request_throughput"),
+    *("concurrency", "max_concurrent_requests"),
+)
+
+
+def bench_serving_line(
+    summary: dict[str, Any], records: Sequence[Record], options: Options
+) -> dict[str, Any]:
+    """What sglang 0.5.21's bench_serving appends to --output-file; its totals leave failures out.
+
+    Source of the names: sglang/benchmark/serving.py, `result` in benchmark().
+    """
+    done = [record for record in records if record.error is None]
+    tokens_in, tokens_out = (sum(r.prompt_tokens for r in done), sum(r.tokens for r in done))
+    a_second = Counter(
+        (arrival_ns - min(r.start_ns for r in done)) // 1_000_000_000
+        for record in done
+        for arrival_ns in token_arrivals(record)
+    )
+    rate = {"input": tokens_in, "output": tokens_out, "total": tokens_in + tokens_out}
+    return {
+        "tag": None,
+        "backend": "sglang" if options.backend == "sglang" else "sglang-oai",
+        "dataset_name": "custom" if options.input_len is None else "random",
+        "sharegpt_output_len": None,
+        "random_input_len": options.input_len,
+        "random_output_len": options.max_new_tokens,
+        "random_range_ratio": None,
+        "server_info": None,
+        **{name: summary[name] for name in BENCH_SERVING_SAME},
+        "request_rate": summary["request_rate"] or math.inf,
+        "total_input_tokens": tokens_in,
+        "total_input_text_tokens": tokens_in,
+        "total_input_vision_tokens": 0,
+        "total_output_tokens": tokens_out,
+        "total_output_tokens_retokenized": None,
+        **{f"{name}_throughput": rate[name] / summary["duration"] for name in rate},
+        **{
+            f"{statistic}_{name}": summary[f"{statistic}_{name}"]
+            for name in ("e2e_latency_ms", "ttft_ms", "tpot_ms", "itl_ms")
+            for statistic in ("mean", "median", "std", "p90", "p95", "p99")
+        },
+        "accept_length": None,
+        "max_output_tokens_per_s": max(a_second.values(), default=0),
+    }
+
+
 def write_json(path: Path, document: dict[str, Any]) -> None:
     """Write whole or not at all."""
     part = path.with_name(path.name + ".part")
@@ -1496,8 +1581,10 @@ def _ignore_signals() -> None:
 def measure(options: Options) -> int:
     """Warm up, run, parse, report; the exit status."""
     prompts = Prompts(options)
-    if options.output is not None and not options.output.parent.is_dir():
-        raise UsageError(f"--output {options.output}: no such folder; create it first")
+    for name in ("output", "bench_serving_json"):
+        path = getattr(options, name)
+        if path is not None and not path.parent.is_dir():
+            raise UsageError(f"--{name.replace('_', '-')} {path}: no such folder; create it first")
     server = Server(options)
     run = Run(begin_ns=clock_ns(), interrupted=True)
     model = options.model or "default"
@@ -1523,12 +1610,16 @@ def measure(options: Options) -> int:
         records += parse_stream(stream, options, run.clock)
     summary = summarize(records, run, options, model, len(prompts))
     status = 1 if not records or summary["failed"] / len(records) > options.max_error_rate else 0
-    if options.output is not None:
-        try:
+    try:
+        if options.output is not None:
             write_json(options.output, result_document(summary, records))
-        except OSError as exc:
-            print(f"client_benchmark.py: --output {options.output}: {exc}", file=sys.stderr)
-            status = 1
+        if options.bench_serving_json is not None:
+            line = bench_serving_line(summary, records, options)
+            with options.bench_serving_json.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+    except OSError as exc:
+        print(f"client_benchmark.py: the result cannot be written: {exc}", file=sys.stderr)
+        status = 1
     print("\n".join(report_lines(summary, records)))
     return 130 if run.interrupted else status
 

@@ -1,6 +1,7 @@
 """What the load client makes of raw bytes and of events: pure functions, no server."""
 
 import json
+import struct
 import sys
 from collections import deque
 from pathlib import Path
@@ -34,7 +35,7 @@ def stream(raw, read_bytes=None, prompts=1):
 
 def stream_of(reads, prompts=1):
     """A stream whose reads are (arrival_ns, bytes)."""
-    reads = deque((at, data, None) for at, data in reads)
+    reads = deque((at, data, 0, len(data), None) for at, data in reads)
     return client.Stream(body=b"", prompts=prompts, start_ns=-10, sent_ns=-10, reads=reads)
 
 
@@ -47,6 +48,56 @@ def record(start_ns, *events, lane=0, error=None):
     tokens = events[-1][1] if events else 0
     same = {"start_ns": start_ns, "sent_ns": start_ns, "intended_ns": start_ns}
     return client.Record(**same, lane=lane, events=events, tokens=tokens, error=error)
+
+
+@pytest.mark.parametrize("framing", [b"", b"Content-Length: %d\r\n"])
+@pytest.mark.parametrize("read_bytes", [None, 1, 64])
+def test_a_body_needs_no_chunks(framing, read_bytes):
+    body = (
+        f"data: {native(1)}\n\ndata: {native(2, {'type': 'length'})}\n\ndata: [DONE]\n\n".encode()
+    )
+    head = b"HTTP/1.1 200 OK\r\n" + (framing % len(body) if framing else b"") + b"\r\n"
+    the_stream = stream(head + body, read_bytes)
+    (got,) = parse(the_stream, "--max-new-tokens", "2")
+    assert ([tokens for _, tokens in got.events], got.error) == ([1, 2], None)
+    assert the_stream.answer.complete()
+
+
+@pytest.mark.parametrize(
+    ("end", "complete"), [(b"0\r\n\r\n", True), (b"", False)], ids=["last chunk", "none"]
+)
+def test_a_chunked_body_is_complete_with_its_last_chunk(end, complete):
+    the_stream = stream(HEAD + b"7\r\ndata: {\r\n" + end, 3)
+    parse(the_stream)
+    assert the_stream.answer.complete() is complete
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+@pytest.mark.parametrize("prompts", [1, 3])
+def test_the_quick_look_at_an_event_finds_what_the_json_parser_finds(
+    separators, prompts, monkeypatch
+):
+    index = None if prompts == 1 else prompts - 1
+    odd = 'quoted "index": 7, "finish_reason":null}} \\" and\n\ttabs \u2028'
+    events = [json.loads(native(n, None, index, odd)) for n in (1, 2, 5)]
+    events.append(json.loads(native(7, {"type": "length"}, index, odd)))
+    events.insert(2, events[1] | {"meta_info": dict(reversed(events[2]["meta_info"].items()))})
+    raw = response(
+        *(json.dumps(event, separators=separators) for event in events), chunk_bytes=None
+    )
+    quick = parse(stream(raw, 40, prompts))
+    assert client.quick_count(json.dumps(events[0], separators=separators).encode(), prompts)
+    monkeypatch.setattr(client, "quick_count", lambda *_: None)
+    assert parse(stream(raw, 40, prompts)) == quick
+
+
+def test_a_quick_look_that_disagrees_is_not_used():
+    event = json.loads(native(3)) | {"x": {"completion_tokens": 99}}
+    last = json.loads(native(4, {"type": "length"})) | {"x": {"completion_tokens": 99}}
+    assert client.quick_count(json.dumps(event).encode(), 1) == (0, 99)
+    raw = response(json.dumps(event), json.dumps(event), json.dumps(last))
+    (got,) = parse(stream(raw), "--max-new-tokens", "4")
+    assert [tokens for _, tokens in got.events] == [3, 4]
 
 
 @pytest.mark.parametrize("chunk_bytes", [None, 1, 7, 100])
@@ -67,6 +118,44 @@ def test_an_event_has_arrived_with_the_read_that_ended_its_line():
     reads = [(100, raw[: first_line_end + 1]), (200, raw[first_line_end + 1 :])]
     (got,) = parse(stream_of(reads), "--max-new-tokens", "2")
     assert got.events == [[100, 1], [200, 2]]
+
+
+def stamp(realtime_ns):
+    whole = struct.pack("=6q", *divmod(realtime_ns, 10**9), 0, 0, 0, 0)
+    return [(client.socket.SOL_SOCKET, client.SCM_TIMESTAMPING, whole)]
+
+
+def test_a_kernel_stamp_is_put_on_the_monotonic_clock():
+    clock = client.KernelClock()
+    clock.note(0, 10**18, 100)
+    assert clock.arrival_ns(5_000_000, stamp(10**18 + 4_000_000)) == 4_000_000
+    assert clock.lags_ns == [1_000_000]
+
+
+@pytest.mark.parametrize(
+    "ancillary",
+    [None, [], [(1, 37, b"short")], stamp(10**18 + 6_000_000), stamp(10**18 - 10**11)],
+    ids=["none", "empty", "32 bit", "later than the read", "minutes old"],
+)
+def test_a_read_without_a_plausible_stamp_keeps_the_time_it_returned(ancillary):
+    clock = client.KernelClock()
+    clock.note(0, 10**18, 100)
+    assert clock.arrival_ns(5_000_000, ancillary) == 5_000_000
+    assert (clock.reads, clock.lags_ns) == (1, [])
+
+
+def test_stamps_around_a_step_of_the_clock_are_not_trusted_and_later_ones_are():
+    second, step = 10**9, 3 * 10**6
+    clock = client.KernelClock()
+    for now in (1, 2, 3):
+        clock.note(now * second, 10**18 + (step if now == 3 else 0), 100)
+    clock.note(4 * second, 10**18 + step + 50, 100)
+    read = [round(at * second) for at in (1.5, 2.5, 3.1, 3.9)]
+    old, unsure, near, new = (
+        clock.arrival_ns(at, stamp(10**18 + at - 1000 + (step if at > 2.2 * second else 0)))
+        for at in read
+    )
+    assert (old, unsure, near, new) == (read[0] - 1000, read[1], read[2], read[3] - 1000)
 
 
 def test_interleaved_prompts_are_told_apart_by_index():
@@ -215,6 +304,21 @@ def test_tokens_of_one_prompt_that_were_read_together_are_reported():
     got = summary([record(0, (10, 1), (10, 2), (20, 3), (30, 4))])
     assert got["self_check"]["read_together_share"] == 0.25
     assert "read together" in got["warnings"][0]
+
+
+def test_the_bench_serving_line_counts_completed_prompts_alone():
+    ms, options = 1_000_000, client.parse_options(["--input-len", "9", "--max-new-tokens", "3"])
+    good = record(0, (10 * ms, 1), (20 * ms, 3))
+    bad = record(0, (10 * ms, 1), error="reset: while reading")
+    good.prompt_tokens = bad.prompt_tokens = 9
+    run = client.Run(begin_ns=0, end_ns=20 * ms)
+    figures = client.summarize([good, bad], run, options, "m", 0)
+    line = client.bench_serving_line(figures, [good, bad], options)
+    assert (line["completed"], line["total_input_tokens"], line["total_output_tokens"]) == (1, 9, 3)
+    assert (line["output_throughput"], line["total_throughput"]) == (3 / 0.02, 12 / 0.02)
+    assert (line["max_output_tokens_per_s"], line["random_input_len"]) == (3, 9)
+    assert line["median_itl_ms"] == 5
+    assert line["server_info"] is line["accept_length"] is None
 
 
 def test_both_spellings_of_an_option_are_one():

@@ -196,6 +196,17 @@ def test_an_openai_batch_counted_as_one_is_refused_with_the_way_out(run_client):
     assert all("use --batch 1" in request["error"] for request in document["requests"])
 
 
+def test_bench_serving_lines_are_appended(run_client, tmp_path):
+    path = tmp_path / "runs.jsonl"
+    with StandIn() as server:
+        for tokens in ("3", "5"):
+            argv = ("--batch", "2", "--max-new-tokens", tokens, "--bench-serving-json", str(path))
+            run_client(server.url, *argv)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["total_output_tokens"] for line in lines] == [6, 10]
+    assert [line["random_output_len"] for line in lines] == [3, 5]
+
+
 def test_no_ignore_eos_lets_an_answer_end_early(run_client):
     with StandIn(Behaviour(fault="short", fault_after=3)) as server:
         status, document, _ = run_client(server.url, "--no-ignore-eos", "--batch", "2")
@@ -237,6 +248,7 @@ def test_a_proxy_from_the_environment_is_not_used_for_loopback(monkeypatch):
         (["--prompts", "no_such_file.txt"], "no_such_file.txt"),
         (["--prompts", os.devnull], "holds no prompt"),
         (["--output", "no_such_folder/x.json"], "create it first"),
+        (["--bench-serving-json", "no_such_folder/x.jsonl"], "--bench-serving-json no_such_folder"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_sent(argv, complaint, capsys, run_client):
