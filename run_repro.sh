@@ -24,6 +24,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 state=$here/.state
 out=$here
 opt_python="" opt_dry_run=0 opt_cpu=0 opt_nsys=0 opt_engine=sglang
+engine_module=sglang # what the interpreter must have
 start_timeout_s=1800
 stop_grace_s=20   # for a server to end by itself after SIGINT
 nsys_grace_s=900  # the same under nsys, which then writes its report
@@ -54,6 +55,8 @@ USAGE: ./run_repro.sh [options]
   --max-new-tokens N   tokens a prompt (default 128; rehearsal 48)
   --port P             server port (default: server_args_base.txt)
   --out DIR            results go to DIR/logs and DIR/trace (default: here)
+  --engine probe       the PP ring as a small torch program in place of sglang
+                       (docs/mechanism.md); blocking sends as in sglang 0.5.2
   --python PATH        interpreter that has sglang (default: $PYTHON, the active
                        python3, else an environment made here)
   --one-gpu            let ranks share GPUs, in time slices
@@ -73,6 +76,7 @@ EXAMPLES:
   ./run_repro.sh --dummy-weights --layers 16 # no download, 16 layers
   ./run_repro.sh --one-gpu --pp-size 4 --dummy-weights --layers 16
   ./run_repro.sh --rounds 4 --no-profile     # enough launches to compare
+  ./run_repro.sh --engine probe              # the mechanism, without weights
   ./run_repro.sh --dry-run                   # what would run
 USAGE
 }
@@ -98,7 +102,12 @@ parse_options() {
         ;;
       --out) need_value "$option" $# && out=$2 && shift ;;
       --python) need_value "$option" $# && opt_python=$2 && shift ;;
-      --engine) need_value "$option" $# && opt_engine=$2 && shift ;;
+      --engine)
+        need_value "$option" $#
+        opt_engine=$2
+        plan_options+=("$option" "$2")
+        shift
+        ;;
       --start-timeout) need_value "$option" $# && start_timeout_s=$2 && shift ;;
       --cases | --model)
         need_value "$option" $#
@@ -118,7 +127,11 @@ parse_options() {
   done
   [[ $start_timeout_s =~ ^[1-9][0-9]*$ ]] ||
     die 2 "--start-timeout $start_timeout_s: not a number of seconds"
-  [[ $opt_engine == sglang ]] || die 2 "--engine $opt_engine: this version drives sglang only"
+  case $opt_engine in
+    sglang) ;;
+    probe) engine_module=torch ;;
+    *) die 2 "--engine $opt_engine: sglang, or probe (the PP ring without sglang)" ;;
+  esac
   [[ $out == /* ]] || out=$PWD/$out
 }
 
@@ -225,6 +238,28 @@ run_launch() { # run_launch LABEL URL
   return "$status"
 }
 
+# 0 measured, 1 failed; measured and traced by one program, which needs no server
+run_probe() { # run_probe LABEL
+  local label=$1 logs=$out/logs status=0
+  current=$label
+  say "$label (probe)"
+  mark "$label" running
+  # shellcheck disable=SC2016 # the inner shell expands them
+  if ! step -o "$logs/${label}_client.log" bash -c 'exec bash "$1" 2>"$2"' probe \
+    "$logs/${label}_server_command.sh" "$logs/${label}_server.log"; then
+    mark_failed "$label" "$(tail -n 1 "$logs/${label}_server.log")"
+    status=1
+  elif ((traced)); then
+    explain "$label" || status=1
+  fi
+  if ((status == 0)); then
+    step "${tool[@]}" check-arm "$logs" "$label" "$logs/${label}_analysis.json" || status=1
+  fi
+  ((status)) || mark "$label" ok
+  current=""
+  return "$status"
+}
+
 collect_env() { # collect_env NAME: text and JSON
   local collect=(bash "$here/collect_env.sh" --python "$python")
   step -o "$out/logs/$1.txt" "${collect[@]}" || true
@@ -276,7 +311,13 @@ main() {
   collect_env env
   for line in "${lines[@]:1}"; do
     IFS=$'\t' read -r label url resumed <<<"$line"
-    ((resumed)) || run_launch "$label" "$url" || failed=1
+    if ((resumed)); then
+      :
+    elif [[ $opt_engine == probe ]]; then
+      run_probe "$label" || failed=1
+    else
+      run_launch "$label" "$url" || failed=1
+    fi
     ((++number > 2)) || [[ ! -e $out/trace/${label}_chrome_trace.json ]] ||
       merged+=("$out/trace/$label")
   done

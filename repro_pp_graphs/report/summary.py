@@ -52,7 +52,7 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
-def summarise_launch(logs: Path, launch: Launch) -> dict[str, Any]:
+def summarise_launch(logs: Path, launch: Launch, plan: Plan) -> dict[str, Any]:
     """One launch: status (ok, failed, not run), metrics, resolved arguments, graph state."""
     facts = record.load_facts(logs, launch.label)
     client = _read(logs / f"{launch.label}_client.json").get("summary", {})
@@ -64,7 +64,7 @@ def summarise_launch(logs: Path, launch: Launch) -> dict[str, Any]:
         "status": facts.pop("status", "not run"),
         **facts,
         "sglang_version": info.get("version", launch.sglang_version),
-        "sends": "blocking" if _blocking_sends(launch.sglang_version) else "asynchronous",
+        "sends": sends(launch, plan),
         "expects_graphs": launch.expects_graphs,
         "server_args": launch.args,
         "resolved": {key: info[key] for key in RESOLVED if key in info},
@@ -92,18 +92,21 @@ def token_send_ms(analysis: dict[str, Any]) -> dict[str, float]:
     return {name: round(values["median"] / 1e3, 4) for name, values in medians.items() if values}
 
 
-def _blocking_sends(version: str) -> bool:
-    """PP sends are blocking up to 0.5.6 and asynchronous from 0.5.7."""
-    numbers = version_numbers(version)
-    return bool(numbers) and numbers < (0, 5, 7)
+def sends(launch: Launch, plan: Plan) -> str:
+    """How PP sends go: sglang blocks up to 0.5.6 and not from 0.5.7; the probe as it was told."""
+    if plan.engine == "probe":
+        return launch.args[launch.args.index("--send") + 1]
+    numbers = version_numbers(launch.sglang_version)
+    return "blocking" if numbers and numbers < (0, 5, 7) else "asynchronous"
 
 
 def summarise(logs: Path, plan: Plan) -> dict[str, Any]:
     """The whole run, as stored in summary.json."""
-    launches = [summarise_launch(logs, launch) for launch in plan.launches]
+    launches = [summarise_launch(logs, launch, plan) for launch in plan.launches]
     changed = changes.between(_read(logs / "env.json"), _read(logs / "env_after.json"))
     return {
         "schema": 1,
+        "engine": plan.engine,
         "mode": plan.mode,
         "rehearsal": plan.rehearsal,
         "nsys": plan.nsys,

@@ -46,9 +46,10 @@ def graphs(launch: dict[str, Any]) -> str:
 
 
 def eager_share(launch: dict[str, Any]) -> str:
-    """Decode lines of the server's log that ran with a graph: `118 of 118`."""
-    state = launch.get("graph_state")
-    return f"{state['with_graph']} of {state['decode_lines']}" if state else "-"
+    """Decode lines of the server's log that ran with a graph: `118 of 118`; `-` for none."""
+    state = launch.get("graph_state") or {}
+    lines = state.get("decode_lines")
+    return f"{state['with_graph']} of {lines}" if lines else "-"
 
 
 def _cells(launch: dict[str, Any]) -> list[tuple[str, str]]:
@@ -108,6 +109,12 @@ def lines(summary: dict[str, Any]) -> list[str]:
 def remarks(summary: dict[str, Any]) -> list[str]:
     """What the reader must know before believing the table."""
     found = []
+    probe = summary.get("engine") == "probe"
+    if probe:
+        found.append(
+            "PROBE: the PP ring without sglang, with made-up weights: order of calls and waiting "
+            "are sglang's, TTFT, TPOT and tokens/s are the probe's own."
+        )
     if summary["rehearsal"]:
         found.append(
             "REHEARSAL on a CPU: no CUDA graphs in any arm, so graphs on against off is an "
@@ -124,7 +131,10 @@ def remarks(summary: dict[str, Any]) -> list[str]:
             "noise (the unit of replication is a launch; --rounds N adds more)."
         )
     sends = {(launch["sglang_version"], launch["sends"]) for launch in summary["launches"]}
-    found += [f"sglang {version}: PP sends are {how}." for version, how in sorted(sends)]
+    if probe:
+        found += [f"{each['label']}: send path {each['sends']}" for each in summary["launches"]]
+    else:
+        found += [f"sglang {version}: PP sends are {how}." for version, how in sorted(sends)]
     changed = [changes.Change(**each) for each in summary.get("environment_changes") or []]
     found += [f"environment changed during the run: {text}" for text in changes.lines(changed)]
     for launch in summary["launches"]:

@@ -31,6 +31,7 @@ class Options:
     cpu: bool
     resume: bool
     dry_run: bool
+    engine: str
 
 
 def _positive(text: str) -> int:
@@ -59,6 +60,7 @@ def parse(argv: list[str]) -> Options:
     parser.add_argument("--port", type=_port)
     parser.add_argument("--profile-steps", type=_positive)
     parser.add_argument("--model")
+    parser.add_argument("--engine", choices=("sglang", "probe"), default="sglang")
     parser.add_argument("--no-profile", dest="profile", action="store_false")
     for name in ("--dummy-weights", "--with-stack", "--nsys", "--one-gpu", "--cpu"):
         parser.add_argument(name, action="store_true")

@@ -53,7 +53,8 @@ def case_order(cases: list[str], rounds: int) -> list[tuple[int, str]]:
     ]
 
 
-def _load_case(root: Path, name: str) -> ServerArgs:
+def load_case(root: Path, name: str) -> ServerArgs:
+    """server_args_<name>.txt. Raises PlanError with the cases there are."""
     path = root / f"server_args_{name}.txt"
     if not path.is_file():
         prefix = "server_args_"
@@ -94,7 +95,8 @@ def _choose_model(args: ServerArgs, options: Options, mode: str) -> None:
         args.set("--json-model-override-args", json.dumps({"num_hidden_layers": options.layers}))
 
 
-def _wants_graphs(args: ServerArgs) -> bool:
+def wants_graphs(args: ServerArgs) -> bool:
+    """Whether these arguments leave decode CUDA graphs on."""
     off = ("--disable-cuda-graph", "--disable-decode-cuda-graph")
     disabled = args.get("--cuda-graph-backend-decode") == "disabled"
     disabled |= _decode_config(args).get("backend") == "disabled"
@@ -185,7 +187,7 @@ class Planner:
 
     def _ranks(self, base: ServerArgs, case: str) -> int:
         """Ranks of a case on this machine."""
-        args = _load_case(self.options.root, case).over(base)
+        args = load_case(self.options.root, case).over(base)
         pp_size = self.options.pp_size or args.get_int("--pp-size", 1)
         return pp_size * args.get_int("--tp-size", 1) // args.get_int("--nnodes", 1)
 
@@ -194,7 +196,7 @@ class Planner:
         args = base
         if plan.mode != "gpu":
             args = _overlay(plan.mode).over(base)
-        args = _load_case(options.root, case).over(args)
+        args = load_case(options.root, case).over(args)
         if options.pp_size:
             args.set("--pp-size", str(options.pp_size))
         if options.port:
@@ -221,7 +223,7 @@ class Planner:
                 "sglang up to 0.5.17 dies with triton attention and more than two PP ranks, unless "
                 "patched (README, Limits)"
             )
-        expects_graphs = None if plan.mode == "cpu" else _wants_graphs(args)
+        expects_graphs = None if plan.mode == "cpu" else wants_graphs(args)
         if expects_graphs:
             notes += _cover_batch(args, plan.batch)
         notes += needs.idle(args, plan.mode)

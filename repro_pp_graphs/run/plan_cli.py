@@ -16,7 +16,7 @@ from pathlib import Path
 
 from repro_pp_graphs.models import folder as model_folder
 from repro_pp_graphs.run import options as run_options
-from repro_pp_graphs.run import preflight, previous, record
+from repro_pp_graphs.run import plan_probe, preflight, previous, record
 from repro_pp_graphs.run.command import command_script, shell_words
 from repro_pp_graphs.run.live import wrapped
 from repro_pp_graphs.run.options import Options
@@ -77,11 +77,20 @@ class CachedProbe:
 def overview(plan: Plan, options: Options) -> list[str]:
     """What the run is about to do, for the terminal."""
     first = plan.launches[0]
+    if plan.engine == "probe":
+        server = f"  probe:  the PP ring without sglang, {first.pp_size} ranks"
+    else:
+        server = (
+            f"  server: sglang {first.sglang_version}, pp {first.pp_size} x tp {first.tp_size}, "
+            f"{Path(first.model).name}"
+        )
     load = f"batch {plan.batch} x {plan.max_new_tokens} new tokens"
+    how = MODE_TEXT[plan.mode].replace(
+        "real server", "probe" if plan.engine == "probe" else "real server"
+    )
     lines = [
-        *wrapped("  how:    ", MODE_TEXT[plan.mode]),
-        f"  server: sglang {first.sglang_version}, pp {first.pp_size} x tp {first.tp_size}, "
-        f"{Path(first.model).name}",
+        *wrapped("  how:    ", how),
+        server,
         f"  load:   {load}" + (f"; profile of {plan.profile_steps} steps" if plan.profile else ""),
         f"  cases:  {', '.join(launch.label for launch in plan.launches)}",
         f"  leaves: {options.out}/logs, {options.out}/trace",
@@ -96,7 +105,9 @@ def dry_run_lines(plan: Plan, options: Options) -> list[str]:
     for launch in plan.launches:
         label = launch.label
         lines += [f"# {label}", *_script(launch, plan, options).splitlines()[2:]]
-        lines += ["# then, once /health answers:", client_command(plan, options, launch), ""]
+        if plan.engine == "sglang":
+            lines += ["# then, once /health answers:", client_command(plan, options, launch)]
+        lines.append("")
     lines.append("# files")
     for launch in plan.launches:
         lines += [f"{options.out}/{name}" for name in files_of(launch, plan)]
@@ -111,10 +122,12 @@ def dry_run_lines(plan: Plan, options: Options) -> list[str]:
 
 def files_of(launch: Launch, plan: Plan) -> list[str]:
     """What one launch leaves, relative to --out."""
-    logs = ("server.log", "server_command.sh", "client.log", "client.json", "launch.json")
+    logs = ["server.log", "server_command.sh", "client.log", "client.json", "launch.json"]
+    probe = plan.engine == "probe"
+    logs += ["probe.json"] if probe else []
     names = [f"logs/{launch.label}_{name}" for name in logs]
     if plan.profile:
-        parts = ("profile_load.log", "analysis.json", "analysis.txt")
+        parts = ["analysis.json", "analysis.txt"] + ([] if probe else ["profile_load.log"])
         names += [f"logs/{launch.label}_{part}" for part in parts]
         names += [f"trace/{launch.label}/", f"trace/{launch.label}_chrome_trace.json"]
     return names + ([f"trace/{launch.label}.nsys-rep"] if plan.nsys else [])
@@ -190,7 +203,10 @@ def main(argv: list[str]) -> int:
     found = gpus.find()
     probe = CachedProbe(options.root / ".state" / "releases", options.dry_run)
     try:
-        plan = Planner(options, found, probe).plan()
+        if options.engine == "probe":
+            plan = plan_probe.plan(options, found)
+        else:
+            plan = Planner(options, found, probe).plan()
         say("\n".join(overview(plan, options)))
         if options.dry_run:
             print("\n".join(dry_run_lines(plan, options)))

@@ -165,5 +165,7 @@ def check_nsys(plan: Plan) -> list[str]:
 
 def problems(plan: Plan, gpus: list[Gpu], out: Path) -> list[str]:
     """All that stands in the way, cheapest check first."""
+    if plan.engine == "probe":
+        return check_disk(plan, out) + check_memory(plan, gpus)
     found = check_nsys(plan) + check_ports(plan) + check_disk(plan, out)
     return found + check_memory(plan, gpus) + check_models(plan)

@@ -53,6 +53,7 @@ class Plan:
     nsys: bool
     gpu_used_mib: dict[str, int]  # by GPU uuid, before the first launch
     launches: list[Launch]
+    engine: str = "sglang"  # or probe
 
     @property
     def rehearsal(self) -> bool:

@@ -1,12 +1,12 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154 # the script that sources this sets and reads them
 # The interpreter that runs sglang: the one at hand, or an environment made here once.
-# Uses: here, state, opt_python, opt_dry_run, opt_cpu, say, die, step. Sets: python
+# Uses: here, state, opt_python, opt_dry_run, opt_cpu, engine_module, say, die, step. Sets: python
 
-has_sglang() { # has_sglang PYTHON: without importing it, which takes seconds
+has_engine() { # has_engine PYTHON: without importing it, which takes seconds
   # a folder named sglang in the current directory is a package without an origin
-  "$1" -c 'import importlib.util as u, sys; sys.exit(not getattr(u.find_spec("sglang"), "origin", 0))' \
-    2>/dev/null
+  "$1" -c 'import importlib.util as u, sys
+sys.exit(not getattr(u.find_spec(sys.argv[1]), "origin", 0))' "$engine_module" 2>/dev/null
 }
 
 suits() { # suits PYTHON: 3.10 to 3.13, and able to make a venv
@@ -29,13 +29,13 @@ environment_kind() {
 choose_python() {
   local candidate
   if [[ -n $opt_python ]]; then
-    has_sglang "$opt_python" || die 2 "--python $opt_python: it cannot find sglang; install it \
+    has_engine "$opt_python" || die 2 "--python $opt_python: it cannot find $engine_module; install it \
 there, or leave --python out and an environment is made here"
     python=$(absolute "$opt_python")
     return
   fi
   for candidate in "${PYTHON:-}" python3; do
-    if [[ -n $candidate ]] && has_sglang "$candidate"; then
+    if [[ -n $candidate ]] && has_engine "$candidate"; then
       python=$(absolute "$candidate")
       return
     fi

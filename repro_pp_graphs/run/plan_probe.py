@@ -1,0 +1,90 @@
+"""The launches of `--engine probe`: the same cases and labels, run by the probe without sglang."""
+
+from __future__ import annotations
+
+from repro_pp_graphs.probe.options import SETTLING_STEPS
+from repro_pp_graphs.run.options import Options
+from repro_pp_graphs.run.plan import PlanError, case_order, load_case, pick_mode, wants_graphs
+from repro_pp_graphs.run.record import Launch, Plan
+from repro_pp_graphs.server import argfile
+from repro_pp_graphs.server.gpus import Gpu
+
+# the probe's counterpart of a case that sglang's own remedies or releases make
+SENDS = {"comm_overlap": "comm_stream", "async_depth": "async"}
+# sequences a micro-batch, tokens a sequence, steps to trace
+LOADS = {"cpu": (4, 24, 6), "gpu": (8, 64, 8), "one_gpu": (8, 64, 8)}
+
+
+def plan(options: Options, gpus: list[Gpu]) -> Plan:
+    """The whole run. Raises PlanError or ArgFileError."""
+    if options.nsys:
+        raise PlanError("--engine probe: not under --nsys; leave one of the two out")
+    ranks = options.pp_size or _base(options).get_int("--pp-size", 4)
+    if ranks < 2:
+        raise PlanError(f"--engine probe: a ring of {ranks} has no sends; --pp-size 2 or more")
+    # the probe lets ranks share a GPU without being asked: there is nothing else to try there
+    shares = 0 < len(gpus) < ranks and not options.cpu
+    mode = "one_gpu" if shares else pick_mode(options, gpus, ranks)
+    batch, tokens, steps = LOADS[mode]
+    made = Plan(
+        engine="probe",
+        mode=mode,
+        batch=options.batch or batch * ranks,
+        max_new_tokens=options.max_new_tokens or tokens,
+        profile=options.profile,
+        profile_steps=options.profile_steps or steps,
+        with_stack=False,
+        nsys=False,
+        gpu_used_mib={},
+        launches=[],
+    )
+    if made.batch % ranks:
+        raise PlanError(f"--batch {made.batch}: not a multiple of the {ranks} micro-batches")
+    if made.max_new_tokens <= SETTLING_STEPS:
+        raise PlanError(f"--max-new-tokens: more than {SETTLING_STEPS}, the first fill the ring")
+    for number, case in case_order(options.cases, options.rounds):
+        made.launches.append(_launch(made, options, case, number, ranks))
+    return made
+
+
+def _base(options: Options) -> argfile.ServerArgs:
+    return argfile.load(options.root / "server_args_base.txt")
+
+
+def _launch(made: Plan, options: Options, case: str, number: int, ranks: int) -> Launch:
+    args = load_case(options.root, case)
+    label = (args.label or case) + (f"_r{number}" if number > 1 else "")
+    graphs = None if made.mode == "cpu" else wants_graphs(args.over(_base(options)))
+    logs = options.out / "logs"
+    words = ["--ranks", str(ranks), "--send", SENDS.get(case, "blocking")]
+    words += ["--graphs", "on" if graphs else "off", "--reps", "1"]
+    words += ["--batch", str(made.batch // ranks)]
+    words += ["--steps", str(made.max_new_tokens - SETTLING_STEPS)]
+    if case == "async_depth":
+        words += ["--micro-batches", str(ranks + 1)]
+    if options.layers:
+        words += ["--layers", str(options.layers)]
+    if made.mode == "cpu":
+        words += ["--device", "cpu"]
+    words += ["--json", str(logs / f"{label}_probe.json")]
+    words += ["--client-json", str(logs / f"{label}_client.json")]
+    if made.profile:
+        words += ["--trace", str(options.out / "trace" / label)]
+        words += ["--trace-steps", str(made.profile_steps)]
+    return Launch(
+        label=label,
+        case=case,
+        round=number,
+        python=options.python,
+        sglang_version="none",
+        args=words,
+        argv=[options.python, "-m", "repro_pp_graphs", "probe", *words],
+        env={"PYTHONPATH": str(options.root)},
+        port=0,
+        model="probe",
+        pp_size=ranks,
+        tp_size=1,
+        nodes=1,
+        expects_graphs=graphs,
+        captured_max_bs=None,
+    )
