@@ -31,6 +31,8 @@ class TokenSend:
     own_ns: int
     peer_ns: int  # the peer's host has entered its receive
     peer_device_ns: int  # and nothing is queued before it on the peer's device
+    upload_ns: int  # in copying the metadata to the device; 0 where it does not go there
+    exchange_ns: int  # in handing its size to the peer; 0 likewise
 
     def split(self, end_ns: int, peer_ns: int) -> tuple[float, float, float]:
         """Own step, late peer and rest of the time from `entered_ns` to `end_ns`, ms."""
@@ -67,6 +69,8 @@ def token_sends(
             peer_device_ns=max(
                 recvs[call.turn].entered_ns + ahead, before.get(call.turn + (queued or 0), 0)
             ),
+            upload_ns=max(0, call.uploaded_ns - call.entered_ns),
+            exchange_ns=max(0, call.met_ns - call.uploaded_ns) if call.uploaded_ns else 0,
         )
         for call in last.calls
         if call.op == "send" and call.what == "tokens" and call.turn >= first_turn

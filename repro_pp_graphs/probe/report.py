@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -29,6 +30,8 @@ SUMMARISED = (
     "own_ms",
     "late_peer_ms",
     "rest_ms",
+    "upload_ms",
+    "exchange_ms",
     "delivered_ms",
     "delivered_own_ms",
     "delivered_late_peer_ms",
@@ -79,6 +82,8 @@ def row_of(
         "own_ms": host["own"],
         "late_peer_ms": host["late_peer"],
         "rest_ms": host["rest"],
+        "upload_ms": statistics.fmean(send.upload_ns / 1e6 for send in sends),
+        "exchange_ms": statistics.fmean(send.exchange_ns / 1e6 for send in sends),
         "delivered_ms": delivered["median"],
         "delivered_own_ms": delivered["own"],
         "delivered_late_peer_ms": delivered["late_peer"],

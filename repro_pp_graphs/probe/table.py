@@ -96,8 +96,10 @@ def pattern(summary: Sequence[dict[str, Any]]) -> list[str]:
     text = (
         f"Blocking: the host is {number(whole)} ms in the send with graphs, "
         f"{number(without['mean'])} ms without ({number(whole / without['mean'])} times); "
-        f"{100 * on['own_ms']['mean'] / total:.0f} % of it waits for the rank's own graph, "
-        f"{100 * on['late_peer_ms']['mean'] / total:.0f} % for a late peer."
+        f"{100 * on['own_ms']['mean'] / total:.0f} % of it while the rank's own graph runs, "
+        f"{100 * on['late_peer_ms']['mean'] / total:.0f} % while the peer is late. The calls it waits in: "
+        f"{number(on['upload_ms']['mean'])} ms in the copy of the metadata to the GPU, which syncs "
+        f"the stream, {number(on['exchange_ms']['mean'])} ms in handing its size to the peer."
     )
     if with_["half_width"] is None:
         verdict = "One repetition: whether they differ cannot be told."
