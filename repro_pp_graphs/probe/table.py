@@ -97,7 +97,8 @@ def pattern(summary: Sequence[dict[str, Any]]) -> list[str]:
         f"Blocking: the host is {number(whole)} ms in the send with graphs, "
         f"{number(without['mean'])} ms without ({number(whole / without['mean'])} times); "
         f"{100 * on['own_ms']['mean'] / total:.0f} % of it while the rank's own graph runs, "
-        f"{100 * on['late_peer_ms']['mean'] / total:.0f} % while the peer is late. The calls it waits in: "
+        f"{100 * on['late_peer_ms']['mean'] / total:.0f} % while the peer is late. "
+        "The calls it waits in: "
         f"{number(on['upload_ms']['mean'])} ms in the copy of the metadata to the GPU, which syncs "
         f"the stream, {number(on['exchange_ms']['mean'])} ms in handing its size to the peer."
     )
