@@ -11,6 +11,7 @@ from fake_sglang.harness import Harness
 from test_plan_launches import FLAGS, plan_of, value
 from test_shims_sync_send import release_of
 
+from repro_pp_graphs.report import summary, table
 from repro_pp_graphs.run import check_arm, record
 from repro_pp_graphs.run.plan import PlanError
 from repro_pp_graphs.run.record import Launch, Plan
@@ -205,6 +206,20 @@ def test_a_case_without_its_remedy_fails_and_the_shims_are_recorded(tmp_path, li
     facts = json.loads((tmp_path / "E_launch.json").read_text())
     assert facts["shims"] == {name: shims.REASONS[name] for name in ("cpu", "sync_send")}
     assert ("1 of 2 ranks" in facts.get("reason", "")) == (status == 1)
+
+
+# the table
+
+
+def test_the_table_says_how_each_case_sends(tmp_path):
+    release(tmp_path, "0.5.21", overlap=True)
+    plan = plan_of(tmp_path, graphs_on="# label: A\n", **TEXTS)
+    assert table.remarks(summary.summarise(tmp_path, plan))[-3:] == [
+        "sglang 0.5.21: PP sends are asynchronous in A, CASE_D_async_depth.",
+        "sglang 0.5.21: PP sends are asynchronous, on a stream of their own in "
+        "CASE_C_comm_overlap.",
+        "sglang 0.5.21: PP sends are blocking (shim sync_send) in CASE_E_sync_send.",
+    ]
 
 
 # the whole command

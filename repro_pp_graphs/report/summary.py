@@ -9,6 +9,7 @@ from typing import Any
 from repro_pp_graphs.environment import changes
 from repro_pp_graphs.run import record
 from repro_pp_graphs.run.record import Launch, Plan
+from repro_pp_graphs.server import needs, shims
 from repro_pp_graphs.server.flags import version_numbers
 
 # of the client's summary; the keys carry their units
@@ -93,9 +94,14 @@ def token_send_ms(analysis: dict[str, Any]) -> dict[str, float]:
 
 
 def sends(launch: Launch, plan: Plan) -> str:
-    """How PP sends go: sglang blocks up to 0.5.6 and not from 0.5.7; the probe as it was told."""
+    """How PP sends go: sglang blocks up to 0.5.6 and not from 0.5.7, unless a case has a remedy or
+    a shim for it; the probe as it was told."""
     if plan.engine == "probe":
         return launch.args[launch.args.index("--send") + 1]
+    if "sync_send" in shims.names_in(launch.env):
+        return "blocking (shim sync_send)"
+    if needs.overlaps(launch.env) and plan.mode != "cpu":
+        return "asynchronous, on a stream of their own"
     numbers = version_numbers(launch.sglang_version)
     return "blocking" if numbers and numbers < (0, 5, 7) else "asynchronous"
 

@@ -106,6 +106,17 @@ def lines(summary: dict[str, Any]) -> list[str]:
     return out
 
 
+def _sends(launches: list[dict[str, Any]]) -> list[str]:
+    cases: dict[tuple[str, str], list[str]] = {}
+    for launch in launches:
+        names = cases.setdefault((launch["sglang_version"], launch["sends"]), [])
+        names += [launch["label"]] if launch["round"] == 1 else []
+    told = {
+        key: f" in {', '.join(names)}" if len(cases) > 1 else "" for key, names in cases.items()
+    }
+    return [f"sglang {version}: PP sends are {how}{told[version, how]}." for version, how in cases]
+
+
 def remarks(summary: dict[str, Any]) -> list[str]:
     """What the reader must know before believing the table."""
     found = []
@@ -130,11 +141,10 @@ def remarks(summary: dict[str, Any]) -> list[str]:
             f"{rounds} launch(es) a case: too few to tell a difference from launch-to-launch "
             "noise (the unit of replication is a launch; --rounds N adds more)."
         )
-    sends = {(launch["sglang_version"], launch["sends"]) for launch in summary["launches"]}
     if probe:
         found += [f"{each['label']}: send path {each['sends']}" for each in summary["launches"]]
     else:
-        found += [f"sglang {version}: PP sends are {how}." for version, how in sorted(sends)]
+        found += _sends(summary["launches"])
     changed = [changes.Change(**each) for each in summary.get("environment_changes") or []]
     found += [f"environment changed during the run: {text}" for text in changes.lines(changed)]
     for launch in summary["launches"]:
