@@ -142,17 +142,20 @@ class TraceMaker:
         return path
 
 
-def ring(pp_size: int = 2, steps: int = 6, period_us: float = 1000) -> list[TraceMaker]:
+def ring(
+    pp_size: int = 2, steps: int = 6, period_us: float = 1000, jitter_us: float = 0
+) -> list[TraceMaker]:
     """A ring whose every edge sends one message a step; rank r starts r steps late in its file.
 
-    Message n of the edge from r goes out at n * period + 100 * r and is received at once.
+    Message n of the edge from r goes out at n * period + 100 * r, later by up to 30 jitters, and is
+    received at once.
     """
     makers = [TraceMaker(rank, pp_size, pid=500 + rank) for rank in range(pp_size)]
     for rank, maker in enumerate(makers):
         for n in range(rank, steps + rank):
             before = (rank - 1) % pp_size
-            sent = n * period_us + 100 * rank
-            arrives = n * period_us + 100 * before
+            begin = n * period_us + n**3 % 31 * jitter_us
+            sent, arrives = begin + 100 * rank, begin + 100 * before
             maker.span("run_batch", sent - 60, 50)
             maker.span("step[DECODE bs=8]", sent - 58, 45)
             maker.p2p("recv", before, arrives - 20, 50, elements=8)

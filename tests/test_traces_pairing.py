@@ -298,15 +298,42 @@ def test_a_clock_ahead_moves_its_interval_by_as_much(tmp_path):
     assert after["high_us"] - before["high_us"] == pytest.approx(15)
 
 
-def test_several_hosts_are_told_with_the_interval_their_waits_are_good_to(tmp_path):
-    for maker in ring(2):
+def hosts_apart(folder: Path, ahead_us: int, jitter_us: float) -> list[TraceMaker]:
+    """Two ranks on two hosts; the second's clock is ahead."""
+    makers = ring(2, steps=14, period_us=3000, jitter_us=jitter_us)
+    for maker in makers:
         maker.header = {"host_name": f"node{maker.rank}"}
-        maker.write(tmp_path)
+        maker.base_ns += 1000 * ahead_us * maker.rank
+        maker.write(folder)
+    return makers
+
+
+def test_several_hosts_are_told_with_the_interval_their_waits_are_good_to(tmp_path):
+    hosts_apart(tmp_path, 0, jitter_us=30)
     facts = analyze(only_case(tmp_path))
     assert facts["hosts"] == ["node0", "node1"]
     for edge in facts["p2p"]:
+        assert edge["pairs"] == 13
         assert edge["clock_us"]["low_us"] < 0 < edge["clock_us"]["high_us"]
     assert any("2 hosts" in line for line in lines(facts))
+
+
+def test_hosts_whose_steps_are_all_alike_are_not_paired_by_guess(tmp_path):
+    hosts_apart(tmp_path, 0, jitter_us=0)
+    facts = analyze(only_case(tmp_path))
+    assert [edge["pairs"] for edge in facts["p2p"]] == [0, 0]
+    assert all("both fit clocks 2 ms apart" in edge["unpairable"] for edge in facts["p2p"])
+
+
+def test_an_edge_whose_lags_vary_is_paired_by_the_clocks_that_another_edge_tells(tmp_path):
+    first, _ = hosts_apart(tmp_path, 1500, jitter_us=30)
+    for n, event in enumerate(first.events):
+        if event["args"].get("Collective name") == "recv":
+            event["dur"] += n * 37 % 500
+    first.write(tmp_path)
+    there, back = analyze(only_case(tmp_path))["p2p"]
+    assert (there["pairs"], there["offset"]) == (13, -1)
+    assert (back["pairs"], back["offset"]) == (13, 1)
 
 
 def test_a_merged_file_that_sglang_left_in_the_folder_is_no_rank(tmp_path):

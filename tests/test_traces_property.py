@@ -7,6 +7,7 @@ record then begins and ends at its own time, loses single events, and has its cl
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 import pytest
@@ -165,14 +166,20 @@ def ends_together(edge: Edge) -> float:
 
 @dataclass
 class Tally:
-    """Pairs that could be found, were found, were found wrongly; over all examples of a test."""
+    """Pairs that could be found, were found, were found wrongly; over all examples of a test.
 
+    `apart_ns` is what the pairing is told of the clocks.
+    """
+
+    apart_ns: int = 0
     possible: int = 0
     right: int = 0
     wrong: int = 0
 
     def count(self, sends: list[tuple[int, P2POp]], recvs: list[tuple[int, P2POp]]) -> None:
-        found = pair([op for _, op in sends], [op for _, op in recvs], SLACK_NS["nccl"])
+        slack_ns = SLACK_NS["nccl"]
+        ours, theirs = [op for _, op in sends], [op for _, op in recvs]
+        found = pair(ours, theirs, slack_ns, apart_ns=self.apart_ns)
         self.possible += len({index for index, _ in sends} & {index for index, _ in recvs})
         for i, j in found.pairs:
             if sends[i][0] == recvs[j][0]:
@@ -192,7 +199,7 @@ def run(plan: Plan, tally: Tally, together: float = 0.0) -> None:
             tally.count(sends, recvs)
 
 
-def check(tally: Tally, least: float, record_property, most_wrong: float = 0.0) -> None:
+def check(tally: Tally, least: float, record_property) -> None:
     for name in ("possible", "right", "wrong", "share"):
         record_property(name, getattr(tally, name))
     print(
@@ -200,12 +207,17 @@ def check(tally: Tally, least: float, record_property, most_wrong: float = 0.0) 
         f"{tally.wrong} wrong"
     )
     assert tally.possible > 1000
-    assert tally.wrong <= most_wrong * tally.possible
+    assert tally.wrong == 0
     assert tally.share >= least
 
 
+# Many: PAIRING_EXAMPLES=3000 pytest --hypothesis-seed=1 tests/test_traces_property.py
+MANY = os.environ.get("PAIRING_EXAMPLES")
 FEW = settings(
-    max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=int(MANY or 80),
+    deadline=None,
+    derandomize=not MANY,
+    suppress_health_check=list(HealthCheck),
 )
 
 
@@ -221,17 +233,26 @@ def test_clocks_off_by_less_than_a_transfer_change_nothing(record_property):
     check(tally, 0.99, record_property)
 
 
-def test_clocks_far_apart_are_told_where_steps_vary_more_than_lags(record_property):
-    tally = Tally()
+def test_clocks_far_apart_are_told_by_lags_where_steps_vary(record_property):
+    tally = Tally(apart_ns=1_000_000)
     steps_vary = plans(clock=st.floats(-500, 500)).filter(
         lambda plan: min(plan.stage_us) > 1200 and min(plan.stage_us) * plan.jitter > 100
     )
     FEW(given(steps_vary)(lambda plan: run(plan, tally, together=0.5)))()
-    # a guess from the times alone: which clocks are off is known no better than this (seen: 0.06 %)
-    check(tally, 0.99, record_property, most_wrong=0.005)
+    check(tally, 0.97, record_property)
+
+
+def test_clocks_far_apart_leave_unpaired_what_they_make_ambiguous(record_property):
+    tally = Tally(apart_ns=1_000_000)
+    FEW(
+        given(plans(drops=st.integers(0, 1), clock=st.floats(-500, 500)))(
+            lambda plan: run(plan, tally)
+        )
+    )()
+    check(tally, 0.15, record_property)
 
 
 def test_records_with_missing_events_are_never_paired_wrongly(record_property):
     tally = Tally()
     FEW(given(plans(drops=st.integers(1, 3)))(lambda plan: run(plan, tally)))()
-    check(tally, 0.5, record_property)
+    check(tally, 0.85, record_property)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,9 @@ Floats = npt.NDArray[np.float64]
 # How far a recv may seem to end before its send starts: GPU times of two processes are converted
 # each on its own, and gloo's annotation opens only after the message has been handed over.
 SLACK_NS = {"nccl": 10_000, "gloo": 50_000}
+
+# How far the clocks of two hosts may be apart where nothing tells it.
+HOSTS_APART_NS = 2_000_000
 
 
 @dataclass(slots=True)
@@ -43,6 +48,12 @@ class Edge:
 
     def paired(self) -> list[tuple[P2POp, P2POp]]:
         return [pair for channel in self.channels for pair in channel.paired()]
+
+    @property
+    def apart(self) -> bool:
+        """Whether the ranks are known to run on different hosts."""
+        hosts = {rank.host for rank in (self.src, self.dst) if rank and rank.host}
+        return len(hosts) > 1
 
     @property
     def largest(self) -> Channel:
@@ -74,25 +85,52 @@ def edges_of(case: Case) -> list[Edge]:
             else:
                 recvs.setdefault((op.backend, op.peer, rank.rank), []).append(op)
     keys = sorted({*sends, *recvs}, key=lambda key: (key[0] != "nccl", key[1:]))
-    return [_edge(key, sends.get(key, []), recvs.get(key, []), ranks) for key in keys]
+    found = {key: _edge(key, sends.get(key, []), recvs.get(key, []), ranks) for key in keys}
+    known = _clocks_ahead(found.values())
+    for key, edge in found.items():
+        ahead_ns = known.get((edge.src_rank, edge.dst_rank))
+        if edge.apart and ahead_ns is not None and any(c.pairing.reason for c in edge.channels):
+            found[key] = _edge(key, sends.get(key, []), recvs.get(key, []), ranks, ahead_ns)
+    return list(found.values())
+
+
+def _clocks_ahead(edges: Iterable[Edge]) -> dict[tuple[int, int], int]:
+    """How far rank b's clock is ahead of rank a's (ns), where lags tell it, also along chains."""
+    known: dict[tuple[int, int], int] = {}
+    for edge in edges:
+        for channel in edge.channels:
+            if channel.pairing.lag_ns is not None:
+                known[edge.src_rank, edge.dst_rank] = channel.pairing.lag_ns
+                known[edge.dst_rank, edge.src_rank] = -channel.pairing.lag_ns
+    ranks = {rank for pair_of in known for rank in pair_of}
+    for via, a, b in product(ranks, repeat=3):
+        if (a, via) in known and (via, b) in known:
+            known.setdefault((a, b), known[a, via] + known[via, b])
+    return known
 
 
 def _edge(
-    key: tuple[str, int, int], sends: list[P2POp], recvs: list[P2POp], ranks: dict[int, RankTrace]
+    key: tuple[str, int, int],
+    sends: list[P2POp],
+    recvs: list[P2POp],
+    ranks: dict[int, RankTrace],
+    ahead_ns: int | None = None,
 ) -> Edge:
+    """An edge, its channels paired; `ahead_ns`: the receiver's clock as other edges tell it."""
     backend, src, dst = key
     absent = [rank for rank in (src, dst) if rank not in ranks]
-    channels = []
+    edge = Edge(backend, src, dst, ranks.get(src), ranks.get(dst), [])
+    apart_ns = HOSTS_APART_NS if edge.apart and ahead_ns is None else 0
     for name in _channel_names(sends, recvs):
         ours = [op for op in sends if name in (None, op.channel)]
         theirs = [op for op in recvs if name in (None, op.channel)]
         pairing = (
             Pairing(reason=f"no trace of rank {absent[0]}")
             if absent
-            else pair(ours, theirs, SLACK_NS[backend])
+            else pair(ours, theirs, SLACK_NS[backend], ahead_ns=ahead_ns or 0, apart_ns=apart_ns)
         )
-        channels.append(Channel(name or "", ours, theirs, pairing))
-    return Edge(backend, src, dst, ranks.get(src), ranks.get(dst), channels)
+        edge.channels.append(Channel(name or "", ours, theirs, pairing))
+    return edge
 
 
 def _channel_names(sends: list[P2POp], recvs: list[P2POp]) -> list[str | None]:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from repro_pp_graphs.traces.clock_shift import clock_ahead
+from repro_pp_graphs.traces.clock_shift import is_plain, rival_offset, told_by_lags
 from repro_pp_graphs.traces.model import P2POp
 from repro_pp_graphs.traces.queues import Queues, Run, edges, gaps, queues_of, stretches
 from repro_pp_graphs.traces.rivals import rival_delay
@@ -23,6 +23,7 @@ from repro_pp_graphs.traces.rivals import rival_delay
 # Repeating shapes make offsets one period apart look alike; longest period looked for.
 OFFSETS_AHEAD = 96
 OFFSETS_BEHIND = 16
+LAGS_NEAR = 16
 # Offsets looked at after one that holds for all, as they might tie with it.
 OFFSETS_BEYOND = 4
 # Two offsets whose median lags differ by less cannot be told apart.
@@ -40,13 +41,15 @@ GOOD_STRETCH = 8
 class Pairing:
     """Pairs of indices (send, recv), the offset of most of them, and why there are none.
 
-    `clock_ns`: how far the receiver's clock turned out ahead of the sender's, 0 where it need not.
+    `clock_ns`: how far the receiver's clock turned out ahead of the sender's, 0 where it need not;
+    `lag_ns` the same where lags tell it, to a few us.
     """
 
     pairs: list[tuple[int, int]] = field(default_factory=list)
     offset: int | None = None
     reason: str = ""
     clock_ns: int = 0
+    lag_ns: int | None = None
 
 
 class Usual(NamedTuple):
@@ -55,36 +58,69 @@ class Usual(NamedTuple):
     typical: float
 
 
-def pair(sends: Sequence[P2POp], recvs: Sequence[P2POp], slack_ns: int = 0) -> Pairing:
-    """Pair sends with recvs, each in the order of its rank; times on one clock.
+def pair(
+    sends: Sequence[P2POp],
+    recvs: Sequence[P2POp],
+    slack_ns: int = 0,
+    *,
+    ahead_ns: int = 0,
+    apart_ns: int = 0,
+) -> Pairing:
+    """Pair sends with recvs, each in the order of its rank.
 
-    A recv may end up to `slack_ns` before its send starts: what the clocks are not good for.
+    A recv may end up to `slack_ns` before its send starts: what the recorded times are good for.
+    The receiver's clock is known to be `ahead_ns` ahead, and may be up to `apart_ns` off beyond.
     """
     if not sends or not recvs:
         return Pairing(reason="no recvs" if sends else "no sends")
-    queues = queues_of(sends, recvs, slack_ns)
+    queues = queues_of(sends, recvs, slack_ns).later_sends(ahead_ns)
     runs, reason = _runs(queues)
-    nccl = sends[0].backend == "nccl"  # gloo's operations do not end with the transfer
-    clock_ns = _clock_ahead(queues, runs, slack_ns) if nccl else 0
-    if clock_ns:
-        ahead = queues._replace(s_start=queues.s_start + clock_ns, s_over=queues.s_over + clock_ns)
-        runs, reason = _runs(ahead)
+    chosen = max(runs, key=lambda run: run.last - run.first, default=None)
+    certain = apart_ns <= slack_ns
+    told = None
+    # gloo's operations do not end with the transfer: their lags tell nothing
+    is_nccl = sends[0].backend == "nccl"
+    if is_nccl and not (chosen and certain and is_plain(queues, chosen.offset, slack_ns)):
+        near = range(chosen.offset - LAGS_NEAR, chosen.offset + LAGS_NEAR + 1) if chosen else None
+        told = told_by_lags(queues, near or _offsets(queues), slack_ns)
+    clock_ns = 0
+    if told and (chosen is None or told.offset != chosen.offset):
+        shifted = queues.later_sends(told.lag_ns)
+        moved, _ = _runs(shifted)
+        credible = abs(told.lag_ns) <= max(apart_ns, _interval(queues))
+        if credible and _is_whole(shifted, moved, told.offset):
+            runs, clock_ns = moved, told.lag_ns
+        else:
+            told = None
+    elif told and not _is_whole(queues, runs, told.offset):
+        told = None
+    if chosen and not told and not certain:
+        rival = rival_offset(queues, chosen, apart_ns, OFFSETS_BEHIND)
+        if rival is not None:
+            return Pairing(
+                reason=f"offsets {chosen.offset} and {rival} both fit clocks "
+                f"{apart_ns / 1e6:g} ms apart"
+            )
     if not runs:
         return Pairing(reason=reason)
     lengths: dict[int, int] = {}
     for run in runs:
         lengths[run.offset] = lengths.get(run.offset, 0) + run.last - run.first
     pairs = sorted((i, i + run.offset) for run in runs for i in range(run.first, run.last))
-    return Pairing(pairs, max(lengths, key=lengths.__getitem__), clock_ns=clock_ns)
+    offset = max(lengths, key=lengths.__getitem__)
+    lag_ns = told.lag_ns + ahead_ns if told else None
+    return Pairing(pairs, offset, clock_ns=clock_ns, lag_ns=lag_ns)
 
 
-def _clock_ahead(queues: Queues, runs: list[Run], slack_ns: int) -> int:
-    """How far the clocks are apart (ns) where the longest run gives itself away, else 0."""
-    chosen = max(runs, key=lambda run: run.last - run.first, default=None)
-    near = _offsets(queues)
-    if chosen:
-        near = range(chosen.offset - OFFSETS_BEHIND, chosen.offset + OFFSETS_BEHIND + 1)
-    return clock_ahead(queues, chosen, near, slack_ns)
+def _interval(queues: Queues) -> float:
+    """The usual time from a send to the next one, ns."""
+    return float(np.median(np.diff(queues.s_start))) if len(queues.s_start) > 1 else 0.0
+
+
+def _is_whole(queues: Queues, runs: list[Run], offset: int) -> bool:
+    """Whether the runs are one, of all that face each other at the offset."""
+    facing, _ = queues.overlap(offset)
+    return runs == [Run(offset, facing.start, facing.stop)]
 
 
 def _runs(queues: Queues, usual: Usual | None = None) -> tuple[list[Run], str]:
@@ -101,9 +137,8 @@ def _runs(queues: Queues, usual: Usual | None = None) -> tuple[list[Run], str]:
     sure = ~np.isfinite(rival)
     facing, _ = queues.overlap(best.offset)
     if usual is not None or len(index) < facing.stop - facing.start:
-        turn = float(np.median(np.diff(queues.s_start))) if len(queues.s_start) > 1 else 0.0
         late_by = float(np.median(delay)) - (usual.typical if usual else 0.0)
-        limit = usual.typical / 2 if usual else turn
+        limit = usual.typical / 2 if usual else _interval(queues)
         too_few = len(index) < SHORTEST_PIECE or 2 * int(np.sum(sure)) < len(index)
         if too_few or abs(late_by) > limit:
             return [], "what fits is too short or too uncertain where events are missing"
@@ -143,20 +178,29 @@ def _best_run(queues: Queues) -> tuple[Run | None, str]:
     if not held:
         return None, "no offset at which element counts, dtypes and causality agree"
     longest = max(run.last - run.first for run, _ in held)
-    near = sorted(
-        ((lag, run) for run, lag in held if _long_enough(queues, run, longest)),
-        key=lambda row: row[0],
-    )
-    if len(near) > 1 and near[1][0] - near[0][0] < TIE_NS:
-        offsets = near[0][1].offset, near[1][1].offset
-        return None, f"a tie: offsets {offsets[0]} and {offsets[1]} fit equally well"
-    return near[0][1], ""
+    near = [run for run, _ in held if _long_enough(queues, run, longest)]
+    best = near[0]
+    for other in near[1:]:
+        begin, end = max(best.first, other.first), min(best.last, other.last)
+        if (
+            begin < end
+            and _median_delay(queues, other, begin, end) - _median_delay(queues, best, begin, end)
+            < TIE_NS
+        ):
+            return None, f"a tie: offsets {best.offset} and {other.offset} fit equally well"
+    return best, ""
+
+
+def _median_delay(queues: Queues, run: Run, begin: int, end: int) -> float:
+    sends = np.arange(begin, end)
+    return float(np.median(queues.r_end[sends + run.offset] - queues.s_start[sends]))
 
 
 def _long_enough(queues: Queues, run: Run, longest: int) -> bool:
     """Half the longest run; a quarter where varying shapes agree over a good stretch."""
     length = run.last - run.first
-    varied = len(np.unique(queues.s_shape[run.first : run.last])) > 1
+    shapes = queues.s_shape[run.first : run.last]
+    varied = bool(np.any(shapes != shapes[0]))
     return 2 * length >= longest or (varied and 4 * length >= longest and length >= GOOD_STRETCH)
 
 

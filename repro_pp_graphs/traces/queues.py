@@ -42,6 +42,10 @@ class Queues(NamedTuple):
             self.r_shape[recvs],
         )
 
+    def later_sends(self, by_ns: int) -> Queues:
+        """The same with the sends' times moved: the receiver's clock is ahead by as much."""
+        return self._replace(s_start=self.s_start + by_ns, s_over=self.s_over + by_ns)
+
     def overlap(self, offset: int) -> tuple[slice, slice]:
         """Indices of the sends and recvs that face each other at the offset."""
         first = max(0, -offset)
