@@ -85,7 +85,7 @@ def test_the_ring_s_messages_are_paired(run, label):
     out, _, _ = run
     analysis = json.loads((out / f"logs/{label}_analysis.json").read_text())
     assert analysis["pp_size"] == 2
-    edges = {(edge["src"], edge["dst"]): edge for edge in analysis["p2p_gloo"]}
+    edges = {(edge["src"], edge["dst"]): edge for edge in analysis["p2p"]}
     for edge in (edges[0, 1], edges[1, 0]):
         assert edge["pairs"] > edge["sends"] / 2, analysis["warnings"]
     assert analysis["token_return"]["steps"] > 0

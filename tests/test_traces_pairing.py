@@ -55,6 +55,8 @@ def test_the_reference_traces_give_the_table_computed_independently(case):
         (2, 3): (72, 74, -1, 71),
         (3, 0): (24, 24, 2, 22),
     }
+    assert {e["backend"] for e in facts["p2p"]} == {"nccl"}
+    assert {e["backend"] for e in facts["p2p_gloo"]} == {"gloo"}
     assert facts["graph_launches"] == dict.fromkeys("0123", 24 if case == "A" else 0)
 
 
@@ -267,7 +269,9 @@ def test_gloo_is_paired_by_the_same_code_requests_apart(tmp_path):
     for maker in (first, second):
         maker.write(tmp_path)
     facts = analyze(only_case(tmp_path))
-    (edge,) = facts["p2p_gloo"]
+    assert facts["p2p_gloo"] == []
+    (edge,) = facts["p2p"]
+    assert edge["backend"] == "gloo"
     assert {c["group"]: (c["offset"], c["pairs"]) for c in edge["channels"]} == {
         "requests": (0, 8),
         "tensors": (0, 8),

@@ -18,6 +18,10 @@ def analyze(case: Case) -> dict[str, Any]:
     numbers = [rank.rank for rank in case.ranks]
     most = bounds(edges, numbers)
     start, end = window(case)
+    nccl = [_edge(case, edge, most) for edge in edges if edge.backend == "nccl"]
+    gloo = [_edge(case, edge, most) for edge in edges if edge.backend == "gloo"]
+    # without a GPU gloo carries the tensors; with one, their sizes and the requests
+    on_gpu = bool(nccl) or any(rank.unlabelled_p2p for rank in case.ranks)
     rows = {case.label(rank): {**shares(rank, start, end), **steps(rank)} for rank in case.ranks}
     return {
         "schema": 1,
@@ -26,8 +30,8 @@ def analyze(case: Case) -> dict[str, Any]:
         "tp_size": case.tp_size,
         "window_us": (end - start) / 1000,
         "hosts": hosts,
-        "p2p": [_edge(case, edge, most) for edge in edges if edge.backend == "nccl"],
-        "p2p_gloo": [_edge(case, edge, most) for edge in edges if edge.backend == "gloo"],
+        "p2p": nccl if on_gpu else gloo,
+        "p2p_gloo": gloo if on_gpu else [],
         "p2p_without_metadata": {
             case.label(rank): rank.unlabelled_p2p for rank in case.ranks if rank.unlabelled_p2p
         },
@@ -52,6 +56,7 @@ def _edge(case: Case, edge: Edge, most: Bounds) -> dict[str, Any]:
         "src": edge.src_rank // case.tp_size,
         "dst": edge.dst_rank // case.tp_size,
         "tp": edge.src_rank % case.tp_size,
+        "backend": edge.backend,
         **counts,
         "offset": edge.largest.pairing.offset,
         "pairs": pairs,

@@ -2,54 +2,34 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
+from repro_pp_graphs.traces import cli
 from repro_pp_graphs.traces.analyze import analyze
-from repro_pp_graphs.traces.folder import cases_of, read_case
 from repro_pp_graphs.traces.table import lines
 
+COMMAND = "analyze"
+DESCRIPTION = "Pair sends with recvs across ranks; say where a decode step's time goes."
 EXAMPLES = """examples:
   python -m repro_pp_graphs analyze trace/CASE_A_decode_graphs
   python -m repro_pp_graphs analyze trace/CASE_A_decode_graphs --json A_analysis.json
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        prog="python -m repro_pp_graphs analyze",
-        epilog=EXAMPLES,
-        description="Pair sends with recvs across ranks; say where a decode step's time goes.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.add_argument(
-        "paths",
-        nargs="+",
-        type=Path,
-        metavar="PATH",
-        help="a case's folder of per-rank traces, or the files",
-    )
-    made.add_argument("--json", type=Path, metavar="FILE", help="write the analysis as JSON")
-    return made
-
-
 def main(argv: list[str]) -> int:
     """Exit status 0 analysed (warnings listed), 1 nothing could be read, 2 usage."""
-    options = parser().parse_args(argv)
-    try:
-        cases = [read_case(name, members) for name, members in cases_of(options.paths).items()]
-    except FileNotFoundError as error:
-        print(f"analyze: no such file or folder: {error}", file=sys.stderr)
+    made = cli.parser(COMMAND, DESCRIPTION, EXAMPLES)
+    made.add_argument("--json", type=Path, metavar="FILE", help="write the analysis as JSON")
+    options = made.parse_args(argv)
+    cases = cli.cases_at(COMMAND, options.paths)
+    if cases is None:
         return 2
     read = [case for case in cases if case.ranks]
     if not read:
-        for text in [text for case in cases for text in case.warnings]:
-            print(f"analyze: warning: {text}", file=sys.stderr)
-        print("analyze: no trace could be read: give a folder of *.trace.json.gz", file=sys.stderr)
-        return 1
+        cli.warn(COMMAND, cases)
+        return cli.nothing_read(COMMAND)
     read[0].warnings += [text for case in cases if not case.ranks for text in case.warnings]
     facts = [analyze(case) for case in read]
     if options.json:

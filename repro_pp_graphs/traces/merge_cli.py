@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
-from repro_pp_graphs.traces.folder import cases_of, read_case
+from repro_pp_graphs.traces import cli
 from repro_pp_graphs.traces.merge import merge
 from repro_pp_graphs.traces.tracks import Additions, shifts
 
+COMMAND = "merge"
+DESCRIPTION = "Write one Chrome trace of all ranks for ui.perfetto.dev."
 EXAMPLES = """examples:
   python -m repro_pp_graphs merge trace/CASE_A_decode_graphs -o A_chrome_trace.json
   python -m repro_pp_graphs merge trace/CASE_A trace/CASE_B -o A_vs_B_chrome_trace.json.gz
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        prog="python -m repro_pp_graphs merge",
-        epilog=EXAMPLES,
-        description="Write one Chrome trace of all ranks for ui.perfetto.dev.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.add_argument(
-        "paths",
-        nargs="+",
-        type=Path,
-        metavar="PATH",
-        help="a case's folder of per-rank traces, or the files",
-    )
+def main(argv: list[str]) -> int:
+    """Exit status 0 written (warnings on stderr), 1 nothing could be read, 2 usage."""
+    made = cli.parser(COMMAND, DESCRIPTION, EXAMPLES)
     made.add_argument(
         "-o",
         "--output",
@@ -38,24 +28,14 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="the merged trace: .json, or .json.gz to compress it",
     )
-    return made
-
-
-def main(argv: list[str]) -> int:
-    """Exit status 0 written (warnings on stderr), 1 nothing could be read, 2 usage."""
-    options = parser().parse_args(argv)
-    try:
-        cases = [read_case(name, members) for name, members in cases_of(options.paths).items()]
-    except FileNotFoundError as error:
-        print(f"merge: no such file or folder: {error}", file=sys.stderr)
+    options = made.parse_args(argv)
+    cases = cli.cases_at(COMMAND, options.paths)
+    if cases is None:
         return 2
-    for case in cases:
-        for text in case.warnings:
-            print(f"merge: warning: {text}", file=sys.stderr)
+    cli.warn(COMMAND, cases)
     cases = [case for case in cases if case.ranks]
     if not cases:
-        print("merge: no trace could be read: give a folder of *.trace.json.gz", file=sys.stderr)
-        return 1
+        return cli.nothing_read(COMMAND)
     try:
         events = merge(cases, shifts(cases), Additions(cases), options.output)
     except OSError as error:

@@ -70,14 +70,12 @@ def _ranks(facts: dict[str, Any]) -> list[str]:
 
 
 def _pairs(facts: dict[str, Any]) -> list[str]:
-    edges = [("nccl", edge) for edge in facts["p2p"]] + [
-        ("gloo", edge) for edge in facts["p2p_gloo"]
-    ]
+    edges = [*facts["p2p"], *facts["p2p_gloo"]]
     if not edges:
         return []
     found = ["P2P, medians    sends recvs offset pairs  transfer send wait recv wait       lag"]
-    for backend, edge in edges:
-        name = f"{backend} {edge['src']}->{edge['dst']}" + (
+    for edge in edges:
+        name = f"{edge['backend']} {edge['src']}->{edge['dst']}" + (
             f" tp{edge['tp']}" if facts["tp_size"] > 1 else ""
         )
         offset = "-" if edge["offset"] is None else f"{edge['offset']:+d}"
