@@ -122,6 +122,7 @@ def test_without_the_kernels_stamps_arrivals_are_stamped_on_return(run_client, m
         _, document = run_client(server.url, "--concurrency", "2", "--reader", reader)
     summary = document["summary"]
     assert (summary["timestamps"], summary["kernel_timestamp_share"]) == ("user", 0)
+    assert (summary["self_check"]["max_reader_lag_ms"] is None) == (how == "threads")
     assert counted(document) == [10, 10]
 
 
