@@ -18,7 +18,7 @@ from repro_pp_graphs.traces.edges import Edge, sent_ns, spread
 from repro_pp_graphs.traces.folder import Case
 from repro_pp_graphs.traces.intervals import both, clip, merged, minus, partition, total
 from repro_pp_graphs.traces.model import Intervals, P2POp, RankTrace, Span, intervals
-from repro_pp_graphs.traces.steps import GpuWork, gpu_work, graph_extents
+from repro_pp_graphs.traces.steps import GpuWork, gpu_work, graph_extents, window
 
 SPAN = "send_res_dict_to_next_stage"
 # An upload this long before the first send still belongs to it.
@@ -166,9 +166,13 @@ def _explain(
 def token_return(case: Case, edges: list[Edge]) -> dict[str, Any]:
     """Spread over all token returns of the last rank (every TP lane of it), us.
 
-    Empty where the last rank is missing or sent no tokens while it was recorded.
+    Of those within the time in which every rank was recorded (of all where there are none): at its
+    edges a send waits for a peer that starts or stops its profiler. Empty where the last rank is
+    missing or sent no tokens while it was recorded.
     """
     rows: list[dict[str, float]] = []
+    inside: list[bool] = []
+    begin_ns, end_ns = window(case)
     calls: Counter[str] = Counter()
     blocked_us: Counter[str] = Counter()
     how, last = "", [rank for rank in case.ranks if rank.pp == case.pp_size - 1 > 0]
@@ -178,18 +182,23 @@ def token_return(case: Case, edges: list[Edge]) -> dict[str, Any]:
         for token in tokens:
             blocked = _blocked(rank.calls, token)
             rows.append(_explain(token, _waits(rank, token, blocked), work, graph))
-            for call in blocked:
+            inside.append(begin_ns <= token.span.start_ns and token.span.end_ns <= end_ns)
+            for call in blocked if inside[-1] else []:
                 calls[call.name] += 1
-                inside = min(call.end_ns, token.span.end_ns) - max(
+                spent_ns = min(call.end_ns, token.span.end_ns) - max(
                     call.start_ns, token.span.start_ns
                 )
-                blocked_us[call.name] += round(inside / 1000)
+                blocked_us[call.name] += round(spent_ns / 1000)
     if not rows:
         return {}
+    counted = [row for row, within in zip(rows, inside, strict=True) if within] or rows
     found: dict[str, Any] = {"src": case.pp_size - 1, "dst": 0, "steps": len(rows), "found_by": how}
+    found["steps_counted"] = len(counted)
     for key in sorted({key for row in rows for key in row}):
         group, name = key.split(".")
-        values = np.array([row[key] for row in rows if key in row])
+        values = np.array([row[key] for row in counted if key in row])
+        if not len(values):
+            continue
         cell = {**spread(values), "mean": round(float(np.mean(values)), 3)}
         if name == "us":
             found[f"{group}_us"] = cell
