@@ -1,11 +1,14 @@
 """How fast traces are analysed and merged, as ratios to other ways, all in one run.
 
 USAGE       python benchmarks/bench_traces.py FOLDER [--hta-python PYTHON] [--megabytes 0 1000]
+                [--growth MEGABYTES]
 FOLDER      the per-rank traces of one case (a profile of a real run)
 HTA         --hta-python names an interpreter that has HolisticTraceAnalysis 0.5.0; left out without
 SIZES       0 is the folder as it is; N makes ranks of N megabytes of JSON in all by repeating its
             events later in time, in a scratch folder (about a tenth of N on disk for the traces,
             N for one merged file at a time); removed at the end
+GROWTH      ours alone on N, 2 N and 4 N megabytes (seconds a GB should stay the same), and on 4 N
+            with one core
 MEASURES    seconds inside the process, imports left out; the memory of a job is the largest sum of
             resident sizes of its processes, polled every 10 ms. Jobs of a round follow each other,
             medians over the rounds are compared
@@ -40,7 +43,7 @@ cases = [read_case(*item) for item in cases_of([folder]).items()]
 """
 JOBS = {
     "analyse": TIMED + OURS + "[analyze(case) for case in cases]\n",
-    "decode alone": TIMED
+    "decode": TIMED
     + """
 from concurrent.futures import ProcessPoolExecutor
 from repro_pp_graphs.traces.events import TraceFile
@@ -50,6 +53,27 @@ paths = trace_files([folder])
 def decode(path):
     for events in events_of(TraceFile(path)):
         pass
+start = time.perf_counter()
+workers = workers_for(paths)
+if workers == 1:
+    list(map(decode, paths))
+else:
+    with ProcessPoolExecutor(workers) as pool:
+        list(pool.map(decode, paths))
+""",
+    "decode whole": TIMED
+    + """
+import gzip, msgspec
+from concurrent.futures import ProcessPoolExecutor
+from repro_pp_graphs.traces.columns import Event
+from repro_pp_graphs.traces.events import open_trace
+from repro_pp_graphs.traces.folder import trace_files, workers_for
+class File(msgspec.Struct):
+    traceEvents: list[Event]
+def decode(path):
+    with open_trace(path) as file:
+        msgspec.json.decode(file.read(), type=File)
+paths = trace_files([folder])
 start = time.perf_counter()
 workers = workers_for(paths)
 if workers == 1:
@@ -104,10 +128,13 @@ def tree_bytes(pid: int) -> int:
     return resident * os.sysconf("SC_PAGE_SIZE") + sum(map(tree_bytes, children))
 
 
-def measure(python: str, job: str, *arguments: Path) -> Cost:
-    """Run a job in a process of its own."""
+def measure(python: str, job: str, *arguments: Path, cores: int | None = None) -> Cost:
+    """Run a job in a process of its own, on as many cores."""
     command = [python, "-c", JOBS[job] + DONE, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+    usable = sorted(os.sched_getaffinity(0))
+    if cores:
+        command = ["taskset", "--cpu-list", ",".join(map(str, usable[:cores])), *command]
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(
             command, env=environment, stdout=said, stderr=subprocess.DEVNULL, text=True
@@ -123,16 +150,19 @@ def measure(python: str, job: str, *arguments: Path) -> Cost:
     return Cost(float(found[1]), peak / 1e6)
 
 
-def enlarged(text: bytes, times: int) -> Iterator[bytes]:
-    """The trace with its events repeated, each copy later in time and with ids of its own."""
+def first_and_last_us(text: bytes) -> tuple[float, float]:
+    moments = [float(ts) for ts in re.findall(rb'"ph": "X"[^}]*?"ts": ([\d.]+)', text)]
+    return min(moments), max(moments)
+
+
+def enlarged(text: bytes, times: int, turn_us: float) -> Iterator[bytes]:
+    """The trace with its events repeated, each copy a turn later and with ids of its own."""
     head = text.index(b'"traceEvents": [') + len(b'"traceEvents": [')
     tail = text.rindex(b"]")
     events = text[head:tail].rstrip()
-    moments = [float(ts) for ts in re.findall(rb'"ph": "X"[^}]*?"ts": ([\d.]+)', events)]
-    turn = max(moments) - min(moments) + 1000
     yield text[:head] + events
     for copy in range(1, times):
-        yield b"," + moved(events, copy * turn, copy * 10_000_000)
+        yield b"," + moved(events, copy * turn_us, copy * 10_000_000)
     yield b"\n  " + text[tail:]
 
 
@@ -155,10 +185,12 @@ def make(folder: Path, megabytes: int, target: Path) -> int:
     }
     whole = sum(map(len, texts.values()))
     times = max(1, round(megabytes * 1e6 / whole))
+    extents = [first_and_last_us(text) for text in texts.values()]
+    turn_us = max(last for _, last in extents) - min(first for first, _ in extents) + 1000
     size = 0
     for name, text in texts.items():
         with gzip.open(target / name, "wb", compresslevel=1) as out:
-            for piece in enlarged(text, times):
+            for piece in enlarged(text, times, turn_us):
                 size += len(piece)
                 out.write(piece)
     return size
@@ -192,15 +224,38 @@ def lines(title: str, costs: dict[str, Cost]) -> list[str]:
             f"  analyse is {theirs.seconds / ours.seconds:.1f} times as fast as HTA loads, with "
             f"{100 * ours.megabytes / theirs.megabytes:.0f}% of its memory"
         )
-    found.append(
-        f"  analyse takes {ours.seconds / costs['decode alone'].seconds:.2f} times as long as "
-        "gunzip and typed decode alone"
-    )
+    for job, what in (("decode whole", "of whole files"), ("decode", "in our own small blocks")):
+        found.append(
+            f"  analyse takes {ours.seconds / costs[job].seconds:.2f} times as long as gunzip and "
+            f"typed decode {what}"
+        )
     found.append(
         f"  merge is {costs['load and dump'].seconds / merged.seconds:.1f} times as fast as json "
         f"load and dump, with {100 * merged.megabytes / costs['load and dump'].megabytes:.0f}% "
         "of its memory"
     )
+    return found
+
+
+def growth(folder: Path, megabytes: int, rounds: int, scratch: Path) -> list[str]:
+    """Cost of ours on one, two and four times as much, and on one core and all."""
+    found = [f"  {'job':<9} {'MB':>6} {'cores':>6} {'seconds':>9} {'s/GB':>7} {'peak MB':>9}"]
+    out = scratch / "merged.json"
+    every = len(os.sched_getaffinity(0))
+    for times, cores in ((1, every), (2, every), (4, every), (4, 1)):
+        ranks = scratch / f"ranks_{times}"
+        if not ranks.exists():
+            ranks.mkdir()
+            make(folder, times * megabytes, ranks)
+        for job in ("analyse", "merge"):
+            costs = [measure(sys.executable, job, ranks, out, cores=cores) for _ in range(rounds)]
+            out.unlink(missing_ok=True)
+            seconds = statistics.median(cost.seconds for cost in costs)
+            found.append(
+                f"  {job:<9} {times * megabytes:>6} {cores:>6} {seconds:>9.3f} "
+                f"{1000 * seconds / (times * megabytes):>7.2f} "
+                f"{max(cost.megabytes for cost in costs):>9.0f}"
+            )
     return found
 
 
@@ -212,6 +267,7 @@ def main() -> None:
     made.add_argument("--hta-python")
     made.add_argument("--megabytes", type=int, nargs="+", default=[0])
     made.add_argument("--rounds", type=int, default=3)
+    made.add_argument("--growth", type=int, metavar="MEGABYTES")
     options = made.parse_args()
     for megabytes in options.megabytes:
         with tempfile.TemporaryDirectory(prefix="bench_traces_") as scratch:
@@ -227,6 +283,10 @@ def main() -> None:
             costs = compare(folder, options.hta_python, rounds, Path(scratch))
             print("\n".join(lines(f"{title}, {os.cpu_count()} cores, {rounds} round(s)", costs)))
             sys.stdout.flush()
+    if options.growth:
+        with tempfile.TemporaryDirectory(prefix="bench_traces_") as scratch:
+            rows = growth(options.folder, options.growth, options.rounds, Path(scratch))
+            print("\n".join([f"growth, {options.rounds} round(s)", *rows]))
 
 
 if __name__ == "__main__":

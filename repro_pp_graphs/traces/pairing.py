@@ -17,7 +17,7 @@ import numpy as np
 
 from repro_pp_graphs.traces.clock_shift import is_plain, rival_offset, told_by_lags
 from repro_pp_graphs.traces.model import P2POp
-from repro_pp_graphs.traces.queues import Queues, Run, edges, gaps, queues_of, stretches
+from repro_pp_graphs.traces.queues import Bools, Queues, Run, edges, gaps, queues_of, stretches
 from repro_pp_graphs.traces.rivals import rival_delay
 
 # Repeating shapes make offsets one period apart look alike; longest period looked for.
@@ -34,7 +34,7 @@ CLEARLY_BETTER = 0.8
 # Where events are missing, fewer pairs in a row are not believed.
 SHORTEST_PIECE = 4
 # So many pairs in a row whose varying shapes agree are no accident.
-GOOD_STRETCH = 8
+GOOD_STRETCH = 5
 
 
 @dataclass(slots=True)
@@ -136,7 +136,8 @@ def _runs(queues: Queues, usual: Usual | None = None) -> tuple[list[Run], str]:
     rival = rival_delay(queues, best)
     sure = ~np.isfinite(rival)
     facing, _ = queues.overlap(best.offset)
-    if usual is not None or len(index) < facing.stop - facing.start:
+    missing = usual is not None or len(index) < facing.stop - facing.start
+    if missing:
         late_by = float(np.median(delay)) - (usual.typical if usual else 0.0)
         limit = usual.typical / 2 if usual else _interval(queues)
         too_few = len(index) < SHORTEST_PIECE or 2 * int(np.sum(sure)) < len(index)
@@ -144,6 +145,9 @@ def _runs(queues: Queues, usual: Usual | None = None) -> tuple[list[Run], str]:
             return [], "what fits is too short or too uncertain where events are missing"
     typical, late = np.percentile(delay[sure] if np.any(sure) else delay, (50, 95)).tolist()
     doubtful = (delay > late) & (np.abs(rival - typical) < CLEARLY_BETTER * (delay - typical))
+    if missing or np.any(doubtful):
+        # beside a missing event only a pair without a rival is sure
+        doubtful |= ~_between_sure(sure, stretches(~doubtful, Run(0, 0, len(index))))
     kept = stretches(~doubtful, best)
     if np.any(doubtful):
         kept = [run for run in kept if run.last - run.first >= SHORTEST_PIECE]
@@ -159,7 +163,30 @@ def _runs(queues: Queues, usual: Usual | None = None) -> tuple[list[Run], str]:
             Run(run.offset + shift, run.first + part_sends.start, run.last + part_sends.start)
             for run in _runs(part, usual or Usual(typical))[0]
         ]
-    return found, ""
+    return found if usual else _prompt(queues, found), ""
+
+
+def _between_sure(sure: Bools, kept: list[Run]) -> Bools:
+    """Which pairs of each stretch lie from its first to its last sure one."""
+    inside = np.zeros_like(sure)
+    for run in kept:
+        at = np.flatnonzero(sure[run.first : run.last])
+        if len(at):
+            inside[run.first + at[0] : run.first + at[-1] + 1] = True
+    return inside
+
+
+def _prompt(queues: Queues, runs: list[Run]) -> list[Run]:
+    """The runs that are not a message later than the promptest of the long ones."""
+    longest = max(run.last - run.first for run in runs)
+    delays = [_median_delay(queues, run, run.first, run.last) for run in runs]
+    usual = min(
+        delay
+        for delay, run in zip(delays, runs, strict=True)
+        if 4 * (run.last - run.first) >= longest
+    )
+    limit = usual + _interval(queues)
+    return [run for run, delay in zip(runs, delays, strict=True) if delay <= limit]
 
 
 def _best_run(queues: Queues) -> tuple[Run | None, str]:
