@@ -107,10 +107,10 @@ def _token_return(facts: dict[str, Any]) -> list[str]:
     told = facts["token_return"]
     if not told:
         return []
-    counted = "" if told["steps_counted"] == told["steps"] else f", {told['steps_counted']} counted"
+    counted = "" if told["steps_counted"] == told["steps"] else f" ({told['steps_counted']} counted)"
     found = [
         f"token return PP{told['src']} -> PP{told['dst']}: {told['steps']} steps{counted}, "
-        f"found by {told['found_by']}",
+        f"by {told['found_by']}",
         f"  {'':34} {'median':>10} {'p99':>10} {'max':>10}",
     ]
     known = "delivery_us" in told  # not where no gloo send could be paired
