@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from repro_pp_graphs.traces.quantiles import median
 from repro_pp_graphs.traces.queues import Ints, Queues, Run, edges
 
 # The lags of so many pairs, of this share of all, lie together at the true offset.
@@ -72,7 +73,7 @@ def _alike(queues: Queues, offset: int, slack_ns: int) -> _Alike | None:
     within = ends - np.arange(len(lags))
     at = int(np.argmax(within))
     pairs = int(within[at])
-    return _Alike(pairs / len(lags), pairs, int(np.median(lags[at : ends[at]])))
+    return _Alike(pairs / len(lags), pairs, int(median(lags[at : ends[at]])))
 
 
 def rival_offset(queues: Queues, run: Run, apart_ns: int, reach: int) -> int | None:

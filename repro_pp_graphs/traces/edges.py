@@ -12,6 +12,7 @@ import numpy.typing as npt
 from repro_pp_graphs.traces.folder import Case
 from repro_pp_graphs.traces.model import P2POp, RankTrace
 from repro_pp_graphs.traces.pairing import Pairing, pair
+from repro_pp_graphs.traces.quantiles import median, quantile
 
 Floats = npt.NDArray[np.float64]
 # How far a recv may seem to end before its send starts: GPU times of two processes are converted
@@ -168,7 +169,7 @@ def spread(values: Floats) -> dict[str, float]:
     if not len(values):
         return {}
     return {
-        "median": round(float(np.median(values)), 3),
-        "p99": round(float(np.percentile(values, 99)), 3),
+        "median": round(median(values), 3),
+        "p99": round(quantile(values, 0.99), 3),
         "max": round(float(np.max(values)), 3),
     }

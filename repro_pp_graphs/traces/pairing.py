@@ -17,6 +17,7 @@ import numpy as np
 
 from repro_pp_graphs.traces.clock_shift import is_plain, rival_offset, told_by_lags
 from repro_pp_graphs.traces.model import P2POp
+from repro_pp_graphs.traces.quantiles import median, quantile
 from repro_pp_graphs.traces.queues import Bools, Queues, Run, edges, gaps, queues_of, stretches
 from repro_pp_graphs.traces.rivals import rival_delay
 
@@ -114,7 +115,7 @@ def pair(
 
 def _interval(queues: Queues) -> float:
     """The usual time from a send to the next one, ns."""
-    return float(np.median(np.diff(queues.s_start))) if len(queues.s_start) > 1 else 0.0
+    return median(np.diff(queues.s_start)) if len(queues.s_start) > 1 else 0.0
 
 
 def _is_whole(queues: Queues, runs: list[Run], offset: int) -> bool:
@@ -138,12 +139,13 @@ def _runs(queues: Queues, usual: Usual | None = None) -> tuple[list[Run], str]:
     facing, _ = queues.overlap(best.offset)
     missing = usual is not None or len(index) < facing.stop - facing.start
     if missing:
-        late_by = float(np.median(delay)) - (usual.typical if usual else 0.0)
+        late_by = median(delay) - (usual.typical if usual else 0.0)
         limit = usual.typical / 2 if usual else _interval(queues)
         too_few = len(index) < SHORTEST_PIECE or 2 * int(np.sum(sure)) < len(index)
         if too_few or abs(late_by) > limit:
             return [], "what fits is too short or too uncertain where events are missing"
-    typical, late = np.percentile(delay[sure] if np.any(sure) else delay, (50, 95)).tolist()
+    those = delay[sure] if np.any(sure) else delay
+    typical, late = median(those), quantile(those, 0.95)
     doubtful = (delay > late) & (np.abs(rival - typical) < CLEARLY_BETTER * (delay - typical))
     if missing or np.any(doubtful):
         # beside a missing event only a pair without a rival is sure
@@ -220,7 +222,7 @@ def _best_run(queues: Queues) -> tuple[Run | None, str]:
 
 def _median_delay(queues: Queues, run: Run, begin: int, end: int) -> float:
     sends = np.arange(begin, end)
-    return float(np.median(queues.r_end[sends + run.offset] - queues.s_start[sends]))
+    return median(queues.r_end[sends + run.offset] - queues.s_start[sends])
 
 
 def _long_enough(queues: Queues, run: Run, longest: int) -> bool:
@@ -234,7 +236,7 @@ def _long_enough(queues: Queues, run: Run, longest: int) -> bool:
 def _offsets(queues: Queues) -> range:
     """Offsets worth a look: around those at which each send just meets a recv that can be its."""
     reach = np.searchsorted(queues.r_end, queues.s_start) - np.arange(len(queues.s_start))
-    low = int(np.percentile(reach, 5)) - OFFSETS_BEHIND
+    low = int(quantile(reach, 0.05)) - OFFSETS_BEHIND
     high = int(reach.max()) + OFFSETS_AHEAD
     return range(max(low, 1 - len(queues.s_start)), min(high, len(queues.r_end) - 1) + 1)
 
@@ -252,4 +254,4 @@ def _longest(queues: Queues, offset: int) -> tuple[Run, float] | None:
     at = int(np.argmax(bounds[1::2] - bounds[::2]))
     begin, end = int(bounds[2 * at]), int(bounds[2 * at + 1])
     first = max(0, -offset)
-    return Run(offset, first + begin, first + end), float(np.median(delay[begin:end]))
+    return Run(offset, first + begin, first + end), median(delay[begin:end])

@@ -12,6 +12,7 @@ import numpy as np
 from repro_pp_graphs.traces.folder import Case
 from repro_pp_graphs.traces.intervals import clip, merged, minus, total
 from repro_pp_graphs.traces.model import Intervals, RankTrace, Span, intervals
+from repro_pp_graphs.traces.quantiles import median
 
 STEP = re.compile(r"step\[(\w+)(?: bs=(\d+))?")
 LOOP_SPANS = ("recv_requests", "scheduler.recv_requests")
@@ -75,9 +76,7 @@ def steps(rank: RankTrace) -> dict[str, Any]:
         "modes": dict(Counter(match[1] for match in marks)),
         "decode_batch_sizes": dict(sorted(sizes.items(), key=lambda item: int(item[0]))),
         "graph_launches": len(rank.launches),
-        "graph_us": round(float(np.median(np.diff(intervals(extents)))) / 1000, 3)
-        if extents
-        else None,
+        "graph_us": round(median(np.diff(intervals(extents))[:, 0]) / 1000, 3) if extents else None,
     }
 
 
@@ -100,7 +99,7 @@ def micro_batches(case: Case) -> int:
         for rank in case.ranks
         if (loops := len(named(rank, LOOP_SPANS)))
     ]
-    share = float(np.median(shares)) if shares else 1.0
+    share = median(np.array(shares)) if shares else 1.0
     return max(1, min(case.pp_size, round(share * case.pp_size)))
 
 

@@ -107,7 +107,9 @@ def _token_return(facts: dict[str, Any]) -> list[str]:
     told = facts["token_return"]
     if not told:
         return []
-    counted = "" if told["steps_counted"] == told["steps"] else f" ({told['steps_counted']} counted)"
+    counted = (
+        "" if told["steps_counted"] == told["steps"] else f" ({told['steps_counted']} counted)"
+    )
     found = [
         f"token return PP{told['src']} -> PP{told['dst']}: {told['steps']} steps{counted}, "
         f"by {told['found_by']}",
