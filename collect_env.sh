@@ -34,7 +34,7 @@ shopt -s extglob lastpipe # lastpipe: a chroot may lack /dev/fd, which <(...) ne
 export GIT_OPTIONAL_LOCKS=0
 LC_ALL=C                        # byte-wise patterns here, English messages from tools
 json=0 redact=1 learning=0 run_dir="" port=30000 python=${PYTHON:-python3} budget_s=4
-readonly MASK="<masked>" COLUMN=28 MAX_CHARS=16000
+readonly MASK="<masked>" COLUMN=38 MAX_CHARS=16000
 readonly LINE='([^'$'\n'']*)' # a regex: the rest of the line
 readonly SECTIONS=(summary system gpus network software environment server)
 
@@ -570,11 +570,15 @@ collect_environment() {
 }
 
 print_facts() {
-  local section id value comma='{"schema":1'
+  local section id value width comma='{"schema":1'
   local -A titles=([gpus]=GPUs [environment]="Environment variables")
   for section in "${SECTIONS[@]}"; do
     if ((json)); then printf '%s,\n"%s":{' "$comma" "$section"; else printf '## %s\n```text\n' "${titles[$section]-${section^}}"; fi
-    comma=""
+    comma="" width=0
+    for id in "${order[@]}"; do
+      [[ $id != "$section|"* ]] || ((${#id} - ${#section} - 1 <= width)) || width=$((${#id} - ${#section} - 1))
+    done
+    ((width < COLUMN)) || width=$COLUMN
     for id in "${order[@]}"; do
       value=${facts[$id]}
       [[ $id == "$section|"* && -n $value ]] || continue
@@ -584,8 +588,9 @@ print_facts() {
         printf '%s\n  "%s":"%s"' "$comma" "${id#*|}" "${value//$'\n'/\\n}"
         comma=,
       else
-        [[ $value != *$'\n'* ]] || value=$'\n  '${value//$'\n'/$'\n  '}
-        printf '%-*s %s\n' "$COLUMN" "${id#*|}" "$value"
+        if [[ $value == *$'\n'* ]]; then printf '%s\n' "${id#*|}" "  ${value//$'\n'/$'\n'  }"; else
+          printf '%-*s  %s\n' "$width" "${id#*|}" "$value"
+        fi
       fi
     done
     comma="}"
