@@ -101,13 +101,13 @@ def reproduce(logs: Path, plan: dict[str, Any]) -> list[str]:
             continue
         seen.add(launch["case"])
         command = _command(path)
-        out += [f"{launch['label']}:", *_fenced(command, "bash")]
-        if "repro_pp_graphs.server.launch" in command:
-            out.append(
-                "(`repro_pp_graphs.server.launch` is `sglang.launch_server` with the changes "
-                "named in REPRO_SHIMS.)"
-            )
-        out.append("")
+        out += [f"{launch['label']}:", *_fenced(command, "bash"), ""]
+    if any("repro_pp_graphs.server.launch" in line for line in out):
+        out += [
+            "(`repro_pp_graphs.server.launch` is `sglang.launch_server` with the changes named in "
+            "REPRO_SHIMS.)",
+            "",
+        ]
     client = (
         f"python client_benchmark.py --base-url http://127.0.0.1:"
         f"{plan['launches'][0]['port']} --batch {plan['batch']} "
