@@ -106,15 +106,16 @@ def spread(values: Iterable[float]) -> dict[str, float]:
 
 
 def pace(journal: Journal, slots: int, batch: int, first_turn: int) -> dict[str, Any]:
-    """Rank 0's pace from `first_turn` on: ms a decode step (all micro-batches once), tokens/s."""
-    arrivals = sorted((turn, ns) for turn, ns in journal.arrivals.items() if turn >= first_turn)
-    by_turn = dict(arrivals)
-    steps = [(ns - by_turn[turn - slots]) / 1e6 for turn, ns in arrivals if turn - slots in by_turn]
-    span_s = (arrivals[-1][1] - arrivals[0][1]) / 1e9
-    return {
-        "step_ms": spread(steps),
-        "tokens_per_s": (len(arrivals) - 1) * batch / span_s if span_s else 0.0,
-    }
+    """Rank 0's pace from `first_turn` on: ms a decode step (all micro-batches once), tokens/s.
+
+    Both count from the token ids that came just before; so a single step is enough.
+    """
+    by_turn = journal.arrivals
+    counted = [turn for turn in by_turn if turn >= first_turn]
+    steps = [(by_turn[turn] - by_turn[turn - slots]) / 1e6 for turn in counted]
+    begin_ns = max(ns for turn, ns in by_turn.items() if turn < first_turn)
+    span_s = (max(by_turn.values()) - begin_ns) / 1e9
+    return {"step_ms": spread(steps), "tokens_per_s": len(counted) * batch / span_s}
 
 
 def launch_ms(journal: Journal, first_turn: int) -> dict[str, float]:

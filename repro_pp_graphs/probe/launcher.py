@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,7 @@ import time
 from pathlib import Path
 
 WORKER = "REPRO_PROBE_RANK"
+STORE = "REPRO_PROBE_STORE"
 GRACE_S = 3.0  # for the others to notice a death by themselves, and to end when told to
 END_S = 30.0  # for a rank to end once another has ended well
 PR_SET_PDEATHSIG = 1
@@ -27,23 +27,24 @@ def is_rank() -> bool:
     return WORKER in os.environ or under_torchrun()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
 def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    """In a rank, before it is exec'ed: Ctrl-C is the launcher's, and so is its end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _ended(number: int, _: object) -> None:
+    sys.exit(128 + number)  # by way of `finally`
 
 
 def run_ranks(argv: list[str], ranks: int) -> int:
     """Run the probe's ranks with these options: 0 when all end well, 1 else, 130 on Ctrl-C."""
+    signal.signal(signal.SIGTERM, _ended)
     with tempfile.TemporaryDirectory(prefix="probe-") as errors:
         place = {
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(_free_port()),
+            # a file to meet at: a TCPStore would listen on every interface
+            STORE: f"file://{errors}/store",
             "WORLD_SIZE": str(ranks),
             "LOCAL_WORLD_SIZE": str(ranks),
             "REPRO_PROBE_ERRORS": errors,
@@ -62,7 +63,7 @@ def run_ranks(argv: list[str], ranks: int) -> int:
                         [sys.executable, "-m", "repro_pp_graphs", "probe", *argv],
                         env={**os.environ, **place, **numbers},
                         stdin=subprocess.DEVNULL,
-                        preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+                        preexec_fn=_die_with_parent,  # noqa: PLW1509
                     )
                 )
             return _watch(started, Path(errors))
@@ -104,7 +105,7 @@ def culprit(ranks: list[subprocess.Popen[bytes]], first: set[int], errors: Path)
         name = signal.Signals(-int(ranks[killed[0]].returncode or 0)).name
         return f"rank {killed[0]} was ended by {name}; the others were told to end"
     texts = {
-        n: (errors / f"rank{n}.txt").read_text("utf-8").splitlines()[0]
+        n: (errors / f"rank{n}.txt").read_text("utf-8").partition("\n")[0]
         for n in range(len(ranks))
         if (errors / f"rank{n}.txt").exists()
     }

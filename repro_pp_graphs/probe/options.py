@@ -124,6 +124,8 @@ def parse(argv: list[str], have_gpu: bool, world_size: int | None = None) -> Pro
         parser.error("--graphs on: CUDA graphs need a GPU; on a CPU use --graphs off")
     hidden, layers, batch, steps, dtype = SIZES[device]
     ranks = world_size or given.ranks
+    if ranks < 2:
+        parser.error("torchrun started 1 rank, a ring needs 2 or more: --nproc-per-node 2")
     layers = given.layers or max(layers, ranks)
     if layers < ranks:
         parser.error(f"--layers {layers}: fewer than the {ranks} ranks, some would have none")

@@ -6,7 +6,7 @@ import importlib.util
 import os
 import sys
 
-from repro_pp_graphs.probe import launcher, options
+from repro_pp_graphs.probe import launcher, options, places
 from repro_pp_graphs.server import gpus
 
 
@@ -22,6 +22,12 @@ def main(argv: list[str]) -> int:
             file=sys.stderr,
         )
         return 2
+    if not rank or (os.environ.get("LOCAL_RANK") == "0" and launcher.under_torchrun()):
+        try:
+            places.prepare(found)
+        except OSError as error:
+            print(f"repro_pp_graphs probe: {error}", file=sys.stderr)
+            return 2
     if not rank:
         return launcher.run_ranks(argv, found.ranks)
     from repro_pp_graphs.probe import worker  # noqa: PLC0415 - imports torch

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup, Work
 
 from repro_pp_graphs.probe.journal import CLOCK
+from repro_pp_graphs.probe.launcher import STORE
 
 TIMEOUT = datetime.timedelta(seconds=120)
 PINGS = 20
@@ -87,6 +88,8 @@ def join(device_kind: str) -> Ring:
     shared = False
     if device_kind == "cuda":
         count = torch.cuda.device_count()
+        if not count:
+            raise RuntimeError(f"torch {torch.__version__} sees no GPU: --device cpu runs without")
         shared = local_size > count
         if shared:
             os.environ["NCCL_HOSTID"] = f"probe-{os.getpid()}"
@@ -98,7 +101,11 @@ def join(device_kind: str) -> Ring:
         torch.set_num_threads(1)  # sums in one order, whoever computes them
         device = torch.device("cpu")
     dist.init_process_group(
-        "nccl" if device_kind == "cuda" else "gloo", rank=rank, world_size=size, timeout=TIMEOUT
+        "nccl" if device_kind == "cuda" else "gloo",
+        init_method=os.environ.get(STORE, "env://"),
+        rank=rank,
+        world_size=size,
+        timeout=TIMEOUT,
     )
     cpu_group, request_group = (dist.new_group(backend="gloo", timeout=TIMEOUT) for _ in "12")
     ring = Ring(rank, size, device, dist.group.WORLD, cpu_group, request_group, shared)

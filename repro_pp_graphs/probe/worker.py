@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from repro_pp_graphs.probe import report, ring, tracing
+from repro_pp_graphs.probe import places, report, ring, tracing
 from repro_pp_graphs.probe.cells import Cell, balanced
 from repro_pp_graphs.probe.journal import Journal
 from repro_pp_graphs.probe.loops import Loop
@@ -85,24 +84,28 @@ class Worker:
 
     def _measure(self, cell: Cell, steps: int | None = None) -> Journal:
         with torch.inference_mode():
-            loop = Loop(self.ring, self.runner, cell, self.options.host_us, steps)
+            return self._run(Loop(self.ring, self.runner, cell, self.options.host_us, steps))
+
+    def _run(self, loop: Loop) -> Journal:
+        try:
             journal = loop.run()
-        check_tokens(loop, self.expected, cell)
+        except RuntimeError as error:
+            raise RuntimeError(f"{loop.cell.name}: {error}") from error
+        check_tokens(loop, self.expected, loop.cell)
         return journal
 
     def _trace(self, root: Path, cells: list[Cell]) -> None:
         """Profile each combination once; the analyser's reading is then held against the truth."""
         tracing.warm_up(self.ring)
         for cell in cells:
-            folder = root / cell.name if len(cells) > 1 else root
-            steps = min(self.options.steps, self.options.trace_steps + SETTLING_STEPS)
+            folder = places.trace_folder(root, cell, len(cells))
+            trace_steps = min(self.options.steps - SETTLING_STEPS, self.options.trace_steps)
+            steps = trace_steps + SETTLING_STEPS
             with torch.inference_mode():
                 loop = Loop(self.ring, self.runner, cell, self.options.host_us, steps)
-                trace_steps = self.options.trace_steps
                 window = tracing.Window(self.ring, loop.schedule, trace_steps, folder)
                 loop.each_turn = window.before_turn
-                loop.run()
-            check_tokens(loop, self.expected, cell)
+                self._run(loop)
             window.save_truth(loop.journal)
             self.ring.barrier()
             if self.report:
@@ -112,7 +115,6 @@ class Worker:
 
 def main(options: ProbeOptions) -> int:
     """Run as the rank that the environment names. Ends the process: 0, or 1 with the reason."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher ends its ranks
     status = 0
     try:
         place = ring.join(options.device)
