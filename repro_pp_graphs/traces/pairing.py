@@ -193,7 +193,7 @@ def _prompt(queues: Queues, runs: list[Run]) -> list[Run]:
 
 def _best_run(queues: Queues) -> tuple[Run | None, str]:
     """Of the offsets that hold over the longest runs, the one with the smallest lag."""
-    held: list[tuple[Run, float]] = []
+    held: list[Run] = []
     most, enough = min(len(queues.s_start), len(queues.r_end)), None
     for offset in _offsets(queues):
         if enough is not None and offset > enough + OFFSETS_BEYOND:
@@ -201,13 +201,13 @@ def _best_run(queues: Queues) -> tuple[Run | None, str]:
         if found := _longest(queues, offset):
             held.append(found)
             facing, _ = queues.overlap(offset)
-            length = found[0].last - found[0].first
+            length = found.last - found.first
             if enough is None and length == facing.stop - facing.start and 2 * length >= most:
                 enough = offset  # later offsets only have more lag
     if not held:
         return None, "no offset at which element counts, dtypes and causality agree"
-    longest = max(run.last - run.first for run, _ in held)
-    near = [run for run, _ in held if _long_enough(queues, run, longest)]
+    longest = max(run.last - run.first for run in held)
+    near = [run for run in held if _long_enough(queues, run, longest)]
     best = near[0]
     for other in near[1:]:
         begin, end = max(best.first, other.first), min(best.last, other.last)
@@ -241,10 +241,9 @@ def _offsets(queues: Queues) -> range:
     return range(max(low, 1 - len(queues.s_start)), min(high, len(queues.r_end) - 1) + 1)
 
 
-def _longest(queues: Queues, offset: int) -> tuple[Run, float] | None:
-    """The longest run of pairs that hold at the offset, and its median delay in ns."""
-    delay = queues.delay(offset)
-    holds = delay >= 0
+def _longest(queues: Queues, offset: int) -> Run | None:
+    """The longest run of pairs that hold at the offset."""
+    holds = queues.delay(offset) >= 0
     if not holds.any():
         return None
     holds &= queues.same_shape(offset)
@@ -254,4 +253,4 @@ def _longest(queues: Queues, offset: int) -> tuple[Run, float] | None:
     at = int(np.argmax(bounds[1::2] - bounds[::2]))
     begin, end = int(bounds[2 * at]), int(bounds[2 * at + 1])
     first = max(0, -offset)
-    return Run(offset, first + begin, first + end), median(delay[begin:end])
+    return Run(offset, first + begin, first + end)

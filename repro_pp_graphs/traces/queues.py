@@ -104,4 +104,6 @@ def gaps(queues: Queues, kept: list[Run]) -> list[tuple[slice, slice]]:
 
 def edges(keep: Bools) -> Ints:
     """Where stretches of True begin and end, in turn."""
-    return np.flatnonzero(np.diff(keep, prepend=False, append=False))
+    padded = np.zeros(len(keep) + 2, dtype=np.bool_)
+    padded[1:-1] = keep
+    return np.flatnonzero(padded[1:] != padded[:-1])
