@@ -25,8 +25,8 @@
 # needs bash 4.4 and coreutils; uses Python, nvidia-smi, dmesg and root if there.
 # Costs one Python process that does not import torch and six nvidia-smi calls;
 # every probe has a time limit, all together 4 s, or 18 s where there are GPUs.
-# --bundle takes the repository and Python 3.10; it reads RUN_DIR, not this machine,
-# and writes RUN_DIR/logs/issue_bundle.tar.gz and issue.md.
+# --bundle takes the whole repository and Python 3.10; it looks at RUN_DIR only
+# and writes issue_bundle.tar.gz and issue.md into RUN_DIR/logs.
 # exit status: 0, 2 for a wrong option, 1 where a bundle could not be written.
 set -euo pipefail
 shopt -s extglob lastpipe # lastpipe: a chroot may lack /dev/fd, which <(...) needs, and /dev/null
