@@ -55,6 +55,7 @@ except ImportError:  # not on Windows
 READ_BYTES = 1 << 16
 SLAB_BYTES = 1 << 22
 RAW_BYTES_KEPT = 64 << 20
+READS_A_STEP = 50
 GATHER_NS = 1_000_000
 CONNECT_TIMEOUT_S = 10.0
 TICK_S = 0.25
@@ -242,15 +243,18 @@ class Stream:
             return b" 200 " not in bytes(slab[start : start + 16])
         return self.answer.status != 200
 
-    def parse_reads(self, clock: KernelClock, until_ns: float = math.inf) -> None:
-        """Parse and drop the reads that returned by `until_ns`."""
+    def parse_reads(
+        self, clock: KernelClock, until_ns: float = math.inf, most: int = sys.maxsize
+    ) -> bool:
+        """Parse and drop the reads that returned by `until_ns`; whether `most` left some."""
         reads, feed, arrival_ns = self.reads, self.answer.feed, clock.arrival_ns
-        while reads:
-            returned_ns, slab, start, end, ancillary = read = reads.popleft()
-            if returned_ns > until_ns:
-                reads.appendleft(read)
-                return
+        while reads and reads[0][0] <= until_ns:
+            if most == 0:
+                return True
+            returned_ns, slab, start, end, ancillary = reads.popleft()
             feed(arrival_ns(returned_ns, ancillary), bytes(slab[start:end]))
+            most -= 1
+        return False
 
 
 class Prompts:
@@ -717,14 +721,16 @@ class SocketTransport(Transport):
                 shortest_ns, last_shortest_ns = 4 * GATHER_NS, shortest_ns
 
     def _parse_backlog(self) -> Iterator[None]:
-        """Parse what has come, a stream at a step: the reader has no other thread to wait for."""
+        """Parse what has come, a little at a step; another thread would fight for the GIL."""
         streams, self._unparsed = self._unparsed, []
         for stream in streams:
-            with self._parsing:
-                stream.parse_reads(self.clock, self.clock.sampled_ns)
+            more = True
+            while more:
+                with self._parsing:
+                    more = stream.parse_reads(self.clock, self.clock.sampled_ns, READS_A_STEP)
+                yield
             if stream.reads or stream.end_ns == 0:
                 self._unparsed.append(stream)
-            yield
 
     def _drop(self, fd: int, stream: Stream) -> None:
         self._poller.unregister(fd)

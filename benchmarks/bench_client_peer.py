@@ -63,6 +63,7 @@ def ours(url: str, count: int) -> Finish:
     prompts = Path(sys.argv[4]).with_suffix(".txt")
     prompts.write_text("".join(f"#{k}#{WORDS}\n" for k in range(count)))
     argv = ["--base-url", url, "--concurrency", str(count), "--prompts", str(prompts)]
+    argv += ["--no-ignore-eos"]  # the server decides how many tokens come
     options = client.parse_options(argv)
     sys.setswitchinterval(1e-4)
     client.raise_open_file_limit()
