@@ -41,18 +41,10 @@ from repro_pp_graphs.traces.tracks import Additions, shifts
 start = time.perf_counter()
 cases = [read_case(*item) for item in cases_of([folder]).items()]
 """
-JOBS = {
-    "analyse": TIMED + OURS + "[analyze(case) for case in cases]\n",
-    "decode": TIMED
-    + """
+DECODE_ALL = """
 from concurrent.futures import ProcessPoolExecutor
-from repro_pp_graphs.traces.events import TraceFile
 from repro_pp_graphs.traces.folder import trace_files, workers_for
-from repro_pp_graphs.traces.columns import events_of
 paths = trace_files([folder])
-def decode(path):
-    for events in events_of(TraceFile(path)):
-        pass
 start = time.perf_counter()
 workers = workers_for(paths)
 if workers == 1:
@@ -60,28 +52,30 @@ if workers == 1:
 else:
     with ProcessPoolExecutor(workers) as pool:
         list(pool.map(decode, paths))
-""",
+"""
+JOBS = {
+    "analyse": TIMED + OURS + "[analyze(case) for case in cases]\n",
+    "decode": TIMED
+    + """
+from repro_pp_graphs.traces.events import TraceFile
+from repro_pp_graphs.traces.columns import events_of
+def decode(path):
+    for events in events_of(TraceFile(path)):
+        pass
+"""
+    + DECODE_ALL,
     "decode whole": TIMED
     + """
 import gzip, msgspec
-from concurrent.futures import ProcessPoolExecutor
 from repro_pp_graphs.traces.columns import Event
 from repro_pp_graphs.traces.events import open_trace
-from repro_pp_graphs.traces.folder import trace_files, workers_for
 class File(msgspec.Struct):
     traceEvents: list[Event]
 def decode(path):
     with open_trace(path) as file:
         msgspec.json.decode(file.read(), type=File)
-paths = trace_files([folder])
-start = time.perf_counter()
-workers = workers_for(paths)
-if workers == 1:
-    list(map(decode, paths))
-else:
-    with ProcessPoolExecutor(workers) as pool:
-        list(pool.map(decode, paths))
-""",
+"""
+    + DECODE_ALL,
     "HTA load": TIMED
     + """
 import warnings
