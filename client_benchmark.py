@@ -367,9 +367,9 @@ class Server:
         }
         if os.environ.get("OPENAI_API_KEY"):
             self.headers["Authorization"] = f"Bearer {os.environ['OPENAI_API_KEY']}"
-        self.settings = dict(
-            self.session.merge_environment_settings(self.url, {}, True, None, None)
-        )
+        self.settings: dict[str, Any] = {
+            **self.session.merge_environment_settings(self.url, {}, True, None, None)
+        }
 
     def plain(self) -> bool:
         """Whether a bare socket reaches the server: http, and no proxy in between."""
