@@ -61,8 +61,12 @@ def lines(summary: Sequence[dict[str, Any]], environment: dict[str, Any]) -> lis
     for row in summary:
         means = {key: row[key]["mean"] for key in row if isinstance(row[key], dict)}
         parts = "".join(f"{number(means[key]):>6}" for key in ("own_ms", "late_peer_ms", "rest_ms"))
+        name = f"{row['graphs']:<4} {row['send']:<12}"
+        if len(name) > 17:  # combined remedies: the figures go below
+            found.append(name)
+            name = " " * 17
         found.append(
-            f"{row['graphs']:<4} {row['send']:<12}{spread(row['send_host_ms']):>12}"
+            f"{name}{spread(row['send_host_ms']):>12}"
             f"{number(means['send_host_p99_ms']):>6}{parts}{number(means['delivered_ms']):>6}"
             f"{spread(row['step_ms']):>12}{number(means['tokens_per_s']):>6}"
         )
