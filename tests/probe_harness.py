@@ -43,6 +43,7 @@ class Probe:
             env={
                 **os.environ,
                 MARK: self.run,
+                "TMPDIR": str(folder),  # a launcher that is killed leaves its folder there
                 "PYTHONPATH": os.pathsep.join([str(folder), str(CHECKOUT)]),
                 **(env or {}),
             },

@@ -1,0 +1,115 @@
+"""The probe on the CPU: every send path, its JSON and traces, and the traces against the truth."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+from probe_harness import CHECKOUT, PYTHON, Probe
+
+SENDS = ["blocking", "async", "comm_stream", "events", "batched"]
+# a share, not all: a rank can be preempted between its note and its call
+SHARE_THAT_FITS = 0.7
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory):
+    """Two ranks, every send path, with traces; the folder, the JSON and what was printed."""
+    folder = tmp_path_factory.mktemp("two ranks")
+    argv = ["--ranks", "2", "--steps", "6", "--json", "a/r.json", "--trace", "t"]
+    with Probe(folder, *argv) as probe:
+        status, out, err = probe.end()
+    assert (status, err) == (0, "")
+    return folder, json.loads((folder / "a/r.json").read_text()), out
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory):
+    """Four ranks, more micro-batches than ranks, one step."""
+    folder = tmp_path_factory.mktemp("four")
+    argv = ["--ranks", "4", "--micro-batches", "5", "--layers", "5", "--steps", "1"]
+    with Probe(folder, *argv, "--json", "r.json") as probe:
+        status, out, err = probe.end()
+    assert (status, err) == (0, "")
+    return json.loads((folder / "r.json").read_text()), out
+
+
+def test_all_send_paths_are_measured_and_marked_probe(traced, four):
+    for document in (traced[1], four[0]):
+        assert (document["schema"], document["probe"]) == (1, True)
+        assert [row["send"] for row in document["rows"]] == SENDS
+        assert {row["graphs"] for row in document["rows"]} == {"off"}
+        assert all(row["step_ms"] > 0 and row["tokens_per_s"] > 0 for row in document["rows"])
+    assert [row["token_sends"] for row in traced[1]["rows"]] == [2 * 6] * 5
+    assert [row["token_sends"] for row in four[0]["rows"]] == [5 * 1] * 5
+
+
+def test_the_parts_of_the_sends_add_up_in_the_rows(traced):
+    for row in traced[1]["rows"]:
+        parts = row["own_ms"] + row["late_peer_ms"] + row["rest_ms"]
+        assert min(row["own_ms"], row["late_peer_ms"], row["rest_ms"]) >= 0
+        assert parts <= row["delivered_own_ms"] + row["delivered_late_peer_ms"] + (
+            row["delivered_rest_ms"]) + 1e-6  # fmt: skip
+
+
+def test_the_screen_fits_80_columns_and_has_every_path(traced, four):
+    for out in (traced[2], four[1]):
+        assert out.startswith("PROBE (no sglang)") and "Traceback" not in out
+        assert {line.split()[1] for line in out.splitlines() if line[:4] == "off "} == set(SENDS)
+        table = out.split("trace analysis")[0]
+        assert [line for line in table.splitlines() if len(line) > 79] == []
+
+
+@pytest.mark.parametrize("send", ["blocking", "async", "comm_stream", "events"])
+def test_every_pair_of_the_analyser_is_right_and_most_times_fit(traced, send):
+    (truth,) = (each for each in traced[1]["truth"] if each["send"] == send)
+    assert truth["pairs"] > 50 and truth["right"] == truth["pairs"]
+    assert truth["uneven"] == [] and truth["without_peer"] == 0
+    assert truth["within"] >= SHARE_THAT_FITS * truth["times"] > 0
+
+
+def test_a_batched_runs_trace_is_read_and_no_message_is_made_up(traced):
+    (truth,) = (each for each in traced[1]["truth"] if each["send"] == "batched")
+    assert 0 < truth["pairs"] <= truth["messages"] and truth["without_peer"] == 0
+
+
+def test_analyze_reads_a_paths_folder_as_one_case_of_all_ranks(traced):
+    folder, _, _ = traced
+    command = [PYTHON, "-m", "repro_pp_graphs", "analyze", str(folder / "t/graphs_off_async")]
+    subprocess.run(
+        [*command, "--json", str(folder / "a.json")], cwd=CHECKOUT, check=True, capture_output=True
+    )
+    found = json.loads((folder / "a.json").read_text())
+    assert found["pp_size"] == 2
+    assert {(edge["src"], edge["dst"]) for edge in found["p2p"]} == {(0, 1), (1, 0)}
+
+
+def test_a_rank_computes_the_same_with_torchrun_and_one_report_is_printed(tmp_path):
+    module = ("-m", "torch.distributed.run", "--nproc-per-node", "2")
+    argv = ["--send", "blocking", "--graphs", "off", "--steps", "3", "--json", "r.json"]
+    with Probe(tmp_path, *argv, "--trace", "t", module=module) as probe:
+        status, out, _ = probe.end()
+    assert status == 0 and out.count("PROBE (no sglang): 2 ranks") == 1
+    assert json.loads((tmp_path / "r.json").read_text())["options"]["ranks"] == 2
+    assert len(list((tmp_path / "t").glob("*.trace.json.gz"))) == 2
+
+
+def test_without_torch_one_line_says_so(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['torch'] = None")
+    with Probe(tmp_path) as probe:
+        status, out, err = probe.end()
+    assert (status, out, err.count("\n")) == (2, "", 1) and "has no torch" in err
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_any_rank_starts(tmp_path):
+    (tmp_path / "file").touch()
+    with Probe(tmp_path, "--json", "file/r.json") as probe:
+        status, out, err = probe.end()
+    assert (status, out, err.count("\n")) == (2, "", 1) and "--json file/r.json" in err
+
+
+def test_graphs_on_a_cpu_are_refused(tmp_path):
+    with Probe(tmp_path, "--graphs", "on") as probe:
+        status, out, err = probe.end()
+    assert (status, out) == (2, "") and "CUDA graphs need a GPU" in err.splitlines()[-1]
