@@ -68,7 +68,8 @@ def run_ranks(argv: list[str], ranks: int) -> int:
                 )
             return _watch(started, Path(errors))
         except KeyboardInterrupt:
-            print("\nprobe: interrupted; what was measured is in --json", file=sys.stderr)
+            kept = "; the finished repetitions are in --json" if "--json" in argv else ""
+            print(f"\nprobe: interrupted{kept}", file=sys.stderr)
             return 130
         finally:
             end_all(started)
