@@ -308,7 +308,7 @@ main() {
   IFS=$'\t' read -r batch max_new_tokens traced <<<"${lines[0]}"
   mkdir -p "$out/trace"
   begun=1
-  collect_env env
+  [[ -s $out/logs/env.json ]] || collect_env env # --resume: that of the first launch stays
   for line in "${lines[@]:1}"; do
     IFS=$'\t' read -r label url resumed <<<"$line"
     if ((resumed)); then

@@ -66,6 +66,9 @@ def test_counts_every_token_of_every_sequence(finished):
         (["--pp-size", "1"], "a ring of 1"),
         (["--pp-size", "4", "--batch", "6"], "not a multiple of the 4 micro-batches"),
         (["--nsys"], "not under --nsys"),
+        (["--cases", "graphs_on,sync_send"], "graphs_on sends so already"),
+        (["--pp-size", "4", "--layers", "3"], "fewer than the 4 ranks"),
+        (["--model", "x"], "it has no model"),
         (["--cases", "nothing"], "there is no server_args_nothing.txt"),
     ],
 )
@@ -77,9 +80,9 @@ def test_refuses_in_one_line(tmp_path, options, message):
 
 
 def test_dry_run_shows_the_probe_of_each_case(tmp_path):
-    cases = "graphs_on,comm_overlap,async_depth"
+    cases = "graphs_on,comm_overlap"
     done = run("--dry-run", "--cases", cases, "--pp-size", "2", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
-    for words in ("--send blocking", "--send comm_stream", "--send async", "--micro-batches 3"):
+    for words in ("--send blocking", "--send comm_stream"):
         assert words in done.stdout.replace(" \\\n ", "")
     assert not list(tmp_path.iterdir())

@@ -77,7 +77,7 @@ def lines(summary: Sequence[dict[str, Any]], environment: dict[str, Any]) -> lis
         "yet entered its receive; rest: transfer and host work. delivered: from the call until "
         "the last byte is at rank 0. step: all micro-batches once round the ring."
     )]  # fmt: skip
-    said = [*pattern(summary), *remedies(summary)]
+    said = [*pattern(summary), *remedies(summary)] if environment["device"] != "cpu" else []
     found += ["", *(line for text in said for line in _wrap(text, "* "))] if said else []
     if environment["device"] == "cpu":
         found += ["", *_wrap(NOTE["cpu"], "! ")]

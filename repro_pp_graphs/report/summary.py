@@ -70,9 +70,17 @@ def summarise_launch(logs: Path, launch: Launch, plan: Plan) -> dict[str, Any]:
         "server_args": launch.args,
         "resolved": {key: info[key] for key in RESOLVED if key in info},
         "metrics": {key: client[key] for key in METRICS if key in client},
+        "decode_batches": decode_batches(_read(logs / f"{launch.label}_analysis.json")),
         "token_send_ms": token_send_ms(_read(logs / f"{launch.label}_analysis.json")),
         "client_warnings": client.get("warnings", []),
     }
+
+
+def decode_batches(analysis: dict[str, Any]) -> dict[str, int]:
+    """Decode steps by batch size on the first rank, from the traces: how the load was split."""
+    ranks = analysis.get("ranks") or {"": {}}
+    sizes: dict[str, int] = next(iter(ranks.values())).get("decode_batch_sizes", {})
+    return sizes
 
 
 def token_send_ms(analysis: dict[str, Any]) -> dict[str, float]:

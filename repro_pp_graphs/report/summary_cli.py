@@ -32,6 +32,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("out", type=Path)
     out = parser.parse_args(argv).out
     logs = out / "logs"
+    if not (logs / "run.json").is_file():
+        parser.error(f"{out}: no run there (no logs/run.json); name the folder that --out named")
     plan = record.load(logs)
     result = summary.summarise(logs, plan)
     (logs / "summary.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

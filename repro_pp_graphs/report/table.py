@@ -52,12 +52,18 @@ def eager_share(launch: dict[str, Any]) -> str:
     return f"{state['with_graph']} of {lines}" if lines else "-"
 
 
+def split(launch: dict[str, Any]) -> str:
+    """Sizes of the micro-batches that decoded while traced: `4`, or `1 7` where they differ."""
+    return " ".join(launch.get("decode_batches") or ()) or "-"
+
+
 def _cells(launch: dict[str, Any]) -> list[tuple[str, str]]:
     metrics = launch["metrics"]
     cells = [("status", launch["status"])]
     cells += [(name, number(metrics.get(key))) for name, key in ROWS]
     send = launch.get("token_send_ms", {})
     cells += [(name, number(send[key])) for name, key in SEND_ROWS if key in send]
+    cells += [("micro-batch sizes", split(launch))]
     cells += [("graph launches", graphs(launch)), ("decode with graph", eager_share(launch))]
     if metrics.get("failed"):
         cells.append(("failed requests", str(metrics["failed"])))
@@ -145,6 +151,13 @@ def remarks(summary: dict[str, Any]) -> list[str]:
         found += [f"{each['label']}: send path {each['sends']}" for each in summary["launches"]]
     else:
         found += _sends(summary["launches"])
+    splits = {split(launch) for launch in summary["launches"]} - {"-"}
+    if len(splits) > 1 and not probe:
+        found.append(
+            f"The load was split into micro-batches of other sizes from launch to launch "
+            f"({'; '.join(sorted(splits))}), by when its prompts were tokenized: not quite the "
+            "same work. --pp-max-micro-batch-size (batch / pp) in server_args_base.txt evens it."
+        )
     changed = [changes.Change(**each) for each in summary.get("environment_changes") or []]
     found += [f"environment changed during the run: {text}" for text in changes.lines(changed)]
     for launch in summary["launches"]:

@@ -40,7 +40,7 @@ print(importlib.metadata.version("sglang"), place, stamp)
 MODE_TEXT = {
     "gpu": "one GPU a rank",
     "one_gpu": "ranks share GPUs in time slices: order and waiting are real, durations are not",
-    "cpu": "REHEARSAL on the CPU: the real server, no CUDA graphs in either arm (an A/A run)",
+    "cpu": "REHEARSAL on the CPU: the real server, no CUDA graphs (on against off is an A/A run)",
 }
 
 

@@ -9,8 +9,12 @@ from repro_pp_graphs.run.record import Launch, Plan
 from repro_pp_graphs.server import argfile
 from repro_pp_graphs.server.gpus import Gpu
 
-# the probe's counterpart of a case that sglang's own remedies or releases make
-SENDS = {"comm_overlap": "comm_stream", "async_depth": "async"}
+# the send path that is a case's counterpart; blocking for all others
+SENDS = {"comm_overlap": "comm_stream"}
+NO_COUNTERPART = {
+    "sync_send": "the probe's graphs_on sends so already",
+    "async_depth": "python -m repro_pp_graphs probe --send async --micro-batches N",
+}
 # sequences a micro-batch, tokens a sequence, steps to trace
 LOADS = {"cpu": (4, 24, 6), "gpu": (8, 64, 8), "one_gpu": (8, 64, 8)}
 
@@ -19,6 +23,11 @@ def plan(options: Options, gpus: list[Gpu]) -> Plan:
     """The whole run. Raises PlanError or ArgFileError."""
     if options.nsys:
         raise PlanError("--engine probe: not under --nsys; leave one of the two out")
+    if options.model:
+        raise PlanError("--engine probe: it has no model; leave --model out, or use --layers")
+    for case in options.cases:
+        if case in NO_COUNTERPART:
+            raise PlanError(f"--engine probe: no case {case}: {NO_COUNTERPART[case]}")
     ranks = options.pp_size or _base(options).get_int("--pp-size", 4)
     if ranks < 2:
         raise PlanError(f"--engine probe: a ring of {ranks} has no sends; --pp-size 2 or more")
@@ -26,6 +35,8 @@ def plan(options: Options, gpus: list[Gpu]) -> Plan:
     shares = 0 < len(gpus) < ranks and not options.cpu
     mode = "one_gpu" if shares else pick_mode(options, gpus, ranks)
     batch, tokens, steps = LOADS[mode]
+    if options.layers and options.layers < ranks:
+        raise PlanError(f"--layers {options.layers}: fewer than the {ranks} ranks")
     made = Plan(
         engine="probe",
         mode=mode,
@@ -60,8 +71,6 @@ def _launch(made: Plan, options: Options, case: str, number: int, ranks: int) ->
     words += ["--graphs", "on" if graphs else "off", "--reps", "1"]
     words += ["--batch", str(made.batch // ranks)]
     words += ["--steps", str(made.max_new_tokens - SETTLING_STEPS)]
-    if case == "async_depth":
-        words += ["--micro-batches", str(ranks + 1)]
     if options.layers:
         words += ["--layers", str(options.layers)]
     if made.mode == "cpu":

@@ -21,7 +21,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 SITE = Path(__file__).resolve().parent / "site"
 PARTS = ("run_repro.sh", "client_benchmark.py", "prompts.txt", "repro_pp_graphs")
 MARK = "FAKE_SGLANG_RUN"  # every process of a run carries it in its environment
-LIMIT_S = 60.0  # for whatever a test waits for
+LIMIT_S = 150.0  # for whatever a test waits for
 # the one that tests/run.sh names has all that the harness needs; numpy and msgspec, say
 PYTHON = os.environ.get("REPRO_SERVER_PYTHON", sys.executable)
 
