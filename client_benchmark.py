@@ -132,12 +132,14 @@ exit status: 0 measured; 1 more failures than --max-error-rate; 2 usage; 130 int
 
 
 def _number(
-    kind: type[int] | type[float], low: float, above: bool = False
+    kind: type[int] | type[float], low: float, above: bool = False, high: float = math.inf
 ) -> Callable[[str], float]:
-    """An argparse type: a finite number of at least `low`, or `above` it."""
+    """An argparse type: a finite number of at least `low`, or `above` it, up to `high`."""
 
     def parse(text: str) -> float:
         value = kind(text)
+        if value > high:
+            raise argparse.ArgumentTypeError(f"{text}: must be <= {high:g}")
         if not low <= value < math.inf or (above and value == low):
             raise argparse.ArgumentTypeError(f"{text}: must be {'>' if above else '>='} {low:g}")
         return value
@@ -185,7 +187,7 @@ def parse_options(argv: Sequence[str]) -> Options:
     add("--bench-serving-json", type=Path, metavar="FILE.jsonl",
         help="append the line that sglang's bench_serving --output-file writes; null: what this "
         "client cannot know (server_info, accept_length, retokenized counts)")
-    add("--max-error-rate", type=_number(float, 0), default=0.0, metavar="F",
+    add("--max-error-rate", type=_number(float, 0, high=1), default=0.0, metavar="F",
         help="share of prompts that may fail before the exit status is 1 (0)")
     add("--stall-timeout", dest="stall_timeout_s", type=above_zero, default=300, metavar="S",
         help="give a stream up after S seconds without a byte (300)")
