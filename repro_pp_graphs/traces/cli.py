@@ -38,7 +38,11 @@ def cases_at(command: str, paths: list[Path]) -> list[Case] | None:
 
 def nothing_read(command: str) -> int:
     """Say that no trace could be read; the exit status for it."""
-    print(f"{command}: no trace could be read: give a folder of *.trace.json.gz", file=sys.stderr)
+    print(
+        f"{command}: no trace could be read: give a folder of the ranks' own "
+        "*.trace.json.gz, as trace/<label>/",
+        file=sys.stderr,
+    )
     return 1
 
 

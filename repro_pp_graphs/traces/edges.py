@@ -17,6 +17,7 @@ from repro_pp_graphs.traces.quantiles import median, quantile
 Floats = npt.NDArray[np.float64]
 # How far a recv may seem to end before its send starts: GPU times of two processes are converted
 # each on its own, and gloo's annotation opens only after the message has been handed over.
+BATCHED_SHARE = 0.2  # of a channel's recvs, from which on it counts as posted in batches
 SLACK_NS = {"nccl": 10_000, "gloo": 50_000}
 
 # How far the clocks of two hosts may be apart where nothing tells it.
@@ -128,10 +129,24 @@ def _edge(
         pairing = (
             Pairing(reason=f"no trace of rank {absent[0]}")
             if absent
+            else Pairing(reason="posted in batches: when a recv was over is not known")
+            if backend == "gloo" and _batched(theirs, ranks[dst])
             else pair(ours, theirs, SLACK_NS[backend], ahead_ns=ahead_ns or 0, apart_ns=apart_ns)
         )
         edge.channels.append(Channel(name or "", ours, theirs, pairing))
     return edge
+
+
+def _batched(recvs: list[P2POp], rank: RankTrace) -> bool:
+    """Whether many recvs are posted before others and waited for later (batch_isend_irecv): a gloo
+    recv's annotation ends when it is waited for, so its end says nothing of the transfer."""
+    calls = np.array(sorted(span.start_ns for span in (*rank.sends, *rank.recvs)), dtype=np.int64)
+    starts, ends = (
+        np.array([getattr(op, name) for op in recvs], dtype=np.int64)
+        for name in ("start_ns", "end_ns")
+    )
+    inside = np.searchsorted(calls, ends) - np.searchsorted(calls, starts, side="right")
+    return bool(len(recvs)) and float(np.mean(inside > 0)) > BATCHED_SHARE
 
 
 def _channel_names(sends: list[P2POp], recvs: list[P2POp]) -> list[str | None]:

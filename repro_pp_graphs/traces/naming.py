@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 SUFFIXES = (".json.gz", ".json")
+MERGED_SUFFIXES = tuple("_chrome_trace" + suffix for suffix in SUFFIXES)
 PART = re.compile(r"-(TP|PP|DP|EP|CP)-?(\d+)(?=[-_.]|$)")
 
 
@@ -63,9 +64,11 @@ class Identity:
 
 
 def is_trace(path: Path) -> bool:
-    """Whether a file in a folder is a rank's trace; sglang's merger leaves `merged-...` beside."""
+    """Whether a file in a folder is a rank's trace: not `merged-...` (sglang's merger's), nor
+    `..._chrome_trace.json` (ours)."""
     name = path.name
-    return name.endswith(SUFFIXES) and not name.startswith("merged-") and path.is_file()
+    merged = name.startswith("merged-") or name.endswith(MERGED_SUFFIXES)
+    return name.endswith(SUFFIXES) and not merged and path.is_file()
 
 
 def parts(path: Path) -> tuple[str, dict[str, int]]:

@@ -17,7 +17,7 @@ GPU_NAMES = {
     "own_compute": "the rank's other kernels run",
     "peer_late": "the send runs, rank 0's recv has not started",
     "transfer": "transfer",
-    "other": "nothing of it yet",
+    "other": "nothing yet on the wire",
 }
 
 
@@ -116,7 +116,7 @@ def _token_return(facts: dict[str, Any]) -> list[str]:
         f"  {'':34} {'median':>10} {'p99':>10} {'max':>10}",
     ]
     known = "delivery_us" in told  # not where no gloo send could be paired
-    for title, group in (("host span", "host"), ("until the last byte left", "delivery")):
+    for title, group in (("host span", "host"), ("host back, last byte left", "delivery")):
         if group == "delivery" and not known:
             continue
         rows = told[f"{group}_us"]
