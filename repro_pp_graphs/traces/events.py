@@ -90,7 +90,7 @@ class TraceFile:
             if cut < 0:
                 pending.append(block)
                 continue
-            yield b"[" + b"".join(pending) + block[: cut + 1] + b"]"
+            yield b"".join((b"[", *pending, memoryview(block)[: cut + 1], b"]"))
             pending = [block[cut + 2 :]]
         last = self._close(b"".join(pending))
         if last is not None:

@@ -36,9 +36,11 @@ class GpuWork:
 def gpu_work(rank: RankTrace) -> GpuWork:
     """Graph kernels are told by the correlation they share with their cudaGraphLaunch."""
     kernels = rank.kernels
-    launched = np.array([corr for _, _, corr in rank.launches], dtype=np.int64)
+    launched = np.sort(np.array([-1, *(corr for _, _, corr in rank.launches)], dtype=np.int64))
+    at = np.searchsorted(launched, kernels.correlation, side="right") - 1
+    by_graph = (launched[at] == kernels.correlation) & (kernels.correlation >= 0)
     return GpuWork(
-        graph=merged(kernels.times[np.isin(kernels.correlation, launched)]),
+        graph=merged(kernels.times[by_graph]),
         compute=merged(kernels.times[~kernels.is_copy]),
         busy=merged(kernels.times),
         p2p=merged(rank.p2p_kernels),
