@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("msgspec")
 
-from test_traces_maker import BASE_NS, ring
+from test_traces_maker import BASE_NS, TraceMaker, ring
 
 from repro_pp_graphs.traces.merge_cli import main as merge
 from repro_pp_graphs.traces.open_cli import LOOPBACK, VIEWER, TraceServer
@@ -91,6 +91,12 @@ def processes(document: dict[str, Any]) -> dict[int, str]:
     }
 
 
+def thread_names(document: dict[str, Any]) -> dict[int, str]:
+    return {
+        e["tid"]: e["args"]["name"] for e in document["traceEvents"] if e["name"] == "thread_name"
+    }
+
+
 def in_order(document: dict[str, Any]) -> list[str]:
     order = {
         e["pid"]: e["args"]["sort_index"]
@@ -110,16 +116,78 @@ def test_the_merged_trace_obeys_the_trace_event_format(tmp_path, paths):
     assert crossings(document, "pipeline") == 0
 
 
+def test_every_track_tells_its_rank_and_where_it_can_be_told_what_runs_there(tmp_path):
+    document = merged(tmp_path / "out.json", DATA / "h200_case_A")
+    names, groups = thread_names(document), processes(document)
+    used = {(e["pid"], e["tid"]) for e in document["traceEvents"] if e["ph"] == "X"}
+    assert all(names[tid].split(" · ")[0] == groups[pid].split(" · ")[0] for pid, tid in used)
+    assert len(set(names.values())) == len(names)
+    assert {
+        "PP3 · main thread (sglang::schedul)",
+        "PP3 · stream 45 · NCCL from PP2",
+        "PP3 · stream 49 · NCCL to PP0",
+        "PP3 · stream 21",
+        "PP3 · gloo recvs",
+    } <= set(names.values())
+
+
+def test_threads_that_the_file_does_not_name_are_named_by_what_runs_there(tmp_path):
+    maker = ring(2)[0]
+    maker.add("cuda_runtime", "cudaEventQuery", 10, 1, tid=77)
+    maker.add("cuda_runtime", "cudaMemcpyAsync", 10, 1, tid=78)
+    maker.write(tmp_path)
+    names = set(thread_names(merged(tmp_path / "out.json", tmp_path)).values())
+    assert {"PP0 · NCCL watchdog (polls events)", "PP0 · thread 78 (cudaMemcpyAsync, ...)"} <= names
+
+
+def test_wait_slices_tell_the_peer_the_times_and_how_long_a_message_lay_there(tmp_path):
+    first, second = TraceMaker(0, 2), TraceMaker(1, 2)
+    for n in range(4):
+        first.p2p("send", 1, 10_000 * n, 10, elements=5)
+        second.p2p("recv", 0, 10_000 * n + 3_210, 20, elements=5)
+        second.p2p("send", 0, 10_000 * n + 4_000, 700, elements=7)
+        first.p2p("recv", 1, 10_000 * n + 4_600, 100, elements=7)
+    for maker in (first, second):
+        maker.write(tmp_path)
+    document = merged(tmp_path / "out.json", tmp_path)
+    tracks = thread_names(document)
+    found = {
+        (tracks[e["tid"]], e["name"]): (round(e["dur"]), e["args"])
+        for e in document["traceEvents"]
+        if e.get("cat") == "pipeline" and "NCCL" in tracks[e["tid"]]
+    }
+    assert {key: dur for key, (dur, _) in found.items()} == {
+        ("PP0 · NCCL sends to PP1", "buffered 3.2 ms until recv starts"): 10,
+        ("PP1 · NCCL recvs from PP0", "transfer"): 20,
+        ("PP1 · NCCL sends to PP0", "wait for recv"): 600,
+        ("PP1 · NCCL sends to PP0", "transfer"): 100,
+        ("PP0 · NCCL recvs from PP1", "transfer"): 100,
+    }
+    about = found["PP1 · NCCL sends to PP0", "wait for recv"][1]
+    assert about == {
+        "from": "PP1",
+        "to": "PP0",
+        "elements": 7,
+        "dtype": "Long",
+        "send_wait_us": 600,
+        "recv_wait_us": 0,
+        "transfer_us": 100,
+        "buffered_us": 0,
+    }
+
+
 @pytest.mark.parametrize("case", ["A", "B"])
 def test_no_slice_crosses_another_of_its_thread_so_perfetto_drops_none(tmp_path, case):
     document = merged(tmp_path / "out.json", DATA / f"h200_case_{case}")
     for category in ("kernel", "gpu_memcpy", "user_annotation", "pipeline"):
         assert crossings(document, category) == 0
-    gloo = {e["tid"] for e in document["traceEvents"] if e["name"].startswith("gloo:")}
-    names = {
-        e["tid"]: e["args"]["name"] for e in document["traceEvents"] if e["name"] == "thread_name"
+    names = thread_names(document)
+    gloo = {
+        (e["name"], names[e["tid"]].split(" · ")[1][:10])
+        for e in document["traceEvents"]
+        if e["name"].startswith("gloo:") and e["cat"] == "user_annotation"
     }
-    assert gloo and all(names[tid].endswith("gloo") for tid in gloo)
+    assert gloo == {("gloo:send", "gloo sends"), ("gloo:recv", "gloo recvs")}
 
 
 def test_kernels_that_overlap_on_a_stream_are_shown_beside_each_other(tmp_path):
@@ -218,7 +286,6 @@ def test_decode_steps_waits_and_bubbles_have_tracks_and_cudagraph_is_found(tmp_p
     document = merged(tmp_path / "out.json", DATA / "h200_case_A")
     added = [e for e in document["traceEvents"] if e.get("cat") == "pipeline"]
     assert Counter(e["name"] for e in added)["step[DECODE bs=11]"] == 4 * 8
-    assert {"transfer", "wait for send", "buffered"} <= {e["name"] for e in added}
     launches = [
         e for e in document["traceEvents"] if "cudagraph" in e["name"].lower() and e["ph"] == "X"
     ]
@@ -262,8 +329,12 @@ def test_two_cases_are_shown_in_one_view_with_their_decode_starts_aligned(tmp_pa
     for event in document["traceEvents"]:
         if event["name"].startswith("step[DECODE") and event["cat"] == "user_annotation":
             steps[names[event["pid"]]].append(event["ts"])
-    assert sorted(steps) == ["A · PP0 · CPU", "A · PP1 · CPU", "B · PP0 · CPU", "B · PP1 · CPU"]
-    assert steps["A · PP0 · CPU"] == steps["B · PP0 · CPU"]
+    assert sorted(steps) == [
+        f"{case} · PP{rank} · CPU ({name})"
+        for case, name in (("A", "graphs_on"), ("B", "graphs_off"))
+        for rank in (0, 1)
+    ]
+    assert steps["A · PP0 · CPU (graphs_on)"] == steps["B · PP0 · CPU (graphs_off)"]
 
 
 def test_a_damaged_rank_leaves_a_valid_trace_of_the_others(tmp_path, capsys):

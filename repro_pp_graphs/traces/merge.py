@@ -18,7 +18,7 @@ import msgspec
 from repro_pp_graphs.traces.events import TraceFile
 from repro_pp_graphs.traces.folder import Case, workers_for
 from repro_pp_graphs.traces.model import RankTrace
-from repro_pp_graphs.traces.numbering import PROCESSES_PER_RANK, Lanes, Numbering
+from repro_pp_graphs.traces.numbering import PROCESSES_PER_RANK, Lanes, Names, Numbering, names_of
 from repro_pp_graphs.traces.rewrite import RankRewriter
 
 FIRST_KEY = 100
@@ -34,7 +34,7 @@ class Part:
     """
 
     path: Path
-    title: str
+    names: Names
     key: int
     shift_ns: int
     sound: bool
@@ -69,7 +69,7 @@ def place(cases: list[Case], shifts_ns: list[int]) -> tuple[list[Placed], int]:
             rank,
             Part(
                 Path(rank.path),
-                (f"{chr(ord('A') + at)} · " if len(cases) > 1 else "") + f"PP{case.label(rank)}",
+                names_of(case, rank, chr(ord("A") + at) if len(cases) > 1 else ""),
                 FIRST_KEY + number,
                 rank.base_ns - base_ns + shifts_ns[at],
                 rank.sound,
@@ -81,7 +81,7 @@ def place(cases: list[Case], shifts_ns: list[int]) -> tuple[list[Placed], int]:
 
 def rewrite_part(part: Part, target: Path) -> tuple[int, Lanes]:
     """Write the part's events, comma separated, to target; returns how many, and its lanes."""
-    numbering = Numbering(part.title, part.first_pid)
+    numbering = Numbering(part.names, part.first_pid)
     rewriter = RankRewriter(numbering, part.key, part.shift_ns, sound=part.sound)
     written = 0
     with target.open("wb") as out:

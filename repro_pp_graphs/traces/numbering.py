@@ -2,17 +2,74 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass, field
 from typing import Any
+
+from repro_pp_graphs.traces.folder import Case
+from repro_pp_graphs.traces.model import P2POp, RankTrace
 
 GPU_CATEGORIES = frozenset({"kernel", "gpu_memcpy", "gpu_memset", "gpu_user_annotation"})
 PROFILER_CATEGORIES = frozenset({"", "Trace", "overhead"})
 # Kind of process -> its place in the rank's group; 0 is for the tracks that merging adds.
 ORDER = {"CPU": 1, "GPU": 2, "profiler": 3}
 PROCESSES_PER_RANK = 10
+KINETO_THREAD = re.compile(r"thread (\d+) \((.*)\)")
+# What torch's NCCL watchdog does all the time: ask whether the last operation's event has passed.
+POLLING = frozenset({"cudaEventQuery", "cudaThreadExchangeStreamCaptureMode"})
 
-# (pid, tid) in the file -> (pid, tid) in the merged trace.
-Lanes = dict[tuple[Any, Any], tuple[int, int]]
+Lane = tuple[Any, Any]  # pid and tid as the file has them
 Facts = dict[str, Any]
+Gloo = str  # "send" or "recv", empty for an event that is not gloo's
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What a rank is called: `title` begins the name of each of its tracks, so that one which is
+    pinned or scrolled to tells its rank; `case` ends the names of its processes; `streams`: what
+    NCCL does on them."""
+
+    title: str
+    case: str = ""
+    streams: dict[Lane, str] = field(default_factory=dict)
+
+
+def rank_name(case: Case, rank: int) -> str:
+    """`PP3` of a global rank, with tensor parallelism `PP3.1`: PP rank, TP rank."""
+    pp, tp = divmod(rank, case.tp_size)
+    return f"PP{pp}.{tp}" if case.tp_size > 1 else f"PP{pp}"
+
+
+def names_of(case: Case, rank: RankTrace, letter: str) -> Names:
+    """The names of a rank; `letter` tells its case where there are several."""
+    found: dict[Lane, dict[str, None]] = {}
+    for op in rank.p2p:
+        if op.backend == "nccl":
+            way = "to" if op.kind == "send" else "from"
+            found.setdefault(op.lane, {})[f"{way} {rank_name(case, op.peer)}"] = None
+    streams = {lane: "NCCL " + ", ".join(ways) for lane, ways in found.items()}
+    title = rank_name(case, rank.rank)
+    if not letter:
+        return Names(title, streams=streams)
+    return Names(f"{letter} · {title}", case.name.removeprefix(f"CASE_{letter}_"), streams)
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """Where a rank's lanes went, (pid, tid) each, and its gloo recvs, by lane and start in ns of
+    the file: theirs are tracks beside their thread."""
+
+    moved: dict[Lane, tuple[int, int]]
+    gloo_recvs: dict[tuple[Lane, int], int]
+
+    def of(self, op: P2POp, base_ns: int) -> tuple[int, int] | None:
+        """The pid and tid of the slice an arrow joins: a gloo send leaves from its c10d::send, as
+        its own slice opens when the message is already out."""
+        found = self.moved.get(op.lane)
+        if not found or op.backend == "nccl" or op.kind == "send":
+            return found
+        tid = self.gloo_recvs.get((op.lane, op.start_ns - base_ns))
+        return (found[0], tid) if tid else None
 
 
 class Numbering:
@@ -21,21 +78,23 @@ class Numbering:
     Pids count from `first_pid` (ten a rank), tids are the pid and two digits.
     """
 
-    def __init__(self, title: str, first_pid: int) -> None:
-        self.title = title
+    def __init__(self, names: Names, first_pid: int) -> None:
+        self.names = names
         self.first_pid = first_pid
         self.pids: dict[Any, int] = {}
         self.tids: dict[tuple[Any, Any], int] = {}
         self.threads: dict[int, int] = {}
         self.kinds: dict[Any, str] = {}
+        self.first_events: dict[Lane, str] = {}
         # Lane in the file -> its tracks for work side by side: [tid, end of the last slice in ns].
-        self.beside: dict[tuple[Any, Any, bool], list[list[int]]] = {}
+        self.beside: dict[tuple[Lane, Gloo], list[list[int]]] = {}
+        self.gloo_recvs: dict[tuple[Lane, int], int] = {}
 
-    def admit(self, lane: tuple[Any, Any], category: object) -> None:
-        """Number a process and thread first seen in an event of the category."""
-        pid, tid = lane
+    def admit(self, lane: Lane, category: object, name: object) -> None:
+        """Number a process and thread first seen in an event of that category and name."""
         if lane in self.tids:
             return
+        pid = lane[0]
         if pid not in self.pids:
             kind = (
                 "GPU"
@@ -49,31 +108,39 @@ class Numbering:
             if kind != "profiler" and number in self.pids.values():
                 number = self.first_pid + len(ORDER) + len(set(self.pids.values()))
             self.pids[pid] = number
-        self.tids[pid, tid] = self._thread(self.pids[pid])
+        self.tids[lane] = self._thread(self.pids[pid])
+        self.first_events[lane] = str(name or "")
 
     def _thread(self, pid: int) -> int:
         self.threads[pid] = self.threads.get(pid, 0) + 1
         return pid * 100 + self.threads[pid]
 
-    def track(self, lane: tuple[Any, Any], start_ns: int, dur_ns: int, *, is_gloo: bool) -> int:
-        """The tid of a track of the lane on which nothing runs at the start; gloo has its own.
+    def track(self, lane: Lane, start_ns: int, dur_ns: int, gloo: Gloo) -> int:
+        """The tid of a track of the lane on which nothing runs at the start; gloo's sends and recvs
+        have their own.
 
         Work side by side on one stream or thread must not share one: Perfetto drops a slice that
         overlaps another of its thread in part.
         """
-        tracks = self.beside.get((*lane, is_gloo))
+        end_ns = start_ns + dur_ns
+        tracks = self.beside.get((lane, gloo))
         if tracks is None:
-            tracks = self.beside[(*lane, is_gloo)] = [] if is_gloo else [[self.tids[lane], 0]]
+            tracks = self.beside[lane, gloo] = [] if gloo else [[self.tids[lane], 0]]
         for track in tracks:
             if track[1] <= start_ns:
-                track[1] = start_ns + dur_ns
-                return track[0]
-        tracks.append([self._thread(self.pids[lane[0]]), start_ns + dur_ns])
-        return tracks[-1][0]
+                track[1] = end_ns
+                break
+        else:
+            track = [self._thread(self.pids[lane[0]]), end_ns]
+            tracks.append(track)
+        if gloo == "recv":
+            self.gloo_recvs[lane, start_ns] = track[0]
+        return track[0]
 
     def lanes(self) -> Lanes:
-        """Where the file's (pid, tid) went."""
-        return {lane: (self.pids[lane[0]], tid) for lane, tid in self.tids.items()}
+        """Where the file's lanes and gloo operations went."""
+        moved = {lane: (self.pids[lane[0]], tid) for lane, tid in self.tids.items()}
+        return Lanes(moved, self.gloo_recvs)
 
     def trust_label(self, pid: object, label: str) -> None:
         """Kineto labels its processes CPU or GPU n: surer than the category of the first event."""
@@ -83,38 +150,52 @@ class Numbering:
     def processes(self) -> list[Facts]:
         """Metadata events: names and order of the processes."""
         named: list[Facts] = []
+        case = f" ({self.names.case})" if self.names.case else ""
         for pid, old in {pid: old for old, pid in self.pids.items()}.items():
             kind = self.kinds[old]
             label = {"GPU": f"device {old}", "CPU": f"process {old}"}.get(kind, kind)
             facts: dict[str, Facts] = {
-                "process_name": {"name": f"{self.title} · {kind}"},
+                "process_name": {"name": f"{self.names.title} · {kind}{case}"},
                 "process_labels": {"labels": label},
                 "process_sort_index": {"sort_index": self.first_pid + ORDER[kind]},
             }
             named += [_metadata(pid, 0, name, args) for name, args in facts.items()]
         return named
 
-    def named_threads(self, told: dict[tuple[Any, Any], dict[str, Facts]]) -> list[Facts]:
-        """Metadata events: what the file tells of its threads, and names of tracks beside them."""
-        kept: dict[tuple[Any, Any], dict[str, Facts]] = {
-            (pid, tid): ({"thread_name": {"name": tid}} if tid and isinstance(tid, str) else {})
-            | told.get((pid, tid), {})
-            for pid, tid in self.tids
-        }
-        rows = [
-            (pid, self.tids[pid, tid], name, args)
-            for (pid, tid), facts in kept.items()
-            for name, args in facts.items()
-        ]
-        for (pid, tid, is_gloo), tracks in self.beside.items():
-            own = str(kept[pid, tid].get("thread_name", {}).get("name", tid)).strip()
-            suffix = "gloo" if is_gloo else "overlapping"
-            rows += [
-                (pid, track, "thread_name", {"name": f"{own} · {suffix}"})
-                for track, _ in tracks
-                if track != self.tids[pid, tid]
-            ]
-        return [_metadata(self.pids[pid], tid, name, args) for pid, tid, name, args in rows]
+    def named_threads(self, told: dict[Lane, dict[str, Facts]]) -> list[Facts]:
+        """Metadata events: what the file tells of its threads, and a name for every track."""
+        rows: list[tuple[Lane, int, str, Facts]] = []
+        own: dict[Lane, str] = {}
+        for lane, tid in self.tids.items():
+            facts = told.get(lane, {})
+            own[lane] = self._thread_name(lane, str(facts.get("thread_name", {}).get("name", "")))
+            facts = facts | {"thread_name": {"name": f"{self.names.title} · {own[lane]}"}}
+            rows += [(lane, tid, name, args) for name, args in facts.items()]
+        for (lane, gloo), tracks in self.beside.items():
+            added = [tid for tid, _ in tracks if tid != self.tids[lane]]
+            name = f"gloo {gloo}s" if gloo else f"{own[lane]} · overlapping"
+            for count, tid in enumerate(added, 1):
+                number = f" {count}" if len(added) > 1 else ""
+                args = {"name": f"{self.names.title} · {name}{number}"}
+                rows.append((lane, tid, "thread_name", args))
+        return [_metadata(self.pids[lane[0]], tid, name, args) for lane, tid, name, args in rows]
+
+    def _thread_name(self, lane: Lane, told: str) -> str:
+        """A thread's name in the file, else what can be told from what runs there."""
+        pid, tid = lane
+        if lane in self.names.streams:
+            return f"{told.strip() or f'stream {tid}'} · {self.names.streams[lane]}"
+        if told.strip():
+            match = KINETO_THREAD.fullmatch(told.strip())
+            is_main = match and match[1] == str(pid)
+            return f"main thread ({match[2]})" if match and is_main else told.strip()
+        if tid and isinstance(tid, str):
+            return tid
+        first = self.first_events[lane]
+        if self.kinds[pid] == "CPU":
+            polls = first in POLLING
+            return "NCCL watchdog (polls events)" if polls else f"thread {tid} ({first}, ...)"
+        return first or f"track {tid}"
 
 
 def _metadata(pid: int, tid: int, name: str, args: Facts) -> Facts:

@@ -9,10 +9,10 @@ from msgspec import UNSET, Raw, UnsetType
 
 from repro_pp_graphs.traces import splice
 from repro_pp_graphs.traces.events import EVENT_GAP, Value, mend
-from repro_pp_graphs.traces.numbering import Facts, Numbering
+from repro_pp_graphs.traces.numbering import Facts, Gloo, Numbering
 
 SIDE_BY_SIDE = frozenset({"kernel", "gpu_memcpy", "gpu_memset"})
-GLOO = frozenset({"gloo:send", "gloo:recv"})
+GLOO: dict[str, Gloo] = {"gloo:send": "send", "gloo:recv": "recv"}
 RANK_IDS = (b'"correlation":', b'"External id":')
 
 
@@ -93,11 +93,11 @@ class RankRewriter:
             cut = splice.Cut(splice.key_ids(text, self.key.encode()))
             for lane in dict.fromkeys(cut.lanes):
                 if lane not in self.lanes:
-                    self.lanes[lane] = self._lane(lane)
+                    self.lanes[lane] = self._lane(lane, cut.first_name(lane))
             new = [self.lanes[lane][1] for lane in cut.lanes]
-            for at, start_ns, dur_ns, is_gloo in cut.side_by_side():
+            for at, start_ns, dur_ns, gloo in cut.side_by_side():
                 old = self.lanes[cut.lanes[at]][0]
-                tid = self.numbering.track(old, start_ns, dur_ns, is_gloo=is_gloo)
+                tid = self.numbering.track(old, start_ns, dur_ns, gloo)
                 new[at] = self._written(old, tid)
             body = cut.joined(new)
             if self.shift_ns:
@@ -106,7 +106,7 @@ class RankRewriter:
             return None
         return Rewritten(body, len(new))
 
-    def _lane(self, text: bytes) -> tuple[tuple[Any, Any], bytes]:
+    def _lane(self, text: bytes, name: str) -> tuple[tuple[Any, Any], bytes]:
         """The lane behind its text, of a process that is known."""
         try:
             found = msgspec.json.decode(b"{" + text + b"}")
@@ -115,7 +115,7 @@ class RankRewriter:
         old = found["pid"], found["tid"]
         if old[0] not in self.numbering.pids:
             raise splice.Irregular  # what kind of process it is the event's category tells
-        self.numbering.admit(old, None)
+        self.numbering.admit(old, None, name)
         return old, self._written(old, self.numbering.tids[old])
 
     def _written(self, old: tuple[Any, Any], tid: int) -> bytes:
@@ -129,11 +129,11 @@ class RankRewriter:
         key, shift, numbering = self.key, self.shift_ns, self.numbering
         for event in kept:
             old = event.pid, event.tid
-            numbering.admit(old, event.cat)
+            numbering.admit(old, event.cat, event.name)
             event.pid, event.tid = numbering.pids[old[0]], numbering.tids[old]
-            is_gloo = event.cat == "user_annotation" and event.name in GLOO
-            if is_gloo or event.cat in SIDE_BY_SIDE:
-                event.tid = numbering.track(old, _ns(event.ts), _ns(event.dur), is_gloo=is_gloo)
+            gloo: Gloo = GLOO.get(str(event.name), "") if event.cat == "user_annotation" else ""
+            if gloo or event.cat in SIDE_BY_SIDE:
+                event.tid = numbering.track(old, _ns(event.ts), _ns(event.dur), gloo)
             if event.id is not UNSET:
                 own = isinstance(event.id, int) and event.id >= 0
                 event.id = int(f"{key}{event.id}") if own else f"{key}:{event.id}"

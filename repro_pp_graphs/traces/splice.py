@@ -27,7 +27,8 @@ LANE = re.compile(
 )
 SIDE_BY_SIDE = (b'"cat": "kernel"', b'"cat": "gpu_mem')
 GLOO = b'"gloo:'
-OPENS_GLOO = re.compile(rb'"user_annotation",\s*"name": "gloo:(?:send|recv)",\s*$')
+OPENS_GLOO = re.compile(rb'"user_annotation",\s*"name": "gloo:(send|recv)",\s*$')
+NAME = re.compile(rb'"name": "([^"\\]*)",\s*$')
 TIMES = re.compile(rb',\s*"ts": (-?[\d.]+),\s*"dur": (-?[\d.]+)')
 TS = re.compile(rb'("ts": )(-?[\d.]+)(?=,|\s)')
 
@@ -84,10 +85,15 @@ class Cut:
         self.pieces[1::2] = lanes
         return b"".join(self.pieces)
 
-    def side_by_side(self) -> Iterator[tuple[int, int, int, bool]]:
+    def first_name(self, lane: bytes) -> str:
+        """The name of the lane's first event, where it is written plainly."""
+        found = NAME.search(self.pieces[2 * self.lanes.index(lane)])
+        return found[1].decode(errors="replace") if found else ""
+
+    def side_by_side(self) -> Iterator[tuple[int, int, int, str]]:
         """Events that may overlap others of their lane in part, in the order of the file.
 
-        Each as its index, start and length in ns, and whether it is gloo's.
+        Each as its index, start and length in ns, and `send` or `recv` where it is gloo's.
         """
         found = [(at, False) for category in SIDE_BY_SIDE for at in _places(self.text, category)]
         found += [(at, True) for at in _places(self.text, GLOO)]
@@ -97,12 +103,14 @@ class Cut:
         ends = list(accumulate(map(len, self.pieces)))[::2]
         for place, is_gloo in sorted(found):
             at = bisect_left(ends, place)
-            if is_gloo and not OPENS_GLOO.search(self.pieces[2 * at]):
+            opens = OPENS_GLOO.search(self.pieces[2 * at]) if is_gloo else None
+            if is_gloo and not opens:
                 continue
             times = TIMES.match(self.pieces[2 * at + 2]) if at < len(self.lanes) else None
             if times is None:
                 raise Irregular
-            yield at, round(float(times[1]) * 1000), round(float(times[2]) * 1000), is_gloo
+            start_ns, dur_ns = (round(float(time) * 1000) for time in times.groups())
+            yield at, start_ns, dur_ns, opens[1].decode() if opens else ""
 
 
 def _places(text: bytes, words: bytes) -> Iterator[int]:

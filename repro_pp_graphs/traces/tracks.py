@@ -1,23 +1,23 @@
 """What the merged trace has beyond the ranks' own events.
 
-A process per rank ("PP0 · pipeline") with the decode steps, the graphs' kernels, each edge's waits
-and transfers and a bubble counter; and an arrow from every paired send to its recv.
+A process per rank ("PP0 · pipeline") with the decode steps, the graphs' kernels, waits for a peer
+and transfers, and a bubble counter; and an arrow from every paired send to its recv.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from repro_pp_graphs.traces.edges import Edge, edges_of
+from repro_pp_graphs.traces.edges import edges_of, sent_ns
 from repro_pp_graphs.traces.folder import Case
 from repro_pp_graphs.traces.intervals import merged
 from repro_pp_graphs.traces.merge import Placed
 from repro_pp_graphs.traces.model import Intervals, P2POp, RankTrace, intervals
-from repro_pp_graphs.traces.numbering import Lanes
+from repro_pp_graphs.traces.numbering import Lanes, rank_name
 from repro_pp_graphs.traces.steps import (
     RUN_SPANS,
     decode_spans,
@@ -30,28 +30,29 @@ from repro_pp_graphs.traces.steps import (
 Event = dict[str, Any]
 BUBBLE_BINS = 1000
 SHORTEST_BIN_NS = 100_000
-STEPS, GRAPHS, FIRST_EDGE = 1, 2, 10
+STEPS, GRAPHS = "decode steps (host)", "decode cudagraph kernels"
 
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """One rank's added process."""
+    """One rank's added process; `names` are its tracks that hold slices."""
 
     placed: Placed
+    names: dict[str, int] = field(default_factory=dict)
 
     @property
     def pid(self) -> int:
         return self.placed.part.first_pid
 
-    def tid(self, track: int) -> int:
+    def tid(self, name: str) -> int:
         """The tid of one of the added tracks: apart from every pid."""
-        return self.pid * 100 + track
+        return self.pid * 100 + self.names.setdefault(name, len(self.names) + 1)
 
     def us(self, moment_ns: int) -> float:
         """A moment of the rank as the merged trace's ts."""
         return (moment_ns - self.placed.rank.base_ns + self.placed.part.shift_ns) / 1000
 
-    def slice(self, track: int, name: str, start_ns: int, end_ns: int, **args: object) -> Event:
+    def slice(self, track: str, name: str, start_ns: int, end_ns: int, args: Event) -> Event:
         return {
             "ph": "X",
             "cat": "pipeline",
@@ -63,9 +64,20 @@ class Track:
             "args": args,
         }
 
-    def name(self, kind: str, track: int, args: Event) -> Event:
-        tid = self.tid(track) if track else 0
-        return {"ph": "M", "name": kind, "pid": self.pid, "tid": tid, "args": args}
+    def metadata(self) -> Iterator[Event]:
+        """What the process and its tracks are called."""
+        part = self.placed.part
+        case = f" ({part.names.case})" if part.names.case else ""
+        rows: list[tuple[int, str, Event]] = [
+            (0, "process_name", {"name": f"{part.names.title} · pipeline{case}"}),
+            (0, "process_sort_index", {"sort_index": part.first_pid}),
+        ]
+        rows += [
+            (self.tid(name), "thread_name", {"name": f"{part.names.title} · {name}"})
+            for name in self.names
+        ]
+        for tid, kind, args in rows:
+            yield {"ph": "M", "name": kind, "pid": self.pid, "tid": tid, "args": args}
 
 
 def decode_start(case: Case) -> int:
@@ -102,76 +114,61 @@ class Additions:
                 for track, lane in zip(tracks, lanes, strict=True)
                 if track.placed.case == at
             }
-            edges = edges_of(case)
             for track, _ in mine.values():
-                yield from _names(track, edges)
                 yield from _steps(track)
                 yield from _bubbles(track)
-            for edge in edges:
+            for edge in edges_of(case):
                 if edge.src_rank not in mine or edge.dst_rank not in mine:
                     continue
                 (src, src_lanes), (dst, dst_lanes) = mine[edge.src_rank], mine[edge.dst_rank]
+                ends = rank_name(case, edge.src_rank), rank_name(case, edge.dst_rank)
                 for send, recv in edge.paired():
                     arrow += 1
-                    yield from _waits(src, dst, send, recv)
+                    yield from _waits((src, send), (dst, recv), ends)
                     yield from _arrow(arrow, (src, src_lanes, send), (dst, dst_lanes, recv))
-
-
-def _edge_track(side: str, backend: str) -> int:
-    return FIRST_EDGE + 2 * (backend == "gloo") + (side == "recv")
-
-
-def _names(track: Track, edges: list[Edge]) -> Iterator[Event]:
-    part = track.placed.part
-    yield track.name("process_name", 0, {"name": f"{part.title} · pipeline"})
-    yield track.name("process_sort_index", 0, {"sort_index": part.first_pid})
-    yield track.name("thread_name", STEPS, {"name": "decode steps (host)"})
-    if track.placed.rank.launches:
-        yield track.name("thread_name", GRAPHS, {"name": "decode cudagraph kernels"})
-    rank = track.placed.rank.rank
-    for edge in edges:
-        if not edge.paired():
-            continue
-        if edge.src_rank == rank and edge.backend == "nccl":
-            yield track.name(
-                "thread_name",
-                _edge_track("send", edge.backend),
-                {"name": f"{edge.backend} sends: wait, transfer"},
-            )
-        if edge.dst_rank == rank:
-            yield track.name(
-                "thread_name",
-                _edge_track("recv", edge.backend),
-                {"name": f"{edge.backend} recvs: wait, transfer"},
-            )
+            for track, _ in mine.values():
+                yield from track.metadata()
 
 
 def _steps(track: Track) -> Iterator[Event]:
     rank = track.placed.rank
     for span in decode_spans(rank):
-        yield track.slice(STEPS, span.name, span.start_ns, span.end_ns)
+        yield track.slice(STEPS, span.name, span.start_ns, span.end_ns, {})
     for start, end in graph_extents(rank):
-        yield track.slice(GRAPHS, "cudagraph", start, end)
+        yield track.slice(GRAPHS, "cudagraph", start, end, {})
 
 
-def _waits(src: Track, dst: Track, send: P2POp, recv: P2POp) -> Iterator[Event]:
+def _waits(
+    source: tuple[Track, P2POp], target: tuple[Track, P2POp], ends: tuple[str, str]
+) -> Iterator[Event]:
     """Wait and transfer as slices on both sides; gloo's sends overlap, so only its recvs."""
-    both = max(send.start_ns, recv.start_ns)
-    about = {"elements": send.elements, "dtype": send.dtype}
+    (src, send), (dst, recv), (here, there) = source, target, ends
+    both, sent = max(send.start_ns, recv.start_ns), sent_ns(send, recv)
+    lay_us = max(0, recv.start_ns - sent) / 1000
+    about: Event = {
+        "from": here,
+        "to": there,
+        "elements": send.elements,
+        "dtype": send.dtype,
+        "send_wait_us": max(0, recv.start_ns - send.start_ns) / 1000,
+        "recv_wait_us": max(0, send.start_ns - recv.start_ns) / 1000,
+        "transfer_us": (max(sent, recv.end_ns) - both) / 1000,
+        "buffered_us": lay_us,
+    }
     if send.backend == "nccl":
-        tid = _edge_track("send", send.backend)
-        middle = min(send.end_ns, both)
+        track, middle = f"NCCL sends to {there}", min(sent, both)
         if middle > send.start_ns:
-            late = "buffered" if send.end_ns <= recv.start_ns else "wait for recv"
-            yield src.slice(tid, late, send.start_ns, middle, **about)
-        if send.end_ns > middle:
-            yield src.slice(tid, "transfer", middle, send.end_ns, **about)
-    tid = _edge_track("recv", recv.backend)
-    middle = min(recv.end_ns, both)
+            lay = f"buffered {lay_us / 1000:.1f} ms until recv starts"
+            name = lay if lay_us else "wait for recv"
+            yield src.slice(track, name, send.start_ns, middle, about)
+        if sent > middle:
+            yield src.slice(track, "transfer", middle, sent, about)
+    backend = "NCCL" if recv.backend == "nccl" else recv.backend
+    track, middle = f"{backend} recvs from {here}", min(recv.end_ns, both)
     if middle > recv.start_ns:
-        yield dst.slice(tid, "wait for send", recv.start_ns, middle, **about)
+        yield dst.slice(track, "wait for send", recv.start_ns, middle, about)
     if recv.end_ns > middle:
-        yield dst.slice(tid, "transfer", middle, recv.end_ns, **about)
+        yield dst.slice(track, "transfer", middle, recv.end_ns, about)
 
 
 def _arrow(
@@ -179,9 +176,8 @@ def _arrow(
 ) -> Iterator[Event]:
     """A flow from inside the send's slice to inside the recv's, never back in time."""
     (src, src_lanes, send), (dst, dst_lanes, recv) = source, target
-    out, into = src_lanes.get(send.lane), dst_lanes.get(recv.lane)
-    if recv.backend == "gloo":  # its slice has a track beside its thread: arrive at the added one
-        into = dst.pid, dst.tid(_edge_track("recv", "gloo"))
+    out = src_lanes.of(send, src.placed.rank.base_ns)
+    into = dst_lanes.of(recv, dst.placed.rank.base_ns)
     if not out or not into:
         return
     left = src.us(send.start_ns)
@@ -219,7 +215,7 @@ def _bubbles(track: Track) -> Iterator[Event]:
         last_share = share
         yield {
             "ph": "C",
-            "name": "bubble %",
+            "name": f"{track.placed.part.names.title} · bubble %",
             "pid": track.pid,
             "tid": 0,
             "ts": track.us(mark),
