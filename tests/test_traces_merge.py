@@ -190,15 +190,18 @@ def test_no_slice_crosses_another_of_its_thread_so_perfetto_drops_none(tmp_path,
     assert gloo == {("gloo:send", "gloo sends"), ("gloo:recv", "gloo recvs")}
 
 
-def test_kernels_that_overlap_on_a_stream_are_shown_beside_each_other(tmp_path):
+@pytest.mark.parametrize("category", ["kernel", "overhead"])
+def test_work_that_overlaps_on_a_stream_is_shown_side_by_side(tmp_path, category):
     maker = ring(2)[0]
     for n in range(4):
-        maker.kernel("early launch", 90_000 + 10 * n, 15, 5)
+        maker.add(category, "early", 90_000 + 10 * n, 15, tid=0 if category == "overhead" else 21)
+    for event in maker.events[-4:]:
+        event["pid"] = -1 if category == "overhead" else 0
     maker.write(tmp_path)
     document = merged(tmp_path / "out.json", tmp_path)
-    tids = [e["tid"] for e in document["traceEvents"] if e["name"] == "early launch"]
+    tids = [e["tid"] for e in document["traceEvents"] if e["name"] == "early"]
     assert tids[0] == tids[2] != tids[1] == tids[3]
-    assert crossings(document, "kernel") == 0
+    assert crossings(document, category) == 0
 
 
 def test_the_validator_finds_what_it_looks_for():

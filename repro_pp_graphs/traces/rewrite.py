@@ -11,7 +11,7 @@ from repro_pp_graphs.traces import splice
 from repro_pp_graphs.traces.events import EVENT_GAP, Value, mend
 from repro_pp_graphs.traces.numbering import Facts, Gloo, Numbering
 
-SIDE_BY_SIDE = frozenset({"kernel", "gpu_memcpy", "gpu_memset"})
+SIDE_BY_SIDE = frozenset({"kernel", "gpu_memcpy", "gpu_memset", "overhead"})
 GLOO: dict[str, Gloo] = {"gloo:send": "send", "gloo:recv": "recv"}
 RANK_IDS = (b'"correlation":', b'"External id":')
 
@@ -107,13 +107,13 @@ class RankRewriter:
         return Rewritten(body, len(new))
 
     def _lane(self, text: bytes, name: str) -> tuple[tuple[Any, Any], bytes]:
-        """The lane behind its text, of a process that is known."""
+        """The lane behind its text, of a process that is known; the profiler's own slices overlap."""
         try:
             found = msgspec.json.decode(b"{" + text + b"}")
         except msgspec.DecodeError as error:
             raise splice.Irregular from error
         old = found["pid"], found["tid"]
-        if old[0] not in self.numbering.pids:
+        if self.numbering.kinds.get(old[0], "profiler") == "profiler":
             raise splice.Irregular  # what kind of process it is the event's category tells
         self.numbering.admit(old, None, name)
         return old, self._written(old, self.numbering.tids[old])
