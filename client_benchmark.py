@@ -44,9 +44,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-import requests
-import urllib3
-
 try:
     import resource
 except ImportError:  # not on Windows
@@ -58,9 +55,11 @@ RAW_BYTES_KEPT = 64 << 20
 READS_A_STEP = 50
 GATHER_NS = 1_000_000
 CONNECT_TIMEOUT_S = 10.0
+NO_SERVER = ("refused:", "connection:")  # kinds of errors, as describe_io_error has them
 TICK_S = 0.25
 RETRY_S = 0.25  # under --duration: a dead server must not be asked thousands of times a second
 NUMBER = re.compile(rb"\s*(\d+)")
+OWNER = re.compile(r"^(<[^>]*>|\w+\([^)]*\)): ")  # urllib3 begins with the connection it concerns
 # asm-generic/socket.h and linux/net_tstamp.h; Python's socket module has no names for them.
 SO_TIMESTAMPING = SCM_TIMESTAMPING = 37
 SOF_TIMESTAMPING_RX_SOFTWARE, SOF_TIMESTAMPING_SOFTWARE = 1 << 3, 1 << 4
@@ -127,8 +126,8 @@ EXAMPLES = """examples:
   an OpenAI-compatible server; its key is taken from OPENAI_API_KEY
     python client_benchmark.py --backend openai --base-url http://127.0.0.1:8000
 
-exit status: 0 measured; 1 more failures than --max-error-rate; 2 usage; 130 interrupted
-(what had arrived is still reported and written)."""
+exit status: 0 measured; 1 more failures than --max-error-rate, or no server;
+2 usage; 130 interrupted (what had arrived is still reported and written)."""
 
 
 def _number(
@@ -150,6 +149,7 @@ def _number(
 def parse_options(argv: Sequence[str]) -> Options:
     """Options from the command line; `--max_new_tokens` and `--max-new-tokens` are the same."""
     parser = argparse.ArgumentParser(
+        usage="python client_benchmark.py [options]   (--help lists them)",
         description="Measure streaming latency and throughput of an inference server.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -158,7 +158,8 @@ def parse_options(argv: Sequence[str]) -> Options:
     count, above_zero = _number(int, 1), _number(float, 0, above=True)
     # fmt: off
     add = parser.add_argument_group("server").add_argument
-    add("--base-url", default="http://127.0.0.1:30000", metavar="URL")
+    add("--base-url", default="http://127.0.0.1:30000", metavar="URL",
+        help="default: http://127.0.0.1:30000; its key, if any, in OPENAI_API_KEY")
     add("--backend", choices=("sglang", "openai"), default="sglang",
         help="sglang: /generate (default); openai: /v1/completions")
     add("--model", help="model name for openai (default: the first of /v1/models)")
@@ -203,7 +204,7 @@ def parse_options(argv: Sequence[str]) -> Options:
     options = parser.parse_args(words, namespace=Options())
     parts = urlsplit(options.base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-        parser.error("--base-url: give it as http://HOST:PORT (and a key in OPENAI_API_KEY)")
+        parser.error("--base-url: give http://HOST:PORT")
     options.base_url = options.base_url.rstrip("/")
     separate = options.concurrency is not None or options.request_rate is not None
     options.batch = options.batch or (1 if separate else 16)
@@ -211,6 +212,17 @@ def parse_options(argv: Sequence[str]) -> Options:
         options.concurrency = options.concurrency or 1
     return options
 
+
+try:
+    import requests
+    import urllib3
+except ModuleNotFoundError as missing:
+    if __name__ != "__main__":
+        raise
+    parse_options(sys.argv[1:])  # --help needs neither
+    install = f"{sys.executable} -m pip install requests"
+    print(f"client_benchmark.py: no module '{missing.name}': {install}", file=sys.stderr)
+    sys.exit(2)
 
 # ---------------------------------------------------------------------------------------------
 # What is sent
@@ -269,10 +281,8 @@ class Prompts:
             try:
                 text = options.prompts.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as exc:
-                raise UsageError(
-                    f"--prompts {options.prompts}: {exc}; give a UTF-8 file of one prompt a line, "
-                    "or --input-len N"
-                ) from exc
+                reason = exc.strerror if isinstance(exc, OSError) else "not UTF-8"
+                raise UsageError(f"--prompts {options.prompts}: {reason}") from exc
             self._lines = [line for line in map(str.strip, text.splitlines()) if line]
             if not self._lines:
                 raise UsageError(f"--prompts {options.prompts}: the file holds no prompt")
@@ -402,7 +412,8 @@ class Server:
 
 def describe_io_error(exc: OSError, what: str, url: str) -> str:
     """`kind: detail` for a connection that failed while `what`; `requests` hides causes in text."""
-    text = str(exc)
+    cause = getattr(exc.args[0] if exc.args else None, "reason", None) or exc
+    text = OWNER.sub("", str(cause))
     if "Connection refused" in text:
         return f"refused: nothing listens at {url}; is the server up?"
     if isinstance(exc, TimeoutError) or "timed out" in text:
@@ -1445,7 +1456,7 @@ def warnings_for(summary: dict[str, Any], prompts: int, prompts_in_file: int) ->
             "the server counts tokens only at the end of a stream: ITL is exact only for streams "
             "with one token an event"
         )
-    if 0 < prompts_in_file < prompts:
+    if 0 < prompts_in_file < prompts and summary["total_output_tokens"]:
         found.append(
             f"{prompts_in_file} prompts in the file, {prompts} sent (warm-up included): a prefix "
             f"cache may serve the repeats ({summary['total_cached_tokens']} cached tokens reported)"
@@ -1455,6 +1466,13 @@ def warnings_for(summary: dict[str, Any], prompts: int, prompts_in_file: int) ->
 
 # ---------------------------------------------------------------------------------------------
 # Report
+
+
+def wrapped(text: str) -> str:
+    """At most 80 columns; what is copied from it, as addresses are, stays whole."""
+    return textwrap.fill(
+        text, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def report_lines(summary: dict[str, Any], records: Sequence[Record]) -> list[str]:
@@ -1480,9 +1498,10 @@ def report_lines(summary: dict[str, Any], records: Sequence[Record]) -> list[str
         cells = (number(summary[f"{key}_{name}"]) for key in STATISTICS)
         lines.append(f"{label:<10}" + "".join(f"{cell:>10}" for cell in cells))
     steady, check = summary["steady_state"], summary["self_check"]
+    outcome = f"prompts        {summary['completed']} completed, {summary['failed']} failed"
     lines += [
         "",
-        f"prompts        {summary['completed']} completed, {summary['failed']} failed",
+        outcome,
         f"tokens         {summary['total_output_tokens']} out, {summary['total_input_tokens']} in "
         f"({summary['total_cached_tokens']} cached), {number(summary['duration'], 3)} s",
         f"throughput     {number(summary['output_throughput'])} output tokens/s, "
@@ -1501,10 +1520,12 @@ def report_lines(summary: dict[str, Any], records: Sequence[Record]) -> list[str
         f"               {(check['read_together_share'] or 0):.1%} of arrivals read together, "
         f"{summary['kernel_timestamp_share']:.0%} kernel stamps",
     ]
+    if not summary["total_output_tokens"]:
+        lines = [*lines[:3], outcome]
     notes = [f"warning: {text}" for text in summary["warnings"]]
     for error, count in Counter(r.error for r in records if r.error).most_common(10):
         notes.append(f"failed: {count} x {error}")
-    lines += [line for note in notes for line in textwrap.wrap(note, 80, subsequent_indent="  ")]
+    lines += map(wrapped, notes)
     if summary["interrupted"]:
         lines.append("interrupted: the figures cover what had arrived")
     return lines
@@ -1564,11 +1585,35 @@ def bench_serving_line(
     }
 
 
+def part_of(path: Path) -> Path:
+    """Where the file is written until it is whole; a device or a pipe is written as it comes."""
+    path = path.resolve()
+    return path.with_name(path.name + ".part") if path.is_file() or not path.exists() else path
+
+
+def check_writable(name: str, path: Path, draft_of: Callable[[Path], Path]) -> None:
+    """Try it before anything is sent. Raises UsageError where it cannot be written."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(0, "it is a folder")
+        draft = draft_of(path)
+        is_new = not draft.exists()
+        with draft.open("ab"):
+            pass
+        if is_new:
+            draft.unlink()
+    except OSError as exc:
+        missing = isinstance(exc, FileNotFoundError)
+        reason = "no such folder; create it first" if missing else exc.strerror
+        raise UsageError(f"{name} {path}: {reason}") from exc
+
+
 def write_json(path: Path, document: dict[str, Any]) -> None:
     """Write whole or not at all."""
-    part = path.with_name(path.name + ".part")
+    part = part_of(path)
     part.write_text(json.dumps(document, separators=(",", ":")) + "\n", encoding="utf-8")
-    part.replace(path)
+    if part != path.resolve():
+        part.replace(path.resolve())
 
 
 # ---------------------------------------------------------------------------------------------
@@ -1595,13 +1640,14 @@ def _ignore_signals() -> None:
 def measure(options: Options) -> int:
     """Warm up, run, parse, report; the exit status."""
     prompts = Prompts(options)
-    for name in ("output", "bench_serving_json"):
-        path = getattr(options, name)
-        if path is not None and not path.parent.is_dir():
-            raise UsageError(f"--{name.replace('_', '-')} {path}: no such folder; create it first")
+    lines_file = options.bench_serving_json
+    if options.output is not None:
+        check_writable("--output", options.output, part_of)
+    if lines_file is not None:
+        check_writable("--bench-serving-json", lines_file, Path)
     server = Server(options)
     run = Run(begin_ns=clock_ns(), interrupted=True)
-    model = options.model or "default"
+    model, no_server = options.model or "default", False
     try:
         model = server.model()
         closed = {"request_rate": None, "duration_s": None, "concurrency": options.concurrency or 1}
@@ -1611,11 +1657,15 @@ def measure(options: Options) -> int:
         warm = Driver(ahead, server, warm_options, "warm-up").run()
         if not warm.interrupted:
             parsed = (parse_stream(stream, options, warm.clock) for stream in warm.streams)
-            errors = {record.error for records in parsed for record in records}
-            for error in sorted(filter(None, errors)):
-                print(f"warning: warm-up failed: {error}", file=sys.stderr)
-            ahead = plan(options, model, prompts, 0, prompts_in_all(options, prompts))
-            run = Driver(ahead, server, options, "measuring").run()
+            errors = {record.error or "" for records in parsed for record in records}
+            no_server = bool(errors) and all(error.startswith(NO_SERVER) for error in errors)
+            if no_server:
+                run = warm  # its failures are the report: nothing else would come of measuring
+            else:
+                for error in sorted(errors - {""}):
+                    print(wrapped(f"warning: warm-up failed: {error}"), file=sys.stderr)
+                ahead = plan(options, model, prompts, 0, prompts_in_all(options, prompts))
+                run = Driver(ahead, server, options, "measuring").run()
     except KeyboardInterrupt:
         run.end_ns = clock_ns()
     _ignore_signals()
@@ -1623,13 +1673,16 @@ def measure(options: Options) -> int:
     for stream in run.streams:
         records += parse_stream(stream, options, run.clock)
     summary = summarize(records, run, options, model, len(prompts))
-    status = 1 if not records or summary["failed"] / len(records) > options.max_error_rate else 0
+    if no_server:
+        summary["warnings"] = ["no server answered the warm-up: nothing was measured"]
+    failures = summary["failed"] / max(1, len(records))
+    status = int(not records or no_server or failures > options.max_error_rate)
     try:
         if options.output is not None:
             write_json(options.output, result_document(summary, records))
-        if options.bench_serving_json is not None:
+        if lines_file is not None:
             line = bench_serving_line(summary, records, options)
-            with options.bench_serving_json.open("a", encoding="utf-8") as file:
+            with lines_file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
     except OSError as exc:
         print(f"client_benchmark.py: the result cannot be written: {exc}", file=sys.stderr)

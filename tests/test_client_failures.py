@@ -76,6 +76,29 @@ def test_a_refused_connection_says_what_to_do(run_client, reader):
     assert document["summary"]["mean_ttft_ms"] is None
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ConnectionRefusedError(111, "Connection refused"), "refused: nothing listens at http"),
+        (socket.gaierror(-2, "Name or service not known"), "connection: while connecting or"),
+    ],
+)
+def test_a_warm_up_without_a_server_is_the_whole_run_and_said_once(
+    run_client, monkeypatch, error, said
+):
+    def unreachable(*_, **__):
+        raise error
+
+    monkeypatch.setattr(socket, "getaddrinfo", unreachable)
+    argv = ("--warmup", "1", "--batch", "2", "--duration", "60", "--max-error-rate", "1")
+    status, document, text = run_client("http://no-such-host.invalid:30000", *argv)
+    assert status == 1 and "nothing was measured" in text
+    assert text.count("failed: 2 x") == 1 and "TTFT" not in text
+    assert [request["error"].startswith(said) for request in document["requests"]] == [True] * 2
+    assert "object at 0x" not in text and "Pool" not in text
+    assert [line for line in text.splitlines() if len(line) > 80] == []
+
+
 def test_a_prompt_without_a_token_fails_alone(run_client):
     with StandIn(Behaviour(fault="silent_prompt", fault_after=99)) as server:
         status, document, _ = run_client(server.url, "--batch", "3")
@@ -126,11 +149,10 @@ def test_a_dead_server_is_not_hammered_for_a_duration(run_client, reader):
     assert 2 <= len(document["requests"]) <= 4
 
 
-def test_a_result_that_cannot_be_written_is_still_shown(tmp_path, capsys, run_client):
-    (tmp_path / "out.json").mkdir()
+def test_a_result_that_cannot_be_written_is_still_shown(capsys, run_client):
     with StandIn() as server:
         argv = ["--base-url", server.url, "--batch", "2", "--max-new-tokens", "3"]
-        assert client.main([*argv, "--output", str(tmp_path / "out.json")]) == 1
+        assert client.main([*argv, "--output", "/dev/full"]) == 1
     shown = capsys.readouterr()
-    assert "out.json" in shown.err
+    assert "the result cannot be written" in shown.err
     assert "2 completed" in shown.out
