@@ -107,7 +107,7 @@ class RankRewriter:
         return Rewritten(body, len(new))
 
     def _lane(self, text: bytes, name: str) -> tuple[tuple[Any, Any], bytes]:
-        """The lane behind its text, of a process that is known; the profiler's own slices overlap."""
+        """The lane behind its text, of a known process; the profiler's own slices may overlap."""
         try:
             found = msgspec.json.decode(b"{" + text + b"}")
         except msgspec.DecodeError as error:
