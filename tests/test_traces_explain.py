@@ -33,21 +33,24 @@ def points(times) -> set[int]:
 
 @given(pairs, pairs)
 def test_interval_sets_agree_with_sets_of_points(left, right):
-    ours, theirs = sets.merged(intervals(left)), sets.merged(intervals(right))
+    ours, theirs = sets.merged(intervals(left)), sets.union([(s, e) for s, e in right])
     assert points(ours.tolist()) == points(left)
     assert sets.total(ours) == len(points(left))
-    assert points(sets.both(ours, theirs).tolist()) == points(left) & points(right)
-    assert points(sets.minus(ours, theirs).tolist()) == points(left) - points(right)
     assert points(sets.clip(ours, 10, 40).tolist()) == points(left) & set(range(10, 40))
+    assert sets.union([(s, e) for s, e in left]) == sets.ranges(ours)
+    covered, rest = sets.taken(sets.ranges(ours), theirs)
+    assert covered == len(points(left) & points(right))
+    assert points(rest) == points(left) - points(right)
+    assert sets.length(rest) == len(points(rest))
 
 
 @given(pairs, pairs, pairs)
 def test_a_partition_adds_up_to_its_span(span, first, second):
-    whole = sets.merged(intervals(span))
-    claims = {"a": sets.merged(intervals(first)), "b": sets.merged(intervals(second))}
-    shares = partition(whole, claims, "rest")
-    assert sum(shares.values()) == sets.total(whole)
+    whole, a, b = (sets.ranges(sets.merged(intervals(each))) for each in (span, first, second))
+    shares = partition(whole, {"a": a, "b": b}, "rest")
+    assert sum(shares.values()) == sets.length(whole)
     assert shares["a"] == len(points(span) & points(first))
+    assert shares["b"] == len(points(span) & points(second) - points(first))
 
 
 def sync_release(named: bool, steps: int = 4) -> tuple[TraceMaker, TraceMaker]:

@@ -7,7 +7,7 @@ from typing import Any
 from repro_pp_graphs.traces.clocks import Bounds, bounds, interval, intervals
 from repro_pp_graphs.traces.edges import Edge, edges_of, pair_times, spread
 from repro_pp_graphs.traces.folder import Case
-from repro_pp_graphs.traces.steps import bubble, shares, steps, window
+from repro_pp_graphs.traces.steps import bubble, gpu_work, shares, steps, window
 from repro_pp_graphs.traces.token_return import token_return
 
 
@@ -22,7 +22,11 @@ def analyze(case: Case) -> dict[str, Any]:
     gloo = [_edge(case, edge, most) for edge in edges if edge.backend == "gloo"]
     # without a GPU gloo carries the tensors; with one, their sizes and the requests
     on_gpu = bool(nccl) or any(rank.unlabelled_p2p for rank in case.ranks)
-    rows = {case.label(rank): {**shares(rank, start, end), **steps(rank)} for rank in case.ranks}
+    work = [gpu_work(rank) for rank in case.ranks]
+    rows = {
+        case.label(rank): {**shares(rank, its, start, end), **steps(rank, its)}
+        for rank, its in zip(case.ranks, work, strict=True)
+    }
     return {
         "schema": 1,
         "case": case.name,
@@ -36,7 +40,7 @@ def analyze(case: Case) -> dict[str, Any]:
             case.label(rank): rank.unlabelled_p2p for rank in case.ranks if rank.unlabelled_p2p
         },
         "clocks": intervals(most, numbers),
-        "token_return": token_return(case, edges),
+        "token_return": token_return(case, work, edges),
         "graph_launches": {case.label(rank): len(rank.launches) for rank in case.ranks},
         "ranks": rows,
         "ring": bubble(case, list(rows.values())),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from functools import lru_cache
 
 import msgspec
 import numpy as np
@@ -51,6 +53,8 @@ class Event(msgspec.Struct, gc=False):
     args: Args | None = None
 
 
+# send or recv, ts, dur, pid and tid, elements and dtype.
+GlooOp = tuple[str, float, float, tuple[Value, Value], tuple[int | None, str | None]]
 NO_ARGS = Args()
 EVENTS = msgspec.json.Decoder(list[Event])
 
@@ -64,7 +68,7 @@ def events_of(trace: TraceFile) -> Iterator[list[Event]]:
         except msgspec.DecodeError:
             trace.sound = False
             try:
-                yield EVENTS.decode(mend(block))
+                yield EVENTS.decode(mend(bytes(block)))
             except msgspec.DecodeError:
                 bad += 1
     if bad:
@@ -78,6 +82,18 @@ def whole(value: Value) -> int:
 
 def label_of(args: Args) -> Label:
     return Label(str(args.collective), args.elements, args.dtype, args.src, args.dst, args.group)
+
+
+@lru_cache(maxsize=1024)
+def shape_of(dims: bytes, types: bytes) -> tuple[int | None, str | None]:
+    """Elements and dtype of an operator's first tensor, where the profiler recorded shapes."""
+    sizes, names = msgspec.json.decode(dims), msgspec.json.decode(types)
+    first = sizes[0] if isinstance(sizes, list) and sizes else None
+    flat = isinstance(first, list) and all(isinstance(size, int) for size in first)
+    return (
+        math.prod(first) if first and flat else None,
+        str(names[0]) if isinstance(names, list) and names else None,
+    )
 
 
 def _p2p_kernel(event: Event, args: Args, correlation: int) -> P2PKernel:
@@ -98,7 +114,7 @@ class Columns:
         self.p2p: list[P2PKernel] = []
         self.site = LaunchSite()
         self.annotations: list[tuple[str, float, float, int]] = []
-        self.gloo: list[tuple[str, Event]] = []
+        self.gloo: list[GlooOp] = []
         self.launches: list[tuple[float, float, int]] = []
         self.calls: list[tuple[Value, tuple[str, float, float, int]]] = []
         self.uploads: list[int] = []
@@ -176,6 +192,9 @@ class Columns:
         if name.startswith("nccl:"):
             self.site.host.append((event.ts, event.ts + event.dur, name))
         elif name in ("gloo:send", "gloo:recv"):
-            self.gloo.append((name[5:], event))
+            args = event.args or NO_ARGS
+            shape = shape_of(bytes(args.dims), bytes(args.types))
+            lane = event.pid, event.tid
+            self.gloo.append((name[5:], event.ts, event.dur, lane, shape))
         else:
             self.annotations.append((name, event.ts, event.dur, -1))

@@ -90,15 +90,43 @@ def workers_for(paths: list[Path]) -> int:
     return 1 if stored < PARALLEL_FROM_BYTES else max(1, min(len(paths), cores or 1))
 
 
+def _shares(sizes: list[int], processes: int) -> list[list[int]]:
+    """Indices of files shared out by size, the next largest to whom has least; largest share first."""
+    shares: list[list[int]] = [[] for _ in range(processes)]
+    loads = [0] * processes
+    for at in sorted(range(len(sizes)), key=lambda at: -sizes[at]):
+        least = loads.index(min(loads))
+        shares[least].append(at)
+        loads[least] += sizes[at]
+    return [share for _, share in sorted(zip(loads, shares, strict=True), reverse=True)]
+
+
+def _read_share(members: list[tuple[Path, Identity]]) -> list[RankTrace]:
+    return [read_rank(path, who) for path, who in members]
+
+
+def _read_all(members: list[tuple[Path, Identity]]) -> list[RankTrace]:
+    """Read files in parallel processes, this one being one of them."""
+    paths = [path for path, _ in members]
+    processes = workers_for(paths)
+    if processes == 1:
+        return _read_share(members)
+    shares = _shares([path.stat().st_size for path in paths], processes)
+    parts = [[members[at] for at in share] for share in shares]
+    with ProcessPoolExecutor(processes - 1) as pool:
+        others = pool.map(_read_share, parts[1:])
+        read = [_read_share(parts[0]), *others]
+    found = {
+        at: rank
+        for share, ranks in zip(shares, read, strict=True)
+        for at, rank in zip(share, ranks, strict=True)
+    }
+    return [found[at] for at in range(len(members))]
+
+
 def read_case(name: str, members: list[tuple[Path, Identity]]) -> Case:
     """Read all files of a case; files that hold nothing are warned of and left out."""
-    paths = [path for path, _ in members]
-    workers = workers_for(paths)
-    if workers == 1:
-        read = [read_rank(path, who) for path, who in members]
-    else:
-        with ProcessPoolExecutor(workers) as pool:
-            read = list(pool.map(read_rank, paths, [who for _, who in members]))
+    read = _read_all(members)
     kernelless = all(NO_KERNELS in rank.problems for rank in read)
     warnings = [
         f"{Path(rank.path).name}: {text}"

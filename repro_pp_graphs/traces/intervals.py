@@ -1,10 +1,15 @@
-"""Sets of time as arrays of shape (n, 2): sorted, disjoint [start, end) in ns."""
+"""Sets of time: sorted, disjoint [start, end) in ns. Large ones are arrays of shape (n, 2), the few
+intervals of one step are lists, which are faster there."""
 
 from __future__ import annotations
+
+from itertools import islice
 
 import numpy as np
 
 from repro_pp_graphs.traces.model import Intervals, intervals
+
+Ranges = list[tuple[int, int]]
 
 
 def merged(raw: Intervals) -> Intervals:
@@ -12,7 +17,9 @@ def merged(raw: Intervals) -> Intervals:
     kept = raw[raw[:, 1] > raw[:, 0]]
     if not len(kept):
         return intervals([])
-    kept = kept[np.argsort(kept[:, 0], kind="stable")]
+    start = kept[:, 0]
+    if not (start[1:] >= start[:-1]).all():
+        kept = kept[np.argsort(start, kind="stable")]
     reach = np.maximum.accumulate(kept[:, 1])
     opens = np.concatenate(([True], kept[1:, 0] > reach[:-1]))
     closes = np.concatenate((opens[1:], [True]))
@@ -21,43 +28,64 @@ def merged(raw: Intervals) -> Intervals:
 
 def clip(times: Intervals, start: int, end: int) -> Intervals:
     """The part of a set inside [start, end)."""
-    first = int(np.searchsorted(times[:, 1], start, side="right"))
-    last = int(np.searchsorted(times[:, 0], end, side="left"))
+    edges = times.reshape(-1)  # of disjoint intervals in their order: sorted
+    first = int(edges.searchsorted(start, side="right")) // 2
+    last = (int(edges.searchsorted(end)) + 1) // 2
     inside = times[first:last].copy()
-    if len(inside):  # sorted and disjoint: only the outermost can reach out
+    if len(inside):  # only the outermost can reach out
         inside[0, 0] = max(start, inside[0, 0])
         inside[-1, 1] = min(end, inside[-1, 1])
     return inside
 
 
+def ranges(times: Intervals) -> Ranges:
+    """A set as a list."""
+    return [(start, end) for start, end in times.tolist()]
+
+
 def total(times: Intervals) -> int:
     """Length of a set, ns."""
-    return int(np.sum(times[:, 1] - times[:, 0]))
+    return int((times[:, 1] - times[:, 0]).sum())
 
 
-def minus(left: Intervals, right: Intervals) -> Intervals:
-    """What of left is not in right."""
-    kept: list[tuple[int, int]] = []
-    for start, end in left.tolist():
-        at = start
-        for hole_start, hole_end in clip(right, start, end).tolist():
-            kept.append((at, hole_start))
-            at = hole_end
-        kept.append((at, end))
-    found = intervals(kept)
-    return found[found[:, 1] > found[:, 0]]
+def length(times: Ranges) -> int:
+    """Length of a set, ns."""
+    return sum(end - start for start, end in times)
 
 
-def both(left: Intervals, right: Intervals) -> Intervals:
-    """What is in left and in right."""
-    parts = [clip(right, start, end) for start, end in left.tolist()]
-    return np.concatenate([intervals([]), *parts])
+def union(raw: Ranges) -> Ranges:
+    """Union of possibly overlapping intervals; empty ones are dropped."""
+    found: Ranges = []
+    for start, end in sorted(raw):
+        if found and start <= found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], end)
+        elif end > start:
+            found.append((start, end))
+    return found
 
 
-def partition(span: Intervals, claims: dict[str, Intervals], rest: str) -> dict[str, int]:
+def taken(span: Ranges, claim: Ranges) -> tuple[int, Ranges]:
+    """How much of a span a claim covers, ns, and what it leaves."""
+    left: Ranges = []
+    at = 0
+    for begin, end in span:
+        start = begin
+        while at < len(claim) and claim[at][1] <= start:
+            at += 1
+        for low, high in islice(claim, at, None):
+            if low >= end:
+                break
+            if low > start:
+                left.append((start, low))
+            start = min(high, end)
+        if start < end:
+            left.append((start, end))
+    return length(span) - length(left), left
+
+
+def partition(span: Ranges, claims: dict[str, Ranges], rest: str) -> dict[str, int]:
     """Share a span out, ns: each claim takes what the ones before it left; adds up to the span."""
     shares: dict[str, int] = {}
     for name, claim in claims.items():
-        shares[name] = total(both(span, claim))
-        span = minus(span, claim)
-    return {**shares, rest: total(span)}
+        shares[name], span = taken(span, claim)
+    return {**shares, rest: length(span)}

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import gc
-import math
 from bisect import bisect_right
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
-from repro_pp_graphs.traces.columns import NO_ARGS, Columns, Event, events_of
+from repro_pp_graphs.traces.columns import Columns, GlooOp, events_of
 from repro_pp_graphs.traces.events import TraceFile
 from repro_pp_graphs.traces.intervals import merged
 from repro_pp_graphs.traces.labels import label_kernels
-from repro_pp_graphs.traces.model import Kernels, P2POp, RankTrace, Span, intervals
+from repro_pp_graphs.traces.model import Intervals, Kernels, P2POp, RankTrace, Span, intervals
 from repro_pp_graphs.traces.naming import Identity
 
 NO_KERNELS = "no GPU kernels: a CPU run, or the profiler recorded none"
@@ -47,12 +45,7 @@ def read_rank(path: Path, who: Identity) -> RankTrace:
     marks = spans(columns.annotations)
     requests = merged(intervals((m.start_ns, m.end_ns) for m in marks if m.name in REQUEST_SPANS))
     send_calls = spans(columns.sends)
-    for kind, event in columns.gloo:
-        at = int(np.searchsorted(requests[:, 0], ns(event.ts), side="right")) - 1
-        inside = at >= 0 and ns(event.ts) < requests[at, 1]
-        begin_ns = _called_ns(send_calls, ns(event.ts)) if kind == "send" else ns(event.ts)
-        times = begin_ns, ns(event.ts + event.dur)
-        p2p.append(_gloo(kind, event, times, who, "requests" if inside else "tensors"))
+    p2p += _gloo(columns.gloo, base_ns, who, requests, send_calls)
     p2p.sort(key=lambda op: (op.start_ns, op.end_ns))
     op_starts = {tid: np.concatenate(starts) for tid, starts in columns.op_starts.items()}
     main_tid = max(op_starts, key=lambda tid: len(op_starts[tid]), default=None)
@@ -103,26 +96,38 @@ def _called_ns(calls: list[Span], annotated_ns: int) -> int:
     return calls[at].start_ns if inside else annotated_ns
 
 
-def _gloo(kind: str, event: Event, times_ns: tuple[int, int], who: Identity, channel: str) -> P2POp:
-    """A gloo operation: its peer is the ring's, its size known where shapes were recorded.
+def _gloo(
+    rows: list[GlooOp], base_ns: int, who: Identity, requests: Intervals, send_calls: list[Span]
+) -> list[P2POp]:
+    """Gloo operations: their peer is the ring's.
 
-    `channel`: requests travel in a process group of their own, which only the span around tells.
+    Requests travel in a process group of their own, which only the span around tells.
     """
-    args = event.args or NO_ARGS
-    dims, types = msgspec.json.decode(args.dims), msgspec.json.decode(args.types)
-    shape = dims[0] if isinstance(dims, list) and dims else None
-    flat = isinstance(shape, list) and all(isinstance(size, int) for size in shape)
-    return P2POp(
-        "send" if kind == "send" else "recv",
-        who.next_rank if kind == "send" else who.previous_rank,
-        math.prod(shape) if shape and flat else None,
-        str(types[0]) if isinstance(types, list) and types else None,
-        *times_ns,
-        "gloo",
-        times_ns[0],
-        channel,
-        (event.pid, event.tid),
-    )
+    ts = np.array([row[1] for row in rows], dtype=np.float64)
+    dur = np.array([row[2] for row in rows], dtype=np.float64)
+    starts, ends = _ns(ts, base_ns), _ns(ts + dur, base_ns)
+    # In a set's sorted edges what lies inside an interval has an odd number before it.
+    inside = requests.reshape(-1).searchsorted(starts, side="right") % 2 == 1
+    found = []
+    for (kind, _, _, lane, shape), annotated_ns, end_ns, is_request in zip(
+        rows, starts.tolist(), ends.tolist(), inside.tolist(), strict=True
+    ):
+        is_send = kind == "send"
+        start_ns = _called_ns(send_calls, annotated_ns) if is_send else annotated_ns
+        found.append(
+            P2POp(
+                "send" if is_send else "recv",
+                who.next_rank if is_send else who.previous_rank,
+                *shape,
+                start_ns,
+                end_ns,
+                "gloo",
+                start_ns,
+                "requests" if is_request else "tensors",
+                lane,
+            )
+        )
+    return found
 
 
 def _ns(

@@ -71,12 +71,12 @@ class RankRewriter:
         # A lane as it is written -> the same in the file, and as it is to be written.
         self.lanes: dict[bytes, tuple[tuple[Any, Any], bytes]] = {}
 
-    def rewrite(self, block: bytes) -> Rewritten | None:
+    def rewrite(self, block: memoryview) -> Rewritten | None:
         """The block's events in their new numbers; names of processes and threads are held back.
 
         A block that is no JSON is left out (reading the ranks has reported it).
         """
-        text = block[1:-1]
+        text = bytes(block[1:-1])
         parts = splice.around_metadata(text) if self.sound else [(text, False)]
         done = [
             found

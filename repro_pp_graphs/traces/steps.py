@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from repro_pp_graphs.traces.folder import Case
-from repro_pp_graphs.traces.intervals import clip, merged, minus, total
+from repro_pp_graphs.traces.intervals import clip, merged, total
 from repro_pp_graphs.traces.model import Intervals, RankTrace, Span, intervals
 from repro_pp_graphs.traces.quantiles import median
 
@@ -24,10 +24,12 @@ class GpuWork:
     """A rank's GPU time as disjoint sets.
 
     `graph`: kernels that graph launches started; `compute`: all kernels but P2P; `busy`: those and
-    copies; `p2p`: P2P kernels.
+    copies; `p2p`: P2P kernels. `extents` is no set: from first to last kernel of every graph launch
+    that has kernels, in launch order.
     """
 
     graph: Intervals
+    extents: Intervals
     compute: Intervals
     busy: Intervals
     p2p: Intervals
@@ -36,28 +38,20 @@ class GpuWork:
 def gpu_work(rank: RankTrace) -> GpuWork:
     """Graph kernels are told by the correlation they share with their cudaGraphLaunch."""
     kernels = rank.kernels
-    launched = np.sort(np.array([-1, *(corr for _, _, corr in rank.launches)], dtype=np.int64))
-    at = np.searchsorted(launched, kernels.correlation, side="right") - 1
-    by_graph = (launched[at] == kernels.correlation) & (kernels.correlation >= 0)
+    order = np.argsort(kernels.correlation, kind="stable")
+    ids = kernels.correlation[order]
+    launched = np.array([corr for _, _, corr in rank.launches], dtype=np.int64)
+    first, last = ids.searchsorted(launched), ids.searchsorted(launched, side="right")
+    of_graph = [
+        kernels.times[order[low:high]] for low, high in zip(first, last, strict=True) if low < high
+    ]
     return GpuWork(
-        graph=merged(kernels.times[by_graph]),
+        graph=merged(np.concatenate([intervals([]), *of_graph])),
+        extents=intervals((times[:, 0].min(), times[:, 1].max()) for times in of_graph),
         compute=merged(kernels.times[~kernels.is_copy]),
         busy=merged(kernels.times),
         p2p=merged(rank.p2p_kernels),
     )
-
-
-def graph_extents(rank: RankTrace) -> list[tuple[int, int]]:
-    """From first to last kernel of every graph launch that has kernels, in launch order, ns."""
-    kernels = rank.kernels
-    order = np.argsort(kernels.correlation, kind="stable")
-    sorted_ids = kernels.correlation[order]
-    found = []
-    for _, _, corr in rank.launches:
-        mine = order[np.searchsorted(sorted_ids, corr) : np.searchsorted(sorted_ids, corr, "right")]
-        if len(mine):
-            found.append((int(kernels.times[mine, 0].min()), int(kernels.times[mine, 1].max())))
-    return found
 
 
 def named(rank: RankTrace, names: tuple[str, ...]) -> list[Span]:
@@ -68,17 +62,17 @@ def named(rank: RankTrace, names: tuple[str, ...]) -> list[Span]:
     return []
 
 
-def steps(rank: RankTrace) -> dict[str, Any]:
+def steps(rank: RankTrace, work: GpuWork) -> dict[str, Any]:
     """Counts of a rank's steps: by forward mode, decode steps by batch size, graph launches."""
     marks = [match for span in rank.spans if (match := STEP.match(span.name))]
     sizes = Counter(match[2] for match in marks if match[1] == "DECODE" and match[2])
-    extents = graph_extents(rank)
+    extents = np.diff(work.extents)[:, 0]
     return {
         "batches": len(named(rank, RUN_SPANS)),
         "modes": dict(Counter(match[1] for match in marks)),
         "decode_batch_sizes": dict(sorted(sizes.items(), key=lambda item: int(item[0]))),
         "graph_launches": len(rank.launches),
-        "graph_us": round(median(np.diff(intervals(extents))[:, 0]) / 1000, 3) if extents else None,
+        "graph_us": round(median(extents) / 1000, 3) if len(extents) else None,
     }
 
 
@@ -124,7 +118,7 @@ def _extent(rank: RankTrace) -> tuple[int, int] | None:
     return None
 
 
-def shares(rank: RankTrace, start: int, end: int) -> dict[str, Any]:
+def shares(rank: RankTrace, work: GpuWork, start: int, end: int) -> dict[str, Any]:
     """Busy, P2P and idle share of the window; they add up to 1.
 
     P2P counts only while nothing else runs. Without a GPU, running a batch counts as busy and
@@ -134,7 +128,6 @@ def shares(rank: RankTrace, start: int, end: int) -> dict[str, Any]:
         return {"busy_fraction": None, "p2p_fraction": None, "idle_fraction": None}
     has_gpu = len(rank.kernels.times) or len(rank.p2p_kernels)
     if has_gpu:
-        work = gpu_work(rank)
         busy, p2p = work.busy, work.p2p
     else:
         busy = merged(intervals((s.start_ns, s.end_ns) for s in named(rank, RUN_SPANS)))
@@ -142,7 +135,7 @@ def shares(rank: RankTrace, start: int, end: int) -> dict[str, Any]:
     length = end - start
     busy, p2p = clip(busy, start, end), clip(p2p, start, end)
     busy_share = total(busy) / length
-    p2p_share = total(minus(p2p, busy)) / length
+    p2p_share = total(merged(np.concatenate([busy, p2p]))) / length - busy_share
     return {
         "busy_fraction": round(busy_share, 4),
         "p2p_fraction": round(p2p_share, 4),

@@ -16,9 +16,18 @@ import numpy as np
 from repro_pp_graphs.traces.columns import BLOCKED_US
 from repro_pp_graphs.traces.edges import Edge, sent_ns, spread
 from repro_pp_graphs.traces.folder import Case
-from repro_pp_graphs.traces.intervals import both, clip, merged, minus, partition, total
-from repro_pp_graphs.traces.model import Intervals, P2POp, RankTrace, Span, intervals
-from repro_pp_graphs.traces.steps import GpuWork, gpu_work, graph_extents, window
+from repro_pp_graphs.traces.intervals import (
+    Ranges,
+    clip,
+    length,
+    merged,
+    partition,
+    ranges,
+    taken,
+    union,
+)
+from repro_pp_graphs.traces.model import Intervals, P2POp, RankTrace, Span
+from repro_pp_graphs.traces.steps import GpuWork, window
 
 SPAN = "send_res_dict_to_next_stage"
 # An upload this long before the first send still belongs to it.
@@ -92,16 +101,16 @@ def token_sends(rank: RankTrace, edges: list[Edge]) -> tuple[list[TokenSend], st
     return found, how
 
 
-def _waits(rank: RankTrace, token: TokenSend, calls: list[Span]) -> Intervals:
+def _waits(rank: RankTrace, token: TokenSend, calls: list[Span]) -> Ranges:
     """When the host does nothing but wait: in a CUDA call, or in gloo before its next operator."""
     start, end = token.span.start_ns, token.span.end_ns
     waits = [(call.start_ns, call.end_ns) for call in calls]
     for send, _ in token.sends:
         if send.backend == "gloo" and send.end_ns <= end:
-            after = np.searchsorted(rank.op_starts, send.start_ns, side="right")
+            after = rank.op_starts.searchsorted(send.start_ns, side="right")
             following = int(rank.op_starts[after]) if after < len(rank.op_starts) else end
             waits.append((send.start_ns, min(send.end_ns, following)))
-    return clip(merged(intervals(waits)), start, end)
+    return union([(max(start, low), min(end, high)) for low, high in waits])
 
 
 def _blocked(calls: list[Span], token: TokenSend) -> list[Span]:
@@ -111,60 +120,63 @@ def _blocked(calls: list[Span], token: TokenSend) -> list[Span]:
     return [call for call in calls[first:last] if call.end_ns - call.start_ns >= BLOCKED_NS]
 
 
-def _flight(token: TokenSend) -> tuple[Intervals, Intervals]:
+def _flight(token: TokenSend) -> tuple[Ranges, Ranges]:
     """While a send is under way: before its recv has started, and from then on."""
     early = [(s.start_ns, min(s.end_ns, r.start_ns)) for s, r in token.sends if r]
     moving = [(max(s.start_ns, r.start_ns), sent_ns(s, r)) for s, r in token.sends if r]
-    return merged(intervals(early)), merged(intervals(moving))
+    return union(early), union(moving)
 
 
 def _explain(
-    token: TokenSend, waits: Intervals, work: GpuWork, graph: Intervals
+    token: TokenSend, waits: Ranges, work: GpuWork, extents: Intervals
 ) -> dict[str, float]:
-    """One token return in us, by the definitions in docs/traces.md."""
+    """One token return in us, by the definitions in docs/traces.md; `extents`: a set."""
     start, end, delivered = token.span.start_ns, token.span.end_ns, token.delivered_ns
-    host, whole = intervals([(start, end)]), intervals([(start, delivered)])
+    graph, compute, launched = (
+        ranges(clip(times, start, delivered)) for times in (extents, work.compute, work.graph)
+    )
     early, moving = _flight(token)
     split = partition(
-        host,
+        waits,
         {
-            "blocked_on_own_graph": both(waits, graph),
-            "blocked_on_own_compute": both(waits, work.compute),
-            "peer_late": both(waits, early),
-            "transfer": both(waits, moving),
-            "blocked_otherwise": waits,
-        },
-        "other_host",
-    )
-    on_the_way = partition(
-        whole,
-        {
+            "blocked_on_own_graph": graph,
+            "blocked_on_own_compute": compute,
             "peer_late": early,
             "transfer": moving,
-            "own_graph": graph,
-            "own_compute": work.compute,
         },
-        "other",
+        "blocked_otherwise",
     )
-    arrivals = [recv.end_ns for _, recv in token.sends if recv]
-    facts: dict[str, float] = {}
-    parts = [("host", host)] + ([("delivery", whole)] if token.delivery_known else [])
-    for prefix, span in parts:
-        facts |= {
-            f"{prefix}.send": total(span),
-            f"{prefix}.overlapped_with_graph": total(both(span, work.graph)),
-            f"{prefix}.idle": total(minus(span, work.compute)),
-        }
-    facts |= {f"split.{name}": value for name, value in split.items()}
+    split["other_host"] = end - start - length(waits)
+    facts: dict[str, float] = {f"split.{name}": value for name, value in split.items()}
     if token.delivery_known:
+        on_the_way = partition(
+            [(start, delivered)],
+            {
+                "peer_late": early,
+                "transfer": moving,
+                "own_graph": graph,
+                "own_compute": compute,
+            },
+            "other",
+        )
         facts |= {f"delivery_split.{name}": value for name, value in on_the_way.items()}
+    for prefix, over in (("host", end), *([("delivery", delivered)] * token.delivery_known)):
+        span = [(start, over)]
+        facts |= {
+            f"{prefix}.send": over - start,
+            f"{prefix}.overlapped_with_graph": taken(span, launched)[0],
+            f"{prefix}.idle": length(taken(span, compute)[1]),
+        }
+    arrivals = [recv.end_ns for _, recv in token.sends if recv]
     if arrivals:
         facts["until_received.us"] = max(arrivals) - start
     return {name: value / 1000 for name, value in facts.items()}
 
 
-def token_return(case: Case, edges: list[Edge]) -> dict[str, Any]:
+def token_return(case: Case, work: list[GpuWork], edges: list[Edge]) -> dict[str, Any]:
     """Spread over all token returns of the last rank (every TP lane of it), us.
+
+    `work` has the ranks' GPU work in the order of the ranks.
 
     Of those within the time in which every rank was recorded (of all where there are none): at its
     edges a send waits for a peer that starts or stops its profiler. Empty where the last rank is
@@ -175,13 +187,15 @@ def token_return(case: Case, edges: list[Edge]) -> dict[str, Any]:
     begin_ns, end_ns = window(case)
     calls: Counter[str] = Counter()
     blocked_us: Counter[str] = Counter()
-    how, last = "", [rank for rank in case.ranks if rank.pp == case.pp_size - 1 > 0]
-    for rank in last:
+    how = ""
+    for rank, its in zip(case.ranks, work, strict=True):
+        if rank.pp != case.pp_size - 1 or not rank.pp:
+            continue
         tokens, how = token_sends(rank, edges)
-        work, graph = gpu_work(rank), merged(intervals(graph_extents(rank)))
+        extents = merged(its.extents)
         for token in tokens:
             blocked = _blocked(rank.calls, token)
-            rows.append(_explain(token, _waits(rank, token, blocked), work, graph))
+            rows.append(_explain(token, _waits(rank, token, blocked), its, extents))
             inside.append(begin_ns <= token.span.start_ns and token.span.end_ns <= end_ns)
             for call in blocked if inside[-1] else []:
                 calls[call.name] += 1

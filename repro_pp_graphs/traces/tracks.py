@@ -22,7 +22,6 @@ from repro_pp_graphs.traces.steps import (
     RUN_SPANS,
     decode_spans,
     gpu_work,
-    graph_extents,
     named,
     window,
 )
@@ -134,7 +133,7 @@ def _steps(track: Track) -> Iterator[Event]:
     rank = track.placed.rank
     for span in decode_spans(rank):
         yield track.slice(STEPS, span.name, span.start_ns, span.end_ns, {})
-    for start, end in graph_extents(rank):
+    for start, end in gpu_work(rank).extents.tolist():
         yield track.slice(GRAPHS, "cudagraph", start, end, {})
 
 
