@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import threading
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -18,7 +20,7 @@ pytest.importorskip("msgspec")
 from test_traces_maker import BASE_NS, TraceMaker, ring
 
 from repro_pp_graphs.traces.merge_cli import main as merge
-from repro_pp_graphs.traces.open_cli import LOOPBACK, VIEWER, TraceServer
+from repro_pp_graphs.traces.open_cli import LOOPBACK, VIEWER, TraceServer, first_view, view_of
 from repro_pp_graphs.traces.open_cli import main as open_trace
 
 DATA = Path(__file__).parent / "data" / "traces"
@@ -154,16 +156,16 @@ def test_wait_slices_tell_the_peer_the_times_and_how_long_a_message_lay_there(tm
     found = {
         (tracks[e["tid"]], e["name"]): (round(e["dur"]), e["args"])
         for e in document["traceEvents"]
-        if e.get("cat") == "pipeline" and "NCCL" in tracks[e["tid"]]
+        if e.get("cat") == "pipeline" and tracks[e["tid"]].endswith("(NCCL)")
     }
     assert {key: dur for key, (dur, _) in found.items()} == {
-        ("PP0 · NCCL sends to PP1", "buffered 3.2 ms until recv starts"): 10,
-        ("PP1 · NCCL recvs from PP0", "transfer"): 20,
-        ("PP1 · NCCL sends to PP0", "wait for recv"): 600,
-        ("PP1 · NCCL sends to PP0", "transfer"): 100,
-        ("PP0 · NCCL recvs from PP1", "transfer"): 100,
+        ("PP0 · to PP1 (NCCL)", "buffered 3.2 ms until recv starts"): 10,
+        ("PP1 · from PP0 (NCCL)", "transfer"): 20,
+        ("PP1 · to PP0 (NCCL)", "wait for recv"): 600,
+        ("PP1 · to PP0 (NCCL)", "transfer"): 100,
+        ("PP0 · from PP1 (NCCL)", "transfer"): 100,
     }
-    about = found["PP1 · NCCL sends to PP0", "wait for recv"][1]
+    about = found["PP1 · to PP0 (NCCL)", "wait for recv"][1]
     assert about == {
         "from": "PP1",
         "to": "PP0",
@@ -296,7 +298,7 @@ def test_decode_steps_waits_and_bubbles_have_tracks_and_cudagraph_is_found(tmp_p
     assert sum(e["name"] == "cudagraph" for e in launches) == 4 * 24
     bubbles = [e for e in document["traceEvents"] if e["ph"] == "C"]
     assert len({e["pid"] for e in bubbles}) == 4
-    assert all(-0.1 <= e["args"]["idle"] <= 100 for e in bubbles)
+    assert all(-0.1 <= e["args"]["%"] <= 100 for e in bubbles)
 
 
 def test_ranks_of_different_base_times_are_put_on_one_clock(tmp_path):
@@ -376,6 +378,36 @@ def test_the_helper_serves_one_file_on_loopback_for_the_viewers_deep_link(tmp_pa
             assert reply.read() == file.read_bytes()
         serving.join(10)
         assert server.fetched
+
+
+def test_the_viewer_is_told_to_show_ranks_in_order_and_the_time_all_were_recorded(tmp_path):
+    a, b = tmp_path / "a", tmp_path / "b"
+    for folder in (a, b):
+        folder.mkdir()
+        for maker in ring(2):
+            maker.write(folder)
+    document = merged(tmp_path / "out.json.gz", a, b)
+    link = urllib.parse.parse_qs(first_view(view_of(tmp_path / "out.json.gz")))
+    commands = json.loads(link["startupCommands"][0])
+    shown = [
+        name
+        for command in commands
+        for name in in_order(document)
+        if command["id"].endswith("CopyTracksToWorkspaceByRegex")
+        and re.match(command["args"][0], name)
+    ]
+    assert shown == in_order(document)
+    # from rank 1's first recv to rank 0's last
+    assert (link["visStart"], link["visEnd"]) == (["980000"], ["5130000"])
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{}", b'{"traceEvents": []}', b'{"view": 1, "traceEvents": [', b"\x1f\x8b\x08"]
+)
+def test_a_file_that_says_nothing_of_its_view_is_opened_plainly(tmp_path, data):
+    file = tmp_path / ("a.json.gz" if data[:1] == b"\x1f" else "a.json")
+    file.write_bytes(data)
+    assert first_view(view_of(file)) == ""
 
 
 def test_without_a_browser_the_helper_says_what_to_click(tmp_path, capsys):

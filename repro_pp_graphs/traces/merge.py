@@ -20,6 +20,7 @@ from repro_pp_graphs.traces.folder import Case, workers_for
 from repro_pp_graphs.traces.model import RankTrace
 from repro_pp_graphs.traces.numbering import PROCESSES_PER_RANK, Lanes, Names, Numbering, names_of
 from repro_pp_graphs.traces.rewrite import RankRewriter
+from repro_pp_graphs.traces.steps import window
 
 FIRST_KEY = 100
 COPY_BYTES = 1 << 20
@@ -114,7 +115,7 @@ def merge(cases: list[Case], shifts_ns: list[int], added: Added, target: Path) -
         with ExitStack() as stack:
             run = stack.enter_context(ProcessPoolExecutor(workers)).map if workers > 1 else map
             out = stack.enter_context(_open_target(whole))
-            out.write(_head(cases, base_ns))
+            out.write(_head(cases, shifts_ns, placed, base_ns))
             total, lanes = 0, []
             for file, (count, lane) in zip(files, run(rewrite_part, parts, files), strict=True):
                 lanes.append(lane)
@@ -137,11 +138,20 @@ def _open_target(path: Path) -> IO[bytes]:
     return path.open("wb")
 
 
-def _head(cases: list[Case], base_ns: int) -> bytes:
+def _head(cases: list[Case], shifts_ns: list[int], placed: list[Placed], base_ns: int) -> bytes:
+    """The file up to its first event; `view` is what `open` shows first: ranks, a span in ns."""
+    windows = [window(case) for case in cases]
+    moved = [shift - base_ns for shift in shifts_ns]
+    view = {
+        "ranks": [each.part.names.title for each in placed],
+        "start": min(start + by for (start, _), by in zip(windows, moved, strict=True)),
+        "end": max(end + by for (_, end), by in zip(windows, moved, strict=True)),
+    }
     about = {
         "schemaVersion": 1,
         "displayTimeUnit": "ms",
         "baseTimeNanoseconds": base_ns,
         "mergedFrom": {case.name: [Path(rank.path).name for rank in case.ranks] for case in cases},
+        "view": view,
     }
     return json.dumps(about)[:-1].encode() + b',\n"traceEvents": [\n'

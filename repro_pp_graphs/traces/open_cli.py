@@ -7,22 +7,58 @@ alone, until the page has it. Nothing is uploaded: the viewer runs inside the br
 from __future__ import annotations
 
 import argparse
+import gzip
 import http.server
+import json
 import shutil
 import sys
 import time
 import urllib.parse
 import webbrowser
 from pathlib import Path
+from typing import Any
 
 VIEWER = "https://ui.perfetto.dev"
 LOOPBACK = "127.0.0.1"
 # The only port that the viewer's content security policy lets it fetch from.
 PORT = 9001
+# The viewer sorts process groups by their number of slices: a workspace of our own has rank order.
+WORKSPACE = "PP ranks"
+HEAD_BYTES = 1 << 20
 EXAMPLES = """examples:
   python -m repro_pp_graphs open trace/CASE_A_decode_graphs_chrome_trace.json
   python -m repro_pp_graphs open trace/A_vs_B_chrome_trace.json.gz --no-browser
 """
+
+
+def view_of(file: Path) -> dict[str, Any]:
+    """What a merged trace says of its first view: `ranks`, `start` and `end` in ns; else empty."""
+    opened = gzip.open if file.suffix == ".gz" else open
+    try:
+        with opened(file, "rb") as stream:
+            head, found, _ = stream.read(HEAD_BYTES).partition(b'"traceEvents": [')
+        view = json.loads(head + b'"traceEvents": []}' if found else "{}").get("view", {})
+    except (OSError, EOFError, ValueError):
+        return {}
+    return view if isinstance(view, dict) else {}
+
+
+def first_view(view: dict[str, Any]) -> str:
+    """The part of the viewer's link that puts the ranks in order, opens the pipeline of the first
+    and the last (the token return's two ends) and shows that span; empty for no merged trace."""
+    ranks = view.get("ranks", [])
+    ends = "|".join({rank.rpartition(" · ")[2]: None for rank in (*ranks[:1], *ranks[-1:])})
+    steps = [
+        ["CopyTracksToWorkspaceByRegex", f"^{rank} · {kind}", WORKSPACE]
+        for rank in ranks
+        for kind in ("pipeline", "[CG]PU")
+    ]
+    steps += [["SwitchWorkspace", WORKSPACE], ["ExpandTracksByRegex", f"({ends}) · pipeline"]]
+    commands = [{"id": f"dev.perfetto.{name}", "args": args} for name, *args in steps]
+    found = {"startupCommands": json.dumps(commands, ensure_ascii=False)} if ranks else {}
+    if view.get("end", 0) > view.get("start", 0) >= 0:
+        found |= {"visStart": str(view["start"]), "visEnd": str(view["end"])}
+    return "".join(f"&{key}={urllib.parse.quote(value)}" for key, value in found.items())
 
 
 class OneFile(http.server.BaseHTTPRequestHandler):
@@ -79,6 +115,7 @@ def what_to_click(file: Path) -> list[str]:
         f"1. copy {file} to a machine with a browser, if this one has none",
         f"2. open {VIEWER} and choose 'Open trace file' (or drop the file on the page)",
         "3. search for cudagraph to find the decode launches; W and S zoom, A and D move",
+        "4. each track's name begins with its rank: the funnel above the tracks filters by PP3",
     ]
 
 
@@ -118,7 +155,7 @@ def main(argv: list[str]) -> int:
         return 1
     with server:
         print(f"opening {server.link}", flush=True)
-        webbrowser.open(server.link)
+        webbrowser.open(server.link + first_view(view_of(options.file)))
         if server.serve_until_fetched(options.wait):
             return 0
     print("open: the page did not fetch the file; by hand:", file=sys.stderr)

@@ -29,7 +29,7 @@ from repro_pp_graphs.traces.steps import (
 Event = dict[str, Any]
 BUBBLE_BINS = 1000
 SHORTEST_BIN_NS = 100_000
-STEPS, GRAPHS = "decode steps (host)", "decode cudagraph kernels"
+STEPS, GRAPHS = "decode steps (host)", "decode cudagraph"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ def _waits(
         "buffered_us": lay_us,
     }
     if send.backend == "nccl":
-        track, middle = f"NCCL sends to {there}", min(sent, both)
+        track, middle = f"to {there} (NCCL)", min(sent, both)
         if middle > send.start_ns:
             lay = f"buffered {lay_us / 1000:.1f} ms until recv starts"
             name = lay if lay_us else "wait for recv"
@@ -163,7 +163,7 @@ def _waits(
         if sent > middle:
             yield src.slice(track, "transfer", middle, sent, about)
     backend = "NCCL" if recv.backend == "nccl" else recv.backend
-    track, middle = f"{backend} recvs from {here}", min(recv.end_ns, both)
+    track, middle = f"from {here} ({backend})", min(recv.end_ns, both)
     if middle > recv.start_ns:
         yield dst.slice(track, "wait for send", recv.start_ns, middle, about)
     if recv.end_ns > middle:
@@ -214,9 +214,9 @@ def _bubbles(track: Track) -> Iterator[Event]:
         last_share = share
         yield {
             "ph": "C",
-            "name": f"{track.placed.part.names.title} · bubble %",
+            "name": f"{track.placed.part.names.title} · bubble",
             "pid": track.pid,
             "tid": 0,
             "ts": track.us(mark),
-            "args": {"idle": share},
+            "args": {"%": share},
         }
