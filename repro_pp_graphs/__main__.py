@@ -7,43 +7,57 @@ import os
 import sys
 from pathlib import Path
 
+from repro_pp_graphs.terminal import complain
+
 # command -> (module with `main(argv) -> exit status`, one line for the overview)
 COMMANDS = {
-    "analyze": ("repro_pp_graphs.traces.analyze_cli", "explain the ranks' traces of one case"),
-    "merge": ("repro_pp_graphs.traces.merge_cli", "one Chrome trace for ui.perfetto.dev"),
-    "open": ("repro_pp_graphs.traces.open_cli", "show a trace in ui.perfetto.dev"),
-    "plan": ("repro_pp_graphs.run.plan_cli", "what run_repro.sh will do, checked (used by it)"),
-    "wait-ready": ("repro_pp_graphs.run.wait_ready", "wait until a server answers (run_repro.sh)"),
-    "profile": ("repro_pp_graphs.run.profile_pass", "collect every rank's trace (run_repro.sh)"),
-    "check-arm": ("repro_pp_graphs.run.check_arm", "did the graphs run as claimed (run_repro.sh)"),
-    "status": ("repro_pp_graphs.run.status", "record how a launch ended (run_repro.sh)"),
-    "settle": ("repro_pp_graphs.run.settle", "port and GPU memory free again (run_repro.sh)"),
-    "probe": ("repro_pp_graphs.probe.probe_cli", "the mechanism of #10865, without sglang"),
-    "summary": ("repro_pp_graphs.report.summary_cli", "rewrite summary.json, print the table"),
+    "probe": ("probe.probe_cli", "the mechanism of #10865, without sglang"),
+    "analyze": ("traces.analyze_cli", "where a decode step's time goes, from the ranks' traces"),
+    "merge": ("traces.merge_cli", "all ranks, or two cases, in one trace for ui.perfetto.dev"),
+    "open": ("traces.open_cli", "show a trace in ui.perfetto.dev"),
 }
+STEPS = {  # of run_repro.sh
+    "plan": ("run.plan_cli", "what will run, checked"),
+    "wait-ready": ("run.wait_ready", "wait until the server answers"),
+    "profile": ("run.profile_pass", "collect every rank's trace"),
+    "check-arm": ("run.check_arm", "did the graphs run as claimed"),
+    "status": ("run.status", "record how a launch ended"),
+    "settle": ("run.settle", "port and GPU memory are free again"),
+    "summary": ("report.summary_cli", "rewrite summary.json, print the table"),
+}
+EXAMPLES = """\
+examples:
+  python -m repro_pp_graphs probe --ranks 2
+  python -m repro_pp_graphs analyze trace/CASE_A_decode_graphs
+  python -m repro_pp_graphs open trace/A_vs_B_chrome_trace.json"""
 
 
 def overview() -> str:
-    width = max(len(name) for name in COMMANDS)
-    rows = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
+    def rows(commands: dict[str, tuple[str, str]]) -> list[str]:
+        return [f"  {name:<11} {text}" for name, (_, text) in commands.items()]
+
     head = "usage: python -m repro_pp_graphs COMMAND [options]   (COMMAND --help for each)"
-    return "\n".join([head, "", *rows])
+    steps = ["steps of run_repro.sh, which calls them itself:", *rows(STEPS)]
+    return "\n".join([head, "", *rows(COMMANDS), "", *steps, "", EXAMPLES])
 
 
 def main(argv: list[str]) -> int:
-    """Run one command; returns its exit status, 2 for an unknown one."""
-    if not argv or argv[0] in ("-h", "--help"):
+    """Run one command; returns its exit status, 2 for an unknown one or none."""
+    if not argv:
+        print(overview(), file=sys.stderr)
+        return 2
+    if argv[0] in ("-h", "--help"):
         print(overview())
-        return 0 if argv else 2
-    if argv[0] not in COMMANDS:
-        known = ", ".join(COMMANDS)
-        print(f"repro_pp_graphs: no command '{argv[0]}': one of {known}", file=sys.stderr)
+        return 0
+    known = COMMANDS | STEPS
+    if argv[0] not in known:
+        complain("repro_pp_graphs", f"no command '{argv[0]}': one of {', '.join(known)}")
         return 2
     try:
-        module = importlib.import_module(COMMANDS[argv[0]][0])
+        module = importlib.import_module(f"repro_pp_graphs.{known[argv[0]][0]}")
+        return int(module.main(argv[1:]))
     except ModuleNotFoundError as error:
         return _in_made_environment(argv, str(error.name))
-    return int(module.main(argv[1:]))
 
 
 def _in_made_environment(argv: list[str], missing: str) -> int:
@@ -55,11 +69,8 @@ def _in_made_environment(argv: list[str], missing: str) -> int:
                 [str(root), os.environ.get("PYTHONPATH", "")]
             )
             os.execv(python, [str(python), "-m", "repro_pp_graphs", *argv])
-    print(
-        f"repro_pp_graphs: {sys.executable} has no module '{missing}': pip install {missing}, or "
-        "use the Python that has sglang",
-        file=sys.stderr,
-    )
+    install = f"{sys.executable} -m pip install {missing}"
+    complain(argv[0], f"no module '{missing}': use the Python that has sglang, or {install}")
     return 2
 
 

@@ -8,6 +8,8 @@ import subprocess
 import pytest
 from probe_harness import CHECKOUT, PYTHON, Probe
 
+from repro_pp_graphs.traces.analyze_cli import main as analyze
+
 SENDS = ["blocking", "async", "comm_stream", "events", "batched"]
 # a share, not all: a rank can be preempted between its note and its call
 SHARE_THAT_FITS = 0.7
@@ -56,9 +58,9 @@ def test_the_parts_of_the_sends_add_up_in_the_rows(traced):
 def test_the_screen_fits_80_columns_and_has_every_path(traced, four):
     for out in (traced[2], four[1]):
         assert out.startswith("PROBE (no sglang)") and "Traceback" not in out
-        assert {line.split()[1] for line in out.splitlines() if line[:4] == "off "} == set(SENDS)
         table = out.split("trace analysis")[0]
-        assert [line for line in table.splitlines() if len(line) > 79] == []
+        assert {line.split()[1] for line in table.splitlines() if line[:4] == "off "} == {*SENDS}
+        assert [line for line in out.splitlines() if len(line) > 79] == []
 
 
 @pytest.mark.parametrize("send", ["blocking", "async", "comm_stream", "events"])
@@ -87,6 +89,13 @@ def test_analyze_reads_a_paths_folder_as_one_case_of_all_ranks(traced):
     assert {(edge["src"], edge["dst"]) for edge in found["p2p"]} == {(0, 1), (1, 0)}
 
 
+def test_an_analysis_whose_json_cannot_be_written_is_still_shown(traced, capsys):
+    folder, _, _ = traced
+    assert analyze([str(folder / "t/graphs_off_async"), "--json", str(folder)]) == 1
+    shown = capsys.readouterr()
+    assert shown.out and "cannot be written (Is a directory)" in shown.err.replace("\n", " ")
+
+
 def test_a_rank_computes_the_same_with_torchrun_and_one_report_is_printed(tmp_path):
     module = ("-m", "torch.distributed.run", "--nproc-per-node", "2")
     argv = ["--send", "blocking", "--graphs", "off", "--steps", "3", "--json", "r.json"]
@@ -97,11 +106,13 @@ def test_a_rank_computes_the_same_with_torchrun_and_one_report_is_printed(tmp_pa
     assert len(list((tmp_path / "t").glob("*.trace.json.gz"))) == 2
 
 
-def test_without_torch_one_line_says_so(tmp_path):
-    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['torch'] = None")
+@pytest.mark.parametrize("module", ["torch", "numpy"])
+def test_without_what_it_needs_it_says_what_to_install(tmp_path, module):
+    (tmp_path / "sitecustomize.py").write_text(f"import sys; sys.modules['{module}'] = None")
     with Probe(tmp_path) as probe:
         status, out, err = probe.end()
-    assert (status, out, err.count("\n")) == (2, "", 1) and "has no torch" in err
+    assert (status, out) == (2, "") and f"probe: no module '{module}': " in err
+    assert f"-m pip install {module}" in err and "Traceback" not in err
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_any_rank_starts(tmp_path):
@@ -114,4 +125,4 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_rank_starts(tmp_pa
 def test_graphs_on_a_cpu_are_refused(tmp_path):
     with Probe(tmp_path, "--graphs", "on") as probe:
         status, out, err = probe.end()
-    assert (status, out) == (2, "") and "CUDA graphs need a GPU" in err.splitlines()[-1]
+    assert (status, out) == (2, "") and "CUDA graphs need a GPU" in err

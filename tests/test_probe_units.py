@@ -87,6 +87,7 @@ def test_torchrun_decides_how_many_ranks_there_are():
         ("--send nccl", "no send path 'nccl'"),
         ("--ranks 1", "a ring needs 2 ranks"),
         ("--ranks 0", "not a whole number"),
+        ("--ranks 99999", "too many for this machine's cores"),
         ("--steps 0", "not a whole number"),
         ("--steps -1", "not a whole number"),
         ("--steps 1.5", "not a whole number"),
@@ -102,9 +103,17 @@ def test_torchrun_decides_how_many_ranks_there_are():
 def test_a_bad_option_ends_with_status_2_and_one_line_that_says_why(argv, told, capsys):
     with pytest.raises(SystemExit) as ended:
         parse(argv.split(), have_gpu=False)
-    *usage, line = capsys.readouterr().err.splitlines()
-    assert ended.value.code == 2 and told in line
-    assert all(each.startswith(("usage:", " ")) for each in usage)
+    lines = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2 and told in " ".join(lines)
+    assert lines[0].startswith("probe: ") and len(lines) <= 2 and max(map(len, lines)) <= 80
+
+
+def test_the_help_fits_80_columns_and_has_every_send_path_and_examples(capsys):
+    with pytest.raises(SystemExit):
+        parse(["--help"], have_gpu=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if len(line) > 80] == []
+    assert {line.split()[0] for line in lines if line.strip()} >= {*SENDS, "examples:"}
 
 
 def test_a_ring_of_one_under_torchrun_is_refused(capsys):
@@ -278,6 +287,9 @@ def test_p99_is_a_value_that_occurred():
 WIDE = st.sampled_from([0.0, 0.004, 9.99, 9.999, 99.96, 123.4, 9999.4, 99999.0])
 
 
+COMBINED = "comm_stream+events"
+
+
 def summary_of(rows: list[tuple[str, str, float, float | None]]) -> list[dict[str, Any]]:
     return [
         {
@@ -294,9 +306,18 @@ def summary_of(rows: list[tuple[str, str, float, float | None]]) -> list[dict[st
 @given(WIDE, st.one_of(st.none(), WIDE))
 def test_the_table_fits_80_columns(mean, half):
     place = {"device": "NVIDIA H200", "ranks_share_gpu": True, "mps": False}
-    sends = [*SENDS, "comm_stream+events"]
+    sends = [*SENDS, COMBINED]
     rows = [(state, send, mean + 0.01, half) for state in ("on", "off") for send in sends]
     found = table.lines(summary_of(rows), place)
+    assert [line for line in found if len(line) > 79] == []
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.booleans())
+def test_the_check_of_the_traces_fits_80_columns(messages, times, skipped):
+    check = {"graphs": True, "messages": messages, "pairs": messages, "right": messages}
+    check |= {"times": times, "within": times, "without_peer": messages}
+    why = {"skipped": "the analyser needs msgspec"} if skipped else {}
+    found = table.truth_lines([check | why | {"send": send} for send in (*SENDS, COMBINED)])
     assert [line for line in found if len(line) > 79] == []
 
 

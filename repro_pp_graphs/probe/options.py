@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from repro_pp_graphs.probe.cells import SENDS, Send, parse_send
+from repro_pp_graphs.terminal import Parser
 
+DESCRIPTION = (
+    "The ring of sglang's PP loop as a small program: how long the last rank's token send takes, "
+    "and what it waits for, by send path and with or without CUDA graphs."
+)
 EXAMPLES = """\
-examples:
-  python -m repro_pp_graphs probe                          # everything, on what there is
-  python -m repro_pp_graphs probe --send blocking --graphs on,off
-  python -m repro_pp_graphs probe --send comm_stream+events --json result.json --trace traces/
-  torchrun --nproc-per-node 4 -m repro_pp_graphs probe     # and so over several hosts
-
 send paths (docs/mechanism.md):
-  blocking     as sglang up to 0.5.6: pickled metadata through the GPU, size over gloo, then NCCL
-  async        as sglang 0.5.7 and later: metadata on the CPU group, isend, results behind events
+  blocking     as sglang up to 0.5.6: pickled metadata through the GPU, its
+               size over gloo, then NCCL
+  async        as sglang 0.5.7 and later: metadata on the CPU group, isend,
+               results behind events
   comm_stream  blocking, but the last rank's token send on a stream of its own
-  events       blocking, but pinned copies and CUDA events in place of stream syncs
-  batched      a turn's sends and recvs in one batch_isend_irecv, without metadata
+  events       blocking, but pinned copies and CUDA events, no stream syncs
+  batched      a turn's sends and recvs in one batch_isend_irecv, no metadata
+  comm_stream+events  both
 
-Exit: 0 measured and right; 1 a rank failed or computed something else; 2 usage; 130 interrupted.
+examples:
+  everything, on what there is
+    python -m repro_pp_graphs probe
+  the pattern of #10865 alone, on one GPU
+    python -m repro_pp_graphs probe --ranks 2 --send blocking --graphs on,off
+  one path with its results and traces kept
+    python -m repro_pp_graphs probe --send async --json r.json --trace traces/
+  the same by torchrun, and so over several hosts
+    torchrun --nproc-per-node 4 -m repro_pp_graphs probe
+
+exit status: 0 measured and right; 1 a rank failed or computed something else;
+2 usage; 130 interrupted
 """
+RANKS_A_CORE = 8  # more would take minutes to import torch
 # --hidden, --layers, --batch, --steps, dtype where nothing is said. On a GPU a shape whose decode
 # step takes the host longer to launch than the device to run, as real decode without graphs does.
 SIZES = {"cuda": (4096, 32, 8, 16, "bfloat16"), "cpu": (256, 4, 4, 24, "float32")}
@@ -84,30 +99,34 @@ def _sends(text: str) -> list[Send]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="repro_pp_graphs probe",
-        description="The ring of sglang's PP loop as a small program: how long the last rank's "
-        "token send takes, and what it waits for, by send path and with or without CUDA graphs.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("probe", "[options]", DESCRIPTION, EXAMPLES)
     add = parser.add_argument
-    add("--ranks", type=_ranks, default=4, help="pipeline ranks (default 4; torchrun decides)")
-    add("--send", type=_sends, default="all", metavar="PATH[,PATH]", help="default: all of them")
-    add("--graphs", type=_states, metavar="on|off|on,off", help="default: both; off on a CPU")
-    add("--reps", type=_whole, default=3, help="repetitions, in balanced order (default 3)")
-    add("--steps", type=_whole, help="decode steps a repetition (default 16; CPU 24)")
-    add("--layers", type=_whole, help="layers of all ranks together (default 32; CPU 4)")
-    add("--hidden", type=_whole, help="hidden size (default 4096; CPU 256)")
-    add("--batch", type=_whole, help="sequences a micro-batch (default 8; CPU 4)")
-    add("--micro-batches", type=_whole, help="micro-batches in flight (default: one a rank)")
-    add("--dtype", choices=("bfloat16", "float16", "float32"), help="default bfloat16; CPU float32")
-    add("--device", choices=("auto", "cuda", "cpu"), default="auto", help="default auto")
-    add("--host-us", type=_host_us, default=200, help="host work a batch's tokens cost, us")
+    # fmt: off
+    add("--ranks", type=_ranks, default=4, metavar="N",
+        help="pipeline ranks (default 4; torchrun decides)")
+    add("--send", type=_sends, default="all", metavar="PATH[,PATH]",
+        help="send paths, see below (default: the first five)")
+    add("--graphs", type=_states, metavar="on|off|on,off",
+        help="decode CUDA graphs (default: on,off; on a CPU off)")
     add("--json", type=Path, metavar="FILE", help="results; written after every repetition")
-    add("--trace", type=Path, metavar="DIR", help="a profiled run each: a trace a rank, and truth")
-    add("--trace-steps", type=_whole, default=8, help="decode steps to trace (default 8)")
+    add("--trace", type=Path, metavar="DIR",
+        help="a profiled run of each combination: a trace a rank, held against the ranks' notes")
+    add("--reps", type=_whole, default=3, metavar="N",
+        help="repetitions, in balanced order (default 3)")
+    add("--steps", type=_whole, metavar="N", help="decode steps a repetition (16; CPU 24)")
+    add("--trace-steps", type=_whole, default=8, metavar="N", help="decode steps to trace (8)")
+    add("--layers", type=_whole, metavar="N", help="layers of all ranks together (32; CPU 4)")
+    add("--hidden", type=_whole, metavar="N", help="hidden size (4096; CPU 256)")
+    add("--batch", type=_whole, metavar="N", help="sequences a micro-batch (8; CPU 4)")
+    add("--micro-batches", type=_whole, metavar="N",
+        help="micro-batches in flight (default: one a rank)")
+    add("--dtype", choices=("bfloat16", "float16", "float32"), metavar="TYPE",
+        help="bfloat16, float16 or float32 (bfloat16; CPU float32)")
+    add("--device", choices=("auto", "cuda", "cpu"), default="auto", metavar="KIND",
+        help="auto, cuda or cpu (auto: a GPU where there is one)")
+    add("--host-us", type=_host_us, default=200, metavar="US",
+        help="host work that a batch's tokens cost, us (200)")
+    # fmt: on
     # for run_repro.sh --engine probe: the client's contract, of a single cell
     add("--client-json", type=Path, help=argparse.SUPPRESS)
     return parser
@@ -121,9 +140,12 @@ def parse(argv: list[str], have_gpu: bool, world_size: int | None = None) -> Pro
     if device == "cuda" and not have_gpu:
         parser.error("--device cuda: no GPU here; leave it out for a run on the CPU")
     if device == "cpu" and given.graphs and True in given.graphs:
-        parser.error("--graphs on: CUDA graphs need a GPU; on a CPU use --graphs off")
+        parser.error("--graphs on: CUDA graphs need a GPU; leave it out on a CPU")
     hidden, layers, batch, steps, dtype = SIZES[device]
     ranks = world_size or given.ranks
+    most = RANKS_A_CORE * len(os.sched_getaffinity(0))
+    if not world_size and ranks > most:
+        parser.error(f"--ranks {ranks}: too many for this machine's cores, {most} at most")
     if ranks < 2:
         parser.error("torchrun started 1 rank, a ring needs 2 or more: --nproc-per-node 2")
     layers = given.layers or max(layers, ranks)

@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import sys
 
 from repro_pp_graphs.probe import launcher, options, places
 from repro_pp_graphs.server import gpus
+from repro_pp_graphs.terminal import complain
 
 
 def main(argv: list[str]) -> int:
-    """probe OPTIONS: 0 measured and right, 1 a rank failed, 2 usage, 130 interrupted."""
+    """probe OPTIONS: 0 measured and right, 1 a rank failed, 2 usage, 130 interrupted.
+
+    Raises ModuleNotFoundError without torch or numpy.
+    """
     rank = launcher.is_rank()
     world_size = int(os.environ["WORLD_SIZE"]) if rank else None
     found = options.parse(argv, have_gpu=bool(gpus.find()), world_size=world_size)
-    if not importlib.util.find_spec("torch"):
-        print(
-            f"repro_pp_graphs probe: {sys.executable} has no torch: pip install torch numpy, or "
-            "use the Python that has sglang",
-            file=sys.stderr,
-        )
-        return 2
+    for name in ("torch", "numpy"):
+        if not importlib.util.find_spec(name):
+            raise ModuleNotFoundError(name=name)
     if not rank or (os.environ.get("LOCAL_RANK") == "0" and launcher.under_torchrun()):
         try:
             places.prepare(found)
         except OSError as error:
-            print(f"repro_pp_graphs probe: {error}", file=sys.stderr)
+            complain("probe", str(error))
             return 2
     if not rank:
         return launcher.run_ranks(argv, found.ranks)

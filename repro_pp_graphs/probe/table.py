@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 from repro_pp_graphs.probe.options import SETTLING_STEPS, ProbeOptions
+from repro_pp_graphs.terminal import wrapped
 
 NOTE = {
     "cpu": "CPU with gloo, no CUDA graphs: the order of calls is real, its times say nothing "
@@ -27,12 +27,12 @@ def heading(options: ProbeOptions, environment: dict[str, Any]) -> list[str]:
     """What is about to be measured."""
     nccl = f", NCCL {environment['nccl']}" if environment["nccl"] else ", gloo"
     return [
-        f"PROBE (no sglang): {options.ranks} ranks on {environment['device']}, "
-        f"torch {environment['torch']}{nccl}",
+        f"PROBE (no sglang): {options.ranks} ranks on {environment['device']}",
+        f"  torch {environment['torch']}{nccl}; {options.host_us} us of host work a batch",
         f"  {options.layers} layers of {options.hidden} in all, {options.dtype}; "
         f"{options.micro_batches} micro-batches x {options.batch} sequences",
         f"  {options.repetitions} x {options.steps - SETTLING_STEPS} decode steps each, "
-        f"after {SETTLING_STEPS} to settle; {options.host_us} us of host work a batch",
+        f"after {SETTLING_STEPS} to settle",
     ]
 
 
@@ -71,18 +71,18 @@ def lines(summary: Sequence[dict[str, Any]], environment: dict[str, Any]) -> lis
             f"{spread(row['step_ms']):>12}{number(means['tokens_per_s']):>6}"
         )
     repetitions = max(row["n"] for row in summary)
-    found += ["", *_wrap(
+    found += ["", *wrapped(
         f"Means of {repetitions} repetition(s), ± their 95 % interval; all in one start of the "
         "program. own: the rank's own decode step still runs on its device; peer: rank 0 has not "
         "yet entered its receive; rest: transfer and host work. delivered: from the call until "
         "the last byte is at rank 0. step: all micro-batches once round the ring."
     )]  # fmt: skip
     said = [*pattern(summary), *remedies(summary)] if environment["device"] != "cpu" else []
-    found += ["", *(line for text in said for line in _wrap(text, "* "))] if said else []
+    found += ["", *(line for text in said for line in wrapped(text, "* "))] if said else []
     if environment["device"] == "cpu":
-        found += ["", *_wrap(NOTE["cpu"], "! ")]
+        found += ["", *wrapped(NOTE["cpu"], "! ")]
     elif environment["ranks_share_gpu"]:
-        found += ["", *_wrap(NOTE["mps" if environment["mps"] else "shared"], "! ")]
+        found += ["", *wrapped(NOTE["mps" if environment["mps"] else "shared"], "! ")]
     return [*found, ""]
 
 
@@ -137,20 +137,14 @@ def remedies(summary: Sequence[dict[str, Any]]) -> list[str]:
 
 def truth_lines(checks: Sequence[dict[str, Any]]) -> list[str]:
     """The trace analysis against what the ranks noted."""
-    found = ["trace analysis against the ranks' own notes"]
+    head = f"{'of messages':>12}{'pairs':>7}{'right':>7}{'times that fit':>16}{'no peer':>9}"
+    found = ["trace analysis against the ranks' own notes", f"{'graphs send':<24}{head}"]
     for check in checks:
-        name = f"  graphs {'on' if check['graphs'] else 'off'}, {check['send']}"
+        name = f"{'on' if check['graphs'] else 'off':<6} {check['send']:<18}"
         if check.get("skipped"):
-            found.append(f"{name}: not checked ({check['skipped']})")
+            found.append(f"{name}not checked: {check['skipped']}")
             continue
-        text = f"{name}: {check['right']}/{check['pairs']} pairs right, of {check['messages']}"
-        if check["times"]:
-            text += f"; {100 * check['within'] / check['times']:.0f} % of waits and transfers fit"
-        if check["without_peer"]:
-            text += f"; {check['without_peer']} kernels carry no peer"
-        found.append(text)
+        share = f"{100 * check['within'] / check['times']:.0f} %" if check["times"] else "-"
+        counts = f"{check['messages']:>11}{check['pairs']:>7}{check['right']:>7}"
+        found.append(f"{name}{counts}{share:>16}{check['without_peer']:>9}")
     return found
-
-
-def _wrap(text: str, mark: str = "") -> list[str]:
-    return textwrap.wrap(text, 79, initial_indent=mark, subsequent_indent=" " * len(mark))

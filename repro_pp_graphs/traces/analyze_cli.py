@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from repro_pp_graphs.terminal import complain
 from repro_pp_graphs.traces import cli
 from repro_pp_graphs.traces.analyze import analyze
 from repro_pp_graphs.traces.table import lines
@@ -14,13 +15,15 @@ COMMAND = "analyze"
 DESCRIPTION = "Pair sends with recvs across ranks; say where a decode step's time goes."
 EXAMPLES = """examples:
   python -m repro_pp_graphs analyze trace/CASE_A_decode_graphs
-  python -m repro_pp_graphs analyze trace/CASE_A_decode_graphs --json A_analysis.json
+  python -m repro_pp_graphs analyze trace/CASE_A_decode_graphs --json A.json
+
+exit status: 0 analysed (warnings listed); 1 nothing could be read; 2 usage
 """
 
 
 def main(argv: list[str]) -> int:
-    """Exit status 0 analysed (warnings listed), 1 nothing could be read, 2 usage."""
-    made = cli.parser(COMMAND, DESCRIPTION, EXAMPLES)
+    """Exit status 0 analysed (warnings listed), 1 nothing could be read or written, 2 usage."""
+    made = cli.parser(COMMAND, "[--json FILE]", DESCRIPTION, EXAMPLES)
     made.add_argument("--json", type=Path, metavar="FILE", help="write the analysis as JSON")
     options = made.parse_args(argv)
     cases = cli.cases_at(COMMAND, options.paths)
@@ -32,11 +35,16 @@ def main(argv: list[str]) -> int:
         return cli.nothing_read(COMMAND)
     read[0].warnings += [text for case in cases if not case.ranks for text in case.warnings]
     facts = [analyze(case) for case in read]
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(_document(facts), indent=1) + "\n", encoding="utf-8")
     for case_facts in facts:
         print("\n".join(lines(case_facts)))
+    if options.json:
+        text = json.dumps(_document(facts), indent=1) + "\n"
+        try:
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            options.json.write_text(text, encoding="utf-8")
+        except OSError as error:
+            complain(COMMAND, f"--json {options.json}: cannot be written ({error.strerror})")
+            return 1
     return 0
 
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
+from repro_pp_graphs.terminal import Parser, complain
 from repro_pp_graphs.traces.folder import Case, cases_of, read_case
 
 
-def parser(command: str, description: str, examples: str) -> argparse.ArgumentParser:
+def parser(command: str, options: str, description: str, examples: str) -> Parser:
     """A parser that takes the PATHs of cases."""
-    made = argparse.ArgumentParser(
-        prog=f"python -m repro_pp_graphs {command}",
-        epilog=examples,
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    made = Parser(command, f"{options} PATH [PATH ...]", description, examples)
     made.add_argument(
         "paths",
         nargs="+",
@@ -38,11 +33,8 @@ def cases_at(command: str, paths: list[Path]) -> list[Case] | None:
 
 def nothing_read(command: str) -> int:
     """Say that no trace could be read; the exit status for it."""
-    print(
-        f"{command}: no trace could be read: give a folder of the ranks' own "
-        "*.trace.json.gz, as trace/<label>/",
-        file=sys.stderr,
-    )
+    folder = "give a folder of the ranks' own *.trace.json.gz, as trace/<label>/"
+    complain(command, f"no trace could be read: {folder}")
     return 1
 
 

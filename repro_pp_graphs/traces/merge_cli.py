@@ -12,14 +12,18 @@ from repro_pp_graphs.traces.tracks import Additions, shifts
 COMMAND = "merge"
 DESCRIPTION = "Write one Chrome trace of all ranks for ui.perfetto.dev."
 EXAMPLES = """examples:
-  python -m repro_pp_graphs merge trace/CASE_A_decode_graphs -o A_chrome_trace.json
-  python -m repro_pp_graphs merge trace/CASE_A trace/CASE_B -o A_vs_B_chrome_trace.json.gz
+  all ranks of a case in one view
+    python -m repro_pp_graphs merge trace/CASE_A_decode_graphs -o A.json
+  two cases in one view, their decode starts aligned
+    python -m repro_pp_graphs merge trace/CASE_A trace/CASE_B -o A_vs_B.json.gz
+
+exit status: 0 written (warnings on stderr); 1 nothing could be read; 2 usage
 """
 
 
 def main(argv: list[str]) -> int:
     """Exit status 0 written (warnings on stderr), 1 nothing could be read, 2 usage."""
-    made = cli.parser(COMMAND, DESCRIPTION, EXAMPLES)
+    made = cli.parser(COMMAND, "-o FILE", DESCRIPTION, EXAMPLES)
     made.add_argument(
         "-o",
         "--output",

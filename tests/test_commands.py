@@ -1,0 +1,65 @@
+"""python -m repro_pp_graphs: its overview, its commands' helps, and what it does not know."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+from repro_pp_graphs.__main__ import COMMANDS, STEPS, main
+
+HELPED = ["probe", "analyze", "merge", "open"]
+
+
+def said(capsys, *argv: str) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of one command."""
+    try:
+        status = main(list(argv))
+    except SystemExit as ended:
+        status = int(ended.code or 0)
+    shown = capsys.readouterr()
+    assert [line for line in (shown.out + shown.err).splitlines() if len(line) > 80] == []
+    return status, shown.out, shown.err
+
+
+def test_the_overview_is_help_when_asked_for_and_an_error_when_not(capsys):
+    _, asked, _ = said(capsys, "--help")
+    assert said(capsys, "-h") == (0, asked, "") and said(capsys) == (2, "", asked)
+    words = {line.split()[0] for line in asked.splitlines() if line.startswith("  ")}
+    assert words == {*COMMANDS, *STEPS, "python"} and "examples:" in asked
+
+
+def test_an_unknown_command_is_answered_with_those_there_are(capsys):
+    status, out, err = said(capsys, "prob")
+    assert (status, out) == (2, "") and err.startswith("repro_pp_graphs: no command 'prob'")
+    assert all(name in err for name in COMMANDS | STEPS)
+
+
+@pytest.mark.parametrize("command", HELPED)
+def test_each_help_fits_80_columns_and_has_examples(capsys, command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    status, out, err = said(capsys, command, "--help")
+    assert (status, err) == (0, "") and f"  python -m repro_pp_graphs {command} " in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["analyze"], "analyze: the following arguments are required: PATH (see --help)\n"),
+        (["merge", "x"], "merge: the following arguments are required: -o/--output (see"),
+        (["merge", "-o"], "merge: -o/--output: expected one argument (see --help)\n"),
+        (["analyze", "no_such"], "analyze: no such file or folder: no_such\n"),
+        (["probe", "--rank", "2"], "probe: unrecognized arguments: --rank 2 (see --help)\n"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_and_status_2(capsys, argv, told):
+    status, out, err = said(capsys, *argv)
+    assert (status, out) == (2, "") and err.startswith(told)
+
+
+def test_a_missing_module_is_named_with_what_to_run(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "repro_pp_graphs.traces.analyze_cli", None)
+    monkeypatch.setattr(os, "execv", lambda *_: None)
+    assert main(["analyze", "x"]) == 2
+    assert "-m pip install" in capsys.readouterr().err.replace("\n", " ")
