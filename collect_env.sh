@@ -12,7 +12,8 @@
 #   --json         the same facts as one JSON object
 #   --no-redact    show paths, names, addresses (secrets stay masked)
 #   --port P       ask the server on 127.0.0.1:P (default: 30000, sglang's own)
-#   --python PATH  the interpreter to ask about (default: $PYTHON, then python3)
+#   --python PATH  the interpreter to ask about (default: $PYTHON or python3, or
+#                  .venv-gpu or .venv-cpu beside this script if it lacks sglang)
 #   -h, --help     this text
 #
 # examples:
@@ -23,7 +24,7 @@
 #   bash collect_env.sh --bundle                     # one archive for the issue
 #
 # needs bash 4.4 and coreutils; uses Python, nvidia-smi, dmesg and root if there.
-# Costs one Python process that does not import torch and six nvidia-smi calls;
+# Costs a Python process or two that do not import torch, six nvidia-smi calls;
 # every probe has a time limit, all together 4 s, or 18 s where there are GPUs.
 # --bundle takes the whole repository and Python 3.10; it looks at RUN_DIR only
 # and writes issue_bundle.tar.gz and issue.md into RUN_DIR/logs.
@@ -34,8 +35,8 @@ shopt -s extglob lastpipe # lastpipe: a chroot may lack /dev/fd, which <(...) ne
 ### defaults
 export GIT_OPTIONAL_LOCKS=0
 LC_ALL=C                        # byte-wise patterns here, English messages from tools
-json=0 redact=1 learning=0 run_dir="" port=30000 python=${PYTHON:-python3} budget_s=4
-readonly MASK="<masked>" COLUMN=38 MAX_CHARS=16000
+json=0 redact=1 learning=0 run_dir="" port=30000 python="" budget_s=4
+readonly MASK="<masked>" COLUMN=38 WIDTH=80 MAX_CHARS=16000
 readonly LINE='([^'$'\n'']*)' # a regex: the rest of the line
 readonly SECTIONS=(summary system gpus network software environment server)
 
@@ -532,6 +533,22 @@ collect_network() {
   fact network "GPUDirect modules" "${text:-none loaded}"
 }
 
+# choose_python: the default, or where it has no sglang an environment of run_repro.sh.
+choose_python() {
+  local candidate
+  python=${PYTHON:-python3}
+  for candidate in "$here"/.venv-gpu/bin/python "$here"/.venv-cpu/bin/python; do
+    [[ -x $candidate ]] || continue
+    ! has_sglang "$python" || return 0
+    ! has_sglang "$candidate" || python=$candidate
+  done
+}
+
+has_sglang() { # without importing it; a folder of that name in the current directory is none
+  probe 2 "$1" -c 'import importlib.util as u, sys
+sys.exit(not getattr(u.find_spec("sglang"), "origin", 0))'
+}
+
 collect_software() {
   local section key value
   local -a code=('import sys; sys.path[:] = [p for p in sys.path if p] + sys.argv[2:]
@@ -570,6 +587,29 @@ collect_environment() {
   done
 }
 
+# print_lines VALUE: its lines, those that are too long wrapped, but for the rows of tables.
+print_lines() {
+  local line
+  while IFS= read -r line; do
+    if ((${#line} + 2 <= WIDTH)) || [[ $line == *"  "* ]]; then printf '  %s\n' "$line"; else print_wrapped 0 "" "$line"; fi
+  done <<<"$1"
+}
+
+# print_wrapped COLUMN KEY VALUE: the value in a column of its own; only words, as paths, stick out.
+print_wrapped() {
+  local key=$2 line="" word
+  local -a words
+  read -ra words <<<"$3"
+  for word in "${words[@]}"; do
+    if [[ -n $line ]] && (($1 + 2 + ${#line} + 1 + ${#word} > WIDTH)); then
+      printf '%-*s  %s\n' "$1" "$key" "$line"
+      key="" line=""
+    fi
+    line+=${line:+ }$word
+  done
+  printf '%-*s  %s\n' "$1" "$key" "$line"
+}
+
 print_facts() {
   local section id value width comma='{"schema":1'
   local -A titles=([gpus]=GPUs [environment]="Environment variables")
@@ -589,9 +629,10 @@ print_facts() {
         printf '%s\n  "%s":"%s"' "$comma" "${id#*|}" "${value//$'\n'/\\n}"
         comma=,
       else
-        if [[ $value == *$'\n'* ]]; then printf '%s\n' "${id#*|}" "  ${value//$'\n'/$'\n'  }"; else
-          printf '%-*s  %s\n' "$width" "${id#*|}" "$value"
-        fi
+        if [[ $value == *$'\n'* ]]; then
+          printf '%s\n' "${id#*|}"
+          print_lines "$value"
+        else print_wrapped "$width" "${id#*|}" "$value"; fi
       fi
     done
     comma="}"
@@ -619,10 +660,12 @@ while (($#)); do
   shift
 done
 [[ $port =~ ^[1-9][0-9]{0,4}$ && $port -le 65535 ]] || die "--port $port: not a port number"
+[[ -z $python || -n $(type -t "$python") ]] || die "--python $python: no such program"
 
 SECONDS=0 TEXT="" OUT="" PARTIAL="" gpu_count=0
 [[ -z $(type -t nvidia-smi amd-smi rocm-smi) ]] || budget_s=18
 learn_secrets
+[[ -n $python ]] || choose_python
 if [[ -n $run_dir ]]; then
   ((!json)) || die "--json and --bundle do not go together"
   [[ -r $here/repro_pp_graphs/bundle/bundle.sh ]] || die "--bundle needs the whole repository: no $here/repro_pp_graphs/bundle"

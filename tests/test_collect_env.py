@@ -94,9 +94,11 @@ esac
 """
 
 
-def run(*options: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    *options: str, env: dict[str, str] | None = None, script: Path = SCRIPT
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [shutil.which("bash") or "bash", str(SCRIPT), *options],
+        [shutil.which("bash") or "bash", str(script), *options],
         env=env if env is not None else bare(),
         capture_output=True,
         text=True,
@@ -215,6 +217,8 @@ def test_values_with_control_bytes_still_make_valid_json() -> None:
         (["--port", "65536"], "not a port number"),
         (["--port", "x"], "not a port number"),
         (["--python"], "--python needs a value"),
+        (["--python", "/no/such/python"], "--python /no/such/python: no such program"),
+        (["--python", "/"], "--python /: no such program"),
     ],
 )
 def test_wrong_options_exit_2_with_one_line(options: list[str], complaint: str) -> None:
@@ -238,7 +242,8 @@ def test_help_shows_every_option_and_examples() -> None:
 def test_bash_and_coreutils_are_enough(tmp_path: Path) -> None:
     for name in ("bash", *COREUTILS):
         (tmp_path / name).symlink_to(shutil.which(name) or name)
-    done = run("--json", "--port", CLOSED_PORT, env={"PATH": str(tmp_path)})
+    script = Path(shutil.copy(SCRIPT, tmp_path))  # beside the original there may be a .venv-cpu
+    done = run("--json", "--port", CLOSED_PORT, env={"PATH": str(tmp_path)}, script=script)
     assert done.returncode == 0
     assert done.stderr == ""
     facts = json.loads(done.stdout)
@@ -285,10 +290,49 @@ def test_nothing_newer_than_bash_4_4_is_used(script: Path) -> None:
     assert [feature for feature in newer if re.search(feature, text)] == []
 
 
-def test_a_python_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    missing = str(tmp_path / "python")
-    done = run("--json", "--no-redact", "--python", missing, "--port", CLOSED_PORT)
-    assert json.loads(done.stdout)["software"]["Python probe"] == f"{missing}: not found"
+def python_with(folder: Path, package: str) -> None:
+    """A python whose only package besides the standard library's is an empty `package`."""
+    (folder / package).mkdir(parents=True)
+    (folder / package / "__init__.py").touch()
+    where = f'PYTHONPATH={folder} exec {sys.executable} -S "$@"'
+    tool(folder / "bin", "python", f"#!/bin/bash\n{where}\n")
+
+
+@pytest.mark.parametrize(
+    ("default", "taken"), [("torch", ".venv-cpu"), ("sglang", "default"), (None, ".venv-cpu")]
+)
+def test_an_environment_made_here_is_asked_where_the_default_python_has_no_sglang(
+    tmp_path: Path, default: str | None, taken: str
+) -> None:
+    script = Path(shutil.copy(SCRIPT, tmp_path))
+    python_with(tmp_path / ".venv-gpu", "torch")
+    python_with(tmp_path / ".venv-cpu", "sglang")
+    env = bare(PYTHON=f"{tmp_path}/default/bin/python")
+    if default:
+        python_with(tmp_path / "default", default)
+    for name in (".venv-gpu", ".venv-cpu", "default")[: 3 if default else 2]:
+        facts = tmp_path / name / "who-1.dist-info"
+        facts.mkdir()
+        (facts / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+    options = ("--json", "--port", CLOSED_PORT)
+    software = json.loads(run(*options, env=env, script=script).stdout)["software"]
+    assert [name for name in software if name in (".venv-gpu", ".venv-cpu", "default")] == [taken]
+    given = run(*options, "--python", f"{tmp_path}/.venv-gpu/bin/python", env=env, script=script)
+    assert ".venv-gpu" in json.loads(given.stdout)["software"], "another than the one asked for"
+
+
+def test_text_fits_80_columns_but_for_single_long_words(tmp_path: Path) -> None:
+    env = bare(
+        f"{tool(tmp_path / 'bin', 'nvidia-smi', NVIDIA_SMI)}:/a/path:{'/quite/long' * 9}",
+        NCCL_DEBUG_SUBSYS="many words " * 30,
+    )
+    lines = run("--port", CLOSED_PORT, env=env).stdout.splitlines()
+    indented = [line for line in lines if line.startswith("  ")]  # tables, and wrapped values
+    assert any(line.strip().startswith("words many") for line in indented)
+    wide = [line for line in lines if len(line) > 80 and max(map(len, line.split())) < 40]
+    wide = [line for line in wide if "   " not in line]  # rows of tables
+    assert wide == []
+    assert any(line.startswith("PATH ") and len(line) > 80 for line in lines)
 
 
 def test_a_python_that_hangs_is_given_up(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from fake_sglang.harness import CHECKOUT, Harness
 from planted_secrets import SECRETS
 
-from repro_pp_graphs.bundle import issue, stage
+from repro_pp_graphs.bundle import issue, leaves, stage
 from repro_pp_graphs.bundle.cut import cut_log
 
 A, B = "CASE_A_decode_graphs", "CASE_B_no_graphs"
@@ -167,6 +167,51 @@ def test_no_secret_planted_in_a_run_is_in_its_bundle(run: Path) -> None:
         assert found[name].count("<masked>") > 20, name
 
 
+def test_every_json_of_a_bundle_parses_with_secrets_in_any_place(run: Path) -> None:
+    logs = run / "logs"
+    odd = {
+        "hf_token": 123456789,
+        "api_key": "plugh",
+        "numbers": {"session_key": 987654321, "password": 1.5e300, "pin": 4444, "n": [1, 2.5]},
+        "passwords": ["xyzzy-1", "xyzzy-2", 3333333],
+        "auth": {"user": "a", "jwt": None, "on": True},
+        "args": [
+            "python",
+            "--api-key",
+            "xyzzy 3",
+            "--tp",
+            "4",
+            "--password",
+            12345678,
+            "-u",
+            "b:c",
+        ],
+        "text": 'quotes " \\" and \\ and \n lines: password:\n  xyzzy-4',
+        "https://bob:xyzzy-5@host": 1,
+        "": [[], {}, "", None, "naïve 词", -1.5e-9],
+    }
+    names = [path.name for path in logs.glob("*.json")]
+    for name in names:
+        found: dict[str, Any] = json.loads((logs / name).read_text())
+        (logs / name).write_text(json.dumps(found | odd))
+    plant(run)
+    found_in = unpacked(run)
+    for name in names:
+        value = json.loads(found_in[name])
+        masked = "<masked>"
+        assert (value["hf_token"], value["api_key"]) == (masked, masked)
+        numbers = {"session_key": masked, "password": masked, "pin": masked, "n": [1, 2.5]}
+        assert value["numbers"] == numbers
+        assert value["passwords"] == [masked] * 3
+        assert value["auth"] == {"user": "a", "jwt": None, "on": True}
+        options = ["python", "--api-key", masked, "--tp", "4", "--password", masked, "-u"]
+        assert value["args"] == [*options, f"b:{masked}"]
+        assert value["text"].startswith('quotes " \\" and \\ and \n lines: password:')
+        assert value["https://<masked>@host"] == 1
+        assert value[""] == [[], {}, "", None, "na?ve ?", -1.5e-9] or value[""][4] == "naïve 词"
+        assert "xyzzy" not in found_in[name]
+
+
 def test_what_the_arguments_call_a_secret_is_masked_where_it_has_no_name(run: Path) -> None:
     logs = run / "logs"
     command = logs / f"{A}_server_command.sh"
@@ -201,7 +246,8 @@ def test_people_are_hidden_unless_asked_for(run: Path) -> None:
     [
         ([], "no run of run_repro.sh"),
         (["--json"], "--json and --bundle do not go together"),
-        (["--python", "no-such-python"], "needs Python 3.10"),
+        (["--python", "/bin/false"], "needs Python 3.10"),
+        (["--python", "no-such-python"], "no such program"),
     ],
 )
 def test_what_cannot_be_bundled_is_refused_in_one_line(
@@ -290,3 +336,17 @@ def test_json_keeps_an_option_beside_its_value() -> None:
     text = stage.dumps(value)
     assert '"args": ["--api-key", "x"]' in text
     assert json.loads(text) == value
+
+
+def test_json_comes_back_from_its_leaves() -> None:
+    value = {"a": [1, -0.5, True, None, "x", {"b": ["--opt", "v\n\x1f"]}], "": {}, "词\\": [[]]}
+    lines = leaves.lines(value)
+    texts = [line.partition(leaves.SEPARATOR)[2] for line in lines.splitlines()]
+    assert leaves.filled(value, iter(texts)) == value
+    assert f"--opt{leaves.SEPARATOR}v\\n\\u001f\n" in lines
+
+
+def test_a_masked_leaf_is_a_string_even_where_an_escape_was_cut() -> None:
+    assert leaves.filled({"a": [1, "b"]}, iter(["a", "<masked>", 'x\\"<masked>\\'])) == {
+        "a": ["<masked>", 'x\\"<masked>\\']
+    }

@@ -28,6 +28,7 @@ KNOWN = """
 --cuda-graph-backend-decode --cuda-graph-config --attention-backend --sampling-backend
 --grammar-backend --disable-overlap-schedule --max-total-tokens --max-running-requests
 --sleep-on-idle --mem-fraction-static --disable-custom-all-reduce --pp-async-batch-depth
+--pp-max-micro-batch-size
 """
 FLAGS = frozenset(KNOWN.split())
 ON = "# label: A\n--cuda-graph-max-bs 64\n"
@@ -128,7 +129,7 @@ def test_on_enough_gpus_nothing_stands_between_the_user_and_sglang(tmp_path):
     for launch in plan_of(tmp_path).launches:
         assert launch.argv[:3] == ["/usr/bin/python3", "-m", "sglang.launch_server"]
         assert launch.env == {}
-        assert launch.notes == []
+        assert [note.split(":")[0] for note in launch.notes] == ["--pp-max-micro-batch-size 4"]
         assert launch.model == "meta-llama/Llama-3.1-70B-Instruct"
 
 
@@ -230,7 +231,7 @@ def test_old_releases_get_the_pp_rank_into_their_traces(tmp_path, release, pp_si
 
 def test_the_reason_for_the_trace_shim_names_the_right_releases(tmp_path):
     # 0.5.3 leaves the PP rank out, 0.5.3.post3 and 0.5.4 write it
-    (note,) = plan_of(tmp_path, release="0.5.2").launches[0].notes
+    note = plan_of(tmp_path, release="0.5.2").launches[0].notes[-1]
     assert "0.5.3" in note or "0.5.4" in note
 
 
@@ -275,11 +276,55 @@ def test_every_way_to_switch_decode_graphs_off_is_seen(tmp_path, arguments, expe
     ],
 )
 def test_captured_sizes_cover_the_loads_batch(tmp_path, arguments, batch, captured, noted):
-    (launch,) = plan_of(tmp_path, "--batch", batch, mine=arguments).launches
+    argv = ("--batch", batch, "--pp-size", "1")  # without pipeline the batch is never split
+    (launch,) = plan_of(tmp_path, *argv, mine=arguments).launches
     assert launch.captured_max_bs == captured
     assert noted in " ".join(launch.notes) and bool(noted) == bool(launch.notes)
     if "--cuda-graph-max-bs" in launch.args:
         assert value(launch, "--cuda-graph-max-bs") == str(captured)
+
+
+def test_captured_sizes_need_not_cover_more_than_a_micro_batch(tmp_path):
+    argv = ("--batch", "65", "--pp-size", "4")
+    (capped,) = plan_of(tmp_path, *argv, mine="--cuda-graph-bs 1 17").launches
+    assert not [note for note in capped.notes if "eagerly" in note]
+    text = "--cuda-graph-max-bs 16\n--pp-max-micro-batch-size 20"
+    (given,) = plan_of(tmp_path, *argv, mine=text).launches
+    assert given.captured_max_bs == 20
+
+
+@pytest.mark.parametrize(
+    ("argv", "arguments", "share", "noted"),
+    [
+        (["--batch", "16"], "", "4", 1),
+        (["--batch", "17"], "", "5", 1),
+        (["--batch", "2"], "", "1", "--batch 2 fills 2 of 4"),
+        (["--batch", "16"], "--pp-async-batch-depth 1", "4", "--batch 16 fills 4 of 5"),
+        (["--batch", "20"], "--pp-async-batch-depth 1", "4", 1),
+        (["--batch", "16"], "--max-running-requests 16", "4", 1),
+        (["--batch", "16"], "--pp-max-micro-batch-size 9", "9", 0),
+        (["--batch", "16"], "--max-micro-batch-size 9", "9", 0),
+        (["--batch", "16"], "--max-running-requests 15", None, 0),
+        (["--batch", "16", "--pp-size", "1"], "", None, 0),
+    ],
+)
+def test_the_load_is_split_evenly_unless_the_files_say_how(tmp_path, argv, arguments, share, noted):
+    for launch in plan_of(
+        tmp_path, *argv, one=arguments, two=f"# label: two\n{arguments}"
+    ).launches:
+        given = "--pp-max-micro-batch-size" in launch.args
+        assert (value(launch, "--pp-max-micro-batch-size") if given else None) == share
+        assert len(launch.notes) == (2 if isinstance(noted, str) else noted), launch.notes
+        assert noted in launch.notes[1] if isinstance(noted, str) else True
+
+
+def test_the_split_takes_the_name_that_the_release_has(tmp_path, monkeypatch):
+    names = {
+        f"--{name}" for name in ("model-path", "pp-size", "tp-size", "port", "max-micro-batch-size")
+    }
+    monkeypatch.setitem(globals(), "FLAGS", frozenset(names))
+    (launch,) = plan_of(tmp_path, release="0.5.2", mine="").launches
+    assert value(launch, "--max-micro-batch-size") == "4"
 
 
 @pytest.mark.parametrize("text", ["--cuda-graph-bs 1 2 large", "--cuda-graph-bs", "--pp-size x"])

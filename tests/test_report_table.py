@@ -262,3 +262,21 @@ def test_the_command_writes_the_summary_and_exits_by_it(tmp_path, capsys):
     assert "ui.perfetto.dev" in printed
     record.save_facts(tmp_path / "logs", "B", status="failed")
     assert summary_cli.main([str(tmp_path)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("launches", "told_of"),
+    [
+        ([(4, {"4": 24}), (4, {"4": 24})], ""),
+        ([(16, {"1": 12, "7": 12}), (16, {"3": 12, "5": 12})], "(1 7; 3 5)"),
+        ([(16, {"1": 12, "7": 12}), (16, {})], ""),
+        ([(4, {"4": 24}), (3, {"2": 8, "3": 16})], ""),  # each as its own cap has it
+        ([(None, {"4": 24}), (None, {"3": 12, "5": 12})], "(3 5; 4)"),
+    ],
+)
+def test_loads_that_were_split_by_chance_are_told(launches, told_of):
+    made = [
+        {"resolved": {"pp_max_micro_batch_size": cap} if cap else {}, "decode_batches": sizes}
+        for cap, sizes in launches
+    ]
+    assert [told_of in text for text in table._uneven_splits(made)] == [True] * bool(told_of)

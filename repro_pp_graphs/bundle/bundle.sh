@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034 # learning is read by collect_env.sh
+# shellcheck shell=bash disable=SC2034,SC2154 # collect_env.sh reads learning, sets the others
 # bundle RUN_DIR: what a run left, masked and cut, as one archive for an issue; sourced by
 # collect_env.sh, whose mask() it uses. Nothing is sent anywhere.
 
@@ -24,14 +24,61 @@ mask_chunk() { # masks chunk, prints it and empties it
   chunk=""
 }
 
-# learn_from FOLDER: what the servers' arguments and environments call a secret.
-learn_from() {
+# mask_leaves FROM TO: JSON as lines `name \37 text` (leaves.py): a line with the text each, so
+# that it can be put together again. Most lines recur in other files.
+declare -A masked_leaves=()
+mask_leaves() {
+  local name text leaf
+  while IFS= read -r leaf; do
+    if [[ -z ${masked_leaves[$leaf]+known} ]]; then
+      IFS=$'\37' read -r name text <<<"$leaf"
+      mask_leaf "$name" "$text"
+      masked_leaves[$leaf]=$TEXT
+    fi
+    printf '%s\n' "${masked_leaves[$leaf]}"
+  done <"$1" >"$2"
+}
+
+mask_leaf() { # mask_leaf NAME TEXT: into TEXT
+  local option=""
+  if is_secret "$1" "$2"; then
+    TEXT=$MASK
+    ((!learning)) || bare "$2"
+    ((!learning || ${#REPLY} < 8)) || learn "$REPLY"
+    return
+  fi
+  TEXT=$2
+  ! is_plain "$2" || return 0
+  [[ $1 != -* ]] || option="$1 "         # some options' values hold a secret in part: -u name:password
+  TEXT=$option${2//'\n'/$'\n'} # a name and its secret may stand on two lines of one string
+  mask
+  TEXT=${TEXT#"$option"}
+  TEXT=${TEXT//$'\n'/'\n'}
+}
+
+# is_plain TEXT: a number or a word of small letters, which no shape of a secret fits: mask() takes
+# 8 times as long as all of this.
+is_plain() {
+  local word
+  [[ $1 =~ ^([a-z_]*|-?[0-9.]+(e[-+]?[0-9]+)?)$ ]] || return 1
+  for word in "${known_secrets[@]}" "${users[@]}" "${hosts[@]}"; do
+    [[ $1 != *"$word"* ]] || return 1
+  done
+}
+
+mask_staged() { # mask_staged NAME TO
+  local how=mask_file
+  [[ ! -e $staged/json/$1 ]] || how=mask_leaves
+  "$how" "$staged/files/$1" "$2"
+}
+
+learn_from_run() { # what the servers' arguments and environments call a secret
   local file
   learning=1
-  for file in "$1"/*_server_command.sh "$1"/run.json "$1"/*_launch.json; do
-    [[ ! -e $file ]] || mask_file "$file" /dev/null
+  for file in "$staged"/files/*_command.sh "$staged"/files/run.json "$staged"/files/*_launch.json; do
+    [[ ! -e $file ]] || mask_staged "${file##*/}" /dev/null
   done
-  learning=0
+  learning=0 masked_leaves=()
 }
 
 show_contents() { # show_contents FOLDER NOTES
@@ -58,10 +105,10 @@ bundle() {
   staged=$(mktemp -d)
   trap 'rm -rf "$staged"' EXIT
   "${tool[@]}" stage "$run" "$staged" || exit 1
-  learn_from "$staged/files"
+  learn_from_run
   mkdir "$staged/masked"
-  while IFS=$'\t' read -r name _; do mask_file "$staged/files/$name" "$staged/masked/$name"; done <"$staged/notes"
-  "${tool[@]}" pack "$staged/masked" "$archive" || exit 1
+  while IFS=$'\t' read -r name _; do mask_staged "$name" "$staged/masked/$name"; done <"$staged/notes"
+  "${tool[@]}" pack "$staged" "$archive" || exit 1
   cp "$staged/masked/issue.md" "$run/logs/issue.md"
   cat "$staged/masked/issue.md"
   printf '\n%s\n\n' "-------- the issue text ends here; below is what the archive holds --------"

@@ -123,6 +123,22 @@ def _sends(launches: list[dict[str, Any]]) -> list[str]:
     return [f"sglang {version}: PP sends are {how}{told[version, how]}." for version, how in cases]
 
 
+def _uneven_splits(launches: list[dict[str, Any]]) -> list[str]:
+    """A remark where launches with the same cap on micro-batches split the load differently."""
+    by_cap: dict[Any, set[str]] = {}
+    for launch in launches:
+        cap = launch.get("resolved", {}).get("pp_max_micro_batch_size")
+        by_cap.setdefault(cap, set()).add(split(launch))
+    sizes = {text for splits in by_cap.values() if len(splits - {"-"}) > 1 for text in splits}
+    if not sizes - {"-"}:
+        return []
+    return [
+        f"The load was split into micro-batches of other sizes from launch to launch "
+        f"({'; '.join(sorted(sizes - {'-'}))}), by when its prompts were tokenized: not quite the "
+        "same work. --pp-max-micro-batch-size (batch / pp) in server_args_base.txt evens it."
+    ]
+
+
 def remarks(summary: dict[str, Any]) -> list[str]:
     """What the reader must know before believing the table."""
     found = []
@@ -151,13 +167,8 @@ def remarks(summary: dict[str, Any]) -> list[str]:
         found += [f"{each['label']}: send path {each['sends']}" for each in summary["launches"]]
     else:
         found += _sends(summary["launches"])
-    splits = {split(launch) for launch in summary["launches"]} - {"-"}
-    if len(splits) > 1 and not probe:
-        found.append(
-            f"The load was split into micro-batches of other sizes from launch to launch "
-            f"({'; '.join(sorted(splits))}), by when its prompts were tokenized: not quite the "
-            "same work. --pp-max-micro-batch-size (batch / pp) in server_args_base.txt evens it."
-        )
+    if not probe:
+        found += _uneven_splits(summary["launches"])
     changed = [changes.Change(**each) for each in summary.get("environment_changes") or []]
     found += [f"environment changed during the run: {text}" for text in changes.lines(changed)]
     for launch in summary["launches"]:

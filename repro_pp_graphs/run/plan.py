@@ -19,6 +19,7 @@ OVERLAYS = Path(__file__).resolve().parents[1] / "server" / "overlays"
 # --batch, --max-new-tokens, --profile-steps; on a CPU a case stays under a minute
 FULL_LOAD = (16, 128, 48)
 REHEARSAL_LOAD = (8, 48, 24)
+MICRO_BATCH = "--pp-max-micro-batch-size"
 
 
 class PlanError(ValueError):
@@ -125,6 +126,28 @@ def _captured_max_bs(args: ServerArgs) -> int | None:
     return None
 
 
+def _split_evenly(args: ServerArgs, batch: int) -> list[str]:
+    """Cap micro-batches at the load's even share of those in flight, unless the files say more;
+    returns notes.
+
+    Without it a server fills them by when prompts get tokenized: 8 prompts run as 1 + 7 in one
+    launch and 4 + 4 in the next. Its own cap is --max-running-requests / pp: even where that is
+    below the load.
+    """
+    pp_size = args.get_int("--pp-size", 1)
+    in_flight = pp_size + args.get_int("--pp-async-batch-depth", 0)
+    if pp_size == 1 or MICRO_BATCH in args.flags:
+        return []
+    if args.get_int("--max-running-requests", batch) < batch:
+        return []
+    share = -(-batch // in_flight)
+    args.set(MICRO_BATCH, str(share))
+    notes = [f"{MICRO_BATCH} {share}: every launch splits the load alike"]
+    if (used := -(-batch // share)) < in_flight:
+        notes.append(f"--batch {batch} fills {used} of {in_flight} micro-batches")
+    return notes
+
+
 def _cover_batch(args: ServerArgs, batch: int) -> list[str]:
     """Make the captured graphs cover a micro-batch of `batch`; returns notes."""
     captured = _captured_max_bs(args)
@@ -224,8 +247,10 @@ class Planner:
                 "patched (README, Limits)"
             )
         expects_graphs = None if plan.mode == "cpu" else wants_graphs(args)
+        notes += _split_evenly(args, plan.batch)
         if expects_graphs:
-            notes += _cover_batch(args, plan.batch)
+            largest = args.get_int(MICRO_BATCH, plan.batch)
+            notes += _cover_batch(args, min(largest, plan.batch))
         notes += needs.idle(args, plan.mode)
         if release:
             args, renamed = _fit(args, case, release)

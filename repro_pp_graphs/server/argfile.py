@@ -22,6 +22,7 @@ _SPELLINGS = (
     ("--pp-size", "--pipeline-parallel-size"),
     ("--tp-size", "--tensor-parallel-size", "--tp"),
     ("--dp-size", "--data-parallel-size"),
+    ("--pp-max-micro-batch-size", "--max-micro-batch-size"),
 )
 _CANONICAL = {spelling: names[0] for names in _SPELLINGS for spelling in names}
 

@@ -20,6 +20,7 @@ RENAMED = (
     ("--pp-size", "--pipeline-parallel-size"),
     ("--tp-size", "--tensor-parallel-size"),
     ("--dp-size", "--data-parallel-size"),
+    ("--pp-max-micro-batch-size", "--max-micro-batch-size"),
     ("--model-path", "--model"),
 )
 

@@ -9,6 +9,7 @@ FLAGS = (
     (("--pipeline-parallel-size", "--pp-size"), {"type": int, "default": 1}),
     (("--tensor-parallel-size", "--tp-size"), {"type": int, "default": 1}),
     (("--nnodes",), {"type": int, "default": 1}),
+    (("--pp-max-micro-batch-size",), {"type": int}),
     (("--host",), {"default": "127.0.0.1"}),
     (("--port",), {"type": int, "default": 30000}),
     (("--mem-fraction-static",), {"type": float}),
