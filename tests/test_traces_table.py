@@ -1,0 +1,137 @@
+"""The printed analysis: fits a terminal, the token return and its reason first, nothing made up."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("msgspec")
+
+from test_traces_explain import sync_release
+from test_traces_maker import TraceMaker, ring
+from test_traces_reading import only_case
+
+from repro_pp_graphs.traces.analyze import analyze
+from repro_pp_graphs.traces.table import lines
+
+DATA = Path(__file__).parent / "data" / "traces"
+
+
+def shown(*paths: Path) -> str:
+    found = lines(analyze(only_case(*paths)))
+    assert max(map(len, found)) <= 80
+    return "\n".join(found)
+
+
+def sentences(text: str) -> str:
+    """The text without its line breaks."""
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize("case", ["A", "B"])
+def test_the_token_return_stands_first_and_is_called_fine_where_the_host_does_not_wait(case):
+    text = shown(DATA / f"h200_case_{case}")
+    assert text.startswith(f"CASE_{case}: 4 PP ranks, recorded together for ")
+    assert text.split("\n\n")[1].startswith("token return PP3 -> PP0: 24 steps (")
+    assert "Fine: PP3's host does not wait in the send; back after" in text
+    assert "what the host waits for" not in text
+    assert ("PP3's own decode graph runs" in text) == (case == "A")
+
+
+def test_a_send_that_blocks_is_called_slow_with_what_it_waits_for_and_the_issues_numbers(tmp_path):
+    for maker in sync_release(named=True):
+        maker.write(tmp_path)
+    text = shown(tmp_path)
+    told = sentences(text)
+    assert "Slow: PP1's host waits 29.45 ms of 29.60 ms in a send (means)" in told
+    assert "most for PP1's own decode graph: 29.00 ms. Before that ends" in told
+    assert (
+        "The last byte leaves after 99.90 ms (mean): for 70.26 ms PP0 has not started its recv, "
+        "for 29.00 ms PP1's own decode graph runs." in told
+    )
+    rows = {line.strip()[:30].strip(): line.split()[-6:-4] for line in text.splitlines()}
+    assert rows["until the last byte left"] == ["99.90", "ms"]
+    assert "it blocks in cudaMemcpyAsync 87.02 ms in 3 calls" in told
+
+
+def without_a_gpu(folder: Path, target: Path) -> None:
+    """The ranks of a folder as a machine without a GPU records them."""
+    for path in folder.iterdir():
+        document = json.loads(gzip.decompress(path.read_bytes()))
+        on_gpu = ("kernel", "gpu_memcpy", "gpu_memset", "gpu_user_annotation")
+        document["traceEvents"] = [
+            event
+            for event in document["traceEvents"]
+            if event.get("cat") not in (*on_gpu, "cuda_runtime", "cuda_driver")
+        ]
+        (target / path.name).write_bytes(gzip.compress(json.dumps(document).encode()))
+
+
+def test_without_a_gpu_nothing_is_said_of_kernels_and_graphs(tmp_path):
+    without_a_gpu(DATA / "h200_case_A", tmp_path)
+    text, _, warnings = shown(tmp_path).partition("\nwarning:")
+    assert "no GPU kernels" in warnings
+    assert not [word for word in ("kernel", "graph", "idle", "busy") if word in text]
+    assert "token return PP3 -> PP0" in text
+    assert "outside run_batch" in text
+
+
+def test_edges_that_cannot_be_paired_are_said_to_be_and_the_peer_is_called_unknown(tmp_path):
+    first, last = sync_release(named=True)
+    for event in first.events:
+        if "Src Rank" in event["args"]:
+            event["args"]["In msg nelems"] += 1
+    for maker in (first, last):
+        maker.write(tmp_path)
+    text = shown(tmp_path)
+    assert "nccl 1->0           8     8      -     0  not paired: see the warnings" in text
+    assert "warning: nccl rank 1 -> 0: 8 sends and 8 recvs not paired" in text
+    assert "What PP0 does meanwhile is not known" in sentences(text)
+
+
+def test_no_token_return_is_said_with_its_reason(tmp_path):
+    def text(name: str, *makers: TraceMaker) -> str:
+        (tmp_path / name).mkdir()
+        for maker in makers:
+            maker.write(tmp_path / name)
+        return shown(tmp_path / name)
+
+    (alone,) = ring(1)
+    assert "token return: none, there is one PP rank" in text("one", alone)
+    gap = text("gap", *ring(3)[:2])
+    assert "3 PP ranks, 2 with a trace" in gap
+    assert "token return: not seen, PP2 has no trace" in gap
+    silent, mute = ring(2), ring(2)
+    silent[1].events = [e for e in silent[1].events if "Dst Rank" not in e["args"]]
+    assert "token return: not seen, PP1 sent no tokens while" in text("silent", *silent)
+    for event in mute[1].events:
+        if event["name"].startswith("nccl"):
+            event["args"] = {"correlation": event["args"]["correlation"]}
+    assert "token return: not seen, no P2P kernel of PP1 tells" in text("mute", *mute)
+
+
+def test_many_batch_sizes_are_summed_up_in_the_width_there_is(tmp_path):
+    for maker in ring(2, steps=60):
+        for n, event in enumerate(maker.events):
+            if event["name"].startswith("step["):
+                event["name"] = f"step[DECODE bs={n % 97 + 1}]"
+        maker.write(tmp_path)
+    row = next(line for line in shown(tmp_path).splitlines() if line.startswith("PP0"))
+    assert row.endswith("60 of 2 to 96")
+
+
+def test_tensor_parallel_lanes_are_told_apart(tmp_path):
+    for pp in range(2):
+        for tp in range(2):
+            lane = TraceMaker(2 * pp + tp, 4)
+            for n in range(6):
+                peer = 2 * (1 - pp) + tp
+                lane.p2p("send" if pp else "recv", peer, 1000 * n + 100 * (1 - pp), 300)
+            lane.write(tmp_path, f"CASE-TP-{tp}-PP-{pp}.trace.json.gz")
+    text = shown(tmp_path)
+    assert "CASE: 2 PP ranks x 2 TP, recorded together" in text
+    assert "nccl 1->0 tp1" in text
+    assert "PP0.0 PP1.0: " in text
