@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterator
 from functools import lru_cache
+from sys import intern
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from repro_pp_graphs.traces.events import TraceFile, Value, mend
 from repro_pp_graphs.traces.labels import SIDES, Label, LaunchSite, P2PKernel
@@ -105,14 +105,13 @@ def _p2p_kernel(event: Event, args: Args, correlation: int) -> P2PKernel:
 class Columns:
     """Columns filled block by block; times stay in us until the base time is known.
 
-    `gpu` are arrays of shape (n, 4): ts, dur, correlation, whether a copy or set; `op_starts` are
-    arrays of ts by thread.
+    `gpu` has four numbers for each piece of GPU work: ts, dur, correlation, whether a copy or set;
+    `op_starts` the ts of every operator by thread.
     """
 
     def __init__(self) -> None:
-        self.gpu: list[npt.NDArray[np.float64]] = []
+        self.gpu = array("d")
         self.p2p: list[P2PKernel] = []
-        self.site = LaunchSite()
         self.annotations: list[tuple[str, float, float, int]] = []
         self.gloo: list[GlooOp] = []
         self.launches: list[tuple[float, float, int]] = []
@@ -120,16 +119,17 @@ class Columns:
         self.uploads: list[int] = []
         self.sends: list[tuple[str, float, float, int]] = []
         self.recvs: list[tuple[str, float, float, int]] = []
-        self.op_starts: dict[Value, list[npt.NDArray[np.float64]]] = {}
+        self.op_starts: dict[Value, array[float]] = {}
         self.count = 0
+        self._site = LaunchSite()
+        # Correlation and ts of every launch: a dictionary would take five times as much.
+        self._posted = array("d")
 
     def take(self, events: list[Event]) -> None:
         """Sort events into columns; the branches that most events take do no call."""
         self.count += len(events)
         last_tid: Value = None
-        starts: list[float] = []
-        threads: dict[Value, list[float]] = {}
-        gpu: list[float] = []
+        starts = array("d")
         for event in events:
             if event.ph != "X":
                 continue
@@ -137,7 +137,7 @@ class Columns:
             if cat == "cpu_op":
                 if event.tid != last_tid:
                     last_tid = event.tid
-                    starts = threads.setdefault(last_tid, [])
+                    starts = self.op_starts.setdefault(last_tid, array("d"))
                 starts.append(event.ts)
                 if event.name in OPERATORS:
                     self._operator(event)
@@ -145,15 +145,18 @@ class Columns:
                 if event.name in CALLS or event.dur >= BLOCKED_US:
                     self._cuda_call(event)
             elif cat in GPU_WORK:
-                gpu += self._gpu_work(event)
+                self._gpu_work(event)
             elif cat == "user_annotation":
                 self._annotation(event)
             elif cat == "gpu_user_annotation":
-                self.site.mark(event.tid, str(event.name), event.ts, event.dur)
-        if gpu:
-            self.gpu.append(np.array(gpu).reshape(-1, 4))
-        for tid, times in threads.items():
-            self.op_starts.setdefault(tid, []).append(np.array(times))
+                self._site.mark(event.tid, str(event.name), event.ts, event.dur)
+
+    def launch_site(self) -> LaunchSite:
+        """Where the P2P kernels came from; to be asked for when all events are taken."""
+        wanted = {float(kernel.correlation) for kernel in self.p2p}
+        times = zip(self._posted[::2], self._posted[1::2], strict=True)
+        self._site.calls = {int(corr): ts for corr, ts in times if corr in wanted}
+        return self._site
 
     def _operator(self, event: Event) -> None:
         if event.name == "c10d::send":
@@ -161,40 +164,43 @@ class Columns:
         elif event.name == "c10d::recv_":
             self.recvs.append(("c10d::recv_", event.ts, event.dur, -1))
         elif event.args and event.args.collective in SIDES:
-            self.site.params[whole(event.args.external_id)] = label_of(event.args)
+            self._site.params[whole(event.args.external_id)] = label_of(event.args)
 
-    def _gpu_work(self, event: Event) -> tuple[float, ...]:
+    def _gpu_work(self, event: Event) -> None:
         """A row of `gpu`; none for a P2P kernel, which is kept apart."""
         args = event.args or NO_ARGS
         correlation = args.correlation if type(args.correlation) is int else -1
+        is_kernel = event.cat == "kernel"
         name = str(event.name)
-        if event.cat == "kernel":
-            if name.startswith("nccl") and ("SendRecv" in name or args.collective in SIDES):
-                self.p2p.append(_p2p_kernel(event, args, correlation))
-                return ()
-            return event.ts, event.dur, correlation, 0
-        if "Pageable -> Device" in name and event.cat == "gpu_memcpy":
+        if (
+            is_kernel
+            and name.startswith("nccl")
+            and ("SendRecv" in name or args.collective in SIDES)
+        ):
+            self.p2p.append(_p2p_kernel(event, args, correlation))
+            return
+        if event.cat == "gpu_memcpy" and "Pageable -> Device" in name:
             self.uploads.append(correlation)
-        return event.ts, event.dur, correlation, 1
+        self.gpu.extend((event.ts, event.dur, correlation, not is_kernel))
 
     def _cuda_call(self, event: Event) -> None:
         name = str(event.name)
         correlation = whole((event.args or NO_ARGS).correlation)
         if name in LAUNCH_CALLS:
-            self.site.calls[correlation] = event.ts
+            self._posted.extend((correlation, event.ts))
         elif name in GRAPH_LAUNCHES:
             self.launches.append((event.ts, event.dur, correlation))
         if event.dur >= BLOCKED_US or name == "cudaMemcpyAsync":
-            self.calls.append((event.tid, (name, event.ts, event.dur, correlation)))
+            self.calls.append((event.tid, (intern(name), event.ts, event.dur, correlation)))
 
     def _annotation(self, event: Event) -> None:
         name = str(event.name)
         if name.startswith("nccl:"):
-            self.site.host.append((event.ts, event.ts + event.dur, name))
+            self._site.host.append((event.ts, event.ts + event.dur, name))
         elif name in ("gloo:send", "gloo:recv"):
             args = event.args or NO_ARGS
             shape = shape_of(bytes(args.dims), bytes(args.types))
             lane = event.pid, event.tid
             self.gloo.append((name[5:], event.ts, event.dur, lane, shape))
         else:
-            self.annotations.append((name, event.ts, event.dur, -1))
+            self.annotations.append((intern(name), event.ts, event.dur, -1))

@@ -41,14 +41,14 @@ def read_rank(path: Path, who: Identity) -> RankTrace:
         return _spans(rows, base_ns)
 
     who, problems = who.checked(trace.header.distributedInfo)
-    p2p, unlabelled = label_kernels(columns.p2p, columns.site, who, ns)
+    p2p, unlabelled = label_kernels(columns.p2p, columns.launch_site(), who, ns)
     marks = spans(columns.annotations)
     requests = merged(intervals((m.start_ns, m.end_ns) for m in marks if m.name in REQUEST_SPANS))
     send_calls = spans(columns.sends)
     p2p += _gloo(columns.gloo, base_ns, who, requests, send_calls)
     p2p.sort(key=lambda op: (op.start_ns, op.end_ns))
-    op_starts = {tid: np.concatenate(starts) for tid, starts in columns.op_starts.items()}
-    main_tid = max(op_starts, key=lambda tid: len(op_starts[tid]), default=None)
+    by_tid = columns.op_starts
+    main_tid = max(by_tid, key=lambda tid: len(by_tid[tid]), default=None)
     calls = [call for tid, call in columns.calls if main_tid in (None, tid)]
     return RankTrace(
         path=str(path),
@@ -69,7 +69,7 @@ def read_rank(path: Path, who: Identity) -> RankTrace:
         uploads=frozenset(columns.uploads),
         sends=send_calls,
         recvs=spans(columns.recvs),
-        op_starts=np.sort(_ns(op_starts.get(main_tid, np.empty(0)), base_ns)),
+        op_starts=np.sort(_ns(np.array(by_tid.get(main_tid, ()), dtype=np.float64), base_ns)),
         problems=[*trace.problems, *problems, *_shortcomings(columns, trace)],
         sound=trace.sound,
     )
@@ -137,7 +137,7 @@ def _ns(
 
 
 def _kernels(columns: Columns, base_ns: int) -> Kernels:
-    rows = np.concatenate([np.empty((0, 4)), *columns.gpu])
+    rows = np.array(columns.gpu).reshape(-1, 4)
     rows = rows[np.argsort(rows[:, 0], kind="stable")]
     times = np.stack([_ns(rows[:, 0], base_ns), _ns(rows[:, 0] + rows[:, 1], base_ns)], axis=1)
     return Kernels(times, rows[:, 2].astype(np.int64), rows[:, 3] != 0)
@@ -146,6 +146,6 @@ def _kernels(columns: Columns, base_ns: int) -> Kernels:
 def _shortcomings(columns: Columns, trace: TraceFile) -> list[str]:
     if not columns.count:
         return [] if trace.problems else ["traceEvents is empty"]
-    if all(rows[:, 3].all() for rows in columns.gpu) and not columns.p2p:
+    if all(columns.gpu[3::4]) and not columns.p2p:
         return [NO_KERNELS]
     return []
