@@ -30,18 +30,59 @@ SPANS = {
 }
 
 
-class Blocking:
+class _Link:
+    """What both ways share: the notes, a tensor's receive, and copies back behind an event."""
+
+    def __init__(self, ring: Ring, journal: Journal, copies: bool) -> None:
+        self.ring, self.journal = ring, journal
+        self.copy_stream = torch.cuda.Stream() if copies and ring.cuda else None
+
+    def _begin(self, op: str, what: str, turn: int) -> Call:
+        peer = self.ring.next if op == "send" else self.ring.previous
+        call = Call(op, what, peer, turn, CLOCK())
+        self.journal.calls.append(call)
+        return call
+
+    def _recv_tensor(self, meta: dict[str, Any], call: Call) -> Tensor:
+        """Receive what `meta` announces. Raises RuntimeError on a wrong number."""
+        if meta["turn"] != call.turn:
+            raise RuntimeError(
+                f"took the {call.what} of turn {meta['turn']} for those of {call.turn}"
+            )
+        size, dtype = meta[call.what]
+        tensor = torch.empty(size, dtype=dtype, device=self.ring.device)
+        begin = self.journal.moment()
+        call.began_ns = CLOCK()
+        work = self.ring.post_recv(tensor, self.ring.device_group)
+        call.posted_ns = CLOCK()
+        work.wait()
+        call.events = (begin if self.ring.cuda else call.posted_ns, self.journal.moment())
+        return tensor
+
+    def copy_back(self, tensor: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+        """Begin to read a tensor back: the host's copy and the event (None) that completes it."""
+        if self.copy_stream is None:
+            return tensor, None
+        self.copy_stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.copy_stream):
+            host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            host.copy_(tensor, non_blocking=True)
+            tensor.record_stream(self.copy_stream)
+            done = torch.cuda.Event()
+            done.record()
+        return host, done
+
+
+class Blocking(_Link):
     """Sends as sglang 0.5.2: the metadata goes to the GPU from pageable memory (which waits for
     the stream, and so for the rank's own graph), its size over gloo (which waits for the peer),
     then metadata and tensor over NCCL. Receives mirror it and read back with a stream sync.
     """
 
     def __init__(self, ring: Ring, send: Send, journal: Journal) -> None:
-        self.ring, self.journal = ring, journal
-        self.events = send.events and ring.cuda
+        super().__init__(ring, journal, copies=send.events)
         own_stream = send.comm_stream and ring.cuda and ring.last
         self.comm_stream = torch.cuda.Stream() if own_stream else None
-        self.copy_stream = torch.cuda.Stream() if self.events else None
         self.kept: list[Tensor] = []  # tensors that a stream of our own may still read
 
     def send(
@@ -49,7 +90,7 @@ class Blocking:
     ) -> None:
         """Send one tensor with its metadata to the next rank. `ready`: event after which the
         tensor may be read, where it is sent on a stream of its own."""
-        call = self._begin("send", what, self.ring.next, turn)
+        call = self._begin("send", what, turn)
         stream = self.comm_stream if what == "tokens" else None
         with record_function(SPANS["send", what]), _on(stream):
             self._send_object({what: (tuple(tensor.shape), tensor.dtype), "turn": turn}, call)
@@ -67,26 +108,16 @@ class Blocking:
 
     def recv(self, what: str, turn: int) -> Tensor:
         """Receive one tensor from the previous rank. Raises RuntimeError on a wrong number."""
-        call = self._begin("recv", what, self.ring.previous, turn)
+        call = self._begin("recv", what, turn)
         with record_function(SPANS["recv", what]):
-            meta = self._recv_object(call)
-            if meta["turn"] != turn:
-                raise RuntimeError(f"took the {what} of turn {meta['turn']} for those of {turn}")
-            size, dtype = meta[what]
-            tensor = torch.empty(size, dtype=dtype, device=self.ring.device)
-            begin = self.journal.moment()
-            call.began_ns = CLOCK()
-            work = self.ring.post_recv(tensor, self.ring.device_group)
-            call.posted_ns = CLOCK()
-            work.wait()
-            call.events = (begin if self.ring.cuda else call.posted_ns, self.journal.moment())
+            tensor = self._recv_tensor(self._recv_object(call), call)
         call.transfers.append("device")
         call.left_ns = CLOCK()
         return tensor
 
     def send_requests(self, turn: int) -> None:
         """Pass on that there are no new requests: a size of 0, on the device."""
-        call = self._begin("send", "requests", self.ring.next, turn)
+        call = self._begin("send", "requests", turn)
         with record_function(SPANS["send", "requests"]):
             size = self._upload(torch.tensor([0], dtype=torch.long))
             call.uploaded_ns = CLOCK()
@@ -96,7 +127,7 @@ class Blocking:
 
     def recv_requests(self, turn: int) -> None:
         """Wait for the previous rank's requests and read their size back."""
-        call = self._begin("recv", "requests", self.ring.previous, turn)
+        call = self._begin("recv", "requests", turn)
         with record_function(SPANS["recv", "requests"]):
             size = torch.zeros(1, dtype=torch.long, device=self.ring.device)
             self.ring.post_recv(size, self.ring.device_group).wait()
@@ -106,14 +137,9 @@ class Blocking:
 
     def read_back(self, tensor: Tensor) -> Tensor:
         """The tensor on the host: with a sync of the stream, or of one event (`events`)."""
-        if self.copy_stream is None:
+        host, done = self.copy_back(tensor)
+        if done is None:
             return tensor.cpu()
-        self.copy_stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.copy_stream):
-            host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-            host.copy_(tensor, non_blocking=True)
-            done = torch.cuda.Event()
-            done.record()
         done.synchronize()
         return host
 
@@ -121,13 +147,8 @@ class Blocking:
         """Nothing is under way once the stream is idle."""
         self.kept.clear()
 
-    def _begin(self, op: str, what: str, peer: int, turn: int) -> Call:
-        call = Call(op, what, peer, turn, CLOCK())
-        self.journal.calls.append(call)
-        return call
-
     def _upload(self, tensor: Tensor) -> Tensor:
-        if self.events:
+        if self.copy_stream is not None:
             return tensor.pin_memory().to(self.ring.device, non_blocking=True)
         return tensor.to(self.ring.device)
 
@@ -152,21 +173,20 @@ class Blocking:
         return meta
 
 
-class Async:
+class Async(_Link):
     """Sends as sglang 0.5.7 and later: metadata on the CPU group, everything by isend, waited for
     before the next send of its kind; results are read back behind an event on a copy stream.
     """
 
     def __init__(self, ring: Ring, journal: Journal) -> None:
-        self.ring, self.journal = ring, journal
+        super().__init__(ring, journal, copies=True)
         self.under_way: dict[str, tuple[Call | None, list[tuple[Work, Tensor]]]] = {}
-        self.copy_stream = torch.cuda.Stream() if ring.cuda else None
         # waits for sends on the device so that an event tells their end
         self.watch_stream = torch.cuda.Stream() if ring.cuda else None
 
     def send(self, what: str, tensor: Tensor, turn: int) -> None:
         """Post one tensor with its metadata to the next rank; `commit` it before the next."""
-        call = self._begin("send", what, self.ring.next, turn)
+        call = self._begin("send", what, turn)
         with record_function(SPANS["send", what]):
             meta = {what: (tuple(tensor.shape), tensor.dtype), "turn": turn}
             works = self._post_object(meta, self.ring.cpu_group)
@@ -180,7 +200,7 @@ class Async:
 
     def send_requests(self, turn: int) -> None:
         """Pass on that there are no new requests, over the CPU group."""
-        call = self._begin("send", "requests", self.ring.next, turn)
+        call = self._begin("send", "requests", turn)
         with record_function(SPANS["send", "requests"]):
             works = self._post_object([], self.ring.request_group)
         call.transfers += ["requests", "requests"]
@@ -199,54 +219,27 @@ class Async:
 
     def recv(self, what: str, turn: int) -> Tensor:
         """Receive one tensor from the previous rank. Raises RuntimeError on a wrong number."""
-        call = self._begin("recv", what, self.ring.previous, turn)
+        call = self._begin("recv", what, turn)
         with record_function(SPANS["recv", what]):
             meta = self._recv_object(self.ring.cpu_group)
             call.met_ns = CLOCK()
-            if meta["turn"] != turn:
-                raise RuntimeError(f"took the {what} of turn {meta['turn']} for those of {turn}")
-            size, dtype = meta[what]
-            tensor = torch.empty(size, dtype=dtype, device=self.ring.device)
-            begin = self.journal.moment()
-            call.began_ns = CLOCK()
-            work = self.ring.post_recv(tensor, self.ring.device_group)
-            call.posted_ns = CLOCK()
-            work.wait()
-            call.events = (begin if self.ring.cuda else call.posted_ns, self.journal.moment())
+            tensor = self._recv_tensor(meta, call)
         call.left_ns = CLOCK()
         call.transfers += ["cpu", "cpu", "device"]
         return tensor
 
     def recv_requests(self, turn: int) -> None:
         """Wait for the previous rank's requests."""
-        call = self._begin("recv", "requests", self.ring.previous, turn)
+        call = self._begin("recv", "requests", turn)
         with record_function(SPANS["recv", "requests"]):
             self._recv_object(self.ring.request_group)
         call.transfers += ["requests", "requests"]
         call.left_ns = CLOCK()
 
-    def copy_back(self, tensor: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
-        """Begin to read a tensor back: the host's copy and the event (None) that completes it."""
-        if self.copy_stream is None:
-            return tensor, None
-        self.copy_stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.copy_stream):
-            host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-            host.copy_(tensor, non_blocking=True)
-            tensor.record_stream(self.copy_stream)
-            done = torch.cuda.Event()
-            done.record()
-        return host, done
-
     def finish(self) -> None:
         """Wait for everything under way."""
         for what in list(self.under_way):
             self.commit(what)
-
-    def _begin(self, op: str, what: str, peer: int, turn: int) -> Call:
-        call = Call(op, what, peer, turn, CLOCK())
-        self.journal.calls.append(call)
-        return call
 
     def _end(self, work: Work) -> Moment:
         if self.watch_stream is None:

@@ -51,14 +51,6 @@ class Shape:
         """Tokens a sequence can grow to."""
         return self.context + self.steps
 
-    @property
-    def weights_gib(self) -> float:
-        """Memory of all layers together."""
-        attention = self.hidden * self.head * 2 * (self.heads + self.key_heads)
-        per_layer = attention + 3 * self.hidden * self.inner
-        bytes_each: int = getattr(torch, self.dtype).itemsize
-        return self.layers * per_layer * bytes_each / 2**30
-
 
 def layers_of(rank: int, ranks: int, layers: int) -> range:
     """The layers of a rank: equal shares, the first ranks take what is left over."""
