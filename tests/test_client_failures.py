@@ -1,32 +1,17 @@
 """Every way a server fails is recorded on the request it hit, and what arrived is kept."""
 
-import json
-import signal
 import socket
-import sys
-from pathlib import Path
 
 import pytest
+from client_harness import TEN_TOKENS, client, client_runs
 from standin_server import Behaviour, StandIn
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import client_benchmark as client
 
 
 @pytest.fixture
 def run_client(tmp_path, capsys):
     """Runs the client in this process, 10 tokens a prompt: (exit status, document, stdout)."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def run(url, *argv):
-        output = tmp_path / "out.json"
-        common = ["--base-url", url, "--output", str(output), "--warmup", "0"]
-        status = client.main([*common, "--max-new-tokens", "10", *argv])
-        return status, json.loads(output.read_text()), capsys.readouterr().out
-
-    yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    with client_runs(tmp_path, capsys, *TEN_TOKENS) as run:
+        yield run
 
 
 CASES = [

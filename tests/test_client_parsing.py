@@ -2,14 +2,10 @@
 
 import json
 import struct
-import sys
 from collections import deque
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import client_benchmark as client
+from client_harness import client
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 

@@ -11,30 +11,21 @@ import time
 from pathlib import Path
 
 import pytest
+from client_harness import CLIENT, client, client_runs
 from standin_server import Behaviour, StandIn
-
-CLIENT = Path(__file__).resolve().parents[1] / "client_benchmark.py"
-sys.path.insert(0, str(CLIENT.parent))
-import client_benchmark as client  # noqa: E402
 
 
 @pytest.fixture
 def run_client(tmp_path, capsys, monkeypatch):
     """Runs the client in this process: (exit status, --output document, stdout lines)."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    interval = sys.getswitchinterval()
+    with client_runs(tmp_path, capsys) as run:
 
-    def run(url, *argv):
-        output = tmp_path / "out.json"
-        status = client.main(["--base-url", url, "--output", str(output), *argv])
-        document = json.loads(output.read_text(encoding="utf-8"))
-        return status, document, capsys.readouterr().out.splitlines()
+        def run_for_lines(url, *argv):
+            status, document, text = run(url, *argv)
+            return status, document, text.splitlines()
 
-    yield run
-    sys.setswitchinterval(interval)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+        yield run_for_lines
 
 
 def generated(server, path="/generate"):

@@ -2,21 +2,17 @@
 
 import json
 import shutil
-import signal
 import socket
 import ssl
 import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 import urllib3
+from client_harness import TEN_TOKENS, client, client_runs
 from standin_server import Behaviour, StandIn
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import client_benchmark as client
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="SO_TIMESTAMPING is Linux's")
 
@@ -24,18 +20,8 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="SO_TIMESTAMPING is L
 @pytest.fixture
 def run_client(tmp_path, capsys):
     """Runs the client in this process, 10 tokens a prompt: (exit status, document)."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def run(url, *argv):
-        output = tmp_path / "out.json"
-        common = ["--base-url", url, "--output", str(output), "--max-new-tokens", "10"]
-        status = client.main([*common, "--warmup", "0", *argv])
-        capsys.readouterr()
-        return status, json.loads(output.read_text())
-
-    yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    with client_runs(tmp_path, capsys, *TEN_TOKENS) as run:
+        yield lambda *argv: run(*argv)[:2]
 
 
 def counted(document):
