@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +13,6 @@ PROFILER_CATEGORIES = frozenset({"", "Trace", "overhead"})
 # Kind of process -> its place in the rank's group; 0 is for the tracks that merging adds.
 ORDER = {"CPU": 1, "GPU": 2, "profiler": 3}
 PROCESSES_PER_RANK = 10
-KINETO_THREAD = re.compile(r"thread (\d+) \((.*)\)")
 # What torch's NCCL watchdog does all the time: ask whether the last operation's event has passed.
 POLLING = frozenset({"cudaEventQuery", "cudaThreadExchangeStreamCaptureMode"})
 
@@ -26,8 +24,8 @@ Gloo = str  # "send" or "recv", empty for an event that is not gloo's
 @dataclass(frozen=True, slots=True)
 class Names:
     """What a rank is called: `title` begins the name of each of its tracks, so that one which is
-    pinned or scrolled to tells its rank; `case` ends the names of its processes; `streams`: what
-    NCCL does on them."""
+    pinned or scrolled to tells its rank; `case` ends the names of its processes; `streams`: to
+    and from whom NCCL sends on them."""
 
     title: str
     case: str = ""
@@ -47,7 +45,7 @@ def names_of(case: Case, rank: RankTrace, letter: str) -> Names:
         if op.backend == "nccl":
             way = "to" if op.kind == "send" else "from"
             found.setdefault(op.lane, {})[f"{way} {rank_name(case, op.peer)}"] = None
-    streams = {lane: "NCCL " + ", ".join(ways) for lane, ways in found.items()}
+    streams = {lane: ", ".join(ways) for lane, ways in found.items()}
     title = rank_name(case, rank.rank)
     if not letter:
         return Names(title, streams=streams)
@@ -184,11 +182,10 @@ class Numbering:
         """A thread's name in the file, else what can be told from what runs there."""
         pid, tid = lane
         if lane in self.names.streams:
-            return f"{told.strip() or f'stream {tid}'} · {self.names.streams[lane]}"
+            return f"{told.strip() or f'stream {tid}'} {self.names.streams[lane]}"
         if told.strip():
-            match = KINETO_THREAD.fullmatch(told.strip())
-            is_main = match and match[1] == str(pid)
-            return f"main thread ({match[2]})" if match and is_main else told.strip()
+            is_main = told.startswith(f"thread {pid} (")
+            return "main thread" if is_main else told.strip()
         if tid and isinstance(tid, str):
             return tid
         first = self.first_events[lane]

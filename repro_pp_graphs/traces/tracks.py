@@ -29,7 +29,7 @@ from repro_pp_graphs.traces.steps import (
 Event = dict[str, Any]
 BUBBLE_BINS = 1000
 SHORTEST_BIN_NS = 100_000
-STEPS, GRAPHS = "decode steps (host)", "decode cudagraph"
+STEPS, GRAPHS = "decode steps", "decode cudagraph"
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,9 +206,10 @@ def _bubbles(track: Track) -> Iterator[Event]:
     at = np.searchsorted(busy[:, 0], marks, side="right")
     last = np.maximum(at - 1, 0)
     until = done[at] - np.maximum(0, busy[last, 1] - marks)
-    idle = 100 * (1 - np.diff(until) / width)
+    idle = np.round(100 * (1 - np.diff(until) / width), 1)
     last_share = -1.0
-    for mark, share in zip(marks.tolist(), np.round(idle, 1).tolist(), strict=False):
+    # a counter keeps its last value for ever: at the end of what was recorded it goes to 0
+    for mark, share in zip(marks.tolist(), [*idle.tolist(), 0.0], strict=True):
         if share == last_share:
             continue
         last_share = share
