@@ -9,9 +9,9 @@ SIZES       0 is the folder as it is; N makes ranks of N megabytes of JSON in al
             N for one merged file at a time); removed at the end
 GROWTH      ours alone on N, 2 N and 4 N megabytes (seconds a GB should stay the same), and on 4 N
             with one core
-MEASURES    seconds inside the process, imports left out; the memory of a job is the largest sum of
-            resident sizes of its processes, polled every 10 ms. Jobs of a round follow each other,
-            medians over the rounds are compared
+MEASURES    seconds inside the process, imports left out, medians over the rounds, whose jobs follow
+            each other; memory in a run of its own: the largest sum of what its processes hold,
+            shared pages counted once (Pss), polled every 10 ms
 """
 
 from __future__ import annotations
@@ -109,39 +109,48 @@ class Cost:
 
 
 def tree_bytes(pid: int) -> int:
-    """Resident bytes of a process and its descendants."""
+    """Bytes that a process and its descendants hold, pages shared by n of them counted as 1/n."""
     try:
-        resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
         children = [
             int(child)
             for task in Path(f"/proc/{pid}/task").iterdir()
             for child in (task / "children").read_text().split()
         ]
-    except (OSError, IndexError):
+    except OSError:
         return 0
-    return resident * os.sysconf("SC_PAGE_SIZE") + sum(map(tree_bytes, children))
+    held = re.search(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE)
+    return (1024 * int(held[1]) if held else 0) + sum(map(tree_bytes, children))
 
 
-def measure(python: str, job: str, *arguments: Path, cores: int | None = None) -> Cost:
-    """Run a job in a process of its own, on as many cores."""
+def run(
+    python: str, job: str, *arguments: Path, cores: int | None = None, watch: bool = False
+) -> float:
+    """Seconds of a job in a process of its own on as many cores; with `watch` its megabytes."""
     command = [python, "-c", JOBS[job] + DONE, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
     usable = sorted(os.sched_getaffinity(0))
     if cores:
         command = ["taskset", "--cpu-list", ",".join(map(str, usable[:cores])), *command]
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryDirectory() as elsewhere:
         process = subprocess.Popen(
-            command, env=environment, stdout=said, stderr=subprocess.DEVNULL, text=True
+            command,
+            env=environment,
+            cwd=elsewhere,  # python -c looks for modules in the folder it starts in
+            stdout=said,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
         peak = 0
-        while process.poll() is None:
+        while watch and process.poll() is None:
             peak = max(peak, tree_bytes(process.pid))
             time.sleep(POLL_S)
+        process.wait()
         said.seek(0)
         found = re.search(r"^seconds (\S+)$", said.read(), re.MULTILINE)
     if process.returncode or not found:
         raise SystemExit(f"bench_traces: the job '{job}' failed with {process.returncode}")
-    return Cost(float(found[1]), peak / 1e6)
+    return peak / 1e6 if watch else float(found[1])
 
 
 def first_and_last_us(text: bytes) -> tuple[float, float]:
@@ -191,20 +200,20 @@ def make(folder: Path, megabytes: int, target: Path) -> int:
 
 
 def compare(folder: Path, hta_python: str | None, rounds: int, scratch: Path) -> dict[str, Cost]:
-    """Median cost of every job on a folder."""
-    costs: dict[str, list[Cost]] = {}
-    for _ in range(rounds):
-        for job in JOBS:
-            if job == "HTA load" and not hta_python:
-                continue
-            python = hta_python if job == "HTA load" and hta_python else sys.executable
-            out = scratch / "merged.json"
-            costs.setdefault(job, []).append(measure(python, job, folder, out))
+    """Cost of every job on a folder."""
+    pythons = {job: hta_python if job == "HTA load" else sys.executable for job in JOBS}
+    seconds: dict[str, list[float]] = {job: [] for job, python in pythons.items() if python}
+    megabytes: dict[str, float] = {}
+    out = scratch / "merged.json"
+    for number in range(rounds + 1):
+        for job, times in seconds.items():
+            found = run(str(pythons[job]), job, folder, out, watch=number == rounds)
             out.unlink(missing_ok=True)
-    return {
-        job: Cost(statistics.median(c.seconds for c in runs), max(c.megabytes for c in runs))
-        for job, runs in costs.items()
-    }
+            if number < rounds:
+                times.append(found)
+            else:
+                megabytes[job] = found
+    return {job: Cost(statistics.median(times), megabytes[job]) for job, times in seconds.items()}
 
 
 def lines(title: str, costs: dict[str, Cost]) -> list[str]:
@@ -242,13 +251,15 @@ def growth(folder: Path, megabytes: int, rounds: int, scratch: Path) -> list[str
             ranks.mkdir()
             make(folder, times * megabytes, ranks)
         for job in ("analyse", "merge"):
-            costs = [measure(sys.executable, job, ranks, out, cores=cores) for _ in range(rounds)]
+            seconds = statistics.median(
+                run(sys.executable, job, ranks, out, cores=cores) for _ in range(rounds)
+            )
+            peak = run(sys.executable, job, ranks, out, cores=cores, watch=True)
             out.unlink(missing_ok=True)
-            seconds = statistics.median(cost.seconds for cost in costs)
             found.append(
                 f"  {job:<9} {times * megabytes:>6} {cores:>6} {seconds:>9.3f} "
                 f"{1000 * seconds / (times * megabytes):>7.2f} "
-                f"{max(cost.megabytes for cost in costs):>9.0f}"
+                f"{peak:>9.0f}"
             )
     return found
 
