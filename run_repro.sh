@@ -156,7 +156,7 @@ measure() { # measure LABEL URL: the unprofiled pass, whose numbers are reported
   step -o "$log" "${client[@]}" --base-url "$2" --batch "$batch" \
     --max-new-tokens "$max_new_tokens" --warmup 1 --output "$out/logs/$1_client.json" || status=$?
   if ((status == 0)); then
-    say "  client $1  $(sed -n 's/^throughput *//p' "$log")"
+    say "  client  $(sed -n 's/^throughput *//p' "$log")"
     return 0
   fi
   # a server that has died is explained, as at its start
@@ -172,6 +172,9 @@ profile() { # profile LABEL URL: a second load, profiled until every rank's trac
   step "${tool[@]}" profile "$out/logs" "$1" "$server_pid" "$out/trace/$1" || status=$?
   end_group "$load_pid" 5 TERM
   load_pid=""
+  printf '\n%s\n' "(This load ran while the server was profiled, and was ended with the profile:" \
+    "that its prompts are interrupted is as it should be. No reported number is from it.)" \
+    >>"$out/logs/$1_profile_load.log"
   return "$status"
 }
 
@@ -246,13 +249,13 @@ run_probe() { # run_probe LABEL
   mark "$label" running
   # shellcheck disable=SC2016 # the inner shell expands them
   if ! step -o "$logs/${label}_client.log" bash -c 'exec bash "$1" 2>"$2"' probe \
-    "$logs/${label}_server_command.sh" "$logs/${label}_server.log"; then
-    mark_failed "$label" "$(tail -n 1 "$logs/${label}_server.log")"
+    "$logs/${label}_probe_command.sh" "$logs/${label}_probe.log"; then
+    mark_failed "$label" "$(tail -n 1 "$logs/${label}_probe.log")"
     status=1
   elif ((traced)); then
     explain "$label" || status=1
   fi
-  if ((status == 0)); then
+  if ((status == 0 && traced)); then
     step "${tool[@]}" check-arm "$logs" "$label" "$logs/${label}_analysis.json" || status=1
   fi
   ((status)) || mark "$label" ok

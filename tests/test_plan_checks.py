@@ -308,6 +308,19 @@ def test_an_earlier_run_is_moved_aside_whole(tmp_path):
     assert (kept / "trace/A/1.gz").read_text(encoding="utf-8") == "trace/A/1.gz"
 
 
+def test_the_folder_of_an_earlier_run_is_named_by_its_first_start(tmp_path):
+    (tmp_path / "logs").mkdir()
+    text = '{"began": "2026-11-24 03:15:00"}'
+    for name in ("run.json", "A_server.log", "B_server.log"):
+        (tmp_path / "logs" / name).write_text(text, encoding="utf-8")
+    tried = previous.move_aside(tmp_path, ["logs/A_server.log", "logs/none"])
+    assert tried.name.startswith("20261124_031500_resumed_2")
+    assert (tried / "logs/A_server.log").exists()
+    kept = previous.move_aside(tmp_path)
+    assert kept.name == "20261124_031500"
+    assert sorted(path.name for path in kept.glob("logs/*")) == ["B_server.log", "run.json"]
+
+
 def test_a_zombie_is_not_alive():
     assert process.alive(os.getpid())
     with subprocess.Popen([sys.executable, "-c", ""]) as child:

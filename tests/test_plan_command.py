@@ -68,20 +68,20 @@ def run(script: str, folder: Path, env: dict[str, str] | None = None) -> dict:
 
 def test_every_argument_and_variable_arrives_intact(python, tmp_path):
     env = {"NCCL_DEBUG": "INFO", "SPACED": "two words", "ODD": "$HOME 'q' \"d\"\nnext", "EMPTY": ""}
-    got = run(command_script(launch_of(python, env, AWKWARD), tmp_path, None), tmp_path)
+    got = run(command_script(launch_of(python, env, AWKWARD), "server", tmp_path, None), tmp_path)
     assert got["argv"] == AWKWARD
     assert {name: got["env"].get(name) for name in env} == env
 
 
 def test_without_shims_the_python_path_is_the_users(python, tmp_path):
-    script = command_script(launch_of(python, {}, []), tmp_path, None)
+    script = command_script(launch_of(python, {}, []), "server", tmp_path, None)
     assert run(script, tmp_path, {"PYTHONPATH": "/mine"})["env"]["PYTHONPATH"] == "/mine"
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, ""), ("/mine:/too", ":/mine:/too")])
 def test_with_shims_the_harness_comes_first_on_the_python_path(python, tmp_path, before, after):
     root = tmp_path / "the harness's"
-    script = command_script(launch_of(python, {"REPRO_SHIMS": "cpu"}, []), root, None)
+    script = command_script(launch_of(python, {"REPRO_SHIMS": "cpu"}, []), "server", root, None)
     env = {"PYTHONPATH": before} if before else {}
     assert run(script, tmp_path, env)["env"]["PYTHONPATH"] == f"{root}{after}"
 
@@ -90,7 +90,9 @@ def test_the_server_replaces_the_shell(python, tmp_path):
     # else a signal to the recorded process would leave the server behind
     python.write_text(f"#!{sys.executable}\nimport os\nprint(os.getpid())\n", encoding="utf-8")
     path = tmp_path / "c.sh"
-    path.write_text(command_script(launch_of(python, {}, []), tmp_path, None), encoding="utf-8")
+    path.write_text(
+        command_script(launch_of(python, {}, []), "server", tmp_path, None), encoding="utf-8"
+    )
     with subprocess.Popen(["bash", str(path)], stdout=subprocess.PIPE, text=True) as started:
         told, _ = started.communicate(timeout=20)
     assert int(told) == started.pid
@@ -102,7 +104,7 @@ def test_under_nsys_the_whole_server_command_follows_nsyss_options(python, tmp_p
     nsys.write_text(FAKE, encoding="utf-8")
     nsys.chmod(0o755)
     output = tmp_path / "trace of" / "A"
-    script = command_script(launch_of(python, {}, AWKWARD), tmp_path, output)
+    script = command_script(launch_of(python, {}, AWKWARD), "server", tmp_path, output)
     path = f"{nsys.parent}:{os.environ['PATH']}"
     argv = run(script, tmp_path, {"PATH": path})["argv"]
     at = argv.index(str(python))
@@ -112,7 +114,7 @@ def test_under_nsys_the_whole_server_command_follows_nsyss_options(python, tmp_p
 
 def test_the_script_is_readable_one_argument_a_line(python, tmp_path):
     args = ["-m", "sglang.launch_server", "--pp-size", "4", "--port", "1"]
-    script = command_script(launch_of(Path("python3"), {}, args), tmp_path, None)
+    script = command_script(launch_of(Path("python3"), {}, args), "server", tmp_path, None)
     assert script.splitlines()[-3:] == [
         "exec python3 -m sglang.launch_server \\",
         "  --pp-size 4 \\",

@@ -108,11 +108,18 @@ def traces(scenes: dict[str, tuple[Harness, Done]]) -> tuple[Harness, Done]:
 
 
 def said_of(done: Done, label: str) -> list[str]:
-    """The lines between a launch's title and the next unindented line."""
+    """What stands between a launch's title and the next unindented line, without its wrapping."""
     lines = done.out.splitlines()
     start = lines.index(label) + 1
     end = next(n for n in range(start, len(lines)) if not lines[n].startswith(" "))
-    return lines[start:end]
+    said: list[str] = []
+    for line in lines[start:end]:
+        text = line.strip()
+        if re.match(r"(server|client|profile|cause:|try:|log:) ", text) or not said:
+            said.append(text)
+        else:
+            said[-1] += " " + text.removeprefix("| ")
+    return said
 
 
 @pytest.mark.parametrize("fault", DEATHS)

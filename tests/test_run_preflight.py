@@ -43,8 +43,8 @@ def refusal(done: Done) -> str:
 def test_a_usage_error_is_one_line(options: list[str], told: str, harness: Harness):
     done = harness.start_bare("--out", str(harness.out), "--python", PYTHON, *options).end()
     assert told in refusal(done)
-    progress = [line for line in done.err.splitlines() if line.startswith("  asking sglang")]
-    assert len(done.err.splitlines()) - len(progress) == 1, done.err
+    others = [line for line in done.err.splitlines() if not line.startswith("  ")]
+    assert len(others) == 1, done.err
     assert harness.files() == set()
 
 
@@ -94,6 +94,17 @@ def test_weights_that_cannot_fit(tmp_path: Path):
     with Harness(tmp_path / "r", gpus=[(24576, 0)] * 4) as harness:
         told = refusal(harness.run("--dummy-weights"))
         assert "--layers" in told and "141 GB" in told
+
+
+def test_more_pp_ranks_than_layers(tmp_path: Path):
+    with Harness(tmp_path / "r", gpus=[(81559, 0)] * 4) as harness:
+        told = refusal(harness.run("--dummy-weights", "--pp-size", "4", "--layers", "3"))
+        assert "--pp-size 4" in told and "3 layers" in told
+        folder = tmp_path / "mine"
+        folder.mkdir()
+        (folder / "config.json").write_text('{"text_config": {"num_hidden_layers": 2}}')
+        told = refusal(harness.run("--model", str(folder), "--pp-size", "3"))
+        assert "mine has 2 layers" in told
 
 
 def test_a_model_folder_without_a_config(harness: Harness, tmp_path: Path):
@@ -148,6 +159,14 @@ def test_a_dry_run_runs_nothing_and_writes_nothing(harness: Harness):
     assert "sglang.launch_server" in done.out or "repro_pp_graphs.server.launch" in done.out
     assert "client_benchmark.py" in done.out
     assert "CASE_B_no_graphs_chrome_trace.json" in done.out
+    told = [line for line in done.out.splitlines() if line.startswith("# would stop the run: ")]
+    assert len(told) == 1 and f"port {harness.port} is in use" in told[0]
+
+
+def test_a_dry_run_of_what_can_run_has_no_complaints(harness: Harness):
+    done = harness.run("--dry-run", "--pp-size", "2")
+    assert done.status == 0, done.lines
+    assert "would stop" not in done.out
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")

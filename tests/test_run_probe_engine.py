@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from repro_pp_graphs.bundle import issue
+
 ROOT = Path(__file__).resolve().parents[1]
 LABELS = ("CASE_A_decode_graphs", "CASE_B_no_graphs")
 
@@ -35,7 +37,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_leaves_the_files_of_the_contract(finished):
     out, _ = finished
     for label in LABELS:
-        for name in ("server.log", "client.log", "client.json", "probe.json", "analysis.json"):
+        for name in ("probe.log", "client.log", "client.json", "probe.json", "analysis.json"):
             assert (out / "logs" / f"{label}_{name}").exists()
         assert len(list((out / "trace" / label).glob("*.trace.json.gz"))) == 2
         merged = json.loads((out / "trace" / f"{label}_chrome_trace.json").read_text())
@@ -48,6 +50,24 @@ def test_marks_every_number_as_the_probes(finished):
     assert summary["engine"] == "probe" and summary["rehearsal"] and summary["complete"]
     assert "PROBE" in printed and "REHEARSAL" in printed
     assert max(map(len, printed.splitlines()[:20])) <= 80
+
+
+def test_the_hint_names_what_a_rehearsals_traces_hold(finished):
+    out, printed = finished
+    assert "type DECODE" in printed and "cudagraph" not in printed
+    merged = (out / "trace" / "CASE_A_decode_graphs_chrome_trace.json").read_text()
+    assert "[DECODE" in merged
+
+
+def test_its_issue_text_speaks_of_the_probe(finished):
+    text = issue.text_of(finished[0])
+    assert "without sglang (`python -m repro_pp_graphs probe`): 2 ranks, torch " in text
+    reported = text.partition("### Environment")[0]
+    for words in ("sglang none", "127.0.0.1", "Model:"):
+        assert words not in reported
+    assert text.count("-m repro_pp_graphs probe \\\n  --ranks 2") == 2
+    command = (finished[0] / "logs/CASE_A_decode_graphs_probe_command.sh").read_text()
+    assert "# The probe of CASE_A_decode_graphs" in command
 
 
 def test_counts_every_token_of_every_sequence(finished):
@@ -75,7 +95,7 @@ def test_counts_every_token_of_every_sequence(finished):
 def test_refuses_in_one_line(tmp_path, options, message):
     done = run(*options, "--out", str(tmp_path))
     assert done.returncode == 2
-    assert message in done.stderr
+    assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
 
 

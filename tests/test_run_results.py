@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -124,6 +125,23 @@ def test_a_dry_run_names_every_command_and_file_that_the_run_then_has(
         assert script.partition("exec ")[2].strip() in planned.out
 
 
+def test_the_load_of_the_profile_says_that_it_was_to_be_interrupted(ab: tuple[Harness, Done, Done]):
+    harness, _, _ = ab
+    text = (harness.logs / f"{A}_profile_load.log").read_text()
+    assert "interrupted: stopped by a signal" in text
+    assert text.rstrip().endswith("No reported number is from it.)")
+
+
+def test_what_it_prints_fits_80_columns_but_for_paths(ab: tuple[Harness, Done, Done]):
+    for done in ab[1:]:
+        wide = [line for line in done.lines if len(line) > 80]
+        assert [line for line in wide if max(map(len, line.split())) < 40] == []
+
+
+def test_the_search_hint_names_what_the_traces_hold(ab: tuple[Harness, Done, Done]):
+    assert "type cudagraph" in ab[1].out
+
+
 def test_ranks_that_share_one_gpu_are_said_to(tmp_path: Path):
     with Harness(tmp_path / "r", gpus=[(144000, 0)]) as harness:
         done = harness.run(*SMALL, "--one-gpu", "--cases", "graphs_on")
@@ -182,6 +200,8 @@ def test_resume_repeats_only_what_had_failed(harness: Harness):
     given = ("--cases", "good,bad", "--no-profile")
     assert harness.run(*given).status == 1
     kept = (harness.logs / "good_server.log").read_text()
+    began = json.loads((harness.logs / "run.json").read_text())["began"]
+    time.sleep(1.1)  # it is told in whole seconds
     mended.touch()
     done = harness.run(*given, "--resume")
     assert done.status == 0, done.lines
@@ -190,12 +210,14 @@ def test_resume_repeats_only_what_had_failed(harness: Harness):
     kept_aside = {path.name for path in (harness.out / "previous").glob("*/logs/*")}
     assert "bad_server.log" in kept_aside, "the failed try's log is lost"
     assert "good_server.log" not in kept_aside
+    assert harness.summary()["began"] == began, "the time of the resume"
+    assert began in done.err
     bad = harness.summary()["launches"][1]
     assert "reason" not in bad, "the failed try's reason is told of a launch that is ok"
 
 
 def test_a_resumed_launch_takes_no_trace_of_its_failed_try(harness: Harness):
-    harness.replace("run/profile_pass.py", "STEPS_LIMIT_S = 180.0", "STEPS_LIMIT_S = 1.0")
+    harness.replace("run/profile_pass.py", "STEPS_LIMIT_S = 180.0", "STEPS_LIMIT_S = 3.0")
     harness.replace("run/profile_pass.py", "WRITE_LIMIT_S = 300.0", "WRITE_LIMIT_S = 0.5")
     mended = harness.root / "mended"
     harness.case("one", "FAKE_FAULT=truncated", f"FAKE_MENDED={mended}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from repro_pp_graphs.run.wait_ready import failure_lines
+from repro_pp_graphs.run.wait_ready import diagnose, failure_lines
 from repro_pp_graphs.server import log
 from repro_pp_graphs.server.log import DecodeLine
 
@@ -278,8 +278,45 @@ def test_telling_lines_are_the_last_few_distinct_ones_in_order():
 def test_a_failure_is_told_with_cause_remedy_and_the_logs_name(tmp_path):
     path = tmp_path / "A_server.log"
     text = START + "torch.OutOfMemoryError: CUDA out of memory. " + "x" * 500 + "\n"
-    lines = failure_lines(text, path)
-    assert "out of GPU memory" in lines[0]
-    assert "--mem-fraction-static" in lines[1]
-    assert str(path) in lines[2]
-    assert lines[3].strip().startswith("| torch.OutOfMemoryError") and len(lines[3]) < 200
+    path.write_text(text)
+    lines = failure_lines(diagnose(text), path)
+    assert lines[0].strip() == "cause: out of GPU memory"
+    assert lines[1].strip().startswith("try:   lower --mem-fraction-static")
+    (at,) = (number for number, line in enumerate(lines) if str(path) in line)
+    assert lines[at + 1].strip().startswith("| torch.OutOfMemoryError")
+    assert max(len(line) for line in lines if "xxx" not in line and str(path) not in line) <= 80
+
+
+BAR = "Loading safetensors checkpoint shards:  {}% Completed | {}/30 [00:0{}<01:00,  2.0s/it]"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", ""),
+        (START, ""),
+        (START + CPU_NOISE[: CPU_NOISE.index("[2026-11-23 21:26:04]")], "The total number"),
+        (START + LOADING, "PP3 Load weight begin. avail mem=135.86 GB"),
+        (
+            START + LOADING + "\r".join(BAR.format(3 * n, n, n) for n in range(5)),
+            "Loading safetensors checkpoint shards:  12%",
+        ),
+        (LOADING + "Capturing batches (bs=64 avail_mem=90.1 GB):  12%|#2  | 3/25", "Capturing"),
+        (LOADED + '[2026-11-23 21:17:08] INFO: 127.0.0.1:1 - "GET /health HTTP/1.1" 503\n', "PP3"),
+        (LOADED + "/site/awq.py:53: UserWarning: Only CUDA\n  warnings.warn(\n", "PP3 Load weight"),
+    ],
+)
+def test_the_latest_line_tells_what_a_starting_server_is_at(text, said):
+    assert log.latest(text).startswith(said.replace("The", "PP1 The"))
+    assert bool(log.latest(text)) == bool(said)
+
+
+def test_more_ranks_than_layers_are_told_by_the_assertion_that_every_release_has():
+    text = """\
+[2026-11-24 01:46:36 PP7] Scheduler hit an exception: Traceback (most recent call last):
+  File "sglang/srt/utils/common.py", line 1516, in make_layers
+    assert not pp_size or num_hidden_layers >= pp_size
+AssertionError
+"""
+    assert log.diagnose(text).cause == "more PP ranks than the model has layers"
+    assert "--pp-size" in log.diagnose(text).remedy

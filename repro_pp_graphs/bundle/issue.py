@@ -53,13 +53,18 @@ def _load(path: Path) -> dict[str, Any]:
 def _said_at_the_end(logs: Path, result: dict[str, Any]) -> Iterator[str]:
     """What the server's log of each failed launch says of its end."""
     for launch in result["launches"]:
-        path = logs / f"{launch['label']}_server.log"
+        path = logs / f"{launch['label']}_{_program(result)}.log"
         if launch["status"] == "ok" or not path.exists():
             continue
         lines = log.telling_lines(path.read_text(encoding="utf-8", errors="replace"), most=8)
         if lines:
             yield from ("", f"The log of {launch['label']} says at its end:", "")
             yield from _fenced("\n".join(lines))
+
+
+def _program(run: dict[str, Any]) -> str:
+    """What a launch of run.json or summary.json ran: server, or probe."""
+    return "probe" if run.get("engine") == "probe" else "server"
 
 
 def _results(logs: Path) -> dict[str, Any]:
@@ -72,12 +77,20 @@ def describe(logs: Path, plan: dict[str, Any], result: dict[str, Any]) -> list[s
     """What was compared, the table, and what to know before believing it."""
     first = plan["launches"][0]
     versions = sorted({launch["sglang_version"] for launch in result["launches"]})
-    gpus = _load(logs / "env.json").get("summary", {}).get("GPUs", "")
-    on = "a CPU (a rehearsal)" if plan["mode"] == "cpu" else gpus or "GPUs"
-    text = (
+    facts = _load(logs / "env.json").get("summary", {})
+    on = "a CPU (a rehearsal)" if plan["mode"] == "cpu" else facts.get("GPUs") or "GPUs"
+    what = (
         f"sglang {', '.join(versions)}, pipeline parallelism {first['pp_size']}, tensor "
-        f"parallelism {first['tp_size']}, on {on}. One column a server launch; the ratio is the "
-        "first to the second."
+        f"parallelism {first['tp_size']}"
+    )
+    if _program(plan) == "probe":
+        what = (
+            "The PP ring of sglang's scheduler as a program of its own, without sglang (`python -m "
+            f"repro_pp_graphs probe`): {first['pp_size']} ranks, torch {facts.get('torch', '?')}"
+        )
+    text = (
+        f"{what}, on {on}. One column a {_program(plan)} launch; the ratio is the first to the "
+        "second."
     )
     remarks = [f"- {remark}" for remark in table.remarks(result)]
     said = list(_said_at_the_end(logs, result))
@@ -92,11 +105,12 @@ def _command(path: Path) -> str:
 
 
 def reproduce(logs: Path, plan: dict[str, Any]) -> list[str]:
-    """The model, the server's command of each case, the client's."""
-    out = [f"Model: `{plan['launches'][0]['model']}`", ""]
+    """The command of each case; for servers the model, and the client's command."""
+    probe = _program(plan) == "probe"
+    out = [] if probe else [f"Model: `{plan['launches'][0]['model']}`", ""]
     seen: set[str] = set()
     for launch in plan["launches"]:
-        path = logs / f"{launch['label']}_server_command.sh"
+        path = logs / f"{launch['label']}_{_program(plan)}_command.sh"
         if launch["case"] in seen or not path.exists():
             continue
         seen.add(launch["case"])
@@ -108,6 +122,8 @@ def reproduce(logs: Path, plan: dict[str, Any]) -> list[str]:
             "REPRO_SHIMS.)",
             "",
         ]
+    if probe:
+        return [*out, "(In a checkout of repro_pp_graphs; it takes torch alone.)"]
     client = (
         f"python client_benchmark.py --base-url http://127.0.0.1:"
         f"{plan['launches'][0]['port']} --batch {plan['batch']} "

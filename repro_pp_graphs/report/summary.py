@@ -124,6 +124,7 @@ def summarise(logs: Path, plan: Plan) -> dict[str, Any]:
         "mode": plan.mode,
         "rehearsal": plan.rehearsal,
         "nsys": plan.nsys,
+        "began": plan.began,
         "load": {"batch": plan.batch, "max_new_tokens": plan.max_new_tokens},
         "complete": all(launch["status"] == "ok" for launch in launches),
         "environment_changes": None if changed is None else [each._asdict() for each in changed],

@@ -9,17 +9,24 @@ from pathlib import Path
 from repro_pp_graphs.report import summary, table
 from repro_pp_graphs.run import record
 from repro_pp_graphs.run.live import wrapped
+from repro_pp_graphs.run.record import Plan
 
 
-def next_steps(out: Path, traces: list[Path]) -> list[str]:
+def next_steps(out: Path, plan: Plan, traces: list[Path]) -> list[str]:
     """The paths, and how to look at them."""
-    lines = [f"logs    {out}/logs   (summary.json, server and client logs, env.txt)"]
+    lines = [
+        f"logs    {out}/logs",
+        f"        summary.json, {plan.program} and client logs, env.txt",
+    ]
+    launches = "cudagraph in the search box: the decode launches of every rank"
+    if plan.mode == "cpu":
+        launches = "DECODE in the search box: the decode steps of every rank"
     lines += [f"trace   {path}" for path in traces]
     if traces:
         lines += [
             "",
             "Open ui.perfetto.dev, 'Open trace file', choose one of the traces, then",
-            "  1. type cudagraph in the search box: the decode launches of every rank",
+            f"  1. type {launches}",
             "  2. type send: the last rank's send to rank 0, and what runs beside it",
             "The same in numbers: logs/<label>_analysis.txt",
         ]
@@ -44,5 +51,5 @@ def main(argv: list[str]) -> int:
     print()
     names = [*(launch.label for launch in plan.launches), "A_vs_B"]
     candidates = [out / "trace" / f"{name}_chrome_trace.json" for name in names]
-    print("\n".join(next_steps(out, [path for path in candidates if path.exists()])))
+    print("\n".join(next_steps(out, plan, [path for path in candidates if path.exists()])))
     return 0 if result["complete"] else 1

@@ -6,7 +6,6 @@ from typing import Any
 
 from repro_pp_graphs.environment import changes
 
-COLUMNS_A_BLOCK = 2
 _NAME_WIDTH, _WIDTH = 21, 24
 
 ROWS = (
@@ -80,17 +79,16 @@ def _ratio(name: str, launches: list[dict[str, Any]]) -> str:
 
 
 def blocks(launches: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Launches by twos, a round at a time, in the order of the cases (every second round ran
-    backwards)."""
+    """A round's first case beside each of the others, so that a ratio has one meaning; the cases
+    in their order (every second round ran backwards)."""
     cases = list(dict.fromkeys(launch["case"] for launch in launches))
     by_round: dict[int, list[dict[str, Any]]] = {}
     for launch in sorted(launches, key=lambda each: cases.index(each["case"])):
         by_round.setdefault(launch["round"], []).append(launch)
-    return [
-        members[start : start + COLUMNS_A_BLOCK]
-        for _, members in sorted(by_round.items())
-        for start in range(0, len(members), COLUMNS_A_BLOCK)
-    ]
+    found = []
+    for _, (first, *others) in sorted(by_round.items()):
+        found += [[first, other] for other in others] or [[first]]
+    return found
 
 
 def _short(label: str) -> str:

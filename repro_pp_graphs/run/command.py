@@ -1,4 +1,4 @@
-"""The bash script that starts a launch's server: logs/<label>_server_command.sh."""
+"""The bash script that starts a launch's server, or the probe: logs/<label>_server_command.sh."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from repro_pp_graphs.run.record import Launch
 from repro_pp_graphs.server import shims
 
 
-def command_script(launch: Launch, root: Path, nsys_output: Path | None) -> str:
-    """A bash script that starts this launch's server; what a person can run by hand."""
-    lines = ["#!/usr/bin/env bash", f"# The server of {launch.label}, as run_repro.sh starts it."]
+def command_script(launch: Launch, program: str, root: Path, nsys_output: Path | None) -> str:
+    """A bash script that starts this launch's program (server or probe); what a person can run by
+    hand."""
+    head = f"# The {program} of {launch.label}, as run_repro.sh starts it."
+    lines = ["#!/usr/bin/env bash", head]
     lines += [f"export {name}={shlex.quote(value)}" for name, value in launch.env.items()]
     if launch.env.get(shims.ENV_NAME):
         lines.append(f'export PYTHONPATH={shlex.quote(str(root))}"${{PYTHONPATH:+:$PYTHONPATH}}"')

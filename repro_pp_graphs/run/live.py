@@ -1,5 +1,5 @@
-"""Lines for the terminal: one that is rewritten there (elsewhere a new line a change), and
-long ones wrapped."""
+"""Lines for the terminal: one that is rewritten there (elsewhere a new line a change, or after a
+long time), and long ones wrapped."""
 
 from __future__ import annotations
 
@@ -8,21 +8,31 @@ import sys
 import textwrap
 import time
 
+WIDTH = 79
+QUIET_S = 30.0  # where stdout is no terminal: without a change the next line, then ever later
 
-def wrapped(head: str, text: str) -> list[str]:
-    """`head` and `text` as lines of at most 79 columns, the later ones indented under the text."""
+
+def wrapped(head: str, text: str, indent: int | None = None) -> list[str]:
+    """`head` and `text` as lines of at most 79 columns, the later ones indented, by default under
+    the text; what may be copied from them, as paths are, stays whole."""
     return textwrap.wrap(
-        text, 79, initial_indent=head, subsequent_indent=" " * len(head), break_on_hyphens=False
+        text,
+        WIDTH,
+        initial_indent=head,
+        subsequent_indent=" " * (len(head) if indent is None else indent),
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 
 class LiveLine:
-    """Shows `<what> <elapsed> <stage>`; silent repetitions where stdout is no terminal."""
+    """Shows `<what> <elapsed> <stage>: <detail>`."""
 
     def __init__(self, what: str) -> None:
         self._what = what
         self._start_s = time.monotonic()
         self._last = ""
+        self._due_s = 0.0
         self._terminal = sys.stdout.isatty()
 
     @property
@@ -31,16 +41,22 @@ class LiveLine:
         return time.monotonic() - self._start_s
 
     def show(self, stage: str, detail: str = "") -> None:
-        """Show the stage reached; on a terminal also the detail, and the elapsed time runs."""
-        text = f"  {self._what}  {self.elapsed_s:5.1f} s  {stage}"
+        """Show the stage reached and what is going on in it."""
+        now_s = self.elapsed_s
+        text = f"{self._head(now_s)}{stage}" + (f": {detail}" if detail else "")
         if self._terminal:
             width = shutil.get_terminal_size().columns - 1
-            print(f"\r\x1b[K{f'{text} {detail}'[:width]}", end="", flush=True)
-        elif stage != self._last:
-            print(text, flush=True)
+            print(f"\r\x1b[K{text[:width]}", end="", flush=True)
+        elif stage != self._last or now_s >= self._due_s:
+            print(text[:WIDTH], flush=True)
+            self._due_s = now_s + max(QUIET_S, now_s / 2)
         self._last = stage
 
     def end(self, text: str) -> None:
         """Replace the live line by a last one."""
         start = "\r\x1b[K" if self._terminal else ""
-        print(f"{start}  {self._what}  {self.elapsed_s:5.1f} s  {text}", flush=True)
+        head = self._head(self.elapsed_s)
+        print(start + "\n".join(wrapped(head, text, indent=4)), flush=True)
+
+    def _head(self, elapsed_s: float) -> str:
+        return f"  {self._what}  {elapsed_s:5.1f} s  "

@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,6 +50,11 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def complain(text: str) -> None:
+    """Say what stops the run."""
+    say("\n".join(wrapped("run_repro.sh: ", text, indent=2)))
+
+
 class CachedProbe:
     """flags.probe, remembered in .state/releases: importing sglang takes 5 to 20 s."""
 
@@ -77,23 +83,22 @@ class CachedProbe:
 def overview(plan: Plan, options: Options) -> list[str]:
     """What the run is about to do, for the terminal."""
     first = plan.launches[0]
+    server = (
+        f"sglang {first.sglang_version}, pp {first.pp_size} x tp {first.tp_size}, "
+        f"{Path(first.model).name}"
+    )
     if plan.engine == "probe":
-        server = f"  probe:  the PP ring without sglang, {first.pp_size} ranks"
-    else:
-        server = (
-            f"  server: sglang {first.sglang_version}, pp {first.pp_size} x tp {first.tp_size}, "
-            f"{Path(first.model).name}"
-        )
+        server = f"the PP ring without sglang, {first.pp_size} ranks"
     load = f"batch {plan.batch} x {plan.max_new_tokens} new tokens"
     how = MODE_TEXT[plan.mode].replace(
         "real server", "probe" if plan.engine == "probe" else "real server"
     )
     lines = [
         *wrapped("  how:    ", how),
-        server,
+        *wrapped(f"  {plan.program + ':':<8}", server),
         f"  load:   {load}" + (f"; profile of {plan.profile_steps} steps" if plan.profile else ""),
-        f"  cases:  {', '.join(launch.label for launch in plan.launches)}",
-        f"  leaves: {options.out}/logs, {options.out}/trace",
+        *wrapped("  cases:  ", ", ".join(launch.label for launch in plan.launches)),
+        *wrapped("  leaves: ", f"{options.out}/logs, {options.out}/trace"),
     ]
     notes = dict.fromkeys(note for launch in plan.launches for note in launch.notes)
     return lines + [line for note in notes for line in wrapped("  note:   ", note)]
@@ -122,7 +127,8 @@ def dry_run_lines(plan: Plan, options: Options) -> list[str]:
 
 def files_of(launch: Launch, plan: Plan) -> list[str]:
     """What one launch leaves, relative to --out."""
-    logs = ["server.log", "server_command.sh", "client.log", "client.json", "launch.json"]
+    logs = [f"{plan.program}.log", f"{plan.program}_command.sh"]
+    logs += ["client.log", "client.json", "launch.json"]
     probe = plan.engine == "probe"
     logs += ["probe.json"] if probe else []
     names = [f"logs/{launch.label}_{name}" for name in logs]
@@ -144,7 +150,7 @@ def client_command(plan: Plan, options: Options, launch: Launch) -> str:
 
 def _script(launch: Launch, plan: Plan, options: Options) -> str:
     nsys_output = options.out / "trace" / launch.label if plan.nsys else None
-    return command_script(launch, options.root, nsys_output)
+    return command_script(launch, plan.program, options.root, nsys_output)
 
 
 def make_models(plan: Plan, options: Options) -> None:
@@ -161,7 +167,7 @@ def write(plan: Plan, options: Options) -> None:
     logs.mkdir(parents=True, exist_ok=True)
     (logs / "run.json").write_text(record.to_json(plan), encoding="utf-8")
     for launch in plan.launches:
-        script = logs / f"{launch.label}_server_command.sh"
+        script = logs / f"{launch.label}_{plan.program}_command.sh"
         script.write_text(_script(launch, plan, options), encoding="utf-8")
 
 
@@ -178,18 +184,20 @@ def clear_the_way(plan: Plan, options: Options) -> set[str]:
         say(f"  kept:   the earlier run, now in {kept}")
         return set()
     earlier = record.load(logs)
-    if replace(earlier, gpu_used_mib={}) != replace(plan, gpu_used_mib={}):
+    if replace(earlier, gpu_used_mib={}, began="") != replace(plan, gpu_used_mib={}):
         raise PlanError(
             f"--resume: {logs}/run.json was made with other options or argument files; "
             "without --resume it is moved aside and the run starts over"
         )
+    plan.began = earlier.began
     done = set()
     for launch in plan.launches:
         if record.load_facts(logs, launch.label).get("status") == "ok":
             done.add(launch.label)
         else:
             previous.move_aside(options.out, files_of(launch, plan))
-    say(f"  resume: {len(done)} of {len(plan.launches)} launches are done")
+    since = f" (begun {plan.began})" if plan.began else ""
+    say(f"  resume: {len(done)} of {len(plan.launches)} launches are done{since}")
     return done
 
 
@@ -198,7 +206,7 @@ def main(argv: list[str]) -> int:
     options = run_options.parse(argv)
     lacking = [name for name in NEEDED if not importlib.util.find_spec(name)]
     if lacking and not options.dry_run:
-        say(f"run_repro.sh: {options.python} lacks {' and '.join(lacking)}: pip install them there")
+        complain(f"{options.python} lacks {' and '.join(lacking)}: pip install them there")
         return 2
     found = gpus.find()
     probe = CachedProbe(options.root / ".state" / "releases", options.dry_run)
@@ -210,16 +218,20 @@ def main(argv: list[str]) -> int:
         say("\n".join(overview(plan, options)))
         if options.dry_run:
             print("\n".join(dry_run_lines(plan, options)))
+            for problem in preflight.problems(plan, found, options.out):
+                print("\n".join(wrapped("# would stop the run: ", problem, indent=2)))
             return 0
         options.out.mkdir(parents=True, exist_ok=True)
         make_models(plan, options)
         problems = preflight.problems(plan, found, options.out)
         if problems:
-            raise PlanError("\nrun_repro.sh: ".join(problems))
+            raise PlanError("\n".join(problems))
         done = clear_the_way(plan, options)
     except (PlanError, ArgFileError, flags.FlagError, flags.ProbeError, OSError) as error:
-        say(f"run_repro.sh: {error}")
+        for line in str(error).splitlines():
+            complain(line)
         return 2
+    plan.began = plan.began or time.strftime(previous.STAMP)
     write(plan, options)
     print(f"{plan.batch}\t{plan.max_new_tokens}\t{int(plan.profile)}")
     for launch in plan.launches:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from repro_pp_graphs.models import folder as model_folder
 from repro_pp_graphs.models import size
@@ -17,6 +18,7 @@ from repro_pp_graphs.server.gpus import Gpu
 
 TRACE_DISK_GIB = 2.0  # traces of a profile pass, all ranks and the merged one, per launch
 _QUANTISED = re.compile(r"awq|gptq|gguf|quantized|fp8|mxfp4|nvfp4|int[48]|w\da\d|[48]bit", re.I)
+MADE_MODELS = (".state", "models")  # the harness writes those when it runs
 BUSY_SHARE = 0.1  # of a GPU's memory in use by others, above which a server would not fit
 
 # asks the hub, or its cache when offline; prints one word
@@ -63,7 +65,8 @@ def check_disk(plan: Plan, out: Path) -> list[str]:
     needed_gib = 0.1 + (TRACE_DISK_GIB if plan.mode != "cpu" else 0.2) * (
         len(plan.launches) if plan.profile or plan.nsys else 0
     )
-    free_gib = shutil.disk_usage(out).free / 2**30
+    there = next(path for path in (out, *out.parents) if path.exists())
+    free_gib = shutil.disk_usage(there).free / 2**30
     if free_gib >= needed_gib:
         return []
     return [
@@ -95,21 +98,42 @@ def check_memory(plan: Plan, gpus: list[Gpu]) -> list[str]:
     return busy + heavy
 
 
-def _weight_bytes(launch: Launch) -> int:
-    """The weights on this machine; 0 where the shape is not known here."""
-    override = dict(zip(launch.args, launch.args[1:], strict=False)).get(
-        "--json-model-override-args", "{}"
-    )
-    config_path = Path(launch.model, "config.json")
-    if not config_path.is_file():
+def config_of(launch: Launch) -> dict[str, Any]:
+    """The model's config.json under the arguments' overrides; empty where it is not at hand."""
+    path = Path(launch.model, "config.json")
+    if not path.is_file():
         shape = model_folder.shape_of(launch.model)
         if shape is None:
-            return 0
-        config_path = model_folder.config_path(shape)
+            return {}
+        path = model_folder.config_path(shape)
+    values = dict(zip(launch.args, launch.args[1:], strict=False))
+    override = values.get("--json-model-override-args", "{}")
+    try:
+        return {**json.loads(path.read_text("utf-8")), **json.loads(override)}
+    except (TypeError, ValueError):
+        return {}
+
+
+def check_layers(plan: Plan) -> list[str]:
+    """Every PP rank must get a layer."""
+    found = []
+    for launch in plan.launches:
+        config = config_of(launch)
+        layers = {**(config.get("text_config") or {}), **config}.get("num_hidden_layers")
+        if layers and launch.pp_size > layers:
+            found.append(
+                f"--pp-size {launch.pp_size}: {Path(launch.model).name} has {layers} layers, and "
+                "every rank takes at least one: a smaller --pp-size, or more --layers"
+            )
+    return list(dict.fromkeys(found))
+
+
+def _weight_bytes(launch: Launch) -> int:
+    """The weights on this machine; 0 where the shape is not known here."""
     if _QUANTISED.search(Path(launch.model).name) or "--quantization" in launch.args:
         return 0
+    config = config_of(launch)
     try:
-        config = {**json.loads(config_path.read_text("utf-8")), **json.loads(override)}
         method = (config.get("quantization_config") or {}).get("quant_method", "fp8")
         if method != "fp8":
             return 0
@@ -127,6 +151,8 @@ def check_models(plan: Plan) -> list[str]:
             continue
         asked.add((launch.model, launch.python))
         path = Path(launch.model)
+        if path.parent.parts[-2:] == MADE_MODELS:
+            continue
         if path.is_dir() or launch.model.startswith(("/", ".", "~")):
             if not (path / "config.json").is_file():
                 problems.append(f"--model {launch.model}: no config.json there; name its folder")
@@ -167,5 +193,5 @@ def problems(plan: Plan, gpus: list[Gpu], out: Path) -> list[str]:
     """All that stands in the way, cheapest check first."""
     if plan.engine == "probe":
         return check_disk(plan, out) + check_memory(plan, gpus)
-    found = check_nsys(plan) + check_ports(plan) + check_disk(plan, out)
+    found = check_nsys(plan) + check_layers(plan) + check_ports(plan) + check_disk(plan, out)
     return found + check_memory(plan, gpus) + check_models(plan)

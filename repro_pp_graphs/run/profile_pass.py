@@ -12,7 +12,7 @@ import requests
 from repro_pp_graphs.run import record
 from repro_pp_graphs.run.live import LiveLine
 from repro_pp_graphs.run.record import Launch
-from repro_pp_graphs.run.wait_ready import LINGER_S, failure_lines, read_log
+from repro_pp_graphs.run.wait_ready import LINGER_S, diagnose, failure_lines, read_log
 from repro_pp_graphs.server import log, process
 from repro_pp_graphs.server.http import Server
 
@@ -65,7 +65,7 @@ class ProfilePass:
         self.log_path = log_path
         self.files = TraceFiles(folder)
         self.server = Server(launch.base_url)
-        self.line = LiveLine(f"profile {launch.label}")
+        self.line = LiveLine("profile")
 
     def server_gone(self) -> bool:
         """Has the server, or one of its ranks, died?"""
@@ -137,7 +137,7 @@ def main(argv: list[str]) -> int:
     except ProfileError as error:
         one.line.end(f"failed: {error}")
         if one.server_gone():
-            print("\n".join(f"    {line}" for line in failure_lines(read_log(log_path), log_path)))
+            print("\n".join(failure_lines(diagnose(read_log(log_path)), log_path)))
         record.save_facts(options.logs, options.label, status="failed", reason=f"profile: {error}")
         return 1
     sizes = {path.name: path.stat().st_size for path in one.files.whole()}

@@ -54,6 +54,12 @@ class Plan:
     gpu_used_mib: dict[str, int]  # by GPU uuid, before the first launch
     launches: list[Launch]
     engine: str = "sglang"  # or probe
+    began: str = ""  # when it was first started, not resumed: 2026-11-24 03:15:00
+
+    @property
+    def program(self) -> str:
+        """What a launch runs, as in the names of its files (<label>_server.log)."""
+        return "probe" if self.engine == "probe" else "server"
 
     @property
     def rehearsal(self) -> bool:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from repro_pp_graphs.run import record
-from repro_pp_graphs.run.live import LiveLine
+from repro_pp_graphs.run.live import LiveLine, wrapped
 from repro_pp_graphs.run.record import Launch
 from repro_pp_graphs.server import log, process
 from repro_pp_graphs.server.http import Server
@@ -21,19 +21,29 @@ def read_log(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
-def failure_lines(text: str, log_path: Path, alive: bool = False) -> list[str]:
-    """What to tell when a server has failed: cause, telling lines, remedy, the log's name."""
+def diagnose(text: str, alive: bool = False) -> log.Diagnosis:
+    """Why a server has failed, from its log; one that still lives was not killed."""
     found = log.diagnose(text)
     if alive and found.cause.startswith(("killed", "unknown")):
-        found = log.Diagnosis("slow, or hung", "--start-timeout with more seconds")
-    lines = [f"cause: {found.cause}", f"try:   {found.remedy}", f"log:   {log_path}"]
-    return lines + [f"  | {line[:160]}" for line in log.telling_lines(text)]
+        return log.Diagnosis("slow, or hung", "--start-timeout with more seconds")
+    return found
+
+
+def failure_lines(found: log.Diagnosis, log_path: Path) -> list[str]:
+    """What to tell when a server has failed: cause, remedy, the log's name and telling lines."""
+    lines = [*wrapped("    cause: ", found.cause), *wrapped("    try:   ", found.remedy)]
+    lines.append(f"    log:   {log_path}")
+    return lines + [
+        part
+        for line in log.telling_lines(read_log(log_path))
+        for part in wrapped("      | ", line[:160])
+    ]
 
 
 def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> str:
     """Wait for the server; returns an empty string once it is ready, else what went wrong."""
     server = Server(launch.base_url)
-    line = LiveLine(f"server {launch.label}")
+    line = LiveLine("server")
     dying_since: float | None = None
     while line.elapsed_s < timeout_s:
         text = read_log(log_path)
@@ -46,8 +56,7 @@ def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> str:
             if time.monotonic() - dying_since > LINGER_S:
                 line.end(f"a rank failed while {stage}")
                 return "a rank failed"
-        moving = stage in ("loading weights", "capturing graphs")
-        line.show(stage, log.progress(text) if moving else "")
+        line.show(stage, log.latest(text) if stage != "ready" else "")
         # /health runs a generation: not worth asking before the server listens
         if stage in ("warming up", "ready") and server.healthy() and server.model():
             line.end(f"ready: {server.model()}")
@@ -89,9 +98,9 @@ def main(argv: list[str]) -> int:
 def explain(logs: Path, label: str, trouble: str) -> int:
     """Print and record why a server has failed; always 1."""
     log_path = logs / f"{label}_server.log"
-    lines = failure_lines(read_log(log_path), log_path, alive=trouble == "timed out")
-    print("\n".join(f"    {line}" for line in [f"server {trouble}", *lines]))
-    reason = f"server {trouble}: {lines[0].removeprefix('cause: ')}"
+    found = diagnose(read_log(log_path), alive=trouble == "timed out")
+    print("\n".join([f"    server {trouble}", *failure_lines(found, log_path)]))
+    reason = f"server {trouble}: {found.cause}"
     record.save_facts(logs, label, status="failed", reason=reason)
     return 1
 

@@ -14,7 +14,11 @@ _STAGES = (
     ("warming up", re.compile(r"Uvicorn running on")),
     ("ready", re.compile(r"The server is fired up")),
 )
-_PROGRESS = re.compile(r"(?:checkpoint shards|Capturing batches[^:]*|Capturing[^:]*):\s+(\d+%)")
+_BAR = re.compile(r"((?:Loading|Capturing)\b[^\r]*?:\s+\d+%)")
+_SAID = re.compile(
+    r"\[[-\d]+ [:\d]+(?P<rank>[^\]]*)\] "
+    r"(?!server_args=|Ignore import error|INFO: .*\"(?:GET|POST) )(?P<said>.+)"
+)
 _DECODE = re.compile(
     r"^(?:\[[^\]]*? PP(?P<rank>\d+)\b[^\]]*\])?.*?Decode batch.*?#running-req: (?P<running>\d+)"
     r".*?(?:cuda|cpu) graph: (?P<graph>True|False)"
@@ -94,6 +98,11 @@ _CAUSES = (
         "change the sizes in server_args_graphs_on.txt; --cuda-graph-max-bs 16 is a small set",
     ),
     (
+        "more PP ranks than the model has layers",
+        r"assert not pp_size or num_hidden_layers >= pp_size",
+        "a smaller --pp-size, or more --layers",
+    ),
+    (
         "triton attention of sglang up to 0.5.17 with more than two PP ranks",
         r"get_value_buffer",
         "use another release, --pp-size 2, or another --attention-backend",
@@ -130,10 +139,15 @@ def stage(text: str) -> str:
     return found
 
 
-def progress(text: str) -> str:
-    """How far the stage's own progress bar is (`40%`); empty where it shows none."""
-    found = _PROGRESS.findall(text)
-    return found[-1] if found else ""
+def latest(text: str) -> str:
+    """The last line that tells what a starting server is at, or its progress bar up to `40%`;
+    empty where there is none."""
+    for line in reversed(text.splitlines()):
+        if found := _BAR.search(line):
+            return found[1]
+        if found := _SAID.match(line):
+            return f"{found['rank']} {found['said']}".strip()
+    return ""
 
 
 def is_dying(text: str) -> bool:

@@ -2,8 +2,13 @@
 # Say, die, and run one step at a time. Sets: step_pid, while a step runs
 beginning=0 interrupted=0 # a trap that fires while a process begins leaves it to begun_one
 
-die() { # die STATUS MESSAGE
-  printf '%s: %s\n' "${0##*/}" "$2" >&2
+die() { # die STATUS MESSAGE: in lines of 79 columns, paths whole
+  printf '%s: %s\n' "${0##*/}" "$2" | awk '{
+    line = $1
+    for (n = 2; n <= NF; n++)
+      if (length(line " " $n) > 79) { print line; line = "  " $n } else line = line " " $n
+    print line
+  }' >&2
   exit "$1"
 }
 

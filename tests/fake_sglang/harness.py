@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -69,8 +70,9 @@ class Done:
 
     @property
     def own_errors(self) -> list[str]:
-        """The lines that name run_repro.sh, as errors do."""
-        return [line for line in self.err.splitlines() if line.startswith("run_repro.sh: ")]
+        """What names run_repro.sh, as errors do, each with the lines it was wrapped to."""
+        found = re.findall(r"^run_repro\.sh: .*(?:\n  .*)*", self.err, re.M)
+        return [" ".join(line.strip() for line in error.splitlines()) for error in found]
 
 
 class Running:
