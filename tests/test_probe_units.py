@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -148,6 +150,11 @@ def test_a_place_that_cannot_be_written_is_named_with_its_option(tmp_path, optio
 def test_a_folder_given_as_a_file_is_refused(tmp_path):
     with pytest.raises(OSError, match="is a folder"):
         places.prepare(options_of("--json", str(tmp_path)))
+
+
+def test_a_device_is_a_place_for_results_and_stays_one():
+    places.prepare(options_of("--json", os.devnull))
+    assert Path(os.devnull).is_char_device() and places.draft_of(Path(os.devnull)).name == "null"
 
 
 def test_an_earlier_runs_traces_go_even_of_more_ranks_and_nothing_else_does(tmp_path):

@@ -30,16 +30,24 @@ def prepare(options: ProbeOptions) -> None:
             _clear(trace_folder(options.trace, cell, len(cells)))
 
 
+def draft_of(path: Path) -> Path:
+    """What is written and then renamed, so that a reader never sees half; a device is itself."""
+    special = path.exists() and not path.is_file()
+    return path if special else path.with_name(path.name + ".part")
+
+
 def _try_file(name: str, path: Path) -> None:
-    draft = path.with_name(path.name + ".part")  # results are written there, then renamed
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.touch()
-        draft.unlink()
-    except OSError as error:
-        raise OSError(f"{name} {path}: cannot be written ({error.strerror})") from None
     if path.is_dir():
         raise OSError(f"{name} {path}: is a folder; name a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = draft_of(path)
+        with draft.open("a"):
+            pass
+        if draft != path:
+            draft.unlink()
+    except OSError as error:
+        raise OSError(f"{name} {path}: cannot be written ({error.strerror})") from None
 
 
 def _clear(folder: Path) -> None:

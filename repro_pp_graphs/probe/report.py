@@ -19,6 +19,7 @@ from repro_pp_graphs.probe.client_result import client_result
 from repro_pp_graphs.probe.intervals import interval
 from repro_pp_graphs.probe.journal import Journal
 from repro_pp_graphs.probe.options import SETTLING_STEPS, ProbeOptions
+from repro_pp_graphs.probe.places import draft_of
 from repro_pp_graphs.probe.ring import Ring
 from repro_pp_graphs.probe.schedule import Schedule
 from repro_pp_graphs.probe.truth import check_folder
@@ -181,8 +182,8 @@ class Report:
 
 
 def _save(path: Path, document: dict[str, Any]) -> None:
-    """Replace the file as a whole, so that a reader never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".part")
+    draft = draft_of(path)
     draft.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    draft.replace(path)
+    if draft != path:
+        draft.replace(path)
