@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from repro_pp_graphs.run.live import LiveLine, wrapped
+from repro_pp_graphs.run.live import LiveLine
+from repro_pp_graphs.terminal import wrapped
 
 
 @pytest.fixture
@@ -57,6 +58,6 @@ def test_on_a_terminal_one_line_is_rewritten_within_its_width(clock, capsys, mon
 
 def test_wrapping_leaves_what_may_be_copied_whole():
     path = "/a/very/long-path/" * 8
-    lines = wrapped("  note: ", f"some words before {path} and --some-option after them")
+    lines = wrapped(f"some words before {path} and --some-option after them", "  note: ")
     assert f"        {path}" in lines
     assert all(len(line) <= 79 for line in lines if path not in line)

@@ -138,6 +138,13 @@ def test_what_it_prints_fits_80_columns_but_for_paths(ab: tuple[Harness, Done, D
         assert [line for line in wide if max(map(len, line.split())) < 40] == []
 
 
+def test_an_analysis_goes_by_its_launchs_label(ab: tuple[Harness, Done, Done]):
+    harness, _, _ = ab
+    for label in (A, B):
+        assert (harness.logs / f"{label}_analysis.txt").read_text().startswith(f"{label}: ")
+        assert json.loads((harness.logs / f"{label}_analysis.json").read_text())["case"] == label
+
+
 def test_the_search_hint_names_what_the_traces_hold(ab: tuple[Harness, Done, Done]):
     assert "type cudagraph" in ab[1].out
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from repro_pp_graphs.report import summary, table
 from repro_pp_graphs.run import record
-from repro_pp_graphs.run.live import wrapped
 from repro_pp_graphs.run.record import Plan
+from repro_pp_graphs.terminal import wrapped
 
 
 def next_steps(out: Path, plan: Plan, traces: list[Path]) -> list[str]:
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
     print()
     print("\n".join(table.lines(result)))
     for remark in table.remarks(result):
-        print("\n".join(wrapped("! ", remark)))
+        print("\n".join(wrapped(remark, "! ")))
     print()
     names = [*(launch.label for launch in plan.launches), "A_vs_B"]
     candidates = [out / "trace" / f"{name}_chrome_trace.json" for name in names]

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from repro_pp_graphs.run import record
-from repro_pp_graphs.run.live import wrapped
 from repro_pp_graphs.run.record import Launch
 from repro_pp_graphs.run.wait_ready import read_log
 from repro_pp_graphs.server import flags, log, needs, shims
 from repro_pp_graphs.server.log import DecodeLine
+from repro_pp_graphs.terminal import wrapped
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,6 @@ def main(argv: list[str]) -> int:
     if not found:
         return 0
     for text in found:
-        print("\n".join(wrapped("  ", f"{options.label}: NOT WHAT IT CLAIMS: {text}")))
+        print("\n".join(wrapped(f"{options.label}: NOT WHAT IT CLAIMS: {text}", "  ")))
     record.save_facts(options.logs, options.label, status="failed", reason="; ".join(found))
     return 1

@@ -1,28 +1,16 @@
-"""Lines for the terminal: one that is rewritten there (elsewhere a new line a change, or after a
-long time), and long ones wrapped."""
+"""A line for the terminal that is rewritten there; elsewhere a new one a change, or after a long
+time."""
 
 from __future__ import annotations
 
 import shutil
 import sys
-import textwrap
 import time
+
+from repro_pp_graphs.terminal import wrapped
 
 WIDTH = 79
 QUIET_S = 30.0  # where stdout is no terminal: without a change the next line, then ever later
-
-
-def wrapped(head: str, text: str, indent: int | None = None) -> list[str]:
-    """`head` and `text` as lines of at most 79 columns, the later ones indented, by default under
-    the text; what may be copied from them, as paths are, stays whole."""
-    return textwrap.wrap(
-        text,
-        WIDTH,
-        initial_indent=head,
-        subsequent_indent=" " * (len(head) if indent is None else indent),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
 
 
 class LiveLine:
@@ -56,7 +44,7 @@ class LiveLine:
         """Replace the live line by a last one."""
         start = "\r\x1b[K" if self._terminal else ""
         head = self._head(self.elapsed_s)
-        print(start + "\n".join(wrapped(head, text, indent=4)), flush=True)
+        print(start + "\n".join(wrapped(text, head)), flush=True)
 
     def _head(self, elapsed_s: float) -> str:
         return f"  {self._what}  {elapsed_s:5.1f} s  "

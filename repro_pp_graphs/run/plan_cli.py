@@ -19,13 +19,13 @@ from repro_pp_graphs.models import folder as model_folder
 from repro_pp_graphs.run import options as run_options
 from repro_pp_graphs.run import plan_probe, preflight, previous, record
 from repro_pp_graphs.run.command import command_script, shell_words
-from repro_pp_graphs.run.live import wrapped
 from repro_pp_graphs.run.options import Options
 from repro_pp_graphs.run.plan import PlanError, Planner
 from repro_pp_graphs.run.record import Launch, Plan
 from repro_pp_graphs.server import flags, gpus
 from repro_pp_graphs.server.argfile import ArgFileError
 from repro_pp_graphs.server.flags import Release
+from repro_pp_graphs.terminal import wrapped
 
 # what the harness itself imports later; an environment of sglang holds them
 NEEDED = ("requests", "msgspec", "numpy")
@@ -52,7 +52,7 @@ def say(text: str) -> None:
 
 def complain(text: str) -> None:
     """Say what stops the run."""
-    say("\n".join(wrapped("run_repro.sh: ", text, indent=2)))
+    say("\n".join(wrapped(text, "run_repro.sh: ")))
 
 
 class CachedProbe:
@@ -94,14 +94,14 @@ def overview(plan: Plan, options: Options) -> list[str]:
         "real server", "probe" if plan.engine == "probe" else "real server"
     )
     lines = [
-        *wrapped("  how:    ", how),
-        *wrapped(f"  {plan.program + ':':<8}", server),
+        *wrapped(how, "  how:    "),
+        *wrapped(server, f"  {plan.program + ':':<8}"),
         f"  load:   {load}" + (f"; profile of {plan.profile_steps} steps" if plan.profile else ""),
-        *wrapped("  cases:  ", ", ".join(launch.label for launch in plan.launches)),
-        *wrapped("  leaves: ", f"{options.out}/logs, {options.out}/trace"),
+        *wrapped(", ".join(launch.label for launch in plan.launches), "  cases:  "),
+        *wrapped(f"{options.out}/logs, {options.out}/trace", "  leaves: "),
     ]
     notes = dict.fromkeys(note for launch in plan.launches for note in launch.notes)
-    return lines + [line for note in notes for line in wrapped("  note:   ", note)]
+    return lines + [line for note in notes for line in wrapped(note, "  note:   ")]
 
 
 def dry_run_lines(plan: Plan, options: Options) -> list[str]:
@@ -219,7 +219,8 @@ def main(argv: list[str]) -> int:
         if options.dry_run:
             print("\n".join(dry_run_lines(plan, options)))
             for problem in preflight.problems(plan, found, options.out):
-                print("\n".join(wrapped("# would stop the run: ", problem, indent=2)))
+                lines = wrapped(problem, "  would stop the run: ")
+                print("\n".join(f"#{line[1:]}" for line in lines))
             return 0
         options.out.mkdir(parents=True, exist_ok=True)
         make_models(plan, options)

@@ -7,10 +7,11 @@ import time
 from pathlib import Path
 
 from repro_pp_graphs.run import record
-from repro_pp_graphs.run.live import LiveLine, wrapped
+from repro_pp_graphs.run.live import LiveLine
 from repro_pp_graphs.run.record import Launch
 from repro_pp_graphs.server import log, process
 from repro_pp_graphs.server.http import Server
+from repro_pp_graphs.terminal import wrapped
 
 POLL_S = 0.25
 LINGER_S = 2.0  # after a rank's failure, for the rest of its message to reach the log
@@ -31,12 +32,12 @@ def diagnose(text: str, alive: bool = False) -> log.Diagnosis:
 
 def failure_lines(found: log.Diagnosis, log_path: Path) -> list[str]:
     """What to tell when a server has failed: cause, remedy, the log's name and telling lines."""
-    lines = [*wrapped("    cause: ", found.cause), *wrapped("    try:   ", found.remedy)]
+    lines = [*wrapped(found.cause, "    cause: "), *wrapped(found.remedy, "    try:   ")]
     lines.append(f"    log:   {log_path}")
     return lines + [
         part
         for line in log.telling_lines(read_log(log_path))
-        for part in wrapped("      | ", line[:160])
+        for part in wrapped(line[:160], "      | ")
     ]
 
 
@@ -56,7 +57,8 @@ def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> str:
             if time.monotonic() - dying_since > LINGER_S:
                 line.end(f"a rank failed while {stage}")
                 return "a rank failed"
-        line.show(stage, log.latest(text) if stage != "ready" else "")
+        # fired up, it may still refuse /health
+        line.show("warming up" if stage == "ready" else stage, log.latest(text))
         # /health runs a generation: not worth asking before the server listens
         if stage in ("warming up", "ready") and server.healthy() and server.model():
             line.end(f"ready: {server.model()}")

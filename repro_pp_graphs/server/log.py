@@ -17,7 +17,7 @@ _STAGES = (
 _BAR = re.compile(r"((?:Loading|Capturing)\b[^\r]*?:\s+\d+%)")
 _SAID = re.compile(
     r"\[[-\d]+ [:\d]+(?P<rank>[^\]]*)\] "
-    r"(?!server_args=|Ignore import error|INFO: .*\"(?:GET|POST) )(?P<said>.+)"
+    r"(?:INFO: +)?(?!server_args=|Ignore import error|.* \"(?:GET|POST) )(?P<said>.+)"
 )
 _DECODE = re.compile(
     r"^(?:\[[^\]]*? PP(?P<rank>\d+)\b[^\]]*\])?.*?Decode batch.*?#running-req: (?P<running>\d+)"

@@ -23,9 +23,15 @@ def parser(command: str, options: str, description: str, examples: str) -> Parse
 
 
 def cases_at(command: str, paths: list[Path]) -> list[Case] | None:
-    """Every case at the paths; None, and a line on stderr, where a path does not exist."""
+    """Every case at the paths; None, and a line on stderr, where a path does not exist.
+
+    The only case of a folder goes by the folder's name: sglang names its files by the time.
+    """
     try:
-        return [read_case(name, members) for name, members in cases_of(paths).items()]
+        found = cases_of(paths)
+        if len(found) == len(paths) == 1 and paths[0].is_dir():
+            found = {paths[0].resolve().name: members for members in found.values()}
+        return [read_case(name, members) for name, members in found.items()]
     except FileNotFoundError as error:
         print(f"{command}: no such file or folder: {error}", file=sys.stderr)
         return None
