@@ -273,22 +273,29 @@ def test_an_arrow_leads_from_inside_every_paired_send_to_inside_its_recv(tmp_pat
             slices[event["pid"], event["tid"]].append(event)
     arrows = [e for e in document["traceEvents"] if e.get("cat") == "p2p"]
     pairs = {"nccl send to recv": 3 * 71 + 22, "gloo send to recv": 420}
-    assert Counter((e["name"], e["ph"]) for e in arrows) == {
+    assert Counter((e["name"], e["ph"]) for e in arrows if e["ph"] != "t") == {
         (name, ph): count for name, count in pairs.items() for ph in "sf"
     }
     ends = {
         ("nccl send to recv", "s"): "send",
+        ("nccl send to recv", "t"): "transfer",
         ("nccl send to recv", "f"): "recv",
         ("gloo send to recv", "s"): "c10d::send",
+        ("gloo send to recv", "t"): "transfer",
         ("gloo send to recv", "f"): "gloo:recv",
     }
+    begins = defaultdict(list)
     for arrow in arrows:
         around = {
-            e["args"].get("Collective name", e["name"])
+            e["args"].get("Collective name", e["name"]): e["ts"]
             for e in slices[arrow["pid"], arrow["tid"]]
             if e["ts"] <= arrow["ts"] + 0.0005 and arrow["ts"] <= e["ts"] + e["dur"] + 0.0005
         }
         assert ends[arrow["name"], arrow["ph"]] in around
+        begins[arrow["id"]].append(around[ends[arrow["name"], arrow["ph"]]])
+    # Perfetto draws an arrow from the slice that begins first
+    assert all(left <= reached for left, reached, *_ in begins.values())
+    assert {len(stops) for stops in begins.values()} == {2, 3}
 
 
 def test_decode_steps_waits_and_bubbles_have_tracks_and_cudagraph_is_found(tmp_path):

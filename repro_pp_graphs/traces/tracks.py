@@ -124,7 +124,8 @@ class Additions:
                 for send, recv in edge.paired():
                     arrow += 1
                     yield from _waits((src, send), (dst, recv), ends)
-                    yield from _arrow(arrow, (src, src_lanes, send), (dst, dst_lanes, recv))
+                    by = _recvs(ends[0], recv)
+                    yield from _arrow(arrow, (src, src_lanes, send), (dst, dst_lanes, recv), by)
             for track, _ in mine.values():
                 yield from track.metadata()
 
@@ -162,28 +163,42 @@ def _waits(
             yield src.slice(track, name, send.start_ns, middle, about)
         if sent > middle:
             yield src.slice(track, "transfer", middle, sent, about)
-    backend = "NCCL" if recv.backend == "nccl" else recv.backend
-    track, middle = f"from {here} ({backend})", min(recv.end_ns, both)
+    track, middle = _recvs(here, recv), min(recv.end_ns, both)
     if middle > recv.start_ns:
         yield dst.slice(track, "wait for send", recv.start_ns, middle, about)
     if recv.end_ns > middle:
         yield dst.slice(track, "transfer", middle, recv.end_ns, about)
 
 
+def _recvs(source: str, recv: P2POp) -> str:
+    """The name of the added track with the recvs from a rank."""
+    return f"from {source} ({'NCCL' if recv.backend == 'nccl' else recv.backend})"
+
+
 def _arrow(
-    number: int, source: tuple[Track, Lanes, P2POp], target: tuple[Track, Lanes, P2POp]
+    number: int,
+    source: tuple[Track, Lanes, P2POp],
+    target: tuple[Track, Lanes, P2POp],
+    by: str,
 ) -> Iterator[Event]:
-    """A flow from inside the send's slice to inside the recv's, never back in time."""
+    """A flow from the send's slice to the recv's; none where the clocks show it back in time.
+
+    Perfetto draws an arrow from the slice that begins first: to a recv that waited for its send it
+    goes by way of the transfer on the added track `by`, which begins no sooner than the send.
+    """
     (src, src_lanes, send), (dst, dst_lanes, recv) = source, target
     out = src_lanes.of(send, src.placed.rank.base_ns)
     into = dst_lanes.of(recv, dst.placed.rank.base_ns)
-    if not out or not into:
+    left, arrived = src.us(send.start_ns), dst.us(recv.end_ns - 1)
+    if not out or not into or arrived < left:
         return
-    left = src.us(send.start_ns)
-    arrived = max(left, dst.us(recv.end_ns - 1))
-    shared = {"cat": "p2p", "name": f"{send.backend} send to recv", "id": number}
-    yield {"ph": "s", **shared, "pid": out[0], "tid": out[1], "ts": left}
-    yield {"ph": "f", "bp": "e", **shared, "pid": into[0], "tid": into[1], "ts": arrived}
+    stops = [("s", out, left), ("f", into, arrived)]
+    if recv.start_ns < send.start_ns:
+        stops.insert(1, ("t", (dst.pid, dst.tid(by)), arrived))
+    for ph, (pid, tid), ts in stops:
+        name = f"{send.backend} send to recv"
+        flow = {"ph": ph, "cat": "p2p", "name": name, "id": number, "pid": pid, "tid": tid}
+        yield {**flow, "ts": ts} | ({"bp": "e"} if ph == "f" else {})
 
 
 def busy_set(rank: RankTrace) -> Intervals:
