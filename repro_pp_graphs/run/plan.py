@@ -144,7 +144,8 @@ def _split_evenly(args: ServerArgs, batch: int) -> list[str]:
     args.set(MICRO_BATCH, str(share))
     notes = [f"{MICRO_BATCH} {share}: every launch splits the load alike"]
     if (used := -(-batch // share)) < in_flight:
-        notes.append(f"--batch {batch} fills {used} of {in_flight} micro-batches")
+        full = share * in_flight
+        notes.append(f"--batch {batch} fills {used} of {in_flight} micro-batches, {full} all")
     return notes
 
 

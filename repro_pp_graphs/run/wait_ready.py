@@ -64,7 +64,7 @@ def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> str:
             line.end(f"ready: {server.model()}")
             return ""
         time.sleep(POLL_S)
-    line.end(f"not ready after {timeout_s:.0f} s (--start-timeout), last stage: {log.stage(text)}")
+    line.end(f"not ready after {timeout_s:.0f} s (--start-timeout): {log.stage(text)}")
     return "timed out"
 
 
