@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 # last one found wins; sglang 0.5.2 to 0.5.23
 _STAGES = (
+    ("starting its ranks", re.compile(r"server_args=")),
     ("loading weights", re.compile(r"Load weight begin")),
     ("weights loaded", re.compile(r"Load weight end")),
     ("capturing graphs", re.compile(r"Capture .*graph.* begin|Capturing batches", re.IGNORECASE)),
@@ -17,7 +18,8 @@ _STAGES = (
 _BAR = re.compile(r"((?:Loading|Capturing)\b[^\r]*?:\s+\d+%)")
 _SAID = re.compile(
     r"\[[-\d]+ [:\d]+(?P<rank>[^\]]*)\] "
-    r"(?:INFO: +)?(?!server_args=|Ignore import error|.* \"(?:GET|POST) )(?P<said>.+)"
+    r"(?:INFO: +)?(?P<said>(?:Init |Load weight|KV Cache|Memory pool|Capture |max_total_num|"
+    r"Uvicorn|The server is).*)"
 )
 _DECODE = re.compile(
     r"^(?:\[[^\]]*? PP(?P<rank>\d+)\b[^\]]*\])?.*?Decode batch.*?#running-req: (?P<running>\d+)"
