@@ -172,7 +172,7 @@ profile() { # profile LABEL URL: a second load, profiled until every rank's trac
   step "${tool[@]}" profile "$out/logs" "$1" "$server_pid" "$out/trace/$1" || status=$?
   end_group "$load_pid" 5 TERM
   load_pid=""
-  printf '\n%s\n' "(A load to profile the server under, ended with the profile: interrupted" \
+  printf '%s\n' "" "(A load to profile the server under, ended with the profile: interrupted" \
     "prompts are as it should be. No reported number is from it.)" \
     >>"$out/logs/$1_profile_load.log"
   return "$status"
