@@ -427,5 +427,7 @@ def test_without_a_browser_the_helper_says_what_to_click(tmp_path, capsys):
     file = tmp_path / "a.json"
     file.write_text("{}")
     assert open_trace([str(file), "--no-browser"]) == 0
-    assert "Open trace file" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "Open trace file" in told
+    assert max(map(len, told.splitlines()[1:])) <= 80
     assert open_trace([str(tmp_path / "none.json")]) == 2

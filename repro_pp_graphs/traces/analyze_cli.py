@@ -35,8 +35,7 @@ def main(argv: list[str]) -> int:
         return cli.nothing_read(COMMAND)
     read[0].warnings += [text for case in cases if not case.ranks for text in case.warnings]
     facts = [analyze(case) for case in read]
-    for case_facts in facts:
-        print("\n".join(lines(case_facts)))
+    print("\n\n".join("\n".join(lines(case_facts)) for case_facts in facts))
     if options.json:
         text = json.dumps(_document(facts), indent=1) + "\n"
         try:

@@ -113,9 +113,9 @@ def what_to_click(file: Path) -> list[str]:
     """How to open the file by hand."""
     return [
         f"1. copy {file} to a machine with a browser, if this one has none",
-        f"2. open {VIEWER} and choose 'Open trace file' (or drop the file on the page)",
+        f"2. open {VIEWER}, choose 'Open trace file' or drop the file there",
         "3. search for cudagraph to find the decode launches; W and S zoom, A and D move",
-        "4. each track's name begins with its rank: the funnel above the tracks filters by PP3",
+        "4. each track's name begins with its rank: the funnel above them filters by it",
     ]
 
 
