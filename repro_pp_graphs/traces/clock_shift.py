@@ -1,4 +1,9 @@
-"""Clocks that are apart: the true offset told by lags that are all alike, or doubted."""
+"""What the ends of a channel's operations tell of its offset, whatever the clocks show.
+
+An NCCL send that waits for its recv, and a recv that waits for its send, end together. So at the
+true offset the lags of many pairs are the same but for a few us, clocks apart or not; at all others
+they vary with the steps.
+"""
 
 from __future__ import annotations
 
@@ -8,97 +13,98 @@ from typing import NamedTuple
 import numpy as np
 
 from repro_pp_graphs.traces.quantiles import median
-from repro_pp_graphs.traces.queues import Ints, Queues, Run, edges
+from repro_pp_graphs.traces.queues import Ints, Queues, Run
 
 # The lags of so many pairs, of this share of all, lie together at the true offset.
-FEWEST_ALIKE = 8
+FEWEST_ALIKE = 5
 ALIKE_SHARE = 0.3
 # No other offset has half as many of them.
 CLEARLY_MORE = 2.0
-SAMPLE = 512
-# So many pairs in a row that fit another offset are a doubt.
-STRETCH = 4
+# Steps of which so many take the same time tell nothing.
+ALL_ALIKE = 0.9
+# Lags this small are those of clocks that agree, rather than of clocks a whole turn apart.
+AGREE_NS, AGREE_UNSURE_NS = 25_000, 2_000
+SAMPLE = 256
 
 
-class Told(NamedTuple):
-    """The offset that lags tell, and the lag there: how far the receiver's clock is ahead, ns."""
+class Witness(NamedTuple):
+    """An offset at which lags are alike, and that lag: how far the receiver's clock is ahead, ns,
+    or how long after its send a recv ends. `sure`: no other offset can be the true one; `varied`:
+    at no other offset are lags alike, so they are none of waits that are always as long."""
 
     offset: int
     lag_ns: int
+    sure: bool = False
+    varied: bool = False
 
-
-def is_plain(queues: Queues, offset: int, slack_ns: int) -> bool:
-    """Whether so many lags are alike at the offset that no other can have clearly more."""
-    own = _alike(queues, offset, slack_ns)
-    return own is not None and own.share * CLEARLY_MORE >= 1
+    @property
+    def agrees(self) -> bool:
+        """Whether the lag is that of clocks that agree."""
+        return abs(self.lag_ns) <= (AGREE_NS if self.sure else AGREE_UNSURE_NS)
 
 
 class _Alike(NamedTuple):
     share: float
-    pairs: int
+    offset: int
     lag_ns: int
+    pairs: int
 
 
-def told_by_lags(queues: Queues, offsets: Iterable[int], slack_ns: int) -> Told | None:
-    """The offset whose lags are alike, where it is alone with them.
+def witness(
+    queues: Queues, run: Run | None, offsets: Iterable[int], slack_ns: int, apart_ns: int
+) -> Witness | None:
+    """The offset whose lags are alike, to a fifth of the slack or else to twice the slack.
 
-    A send that waits for its recv, and a recv that waits for its send, end together. So at the true
-    offset the lags of many pairs are the same but for a few us, whatever the clocks show; at others
-    they vary with the steps. Nothing is told where events are missing, where steps are all alike,
-    or where hardly a pair ends together.
+    Looked at: the sends of the run (all where there is none) at each offset. Sure is an offset
+    alone with such lags, or alone among those that clocks up to `apart_ns` apart, and recvs as much
+    later, can explain. Where none is, the run's own, if its lags are alike. None where they are
+    not, or where the steps are all alike.
     """
-    found = [(offset, each) for offset in offsets if (each := _alike(queues, offset, slack_ns))]
-    if not found:
-        return None
-    found.sort(key=lambda row: row[1].share, reverse=True)
-    (offset, best), others = found[0], found[1:]
-    second = others[0][1].share if others else 0.0
-    if best.pairs < FEWEST_ALIKE or best.share < max(ALIKE_SHARE, CLEARLY_MORE * second):
-        return None
-    return Told(offset, best.lag_ns)
+    sends = np.arange(run.first, run.last) if run else np.arange(len(queues.s_start))
+    sends = sends[:: max(1, len(sends) // SAMPLE)]
+    windows_ns = slack_ns // 5, 2 * slack_ns
+    lags_at = {offset: _lags(queues, sends, offset) for offset in offsets}
+    alike = {offset: lags for offset, lags in lags_at.items() if _any_alike(lags, windows_ns[-1])}
+    own = None
+    for window_ns in windows_ns:
+        found = sorted(
+            (_alike(offset, lags, window_ns) for offset, lags in alike.items()), reverse=True
+        )
+        near = [each for each in found if -apart_ns <= each.lag_ns <= 2 * apart_ns]
+        for rows in (found, near):
+            second = rows[1].share if len(rows) > 1 else 0.0
+            if rows and _clear(rows[0]) and rows[0].share >= CLEARLY_MORE * second:
+                return Witness(rows[0].offset, rows[0].lag_ns, sure=True, varied=rows is found)
+        if window_ns == windows_ns[0] and len(near) > 1 and near[1].share >= ALL_ALIKE:
+            return None
+        own = next((e for e in found if run and e.offset == run.offset and _clear(e)), own)
+    return Witness(own.offset, own.lag_ns) if own else None
 
 
-def _alike(queues: Queues, offset: int, slack_ns: int) -> _Alike | None:
-    """How many of an offset's pairs have lags within twice the slack of each other.
+def _clear(each: _Alike) -> bool:
+    return each.share >= ALIKE_SHARE and each.pairs >= FEWEST_ALIKE
 
-    None where the pairs are too few or their shapes do not all agree.
-    """
-    sends, recvs = queues.overlap(offset)
-    count = sends.stop - sends.start
-    if count < STRETCH or not queues.same_shape(offset).all():
-        return None
-    few = slice(None, None, max(1, count // SAMPLE))
-    lags = np.sort((queues.r_end[recvs] - queues.s_over[sends])[few])
-    ends = np.searchsorted(lags, lags + 2 * slack_ns, side="right")
+
+def _lags(queues: Queues, sends: Ints, offset: int) -> Ints:
+    """The lags of pairs of one shape at an offset, in their order; none where half have another, as
+    behind a missing event."""
+    facing = sends[(sends >= -offset) & (sends < len(queues.r_end) - offset)]
+    at = facing[queues.agree(facing, facing + offset)]
+    if 2 * len(at) < len(sends):
+        return at[:0]
+    return np.sort(queues.r_end[at + offset] - queues.s_over[at])
+
+
+def _any_alike(lags: Ints, window_ns: int) -> bool:
+    """Whether half as many lags as it takes lie within the window: else no rival to any."""
+    need = int(max(FEWEST_ALIKE, ALIKE_SHARE * len(lags))) // 2
+    return bool((lags[need - 1 :] - lags[: len(lags) - need + 1] <= window_ns).any())
+
+
+def _alike(offset: int, lags: Ints, window_ns: int) -> _Alike:
+    """How many of the lags lie within the window around the most of them."""
+    ends = np.searchsorted(lags, lags + window_ns, side="right")
     within = ends - np.arange(len(lags))
-    at = int(np.argmax(within))
-    pairs = int(within[at])
-    return _Alike(pairs / len(lags), pairs, int(median(lags[at : ends[at]])))
-
-
-def rival_offset(queues: Queues, run: Run, apart_ns: int, reach: int) -> int | None:
-    """Another offset that would hold for a stretch of the run if clocks were apart_ns apart.
-
-    The receiver's clock may be behind, then an earlier offset only looks acausal; or ahead, then
-    the run only looks causal. Looked for up to `reach` offsets away.
-    """
-    sends = np.arange(run.first, run.last)
-    early = queues.r_end[sends + run.offset] - queues.s_start[sends] < apart_ns
-    for offset in range(run.offset - 1, run.offset - 1 - reach, -1):
-        if _holds_for_a_stretch(queues, sends, offset, apart_ns):
-            return offset
-    for offset in range(run.offset + 1, run.offset + 1 + reach):
-        if _holds_for_a_stretch(queues, sends[early], offset, apart_ns):
-            return offset
-    return None
-
-
-def _holds_for_a_stretch(queues: Queues, sends: Ints, offset: int, apart_ns: int) -> bool:
-    facing = sends[(sends + offset >= 0) & (sends + offset < len(queues.r_end))]
-    ours, theirs = queues.s_shape[facing], queues.r_shape[facing + offset]
-    delay = queues.r_end[facing + offset] - queues.s_start[facing]
-    holds = ((ours == theirs) | (ours < 0) | (theirs < 0)) & (delay >= -apart_ns)
-    bounds = edges(holds)
-    return bool(len(bounds)) and int(np.max(bounds[1::2] - bounds[::2])) >= min(
-        STRETCH, max(1, len(sends) // 2)
-    )
+    first = int(within.argmax())
+    pairs = int(within[first])
+    return _Alike(pairs / len(lags), offset, int(median(lags[first : ends[first]])), pairs)

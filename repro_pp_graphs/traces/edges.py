@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 import numpy.typing as npt
 
+from repro_pp_graphs.traces.clock_shift import Witness
+from repro_pp_graphs.traces.clocks import SLACK_NS
 from repro_pp_graphs.traces.folder import Case
 from repro_pp_graphs.traces.model import P2POp, RankTrace
-from repro_pp_graphs.traces.pairing import Pairing, pair
+from repro_pp_graphs.traces.pairing import Pairing, pair_queues
 from repro_pp_graphs.traces.quantiles import median, quantile
+from repro_pp_graphs.traces.queues import Queues, queues_of
+from repro_pp_graphs.traces.settle import allow_for_clocks
 
 Floats = npt.NDArray[np.float64]
-# How far a recv may seem to end before its send starts: GPU times of two processes are converted
-# each on its own, and gloo's annotation opens only after the message has been handed over.
-BATCHED_SHARE = 0.2  # of a channel's recvs, from which on it counts as posted in batches
-SLACK_NS = {"nccl": 10_000, "gloo": 50_000}
-
-# How far the clocks of two hosts may be apart where nothing tells it.
-HOSTS_APART_NS = 2_000_000
+# Of a channel's recvs, from which share on it counts as posted in batches.
+BATCHED_SHARE = 0.2
 
 
 @dataclass(slots=True)
 class Channel:
-    """The sends and recvs of one process group on an edge, each in its order, paired."""
+    """The sends and recvs of one process group on an edge, each in its order, paired.
+
+    `queues` are their columns, None where nothing can be paired; `witness` what lags tell.
+    """
 
     name: str
     sends: list[P2POp]
     recvs: list[P2POp]
     pairing: Pairing
+    queues: Queues | None = None
+    witness: Witness | None = None
 
     def paired(self) -> list[tuple[P2POp, P2POp]]:
         return [(self.sends[i], self.recvs[j]) for i, j in self.pairing.pairs]
@@ -52,10 +54,10 @@ class Edge:
         return [pair for channel in self.channels for pair in channel.paired()]
 
     @property
-    def apart(self) -> bool:
-        """Whether the ranks are known to run on different hosts."""
-        hosts = {rank.host for rank in (self.src, self.dst) if rank and rank.host}
-        return len(hosts) > 1
+    def one_host(self) -> bool | None:
+        """Whether the ranks run on the same host; None where their files name none."""
+        hosts = [rank.host for rank in (self.src, self.dst) if rank and rank.host]
+        return hosts[0] == hosts[1] if len(hosts) == 2 else None
 
     @property
     def largest(self) -> Channel:
@@ -87,28 +89,9 @@ def edges_of(case: Case) -> list[Edge]:
             else:
                 recvs.setdefault((op.backend, op.peer, rank.rank), []).append(op)
     keys = sorted({*sends, *recvs}, key=lambda key: (key[0] != "nccl", key[1:]))
-    found = {key: _edge(key, sends.get(key, []), recvs.get(key, []), ranks) for key in keys}
-    known = _clocks_ahead(found.values())
-    for key, edge in found.items():
-        ahead_ns = known.get((edge.src_rank, edge.dst_rank))
-        if edge.apart and ahead_ns is not None and any(c.pairing.reason for c in edge.channels):
-            found[key] = _edge(key, sends.get(key, []), recvs.get(key, []), ranks, ahead_ns)
-    return list(found.values())
-
-
-def _clocks_ahead(edges: Iterable[Edge]) -> dict[tuple[int, int], int]:
-    """How far rank b's clock is ahead of rank a's (ns), where lags tell it, also along chains."""
-    known: dict[tuple[int, int], int] = {}
-    for edge in edges:
-        for channel in edge.channels:
-            if channel.pairing.lag_ns is not None:
-                known[edge.src_rank, edge.dst_rank] = channel.pairing.lag_ns
-                known[edge.dst_rank, edge.src_rank] = -channel.pairing.lag_ns
-    ranks = {rank for pair_of in known for rank in pair_of}
-    for via, a, b in product(ranks, repeat=3):
-        if (a, via) in known and (via, b) in known:
-            known.setdefault((a, b), known[a, via] + known[via, b])
-    return known
+    edges = [_edge(key, sends.get(key, []), recvs.get(key, []), ranks) for key in keys]
+    allow_for_clocks(edges)
+    return edges
 
 
 def _edge(
@@ -116,37 +99,37 @@ def _edge(
     sends: list[P2POp],
     recvs: list[P2POp],
     ranks: dict[int, RankTrace],
-    ahead_ns: int | None = None,
 ) -> Edge:
-    """An edge, its channels paired; `ahead_ns`: the receiver's clock as other edges tell it."""
+    """An edge, its channels paired as if its ranks had one clock."""
     backend, src, dst = key
     absent = [rank for rank in (src, dst) if rank not in ranks]
     edge = Edge(backend, src, dst, ranks.get(src), ranks.get(dst), [])
-    apart_ns = HOSTS_APART_NS if edge.apart and ahead_ns is None else 0
     for name in _channel_names(sends, recvs):
         ours = [op for op in sends if name in (None, op.channel)]
         theirs = [op for op in recvs if name in (None, op.channel)]
-        pairing = (
-            Pairing(reason=f"no trace of rank {absent[0]}")
-            if absent
-            else Pairing(reason="posted in batches: when a recv was over is not known")
-            if backend == "gloo" and _batched(theirs, ranks[dst])
-            else pair(ours, theirs, SLACK_NS[backend], ahead_ns=ahead_ns or 0, apart_ns=apart_ns)
-        )
-        edge.channels.append(Channel(name or "", ours, theirs, pairing))
+        channel = Channel(name or "", ours, theirs, Pairing())
+        edge.channels.append(channel)
+        if absent:
+            channel.pairing.reason = f"no trace of rank {absent[0]}"
+        elif not ours or not theirs:
+            channel.pairing.reason = "no recvs" if ours else "no sends"
+        elif backend == "gloo" and _batched(theirs, ranks[dst]):
+            channel.pairing.reason = "posted in batches: when a recv was over is not known"
+        else:
+            channel.queues = queues_of(ours, theirs, SLACK_NS[backend])
+            channel.pairing = pair_queues(channel.queues)
     return edge
 
 
 def _batched(recvs: list[P2POp], rank: RankTrace) -> bool:
     """Whether many recvs are posted before others and waited for later (batch_isend_irecv): a gloo
     recv's annotation ends when it is waited for, so its end says nothing of the transfer."""
-    calls = np.array(sorted(span.start_ns for span in (*rank.sends, *rank.recvs)), dtype=np.int64)
-    starts, ends = (
-        np.array([getattr(op, name) for op in recvs], dtype=np.int64)
-        for name in ("start_ns", "end_ns")
-    )
-    inside = np.searchsorted(calls, ends) - np.searchsorted(calls, starts, side="right")
-    return bool(len(recvs)) and float(np.mean(inside > 0)) > BATCHED_SHARE
+    calls = np.array([span.start_ns for span in (*rank.sends, *rank.recvs)], dtype=np.int64)
+    calls.sort()
+    starts = np.array([op.start_ns for op in recvs], dtype=np.int64)
+    ends = np.array([op.end_ns for op in recvs], dtype=np.int64)
+    inside = calls.searchsorted(ends) - calls.searchsorted(starts, side="right")
+    return float((inside > 0).mean()) > BATCHED_SHARE
 
 
 def _channel_names(sends: list[P2POp], recvs: list[P2POp]) -> list[str | None]:

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from repro_pp_graphs.traces.clock_shift import is_plain, rival_offset, told_by_lags
 from repro_pp_graphs.traces.model import P2POp
 from repro_pp_graphs.traces.quantiles import median, quantile
 from repro_pp_graphs.traces.queues import Bools, Queues, Run, edges, gaps, queues_of, stretches
@@ -23,8 +22,7 @@ from repro_pp_graphs.traces.rivals import rival_delay
 
 # Repeating shapes make offsets one period apart look alike; longest period looked for.
 OFFSETS_AHEAD = 96
-OFFSETS_BEHIND = 16
-LAGS_NEAR = 16
+OFFSETS_BEHIND = 4
 # Offsets looked at after one that holds for all, as they might tie with it.
 OFFSETS_BEYOND = 4
 # Two offsets whose median lags differ by less cannot be told apart.
@@ -42,15 +40,15 @@ GOOD_STRETCH = 5
 class Pairing:
     """Pairs of indices (send, recv), the offset of most of them, and why there are none.
 
-    `clock_ns`: how far the receiver's clock turned out ahead of the sender's, 0 where it need not;
-    `lag_ns` the same where lags tell it, to a few us.
+    `run` is the longest run of pairs at that offset; `clock_ns` how far the receiver's clock was
+    taken to be ahead of the sender's.
     """
 
     pairs: list[tuple[int, int]] = field(default_factory=list)
     offset: int | None = None
     reason: str = ""
+    run: Run | None = None
     clock_ns: int = 0
-    lag_ns: int | None = None
 
 
 class Usual(NamedTuple):
@@ -59,49 +57,19 @@ class Usual(NamedTuple):
     typical: float
 
 
-def pair(
-    sends: Sequence[P2POp],
-    recvs: Sequence[P2POp],
-    slack_ns: int = 0,
-    *,
-    ahead_ns: int = 0,
-    apart_ns: int = 0,
-) -> Pairing:
-    """Pair sends with recvs, each in the order of its rank.
+def pair(sends: Sequence[P2POp], recvs: Sequence[P2POp], slack_ns: int = 0) -> Pairing:
+    """Pair sends with recvs, each in the order of its rank, on one clock.
 
     A recv may end up to `slack_ns` before its send starts: what the recorded times are good for.
-    The receiver's clock is known to be `ahead_ns` ahead, and may be up to `apart_ns` off beyond.
     """
     if not sends or not recvs:
         return Pairing(reason="no recvs" if sends else "no sends")
-    queues = queues_of(sends, recvs, slack_ns).later_sends(ahead_ns)
-    runs, reason = _runs(queues)
-    chosen = max(runs, key=lambda run: run.last - run.first, default=None)
-    certain = apart_ns <= slack_ns
-    told = None
-    # gloo's operations do not end with the transfer: their lags tell nothing
-    is_nccl = sends[0].backend == "nccl"
-    if is_nccl and not (chosen and certain and is_plain(queues, chosen.offset, slack_ns)):
-        near = range(chosen.offset - LAGS_NEAR, chosen.offset + LAGS_NEAR + 1) if chosen else None
-        told = told_by_lags(queues, near or _offsets(queues), slack_ns)
-    clock_ns = 0
-    if told and (chosen is None or told.offset != chosen.offset):
-        shifted = queues.later_sends(told.lag_ns)
-        moved, _ = _runs(shifted)
-        credible = abs(told.lag_ns) <= max(apart_ns, _interval(queues))
-        if credible and _is_whole(shifted, moved, told.offset):
-            runs, clock_ns = moved, told.lag_ns
-        else:
-            told = None
-    elif told and not _is_whole(queues, runs, told.offset):
-        told = None
-    if chosen and not told and not certain:
-        rival = rival_offset(queues, chosen, apart_ns, OFFSETS_BEHIND)
-        if rival is not None:
-            return Pairing(
-                reason=f"offsets {chosen.offset} and {rival} both fit clocks "
-                f"{apart_ns / 1e6:g} ms apart"
-            )
+    return pair_queues(queues_of(sends, recvs, slack_ns))
+
+
+def pair_queues(queues: Queues, ahead_ns: int = 0) -> Pairing:
+    """Pair queues that hold an operation each; the receiver's clock is `ahead_ns` ahead."""
+    runs, reason = _runs(queues.later_sends(ahead_ns) if ahead_ns else queues)
     if not runs:
         return Pairing(reason=reason)
     lengths: dict[int, int] = {}
@@ -109,19 +77,15 @@ def pair(
         lengths[run.offset] = lengths.get(run.offset, 0) + run.last - run.first
     pairs = sorted((i, i + run.offset) for run in runs for i in range(run.first, run.last))
     offset = max(lengths, key=lengths.__getitem__)
-    lag_ns = told.lag_ns + ahead_ns if told else None
-    return Pairing(pairs, offset, clock_ns=clock_ns, lag_ns=lag_ns)
+    longest = max(
+        (run for run in runs if run.offset == offset), key=lambda run: run.last - run.first
+    )
+    return Pairing(pairs, offset, run=longest, clock_ns=ahead_ns)
 
 
-def _interval(queues: Queues) -> float:
+def interval(queues: Queues) -> float:
     """The usual time from a send to the next one, ns."""
     return median(np.diff(queues.s_start)) if len(queues.s_start) > 1 else 0.0
-
-
-def _is_whole(queues: Queues, runs: list[Run], offset: int) -> bool:
-    """Whether the runs are one, of all that face each other at the offset."""
-    facing, _ = queues.overlap(offset)
-    return runs == [Run(offset, facing.start, facing.stop)]
 
 
 def _runs(queues: Queues, usual: Usual | None = None) -> tuple[list[Run], str]:
@@ -129,7 +93,7 @@ def _runs(queues: Queues, usual: Usual | None = None) -> tuple[list[Run], str]:
 
     A part of the queues (`usual` given) must be as late as the whole to be believed.
     """
-    best, reason = _best_run(queues)
+    best, reason = best_run(queues)
     if best is None:
         return [], reason
     index = np.arange(best.first, best.last)
@@ -140,7 +104,7 @@ def _runs(queues: Queues, usual: Usual | None = None) -> tuple[list[Run], str]:
     missing = usual is not None or len(index) < facing.stop - facing.start
     if missing:
         late_by = median(delay) - (usual.typical if usual else 0.0)
-        limit = usual.typical / 2 if usual else _interval(queues)
+        limit = usual.typical / 2 if usual else interval(queues)
         too_few = len(index) < SHORTEST_PIECE or 2 * int(np.sum(sure)) < len(index)
         if too_few or abs(late_by) > limit:
             return [], "what fits is too short or too uncertain where events are missing"
@@ -187,15 +151,15 @@ def _prompt(queues: Queues, runs: list[Run]) -> list[Run]:
         for delay, run in zip(delays, runs, strict=True)
         if 4 * (run.last - run.first) >= longest
     )
-    limit = usual + _interval(queues)
+    limit = usual + interval(queues)
     return [run for run, delay in zip(runs, delays, strict=True) if delay <= limit]
 
 
-def _best_run(queues: Queues) -> tuple[Run | None, str]:
-    """Of the offsets that hold over the longest runs, the one with the smallest lag."""
+def best_run(queues: Queues) -> tuple[Run | None, str]:
+    """Of the offsets that hold over the longest runs that with the smallest lag, or why none."""
     held: list[Run] = []
     most, enough = min(len(queues.s_start), len(queues.r_end)), None
-    for offset in _offsets(queues):
+    for offset in offsets(queues):
         if enough is not None and offset > enough + OFFSETS_BEYOND:
             break
         if found := _longest(queues, offset):
@@ -233,7 +197,7 @@ def _long_enough(queues: Queues, run: Run, longest: int) -> bool:
     return 2 * length >= longest or (varied and 4 * length >= longest and length >= GOOD_STRETCH)
 
 
-def _offsets(queues: Queues) -> range:
+def offsets(queues: Queues) -> range:
     """Offsets worth a look: around those at which each send just meets a recv that can be its."""
     reach = np.searchsorted(queues.r_end, queues.s_start) - np.arange(len(queues.s_start))
     low = int(quantile(reach, 0.05)) - OFFSETS_BEHIND
@@ -246,7 +210,7 @@ def _longest(queues: Queues, offset: int) -> Run | None:
     holds = queues.delay(offset) >= 0
     if not holds.any():
         return None
-    holds &= queues.same_shape(offset)
+    holds &= queues.agree(*queues.overlap(offset))
     bounds = edges(holds)
     if not len(bounds):
         return None

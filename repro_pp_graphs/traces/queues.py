@@ -23,7 +23,7 @@ class Run(NamedTuple):
 
 
 class Queues(NamedTuple):
-    """Sends and recvs as columns; a shape of -1 agrees with any."""
+    """Sends and recvs as columns; a shape of -1 (`unknown`: there is one) agrees with any."""
 
     s_start: Ints
     s_over: Ints
@@ -31,6 +31,7 @@ class Queues(NamedTuple):
     r_start: Ints
     r_end: Ints
     r_shape: Ints
+    unknown: bool = True
 
     def part(self, sends: slice, recvs: slice) -> Queues:
         return Queues(
@@ -40,6 +41,7 @@ class Queues(NamedTuple):
             self.r_start[recvs],
             self.r_end[recvs],
             self.r_shape[recvs],
+            self.unknown,
         )
 
     def later_sends(self, by_ns: int) -> Queues:
@@ -52,10 +54,11 @@ class Queues(NamedTuple):
         last = max(first, min(len(self.s_start), len(self.r_end) - offset))
         return slice(first, last), slice(first + offset, last + offset)
 
-    def same_shape(self, offset: int) -> Bools:
-        sends, recvs = self.overlap(offset)
+    def agree(self, sends: Ints | slice, recvs: Ints | slice) -> Bools:
+        """Whether the shapes of each send and recv are the same, or one is unknown."""
         ours, theirs = self.s_shape[sends], self.r_shape[recvs]
-        return np.asarray((ours == theirs) | (ours < 0) | (theirs < 0))
+        same = ours == theirs
+        return np.asarray(same | (ours < 0) | (theirs < 0)) if self.unknown else same
 
     def delay(self, offset: int) -> Ints:
         """End of the recv minus start of the send, ns: causality demands that it is positive."""
@@ -65,21 +68,22 @@ class Queues(NamedTuple):
 
 def queues_of(sends: Sequence[P2POp], recvs: Sequence[P2POp], slack_ns: int) -> Queues:
     """The columns of both sides, each in its order; sends may start slack_ns early."""
-    codes: dict[tuple[int | None, str | None], int] = {(None, None): -1}
-
-    def shapes(ops: Sequence[P2POp]) -> Ints:
-        return np.array(
-            [codes.setdefault((op.elements, op.dtype), len(codes)) for op in ops], dtype=np.int64
-        )
-
-    return Queues(
-        np.array([op.start_ns for op in sends], dtype=np.int64) - slack_ns,
-        np.array([op.end_ns for op in sends], dtype=np.int64),
-        shapes(sends),
-        np.array([op.start_ns for op in recvs], dtype=np.int64),
-        np.maximum.accumulate(np.array([op.end_ns for op in recvs], dtype=np.int64)),
-        shapes(recvs),
+    columns = [_columns(ops) for ops in (sends, recvs)]
+    kinds = dict.fromkeys([*columns[0][2], *columns[1][2]])
+    codes = {kind: code for code, kind in enumerate(kinds)} | {(None, None): -1}
+    (s_start, s_over, s_shape), (r_start, r_end, r_shape) = (
+        (start, end, np.array([codes[shape] for shape in shapes], dtype=np.int64))
+        for start, end, shapes in columns
     )
+    r_end = np.maximum.accumulate(r_end)
+    unknown = (None, None) in kinds
+    return Queues(s_start - slack_ns, s_over, s_shape, r_start, r_end, r_shape, unknown)
+
+
+def _columns(ops: Sequence[P2POp]) -> tuple[Ints, Ints, list[tuple[int | None, str | None]]]:
+    start = np.array([op.start_ns for op in ops], dtype=np.int64)
+    end = np.array([op.end_ns for op in ops], dtype=np.int64)
+    return start, end, [(op.elements, op.dtype) for op in ops]
 
 
 def stretches(keep: Bools, run: Run) -> list[Run]:

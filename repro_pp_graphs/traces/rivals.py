@@ -9,6 +9,9 @@ from repro_pp_graphs.traces.queues import Ints, Queues, Run
 
 # How many operations beside a pair must fit another reading of it.
 NEIGHBOURS = 4
+AFTER = np.arange(1, NEIGHBOURS + 1)[:, np.newaxis]
+BEFORE = -AFTER
+ANY = np.full(NEIGHBOURS, -1)
 
 
 def rival_delay(queues: Queues, run: Run) -> npt.NDArray[np.float64]:
@@ -20,46 +23,31 @@ def rival_delay(queues: Queues, run: Run) -> npt.NDArray[np.float64]:
     """
     sends = np.arange(run.first, run.last)
     recvs = sends + run.offset
-    before = _neighbour(queues.r_shape, -1)[recvs]
-    after = _neighbour(queues.s_shape, 1)[sends]
     ours = queues.r_end[recvs] - queues.s_start[sends]
+    # out of the queues' ends any shape fits
+    s_shape = np.concatenate([ANY, queues.s_shape, ANY])
+    r_shape = np.concatenate([ANY, queues.r_shape, ANY])
     best = np.full(len(sends), -np.inf)
-    for other_sends, other_recvs, exists in (
-        (sends, before, before >= 0),
-        (after, recvs, after >= 0),
-    ):
+    before, after = _neighbour(queues.r_shape, -1)[recvs], _neighbour(queues.s_shape, 1)[sends]
+    for other_sends, other_recvs in ((sends, before), (after, recvs)):
         delay = queues.r_end[other_recvs] - queues.s_start[other_sends]
-        fits = exists & (delay >= 0) & (delay < ours)
-        for at in np.flatnonzero(fits & (delay > best)).tolist():
-            if _shapes_fit_beside(queues, int(other_sends[at]), int(other_recvs[at])):
-                best[at] = delay[at]
+        exists = (other_sends >= 0) & (other_recvs >= 0)
+        at = np.flatnonzero(exists & (delay >= 0) & (delay < ours) & (delay > best))
+        ours_at, theirs_at = other_sends[at] + NEIGHBOURS, other_recvs[at] + NEIGHBOURS
+        fits = np.zeros(len(at), dtype=np.bool_)
+        for beside in (BEFORE, AFTER):
+            a, b = s_shape[ours_at + beside], r_shape[theirs_at + beside]
+            fits |= ((a == b) | (a < 0) | (b < 0)).all(axis=0)
+        best[at[fits]] = delay[at[fits]]
     return best
 
 
-def _shapes_fit_beside(queues: Queues, send: int, recv: int) -> bool:
-    """Whether the shapes of the operations just before, or just after, fit a pair."""
-    for step in (-1, 1):
-        ours, theirs = _beside(queues.s_shape, send, step), _beside(queues.r_shape, recv, step)
-        if all(a == b or a < 0 or b < 0 for a, b in zip(ours, theirs, strict=False)):
-            return True
-    return False
-
-
-def _beside(shapes: Ints, at: int, step: int) -> list[int]:
-    """The shapes of the next few operations in one direction."""
-    found = (
-        shapes[at + 1 : at + 1 + NEIGHBOURS] if step > 0 else shapes[max(0, at - NEIGHBOURS) : at]
-    )
-    return [int(shape) for shape in found[::step]]
-
-
-def _neighbour(shapes: Ints, step: int) -> Ints:
-    """Index of the next (step 1) or previous (-1) operation of the same shape, -1: none."""
+def _neighbour(shapes: Ints, way: int) -> Ints:
+    """Index of the next (way 1) or previous (-1) operation of the same shape, -1: none."""
     found = np.full(len(shapes), -1, dtype=np.int64)
-    seen: dict[int, int] = {}
-    order = range(len(shapes)) if step < 0 else reversed(range(len(shapes)))
-    codes = shapes.tolist()
-    for at in order:
-        found[at] = seen.get(codes[at], -1)
-        seen[codes[at]] = at
+    order = np.argsort(shapes, kind="stable")
+    first, second = order[:-1], order[1:]
+    same = shapes[first] == shapes[second]
+    here, there = (first, second) if way > 0 else (second, first)
+    found[here[same]] = there[same]
     return found
