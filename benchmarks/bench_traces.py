@@ -128,7 +128,8 @@ def run(
 ) -> float:
     """Seconds of a job in a process of its own on as many cores; with `watch` its megabytes."""
     command = [python, "-c", JOBS[job] + DONE, *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+    paths = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": paths}
     usable = sorted(os.sched_getaffinity(0))
     if cores:
         command = ["taskset", "--cpu-list", ",".join(map(str, usable[:cores])), *command]
