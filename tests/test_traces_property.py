@@ -190,6 +190,7 @@ class Tally:
     possible: int = 0
     right: int = 0
     wrong: int = 0
+    wrong_in: list[Plan] = field(default_factory=list)
 
     def run(self, plan: Plan) -> None:
         """Pair a ring; edges on which the rule does not hold are not counted."""
@@ -208,6 +209,7 @@ class Tally:
                     self.right += 1
                 else:
                     self.wrong += 1
+                    self.wrong_in.append(plan)
 
     @property
     def share(self) -> float:
@@ -222,7 +224,7 @@ def check(tally: Tally, least: float, record_property) -> None:
         f"{tally.wrong} wrong"
     )
     assert tally.possible > 1000
-    assert tally.wrong == 0
+    assert tally.wrong == 0, f"such as {tally.wrong_in[-1]}"
     assert tally.share >= least
 
 

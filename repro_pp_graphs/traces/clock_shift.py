@@ -57,15 +57,15 @@ def witness(
 
     Looked at: the sends of the run (all where there is none) at each offset. Sure is an offset
     alone with such lags, or alone among those that clocks up to `apart_ns` apart, and recvs as much
-    later, can explain. Where none is, the run's own, if its lags are alike. None where they are
-    not, or where the steps are all alike.
+    later, can explain. Where none is, that with most, or the run's own if the narrow window shows
+    none. None where lags are not alike, or where the steps are all alike.
     """
     sends = np.arange(run.first, run.last) if run else np.arange(len(queues.s_start))
     sends = sends[:: max(1, len(sends) // SAMPLE)]
     windows_ns = slack_ns // 5, 2 * slack_ns
     lags_at = {offset: _lags(queues, sends, offset) for offset in offsets}
     alike = {offset: lags for offset, lags in lags_at.items() if _any_alike(lags, windows_ns[-1])}
-    own = None
+    unsure = None
     for window_ns in windows_ns:
         found = sorted(
             (_alike(offset, lags, window_ns) for offset, lags in alike.items()), reverse=True
@@ -75,10 +75,13 @@ def witness(
             second = rows[1].share if len(rows) > 1 else 0.0
             if rows and _clear(rows[0]) and rows[0].share >= CLEARLY_MORE * second:
                 return Witness(rows[0].offset, rows[0].lag_ns, sure=True, varied=rows is found)
-        if window_ns == windows_ns[0] and len(near) > 1 and near[1].share >= ALL_ALIKE:
-            return None
-        own = next((e for e in found if run and e.offset == run.offset and _clear(e)), own)
-    return Witness(own.offset, own.lag_ns) if own else None
+        if window_ns == windows_ns[0]:
+            if len(near) > 1 and near[1].share >= ALL_ALIKE:
+                return None
+            unsure = next(filter(_clear, found), None)
+        elif run and not unsure:
+            unsure = next((e for e in found if e.offset == run.offset and _clear(e)), None)
+    return Witness(unsure.offset, unsure.lag_ns) if unsure else None
 
 
 def _clear(each: _Alike) -> bool:

@@ -59,7 +59,7 @@ def _hear(channel: Channel, apart_ns: int) -> Witness | None:
     if pairing.offset is not None:
         near = range(pairing.offset - LAGS_NEAR, pairing.offset + LAGS_NEAR + 1)
     heard = witness(queues, pairing.run, near, SLACK_NS["nccl"], apart_ns)
-    if heard and heard.offset != pairing.offset:
+    if heard and heard.sure and heard.offset != pairing.offset:
         moved = pair_queues(queues, heard.lag_ns)
         if moved.offset != heard.offset or abs(heard.lag_ns) > max(apart_ns, interval(queues)):
             return None
