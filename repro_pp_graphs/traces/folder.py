@@ -91,7 +91,7 @@ def workers_for(paths: list[Path]) -> int:
 
 
 def _shares(sizes: list[int], processes: int) -> list[list[int]]:
-    """Indices of files shared out by size, the next largest to whom has least; largest share first."""
+    """Indices of files by process: the next largest goes to whom has least; largest share first."""
     shares: list[list[int]] = [[] for _ in range(processes)]
     loads = [0] * processes
     for at in sorted(range(len(sizes)), key=lambda at: -sizes[at]):

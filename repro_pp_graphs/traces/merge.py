@@ -6,12 +6,12 @@ import gzip
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, Any, NamedTuple, Protocol, cast
 
 import msgspec
 
@@ -54,7 +54,12 @@ class Placed(NamedTuple):
     part: Part
 
 
-Added = Callable[[list[Placed], list[Lanes]], Iterable[dict[str, Any]]]
+class Added(Protocol):
+    """Events beyond the ranks' own: those made while the ranks are written, and the rest."""
+
+    def slices(self, placed: list[Placed]) -> Iterable[dict[str, Any]]: ...
+
+    def arrows(self, lanes: list[Lanes]) -> Iterable[dict[str, Any]]: ...
 
 
 def place(cases: list[Case], shifts_ns: list[int]) -> tuple[list[Placed], int]:
@@ -102,7 +107,7 @@ def rewrite_part(part: Part, target: Path) -> tuple[int, Lanes]:
 def merge(cases: list[Case], shifts_ns: list[int], added: Added, target: Path) -> int:
     """Write one Chrome trace of all cases to target (gzip where it ends in .gz).
 
-    `added` makes the events of our own; returns the number of events written. The file appears
+    `added` makes the events of our own. Returns the number of events written. The file appears
     under its name only when it is complete. Raises OSError where it cannot be written.
     """
     placed, base_ns = place(cases, shifts_ns)
@@ -116,15 +121,17 @@ def merge(cases: list[Case], shifts_ns: list[int], added: Added, target: Path) -
             run = stack.enter_context(ProcessPoolExecutor(workers)).map if workers > 1 else map
             out = stack.enter_context(_open_target(whole))
             out.write(_head(cases, shifts_ns, placed, base_ns))
+            written = run(rewrite_part, parts, files)
+            extra = [msgspec.json.encode(event) for event in added.slices(placed)]
             total, lanes = 0, []
-            for file, (count, lane) in zip(files, run(rewrite_part, parts, files), strict=True):
+            for file, (count, lane) in zip(files, written, strict=True):
                 lanes.append(lane)
                 out.write(b",\n" * bool(total and count))
                 with file.open("rb") as body:
                     shutil.copyfileobj(body, out, COPY_BYTES)
                 file.unlink()
                 total += count
-            extra = [msgspec.json.encode(event) for event in added(placed, lanes)]
+            extra += [msgspec.json.encode(event) for event in added.arrows(lanes)]
             out.write(b",\n" * bool(total and extra))
             out.write(b",\n".join(extra))
             out.write(b"\n]}\n")

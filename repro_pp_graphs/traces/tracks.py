@@ -99,35 +99,40 @@ def shifts(cases: list[Case]) -> list[int]:
 
 
 class Additions:
-    """Makes the added events of all cases, given where `merge` put each rank."""
+    """Makes the added events of all cases: `slices` first, and what needs to know where the ranks'
+    own events went, `arrows`, last."""
 
     def __init__(self, cases: list[Case]) -> None:
         self.cases = cases
+        self.tracks: list[Track] = []
+        self.messages: list[tuple[Track, P2POp, Track, P2POp, str]] = []
 
-    def __call__(self, placed: list[Placed], lanes: list[Lanes]) -> Iterator[Event]:
-        tracks = [Track(each) for each in placed]
-        arrow = 0
+    def slices(self, placed: list[Placed]) -> Iterator[Event]:
+        """Steps, bubbles, waits and transfers of the ranks."""
+        self.tracks = [Track(each) for each in placed]
         for at, case in enumerate(self.cases):
             mine = {
-                track.placed.rank.rank: (track, lane)
-                for track, lane in zip(tracks, lanes, strict=True)
-                if track.placed.case == at
+                track.placed.rank.rank: track for track in self.tracks if track.placed.case == at
             }
-            for track, _ in mine.values():
+            for track in mine.values():
                 yield from _steps(track)
                 yield from _bubbles(track)
             for edge in edges_of(case):
                 if edge.src_rank not in mine or edge.dst_rank not in mine:
                     continue
-                (src, src_lanes), (dst, dst_lanes) = mine[edge.src_rank], mine[edge.dst_rank]
+                src, dst = mine[edge.src_rank], mine[edge.dst_rank]
                 ends = rank_name(case, edge.src_rank), rank_name(case, edge.dst_rank)
                 for send, recv in edge.paired():
-                    arrow += 1
+                    self.messages.append((src, send, dst, recv, _recvs(ends[0], recv)))
                     yield from _waits((src, send), (dst, recv), ends)
-                    by = _recvs(ends[0], recv)
-                    yield from _arrow(arrow, (src, src_lanes, send), (dst, dst_lanes, recv), by)
-            for track, _ in mine.values():
-                yield from track.metadata()
+
+    def arrows(self, lanes: list[Lanes]) -> Iterator[Event]:
+        """From sends to recvs, by the lanes of the ranks; names of the added tracks."""
+        of = {track.pid: lane for track, lane in zip(self.tracks, lanes, strict=True)}
+        for number, (src, send, dst, recv, by) in enumerate(self.messages, start=1):
+            yield from _arrow(number, (src, of[src.pid], send), (dst, of[dst.pid], recv), by)
+        for track in self.tracks:
+            yield from track.metadata()
 
 
 def _steps(track: Track) -> Iterator[Event]:
