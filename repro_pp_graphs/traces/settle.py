@@ -80,6 +80,12 @@ def _settled(channel: Channel, queues: Queues, apart: Apart, prompt_ns: int) -> 
     sure = channel.witness is not None and channel.witness.sure
     if channel.witness and sure:
         apart = behind(channel.witness)
+        if apart.low_ns > 0:
+            # with the receiver's clock ahead, a recv that ends sooner is not that of its send
+            soonest_ns = channel.witness.lag_ns - 2 * SLACK_NS["nccl"]
+            found.pairs = [
+                (i, j) for i, j in found.pairs if queues.r_end[j] - queues.s_start[i] >= soonest_ns
+            ]
     elif not apart.low_ns <= found.clock_ns <= apart.high_ns:
         found = pair_queues(queues, apart.low_ns)
     for ahead_ns in apart if apart != ON_ONE_CLOCK else ():
