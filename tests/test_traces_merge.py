@@ -252,6 +252,23 @@ def test_ids_that_ranks_share_in_their_files_are_apart_in_the_merged_trace(tmp_p
     assert len(flows) == 6
 
 
+def test_ids_are_apart_also_where_a_rank_s_events_have_to_be_mended(tmp_path):
+    for maker in ring(2):
+        text = maker.text().replace('"External id": ', '"bandwidth": inf, "External id": ')
+        (tmp_path / f"CASE-TP-0-PP-{maker.rank}.trace.json").write_text(text)
+    document = merged(tmp_path / "out.json", tmp_path)
+    ids = [
+        {
+            event["args"]["correlation"]
+            for event in document["traceEvents"]
+            if event["pid"] // 10 == rank and "correlation" in event.get("args", {})
+        }
+        for rank in (1, 2)
+    ]
+    assert all(ids)
+    assert not ids[0] & ids[1]
+
+
 def test_every_event_of_every_rank_is_there_unchanged_but_for_its_ids(tmp_path):
     makers = ring(2)
     for maker in makers:

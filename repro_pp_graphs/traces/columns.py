@@ -10,7 +10,7 @@ from sys import intern
 
 import msgspec
 
-from repro_pp_graphs.traces.events import TraceFile, Value, mend
+from repro_pp_graphs.traces.events import NO_JSON, TraceFile, Value, mend
 from repro_pp_graphs.traces.labels import SIDES, Label, LaunchSite, P2PKernel
 
 # A CUDA call that only enqueues returns in about 10 us.
@@ -65,11 +65,11 @@ def events_of(trace: TraceFile) -> Iterator[list[Event]]:
     for block in trace.blocks():
         try:
             yield EVENTS.decode(block)
-        except msgspec.DecodeError:
+        except NO_JSON:
             trace.sound = False
             try:
                 yield EVENTS.decode(mend(bytes(block)))
-            except msgspec.DecodeError:
+            except NO_JSON:
                 bad += 1
     if bad:
         trace.problems.append(f"{bad} block(s) of events are not valid JSON: left out")

@@ -12,6 +12,7 @@ import io
 import re
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any, cast
@@ -33,6 +34,8 @@ SALVAGE_TRIES = 64
 GUNZIP_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile) + (
     (igzip.IsalError,) if igzip is not None and hasattr(igzip, "IsalError") else ()
 )
+
+NO_JSON = (msgspec.DecodeError, UnicodeDecodeError)
 
 Value = int | float | str | None
 
@@ -62,8 +65,9 @@ def open_trace(path: Path) -> IO[bytes]:
 
 
 def mend(block: bytes) -> bytes:
-    """The block with numbers JSON has no word for (inf, nan) as null."""
-    return NON_JSON_NUMBER.sub(rb"\1null", block)
+    """The block with numbers JSON has no word for (inf, nan) as null, and as UTF-8."""
+    mended = NON_JSON_NUMBER.sub(rb"\1null", block)
+    return mended if mended.isascii() else mended.decode(errors="replace").encode()
 
 
 class TraceFile:
@@ -93,8 +97,11 @@ class TraceFile:
             yield from self._arrays(stream)
 
     def _arrays(self, stream: IO[bytes]) -> Iterator[memoryview]:
-        room, held, begin = bytearray(BLOCK_BYTES), 0, -1
-        while got := self._fill(stream, memoryview(room)[held:]):
+        room, held, begin, more = bytearray(BLOCK_BYTES), 0, -1, True
+        passed = 0  # bytes of the stream
+        while more:
+            got, more = self._fill(stream, memoryview(room)[held:], passed)
+            passed += got
             end, seen = held + got, max(0, held - len(BOUNDARY))
             if begin < 0:
                 begin = self._skip_header(room[:end])
@@ -115,15 +122,26 @@ class TraceFile:
             blank = not room[:held].strip()
             self.problems.append("is empty" if blank else "holds no traceEvents")
 
-    def _fill(self, stream: IO[bytes], room: memoryview) -> int:
-        """Read into the room; 0 at the end, or where the file breaks off."""
+    def _fill(self, stream: IO[bytes], room: memoryview, passed: int) -> tuple[int, bool]:
+        """Read into the room, after so many bytes: how many more, and whether to go on."""
         try:
-            return cast(io.BufferedIOBase, stream).readinto(room)
+            got = cast(io.BufferedIOBase, stream).readinto(room)
+            return got, got > 0
         except GUNZIP_ERRORS:
             self.problems.append("the gzip stream is cut short or damaged: read up to there")
+            return self._last(room, passed), False
         except OSError as error:
             self._unreadable(error)
-        return 0
+        return 0, False
+
+    def _last(self, room: memoryview, passed: int) -> int:
+        """What a gzip stream has before it breaks off: a read that meets that place gives none."""
+        got = 0
+        with suppress(OSError, *GUNZIP_ERRORS), gzip.open(self.path) as stream:
+            stream.seek(passed)
+            while got < len(room) and (read := stream.readinto1(room[got:])):
+                got += read
+        return got
 
     def _unreadable(self, error: OSError) -> None:
         self.problems.append(f"cannot be read: {error.strerror or error}")
@@ -135,14 +153,16 @@ class TraceFile:
         key = head.find(b'"traceEvents"')
         bracket = head.find(b"[", key) if key >= 0 else -1
         if bracket >= 0:
-            self._take(Header, bytes(head[:key]) + b'"traceEvents": []}')
+            about = bytes(head[:key]) + b'"traceEvents": []}'
+            if self._take(Header, about) is None:
+                self.problems.append("the header is not valid JSON: rank, clock, host not known")
         return bracket
 
     def _take(self, kind: type[msgspec.Struct], text: bytes) -> list[msgspec.Raw] | None:
         """Decode the text, keep the header fields it holds; its events, None if it is no JSON."""
         try:
             found = msgspec.json.decode(mend(text), type=kind, strict=False)
-        except msgspec.DecodeError:
+        except NO_JSON:
             return None
         for name in Header.__struct_fields__:
             if value := getattr(found, name, None):

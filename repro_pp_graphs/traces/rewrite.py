@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from repro_pp_graphs.traces import splice
-from repro_pp_graphs.traces.events import EVENT_GAP, Value, mend
+from repro_pp_graphs.traces.events import EVENT_GAP, NO_JSON, Value, mend
 from repro_pp_graphs.traces.numbering import Facts, Gloo, Numbering
 
 SIDE_BY_SIDE = frozenset({"kernel", "gpu_memcpy", "gpu_memset", "overhead"})
@@ -148,11 +148,13 @@ class RankRewriter:
         for name in RANK_IDS:
             written = name + b" " if name + b" " in keyed else name
             keyed = keyed.replace(written, written + key)
-        for version in (keyed, text, mend(text)):
-            try:
-                return WIRE.decode(b"[" + version + b"]")
-            except msgspec.DecodeError:
-                continue
+        # an id that is no number takes no key; what has to be mended still takes it
+        for version in (keyed, text):
+            for change in (bytes, mend):
+                try:
+                    return WIRE.decode(b"[" + change(version) + b"]")
+                except NO_JSON:
+                    continue
         return []
 
     def metadata(self) -> list[Facts]:
