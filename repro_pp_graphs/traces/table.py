@@ -142,7 +142,7 @@ def _clocks(facts: Facts) -> list[str]:
 
 
 def _warnings(facts: Facts) -> list[str]:
-    return [line for text in facts["warnings"] for line in _wrapped(f"warning: {text}", "")]
+    return [f"warning: {text}" for text in facts["warnings"]]  # whole lines: for grep
 
 
 def _token_return(facts: Facts) -> list[str]:

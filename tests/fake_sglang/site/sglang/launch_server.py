@@ -93,7 +93,8 @@ def serve(args: argparse.Namespace, ranks: Ranks) -> None:
         def _whole(self, status: int, content: object) -> None:
             super()._whole(status, content)
             if self.path == "/start_profile":
-                asked = self.server.received[-1][1]
+                # the load's next prompt may have come in since
+                asked = next(what for to, what in reversed(self.server.received) if to == self.path)
                 self._profile({**asked, "id": f"{time.time():.4f}"})
             elif self.path == "/stop_profile":
                 ranks.send(pending)
