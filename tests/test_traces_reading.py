@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ pytest.importorskip("msgspec")
 
 from test_traces_maker import TraceMaker, ring
 
-from repro_pp_graphs.traces import events
+from repro_pp_graphs.traces import events, folder
 from repro_pp_graphs.traces.analyze_cli import main as analyze
 from repro_pp_graphs.traces.folder import Case, cases_of, read_case
 
@@ -83,6 +84,16 @@ def test_a_gzip_stream_is_read_up_to_the_byte_it_breaks_off_at(tmp_path, monkeyp
         assert [text for text in case.warnings if "cut short" in text] == case.warnings[:1]
 
 
+def test_files_of_a_process_that_was_killed_are_read_by_this_one(tmp_path, monkeypatch):
+    write_ring(tmp_path, 4)
+    here, read_rank = os.getpid(), folder.read_rank
+    monkeypatch.setattr(folder, "workers_for", lambda paths: 2)
+    monkeypatch.setattr(
+        folder, "read_rank", lambda *file: read_rank(*file) if os.getpid() == here else os._exit(9)
+    )
+    assert [rank.pp for rank in only_case(tmp_path).ranks] == [0, 1, 2, 3]
+
+
 def test_a_header_that_is_no_json_is_told_and_its_events_are_read(tmp_path):
     maker = ring()[0]
     text = maker.text().replace("{", '{"host_name": oops, ', 1)
@@ -123,8 +134,8 @@ def test_small_blocks_give_the_same_rank_as_one_piece(tmp_path, monkeypatch):
 
 def test_json_of_another_layout_reads_the_same(tmp_path):
     kineto, compact = tmp_path / "kineto", tmp_path / "compact"
-    for folder in (kineto, compact):
-        folder.mkdir()
+    for target in (kineto, compact):
+        target.mkdir()
     for maker in write_ring(kineto):
         name = f"CASE-TP-0-PP-{maker.rank}.trace.json"
         (compact / name).write_text(json.dumps(maker.document(), separators=(",", ":")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -113,9 +114,12 @@ def _read_all(members: list[tuple[Path, Identity]]) -> list[RankTrace]:
         return _read_share(members)
     shares = _shares([path.stat().st_size for path in paths], processes)
     parts = [[members[at] for at in share] for share in shares]
-    with ProcessPoolExecutor(processes - 1) as pool:
-        others = pool.map(_read_share, parts[1:])
-        read = [_read_share(parts[0]), *others]
+    try:
+        with ProcessPoolExecutor(processes - 1) as pool:
+            others = pool.map(_read_share, parts[1:])
+            read = [_read_share(parts[0]), *others]
+    except BrokenProcessPool:  # one was killed, as happens for want of memory: one after another
+        return _read_share(members)
     found = {
         at: rank
         for share, ranks in zip(shares, read, strict=True)
