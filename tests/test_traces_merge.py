@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import threading
 import urllib.error
@@ -11,6 +12,7 @@ import urllib.parse
 import urllib.request
 from collections import Counter, defaultdict
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any
 
 import pytest
@@ -382,6 +384,18 @@ def test_a_damaged_rank_leaves_a_valid_trace_of_the_others(tmp_path, capsys):
     assert "PP0 · CPU" in processes(document).values()
     assert broken.name in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["merged.json"]
+
+
+def test_a_writing_process_that_is_killed_is_told_in_a_line(tmp_path, capsys, monkeypatch):
+    for maker in ring():
+        maker.write(tmp_path)
+    monkeypatch.setattr("repro_pp_graphs.traces.merge.workers_for", lambda paths: 2)
+    monkeypatch.setattr(
+        "repro_pp_graphs.traces.merge.Numbering", lambda *names: os.kill(os.getpid(), SIGKILL)
+    )
+    assert merge([str(tmp_path), "-o", str(tmp_path / "out" / "merged.json")]) == 1
+    assert "has been killed" in capsys.readouterr().err
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_merging_nothing_fails_and_writes_nothing(tmp_path, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from repro_pp_graphs.traces import cli
@@ -44,6 +45,13 @@ def main(argv: list[str]) -> int:
         events = merge(cases, shifts(cases), Additions(cases), options.output)
     except OSError as error:
         print(f"merge: cannot write {options.output}: {error}", file=sys.stderr)
+        return 1
+    except BrokenProcessPool:
+        print(
+            "merge: a process that was writing a rank has been killed (too little memory?): "
+            "free some, or merge fewer ranks",
+            file=sys.stderr,
+        )
         return 1
     ranks = sum(len(case.ranks) for case in cases)
     print(f"{options.output}: {events} events of {ranks} ranks; open it at https://ui.perfetto.dev")
