@@ -16,6 +16,7 @@ from test_traces_maker import TraceMaker, ring
 from repro_pp_graphs.traces import events, folder
 from repro_pp_graphs.traces.analyze_cli import main as analyze
 from repro_pp_graphs.traces.folder import Case, cases_of, read_case
+from repro_pp_graphs.traces.merge_cli import main as merge
 
 
 def write_ring(folder: Path, pp_size: int = 2, **kwargs) -> list[TraceMaker]:
@@ -148,6 +149,24 @@ def test_numbers_that_json_has_no_word_for_are_read_as_absent(tmp_path):
     text = maker.text().replace('"External id": 1,', '"bandwidth": inf, "External id": 1,', 1)
     (tmp_path / "CASE-TP-0-PP-0.trace.json").write_text(text)
     assert only_case(tmp_path).ranks[0].events == len(maker.document()["traceEvents"])
+
+
+@pytest.mark.parametrize("separators", [None, (",", ":")], ids=["spaced", "compact"])
+def test_an_event_that_is_none_costs_only_itself(tmp_path, separators):
+    document = ring()[0].document()
+    count = len(document["traceEvents"])
+    odd = {"ph": "X", "cat": "kernel", "name": "k", "pid": 0, "tid": 7, "dur": 1.0}
+    document["traceEvents"] += [{**odd, "ts": float("nan")}, {**odd, "cat": None, "ts": 1.0}]
+    path = tmp_path / "CASE-TP-0-PP-0.trace.json"
+    path.write_text(json.dumps(document, separators=separators))
+    case = only_case(tmp_path)
+    assert case.ranks[0].events == count
+    assert sum("2 event(s) with" in text for text in case.warnings) == 1
+    assert merge([str(tmp_path), "-o", str(tmp_path / "merged" / "out.json")]) == 0
+    kept = json.loads((tmp_path / "merged" / "out.json").read_text())["traceEvents"]
+    assert sum(event["ph"] == "X" for event in kept) >= sum(
+        event["ph"] == "X" for event in document["traceEvents"][:count]
+    )
 
 
 def test_a_missing_rank_is_told_from_the_world_size(tmp_path):

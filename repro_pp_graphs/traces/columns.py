@@ -10,7 +10,7 @@ from sys import intern
 
 import msgspec
 
-from repro_pp_graphs.traces.events import NO_JSON, TraceFile, Value, mend
+from repro_pp_graphs.traces.events import NO_JSON, TraceFile, Value, each_of, mend
 from repro_pp_graphs.traces.labels import SIDES, Label, LaunchSite, P2PKernel
 
 # A CUDA call that only enqueues returns in about 10 us.
@@ -57,20 +57,26 @@ class Event(msgspec.Struct, gc=False):
 GlooOp = tuple[str, float, float, tuple[Value, Value], tuple[int | None, str | None]]
 NO_ARGS = Args()
 EVENTS = msgspec.json.Decoder(list[Event])
+EVENT = msgspec.json.Decoder(Event)
 
 
 def events_of(trace: TraceFile) -> Iterator[list[Event]]:
-    """Blocks of events; a block that is no JSON is skipped and noted in trace.problems."""
-    bad = 0
+    """Blocks of events; what is no JSON, or no event, is left out and noted in trace.problems."""
+    bad = odd = 0
     for block in trace.blocks():
         try:
             yield EVENTS.decode(block)
         except NO_JSON:
             trace.sound = False
             try:
-                yield EVENTS.decode(mend(bytes(block)))
+                events, others = each_of(mend(bytes(block)), EVENT)
             except NO_JSON:
                 bad += 1
+                continue
+            odd += others
+            yield events
+    if odd:
+        trace.problems.append(f"{odd} event(s) with a name, time or category of no use: left out")
     if bad:
         trace.problems.append(f"{bad} block(s) of events are not valid JSON: left out")
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
 
 import msgspec
 
@@ -38,6 +38,8 @@ GUNZIP_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile) + (
 NO_JSON = (msgspec.DecodeError, UnicodeDecodeError)
 
 Value = int | float | str | None
+Decoded = TypeVar("Decoded")
+RAW_EVENTS = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class Header(msgspec.Struct):
@@ -68,6 +70,21 @@ def mend(block: bytes) -> bytes:
     """The block with numbers JSON has no word for (inf, nan) as null, and as UTF-8."""
     mended = NON_JSON_NUMBER.sub(rb"\1null", block)
     return mended if mended.isascii() else mended.decode(errors="replace").encode()
+
+
+def each_of(array: bytes, decoder: msgspec.json.Decoder[Decoded]) -> tuple[list[Decoded], int]:
+    """The events of an array one by one, and how many hold what no event does (`"cat": null`).
+
+    Raises one of NO_JSON where the array is no JSON.
+    """
+    found: list[Decoded] = []
+    events = RAW_EVENTS.decode(array)
+    for event in events:
+        try:
+            found.append(decoder.decode(event))
+        except NO_JSON:
+            continue
+    return found, len(events) - len(found)
 
 
 class TraceFile:

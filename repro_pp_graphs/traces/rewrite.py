@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from repro_pp_graphs.traces import splice
-from repro_pp_graphs.traces.events import EVENT_GAP, NO_JSON, Value, mend
+from repro_pp_graphs.traces.events import EVENT_GAP, NO_JSON, Value, each_of, mend
 from repro_pp_graphs.traces.numbering import Facts, Gloo, Numbering
 
 SIDE_BY_SIDE = frozenset({"kernel", "gpu_memcpy", "gpu_memset", "overhead"})
@@ -45,6 +45,7 @@ class WireEvent(msgspec.Struct, gc=False, omit_defaults=True):
 
 
 WIRE = msgspec.json.Decoder(list[WireEvent])
+WIRE_EVENT = msgspec.json.Decoder(WireEvent)
 ENCODER = msgspec.json.Encoder()
 
 
@@ -155,7 +156,10 @@ class RankRewriter:
                     return WIRE.decode(b"[" + change(version) + b"]")
                 except NO_JSON:
                     continue
-        return []
+        try:
+            return each_of(b"[" + mend(keyed) + b"]", WIRE_EVENT)[0]
+        except NO_JSON:
+            return []
 
     def metadata(self) -> list[Facts]:
         """Names and order of the processes and threads that hold events."""
