@@ -245,11 +245,11 @@ def test_cut_and_shifted_records_are_paired_and_never_wrongly(hosts, record_prop
     check(tally, 0.999, record_property)
 
 
-@pytest.mark.parametrize(("hosts", "least"), [("unnamed", 0.95), ("one", 0.999)])
-def test_clocks_off_by_less_than_a_transfer_change_little(hosts, least, record_property):
+@pytest.mark.parametrize("hosts", ["unnamed", "one"])
+def test_clocks_off_by_less_than_a_transfer_change_little(hosts, record_property):
     tally = Tally(hosts)
     FEW(given(plans(clock=st.floats(-12, 12)))(tally.run))()
-    check(tally, least, record_property)
+    check(tally, 0.99, record_property)
 
 
 @pytest.mark.parametrize("hosts", ["unnamed", "each"])
@@ -259,7 +259,7 @@ def test_clocks_far_apart_are_told_by_lags_where_steps_vary(hosts, record_proper
         lambda plan: min(plan.stage_us) > 1200 and min(plan.stage_us) * plan.jitter > 100
     )
     FEW(given(steps_vary)(tally.run))()
-    check(tally, 0.95, record_property)  # 99 % of many; few examples vary
+    check(tally, 0.97, record_property)
 
 
 @pytest.mark.parametrize("hosts", ["unnamed", "each"])
@@ -273,4 +273,4 @@ def test_clocks_far_apart_leave_unpaired_what_they_make_ambiguous(hosts, record_
 def test_records_with_missing_events_are_never_paired_wrongly(hosts, record_property):
     tally = Tally(hosts)
     FEW(given(plans(drops=st.integers(1, 3)))(tally.run))()
-    check(tally, 0.8, record_property)
+    check(tally, 0.85, record_property)
