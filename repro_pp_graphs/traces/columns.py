@@ -112,20 +112,20 @@ class Columns:
     """Columns filled block by block; times stay in us until the base time is known.
 
     `gpu` has four numbers for each piece of GPU work: ts, dur, correlation, whether a copy or set;
-    `op_starts` the ts of every operator by thread.
+    `operators` start and end of every outermost operator, in turn, by thread.
     """
 
     def __init__(self) -> None:
         self.gpu = array("d")
         self.p2p: list[P2PKernel] = []
-        self.annotations: list[tuple[str, float, float, int]] = []
+        self.annotations: list[tuple[Value, tuple[str, float, float, int]]] = []
         self.gloo: list[GlooOp] = []
         self.launches: list[tuple[float, float, int]] = []
         self.calls: list[tuple[Value, tuple[str, float, float, int]]] = []
         self.uploads: list[int] = []
         self.sends: list[tuple[str, float, float, int]] = []
         self.recvs: list[tuple[str, float, float, int]] = []
-        self.op_starts: dict[Value, array[float]] = {}
+        self.operators: dict[Value, array[float]] = {}
         self.count = 0
         self._site = LaunchSite()
         # Correlation and ts of every launch: a dictionary would take five times as much.
@@ -135,7 +135,8 @@ class Columns:
         """Sort events into columns; the branches that most events take do no call."""
         self.count += len(events)
         last_tid: Value = None
-        starts = array("d")
+        edges = array("d")
+        begin = reach = 0.0  # of the operator that is outermost so far
         for event in events:
             if event.ph != "X":
                 continue
@@ -143,8 +144,12 @@ class Columns:
             if cat == "cpu_op":
                 if event.tid != last_tid:
                     last_tid = event.tid
-                    starts = self.op_starts.setdefault(last_tid, array("d"))
-                starts.append(event.ts)
+                    edges = self.operators.setdefault(last_tid, array("d"))
+                    begin, reach = edges[-2:] or (0.0, 0.0)
+                if event.ts >= reach or event.ts < begin:
+                    begin, reach = event.ts, event.ts + event.dur
+                    edges.append(begin)
+                    edges.append(reach)
                 if event.name in OPERATORS:
                     self._operator(event)
             elif cat in CUDA_CALLS:
@@ -209,4 +214,4 @@ class Columns:
             lane = event.pid, event.tid
             self.gloo.append((name[5:], event.ts, event.dur, lane, shape))
         else:
-            self.annotations.append((intern(name), event.ts, event.dur, -1))
+            self.annotations.append((event.tid, (intern(name), event.ts, event.dur, -1)))

@@ -64,11 +64,12 @@ class Kernels:
 class RankTrace:
     """One rank's facts.
 
-    `launches` are the host's cudaGraphLaunch calls with their correlation; `calls` the CUDA calls
-    that blocked or copied, `uploads` the correlations of copies from pageable memory; `sends` and
-    `recvs` the host's c10d operators; `op_starts` the start of every host operator of the main
-    thread; `p2p_kernels` all P2P kernels, known peer or not; `sound`: the file is valid JSON to its
-    end.
+    `launches` are the host's cudaGraphLaunch calls with their correlation; `calls` the main
+    thread's CUDA calls that took 50 us or more, and its copies; `uploads` the correlations of
+    copies from pageable memory; `spans` the main thread's annotations; `sends` and `recvs` the
+    host's c10d operators, `nccl_marks` its annotations of NCCL operations (`nccl:send 1->0`);
+    `operators` when the main thread was inside a host operator; `p2p_kernels` all P2P kernels,
+    known peer or not; `sound`: the file is valid JSON to its end.
     """
 
     path: str
@@ -89,6 +90,7 @@ class RankTrace:
     uploads: frozenset[int] = frozenset()
     sends: list[Span] = field(default_factory=list)
     recvs: list[Span] = field(default_factory=list)
-    op_starts: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    nccl_marks: list[Span] = field(default_factory=list)
+    operators: Intervals = field(default_factory=lambda: intervals([]))
     problems: list[str] = field(default_factory=list)
     sound: bool = False

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from repro_pp_graphs.traces.columns import Columns, GlooOp, events_of
-from repro_pp_graphs.traces.events import TraceFile
+from repro_pp_graphs.traces.events import TraceFile, Value
 from repro_pp_graphs.traces.intervals import merged
 from repro_pp_graphs.traces.labels import label_kernels
 from repro_pp_graphs.traces.model import Intervals, Kernels, P2POp, RankTrace, Span, intervals
@@ -42,14 +42,18 @@ def read_rank(path: Path, who: Identity) -> RankTrace:
 
     who, problems = who.checked(trace.header.distributedInfo)
     p2p, unlabelled = label_kernels(columns.p2p, columns.launch_site(), who, ns)
-    marks = spans(columns.annotations)
+    main_tid = max(columns.operators, key=lambda tid: len(columns.operators[tid]), default=None)
+
+    def of_main(rows: list[tuple[Value, tuple[str, float, float, int]]]) -> list[Span]:
+        return spans([row for tid, row in rows if main_tid in (None, tid)])
+
+    marks = of_main(columns.annotations)
     requests = merged(intervals((m.start_ns, m.end_ns) for m in marks if m.name in REQUEST_SPANS))
     send_calls = spans(columns.sends)
     p2p += _gloo(columns.gloo, base_ns, who, requests, send_calls)
     p2p.sort(key=lambda op: (op.start_ns, op.end_ns))
-    by_tid = columns.op_starts
-    main_tid = max(by_tid, key=lambda tid: len(by_tid[tid]), default=None)
-    calls = [call for tid, call in columns.calls if main_tid in (None, tid)]
+    nccl_marks = [(name, ts, end - ts, -1) for ts, end, name in columns.launch_site().host]
+    operators = _ns(np.array(columns.operators.get(main_tid, ()), dtype=np.float64), base_ns)
     return RankTrace(
         path=str(path),
         host=trace.header.host_name,
@@ -65,11 +69,12 @@ def read_rank(path: Path, who: Identity) -> RankTrace:
         spans=marks,
         launches=sorted((ns(ts), ns(ts + dur), corr) for ts, dur, corr in columns.launches),
         p2p_kernels=intervals(sorted((ns(k.ts), ns(k.ts + k.dur)) for k in columns.p2p)),
-        calls=spans(calls),
+        calls=of_main(columns.calls),
         uploads=frozenset(columns.uploads),
         sends=send_calls,
         recvs=spans(columns.recvs),
-        op_starts=np.sort(_ns(np.array(by_tid.get(main_tid, ()), dtype=np.float64), base_ns)),
+        nccl_marks=spans(nccl_marks),
+        operators=merged(operators.reshape(-1, 2)),
         problems=[*trace.problems, *problems, *_shortcomings(columns, trace)],
         sound=trace.sound,
     )

@@ -107,8 +107,9 @@ def _waits(rank: RankTrace, token: TokenSend, calls: list[Span]) -> Ranges:
     waits = [(call.start_ns, call.end_ns) for call in calls]
     for send, _ in token.sends:
         if send.backend == "gloo" and send.end_ns <= end:
-            after = rank.op_starts.searchsorted(send.start_ns, side="right")
-            following = int(rank.op_starts[after]) if after < len(rank.op_starts) else end
+            starts = rank.operators[:, 0]
+            after = starts.searchsorted(send.start_ns, side="right")
+            following = int(starts[after]) if after < len(starts) else end
             waits.append((send.start_ns, min(send.end_ns, following)))
     return union([(max(start, low), min(end, high)) for low, high in waits])
 
