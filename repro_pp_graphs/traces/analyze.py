@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from repro_pp_graphs.traces.clocks import Bounds, bounds, interval, intervals
 from repro_pp_graphs.traces.edges import Edge, edges_of, pair_times, spread
+from repro_pp_graphs.traces.explain.ring import decode_step
+from repro_pp_graphs.traces.explain.sends import manner
+from repro_pp_graphs.traces.explain.token_return import token_return
+from repro_pp_graphs.traces.explain.turn import anchors, host_of, token_counts, turns
 from repro_pp_graphs.traces.folder import Case
 from repro_pp_graphs.traces.steps import bubble, gpu_work, shares, steps, window
-from repro_pp_graphs.traces.token_return import token_return
 
 
 def analyze(case: Case) -> dict[str, Any]:
@@ -23,10 +28,20 @@ def analyze(case: Case) -> dict[str, Any]:
     # without a GPU gloo carries the tensors; with one, their sizes and the requests
     on_gpu = bool(nccl) or any(rank.unlabelled_p2p for rank in case.ranks)
     work = [gpu_work(rank) for rank in case.ranks]
-    rows = {
-        case.label(rank): {**shares(rank, its, start, end), **steps(rank, its)}
+    hosts_of = [
+        host_of(rank, its, edges, case.pp_size)
         for rank, its in zip(case.ranks, work, strict=True)
+    ]
+    rows = {
+        case.label(host.rank): {
+            **shares(host.rank, host.work, start, end),
+            **steps(host.rank, host.work, len(anchors(case, host)), token_counts(host)),
+        }
+        for host in hosts_of
     }
+    step = decode_step(case, hosts_of)
+    found, unknown = turns(case, hosts_of)
+    last = [host for host in hosts_of if host.rank.pp == case.pp_size - 1]
     return {
         "schema": 1,
         "case": case.name,
@@ -40,10 +55,14 @@ def analyze(case: Case) -> dict[str, Any]:
             case.label(rank): rank.unlabelled_p2p for rank in case.ranks if rank.unlabelled_p2p
         },
         "clocks": intervals(most, numbers),
-        "token_return": token_return(case, work, edges),
+        "sends": manner(last[0]) if last and case.pp_size > 1 else "unknown",
+        "decode_step": None if step is None else msgspec.to_builtins(step),
+        "turns": msgspec.to_builtins(found),
+        "turns_unknown": unknown,
+        "token_return": token_return(case, hosts_of, edges),
         "graph_launches": {case.label(rank): len(rank.launches) for rank in case.ranks},
         "ranks": rows,
-        "ring": bubble(case, list(rows.values())),
+        "ring": bubble(case, list(rows.values()), step and step.micro_batches),
         "warnings": [*case.warnings, *_doubts(case, edges)],
     }
 

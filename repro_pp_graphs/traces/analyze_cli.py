@@ -9,7 +9,7 @@ from typing import Any
 from repro_pp_graphs.terminal import complain
 from repro_pp_graphs.traces import cli
 from repro_pp_graphs.traces.analyze import analyze
-from repro_pp_graphs.traces.table import lines
+from repro_pp_graphs.traces.explain.report import lines
 
 COMMAND = "analyze"
 DESCRIPTION = "Pair sends with recvs across ranks; say where a decode step's time goes."

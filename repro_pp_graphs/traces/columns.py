@@ -22,7 +22,8 @@ LAUNCH_CALLS = frozenset(
     {"cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernelEx", "cuLaunchKernel"}
 )
 GRAPH_LAUNCHES = frozenset({"cudaGraphLaunch", "hipGraphLaunch"})
-CALLS = LAUNCH_CALLS | GRAPH_LAUNCHES | {"cudaMemcpyAsync"}
+LAUNCHES = LAUNCH_CALLS | GRAPH_LAUNCHES
+CALLS = LAUNCHES | {"cudaMemcpyAsync"}
 
 
 class Args(msgspec.Struct, gc=False):
@@ -36,6 +37,7 @@ class Args(msgspec.Struct, gc=False):
     src: Value = msgspec.field(default=None, name="Src Rank")
     dst: Value = msgspec.field(default=None, name="Dst Rank")
     group: Value = msgspec.field(default=None, name="Process Group Name")
+    nbytes: Value = msgspec.field(default=None, name="bytes")
     dims: msgspec.Raw = msgspec.field(default=msgspec.Raw(b"null"), name="Input Dims")
     types: msgspec.Raw = msgspec.field(default=msgspec.Raw(b"null"), name="Input type")
 
@@ -122,7 +124,7 @@ class Columns:
         self.gloo: list[GlooOp] = []
         self.launches: list[tuple[float, float, int]] = []
         self.calls: list[tuple[Value, tuple[str, float, float, int]]] = []
-        self.uploads: list[int] = []
+        self.uploads: dict[int, int] = {}
         self.sends: list[tuple[str, float, float, int]] = []
         self.recvs: list[tuple[str, float, float, int]] = []
         self.operators: dict[Value, array[float]] = {}
@@ -191,7 +193,7 @@ class Columns:
             self.p2p.append(_p2p_kernel(event, args, correlation))
             return
         if event.cat == "gpu_memcpy" and "Pageable -> Device" in name:
-            self.uploads.append(correlation)
+            self.uploads[correlation] = whole(args.nbytes)
         self.gpu.extend((event.ts, event.dur, correlation, not is_kernel))
 
     def _cuda_call(self, event: Event) -> None:

@@ -163,10 +163,11 @@ def sent_ns(send: P2POp, recv: P2POp) -> int:
 
 
 def spread(values: Floats) -> dict[str, float]:
-    """Median, 99th percentile and maximum (us), empty for no values."""
+    """Mean, median, 99th percentile and maximum (us), empty for no values."""
     if not len(values):
         return {}
     return {
+        "mean": round(float(np.mean(values)), 3),
         "median": round(median(values), 3),
         "p99": round(quantile(values, 0.99), 3),
         "max": round(float(np.max(values)), 3),

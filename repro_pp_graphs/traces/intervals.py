@@ -6,6 +6,7 @@ from __future__ import annotations
 from itertools import islice
 
 import numpy as np
+import numpy.typing as npt
 
 from repro_pp_graphs.traces.model import Intervals, intervals
 
@@ -89,3 +90,39 @@ def partition(span: Ranges, claims: dict[str, Ranges], rest: str) -> dict[str, i
     for name, claim in claims.items():
         shares[name], span = taken(span, claim)
     return {**shares, rest: length(span)}
+
+
+def common(times: Intervals, claim: Intervals) -> Intervals:
+    """The part of a set that another covers too."""
+    first = claim[:, 1].searchsorted(times[:, 0], side="right")
+    counts = np.maximum(claim[:, 0].searchsorted(times[:, 1]) - first, 0)
+    ours = np.repeat(np.arange(len(times)), counts)
+    theirs = np.arange(len(ours)) + np.repeat(first - np.cumsum(counts) + counts, counts)
+    return np.stack(
+        [
+            np.maximum(times[ours, 0], claim[theirs, 0]),
+            np.minimum(times[ours, 1], claim[theirs, 1]),
+        ],
+        axis=1,
+    )
+
+
+def outside(times: Intervals, claim: Intervals) -> Intervals:
+    """The part of a set that another does not cover."""
+    if not len(times) or not len(claim):
+        return times
+    low, high = min(times[0, 0], claim[0, 0]), max(times[-1, 1], claim[-1, 1])
+    gaps = np.concatenate([[low], claim.reshape(-1), [high]]).reshape(-1, 2)
+    return common(times, gaps)
+
+
+def lengths_between(times: Intervals, moments: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """How much of a set lies between each two of the moments (sorted), ns; one fewer than those."""
+    if not len(times):
+        return np.zeros(len(moments) - 1, dtype=np.int64)
+    edges = times.reshape(-1)
+    before = np.concatenate(([0], np.cumsum(times[:, 1] - times[:, 0])))
+    at = edges.searchsorted(moments)
+    whole, inside = before[at // 2], at % 2 == 1
+    covered = whole + np.where(inside, moments - edges[np.where(inside, at - 1, 0)], 0)
+    return np.diff(covered)

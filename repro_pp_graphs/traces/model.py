@@ -65,8 +65,8 @@ class RankTrace:
     """One rank's facts.
 
     `launches` are the host's cudaGraphLaunch calls with their correlation; `calls` the main
-    thread's CUDA calls that took 50 us or more, and its copies; `uploads` the correlations of
-    copies from pageable memory; `spans` the main thread's annotations; `sends` and `recvs` the
+    thread's CUDA calls that took 50 us or more, and its copies; `uploads` the copies from
+    pageable memory, bytes by correlation (-1: not known); `spans` the main thread's annotations; `sends` and `recvs` the
     host's c10d operators, `nccl_marks` its annotations of NCCL operations (`nccl:send 1->0`);
     `operators` when the main thread was inside a host operator; `p2p_kernels` all P2P kernels,
     known peer or not; `sound`: the file is valid JSON to its end.
@@ -87,7 +87,7 @@ class RankTrace:
     spans: list[Span] = field(default_factory=list)
     launches: list[tuple[int, int, int]] = field(default_factory=list)
     calls: list[Span] = field(default_factory=list)
-    uploads: frozenset[int] = frozenset()
+    uploads: dict[int, int] = field(default_factory=dict)
     sends: list[Span] = field(default_factory=list)
     recvs: list[Span] = field(default_factory=list)
     nccl_marks: list[Span] = field(default_factory=list)

@@ -70,7 +70,7 @@ def read_rank(path: Path, who: Identity) -> RankTrace:
         launches=sorted((ns(ts), ns(ts + dur), corr) for ts, dur, corr in columns.launches),
         p2p_kernels=intervals(sorted((ns(k.ts), ns(k.ts + k.dur)) for k in columns.p2p)),
         calls=of_main(columns.calls),
-        uploads=frozenset(columns.uploads),
+        uploads=columns.uploads,
         sends=send_calls,
         recvs=spans(columns.recvs),
         nccl_marks=spans(nccl_marks),

@@ -24,8 +24,8 @@ class GpuWork:
     """A rank's GPU time as disjoint sets.
 
     `graph`: kernels that graph launches started; `compute`: all kernels but P2P; `busy`: those and
-    copies; `p2p`: P2P kernels. `extents` is no set: from first to last kernel of every graph launch
-    that has kernels, in launch order.
+    copies; `p2p`: P2P kernels. `extents` is no set: from first to last kernel of every graph
+    launch, by start.
     """
 
     graph: Intervals
@@ -36,18 +36,26 @@ class GpuWork:
 
 
 def gpu_work(rank: RankTrace) -> GpuWork:
-    """Graph kernels are told by the correlation they share with their cudaGraphLaunch."""
+    """Kernels that share one correlation were started by one call: those of a graph launch.
+
+    The call itself is not needed for that, but for a graph of a single kernel.
+    """
     kernels = rank.kernels
     order = np.argsort(kernels.correlation, kind="stable")
-    ids = kernels.correlation[order]
-    launched = np.array([corr for _, _, corr in rank.launches], dtype=np.int64)
-    first, last = ids.searchsorted(launched), ids.searchsorted(launched, side="right")
+    ids, first, counts = np.unique(
+        kernels.correlation[order], return_index=True, return_counts=True
+    )
+    launched = np.sort(np.array([-1, *(corr for _, _, corr in rank.launches)], dtype=np.int64))
+    is_launched = launched[launched.searchsorted(ids, side="right") - 1] == ids
+    is_graph = (ids > 0) & ((counts > 1) | is_launched)
     of_graph = [
-        kernels.times[order[low:high]] for low, high in zip(first, last, strict=True) if low < high
+        kernels.times[order[low : low + count]]
+        for low, count in zip(first[is_graph], counts[is_graph], strict=True)
     ]
+    extents = intervals((times[:, 0].min(), times[:, 1].max()) for times in of_graph)
     return GpuWork(
         graph=merged(np.concatenate([intervals([]), *of_graph])),
-        extents=intervals((times[:, 0].min(), times[:, 1].max()) for times in of_graph),
+        extents=extents[np.argsort(extents[:, 0], kind="stable")],
         compute=merged(kernels.times[~kernels.is_copy]),
         busy=merged(kernels.times),
         p2p=merged(rank.p2p_kernels),
@@ -62,13 +70,18 @@ def named(rank: RankTrace, names: tuple[str, ...]) -> list[Span]:
     return []
 
 
-def steps(rank: RankTrace, work: GpuWork) -> dict[str, Any]:
-    """Counts of a rank's steps: by forward mode, decode steps by batch size, graph launches."""
+def steps(rank: RankTrace, work: GpuWork, batches: int, tokens: list[int]) -> dict[str, Any]:
+    """Counts of a rank's steps: by forward mode, decode steps by batch size, graph launches.
+
+    `batches` and `tokens` are what its messages show: how many batches, and of how many sequences
+    each; they stand in where the trace has no annotations of batches.
+    """
     marks = [match for span in rank.spans if (match := STEP.match(span.name))]
     sizes = Counter(match[2] for match in marks if match[1] == "DECODE" and match[2])
+    sizes = sizes or Counter(str(size) for size in tokens)
     extents = np.diff(work.extents)[:, 0]
     return {
-        "batches": len(named(rank, RUN_SPANS)),
+        "batches": len(named(rank, RUN_SPANS)) or batches or None,
         "modes": dict(Counter(match[1] for match in marks)),
         "decode_batch_sizes": dict(sorted(sizes.items(), key=lambda item: int(item[0]))),
         "graph_launches": len(rank.launches),
@@ -85,18 +98,19 @@ def decode_spans(rank: RankTrace) -> list[Span]:
     return marked or named(rank, RUN_SPANS) or launches
 
 
-def micro_batches(case: Case) -> int:
+def micro_batches(case: Case) -> int | None:
     """Micro-batches under way in the ring: the share of the loop's slots that ran a batch.
 
-    The scheduler's loop has a slot for each PP rank; without its spans all are taken as used.
+    The scheduler's loop has a slot for each PP rank; None without its annotations.
     """
     shares = [
         len(named(rank, RUN_SPANS)) / loops
         for rank in case.ranks
         if (loops := len(named(rank, LOOP_SPANS)))
     ]
-    share = median(np.array(shares)) if shares else 1.0
-    return max(1, min(case.pp_size, round(share * case.pp_size)))
+    if not shares:
+        return None
+    return max(1, min(case.pp_size, round(median(np.array(shares)) * case.pp_size)))
 
 
 def window(case: Case) -> tuple[int, int]:
@@ -144,15 +158,16 @@ def shares(rank: RankTrace, work: GpuWork, start: int, end: int) -> dict[str, An
     }
 
 
-def bubble(case: Case, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def bubble(case: Case, rows: list[dict[str, Any]], followed: int | None) -> dict[str, Any]:
     """Share of the ring's time in which a rank computes nothing, against the ideal.
 
-    With m micro-batches in a ring of p equal stages a stage works at most m/p of the time.
+    With m micro-batches in a ring of p equal stages a stage works at most m/p of the time. m is
+    what was counted where micro-batches could be followed, else what annotations say.
     """
     busy = [row["busy_fraction"] for row in rows if row["busy_fraction"] is not None]
-    m = micro_batches(case)
+    m = followed or micro_batches(case)
     return {
         "micro_batches": m,
         "bubble_fraction": round(1 - float(np.mean(busy)), 4) if busy else None,
-        "ideal_bubble_fraction": round(max(0.0, 1 - m / case.pp_size), 4),
+        "ideal_bubble_fraction": round(max(0.0, 1 - m / case.pp_size), 4) if m else None,
     }

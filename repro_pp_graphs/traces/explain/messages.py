@@ -1,0 +1,231 @@
+"""A rank's messages: what the host sends and receives, in the units of sglang's PP loop.
+
+From sglang 0.5.7 on annotations name them. Before, they are recognised by what they hold: token ids
+are integers, hidden states are not, and requests have neither gloo's size in front nor tensors.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from typing import Literal
+
+import msgspec
+
+from repro_pp_graphs.traces.explain.operations import Kind, Operation, operations
+from repro_pp_graphs.traces.model import P2POp, RankTrace, Span
+
+What = Literal["tokens", "hidden", "requests", "unknown"]
+BYTES = "Byte"
+INTEGERS = frozenset({"Long", "Int", "Short", "long int", "int"})
+
+# sglang's annotation around a message -> what the message is
+TOKEN_SEND = "send_res_dict_to_next_stage"
+SPANS: dict[str, tuple[What, Kind]] = {
+    TOKEN_SEND: ("tokens", "send"),
+    "recv_res_dict_from_prev_stage": ("tokens", "recv"),
+    "send_recv_res_dict": ("tokens", "recv"),
+    "send_proxy_dict_to_next_stage": ("hidden", "send"),
+    "recv_requests": ("requests", "recv"),
+    "scheduler.recv_requests": ("requests", "recv"),
+    "send_reqs_to_next_stage": ("requests", "send"),
+}
+
+
+class Message(msgspec.Struct, gc=False):
+    """One message while the host is in it; ns.
+
+    `gap`: why its begin is not known, empty where it is; `upload`: the copy from pageable memory
+    that begins it, where one does.
+    """
+
+    what: What
+    kind: Kind
+    start_ns: int
+    end_ns: int
+    operations: list[Operation]
+    gap: str = ""
+    upload: Span | None = None
+
+    @property
+    def form(self) -> tuple[int, tuple[str, ...]]:
+        """How many gloo operations it has, and the element types of its NCCL operations."""
+        gloo = sum(operation.gloo for operation in self.operations)
+        types = [
+            ",".join(sorted({op.dtype or "?" for op in operation.p2p if op.backend == "nccl"}))
+            for operation in self.operations
+            if operation.nccl
+        ]
+        return gloo, tuple(types)
+
+
+def annotated(rank: RankTrace) -> bool:
+    """Whether the rank's file has sglang's own annotations of messages."""
+    return any(span.name in SPANS for span in rank.spans)
+
+
+def messages(rank: RankTrace, pp_size: int) -> list[Message]:
+    """The rank's messages by start."""
+    if annotated(rank):
+        found = _by_annotations(rank)
+        if rank.pp == pp_size - 1 and not any(span.name == TOKEN_SEND for span in rank.spans):
+            for message in found:  # its sends, outside of any annotation, can only be tokens
+                if (message.what, message.kind) == ("hidden", "send"):
+                    message.what = "tokens"
+                    message.gap = f"sglang's annotation {TOKEN_SEND} is missing"
+        return found
+    return _by_content(rank, pp_size)
+
+
+def _by_annotations(rank: RankTrace) -> list[Message]:
+    """Messages as annotated; operations outside of them carry hidden states, if not requests."""
+    tensors = "nccl" if any(op.backend == "nccl" for op in rank.p2p) else "gloo"
+    found: list[Message] = []
+    for span in rank.spans:
+        if span.name in SPANS and (not found or span.start_ns >= found[-1].end_ns):
+            found.append(Message(*SPANS[span.name], span.start_ns, span.end_ns, []))
+    spans, at = found, 0
+    found = []
+    for operation in operations(rank):
+        while at < len(spans) and spans[at].end_ns <= operation.start_ns:
+            at += 1
+        inside = at < len(spans) and spans[at].start_ns <= operation.start_ns
+        if inside:
+            spans[at].operations.append(operation)
+        elif found and _continues(found[-1], operation, spans[at - 1] if at else None):
+            _append(found[-1], operation)
+        else:
+            found.append(_message("hidden", [operation]))
+    for message in found:
+        if not any(getattr(operation, tensors) for operation in message.operations):
+            message.what = "requests"
+    for message in spans:
+        message.upload = next(iter(_uploads(message, rank, message.start_ns, message.end_ns)), None)
+    return sorted([*found, *spans], key=lambda message: message.start_ns)
+
+
+def _continues(last: Message, operation: Operation, before: Message | None) -> bool:
+    """Whether an operation goes on with the last unannotated message: nothing lies between."""
+    return last.kind == operation.kind and (before is None or before.start_ns < last.start_ns)
+
+
+def _message(what: What, parts: list[Operation]) -> Message:
+    return Message(what, parts[0].kind, parts[0].start_ns, parts[-1].end_ns, parts)
+
+
+def _append(message: Message, operation: Operation) -> None:
+    message.operations.append(operation)
+    message.end_ns = operation.end_ns
+
+
+def _by_content(rank: RankTrace, pp_size: int) -> list[Message]:
+    groups: list[list[Operation]] = []
+    for operation in operations(rank):
+        if groups and _belongs(groups[-1], operation):
+            groups[-1].append(operation)
+        else:
+            groups.append([operation])
+    marked = any(op.gloo for group in groups for op in group) and bool(rank.nccl_marks)
+    found: list[Message] = []
+    for group in groups:
+        message = _message(_what(group, rank, pp_size), group)
+        if message.kind == "send" and message.what != "requests":
+            _begin(message, rank, found[-1].end_ns if found else 0)
+            if not marked:
+                message.gap = "the trace has no annotations of NCCL's and gloo's operations"
+        found.append(message)
+    _same_form(found)
+    return found
+
+
+def _belongs(group: list[Operation], operation: Operation) -> bool:
+    """Whether an operation goes on with a message: gloo's size and metadata, then NCCL's tensors,
+    all of one process group."""
+    last = group[-1]
+    if last.kind != operation.kind or (operation.gloo and not last.gloo):
+        return False
+    ours, theirs = _group(group), _group([operation])
+    return not ours or not theirs or ours == theirs
+
+
+def _group(parts: list[Operation]) -> set[str]:
+    """The NCCL process groups of some operations."""
+    return {op.channel for part in parts for op in part.p2p if op.backend == "nccl" and op.channel}
+
+
+def _what(group: list[Operation], rank: RankTrace, pp_size: int) -> What:
+    if not any(part.gloo for part in group) and any(part.nccl for part in group):
+        lone = rank.pp == pp_size - 1 and group[0].kind == "send"
+        return "tokens" if lone else "requests"
+    types = {op.dtype for part in group for op in part.p2p if op.backend == "nccl"} - {BYTES, None}
+    if types & INTEGERS:
+        return "tokens"
+    if types:
+        return "hidden"
+    sends_on = rank.pp == pp_size - 1 and group[0].kind == "send"
+    receives = rank.pp == 0 and group[0].kind == "recv"
+    return "tokens" if sends_on or receives else "unknown"  # all that these ranks ever do
+
+
+def _metadata(message: Message) -> P2POp | None:
+    """The send of the pickled metadata, where it goes over NCCL."""
+    first = next((part for part in message.operations if part.nccl), None)
+    sends = [op for op in first.p2p if op.backend == "nccl"] if first else []
+    return sends[0] if sends else None
+
+
+def _uploads(message: Message, rank: RankTrace, since_ns: int, until_ns: int) -> list[Span]:
+    """Copies from pageable memory in a time, of as many bytes as the message's metadata has."""
+    metadata = _metadata(message)
+    if message.kind != "send" or metadata is None or metadata.dtype != BYTES:
+        return []
+    return [
+        call
+        for call in calls_between(rank, since_ns, until_ns)
+        if rank.uploads.get(call.correlation) in (metadata.elements, -1)
+    ]
+
+
+def calls_between(rank: RankTrace, start_ns: int, end_ns: int) -> list[Span]:
+    """The main thread's CUDA calls that begin in a time: those of 50 us or more, and copies."""
+    low = bisect_left(rank.calls, start_ns, key=lambda call: call.start_ns)
+    high = bisect_left(rank.calls, end_ns, key=lambda call: call.start_ns)
+    return rank.calls[low:high]
+
+
+def _begin(message: Message, rank: RankTrace, since_ns: int) -> None:
+    """Let a send begin where its pickled metadata is copied to the GPU, if it goes over NCCL.
+
+    The copy is the last one from pageable memory before the send, of as many bytes as the metadata
+    has; the operator around it holds the host, whichever call inside it blocks.
+    """
+    metadata = _metadata(message)
+    if any(part.asynchronous for part in message.operations):
+        message.gap = "sends do not block, and sglang's annotations around them are missing"
+    elif metadata is None or metadata.dtype is None:
+        message.gap = "the kernel of its first NCCL send is not known"
+    elif metadata.dtype == BYTES:
+        if fitting := _uploads(message, rank, since_ns, message.start_ns):
+            message.upload = fitting[-1]
+            message.start_ns = operator_start_ns(rank, fitting[-1].start_ns)
+        else:
+            message.gap = "the copy of its metadata to the GPU was not found"
+
+
+def operator_start_ns(rank: RankTrace, moment_ns: int) -> int:
+    """When the outermost operator began that the main thread was in; the moment where in none."""
+    at = int(rank.operators[:, 0].searchsorted(moment_ns, side="right")) - 1
+    inside = at >= 0 and rank.operators[at, 1] >= moment_ns
+    return int(rank.operators[at, 0]) if inside else moment_ns
+
+
+def _same_form(found: list[Message]) -> None:
+    """Mark token sends that lack what the others have: events of theirs are missing."""
+    sends = [each for each in found if each.kind == "send" and each.what == "tokens"]
+    forms = Counter(each.form for each in sends)
+    if not forms:
+        return
+    usual, _ = forms.most_common(1)[0]
+    for each in sends:
+        if each.form != usual and not each.gap:
+            each.gap = "it lacks events that the others have"

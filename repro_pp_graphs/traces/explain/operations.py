@@ -1,0 +1,107 @@
+"""The sends and receives of a rank's host, each put together from all that the trace shows of it.
+
+One call of torch.distributed leaves up to four events: the c10d operator, NCCL's or gloo's
+annotation inside it, and the call that launches NCCL's kernel. Any of them is enough.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from repro_pp_graphs.traces.model import P2POp, RankTrace
+
+Kind = Literal["send", "recv"]
+
+
+class Operation(msgspec.Struct, gc=False):
+    """One send or receive while the host is in it; ns.
+
+    `gloo` and `nccl`: which backends showed; `asynchronous`: a gloo operation that was still under
+    way when the host went on; `p2p`: its P2P operations (none where no kernel names its peer).
+    """
+
+    kind: Kind
+    start_ns: int
+    end_ns: int
+    gloo: bool = False
+    nccl: bool = False
+    asynchronous: bool = False
+    p2p: list[P2POp] = []
+
+
+def operations(rank: RankTrace) -> list[Operation]:
+    """The host's sends and receives, by start."""
+    found: list[Operation] = []
+    for seen in sorted(_seen(rank), key=lambda op: (op.start_ns, -op.end_ns)):
+        last = found[-1] if found else None
+        if last and last.kind == seen.kind and seen.start_ns <= last.end_ns:
+            found[-1] = _joined(last, seen)
+        else:
+            found.append(seen)
+    return found
+
+
+def _joined(one: Operation, other: Operation) -> Operation:
+    return Operation(
+        one.kind,
+        one.start_ns,
+        max(one.end_ns, other.end_ns),
+        one.gloo or other.gloo,
+        one.nccl or other.nccl,
+        one.asynchronous or other.asynchronous,
+        [*one.p2p, *other.p2p],
+    )
+
+
+def _seen(rank: RankTrace) -> Iterator[Operation]:
+    """Every event that shows a send or a receive, as an operation of its own."""
+    for span in rank.sends:
+        yield Operation("send", span.start_ns, span.end_ns)
+    for span in rank.recvs:
+        yield Operation("recv", span.start_ns, span.end_ns)
+    for span in rank.nccl_marks:
+        if span.name.startswith("nccl:send "):
+            yield Operation("send", span.start_ns, span.end_ns, nccl=True)
+        elif span.name.startswith("nccl:recv "):
+            yield Operation("recv", span.start_ns, span.end_ns, nccl=True)
+    ends = host_ends(rank)
+    for op in rank.p2p:
+        if op.backend == "nccl":
+            yield Operation(op.kind, op.posted_ns, op.posted_ns, nccl=True, p2p=[op])
+        else:
+            end_ns = ends.get(id(op))
+            yield Operation(
+                op.kind,
+                op.start_ns,
+                end_ns or op.start_ns,
+                gloo=True,
+                asynchronous=end_ns is None,
+                p2p=[op],
+            )
+
+
+def host_ends(rank: RankTrace) -> dict[int, int]:
+    """When the host left each gloo operation that it stayed in, ns, by the operation's id().
+
+    An asynchronous operation's annotation ends when its work is waited for. That the host goes on
+    meanwhile, to an operator, a message or a CUDA call, shows that it did not stay.
+    """
+    starts = [
+        *rank.operators[:, 0].tolist(),
+        *(mark.start_ns for mark in rank.nccl_marks),
+        *(call.start_ns for call in rank.calls),
+        *(op.start_ns for op in rank.p2p if op.backend == "gloo"),
+    ]
+    order = np.unique(np.array(starts, dtype=np.int64)).tolist()
+    found = {}
+    for op in rank.p2p:
+        if op.backend == "gloo":
+            after = bisect_right(order, op.start_ns)
+            if after == len(order) or op.end_ns <= order[after]:
+                found[id(op)] = op.end_ns
+    return found

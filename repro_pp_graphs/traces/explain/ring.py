@@ -1,0 +1,100 @@
+"""How long a decode step takes: one micro-batch followed from rank 0 round the ring and back.
+
+Each message is followed to its paired receive, from rank 0's hidden states to its receive of the
+token ids. Nothing is assumed of how many micro-batches are under way: it is counted.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+
+import msgspec
+import numpy as np
+
+from repro_pp_graphs.traces.explain.messages import Message
+from repro_pp_graphs.traces.explain.turn import Host
+from repro_pp_graphs.traces.folder import Case
+from repro_pp_graphs.traces.quantiles import quantile
+from repro_pp_graphs.traces.steps import window
+
+
+class Step(msgspec.Struct):
+    """Decode steps, us: how many were followed, from one batch of a micro-batch to its next.
+
+    `micro_batches`: batches that rank 0 sends off in one step, the median.
+    """
+
+    steps: int
+    mean: float
+    median: float
+    p99: float
+    micro_batches: int
+
+
+class _Lane:
+    """One rank of the ring: its messages by start, and how to find one by a moment."""
+
+    def __init__(self, host: Host, last: bool) -> None:
+        self.host = host
+        self.sent = host.of("tokens" if last else "hidden", "send")
+        self.ends = [message.end_ns for message in self.sent]
+        self.received = {what: host.of(what, "recv") for what in ("tokens", "hidden")}
+        self.starts = {
+            what: [message.start_ns for message in found] for what, found in self.received.items()
+        }
+
+    def sent_after(self, moment_ns: int) -> Message | None:
+        """What the batch gave whose input came at a moment: a host receives, runs, then sends."""
+        at = bisect_left(self.ends, moment_ns)
+        return self.sent[at] if at < len(self.sent) else None
+
+    def receive_of(self, message: Message, sender: Host, what: str) -> Message | None:
+        """The message in which this rank receives another's; None where no end of it is paired."""
+        for operation in message.operations:
+            for op in operation.p2p:
+                partner = sender.other.get(id(op))
+                if partner is None or op.kind != "send":
+                    continue
+                at = bisect_right(self.starts[what], partner.posted_ns) - 1
+                if at >= 0 and partner.posted_ns <= self.received[what][at].end_ns:
+                    return self.received[what][at]
+        return None
+
+
+def decode_step(case: Case, hosts: list[Host]) -> Step | None:
+    """The decode step as rank 0 sees it; None where no micro-batch could be followed around."""
+    ranks = sorted((h for h in hosts if h.rank.tp == 0), key=lambda host: host.rank.pp)
+    if case.pp_size < 2 or [host.rank.pp for host in ranks] != list(range(case.pp_size)):
+        return None
+    ring = [_Lane(host, last=host is ranks[-1]) for host in ranks]
+    begin_ns, end_ns = window(case)
+    starts = [message.start_ns for message in ring[0].sent]
+    lengths, counts = [], []
+    for at, message in enumerate(ring[0].sent):
+        back = _followed(ring, message)
+        # The batch whose hidden states go next was launched before these tokens came.
+        following = len(starts) if back is None else bisect_right(starts, back.start_ns) + 1
+        if following < len(starts) and begin_ns <= starts[at] and starts[following] <= end_ns:
+            lengths.append((starts[following] - starts[at]) / 1000)
+            counts.append(following - at)
+    if not counts:
+        return None
+    values = np.array(lengths)
+    return Step(
+        steps=len(values),
+        mean=round(float(np.mean(values)), 3),
+        median=round(quantile(values, 0.5), 3),
+        p99=round(quantile(values, 0.99), 3),
+        micro_batches=round(quantile(np.array(counts), 0.5)),
+    )
+
+
+def _followed(ring: list[_Lane], message: Message) -> Message | None:
+    """Rank 0's receive of the tokens that a message of hidden states from it leads to."""
+    for lane, following in zip(ring, ring[1:], strict=False):
+        arrived = following.receive_of(message, lane.host, "hidden")
+        sent = arrived and following.sent_after(arrived.end_ns)
+        if sent is None:
+            return None
+        message = sent
+    return ring[0].receive_of(message, ring[-1].host, "tokens")

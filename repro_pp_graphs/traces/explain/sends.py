@@ -1,0 +1,37 @@
+"""How a trace's token sends behave: what the host does in them, and which releases do so."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Literal
+
+from repro_pp_graphs.traces.explain.messages import BYTES, Message
+from repro_pp_graphs.traces.explain.turn import Host
+
+Manner = Literal["on_device", "synchronous", "asynchronous", "unknown"]
+
+# manner -> what it means, with the releases whose source does so
+MEANING: dict[Manner, str] = {
+    "on_device": "the send blocks: its metadata is first copied to the GPU (as in sglang 0.5.2)",
+    "synchronous": "the send waits for gloo only (as in sglang 0.5.3 to 0.5.6): the host waits for "
+    "its decode graph in a later call",
+    "asynchronous": "the send does not hold the host (as from sglang 0.5.7): the token ids leave "
+    "when the decode graph has ended",
+    "unknown": "how the send behaves is not known",
+}
+
+
+def manner(host: Host) -> Manner:
+    """How most token sends of a last rank behave, from what their messages are made of."""
+    found = Counter(_of(message) for message in host.of("tokens", "send"))
+    return found.most_common(1)[0][0] if found else "unknown"
+
+
+def _of(message: Message) -> Manner:
+    types = [op.dtype for part in message.operations for op in part.p2p if op.backend == "nccl"]
+    if BYTES in types:
+        return "on_device"
+    if any(part.asynchronous for part in message.operations):
+        return "asynchronous"
+    gloo, nccl = message.form
+    return "synchronous" if gloo and (nccl or gloo > 1) else "unknown"

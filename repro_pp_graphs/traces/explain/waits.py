@@ -1,0 +1,114 @@
+"""What a rank's host waits for, and when: its own GPU, a peer that is not there yet, a transfer."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from repro_pp_graphs.traces.columns import BLOCKED_US, LAUNCHES
+from repro_pp_graphs.traces.edges import Edge, sent_ns
+from repro_pp_graphs.traces.explain.messages import Message
+from repro_pp_graphs.traces.explain.operations import host_ends
+from repro_pp_graphs.traces.intervals import common, merged, outside
+from repro_pp_graphs.traces.model import Intervals, P2POp, RankTrace, Span, intervals
+from repro_pp_graphs.traces.steps import GpuWork
+
+# A call that launches work and takes this long waits for room in the launch queue.
+FULL_QUEUE_NS = 1_000_000
+BLOCKED_NS = int(BLOCKED_US * 1000)
+
+CAUSES = ("own_graph", "own_compute", "peer_late", "transfer", "otherwise")
+
+
+def partners(rank: RankTrace, edges: list[Edge]) -> dict[int, P2POp]:
+    """The other end of each paired send and recv of a rank, by the operation's id()."""
+    found: dict[int, P2POp] = {}
+    for edge in edges:
+        if edge.src is rank:
+            found.update((id(send), recv) for send, recv in edge.paired())
+        if edge.dst is rank:
+            found.update((id(recv), send) for send, recv in edge.paired())
+    return found
+
+
+def blocking(call: Span) -> bool:
+    """Whether a CUDA call of the host waits: launching takes long only where the queue is full."""
+    least = FULL_QUEUE_NS if call.name in LAUNCHES else BLOCKED_NS
+    return call.end_ns - call.start_ns >= least
+
+
+def cuda_waits(rank: RankTrace, sends: list[Message], launches: bool = True) -> Intervals:
+    """When the host is inside a CUDA call that blocks, as a set; without those that launch if told.
+
+    The copy that begins a send counts to the end of its operator, whichever call in it blocks.
+    """
+    found = [
+        (call.start_ns, call.end_ns)
+        for call in rank.calls
+        if blocking(call) and (launches or call.name not in LAUNCHES)
+    ]
+    for message in sends:
+        if message.upload:
+            at = int(rank.operators[:, 0].searchsorted(message.upload.start_ns, side="right")) - 1
+            end = int(rank.operators[at, 1]) if at >= 0 else message.upload.end_ns
+            if end - message.upload.start_ns >= BLOCKED_NS:
+                found.append((message.upload.start_ns, end))
+    return merged(intervals(found))
+
+
+def gloo_waits(rank: RankTrace) -> Intervals:
+    """When the host is inside a gloo operation that it waits for, as a set."""
+    ends = host_ends(rank)
+    return merged(intervals((op.start_ns, ends[id(op)]) for op in rank.p2p if id(op) in ends))
+
+
+def _flight(ops: list[P2POp], other: dict[int, P2POp]) -> tuple[Intervals, Intervals]:
+    """While a paired operation is under way: before its peer's has started, and from then on."""
+    early: list[tuple[int, int]] = []
+    moving: list[tuple[int, int]] = []
+    for op in ops:
+        peer = other.get(id(op))
+        if peer is None:
+            continue
+        send, recv = (op, peer) if op.kind == "send" else (peer, op)
+        over = op.end_ns if op is recv else sent_ns(send, recv)
+        early.append((op.start_ns, min(over, peer.start_ns)))
+        moving.append((max(op.start_ns, peer.start_ns), over))
+    return merged(intervals(early)), merged(intervals(moving))
+
+
+def waits(
+    rank: RankTrace, work: GpuWork, sends: list[Message], other: dict[int, P2POp]
+) -> dict[str, Intervals]:
+    """The host's waits by cause, disjoint sets.
+
+    In a CUDA call it waits for the rank's own GPU: a decode graph, other kernels, else an NCCL
+    operation whose peer has not started or that is under way. In a gloo operation it waits for the
+    peer, whatever the GPU does meanwhile.
+    """
+    nccl = [op for op in rank.p2p if op.backend == "nccl"]
+    gloo = [op for op in rank.p2p if op.backend == "gloo"]
+    graph = merged(work.extents)
+    in_cuda = cuda_waits(rank, sends)
+    in_gloo = outside(gloo_waits(rank), in_cuda)
+    late, moving = _flight(nccl, other)
+    gloo_late, gloo_moving = _flight(gloo, other)
+    found: dict[str, list[Intervals]] = {cause: [] for cause in CAUSES}
+    for span, claims in (
+        (
+            in_cuda,
+            {
+                "own_graph": graph,
+                "own_compute": work.compute,
+                "peer_late": late,
+                "transfer": moving,
+            },
+        ),
+        (in_gloo, {"peer_late": gloo_late, "transfer": gloo_moving}),
+    ):
+        left = span
+        for cause, claim in claims.items():
+            found[cause].append(common(left, claim))
+            left = outside(left, claim)
+        found["otherwise"].append(left)
+    return {cause: merged(np.concatenate(parts)) for cause, parts in found.items()}
+
