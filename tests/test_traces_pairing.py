@@ -19,7 +19,7 @@ from repro_pp_graphs.traces.model import P2POp
 from repro_pp_graphs.traces.pairing import pair, pair_queues
 from repro_pp_graphs.traces.queues import queues_of
 from repro_pp_graphs.traces.settle import allow_for_clocks
-from repro_pp_graphs.traces.table import lines
+from repro_pp_graphs.traces.explain.report import lines
 
 DATA = Path(__file__).parent / "data" / "traces"
 

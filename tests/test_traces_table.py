@@ -15,7 +15,7 @@ from test_traces_maker import TraceMaker, ring
 from test_traces_reading import only_case
 
 from repro_pp_graphs.traces.analyze import analyze
-from repro_pp_graphs.traces.table import lines
+from repro_pp_graphs.traces.explain.report import lines
 
 DATA = Path(__file__).parent / "data" / "traces"
 

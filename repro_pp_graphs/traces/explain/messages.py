@@ -125,14 +125,14 @@ def _by_content(rank: RankTrace, pp_size: int) -> list[Message]:
             groups[-1].append(operation)
         else:
             groups.append([operation])
-    marked = any(op.gloo for group in groups for op in group) and bool(rank.nccl_marks)
+    marked = any(op.gloo for group in groups for op in group)
     found: list[Message] = []
     for group in groups:
         message = _message(_what(group, rank, pp_size), group)
         if message.kind == "send" and message.what != "requests":
             _begin(message, rank, found[-1].end_ns if found else 0)
             if not marked:
-                message.gap = "the trace has no annotations of NCCL's and gloo's operations"
+                message.gap = "the trace has no annotations of gloo's operations"
         found.append(message)
     _same_form(found)
     return found

@@ -10,12 +10,13 @@ from bisect import bisect_left, bisect_right
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from repro_pp_graphs.traces.explain.messages import Message
-from repro_pp_graphs.traces.explain.turn import Host
+from repro_pp_graphs.traces.explain.turn import Host, enough
 from repro_pp_graphs.traces.folder import Case
 from repro_pp_graphs.traces.quantiles import quantile
-from repro_pp_graphs.traces.steps import window
+from repro_pp_graphs.traces.steps import RUN_SPANS, named, window
 
 
 class Step(msgspec.Struct):
@@ -69,11 +70,11 @@ def decode_step(case: Case, hosts: list[Host]) -> Step | None:
     ring = [_Lane(host, last=host is ranks[-1]) for host in ranks]
     begin_ns, end_ns = window(case)
     starts = [message.start_ns for message in ring[0].sent]
+    launched = _launches(ranks[0], len(starts))
     lengths, counts = [], []
     for at, message in enumerate(ring[0].sent):
         back = _followed(ring, message)
-        # The batch whose hidden states go next was launched before these tokens came.
-        following = len(starts) if back is None else bisect_right(starts, back.start_ns) + 1
+        following = len(starts) if back is None else _next_batch(ring[0].sent, launched, back)
         if following < len(starts) and begin_ns <= starts[at] and starts[following] <= end_ns:
             lengths.append((starts[following] - starts[at]) / 1000)
             counts.append(following - at)
@@ -87,6 +88,31 @@ def decode_step(case: Case, hosts: list[Host]) -> Step | None:
         p99=round(quantile(values, 0.99), 3),
         micro_batches=round(quantile(np.array(counts), 0.5)),
     )
+
+
+def _launches(host: Host, batches: int) -> npt.NDArray[np.int64]:
+    """When a host launches: its batches as annotated, else its graphs, else all its operators."""
+    marked = [span.start_ns for span in named(host.rank, RUN_SPANS)]
+    graphs = [start for start, _, _ in host.rank.launches]
+    for moments in (marked, graphs):
+        if enough(len(moments), batches):
+            return np.array(moments, dtype=np.int64)
+    return host.rank.operators[:, 0]
+
+
+def _next_batch(sent: list[Message], launched: npt.NDArray[np.int64], back: Message) -> int:
+    """Which of rank 0's sends of hidden states is of the first batch launched after some tokens.
+
+    The next one may be of a batch that was launched before the tokens came: where more was launched
+    between the send before and the tokens than between the tokens and that send.
+    """
+    at = bisect_right(sent, back.start_ns, key=lambda message: message.start_ns)
+    if at == len(sent):
+        return at
+    before = sent[at - 1].end_ns if at else 0
+    moments = np.array([before, back.start_ns, back.end_ns, sent[at].start_ns])
+    counts = np.diff(launched.searchsorted(moments))
+    return at + 1 if counts[0] > counts[2] else at
 
 
 def _followed(ring: list[_Lane], message: Message) -> Message | None:

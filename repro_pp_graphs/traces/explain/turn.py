@@ -17,9 +17,15 @@ import numpy.typing as npt
 from repro_pp_graphs.traces.edges import Edge
 from repro_pp_graphs.traces.explain.messages import INTEGERS, Message, What, messages
 from repro_pp_graphs.traces.explain.operations import Kind
-from repro_pp_graphs.traces.explain.waits import blocking, cuda_waits, partners, waits
+from repro_pp_graphs.traces.explain.waits import (
+    blocking,
+    cuda_waits,
+    gloo_waits,
+    partners,
+    waits,
+)
 from repro_pp_graphs.traces.folder import Case
-from repro_pp_graphs.traces.intervals import common, lengths_between, merged, outside
+from repro_pp_graphs.traces.intervals import common, lengths_between, merged, outside, total
 from repro_pp_graphs.traces.model import Intervals, P2POp, RankTrace, intervals
 from repro_pp_graphs.traces.quantiles import quantile
 from repro_pp_graphs.traces.steps import RUN_SPANS, GpuWork, named, window
@@ -195,7 +201,8 @@ def token_counts(host: Host) -> list[int]:
     counts = []
     for message in messages_of_tokens:
         ops = [op for part in message.operations for op in part.p2p if op.dtype in INTEGERS]
-        counts += [op.elements for op in ops[:1] if op.elements]
+        tensors = [op for op in ops if op.backend == "nccl"]
+        counts += [op.elements for op in tensors[:1] if op.elements]
     return counts
 
 
@@ -212,6 +219,7 @@ def _turn(
     on_gpu = bool(len(host.work.compute))
     graph, compute = merged(host.work.extents), host.work.compute
     late = host.waits["peer_late"]
+    in_gloo = gloo_waits(host.rank)
     facts: dict[str, Row] = {}
     for name in filter(rows.__contains__, ROWS):
         times = rows[name]
@@ -224,7 +232,7 @@ def _turn(
         if on_gpu:
             row.under_own_graph = _mean(lengths_between(common(times, graph), starts) / 1000)
             row.gpu_idle = _mean(lengths_between(outside(times, compute), starts) / 1000)
-        row.calls = _calls(host.rank, times, len(lengths))
+        row.calls = _calls(host.rank, times, in_gloo, len(lengths))
         facts[name] = row
     return Turn(
         turns=len(lengths),
@@ -272,17 +280,20 @@ def _peer_in(
     return {row: round(spent, 3) for row, spent in found.items() if spent > 0}
 
 
-def _calls(rank: RankTrace, times: Intervals, count: int) -> dict[str, float]:
-    """The blocking calls inside a row, us a turn, the longest first."""
-    spent: Counter[str] = Counter()
+def _calls(
+    rank: RankTrace, times: Intervals, in_gloo: Intervals, count: int
+) -> dict[str, float]:
+    """The calls inside a row that hold the host, us a turn, the longest first."""
     if not len(times):
         return {}
+    spent: Counter[str] = Counter()
     begins = times[:, 0]
     for call in rank.calls:
         at = int(begins.searchsorted(call.start_ns, side="right")) - 1
         if blocking(call) and at >= 0 and call.end_ns <= times[at, 1]:
             spent[call.name] += call.end_ns - call.start_ns
-    return {name: round(ns / count / 1000, 3) for name, ns in spent.most_common()}
+    spent["gloo"] = total(common(times, in_gloo))
+    return {name: round(ns / count / 1000, 3) for name, ns in spent.most_common() if ns}
 
 
 def _spans(

@@ -1,0 +1,281 @@
+"""What to make of an analysis, in sentences: what was seen, the step, the longest wait, the return.
+
+Every sentence is about means and says of how many steps. What too few steps show is not concluded:
+it is listed as not known, with the reason.
+"""
+
+from __future__ import annotations
+
+from repro_pp_graphs.traces.explain.sends import MEANING
+from repro_pp_graphs.traces.explain.words import (
+    RECEIVES,
+    ROW_PHRASES,
+    Facts,
+    count,
+    neighbour,
+    on_gpu,
+    share,
+    time,
+)
+
+# A part of a time that is smaller than this share of it is not worth a word.
+WORTH_SAYING = 0.1
+# A wait of a turn that is shorter than this share of it is not called long.
+LONG_SHARE = 0.05
+CANNOT_TELL = "cannot tell"
+NO_WAIT = "no wait"
+
+
+def verdict(facts: Facts) -> str:
+    """What the host waits for most in the token send.
+
+    A cause of `waits.CAUSES`, "no wait" where it waits for at most a tenth of the send, "cannot
+    tell" where too few of the steps are seen whole.
+    """
+    told = facts["token_return"]
+    if not told or not told["enough"]:
+        return CANNOT_TELL
+    split, whole = told["split_us"], told["host_us"]["send"]["mean"]
+    causes = {
+        "own_graph": split["blocked_on_own_graph"]["mean"],
+        "own_compute": split["blocked_on_own_compute"]["mean"],
+        "peer_late": split["peer_late"]["mean"],
+        "transfer": split["transfer"]["mean"],
+        "otherwise": split["blocked_otherwise"]["mean"],
+    }
+    if sum(causes.values()) <= WORTH_SAYING * whole:
+        return NO_WAIT
+    return max(causes, key=lambda cause: causes[cause])
+
+
+def conclusion(facts: Facts) -> list[str]:
+    """The sentences, in the order in which they are printed; each a paragraph."""
+    found = [recorded(facts)]
+    for part in (step, longest_wait, token_return, not_known):
+        found += part(facts)
+    return found
+
+
+def recorded(facts: Facts) -> str:
+    """What was recorded: ranks, time, how the sends behave, steps seen of those there."""
+    ranks = count(facts["pp_size"], "PP rank")
+    ranks += f" x {facts['tp_size']} TP" if facts["tp_size"] > 1 else ""
+    read, world = len(facts["ranks"]), facts["pp_size"] * facts["tp_size"]
+    ranks += f", {read} with a trace" if read < world else ""
+    window_us = facts["window_us"]
+    text = f"{facts['case']}: {ranks}, "
+    text += f"recorded together for {time(window_us)}" if window_us else "not recorded together"
+    told = facts["token_return"]
+    if told:
+        src = f"PP{told['src']}"
+        text += f"; {told['steps_counted']} of {src}'s {count(told['steps_there'], 'step')} seen"
+        text += " whole"
+    text += "."
+    if told and on_gpu(facts):
+        text += f" {_sentence(MEANING[facts['sends']])}"
+    return text
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + "."
+
+
+def step(facts: Facts) -> list[str]:
+    """A step's time, the last rank's turn, and what its host does while its GPU computes nothing."""
+    last = last_label(facts)
+    turn = facts["turns"].get(last)
+    took = facts["decode_step"]
+    found = []
+    if took:
+        found.append(
+            f"A decode step takes {time(took['mean'])} (mean of {took['steps']}), with "
+            f"{count(took['micro_batches'], 'micro-batch')} under way."
+        )
+    if turn:
+        text = f"A turn of PP{last}'s loop takes {time(turn['mean'])} (mean of {turn['turns']})"
+        found.append(text + (idle(turn, last) if turn["gpu_idle"] is not None else "."))
+    return [" ".join(found)] if found else []
+
+
+def idle(turn: Facts, label: str) -> str:
+    """What a rank's host does in a turn while its GPU computes nothing, the longest parts first."""
+    spent = {name: row["gpu_idle"] for name, row in turn["rows"].items() if row["gpu_idle"]}
+    most = sorted(spent.items(), key=lambda item: -item[1])
+    said = [f"{ROW_PHRASES[name]} {time(us)}" for name, us in most if us >= 0.05 * turn["gpu_idle"]]
+    computes = turn["mean"] - turn["gpu_idle"]
+    text = f": PP{label}'s GPU computes for {time(computes)} of it and is without compute for "
+    text += time(turn["gpu_idle"])
+    return text + (f", in which its host is in: {', '.join(said)}." if said else ".")
+
+
+def last_label(facts: Facts) -> str:
+    """The label of the last PP rank, of its first TP lane."""
+    return f"{facts['pp_size'] - 1}" + (".0" if facts["tp_size"] > 1 else "")
+
+
+def longest_wait(facts: Facts) -> list[str]:
+    """The longest wait of any rank's turn: in which row and call, for what, and what is behind."""
+    waits = [
+        (us, label, name, cause)
+        for label, turn in facts["turns"].items()
+        for name, row in turn["rows"].items()
+        for cause, us in row["waits"].items()
+    ]
+    if not waits or facts["turns_unknown"]:
+        return []  # the longest may be a rank's that is not known
+    us, label, name, cause = max(waits)
+    turn = facts["turns"][label]
+    if us < LONG_SHARE * turn["mean"]:
+        return [f"No host waits for longer than {time(us)} of a turn in one place."]
+    row = turn["rows"][name]
+    call = max(row["calls"], key=lambda key: row["calls"][key], default="")
+    text = (
+        f"The longest wait of a turn: PP{label}'s host in {ROW_PHRASES[name]}, {time(us)} of "
+        f"{time(row['mean'])}" + f", in {call}" * bool(call) + ", "
+    )
+    return [text + _cause(facts, label, name, cause) + behind(facts, label, name, cause)]
+
+
+def _cause(facts: Facts, label: str, name: str, cause: str) -> str:
+    if cause == "own_graph":
+        return "for its own decode graph."
+    if cause == "own_compute":
+        return "for its own kernels."
+    if cause == "otherwise":
+        return "for something that the trace does not show."
+    if name not in (*RECEIVES, "token_send", "hidden_send"):
+        return "for a peer." if cause == "peer_late" else "for a transfer."
+    peer = neighbour(label, name, facts)
+    if cause == "transfer":
+        return f"for the transfer {'from' if name in RECEIVES else 'to'} {peer}."
+    return f"for {peer} to {'send' if name in RECEIVES else 'receive'}."
+
+
+def behind(facts: Facts, label: str, name: str, cause: str) -> str:
+    """Who a late peer is itself waiting for, from rank to rank, as far as most of the time shows."""
+    said: list[str] = []
+    seen = {label}
+    while cause == "peer_late" and name in (*RECEIVES, "token_send", "hidden_send"):
+        late = facts["turns"][label]["rows"][name]
+        peer = neighbour(label, name, facts).removeprefix("PP")
+        place = max(late["peer_in"], key=lambda row: late["peer_in"][row], default=None)
+        if place is None or late["peer_in"][place] < 0.5 * late["waits"]["peer_late"]:
+            break
+        text = f"PP{peer} is in {ROW_PHRASES[place]}"
+        row = facts["turns"].get(peer, {}).get("rows", {}).get(place)
+        if row is None or peer in seen or not row["waits"]:
+            said.append(text)
+            break
+        cause = max(row["waits"], key=lambda key: row["waits"][key])
+        said.append(f"{text}, {_cause(facts, peer, place, cause).rstrip('.')}")
+        seen.add(peer)
+        label, name = peer, place
+    return f" Meanwhile {'; '.join(said)}." if said else ""
+
+
+def token_return(facts: Facts) -> list[str]:
+    """How long the send holds the host, how much of it the rank's own graph runs, and the rest."""
+    told = facts["token_return"]
+    if not told:
+        return [_no_token_return(facts)]
+    src, dst = f"PP{told['src']}", f"PP{told['dst']}"
+    if not told["enough"]:
+        return [
+            f"Token return {src} -> {dst}: cannot tell. "
+            f"{told['steps_counted']} of {told['steps_there']} steps are seen whole: too few."
+        ]
+    host = told["host_us"]
+    text = f"Token return {src} -> {dst}: the send holds {src}'s host for "
+    text += f"{time(host['send']['mean'])} (mean of {told['steps_counted']} steps)"
+    if not on_gpu(facts):
+        return [text + "."]
+    return [text + _of_it(facts, src) + _delivery(facts, src, dst)]
+
+
+def _of_it(facts: Facts, src: str) -> str:
+    """What of the send is waiting for the rank's own work, and what is the send's own part."""
+    told = facts["token_return"]
+    split, whole = told["split_us"], told["host_us"]["send"]["mean"]
+    if verdict(facts) == NO_WAIT:
+        return ", and does not wait in it."
+    graph, others = split["blocked_on_own_graph"]["mean"], split["blocked_on_own_compute"]["mean"]
+    if graph + others <= WORTH_SAYING * whole:
+        late, moving = split["peer_late"]["mean"], split["transfer"]["mean"]
+        parts = [(late, "for its peer"), (moving, "for the transfer")]
+        said = [f"{time(us)} {text}" for us, text in parts if us > WORTH_SAYING * whole]
+        return f"; in it the host waits {' and '.join(said)}." if said else "."
+    turn = facts["turns"].get(last_label(facts))
+    rest = whole - graph - others
+    of_turn = f", {share(rest / turn['mean'])} of a turn" if turn else ""
+    what = "decode graph" if graph >= others else "kernels"
+    return (
+        f". For {time(graph + others)} of it the host waits for {src}'s own {what}, before whose "
+        f"end there are no token ids; the send's own part is the rest, {time(rest)}{of_turn}."
+    )
+
+
+def _delivery(facts: Facts, src: str, dst: str) -> str:
+    """What goes on until the last byte has left, where that takes longer than the send itself."""
+    told = facts["token_return"]
+    if not told["delivery_enough"]:
+        return ""
+    whole = told["delivery_us"]["send"]["mean"]
+    if whole <= 1.1 * told["host_us"]["send"]["mean"]:
+        return ""
+    texts = {
+        "own_graph": f"{src}'s own decode graph runs",
+        "own_compute": f"{src}'s other kernels run",
+        "peer_late": f"{dst} has not started its receive",
+        "transfer": "the transfer runs",
+        "other": "no send is under way yet",
+    }
+    parts = {key: told["delivery_split_us"][key]["mean"] for key in texts}
+    most = sorted(parts.items(), key=lambda item: -item[1])
+    said = [f"for {time(us)} {texts[key]}" for key, us in most if us > WORTH_SAYING * whole]
+    return f" The last byte has left after {time(whole)}: {', '.join(said)}."
+
+
+def _no_token_return(facts: Facts) -> str:
+    last = facts["pp_size"] - 1
+    if not last:
+        return "Token return: none, there is one PP rank."
+    if not any(label.split(".")[0] == str(last) for label in facts["ranks"]):
+        return f"Token return: not seen, PP{last} has no trace."
+    if any(label.split(".")[0] == str(last) for label in facts["p2p_without_metadata"]):
+        return f"Token return: not seen, no P2P kernel of PP{last} says who its peer is."
+    return f"Token return: not seen, PP{last} sent no tokens while it was recorded."
+
+
+def not_known(facts: Facts) -> list[str]:
+    """What could not be told, and why: one paragraph, none where there is nothing."""
+    told = facts["token_return"]
+    found = []
+    if told:
+        found += [f"{number} token sends are left out: {why}" for why, number in told["gaps"].items()]
+        if told["enough"] and not told["delivery_enough"]:
+            found.append(
+                f"when the last byte has left ({told['delivered_counted']} of "
+                f"{told['steps_there']} sends are seen to their end)"
+            )
+        found += _unpaired(facts, told)
+    by_reason: dict[str, list[str]] = {}
+    for label, why in facts["turns_unknown"].items():
+        by_reason.setdefault(why, []).append(f"PP{label}")
+    for why, labels in by_reason.items():
+        names = ", ".join(labels[:4]) + (f" and {len(labels) - 4} more" if len(labels) > 4 else "")
+        found.append(f"what a turn of {names} is made of ({why})")
+    if facts["pp_size"] > 1 and facts["turns"] and not facts["decode_step"]:
+        found.append("a decode step's time (no micro-batch can be followed round the ring)")
+    return [f"Not known: {'; '.join(found)}."] if found else []
+
+
+def _unpaired(facts: Facts, told: Facts) -> list[str]:
+    names = [
+        edge["backend"]
+        for edge in (*facts["p2p"], *facts["p2p_gloo"])
+        if (edge["src"], edge["dst"]) == (told["src"], told["dst"]) and not edge["pairs"]
+    ]
+    if not names:
+        return []
+    backends = " and ".join(dict.fromkeys(names))
+    return [f"what PP{told['dst']} does meanwhile (no {backends} sends to it are paired)"]

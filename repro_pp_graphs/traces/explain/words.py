@@ -1,0 +1,95 @@
+"""How times, shares and the parts of a turn are written."""
+
+from __future__ import annotations
+
+from textwrap import wrap
+from typing import Any
+
+WIDTH = 80
+
+Facts = dict[str, Any]
+
+# A row of a turn: in the table, and after "its host is in"
+ROW_TITLES = {
+    "token_send": "send of token ids",
+    "token_recv": "receive of token ids",
+    "hidden_send": "send of hidden states",
+    "hidden_recv": "receive of hidden states",
+    "requests": "requests, both ways",
+    "other_messages": "messages of unknown kind",
+    "results": "waiting for results",
+    "launch": "operators and launches",
+    "python": "Python (in no call)",
+    "host": "operators and Python",
+}
+ROW_PHRASES = {
+    "token_send": "the send of token ids",
+    "token_recv": "the receive of token ids",
+    "hidden_send": "the send of hidden states",
+    "hidden_recv": "the receive of hidden states",
+    "requests": "the exchange of requests",
+    "other_messages": "a message of unknown kind",
+    "results": "the wait for results",
+    "launch": "operators and launches",
+    "python": "Python",
+    "host": "operators and Python",
+}
+CAUSE_TITLES = {
+    "own_graph": "for its own decode graph",
+    "own_compute": "for its own other kernels",
+    "peer_late": "for a peer not there yet",
+    "transfer": "for the transfer",
+    "otherwise": "for something else",
+}
+RECEIVES = ("token_recv", "hidden_recv")
+
+
+def time(value_us: float | None) -> str:
+    """A time in the unit that reads best; `-` for none."""
+    if value_us is None:
+        return "-"
+    if abs(value_us) >= 1e6:
+        return f"{value_us / 1e6:.2f} s"
+    if abs(value_us) >= 1e3:
+        return f"{value_us / 1e3:.2f} ms"
+    return f"{value_us:.1f} us" if value_us else "0 us"
+
+
+def ms(value_us: float | None) -> str:
+    """A time in ms without its unit, for columns that have it in their head; `-` for none."""
+    return "-" if value_us is None else f"{value_us / 1e3:.2f}"
+
+
+def share(value: float | None) -> str:
+    """A share in percent; `-` for none."""
+    return "-" if value is None else f"{100 * value:.1f}%"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 batch`, `2 batches`, `3 ranks`."""
+    plural = "es" if noun.endswith(("ch", "s")) else "s"
+    return f"{number} {noun}" + plural * (number != 1)
+
+
+def wrapped(text: str, indent: str = "", later: str = "  ") -> list[str]:
+    """A paragraph as lines of 80 columns."""
+    return wrap(
+        text,
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent or later,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def on_gpu(facts: Facts) -> bool:
+    """Whether any rank's trace has GPU work."""
+    return any(row["basis"] == "gpu" for row in facts["ranks"].values() if "basis" in row)
+
+
+def neighbour(label: str, row: str, facts: Facts) -> str:
+    """The rank at the other end of a row's messages: the previous one of a receive."""
+    pp, _, tp = label.partition(".")
+    other = (int(pp) + (-1 if row in RECEIVES else 1)) % facts["pp_size"]
+    return f"PP{other}" + (f".{tp}" if tp else "")
