@@ -22,8 +22,8 @@ class P2POp(msgspec.Struct, gc=False):
     """One send or recv: an NCCL kernel on the GPU, or a gloo operation on the host.
 
     `peer` is a global rank; elements and dtype are None where the trace is silent; `posted_ns` is
-    when the host launched it; messages keep their order only within a `channel` (process group);
-    `lane` is the event's pid and tid in its file.
+    when the host launched it, None where nothing in the trace tells; messages keep their order only
+    within a `channel` (process group); `lane` is the event's pid and tid in its file.
     """
 
     kind: Literal["send", "recv"]
@@ -33,7 +33,7 @@ class P2POp(msgspec.Struct, gc=False):
     start_ns: int
     end_ns: int
     backend: Literal["nccl", "gloo"]
-    posted_ns: int
+    posted_ns: int | None
     channel: str = ""
     lane: tuple[int | float | str | None, int | float | str | None] = (None, None)
 

@@ -91,7 +91,8 @@ def token_sends(rank: RankTrace, edges: list[Edge]) -> tuple[list[TokenSend], st
         if edge.src is rank:
             sends += [op for channel in edge.channels for op in channel.sends]
             partner.update((id(send), recv) for send, recv in edge.paired())
-    sends.sort(key=lambda op: op.posted_ns)
+    sends = [op for op in sends if op.posted_ns is not None]
+    sends.sort(key=lambda op: op.posted_ns or 0)
     posted = np.array([op.posted_ns for op in sends], dtype=np.int64)
     found = []
     for span in spans:
