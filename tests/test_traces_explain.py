@@ -16,9 +16,9 @@ from test_traces_reading import only_case
 
 from repro_pp_graphs.traces import intervals as sets
 from repro_pp_graphs.traces.analyze import analyze
+from repro_pp_graphs.traces.explain.report import lines
 from repro_pp_graphs.traces.intervals import partition
 from repro_pp_graphs.traces.model import intervals
-from repro_pp_graphs.traces.explain.report import lines
 
 DATA = Path(__file__).parent / "data" / "traces"
 STEP_US = 200_000

@@ -228,7 +228,7 @@ def test_the_validator_finds_what_it_looks_for():
 def test_process_groups_stand_in_rank_order_with_names_of_rank_and_kind(tmp_path):
     names = in_order(merged(tmp_path / "out.json", DATA / "h200_case_A"))
     assert names == [
-        f"PP{rank} · {kind}" for rank in range(4) for kind in ("pipeline", "CPU", "GPU")
+        f"PP{rank} · {kind}" for rank in range(4) for kind in ("pipeline", "CPU", "GPU", "profiler")
     ]
 
 

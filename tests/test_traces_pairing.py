@@ -15,11 +15,11 @@ from test_traces_reading import only_case
 from repro_pp_graphs.traces.analyze import analyze
 from repro_pp_graphs.traces.clocks import SLACK_NS, bounds, intervals
 from repro_pp_graphs.traces.edges import Channel, Edge, edges_of
+from repro_pp_graphs.traces.explain.report import lines
 from repro_pp_graphs.traces.model import P2POp
 from repro_pp_graphs.traces.pairing import pair, pair_queues
 from repro_pp_graphs.traces.queues import queues_of
 from repro_pp_graphs.traces.settle import allow_for_clocks
-from repro_pp_graphs.traces.explain.report import lines
 
 DATA = Path(__file__).parent / "data" / "traces"
 

@@ -29,8 +29,7 @@ def analyze(case: Case) -> dict[str, Any]:
     on_gpu = bool(nccl) or any(rank.unlabelled_p2p for rank in case.ranks)
     work = [gpu_work(rank) for rank in case.ranks]
     hosts_of = [
-        host_of(rank, its, edges, case.pp_size)
-        for rank, its in zip(case.ranks, work, strict=True)
+        host_of(rank, its, edges, case.pp_size) for rank, its in zip(case.ranks, work, strict=True)
     ]
     rows = {
         case.label(host.rank): {

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import math
+import re
 from array import array
 from collections.abc import Iterator
 from functools import lru_cache
 from sys import intern
 
 import msgspec
+import numpy as np
 
 from repro_pp_graphs.traces.events import NO_JSON, TraceFile, Value, each_of, mend
-from repro_pp_graphs.traces.labels import SIDES, Label, LaunchSite, P2PKernel
+from repro_pp_graphs.traces.labels import SIDES, Label, LaunchSite, Mark, P2PKernel
 
 # A CUDA call that only enqueues returns in about 10 us.
 BLOCKED_US = 50.0
 GPU_WORK = frozenset({"kernel", "gpu_memcpy", "gpu_memset"})
 CUDA_CALLS = frozenset({"cuda_runtime", "cuda_driver"})
 OPERATORS = frozenset({"record_param_comms", "c10d::send", "c10d::recv_"})
-LAUNCH_CALLS = frozenset(
-    {"cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernelEx", "cuLaunchKernel"}
+# CUDA's and HIP's names, with their suffixes (`Ex`, `_ptsz`); the first pattern that fits holds.
+# INVALID is what Kineto calls a function newer than itself: it may be one that launches.
+CALL_KINDS = (
+    ("graph", re.compile("GraphLaunch")),
+    ("launch", re.compile("Launch|^INVALID$")),
+    ("copy", re.compile("Memcpy.*(Async|WithStream)")),
 )
-GRAPH_LAUNCHES = frozenset({"cudaGraphLaunch", "hipGraphLaunch"})
-LAUNCHES = LAUNCH_CALLS | GRAPH_LAUNCHES
-CALLS = LAUNCHES | {"cudaMemcpyAsync"}
 
 
 class Args(msgspec.Struct, gc=False):
@@ -83,6 +86,18 @@ def events_of(trace: TraceFile) -> Iterator[list[Event]]:
         trace.problems.append(f"{bad} block(s) of events are not valid JSON: left out")
 
 
+class _CallKinds(dict[Value, str]):
+    """Name of a CUDA or HIP call -> `graph`, `launch`, `copy`, empty for all others."""
+
+    def __missing__(self, name: Value) -> str:
+        fits = (kind for kind, pattern in CALL_KINDS if pattern.search(str(name)))
+        self[name] = next(fits, "")
+        return self[name]
+
+
+CALLS = _CallKinds()
+
+
 def whole(value: Value) -> int:
     """The value as an int, -1 where it is none."""
     return int(value) if isinstance(value, int | float) else -1
@@ -90,6 +105,11 @@ def whole(value: Value) -> int:
 
 def label_of(args: Args) -> Label:
     return Label(str(args.collective), args.elements, args.dtype, args.src, args.dst, args.group)
+
+
+def mark_of(event: Event) -> Mark:
+    origin = whole((event.args or NO_ARGS).external_id)
+    return Mark(event.ts, event.ts + event.dur, str(event.name), origin)
 
 
 @lru_cache(maxsize=1024)
@@ -155,14 +175,14 @@ class Columns:
                 if event.name in OPERATORS:
                     self._operator(event)
             elif cat in CUDA_CALLS:
-                if event.name in CALLS or event.dur >= BLOCKED_US:
+                if CALLS[event.name] or event.dur >= BLOCKED_US:
                     self._cuda_call(event)
             elif cat in GPU_WORK:
                 self._gpu_work(event)
             elif cat == "user_annotation":
                 self._annotation(event)
             elif cat == "gpu_user_annotation":
-                self._site.mark(event.tid, str(event.name), event.ts, event.dur)
+                self._mark(event)
 
     def launch_site(self) -> LaunchSite:
         """Where the P2P kernels came from; to be asked for when all events are taken."""
@@ -171,13 +191,28 @@ class Columns:
         self._site.calls = {int(corr): ts for corr, ts in times if corr in wanted}
         return self._site
 
+    def launched_share(self) -> float | None:
+        """The share of kernels whose launching call was recorded; None where there are none.
+
+        Kernels of one graph launch count once.
+        """
+        rows = np.array(self.gpu).reshape(-1, 4)
+        kernels = np.unique(rows[rows[:, 3] == 0, 2])
+        if not len(kernels):
+            return None
+        posted = np.unique(np.array([-1.0, *self._posted[::2]]))
+        return float((posted[posted.searchsorted(kernels, side="right") - 1] == kernels).mean())
+
     def _operator(self, event: Event) -> None:
+        origin = whole((event.args or NO_ARGS).external_id)
+        if origin >= 0:
+            self._site.operators[origin] = event.ts
         if event.name == "c10d::send":
             self.sends.append(("c10d::send", event.ts, event.dur, -1))
         elif event.name == "c10d::recv_":
             self.recvs.append(("c10d::recv_", event.ts, event.dur, -1))
         elif event.args and event.args.collective in SIDES:
-            self._site.params[whole(event.args.external_id)] = label_of(event.args)
+            self._site.params[origin] = label_of(event.args)
 
     def _gpu_work(self, event: Event) -> None:
         """A row of `gpu`; none for a P2P kernel, which is kept apart."""
@@ -199,17 +234,22 @@ class Columns:
     def _cuda_call(self, event: Event) -> None:
         name = str(event.name)
         correlation = whole((event.args or NO_ARGS).correlation)
-        if name in LAUNCH_CALLS:
+        kind = CALLS[name]
+        if kind:
             self._posted.extend((correlation, event.ts))
-        elif name in GRAPH_LAUNCHES:
+        if kind == "graph":
             self.launches.append((event.ts, event.dur, correlation))
-        if event.dur >= BLOCKED_US or name == "cudaMemcpyAsync":
+        if event.dur >= BLOCKED_US or kind == "copy":
             self.calls.append((event.tid, (intern(name), event.ts, event.dur, correlation)))
+
+    def _mark(self, event: Event) -> None:
+        if str(event.name).startswith("nccl:"):
+            self._site.gpu.setdefault(event.tid, []).append(mark_of(event))
 
     def _annotation(self, event: Event) -> None:
         name = str(event.name)
         if name.startswith("nccl:"):
-            self._site.host.append((event.ts, event.ts + event.dur, name))
+            self._site.host.append(mark_of(event))
         elif name in ("gloo:send", "gloo:recv"):
             args = event.args or NO_ARGS
             shape = shape_of(bytes(args.dims), bytes(args.types))

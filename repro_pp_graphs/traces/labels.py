@@ -41,31 +41,58 @@ class P2PKernel(NamedTuple):
     label: Label
 
 
+class Mark(NamedTuple):
+    """An `nccl:` annotation, on the host or on a stream; times in us."""
+
+    ts: float
+    end: float
+    name: str
+    external_id: int
+
+
+NO_MARK = Mark(0.0, 0.0, "", -1)
+
+
 @dataclass(slots=True)
 class LaunchSite:
-    """Where kernels came from: operators by id, annotations on host and GPU, launch calls."""
+    """Where kernels came from: c10d operators by id (what they say, when they begin), annotations
+    on host and GPU, launch calls by correlation."""
 
     params: dict[int, Label] = field(default_factory=dict)
-    host: list[tuple[float, float, str]] = field(default_factory=list)
-    gpu: dict[Value, list[tuple[float, float, str]]] = field(default_factory=dict)
+    operators: dict[int, float] = field(default_factory=dict)
+    host: list[Mark] = field(default_factory=list)
+    gpu: dict[Value, list[Mark]] = field(default_factory=dict)
     calls: dict[int, float] = field(default_factory=dict)
 
-    def mark(self, stream: Value, name: str, ts: float, dur: float) -> None:
-        if name.startswith("nccl:"):
-            self.gpu.setdefault(stream, []).append((ts, ts + dur, name))
+    def sort(self) -> None:
+        """Put annotations in order; to be called before `annotation` and `posted`."""
+        for marks in (self.host, *self.gpu.values()):
+            marks.sort()
+        begun = {mark.external_id: mark.ts for mark in self.host if mark.external_id >= 0}
+        self.operators = begun | self.operators
 
-    def annotation(self, kernel: P2PKernel) -> str:
+    def annotation(self, kernel: P2PKernel) -> Mark:
         """The `nccl:` annotation around the kernel on its stream, else around its launch."""
-        on_stream = self.gpu.get(kernel.stream, [])
-        found = _around(on_stream, kernel.ts + SLACK_US)
-        if not found and kernel.correlation in self.calls:
+        found = _around(self.gpu.get(kernel.stream, []), kernel.ts + SLACK_US)
+        if found is NO_MARK and kernel.correlation in self.calls:
             found = _around(self.host, self.calls[kernel.correlation])
         return found
 
+    def posted(self, kernel: P2PKernel) -> float | None:
+        """When the host posted a kernel, us: its launch call, else the beginning of the c10d
+        operator or annotation with its id; None where the trace has none of these."""
+        if kernel.correlation in self.calls:
+            return self.calls[kernel.correlation]
+        for origin in (kernel.external_id, self.annotation(kernel).external_id):
+            begun = self.operators.get(origin)
+            if begun is not None and begun <= kernel.ts:
+                return begun
+        return None
 
-def _around(rows: list[tuple[float, float, str]], moment: float) -> str:
-    at = bisect_right(rows, (moment, float("inf"), "")) - 1
-    return rows[at][2] if at >= 0 and rows[at][1] >= moment else ""
+
+def _around(marks: list[Mark], moment: float) -> Mark:
+    at = bisect_right(marks, moment, key=lambda mark: mark.ts) - 1
+    return marks[at] if at >= 0 and marks[at].end >= moment else NO_MARK
 
 
 def label_kernels(
@@ -75,9 +102,7 @@ def label_kernels(
 
     Kernels inside graphs and of batch_isend_irecv carry none: they are counted, never guessed.
     """
-    site.host.sort()
-    for rows in site.gpu.values():
-        rows.sort()
+    site.sort()
     found: list[P2POp] = []
     unlabelled = 0
     for kernel in kernels:
@@ -85,12 +110,13 @@ def label_kernels(
         if label.collective not in SIDES:
             label = site.params.get(kernel.external_id, label)
         if label.collective not in SIDES:
-            label = _from_annotation(site.annotation(kernel), who)
+            label = _from_annotation(site.annotation(kernel).name, who)
         kind = label.collective
         peer = label.dst if kind == "send" else label.src
         if kind not in SIDES or not isinstance(peer, int):
             unlabelled += 1
             continue
+        posted = site.posted(kernel)
         found.append(
             P2POp(
                 "send" if kind == "send" else "recv",
@@ -100,7 +126,7 @@ def label_kernels(
                 ns(kernel.ts),
                 ns(kernel.ts + kernel.dur),
                 "nccl",
-                ns(site.calls.get(kernel.correlation, kernel.ts)),
+                None if posted is None else ns(posted),
                 str(label.group or ""),
                 (kernel.pid, kernel.stream),
             )

@@ -22,8 +22,8 @@ class P2POp(msgspec.Struct, gc=False):
     """One send or recv: an NCCL kernel on the GPU, or a gloo operation on the host.
 
     `peer` is a global rank; elements and dtype are None where the trace is silent; `posted_ns` is
-    when the host launched it; messages keep their order only within a `channel` (process group);
-    `lane` is the event's pid and tid in its file.
+    when the host launched it, None where nothing in the trace tells; messages keep their order only
+    within a `channel` (process group); `lane` is the event's pid and tid in its file.
     """
 
     kind: Literal["send", "recv"]
@@ -33,7 +33,7 @@ class P2POp(msgspec.Struct, gc=False):
     start_ns: int
     end_ns: int
     backend: Literal["nccl", "gloo"]
-    posted_ns: int
+    posted_ns: int | None
     channel: str = ""
     lane: tuple[int | float | str | None, int | float | str | None] = (None, None)
 
@@ -68,7 +68,8 @@ class RankTrace:
     thread's CUDA calls that took 50 us or more, and its copies; `uploads` the copies from
     pageable memory, bytes by correlation (-1: not known); `spans` the main thread's annotations; `sends` and `recvs` the
     host's c10d operators, `nccl_marks` its annotations of NCCL operations (`nccl:send 1->0`);
-    `operators` when the main thread was inside a host operator; `p2p_kernels` all P2P kernels,
+    `operators` when the main thread was inside a host operator; `launched_share` of its kernels'
+    launches, how many calls were recorded (None without kernels); `p2p_kernels` all P2P kernels,
     known peer or not; `sound`: the file is valid JSON to its end.
     """
 
@@ -92,5 +93,6 @@ class RankTrace:
     recvs: list[Span] = field(default_factory=list)
     nccl_marks: list[Span] = field(default_factory=list)
     operators: Intervals = field(default_factory=lambda: intervals([]))
+    launched_share: float | None = None
     problems: list[str] = field(default_factory=list)
     sound: bool = False

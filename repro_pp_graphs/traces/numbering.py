@@ -14,7 +14,7 @@ PROFILER_CATEGORIES = frozenset({"", "Trace", "overhead"})
 ORDER = {"CPU": 1, "GPU": 2, "profiler": 3}
 PROCESSES_PER_RANK = 10
 # What torch's NCCL watchdog does all the time: ask whether the last operation's event has passed.
-POLLING = frozenset({"cudaEventQuery", "cudaThreadExchangeStreamCaptureMode"})
+POLLING = frozenset({"EventQuery", "ThreadExchangeStreamCaptureMode"})
 
 Lane = tuple[Any, Any]  # pid and tid as the file has them
 Facts = dict[str, Any]
@@ -190,7 +190,7 @@ class Numbering:
             return tid
         first = self.first_events[lane]
         if self.kinds[pid] == "CPU":
-            polls = first in POLLING
+            polls = first.removeprefix("cuda").removeprefix("hip") in POLLING
             return "NCCL watchdog (polls events)" if polls else f"thread {tid} ({first}, ...)"
         return first or f"track {tid}"
 

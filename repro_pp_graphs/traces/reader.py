@@ -41,7 +41,8 @@ def read_rank(path: Path, who: Identity) -> RankTrace:
         return _spans(rows, base_ns)
 
     who, problems = who.checked(trace.header.distributedInfo)
-    p2p, unlabelled = label_kernels(columns.p2p, columns.launch_site(), who, ns)
+    site = columns.launch_site()
+    p2p, unlabelled = label_kernels(columns.p2p, site, who, ns)
     main_tid = max(columns.operators, key=lambda tid: len(columns.operators[tid]), default=None)
 
     def of_main(rows: list[tuple[Value, tuple[str, float, float, int]]]) -> list[Span]:
@@ -52,7 +53,7 @@ def read_rank(path: Path, who: Identity) -> RankTrace:
     send_calls = spans(columns.sends)
     p2p += _gloo(columns.gloo, base_ns, who, requests, send_calls)
     p2p.sort(key=lambda op: (op.start_ns, op.end_ns))
-    nccl_marks = [(name, ts, end - ts, -1) for ts, end, name in columns.launch_site().host]
+    nccl_marks = [(mark.name, mark.ts, mark.end - mark.ts, -1) for mark in site.host]
     operators = _ns(np.array(columns.operators.get(main_tid, ()), dtype=np.float64), base_ns)
     return RankTrace(
         path=str(path),
@@ -75,7 +76,8 @@ def read_rank(path: Path, who: Identity) -> RankTrace:
         recvs=spans(columns.recvs),
         nccl_marks=spans(nccl_marks),
         operators=merged(operators.reshape(-1, 2)),
-        problems=[*trace.problems, *problems, *_shortcomings(columns, trace)],
+        launched_share=columns.launched_share(),
+        problems=[*trace.problems, *problems, *_shortcomings(columns, trace, p2p)],
         sound=trace.sound,
     )
 
@@ -148,9 +150,15 @@ def _kernels(columns: Columns, base_ns: int) -> Kernels:
     return Kernels(times, rows[:, 2].astype(np.int64), rows[:, 3] != 0)
 
 
-def _shortcomings(columns: Columns, trace: TraceFile) -> list[str]:
+def _shortcomings(columns: Columns, trace: TraceFile, p2p: list[P2POp]) -> list[str]:
     if not columns.count:
         return [] if trace.problems else ["traceEvents is empty"]
     if all(columns.gpu[3::4]) and not columns.p2p:
         return [NO_KERNELS]
-    return []
+    unposted = sum(op.posted_ns is None for op in p2p)
+    if not unposted:
+        return []
+    return [
+        f"{unposted} of {len(p2p)} sends and recvs: no launch call, c10d operator or annotation "
+        "tells when the host posted them"
+    ]

@@ -251,7 +251,9 @@ def not_known(facts: Facts) -> list[str]:
     told = facts["token_return"]
     found = []
     if told:
-        found += [f"{number} token sends are left out: {why}" for why, number in told["gaps"].items()]
+        found += [
+            f"{number} token sends are left out: {why}" for why, number in told["gaps"].items()
+        ]
         if told["enough"] and not told["delivery_enough"]:
             found.append(
                 f"when the last byte has left ({told['delivered_counted']} of "

@@ -66,18 +66,10 @@ def annotated(rank: RankTrace) -> bool:
 
 def messages(rank: RankTrace, pp_size: int) -> list[Message]:
     """The rank's messages by start."""
-    if annotated(rank):
-        found = _by_annotations(rank)
-        if rank.pp == pp_size - 1 and not any(span.name == TOKEN_SEND for span in rank.spans):
-            for message in found:  # its sends, outside of any annotation, can only be tokens
-                if (message.what, message.kind) == ("hidden", "send"):
-                    message.what = "tokens"
-                    message.gap = f"sglang's annotation {TOKEN_SEND} is missing"
-        return found
-    return _by_content(rank, pp_size)
+    return _by_annotations(rank, pp_size) if annotated(rank) else _by_content(rank, pp_size)
 
 
-def _by_annotations(rank: RankTrace) -> list[Message]:
+def _by_annotations(rank: RankTrace, pp_size: int) -> list[Message]:
     """Messages as annotated; operations outside of them carry hidden states, if not requests."""
     tensors = "nccl" if any(op.backend == "nccl" for op in rank.p2p) else "gloo"
     found: list[Message] = []
@@ -99,6 +91,10 @@ def _by_annotations(rank: RankTrace) -> list[Message]:
     for message in found:
         if not any(getattr(operation, tensors) for operation in message.operations):
             message.what = "requests"
+        elif _what(message.operations, rank, pp_size) == "tokens":
+            message.what = "tokens"
+            if message.kind == "send":
+                message.gap = f"sglang's annotation {TOKEN_SEND} is missing"
     for message in spans:
         message.upload = next(iter(_uploads(message, rank, message.start_ns, message.end_ns)), None)
     return sorted([*found, *spans], key=lambda message: message.start_ns)
@@ -210,6 +206,8 @@ def _begin(message: Message, rank: RankTrace, since_ns: int) -> None:
             message.start_ns = operator_start_ns(rank, fitting[-1].start_ns)
         else:
             message.gap = "the copy of its metadata to the GPU was not found"
+    elif not rank.sends:
+        message.gap = "the trace has no c10d operators, with which the send begins"
 
 
 def operator_start_ns(rank: RankTrace, moment_ns: int) -> int:

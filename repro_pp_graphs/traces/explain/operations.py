@@ -72,7 +72,8 @@ def _seen(rank: RankTrace) -> Iterator[Operation]:
     ends = host_ends(rank)
     for op in rank.p2p:
         if op.backend == "nccl":
-            yield Operation(op.kind, op.posted_ns, op.posted_ns, nccl=True, p2p=[op])
+            if op.posted_ns is not None:
+                yield Operation(op.kind, op.posted_ns, op.posted_ns, nccl=True, p2p=[op])
         else:
             end_ns = ends.get(id(op))
             yield Operation(

@@ -68,7 +68,9 @@ def _turns(facts: Facts) -> list[str]:
     found.append(f"{'the whole turn':<28}" + "".join(_cell(turns[label]) for label in labels))
     if on_gpu(facts):
         idle = [turns[label]["gpu_idle"] for label in labels]
-        found.append(f"  {'its GPU computes nothing':<26}" + "".join(f"{ms(i):>7}{'':6}" for i in idle))
+        found.append(
+            f"  {'its GPU computes nothing':<26}" + "".join(f"{ms(i):>7}{'':6}" for i in idle)
+        )
     found = [line.rstrip() for line in found]
     found += wrapped("(means, which add up, and p99; indented: what the host waits for in it)", "")
     return found
@@ -176,7 +178,9 @@ def _pairs(facts: Facts) -> list[str]:
     edges = [*facts["p2p"], *facts["p2p_gloo"]]
     if not edges:
         return []
-    found = [f"{'messages, means in ms':<24}{'paired':>13}{'transfer':>10}{'send waits':>12}{'recv waits':>12}"]
+    found = [
+        f"{'messages, means in ms':<24}{'paired':>13}{'transfer':>10}{'send waits':>12}{'recv waits':>12}"
+    ]
     shown = edges if len(edges) <= 2 * MOST_ROWS else _longest(edges)
     for edge in shown:
         name = f"{edge['backend']} PP{edge['src']} -> PP{edge['dst']}" + (
@@ -188,10 +192,13 @@ def _pairs(facts: Facts) -> list[str]:
             for key, width in (("transfer_us", 10), ("send_wait_us", 12), ("recv_wait_us", 12))
         )
         found.append(
-            f"{name:<24}{pairs:>13}" + (cells if edge["pairs"] else "  not paired: see the warnings")
+            f"{name:<24}{pairs:>13}"
+            + (cells if edge["pairs"] else "  not paired: see the warnings")
         )
     if len(shown) < len(edges):
-        found.append(f"(the {len(shown)} edges with the longest waits of {len(edges)}: --json has all)")
+        found.append(
+            f"(the {len(shown)} edges with the longest waits of {len(edges)}: --json has all)"
+        )
     text = (
         "(send waits: for the receive to be posted; recv waits: for the send. Ranks' files begin "
         "and end at different steps, so a few at the edges have no partner.)"
@@ -222,7 +229,9 @@ def _clocks(facts: Facts) -> list[str]:
     ]
     hosts = f"{len(facts['hosts'])} hosts: " if len(facts["hosts"]) > 1 else ""
     if not widths:
-        return wrapped(f"{hosts}nothing bounds the ranks' clocks: times between ranks are not sure", "")
+        return wrapped(
+            f"{hosts}nothing bounds the ranks' clocks: times between ranks are not sure", ""
+        )
     text = f"{hosts}clocks agree to {time(max(widths))}: times between ranks are good to that"
     if len(widths) < len(rows):
         text += f" ({len(rows) - len(widths)} of {len(rows)} pairs of ranks are not bounded)"

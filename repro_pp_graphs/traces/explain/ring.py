@@ -53,8 +53,8 @@ class _Lane:
         """The message in which this rank receives another's; None where no end of it is paired."""
         for operation in message.operations:
             for op in operation.p2p:
-                partner = sender.other.get(id(op))
-                if partner is None or op.kind != "send":
+                partner = sender.other.get(id(op)) if op.kind == "send" else None
+                if partner is None or partner.posted_ns is None:
                     continue
                 at = bisect_right(self.starts[what], partner.posted_ns) - 1
                 if at >= 0 and partner.posted_ns <= self.received[what][at].end_ns:

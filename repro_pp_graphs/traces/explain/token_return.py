@@ -13,7 +13,13 @@ import numpy as np
 
 from repro_pp_graphs.traces.edges import Edge, sent_ns, spread
 from repro_pp_graphs.traces.explain.messages import TOKEN_SEND, Message, calls_between
-from repro_pp_graphs.traces.explain.turn import ENOUGH, Host, batches_there, enough
+from repro_pp_graphs.traces.explain.turn import (
+    ENOUGH,
+    Host,
+    batches_there,
+    enough,
+    unseen,
+)
 from repro_pp_graphs.traces.explain.waits import BLOCKED_NS
 from repro_pp_graphs.traces.folder import Case
 from repro_pp_graphs.traces.intervals import (
@@ -52,9 +58,12 @@ def _sends(host: Host, message: Message) -> list[tuple[P2POp, P2POp | None]]:
 def _delivered_ns(message: Message, sends: list[tuple[P2POp, P2POp | None]]) -> int | None:
     """When the host is back and the last byte has left.
 
-    None where that is not known: a gloo send's annotation does not end with the transfer.
+    None where that is not known: an operation's kernel is missing, or a gloo send's partner, as its
+    annotation does not end with the transfer.
     """
-    if not sends or any(recv is None and send.backend == "gloo" for send, recv in sends):
+    if any(recv is None and send.backend == "gloo" for send, recv in sends):
+        return None
+    if not all(part.p2p for part in message.operations):
         return None
     left = [sent_ns(send, recv) if recv else send.end_ns for send, recv in sends]
     return max([message.end_ns, *left])
@@ -135,7 +144,8 @@ def token_return(case: Case, hosts: list[Host], edges: list[Edge]) -> dict[str, 
         for host, message in found
         if begin_ns <= message.start_ns and message.end_ns <= end_ns
     ] or found
-    counted = [(host, message) for host, message in inside if not message.gap]
+    gaps = {id(host): unseen(host.rank) for host in last}
+    counted = [(host, message) for host, message in inside if not (message.gap or gaps[id(host)])]
     there = max(_steps_there(case, hosts), len(inside))
     facts: dict[str, Any] = {
         "src": case.pp_size - 1,
@@ -144,7 +154,9 @@ def token_return(case: Case, hosts: list[Host], edges: list[Edge]) -> dict[str, 
         "steps_there": there,
         "steps_counted": len(counted),
         "enough": enough(len(counted), there),
-        "gaps": dict(Counter(message.gap for _, message in inside if message.gap)),
+        "gaps": dict(
+            Counter(gap for host, message in inside if (gap := message.gap or gaps[id(host)]))
+        ),
         "found_by": TOKEN_SEND if _annotated(found) else "send_tensor_dict (by its operators)",
     }
     rows, delivered = _rows(counted, edges)
@@ -168,9 +180,7 @@ def _steps_there(case: Case, hosts: list[Host]) -> int:
         if host.rank.pp == 0
     ]
     ran = [
-        batches_there(host, begin_ns, end_ns)
-        for host in hosts
-        if host.rank.pp == case.pp_size - 1
+        batches_there(host, begin_ns, end_ns) for host in hosts if host.rank.pp == case.pp_size - 1
     ]
     return max(sum(received), sum(ran))
 
@@ -209,7 +219,7 @@ def _stray_share(counted: list[tuple[Host, Message]], edges: list[Edge]) -> floa
             if edge.src is not host.rank or edge.backend != "nccl":
                 continue
             ops = [op for channel in edge.channels for op in channel.sends]
-            inside = [op for op in ops if first <= op.posted_ns <= last]
+            inside = [op for op in ops if first <= (op.posted_ns or op.start_ns) <= last]
             total += len(inside)
             stray += sum(id(op) not in sends for op in inside)
     return stray / total if total else 0.0
@@ -242,5 +252,3 @@ def _blocking_calls(counted: list[tuple[Host, Message]]) -> list[dict[str, Any]]
         {"name": name, "calls": calls[name], "total_us": round(ns / 1000)}
         for name, ns in spent_ns.most_common()
     ]
-
-

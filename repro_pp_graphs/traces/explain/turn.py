@@ -107,7 +107,7 @@ def host_of(rank: RankTrace, work: GpuWork, edges: list[Edge], pp_size: int) -> 
     found = messages(rank, pp_size)
     other = partners(rank, edges)
     uploading = [message for message in found if message.upload]
-    rows = _rows(rank, found, cuda_waits(rank, uploading, launches=False))
+    rows = _rows(rank, found, cuda_waits(rank, uploading, launching=False))
     sorted_out: dict[tuple[str, str], list[Message]] = {}
     for message in found:
         if message.operations:
@@ -153,8 +153,20 @@ def turns(case: Case, hosts: list[Host]) -> tuple[dict[str, Turn], dict[str, str
     return found, reasons
 
 
+def unseen(rank: RankTrace) -> str:
+    """Why what a rank's host waits for cannot be told; empty where it can."""
+    on_gpu = bool(len(rank.p2p_kernels) or rank.launches)
+    if rank.launched_share is None:
+        return "the trace has no kernels of the rank but NCCL's" if on_gpu else ""
+    if rank.launched_share < ENOUGH:
+        return f"{1 - rank.launched_share:.0%} of the CUDA calls that launch kernels are missing"
+    return ""
+
+
 def _incomplete(host: Host, seen: int, there: int) -> str:
     """Why a rank's turns cannot be shared out; empty where they can."""
+    if reason := unseen(host.rank):
+        return reason
     if seen < 2 or not enough(seen, there):
         return f"{seen} of its {there} batches are seen by what they send"
     for what in ("tokens", "hidden"):
@@ -206,9 +218,7 @@ def token_counts(host: Host) -> list[int]:
     return counts
 
 
-def _turn(
-    case: Case, host: Host, starts: npt.NDArray[np.int64], by_rank: dict[int, Host]
-) -> Turn:
+def _turn(case: Case, host: Host, starts: npt.NDArray[np.int64], by_rank: dict[int, Host]) -> Turn:
     lengths = np.diff(starts)
     whole = intervals([(int(starts[0]), int(starts[-1]))])
     rows = {name: common(times, whole) for name, times in host.rows.items()}
@@ -280,9 +290,7 @@ def _peer_in(
     return {row: round(spent, 3) for row, spent in found.items() if spent > 0}
 
 
-def _calls(
-    rank: RankTrace, times: Intervals, in_gloo: Intervals, count: int
-) -> dict[str, float]:
+def _calls(rank: RankTrace, times: Intervals, in_gloo: Intervals, count: int) -> dict[str, float]:
     """The calls inside a row that hold the host, us a turn, the longest first."""
     if not len(times):
         return {}
@@ -303,9 +311,7 @@ def _spans(
     free = merged(np.concatenate([rows[name] for name in REST if name in rows]))
     found = {}
     for name in ("run_batch", "get_next_batch_to_run", "process_batch_result"):
-        marks = merged(
-            intervals((s.start_ns, s.end_ns) for s in rank.spans if s.name == name)
-        )
+        marks = merged(intervals((s.start_ns, s.end_ns) for s in rank.spans if s.name == name))
         if len(marks):
             found[name] = _mean(lengths_between(common(free, marks), starts) / 1000)
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from repro_pp_graphs.traces.columns import BLOCKED_US, LAUNCHES
+from repro_pp_graphs.traces.columns import BLOCKED_US, CALLS
 from repro_pp_graphs.traces.edges import Edge, sent_ns
 from repro_pp_graphs.traces.explain.messages import Message
 from repro_pp_graphs.traces.explain.operations import host_ends
@@ -30,21 +30,27 @@ def partners(rank: RankTrace, edges: list[Edge]) -> dict[int, P2POp]:
     return found
 
 
+def launches(call: Span) -> bool:
+    """Whether a CUDA or HIP call launches kernels, or a graph."""
+    return CALLS[call.name] in ("graph", "launch")
+
+
 def blocking(call: Span) -> bool:
     """Whether a CUDA call of the host waits: launching takes long only where the queue is full."""
-    least = FULL_QUEUE_NS if call.name in LAUNCHES else BLOCKED_NS
+    least = FULL_QUEUE_NS if launches(call) else BLOCKED_NS
     return call.end_ns - call.start_ns >= least
 
 
-def cuda_waits(rank: RankTrace, sends: list[Message], launches: bool = True) -> Intervals:
-    """When the host is inside a CUDA call that blocks, as a set; without those that launch if told.
+def cuda_waits(rank: RankTrace, sends: list[Message], launching: bool = True) -> Intervals:
+    """When the host is inside a CUDA call that blocks, as a set; `launching`: also one that
+    launches.
 
     The copy that begins a send counts to the end of its operator, whichever call in it blocks.
     """
     found = [
         (call.start_ns, call.end_ns)
         for call in rank.calls
-        if blocking(call) and (launches or call.name not in LAUNCHES)
+        if blocking(call) and (launching or not launches(call))
     ]
     for message in sends:
         if message.upload:
@@ -111,4 +117,3 @@ def waits(
             left = outside(left, claim)
         found["otherwise"].append(left)
     return {cause: merged(np.concatenate(parts)) for cause, parts in found.items()}
-
