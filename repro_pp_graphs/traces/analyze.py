@@ -8,10 +8,11 @@ import msgspec
 
 from repro_pp_graphs.traces.clocks import Bounds, bounds, interval, intervals
 from repro_pp_graphs.traces.edges import Edge, edges_of, pair_times, spread
+from repro_pp_graphs.traces.explain.host import host_of, token_counts
 from repro_pp_graphs.traces.explain.ring import decode_step
 from repro_pp_graphs.traces.explain.sends import manner
 from repro_pp_graphs.traces.explain.token_return import token_return
-from repro_pp_graphs.traces.explain.turn import anchors, host_of, token_counts, turns
+from repro_pp_graphs.traces.explain.turn import anchors, turns
 from repro_pp_graphs.traces.folder import Case
 from repro_pp_graphs.traces.steps import bubble, gpu_work, shares, steps, window
 
@@ -61,7 +62,7 @@ def analyze(case: Case) -> dict[str, Any]:
         "token_return": token_return(case, hosts_of, edges),
         "graph_launches": {case.label(rank): len(rank.launches) for rank in case.ranks},
         "ranks": rows,
-        "ring": bubble(case, list(rows.values()), step and step.micro_batches),
+        "ring": bubble(case, list(rows.values()), step.micro_batches if step else None),
         "warnings": [*case.warnings, *_doubts(case, edges)],
     }
 

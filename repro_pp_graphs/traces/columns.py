@@ -17,6 +17,8 @@ from repro_pp_graphs.traces.labels import SIDES, Label, LaunchSite, Mark, P2PKer
 
 # A CUDA call that only enqueues returns in about 10 us.
 BLOCKED_US = 50.0
+# Of the launches, as many as the runtime's own where the driver's are not recorded.
+DRIVERS_SHARE = 0.5
 GPU_WORK = frozenset({"kernel", "gpu_memcpy", "gpu_memset"})
 CUDA_CALLS = frozenset({"cuda_runtime", "cuda_driver"})
 OPERATORS = frozenset({"record_param_comms", "c10d::send", "c10d::recv_"})
@@ -149,6 +151,7 @@ class Columns:
         self.recvs: list[tuple[str, float, float, int]] = []
         self.operators: dict[Value, array[float]] = {}
         self.count = 0
+        self.driver_calls = 0
         self._site = LaunchSite()
         # Correlation and ts of every launch: a dictionary would take five times as much.
         self._posted = array("d")
@@ -192,16 +195,18 @@ class Columns:
         return self._site
 
     def launched_share(self) -> float | None:
-        """The share of kernels whose launching call was recorded; None where there are none.
+        """The share of kernels whose launching call was recorded; None without kernels.
 
-        Kernels of one graph launch count once.
+        Kernels of one graph launch count once. Where the driver's calls were not recorded at all,
+        as older profilers do, up to half of the launches may have been theirs: then 1 from there.
         """
         rows = np.array(self.gpu).reshape(-1, 4)
         kernels = np.unique(rows[rows[:, 3] == 0, 2])
         if not len(kernels):
             return None
         posted = np.unique(np.array([-1.0, *self._posted[::2]]))
-        return float((posted[posted.searchsorted(kernels, side="right") - 1] == kernels).mean())
+        share = float((posted[posted.searchsorted(kernels, side="right") - 1] == kernels).mean())
+        return 1.0 if share >= DRIVERS_SHARE and not self.driver_calls else share
 
     def _operator(self, event: Event) -> None:
         origin = whole((event.args or NO_ARGS).external_id)
@@ -235,6 +240,7 @@ class Columns:
         name = str(event.name)
         correlation = whole((event.args or NO_ARGS).correlation)
         kind = CALLS[name]
+        self.driver_calls += event.cat == "cuda_driver"
         if kind:
             self._posted.extend((correlation, event.ts))
         if kind == "graph":

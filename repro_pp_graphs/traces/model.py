@@ -66,8 +66,9 @@ class RankTrace:
 
     `launches` are the host's cudaGraphLaunch calls with their correlation; `calls` the main
     thread's CUDA calls that took 50 us or more, and its copies; `uploads` the copies from
-    pageable memory, bytes by correlation (-1: not known); `spans` the main thread's annotations; `sends` and `recvs` the
-    host's c10d operators, `nccl_marks` its annotations of NCCL operations (`nccl:send 1->0`);
+    pageable memory, bytes by correlation (-1: not known); `spans` the main thread's annotations;
+    `sends` and `recvs` the host's c10d operators, `nccl_marks` its annotations of NCCL operations
+    (`nccl:send 1->0`);
     `operators` when the main thread was inside a host operator; `launched_share` of its kernels'
     launches, how many calls were recorded (None without kernels); `p2p_kernels` all P2P kernels,
     known peer or not; `sound`: the file is valid JSON to its end.

@@ -81,7 +81,7 @@ def _sentence(text: str) -> str:
 
 
 def step(facts: Facts) -> list[str]:
-    """A step's time, the last rank's turn, and what its host does while its GPU computes nothing."""
+    """A step's time, the last rank's turn, and what its host does while its GPU is idle."""
     last = last_label(facts)
     turn = facts["turns"].get(last)
     took = facts["decode_step"]
@@ -152,7 +152,7 @@ def _cause(facts: Facts, label: str, name: str, cause: str) -> str:
 
 
 def behind(facts: Facts, label: str, name: str, cause: str) -> str:
-    """Who a late peer is itself waiting for, from rank to rank, as far as most of the time shows."""
+    """Who a late peer is itself waiting for, from rank to rank, as far as it explains most."""
     said: list[str] = []
     seen = {label}
     while cause == "peer_late" and name in (*RECEIVES, "token_send", "hidden_send"):
@@ -252,7 +252,7 @@ def not_known(facts: Facts) -> list[str]:
     found = []
     if told:
         found += [
-            f"{number} token sends are left out: {why}" for why, number in told["gaps"].items()
+            f"{count(number, 'token send')} left out: {why}" for why, number in told["gaps"].items()
         ]
         if told["enough"] and not told["delivery_enough"]:
             found.append(

@@ -71,7 +71,7 @@ def messages(rank: RankTrace, pp_size: int) -> list[Message]:
 
 def _by_annotations(rank: RankTrace, pp_size: int) -> list[Message]:
     """Messages as annotated; operations outside of them carry hidden states, if not requests."""
-    tensors = "nccl" if any(op.backend == "nccl" for op in rank.p2p) else "gloo"
+    tensors = "nccl" if len(rank.kernels.times) or len(rank.p2p_kernels) else "gloo"
     found: list[Message] = []
     for span in rank.spans:
         if span.name in SPANS and (not found or span.start_ns >= found[-1].end_ns):

@@ -35,7 +35,7 @@ def lines(facts: Facts) -> list[str]:
 
 
 def _shown(labels: list[str]) -> list[str]:
-    """The ranks that the table of turns shows: all, or the first, and the last with those before."""
+    """The ranks that the table of turns shows: all, or the first and the last three."""
     if len(labels) <= RANKS_ABREAST:
         return labels
     return [labels[0], *labels[1 - RANKS_ABREAST :]]
@@ -64,20 +64,20 @@ def _turns(facts: Facts) -> list[str]:
             waits = [cell["waits"].get(cause, 0) if cell else 0 for cell in cells]
             lengths = [turns[label]["mean"] for label in labels]
             if any(w >= WORTH_A_LINE * whole for w, whole in zip(waits, lengths, strict=True)):
-                found.append(f"  {text:<26}" + "".join(f"{_wait(w):>7}{'':6}" for w in waits))
+                found.append(f"  {text:<26}" + "".join(_lone(us) for us in waits))
     found.append(f"{'the whole turn':<28}" + "".join(_cell(turns[label]) for label in labels))
     if on_gpu(facts):
         idle = [turns[label]["gpu_idle"] for label in labels]
-        found.append(
-            f"  {'its GPU computes nothing':<26}" + "".join(f"{ms(i):>7}{'':6}" for i in idle)
-        )
+        found.append(f"  {'its GPU computes nothing':<26}" + "".join(map(_lone, idle)))
     found = [line.rstrip() for line in found]
     found += wrapped("(means, which add up, and p99; indented: what the host waits for in it)", "")
     return found
 
 
-def _wait(value_us: float) -> str:
-    return ms(value_us) if value_us >= 5 else ""
+def _lone(value_us: float | None) -> str:
+    """A mean without a p99 beside it; nothing where it rounds to 0."""
+    text = ms(value_us) if value_us is None or value_us >= 5 else ""
+    return f"{text:>7}{'':6}"
 
 
 def _cell(cell: Facts | None) -> str:
@@ -178,9 +178,8 @@ def _pairs(facts: Facts) -> list[str]:
     edges = [*facts["p2p"], *facts["p2p_gloo"]]
     if not edges:
         return []
-    found = [
-        f"{'messages, means in ms':<24}{'paired':>13}{'transfer':>10}{'send waits':>12}{'recv waits':>12}"
-    ]
+    heads = f"{'paired':>13}{'transfer':>10}{'send waits':>12}{'recv waits':>12}"
+    found = [f"{'messages, means in ms':<24}{heads}"]
     shown = edges if len(edges) <= 2 * MOST_ROWS else _longest(edges)
     for edge in shown:
         name = f"{edge['backend']} PP{edge['src']} -> PP{edge['dst']}" + (

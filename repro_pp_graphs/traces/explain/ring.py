@@ -7,13 +7,15 @@ token ids. Nothing is assumed of how many micro-batches are under way: it is cou
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from itertools import pairwise
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from repro_pp_graphs.traces.explain.host import Host
 from repro_pp_graphs.traces.explain.messages import Message
-from repro_pp_graphs.traces.explain.turn import Host, enough
+from repro_pp_graphs.traces.explain.seen import almost_all, batches_there, enough
 from repro_pp_graphs.traces.folder import Case
 from repro_pp_graphs.traces.quantiles import quantile
 from repro_pp_graphs.traces.steps import RUN_SPANS, named, window
@@ -22,7 +24,8 @@ from repro_pp_graphs.traces.steps import RUN_SPANS, named, window
 class Step(msgspec.Struct):
     """Decode steps, us: how many were followed, from one batch of a micro-batch to its next.
 
-    `micro_batches`: batches that rank 0 sends off in one step, the median.
+    `micro_batches`: batches that rank 0 sends off in one step; steps with another number of them
+    are not counted, and where those are many there is no Step.
     """
 
     steps: int
@@ -43,6 +46,11 @@ class _Lane:
         self.starts = {
             what: [message.start_ns for message in found] for what, found in self.received.items()
         }
+
+    def is_complete(self, begin_ns: int, end_ns: int) -> bool:
+        """Whether what its batches gave is seen for almost all of them."""
+        seen = sum(begin_ns <= message.start_ns <= end_ns for message in self.sent)
+        return almost_all(seen, batches_there(self.host, begin_ns, end_ns))
 
     def sent_after(self, moment_ns: int) -> Message | None:
         """What the batch gave whose input came at a moment: a host receives, runs, then sends."""
@@ -69,6 +77,8 @@ def decode_step(case: Case, hosts: list[Host]) -> Step | None:
         return None
     ring = [_Lane(host, last=host is ranks[-1]) for host in ranks]
     begin_ns, end_ns = window(case)
+    if not all(lane.is_complete(begin_ns, end_ns) for lane in ring):
+        return None
     starts = [message.start_ns for message in ring[0].sent]
     launched = _launches(ranks[0], len(starts))
     lengths, counts = [], []
@@ -78,15 +88,16 @@ def decode_step(case: Case, hosts: list[Host]) -> Step | None:
         if following < len(starts) and begin_ns <= starts[at] and starts[following] <= end_ns:
             lengths.append((starts[following] - starts[at]) / 1000)
             counts.append(following - at)
-    if not counts:
+    usual = round(quantile(np.array(counts), 0.5)) if counts else 0
+    values = np.array([us for us, number in zip(lengths, counts, strict=True) if number == usual])
+    if not enough(len(values), min(len(starts) - usual, batches_there(ranks[0], begin_ns, end_ns))):
         return None
-    values = np.array(lengths)
     return Step(
         steps=len(values),
         mean=round(float(np.mean(values)), 3),
         median=round(quantile(values, 0.5), 3),
         p99=round(quantile(values, 0.99), 3),
-        micro_batches=round(quantile(np.array(counts), 0.5)),
+        micro_batches=usual,
     )
 
 
@@ -117,7 +128,7 @@ def _next_batch(sent: list[Message], launched: npt.NDArray[np.int64], back: Mess
 
 def _followed(ring: list[_Lane], message: Message) -> Message | None:
     """Rank 0's receive of the tokens that a message of hidden states from it leads to."""
-    for lane, following in zip(ring, ring[1:], strict=False):
+    for lane, following in pairwise(ring):
         arrived = following.receive_of(message, lane.host, "hidden")
         sent = arrived and following.sent_after(arrived.end_ns)
         if sent is None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Literal
 
+from repro_pp_graphs.traces.explain.host import Host
 from repro_pp_graphs.traces.explain.messages import BYTES, Message
-from repro_pp_graphs.traces.explain.turn import Host
 
 Manner = Literal["on_device", "synchronous", "asynchronous", "unknown"]
 

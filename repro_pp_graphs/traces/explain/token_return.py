@@ -12,14 +12,9 @@ from typing import Any
 import numpy as np
 
 from repro_pp_graphs.traces.edges import Edge, sent_ns, spread
+from repro_pp_graphs.traces.explain.host import Host
 from repro_pp_graphs.traces.explain.messages import TOKEN_SEND, Message, calls_between
-from repro_pp_graphs.traces.explain.turn import (
-    ENOUGH,
-    Host,
-    batches_there,
-    enough,
-    unseen,
-)
+from repro_pp_graphs.traces.explain.seen import ENOUGH, batches_there, enough, unseen
 from repro_pp_graphs.traces.explain.waits import BLOCKED_NS
 from repro_pp_graphs.traces.folder import Case
 from repro_pp_graphs.traces.intervals import (
@@ -85,7 +80,7 @@ def _host_part(host: Host, message: Message) -> dict[str, float]:
         f"split.{SPLIT[cause]}": length(ranges(clip(times, start, end)))
         for cause, times in host.waits.items()
     }
-    facts = {
+    facts: dict[str, float] = {
         **split,
         "split.other_host": end - start - sum(split.values()),
         "host.send": end - start,
@@ -172,7 +167,7 @@ def _annotated(found: list[tuple[Host, Message]]) -> bool:
 
 
 def _steps_there(case: Case, hosts: list[Host]) -> int:
-    """Steps of the last rank while all were recorded: its batches, or the tokens rank 0 receives."""
+    """Steps of the last rank while all were recorded: its batches, or tokens that rank 0 got."""
     begin_ns, end_ns = window(case)
     received = [
         sum(begin_ns <= message.start_ns <= end_ns for message in host.of("tokens", "recv"))

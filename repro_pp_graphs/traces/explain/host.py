@@ -1,0 +1,93 @@
+"""One rank's host as sets of time: its messages, the rows of a turn, its waits by cause."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from repro_pp_graphs.traces.edges import Edge
+from repro_pp_graphs.traces.explain.messages import INTEGERS, Message, What, messages
+from repro_pp_graphs.traces.explain.operations import Kind
+from repro_pp_graphs.traces.explain.waits import cuda_waits, partners, waits
+from repro_pp_graphs.traces.intervals import merged, outside
+from repro_pp_graphs.traces.model import Intervals, P2POp, RankTrace, intervals
+from repro_pp_graphs.traces.steps import GpuWork
+
+# A message -> its row. The rows are shown in this order; `python` is what no call covers, `host`
+# stands for it and `launch` where the trace lacks what would tell them apart.
+MESSAGE_ROWS = {
+    ("tokens", "send"): "token_send",
+    ("tokens", "recv"): "token_recv",
+    ("hidden", "send"): "hidden_send",
+    ("hidden", "recv"): "hidden_recv",
+    ("requests", "send"): "requests",
+    ("requests", "recv"): "requests",
+    ("unknown", "send"): "other_messages",
+    ("unknown", "recv"): "other_messages",
+}
+REST = ("launch", "python", "host")
+ROWS = (*dict.fromkeys(MESSAGE_ROWS.values()), "results", *REST)
+
+
+@dataclass(slots=True)
+class Host:
+    """One rank's host as sets of time: its messages, the rows of its turns, its waits by cause."""
+
+    rank: RankTrace
+    work: GpuWork
+    messages: list[Message]
+    rows: dict[str, Intervals]
+    waits: dict[str, Intervals]
+    other: dict[int, P2POp]
+
+    sorted_out: dict[tuple[str, str], list[Message]]
+
+    def of(self, what: What, kind: Kind) -> list[Message]:
+        """Its messages of a sort that have operations: an annotation alone is none."""
+        return self.sorted_out.get((what, kind), [])
+
+
+def host_of(rank: RankTrace, work: GpuWork, edges: list[Edge], pp_size: int) -> Host:
+    """Everything about a rank's host that its turns and its token return are explained with."""
+    found = messages(rank, pp_size)
+    other = partners(rank, edges)
+    uploading = [message for message in found if message.upload]
+    rows = _rows(rank, found, cuda_waits(rank, uploading, launching=False))
+    sorted_out: dict[tuple[str, str], list[Message]] = {}
+    for message in found:
+        if message.operations:
+            sorted_out.setdefault((message.what, message.kind), []).append(message)
+    return Host(rank, work, found, rows, waits(rank, work, uploading, other), other, sorted_out)
+
+
+def _rows(rank: RankTrace, found: list[Message], in_cuda: Intervals) -> dict[str, Intervals]:
+    """The rows as disjoint sets; `python` is what they leave of a turn and has none."""
+    rows: dict[str, Intervals] = {}
+    for name in dict.fromkeys(MESSAGE_ROWS.values()):
+        rows[name] = merged(
+            intervals(
+                (each.start_ns, each.end_ns)
+                for each in found
+                if MESSAGE_ROWS[each.what, each.kind] == name
+            )
+        )
+    covered = merged(np.concatenate(list(rows.values())))
+    rows["results"] = outside(in_cuda, covered)
+    covered = merged(np.concatenate([covered, in_cuda]))
+    calls = intervals((call.start_ns, call.end_ns) for call in rank.calls)
+    launches = intervals((start, end) for start, end, _ in rank.launches)
+    in_calls = merged(np.concatenate([rank.operators, calls, launches]))
+    rows["launch"] = outside(in_calls, covered)
+    return rows
+
+
+def token_counts(host: Host) -> list[int]:
+    """How many token ids each batch's message carries, by the first integers in it."""
+    messages_of_tokens = host.of("tokens", "send") or host.of("tokens", "recv")
+    counts = []
+    for message in messages_of_tokens:
+        ops = [op for part in message.operations for op in part.p2p if op.dtype in INTEGERS]
+        tensors = [op for op in ops if op.backend == "nccl"]
+        counts += [op.elements for op in tensors[:1] if op.elements]
+    return counts
