@@ -215,10 +215,10 @@ def test_the_table_says_how_each_case_sends(tmp_path):
     release(tmp_path, "0.5.21", overlap=True)
     plan = plan_of(tmp_path, graphs_on="# label: A\n", **TEXTS)
     assert table.remarks(summary.summarise(tmp_path, plan))[-3:] == [
-        "sglang 0.5.21: PP sends are asynchronous in A, CASE_D_async_depth.",
-        "sglang 0.5.21: PP sends are asynchronous, on a stream of their own in "
-        "CASE_C_comm_overlap.",
-        "sglang 0.5.21: PP sends are blocking (shim sync_send) in CASE_E_sync_send.",
+        "sglang 0.5.21 (A, CASE_D_async_depth): PP sends are asynchronous: the host does not wait "
+        "in the send; #10865 is not expected.",
+        "sglang 0.5.21 (CASE_C_comm_overlap): PP sends are asynchronous, on a stream of their own.",
+        "sglang 0.5.21 (CASE_E_sync_send): PP sends are blocking (shim sync_send).",
     ]
 
 

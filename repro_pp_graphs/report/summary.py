@@ -11,6 +11,7 @@ from repro_pp_graphs.run import record
 from repro_pp_graphs.run.record import Launch, Plan
 from repro_pp_graphs.server import needs, shims
 from repro_pp_graphs.server.flags import version_numbers
+from repro_pp_graphs.server.release_facts import SENDS_SAID, pp_sends
 
 # of the client's summary; the keys carry their units
 METRICS = (
@@ -84,34 +85,33 @@ def decode_batches(analysis: dict[str, Any]) -> dict[str, int]:
 
 
 def token_send_ms(analysis: dict[str, Any]) -> dict[str, float]:
-    """Medians of the last rank's token send to rank 0, a decode step, from the traces.
+    """Means of the last rank's token send to rank 0, a decode step, from the traces.
 
     `host`: the host span that sends; `sent`: from that span's begin until the last byte has left;
     `under_graph` and `idle`: the parts of `sent` with the rank's graph kernels running, and with
     none of its compute kernels running (both left out on a CPU, which has no kernels). Empty
-    without traces.
+    without traces, and where too few of the steps are seen whole.
     """
     found = analysis.get("token_return") or {}
-    if not found.get("steps"):
+    if not found.get("enough"):
         return {}
-    sent = found.get("delivery_us", {})  # absent where no send could be paired
-    medians = {"host": found["host_us"]["send"], "sent": sent.get("send")}
+    sent = found["delivery_us"] if found["delivery_enough"] else {}
+    means = {"host": found["host_us"]["send"], "sent": sent.get("send")}
     if sent and all(rank["basis"] == "gpu" for rank in analysis["ranks"].values()):
-        medians |= {"under_graph": sent["overlapped_with_graph"], "idle": sent["idle"]}
-    return {name: round(values["median"] / 1e3, 4) for name, values in medians.items() if values}
+        means |= {"under_graph": sent["overlapped_with_graph"], "idle": sent["idle"]}
+    return {name: round(values["mean"] / 1e3, 4) for name, values in means.items() if values}
 
 
 def sends(launch: Launch, plan: Plan) -> str:
-    """How PP sends go: sglang blocks up to 0.5.6 and not from 0.5.7, unless a case has a remedy or
-    a shim for it; the probe as it was told."""
+    """How PP sends go: as the release does it, unless a case has a remedy or a shim for it; the
+    probe's send path."""
     if plan.engine == "probe":
         return launch.args[launch.args.index("--send") + 1]
     if "sync_send" in shims.names_in(launch.env):
         return "blocking (shim sync_send)"
     if needs.overlaps(launch.env) and plan.mode != "cpu":
         return "asynchronous, on a stream of their own"
-    numbers = version_numbers(launch.sglang_version)
-    return "blocking" if numbers and numbers < (0, 5, 7) else "asynchronous"
+    return SENDS_SAID[pp_sends(version_numbers(launch.sglang_version))]
 
 
 def summarise(logs: Path, plan: Plan) -> dict[str, Any]:

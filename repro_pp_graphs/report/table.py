@@ -16,12 +16,12 @@ ROWS = (
     ("TPOT mean ms", "mean_tpot_ms"),
     ("output tokens/s", "output_throughput"),
 )
-# medians of the profile pass: the last rank's token send to rank 0 (docs/traces.md)
+# means of the profile pass: the last rank's token send to rank 0 (docs/traces.md)
 SEND_ROWS = (
     ("token send, host ms", "host"),
-    ("token sent after ms", "sent"),
+    ("last byte left ms", "sent"),
     ("  under own graph ms", "under_graph"),
-    ("  idle ms", "idle"),
+    ("  no compute ms", "idle"),
 )
 
 
@@ -115,10 +115,11 @@ def _sends(launches: list[dict[str, Any]]) -> list[str]:
     for launch in launches:
         names = cases.setdefault((launch["sglang_version"], launch["sends"]), [])
         names += [launch["label"]] if launch["round"] == 1 else []
-    told = {
-        key: f" in {', '.join(names)}" if len(cases) > 1 else "" for key, names in cases.items()
-    }
-    return [f"sglang {version}: PP sends are {how}{told[version, how]}." for version, how in cases]
+    found = []
+    for (version, how), names in cases.items():
+        where = f" ({', '.join(names)})" if len(cases) > 1 else ""
+        found.append(f"sglang {version}{where}: PP sends are {how}.")
+    return found
 
 
 def _uneven_splits(launches: list[dict[str, Any]]) -> list[str]:

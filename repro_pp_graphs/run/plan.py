@@ -14,6 +14,7 @@ from repro_pp_graphs.server import argfile, flags, needs, shims
 from repro_pp_graphs.server.argfile import ServerArgs
 from repro_pp_graphs.server.flags import Release
 from repro_pp_graphs.server.gpus import Gpu
+from repro_pp_graphs.server.release_facts import may_lack_pp_rank
 
 OVERLAYS = Path(__file__).resolve().parents[1] / "server" / "overlays"
 # --batch, --max-new-tokens, --profile-steps; on a CPU a case stays under a minute
@@ -235,7 +236,7 @@ class Planner:
         numbers = flags.version_numbers(release.version) if release else ()
         if plan.mode == "cpu" and (numbers >= (0, 5, 19) or not numbers):
             args.env.setdefault("SGLANG_CPU_OMP_THREADS_BIND", _cpu_binding(pp_size * tp_size))
-        if pp_size > 1 and numbers and numbers < (0, 5, 4):
+        if pp_size > 1 and may_lack_pp_rank(numbers):
             args = ServerArgs(env={shims.ENV_NAME: "trace_rank"}).over(args)
         if plan.mode == "one_gpu" and numbers and numbers < (0, 5, 7):
             raise PlanError(

@@ -11,6 +11,7 @@ from sys import intern
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from repro_pp_graphs.traces.events import NO_JSON, TraceFile, Value, each_of, mend
 from repro_pp_graphs.traces.labels import SIDES, Label, LaunchSite, Mark, P2PKernel
@@ -195,18 +196,23 @@ class Columns:
         return self._site
 
     def launched_share(self) -> float | None:
-        """The share of kernels whose launching call was recorded; None without kernels.
+        """The share of kernels, or of copies if less, whose calls were recorded; None without any.
 
         Kernels of one graph launch count once. Where the driver's calls were not recorded at all,
         as older profilers do, up to half of the launches may have been theirs: then 1 from there.
         """
         rows = np.array(self.gpu).reshape(-1, 4)
-        kernels = np.unique(rows[rows[:, 3] == 0, 2])
-        if not len(kernels):
-            return None
         posted = np.unique(np.array([-1.0, *self._posted[::2]]))
-        share = float((posted[posted.searchsorted(kernels, side="right") - 1] == kernels).mean())
-        return 1.0 if share >= DRIVERS_SHARE and not self.driver_calls else share
+
+        def seen(correlations: npt.NDArray[np.float64]) -> float:
+            ids = np.unique(correlations)
+            return float((posted[posted.searchsorted(ids, side="right") - 1] == ids).mean())
+
+        if rows[:, 3].all():
+            return None
+        kernels = seen(rows[rows[:, 3] == 0, 2])
+        kernels = 1.0 if kernels >= DRIVERS_SHARE and not self.driver_calls else kernels
+        return min([kernels, *([seen(np.array(list(self.uploads)))] if self.uploads else [])])
 
     def _operator(self, event: Event) -> None:
         origin = whole((event.args or NO_ARGS).external_id)

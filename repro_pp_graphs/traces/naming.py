@@ -15,7 +15,7 @@ PART = re.compile(r"-(TP|PP|DP|EP|CP)-?(\d+)(?=[-_.]|$)")
 class Identity:
     """A rank among pp_size x tp_size; global rank = pp * tp_size + tp, as sglang numbers them.
 
-    `named` are the kinds of rank the file's name states (releases before 0.5.6 left PP out).
+    `named` are the kinds of rank the file's name states (releases before 0.5.3.post2 left PP out).
     """
 
     case: str

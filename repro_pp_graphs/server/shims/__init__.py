@@ -16,8 +16,8 @@ ENV_NAME = "REPRO_SHIMS"
 REASONS = {
     "cpu": "sglang on a CPU without its CUDA kernel package",
     "one_gpu": "several ranks on one GPU: NCCL refuses two ranks of one host on one device",
-    "trace_rank": "releases up to 0.5.3 leave the PP rank out of trace names: ranks overwrite "
-    "one another",
+    "trace_rank": "releases before 0.5.3.post2 leave the PP rank out of trace names: ranks "
+    "overwrite one another",
     "keep_profilers": "a finished torch profiler that is freed while another records can crash",
     "sync_send": "PP sends hold the host and follow in the order of sglang 0.5.2",
 }

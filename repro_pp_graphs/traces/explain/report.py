@@ -227,6 +227,8 @@ def _clocks(facts: Facts) -> list[str]:
         if row["low_us"] is not None and row["high_us"] is not None
     ]
     hosts = f"{len(facts['hosts'])} hosts: " if len(facts["hosts"]) > 1 else ""
+    if len(facts["hosts"]) == 1 and len(widths) < len(rows):
+        return wrapped("one host, one clock: times between ranks are good as they are", "")
     if not widths:
         return wrapped(
             f"{hosts}nothing bounds the ranks' clocks: times between ranks are not sure", ""

@@ -42,6 +42,7 @@ class _Lane:
         self.host = host
         self.sent = host.of("tokens" if last else "hidden", "send")
         self.ends = [message.end_ns for message in self.sent]
+        self.runs = [span.start_ns for span in named(host.rank, RUN_SPANS)]
         self.received = {what: host.of(what, "recv") for what in ("tokens", "hidden")}
         self.starts = {
             what: [message.start_ns for message in found] for what, found in self.received.items()
@@ -53,9 +54,17 @@ class _Lane:
         return almost_all(seen, batches_there(self.host, begin_ns, end_ns))
 
     def sent_after(self, moment_ns: int) -> Message | None:
-        """What the batch gave whose input came at a moment: a host receives, runs, then sends."""
+        """What the batch gave whose input came at a moment: a host receives, runs, then sends.
+
+        None where it sends before it runs, as the last rank does with --pp-async-batch-depth: that
+        message is of an earlier batch, of which one is not known.
+        """
         at = bisect_left(self.ends, moment_ns)
-        return self.sent[at] if at < len(self.sent) else None
+        if at == len(self.sent):
+            return None
+        runs = bisect_left(self.runs, moment_ns)
+        late = runs == len(self.runs) or self.runs[runs] > self.sent[at].start_ns
+        return None if self.runs and late else self.sent[at]
 
     def receive_of(self, message: Message, sender: Host, what: str) -> Message | None:
         """The message in which this rank receives another's; None where no end of it is paired."""

@@ -76,7 +76,8 @@ class _Turns:
 
     def us(self, times: Intervals) -> Floats:
         """How much of a set lies in each turn, us."""
-        return lengths_between(times, self.starts)[self.whole] / 1000
+        found: Floats = lengths_between(times, self.starts)[self.whole] / 1000
+        return found
 
     def mean(self, times: Intervals) -> float:
         """The same, the mean of the turns."""
@@ -102,6 +103,10 @@ def _incomplete(host: Host, sends: list[Message], there: int) -> str:
     """Why a rank's turns cannot be shared out; empty where they can."""
     if reason := unseen(host.rank):
         return reason
+    parts = [part for message in host.messages for part in message.operations]
+    bare = sum(not (part.gloo or part.nccl) for part in parts)
+    if bare > (1 - ENOUGH) * len(parts):
+        return f"{bare} of its {len(parts)} sends and receives lack NCCL's or gloo's annotation"
     if not almost_all(len(sends), there):
         return f"{len(sends)} of its {count(there, 'batch')} are seen by what they send"
     gaps = Counter(message.gap for message in sends if message.gap)

@@ -1,0 +1,37 @@
+"""What sglang's releases do, as looked up in their sources (wheels of 0.4.6 to 0.5.23)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Sends = Literal["on_device", "synchronous", "asynchronous", "unknown"]
+
+# From which release on the PP loop sends so, the newest first. 0.4.10 to 0.5.2 copy the pickled
+# metadata to the GPU and send it over the device group (`send_object`, `.cuda(`); 0.5.3 to
+# 0.5.6.post2 send it over the CPU group; from 0.5.7 the loop sends with `async_send=True`.
+PP_SENDS: tuple[tuple[tuple[int, ...], Sends], ...] = (
+    ((0, 5, 7), "asynchronous"),
+    ((0, 5, 3), "synchronous"),
+    ((0, 4, 10), "on_device"),
+)
+# 0.5.3.post2 is the first to write the PP rank into the names of traces: 0.5.3 itself does not.
+PP_IN_TRACE_NAMES = (0, 5, 4)
+
+SENDS_SAID: dict[Sends, str] = {
+    "on_device": "blocking: the host waits for its decode graph in the send, as in #10865",
+    "synchronous": "synchronous: the host waits for its decode graph in the receive that follows",
+    "asynchronous": "asynchronous: the host does not wait in the send; #10865 is not expected",
+    "unknown": "not looked up for this release",
+}
+
+
+def pp_sends(numbers: tuple[int, ...]) -> Sends:
+    """How a release's PP loop sends, by its version's numbers, (0, 5, 2); empty for no version."""
+    if not numbers:
+        return "asynchronous"  # a checkout of its own: taken as new
+    return next((how for since, how in PP_SENDS if numbers >= since), "unknown")
+
+
+def may_lack_pp_rank(numbers: tuple[int, ...]) -> bool:
+    """Whether a release may leave the PP rank out of its traces' names."""
+    return bool(numbers) and numbers < PP_IN_TRACE_NAMES
