@@ -8,8 +8,8 @@ import numpy as np
 
 from repro_pp_graphs.traces.edges import Edge
 from repro_pp_graphs.traces.explain.messages import INTEGERS, Message, What, messages
-from repro_pp_graphs.traces.explain.operations import Kind
-from repro_pp_graphs.traces.explain.waits import cuda_waits, partners, waits
+from repro_pp_graphs.traces.explain.operations import Kind, host_ends
+from repro_pp_graphs.traces.explain.waits import cuda_waits, gloo_waits, partners, waits
 from repro_pp_graphs.traces.intervals import merged, outside
 from repro_pp_graphs.traces.model import Intervals, P2POp, RankTrace, intervals
 from repro_pp_graphs.traces.steps import GpuWork
@@ -36,9 +36,11 @@ class Host:
 
     rank: RankTrace
     work: GpuWork
+    graph: Intervals
     messages: list[Message]
     rows: dict[str, Intervals]
     waits: dict[str, Intervals]
+    in_gloo: Intervals
     other: dict[int, P2POp]
 
     sorted_out: dict[tuple[str, str], list[Message]]
@@ -50,7 +52,8 @@ class Host:
 
 def host_of(rank: RankTrace, work: GpuWork, edges: list[Edge], pp_size: int) -> Host:
     """Everything about a rank's host that its turns and its token return are explained with."""
-    found = messages(rank, pp_size)
+    ends = host_ends(rank)
+    found = messages(rank, pp_size, ends)
     other = partners(rank, edges)
     uploading = [message for message in found if message.upload]
     rows = _rows(rank, found, cuda_waits(rank, uploading, launching=False))
@@ -58,7 +61,9 @@ def host_of(rank: RankTrace, work: GpuWork, edges: list[Edge], pp_size: int) -> 
     for message in found:
         if message.operations:
             sorted_out.setdefault((message.what, message.kind), []).append(message)
-    return Host(rank, work, found, rows, waits(rank, work, uploading, other), other, sorted_out)
+    in_gloo = gloo_waits(rank, ends)
+    causes = waits(rank, work, cuda_waits(rank, uploading), in_gloo, other)
+    return Host(rank, work, merged(work.extents), found, rows, causes, in_gloo, other, sorted_out)
 
 
 def _rows(rank: RankTrace, found: list[Message], in_cuda: Intervals) -> dict[str, Intervals]:

@@ -64,12 +64,14 @@ def annotated(rank: RankTrace) -> bool:
     return any(span.name in SPANS for span in rank.spans)
 
 
-def messages(rank: RankTrace, pp_size: int) -> list[Message]:
-    """The rank's messages by start."""
-    return _by_annotations(rank, pp_size) if annotated(rank) else _by_content(rank, pp_size)
+def messages(rank: RankTrace, pp_size: int, ends: dict[int, int]) -> list[Message]:
+    """The rank's messages by start; `ends` as `operations.host_ends` gives them."""
+    parts = operations(rank, ends)
+    by = _by_annotations if annotated(rank) else _by_content
+    return by(rank, pp_size, parts)
 
 
-def _by_annotations(rank: RankTrace, pp_size: int) -> list[Message]:
+def _by_annotations(rank: RankTrace, pp_size: int, parts: list[Operation]) -> list[Message]:
     """Messages as annotated; operations outside of them carry hidden states, if not requests."""
     tensors = "nccl" if len(rank.kernels.times) or len(rank.p2p_kernels) else "gloo"
     found: list[Message] = []
@@ -78,7 +80,7 @@ def _by_annotations(rank: RankTrace, pp_size: int) -> list[Message]:
             found.append(Message(*SPANS[span.name], span.start_ns, span.end_ns, []))
     spans, at = found, 0
     found = []
-    for operation in operations(rank):
+    for operation in parts:
         while at < len(spans) and spans[at].end_ns <= operation.start_ns:
             at += 1
         inside = at < len(spans) and spans[at].start_ns <= operation.start_ns
@@ -114,9 +116,9 @@ def _append(message: Message, operation: Operation) -> None:
     message.end_ns = operation.end_ns
 
 
-def _by_content(rank: RankTrace, pp_size: int) -> list[Message]:
+def _by_content(rank: RankTrace, pp_size: int, parts: list[Operation]) -> list[Message]:
     groups: list[list[Operation]] = []
-    for operation in operations(rank):
+    for operation in parts:
         if groups and _belongs(groups[-1], operation):
             groups[-1].append(operation)
         else:

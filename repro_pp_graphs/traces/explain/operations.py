@@ -6,7 +6,6 @@ annotation inside it, and the call that launches NCCL's kernel. Any of them is e
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Literal
 
@@ -34,10 +33,10 @@ class Operation(msgspec.Struct, gc=False):
     p2p: list[P2POp] = []
 
 
-def operations(rank: RankTrace) -> list[Operation]:
-    """The host's sends and receives, by start."""
+def operations(rank: RankTrace, ends: dict[int, int]) -> list[Operation]:
+    """The host's sends and receives, by start; `ends` as `host_ends` gives them."""
     found: list[Operation] = []
-    for seen in sorted(_seen(rank), key=lambda op: (op.start_ns, -op.end_ns)):
+    for seen in sorted(_seen(rank, ends), key=lambda op: (op.start_ns, -op.end_ns)):
         last = found[-1] if found else None
         if last and last.kind == seen.kind and seen.start_ns <= last.end_ns:
             found[-1] = _joined(last, seen)
@@ -58,7 +57,7 @@ def _joined(one: Operation, other: Operation) -> Operation:
     )
 
 
-def _seen(rank: RankTrace) -> Iterator[Operation]:
+def _seen(rank: RankTrace, ends: dict[int, int]) -> Iterator[Operation]:
     """Every event that shows a send or a receive, as an operation of its own."""
     for span in rank.sends:
         yield Operation("send", span.start_ns, span.end_ns)
@@ -69,7 +68,6 @@ def _seen(rank: RankTrace) -> Iterator[Operation]:
             yield Operation("send", span.start_ns, span.end_ns, nccl=True)
         elif span.name.startswith("nccl:recv "):
             yield Operation("recv", span.start_ns, span.end_ns, nccl=True)
-    ends = host_ends(rank)
     for op in rank.p2p:
         if op.backend == "nccl":
             if op.posted_ns is not None:
@@ -92,17 +90,11 @@ def host_ends(rank: RankTrace) -> dict[int, int]:
     An asynchronous operation's annotation ends when its work is waited for. That the host goes on
     meanwhile, to an operator, a message or a CUDA call, shows that it did not stay.
     """
-    starts = [
-        *rank.operators[:, 0].tolist(),
-        *(mark.start_ns for mark in rank.nccl_marks),
-        *(call.start_ns for call in rank.calls),
-        *(op.start_ns for op in rank.p2p if op.backend == "gloo"),
-    ]
-    order = np.unique(np.array(starts, dtype=np.int64)).tolist()
-    found = {}
-    for op in rank.p2p:
-        if op.backend == "gloo":
-            after = bisect_right(order, op.start_ns)
-            if after == len(order) or op.end_ns <= order[after]:
-                found[id(op)] = op.end_ns
-    return found
+    gloo = [op for op in rank.p2p if op.backend == "gloo"]
+    calls = [call.start_ns for call in rank.calls]
+    marks = [mark.start_ns for mark in rank.nccl_marks]
+    begun = np.array([*(op.start_ns for op in gloo), *calls, *marks], dtype=np.int64)
+    order = np.sort(np.concatenate([rank.operators[:, 0], begun]))
+    after = order.searchsorted([op.start_ns for op in gloo], side="right")
+    following = np.append(order, np.iinfo(np.int64).max)[after].tolist()
+    return {id(op): op.end_ns for op, ns in zip(gloo, following, strict=True) if op.end_ns <= ns}

@@ -21,7 +21,6 @@ from repro_pp_graphs.traces.intervals import (
     Ranges,
     clip,
     length,
-    merged,
     partition,
     ranges,
     taken,
@@ -102,7 +101,7 @@ def _delivery_part(
     whole = [(start, delivered)]
     graph, launched, compute = (
         ranges(clip(times, start, delivered))
-        for times in (merged(host.work.extents), host.work.graph, host.work.compute)
+        for times in (host.graph, host.work.graph, host.work.compute)
     )
     early, moving = _flight(sends)
     on_the_way = partition(

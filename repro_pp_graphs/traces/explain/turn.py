@@ -23,7 +23,7 @@ from repro_pp_graphs.traces.explain.seen import (
     enough,
     unseen,
 )
-from repro_pp_graphs.traces.explain.waits import blocking, gloo_waits
+from repro_pp_graphs.traces.explain.waits import blocking
 from repro_pp_graphs.traces.explain.words import count
 from repro_pp_graphs.traces.folder import Case
 from repro_pp_graphs.traces.intervals import common, lengths_between, merged, outside
@@ -150,9 +150,9 @@ def _row(host: Host, its: _Turns, times: Intervals) -> Row:
     spent = {cause: its.mean(common(times, waits)) for cause, waits in host.waits.items()}
     row.waits = {cause: us for cause, us in spent.items() if us}
     if len(host.work.compute):
-        row.under_own_graph = its.mean(common(times, merged(host.work.extents)))
+        row.under_own_graph = its.mean(common(times, host.graph))
         row.gpu_idle = its.mean(outside(times, host.work.compute))
-    row.calls = _calls(host.rank, times, its)
+    row.calls = _calls(host, times, its)
     return row
 
 
@@ -180,16 +180,16 @@ def _peer_in(peer: Host | None, late: Intervals, its: _Turns) -> dict[str, float
     return {row: round(us, 3) for row, us in found.items() if us > 0}
 
 
-def _calls(rank: RankTrace, times: Intervals, its: _Turns) -> dict[str, float]:
+def _calls(host: Host, times: Intervals, its: _Turns) -> dict[str, float]:
     """The calls inside a row that hold the host, us a turn, the longest first."""
     if not len(times):
         return {}
     by_name: dict[str, list[tuple[int, int]]] = {}
-    for call in rank.calls:
+    for call in host.rank.calls:
         if blocking(call):
             by_name.setdefault(call.name, []).append((call.start_ns, call.end_ns))
     sets = {name: merged(intervals(spans)) for name, spans in by_name.items()}
-    sets["gloo"] = gloo_waits(rank)
+    sets["gloo"] = host.in_gloo
     spent = {name: its.mean(common(each, times)) for name, each in sets.items()}
     return dict(sorted(((n, us) for n, us in spent.items() if us), key=lambda item: -item[1]))
 

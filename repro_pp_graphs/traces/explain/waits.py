@@ -7,7 +7,6 @@ import numpy as np
 from repro_pp_graphs.traces.columns import BLOCKED_US, CALLS
 from repro_pp_graphs.traces.edges import Edge, sent_ns
 from repro_pp_graphs.traces.explain.messages import Message
-from repro_pp_graphs.traces.explain.operations import host_ends
 from repro_pp_graphs.traces.intervals import common, merged, outside
 from repro_pp_graphs.traces.model import Intervals, P2POp, RankTrace, Span, intervals
 from repro_pp_graphs.traces.steps import GpuWork
@@ -61,9 +60,8 @@ def cuda_waits(rank: RankTrace, sends: list[Message], launching: bool = True) ->
     return merged(intervals(found))
 
 
-def gloo_waits(rank: RankTrace) -> Intervals:
+def gloo_waits(rank: RankTrace, ends: dict[int, int]) -> Intervals:
     """When the host is inside a gloo operation that it waits for, as a set."""
-    ends = host_ends(rank)
     return merged(intervals((op.start_ns, ends[id(op)]) for op in rank.p2p if id(op) in ends))
 
 
@@ -83,7 +81,7 @@ def _flight(ops: list[P2POp], other: dict[int, P2POp]) -> tuple[Intervals, Inter
 
 
 def waits(
-    rank: RankTrace, work: GpuWork, sends: list[Message], other: dict[int, P2POp]
+    rank: RankTrace, work: GpuWork, in_cuda: Intervals, in_gloo: Intervals, other: dict[int, P2POp]
 ) -> dict[str, Intervals]:
     """The host's waits by cause, disjoint sets.
 
@@ -94,8 +92,7 @@ def waits(
     nccl = [op for op in rank.p2p if op.backend == "nccl"]
     gloo = [op for op in rank.p2p if op.backend == "gloo"]
     graph = merged(work.extents)
-    in_cuda = cuda_waits(rank, sends)
-    in_gloo = outside(gloo_waits(rank), in_cuda)
+    in_gloo = outside(in_gloo, in_cuda)
     late, moving = _flight(nccl, other)
     gloo_late, gloo_moving = _flight(gloo, other)
     found: dict[str, list[Intervals]] = {cause: [] for cause in CAUSES}
