@@ -303,7 +303,23 @@ def test_the_printed_analysis_fits_80_columns_and_begins_with_what_was_seen(name
     assert max(map(len, shown)) <= 80
     text = " ".join(" ".join(shown).split())
     told = facts_of(name)["token_return"]
-    assert f"{told['steps_counted']} of PP{told['src']}'s {told['steps_there']} steps" in text
+    seen = f"{told['steps_counted']} of PP{told['src']}'s {told['steps_there']} decode steps"
+    assert seen in text
     order = ["recorded together", "A decode step takes", "The longest wait", "Token return PP"]
     places = [text.index(each) for each in order]
     assert places == sorted(places)
+
+
+def test_prefill_steps_are_left_out_and_counted():
+    """A profile of sglang 0.5.21 on a CPU that begins before the load: 3 prefills, then decode."""
+    facts = facts_of("cpu_prefill")
+    told = facts["token_return"]
+    marks = Counter(
+        event["name"].split("[")[1].split()[0]
+        for event in events_of(last_rank("cpu_prefill"))
+        if event["name"].startswith("step[")
+    )
+    assert (marks["EXTEND"], told["prefill_steps"]) == (3, 3)
+    assert marks["DECODE"] - 2 <= told["steps_counted"] <= marks["DECODE"]
+    assert facts["ranks"]["1"]["decode_batch_sizes"] == {"4": marks["DECODE"]}
+    assert "3 prefill steps left out" in " ".join(conclusion(facts))

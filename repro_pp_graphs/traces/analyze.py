@@ -9,6 +9,7 @@ import msgspec
 from repro_pp_graphs.traces.clocks import Bounds, bounds, interval, intervals
 from repro_pp_graphs.traces.edges import Edge, edges_of, pair_times, spread
 from repro_pp_graphs.traces.explain.host import host_of, token_counts
+from repro_pp_graphs.traces.explain.prefill import mark_prefill
 from repro_pp_graphs.traces.explain.ring import decode_step
 from repro_pp_graphs.traces.explain.sends import manner
 from repro_pp_graphs.traces.explain.token_return import token_return
@@ -32,6 +33,7 @@ def analyze(case: Case) -> dict[str, Any]:
     hosts_of = [
         host_of(rank, its, edges, case.pp_size) for rank, its in zip(case.ranks, work, strict=True)
     ]
+    mark_prefill(hosts_of, case.pp_size)
     rows = {
         case.label(host.rank): {
             **shares(host.rank, host.work, start, end),

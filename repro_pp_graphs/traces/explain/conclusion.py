@@ -68,8 +68,10 @@ def recorded(facts: Facts) -> str:
     told = facts["token_return"]
     if told:
         src = f"PP{told['src']}"
-        text += f"; {told['steps_counted']} of {src}'s {count(told['steps_there'], 'step')} seen"
+        text += f"; {told['steps_counted']} of {src}'s {told['steps_there']} decode steps are seen"
         text += " whole"
+        if told["prefill_steps"]:
+            text += f", {count(told['prefill_steps'], 'prefill step')} left out"
     text += "."
     if told and on_gpu(facts):
         text += f" {_sentence(MEANING[facts['sends']])}"

@@ -87,12 +87,16 @@ def _rows(rank: RankTrace, found: list[Message], in_cuda: Intervals) -> dict[str
     return rows
 
 
+def token_count(message: Message) -> int | None:
+    """How many token ids a message carries, by the first integers in it."""
+    for part in message.operations:
+        for op in part.p2p:
+            if op.backend == "nccl" and op.dtype in INTEGERS:
+                return op.elements
+    return None
+
+
 def token_counts(host: Host) -> list[int]:
-    """How many token ids each batch's message carries, by the first integers in it."""
-    messages_of_tokens = host.of("tokens", "send") or host.of("tokens", "recv")
-    counts = []
-    for message in messages_of_tokens:
-        ops = [op for part in message.operations for op in part.p2p if op.dtype in INTEGERS]
-        tensors = [op for op in ops if op.backend == "nccl"]
-        counts += [op.elements for op in tensors[:1] if op.elements]
-    return counts
+    """How many token ids each decode batch's message carries."""
+    found = host.of("tokens", "send") or host.of("tokens", "recv")
+    return [count for message in found if not message.prefill and (count := token_count(message))]

@@ -36,7 +36,7 @@ class Message(msgspec.Struct, gc=False):
     """One message while the host is in it; ns.
 
     `gap`: why its begin is not known, empty where it is; `upload`: the copy from pageable memory
-    that begins it, where one does.
+    that begins it, where one does; `prefill`: what it sends is of a prefill batch (see prefill.py).
     """
 
     what: What
@@ -46,6 +46,7 @@ class Message(msgspec.Struct, gc=False):
     operations: list[Operation]
     gap: str = ""
     upload: Span | None = None
+    prefill: bool = False
 
     @property
     def form(self) -> tuple[int, tuple[str, ...]]:

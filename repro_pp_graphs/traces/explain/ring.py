@@ -94,7 +94,9 @@ def decode_step(case: Case, hosts: list[Host]) -> Step | None:
     for at, message in enumerate(ring[0].sent):
         back = _followed(ring, message)
         following = len(starts) if back is None else _next_batch(ring[0].sent, launched, back)
-        if following < len(starts) and begin_ns <= starts[at] and starts[following] <= end_ns:
+        if following >= len(starts) or ring[0].sent[following].prefill or message.prefill:
+            continue
+        if begin_ns <= starts[at] and starts[following] <= end_ns:
             lengths.append((starts[following] - starts[at]) / 1000)
             counts.append(following - at)
     usual = round(quantile(np.array(counts), 0.5)) if counts else 0

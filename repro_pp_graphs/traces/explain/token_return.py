@@ -139,13 +139,19 @@ def token_return(case: Case, hosts: list[Host], edges: list[Edge]) -> dict[str, 
         if begin_ns <= message.start_ns and message.end_ns <= end_ns
     ] or found
     gaps = {id(host): unseen(host.rank) for host in last}
-    counted = [(host, message) for host, message in inside if not (message.gap or gaps[id(host)])]
-    there = max(_steps_there(case, hosts), len(inside))
+    counted = [
+        (host, message)
+        for host, message in inside
+        if not (message.gap or message.prefill or gaps[id(host)])
+    ]
+    prefill = sum(message.prefill for _, message in inside)
+    there = max(_steps_there(case, hosts), len(inside)) - prefill
     facts: dict[str, Any] = {
         "src": case.pp_size - 1,
         "dst": 0,
         "steps": len(found),
         "steps_there": there,
+        "prefill_steps": prefill,
         "steps_counted": len(counted),
         "enough": enough(len(counted), there),
         "gaps": dict(

@@ -8,6 +8,7 @@ whose messages are not seen whole, has no turns but a reason.
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import msgspec
 import numpy as np
@@ -67,11 +68,13 @@ class Turn(msgspec.Struct):
 
 
 class _Turns:
-    """A rank's turns: their begins, and which of them begin with a send that is seen whole."""
+    """A rank's turns: their begins, and which are of decode batches whose sends are seen whole."""
 
     def __init__(self, sends: list[Message]) -> None:
         self.starts = np.array([each.start_ns for each in sends], dtype=np.int64)
-        self.whole = np.array([not each.gap for each in sends[:-1]], dtype=bool)
+        usable = [not (each.gap or each.prefill) for each in sends]
+        # the turn that begins with one batch's send runs the next batch
+        self.whole = np.array([a and b for a, b in pairwise(usable)], dtype=bool)
         self.count = int(self.whole.sum())
 
     def us(self, times: Intervals) -> Floats:
@@ -110,8 +113,9 @@ def _incomplete(host: Host, sends: list[Message], there: int) -> str:
     if not almost_all(len(sends), there):
         return f"{len(sends)} of its {count(there, 'batch')} are seen by what they send"
     gaps = Counter(message.gap for message in sends if message.gap)
-    whole = len(sends) - gaps.total()
-    return "" if whole > 1 and enough(whole, len(sends)) else gaps.most_common(1)[0][0]
+    if not enough(len(sends) - gaps.total(), len(sends)):
+        return gaps.most_common(1)[0][0]
+    return "" if _Turns(sends).count else "no two decode batches follow one another"
 
 
 def anchors(case: Case, host: Host) -> list[Message]:
