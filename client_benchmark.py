@@ -969,17 +969,19 @@ class Record:
     error: str | None = None
     uncounted_ns: list[int] = field(default_factory=list)  # text came, its count not yet
     counted_late: bool = False  # some counts came after the text they count
+    went_on: bool = False  # after its finish reason: then that does not tell the end
 
     def add(self, arrival_ns: int, cumulative_tokens: int | None, text: bool = True) -> None:
         """An event: the tokens so far, None where it does not say; `text`: it brought some."""
-        if cumulative_tokens is None:
+        if cumulative_tokens is None or self.uncounted_ns:
             if text:
+                self.went_on = self.went_on or self.finish_reason is not None
                 self.uncounted_ns.append(arrival_ns)
-        elif self.uncounted_ns:
-            if text:
-                self.uncounted_ns.append(arrival_ns)
-            self.count_late(cumulative_tokens)
+            if cumulative_tokens is not None:
+                self.count_late(cumulative_tokens)
         elif cumulative_tokens > self.tokens:
+            if self.finish_reason is not None:
+                self.went_on = True
             self.tokens = cumulative_tokens
             self.events.append([arrival_ns, cumulative_tokens])
 
@@ -1344,7 +1346,7 @@ class Answer:
 
     def finish(self, stream: Stream, options: Options) -> list[Record]:
         """The records, each with its times and, where the prompt failed, its error."""
-        error, cut = self._whole_error(stream.error), self._cut_error(stream.error)
+        error = self._whole_error(stream.error)
         for record in self.records:
             record.start_ns, record.sent_ns = stream.start_ns, stream.sent_ns
             record.intended_ns, record.lane = stream.intended_ns, stream.lane
@@ -1352,8 +1354,8 @@ class Answer:
                 continue
             if error is not None:
                 record.error = error
-            elif record.finish_reason is None:
-                record.error = cut
+            elif record.finish_reason is None or (record.went_on and not self._done):
+                record.error = self._cut_error(stream.error, record.went_on)
             elif record.uncounted_ns:
                 record.error = UNCOUNTED
             elif not record.events or (
@@ -1390,8 +1392,8 @@ class Answer:
                 body = zlib.decompressobj(wbits=47).decompress(body, KEPT_BYTES)
         return f"http {self.status}: {words_of(body.decode('utf-8', 'replace'))}"
 
-    def _cut_error(self, stream_error: str | None) -> str:
-        """Why a prompt has no finish reason."""
+    def _cut_error(self, stream_error: str | None, went_on: bool) -> str:
+        """Why a prompt has no finish reason, or (`went_on`) none that tells its end."""
         strange, error = self._stream.strange(), None
         if strange:
             content_type = self._body.headers.get("content-type", "")
@@ -1402,7 +1404,10 @@ class Answer:
         if run_together(left):
             return not_understood(left)
         note = f", amid lines that are no event: {strange[:60]!r}" if strange else ""
-        return f"truncated: the stream ended without a finish reason{note}"
+        if went_on:
+            return f"truncated: text came after a finish reason, and no [DONE] at the end{note}"
+        end = "[DONE] came" if self._done else "the stream ended"
+        return f"truncated: {end} without a finish reason{note}"
 
     def _take(self, arrival_ns: int, name: bytes, data: bytes) -> None:
         """Take an event in."""
@@ -1414,7 +1419,7 @@ class Answer:
                 return
         text = data.decode("utf-8", "replace").strip()
         self._done = self._done or text == "[DONE]"
-        if self._done or not text:
+        if self._done or not text or text.startswith(":"):  # a proxy wrapped a comment up as data
             return
         if name.lower() == b"error":
             fail(records, words_of(text))
@@ -1456,10 +1461,10 @@ def take_event(
     return None
 
 
-def fail(records: Iterable[Record], words: str) -> None:
-    """The server ends the prompts that are still running."""
+def fail(records: Sequence[Record], words: str) -> None:
+    """The server ends what is still running: of a batch, the prompts without a finish reason."""
     for record in records:
-        if record.finish_reason is None:
+        if len(records) == 1 or record.finish_reason is None or record.went_on:
             record.error = record.error or f"server: {words}"
 
 
@@ -1505,9 +1510,8 @@ def _take_openai(
 def has_text(choice: dict[str, Any]) -> bool:
     """Whether a choice brought output: `text`, or a `delta` (chat) with content of any kind."""
     delta = choice.get("delta") or choice.get("message") or {}
-    return bool(choice.get("text")) or any(
-        delta[key] for key in delta if key not in ("role", "type")
-    )
+    said = {key: delta[key] for key in delta if key not in ("role", "type")}
+    return bool(choice.get("text")) or says_something(said)
 
 
 def _finish(record: Record, reason: object) -> None:
@@ -1843,7 +1847,7 @@ def report_lines(summary: dict[str, Any], records: Sequence[Record]) -> list[str
 
 def result_document(summary: dict[str, Any], records: Sequence[Record]) -> dict[str, Any]:
     """The --output JSON, schema 1."""
-    internal = ("uncounted_ns", "counted_late")
+    internal = ("uncounted_ns", "counted_late", "went_on")
     rows = [{k: v for k, v in vars(record).items() if k not in internal} for record in records]
     return {"schema": 1, "summary": summary, "requests": rows}
 
