@@ -59,25 +59,10 @@ CONNECT_TIMEOUT_S = 10.0
 NO_SERVER = ("refused:", "connection:")  # kinds of errors, as describe_io_error has them
 TICK_S = 0.25
 RETRY_S = 0.25  # under --duration: a dead server must not be asked thousands of times a second
-NUMBER = re.compile(rb"\s*(\d{1,18})\b")
 KEPT_BYTES = 1 << 16  # of an HTTP error, and of what stands where events should
-FIELDS = (b"data", b"event", b"id", b"retry")  # of an event stream
 LINE_FEED = ord("\n")
-BYTE_ORDER_MARK = "\ufeff".encode()
-ERROR_FIELD = re.compile(r"^error:(.+)", re.MULTILINE)  # llama.cpp once sent such a field
-GZIP = b"\x1f\x8b"
-TAG = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
-JSON = json.JSONDecoder(strict=False)  # control characters in strings: an answer's text, not ours
-WRONG_VALUE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
-NOT_UNDERSTOOD = (*WRONG_VALUE, RecursionError)
-QUICK_KEYS = (b'"completion_tokens":', b'"finish_reason":')
-NO_REASON = (b"null", b" null", b'""', b' ""')
-OUTPUT_KEYS = {"choices", "meta_info", "usage"}
 OUTPUT_SIGNS = (b'"choices"', b'"meta_info"')
 NO_HTTP = re.compile(r"(?:BadStatusLine|InvalidChunkLength)\((?:got length )?b?'([^']+)'")
-CHECK_PATH = "check --base-url, --backend and any proxy between"
-COMPRESSED = "malformed: the server compresses its answer; use --reader threads"
-UNCOUNTED = "uncounted: text came without token counts; the server has to know include_usage"
 OWNER = re.compile(r"^(<[^>]*>|\w+\([^)]*\)): ")  # urllib3 begins with the connection it concerns
 # asm-generic/socket.h and linux/net_tstamp.h; Python's socket module has no names for them.
 SO_TIMESTAMPING = SCM_TIMESTAMPING = 37
@@ -274,11 +259,16 @@ class Stream:
 
         Such are no connection, an HTTP error, and a web page or an error with status 200.
         """
-        reads = list(self.reads)
-        if self.answer.has_output() or sum(read[3] - read[2] for read in reads) > KEPT_BYTES:
+        if self.answer.has_output():
             return False
-        raw = b"".join(bytes(slab[start:end]) for _, slab, start, end, _ in reads)
-        return not any(key in raw for key in OUTPUT_SIGNS)
+        came, raw = 0, []
+        for _, slab, start, end, _ in list(self.reads):
+            came += end - start
+            raw.append(bytes(slab[start:end]))
+            if came > KEPT_BYTES or any(sign in raw[-1] for sign in OUTPUT_SIGNS):
+                return False
+        whole = b"".join(raw)  # a sign may lie across two reads
+        return not any(sign in whole for sign in OUTPUT_SIGNS)
 
     def parse_reads(
         self, clock: KernelClock, until_ns: float = math.inf, most: int = sys.maxsize
@@ -1029,17 +1019,25 @@ class Body:
         codings = {coding.strip().lower() for name in names for coding in name.split(",")}
         return bool(codings - {"", "identity", "chunked"})
 
-    def whole_piece(self, data: bytes) -> tuple[int, int]:
-        """(start, end) of the body in `data` if that is a whole chunk or unframed; else 0, 0."""
-        if not self._chunked:
-            return (0, len(data)) if self._left == math.inf else (0, 0)
-        start, end = data.find(b"\n", 0, 10) + 1, len(data) - 2
-        try:
-            if self._left == 0 and not self.pending and int(data[:start], 16) == end - start:
-                return start, end
-        except ValueError:
-            pass
-        return 0, 0
+    def lone_event(self, data: bytes) -> bytes:
+        """What follows `data:` where one event of one line, in a chunk or bare, is all of `data`.
+
+        That is the usual. Empty for all else.
+        """
+        start, end = 0, len(data)
+        if self._chunked:
+            start, end = data.find(b"\n", 0, 10) + 1, end - 2
+            try:
+                if self._left != 0 or self.pending or int(data[:start], 16) != end - start:
+                    return b""
+            except ValueError:
+                return b""
+        elif self._left != math.inf:
+            return b""
+        if data.find(b"\n", start) != end - 2 or not data.startswith(b"data:", start):
+            return b""
+        payload = data[start + 5 : end]
+        return payload if payload[-1] == LINE_FEED and payload.find(b"\r") < 0 else b""
 
     def feed(self, data: bytes) -> bytes:
         """The body's bytes in `data`; sets `error` where it is no HTTP."""
@@ -1066,6 +1064,7 @@ class Body:
                     size = int(raw[at:line_end].split(b";")[0], 16)
                 except ValueError:
                     self.error = f"malformed: bad HTTP chunk size {raw[at:line_end][:20]!r}"
+                    self._left = math.nan  # no chunk begins any more
                     break
                 at, self._left, self.complete = line_end + 2, size + 2, size == 0
                 continue
@@ -1097,18 +1096,43 @@ class Body:
             self._left, self.complete = int(length), int(length) == 0
 
 
+# ---------------------------------------------------------------------------------------------
+# Event streams, and what comes in their place
+
+FIELDS = (b"data", b"event", b"id", b"retry")
+BYTE_ORDER_MARK = "\ufeff".encode()
+GZIP = b"\x1f\x8b"
+ERROR_FIELD = re.compile(r"^error:(.+)", re.MULTILINE)  # llama.cpp once sent errors as such a field
+TAG = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
+JSON = json.JSONDecoder(strict=False)  # control characters in a text are no reason to lose a token
+SECRETS = re.compile(r"(?<=//)[^/]*@|[?#].*")  # in an address: a password, a token
+NUMBER = re.compile(rb"\s*(\d{1,18})\b")
+QUICK_KEYS = (b'"completion_tokens":', b'"finish_reason":')
+NO_REASON = (b"null", b" null", b'""', b' ""')
+OUTPUT_KEYS = {"choices", "meta_info", "usage"}
+NOT_UNDERSTOOD = (
+    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError),
+)
+CHECK_PATH = "check --base-url, --backend and any proxy between"
+COMPRESSED = "malformed: the server compresses its answer; use --reader threads"
+UNCOUNTED = (
+    "uncounted: the server sent text without token counts; "
+    "it has to support stream_options.include_usage"
+)
+
+
 class EventStream:
     """Events of a text/event-stream body by WHATWG's rules, however it is cut into reads.
 
     https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
-    The empty line after an event completes it: one that the stream leaves without is dropped. `id`
-    and `retry` are not used here. What is no field is kept in `strange`, up to 64 KiB, for it
-    tells why there are no events: such lines make up a web page, or an error in bare JSON.
+    The empty line after an event completes it; an event that the stream leaves without is dropped.
+    `id` and `retry` are not used here. Lines that are no field are ignored by the rules; here up to
+    64 KiB of them are kept, because a web page or an error in bare JSON is made of such lines.
     """
 
     def __init__(self) -> None:
         self.between = False  # at the end of an event: what comes next begins with a field
-        self.fields = False  # whether a known field has come
+        self.fields = False  # whether a field has come; whoever takes lone events sets it too
         self._strange: list[bytes] = []
         self._strange_left = KEPT_BYTES
         self._unfinished = b""  # a line whose end has not come
@@ -1151,7 +1175,7 @@ class EventStream:
         return events
 
     def strange(self) -> bytes:
-        """The lines that are no field, at the end of the stream its unfinished one included."""
+        """The lines that are no field, the unfinished last one too unless it may become one."""
         name, colon, _ = self._unfinished.removeprefix(BYTE_ORDER_MARK).partition(b":")
         cut = any(known.startswith(name) for known in FIELDS) if not colon else name in FIELDS
         last = [] if cut or not self._unfinished.strip() else [self._unfinished]
@@ -1289,9 +1313,9 @@ def wrong_answer(text: bytes, content_type: str, begun: bool) -> str | None:
         kind = "JSON lines" if len(values) > 1 else "JSON"
     if not kind:
         return None
-    place = "amid the events" if begun else "not an event stream"
+    did = f"sent {kind} between events" if begun else f"answered {kind}, not an event stream"
     excerpt = " ".join(words.split())[:60]
-    return f"malformed: the server answered {kind}, {place}: {excerpt!r}; {CHECK_PATH}"
+    return f"malformed: the server {did}: {excerpt!r}; {CHECK_PATH}"
 
 
 class Answer:
@@ -1331,12 +1355,10 @@ class Answer:
         """Parse one read."""
         body = self._body
         if self._stream.between:
-            start, end = body.whole_piece(data)
-            if data.startswith(b"data:", start) and data.find(b"\n", start) == end - 2:
-                payload = data[start + 5 : end]  # the usual: one event of one line in one chunk
-                if payload[-1] == LINE_FEED and payload.find(b"\r") < 0:
-                    self._take(arrival_ns, b"", payload)
-                    return
+            payload = body.lone_event(data)
+            if payload:
+                self._take(arrival_ns, b"", payload)
+                return
         text = body.feed(data)
         if body.status == 200:
             for event in self._stream.feed(arrival_ns, text):
@@ -1384,16 +1406,15 @@ class Answer:
     def _http_error(self) -> str:
         body, location = self._error_body, self._body.headers.get("location")
         if location and 300 <= (self.status or 0) < 400:
-            parts = urlsplit(location)
-            place = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")
-            return f"http {self.status}: moved to {place.geturl()}; {CHECK_PATH}"
+            place = SECRETS.sub("", location)
+            return f"http {self.status}: moved to {place}; {CHECK_PATH}"
         if self._body.compressed():
             with contextlib.suppress(zlib.error):
                 body = zlib.decompressobj(wbits=47).decompress(body, KEPT_BYTES)
         return f"http {self.status}: {words_of(body.decode('utf-8', 'replace'))}"
 
     def _cut_error(self, stream_error: str | None, went_on: bool) -> str:
-        """Why a prompt has no finish reason, or (`went_on`) none that tells its end."""
+        """Why a prompt has no finish reason; with `went_on`, none after its last text."""
         strange, error = self._stream.strange(), None
         if strange:
             content_type = self._body.headers.get("content-type", "")
@@ -1403,7 +1424,7 @@ class Answer:
         left = self._stream.unended().decode("utf-8", "replace")
         if run_together(left):
             return not_understood(left)
-        note = f", amid lines that are no event: {strange[:60]!r}" if strange else ""
+        note = f" (it also holds lines that are no event: {strange[:60]!r})" if strange else ""
         if went_on:
             return f"truncated: text came after a finish reason, and no [DONE] at the end{note}"
         end = "[DONE] came" if self._done else "the stream ended"
@@ -1417,6 +1438,7 @@ class Answer:
             if quick is not None and quick[0] < len(records):
                 records[quick[0]].add(arrival_ns, quick[1])
                 return
+        self._stream.fields = True
         text = data.decode("utf-8", "replace").strip()
         self._done = self._done or text == "[DONE]"
         if self._done or not text or text.startswith(":"):  # a proxy wrapped a comment up as data

@@ -131,7 +131,7 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("name", ERRORS)
-def test_an_error_in_mid_stream_is_told_in_the_servers_words(name):
+def test_an_error_in_mid_stream_is_reported_in_the_servers_words(name):
     assert events(*tokens(1, None), ERRORS[name]) == ([1], WORDS)
     assert events(ERRORS[name]) == ([], WORDS)
 
@@ -156,7 +156,7 @@ def test_an_error_beside_a_token_is_seen_though_its_event_looks_usual():
         (data({"choices": [{"index": 0, "text": "", "finish_reason": "abort"}]}), "aborted: "),
     ],
 )  # fmt: skip
-def test_an_error_of_another_form_is_told_too(event, error):
+def test_an_error_of_another_form_is_reported_too(event, error):
     counts, got = events(openai(1), openai(2), event, end=b"")
     assert counts == [1, 2]
     assert got.startswith(error)
@@ -182,7 +182,7 @@ def test_no_reason_is_no_end(reason):
 
 
 @pytest.mark.parametrize("counted", [True, False])
-def test_a_finish_reason_on_every_event_tells_no_end(counted):
+def test_a_finish_reason_on_every_event_is_no_end(counted):
     sent = [openai(n if counted or n == 3 else None, "stop") for n in (1, 2, 3)]
     assert events(*sent) == ([1, 2, 3], None)
     counts, error = events(*sent, end=b"")
@@ -239,29 +239,29 @@ ANSWERS = {
 
 @pytest.mark.parametrize("framing", ["length", "chunks", "close"])
 @pytest.mark.parametrize("name", ANSWERS)
-def test_an_answer_that_is_no_event_stream_is_told_for_what_it_is(name, framing):
-    body, kind, told = ANSWERS[name]
+def test_an_answer_that_is_no_event_stream_is_called_what_it_is(name, framing):
+    body, kind, called = ANSWERS[name]
     head = b"HTTP/1.1 200 OK\r\n" + (b"Content-Type: %b\r\n" % kind.encode() if kind else b"")
     raws = {"length": head + b"Content-Length: %d\r\n\r\n" % len(body) + body}
     raws |= {"chunks": chunked(body, content_type=kind), "close": head + b"\r\n" + body}
     for read_bytes in (None, 1, 7):
         counts, error = outcome(raws[framing], read_bytes=read_bytes)
         assert counts == []
-        assert error.startswith(f"malformed: the server answered {told}")
+        assert error.startswith(f"malformed: the server answered {called}")
         assert error.endswith("check --base-url, --backend and any proxy between")
 
 
 @pytest.mark.parametrize("name", [name for name in ERRORS if "choices" not in ERRORS[name]])
 @pytest.mark.parametrize("indent", [None, 2])
-def test_an_error_in_plain_json_with_status_200_is_told_in_the_servers_words(name, indent):
+def test_an_error_in_plain_json_with_status_200_is_reported_in_the_servers_words(name, indent):
     body = json.dumps(ERRORS[name], indent=indent).encode()
     assert outcome(chunked(body, content_type="application/json")) == ([], WORDS)
 
 
-def test_a_page_amid_the_events_is_told_and_what_arrived_is_kept():
+def test_a_page_between_events_is_reported_and_what_arrived_is_kept():
     counts, error = events(*tokens(2, None), HTML.replace(b"Please", b"504: please"), end=b"")
     assert counts == [1, 2]
-    assert error.startswith("malformed: the server answered HTML, amid the events: '504: please")
+    assert error.startswith("malformed: the server sent HTML between events: '504: please")
 
 
 @pytest.mark.parametrize("body", [b"", b": ping\n\n", b"data: {", b"dat", b"data", b"event: x"])
@@ -271,10 +271,12 @@ def test_a_stream_cut_before_its_first_event_is_truncated(body):
     )
 
 
-def test_a_lost_connection_is_told_before_lines_that_mean_nothing():
+def test_a_lost_connection_is_reported_before_lines_that_mean_nothing():
     raw = chunked(*tokens(2, None), b"foo: bar\n")
-    assert outcome(raw)[1].endswith("without a finish reason, amid lines that are no event: "
-                                    "b'foo: bar'")  # fmt: skip
+    assert outcome(raw)[1] == (
+        "truncated: the stream ended without a finish reason "
+        "(it also holds lines that are no event: b'foo: bar')"
+    )
     the_stream = stream(raw)
     the_stream.error = "reset: while reading"
     assert parse(the_stream)[0].error == "reset: while reading"
@@ -344,11 +346,11 @@ def test_a_bad_chunk_is_malformed_and_what_came_before_it_counts(tmp_path, capsy
          "moved to https://login.test/in; check --base-url"),
     ],
 )  # fmt: skip
-def test_an_http_error_is_told_however_it_is_wrapped(head, body, error):
+def test_an_http_error_is_reported_however_it_is_wrapped(head, body, error):
     raw = b"HTTP/1.1 " + head + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-    told = f"http {head[:3].decode()}: {error}"
+    said = f"http {head[:3].decode()}: {error}"
     for read_bytes in (None, 1):
-        assert outcome(raw, read_bytes=read_bytes)[1].startswith(told)
+        assert outcome(raw, read_bytes=read_bytes)[1].startswith(said)
 
 
 def chat(delta, tokens=None, reason=None):

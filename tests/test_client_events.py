@@ -1,6 +1,7 @@
 """Event streams by WHATWG's rules: the standard's examples, and its test suite's lines."""
 
 import itertools
+import random
 
 import pytest
 from client_harness import HEAD, chunked, client, native, parse, stream, stream_of
@@ -173,3 +174,57 @@ def test_lines_that_the_rules_ignore_are_reported():
     assert summary["ignored_lines"] == 2
     assert summary["warnings"][0].startswith("2 lines of the answers are no field")
     assert "'\\ufeffdata: {" in summary["warnings"][0]
+
+
+def chunk_reads(raw):
+    """The reads of an answer that comes a chunk at a time."""
+    head, _, rest = raw.partition(b"\r\n\r\n")
+    *chunks, last = rest.split(b"\n\n\r\n")
+    reads = [head + b"\r\n\r\n", *(chunk + b"\n\n\r\n" for chunk in chunks), last]
+    assert b"".join(reads) == raw
+    return reads
+
+
+def test_lines_that_are_no_field_do_not_hide_the_events_after_them():
+    first, *others, _ = four()
+    raw = chunked(first.replace(b"data", b"dat}"), *others[:-1], others[-1].rstrip())
+    for the_stream in (stream(raw), stream_of(enumerate(chunk_reads(raw)))):
+        (got,) = parse(the_stream)
+        assert [tokens for _, tokens in got.events] == [2, 3]
+        assert got.error.startswith("truncated: ") and "dat}" in got.error
+
+
+def test_nothing_is_read_after_a_bad_chunk():
+    raw = chunked(*four())
+    raw = raw.replace(b"\n\n\r\n", b"\n\n\r\nzz\r\n", 1)
+    for the_stream in (stream(raw), stream(raw, 1), stream_of(enumerate(chunk_reads(raw)))):
+        (got,) = parse(the_stream)
+        assert [tokens for _, tokens in got.events] == [1]
+        assert got.error == "malformed: bad HTTP chunk size b'zz'"
+
+
+SLIPS = [b"\r", b"\n", b"\r\n", b": x", BOM, b"event: error\n", b"error: x", b"[DONE]", b"{", b'"',
+         b"<html>", b"\x00\xff", b'data: {"error":"e"}\n\n', b'"index":-1,', b'"index":1,',
+         b'"error":null,', b'"error":{"message":"m"},', b'"completion_tokens":5,']  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_the_cut_into_reads_changes_nothing_whatever_slips_into_a_stream(seed):
+    rng = random.Random(seed)
+    pieces = four(rng.choice([b"\n", b"\n", b"\r\n", b"\r"]), index=rng.choice([None, 0]))
+    for _ in range(rng.randint(1, 3)):
+        number = rng.randrange(len(pieces))
+        at = rng.randint(0, len(pieces[number]))
+        old = pieces[number]
+        pieces[number] = old[:at] + rng.choice(SLIPS) + old[at + rng.choice([0, 0, 1, 2]) :]
+    raw = chunked(*pieces)
+    raw = raw[: rng.randint(len(raw) // 2, len(raw))] if rng.random() < 0.3 else raw
+
+    def outcome(the_stream):
+        (got,) = parse(the_stream, "--no-ignore-eos")
+        return [tokens for _, tokens in got.events], got.finish_reason, got.error
+
+    whole = outcome(stream(raw))
+    assert outcome(stream_of(enumerate(chunk_reads(raw)))) == whole
+    for read_bytes in (1, rng.randint(2, 40), rng.randint(41, 400)):
+        assert outcome(stream(raw, read_bytes)) == whole
