@@ -37,6 +37,7 @@ import sys
 import textwrap
 import threading
 import time
+import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -58,7 +59,10 @@ CONNECT_TIMEOUT_S = 10.0
 NO_SERVER = ("refused:", "connection:")  # kinds of errors, as describe_io_error has them
 TICK_S = 0.25
 RETRY_S = 0.25  # under --duration: a dead server must not be asked thousands of times a second
-NUMBER = re.compile(rb"\s*(\d+)")
+KEPT_BYTES = 1 << 16  # of an HTTP error, and of what stands where events should
+LINE_FEED = ord("\n")
+OUTPUT_SIGNS = (b'"choices"', b'"meta_info"')
+NO_HTTP = re.compile(r"(?:BadStatusLine|InvalidChunkLength)\((?:got length )?b?'([^']+)'")
 OWNER = re.compile(r"^(<[^>]*>|\w+\([^)]*\)): ")  # urllib3 begins with the connection it concerns
 # asm-generic/socket.h and linux/net_tstamp.h; Python's socket module has no names for them.
 SO_TIMESTAMPING = SCM_TIMESTAMPING = 37
@@ -251,11 +255,20 @@ class Stream:
         self.answer = Answer(self.prompts)
 
     def failed_early(self) -> bool:
-        """Whether it is plain without parsing that no tokens came: no connection, or no 200."""
-        if self.answer.status is None and self.reads:
-            _, slab, start, _, _ = self.reads[0]
-            return b" 200 " not in bytes(slab[start : start + 16])
-        return self.answer.status != 200
+        """Whether it is plain without parsing that no tokens came: a short answer without output.
+
+        Such are no connection, an HTTP error, and a web page or an error with status 200.
+        """
+        if self.answer.has_output():
+            return False
+        came, raw = 0, []
+        for _, slab, start, end, _ in list(self.reads):
+            came += end - start
+            raw.append(bytes(slab[start:end]))
+            if came > KEPT_BYTES or any(sign in raw[-1] for sign in OUTPUT_SIGNS):
+                return False
+        whole = b"".join(raw)  # a sign may lie across two reads
+        return not any(sign in whole for sign in OUTPUT_SIGNS)
 
     def parse_reads(
         self, clock: KernelClock, until_ns: float = math.inf, most: int = sys.maxsize
@@ -420,6 +433,9 @@ def describe_io_error(exc: OSError, what: str, url: str) -> str:
         return f"stalled: timed out while {what}"
     if isinstance(exc, ConnectionError) or "reset by peer" in text:
         return f"reset: while {what}: {text}"
+    no_http = NO_HTTP.search(text)
+    if no_http or isinstance(exc, requests.exceptions.ContentDecodingError):
+        return f"malformed: {f'not HTTP: {no_http[1]}' if no_http else text}"
     if isinstance(exc, requests.exceptions.ChunkedEncodingError):
         return "truncated: the connection closed in the middle of the response"
     return f"connection: while {what}: {text}"
@@ -580,7 +596,8 @@ class Transport:
     def _read_reply(self, stream: Stream, reply: requests.Response) -> None:
         """Read a response that `requests` holds, to its end."""
         error = None
-        stream.answer.expect_body(reply.status_code)
+        content_type = reply.headers.get("Content-Type", "")
+        stream.answer.expect_body(reply.status_code, content_type)
         # Only a chunked body is handed over as it comes; any other is read to its end.
         framed = "chunked" in reply.headers.get("Transfer-Encoding", "").lower()
         try:
@@ -940,14 +957,44 @@ class Record:
     cached_tokens: int = 0
     finish_reason: str | None = None
     error: str | None = None
-    uncounted_ns: list[int] = field(default_factory=list)  # arrivals that came without a count
+    uncounted_ns: list[int] = field(default_factory=list)  # text came, its count not yet
+    counted_late: bool = False  # some counts came after the text they count
+    went_on: bool = False  # after its finish reason: then that does not tell the end
 
-    def add(self, arrival_ns: int, cumulative_tokens: int | None) -> None:
-        if cumulative_tokens is None:
-            self.uncounted_ns.append(arrival_ns)
+    def add(self, arrival_ns: int, cumulative_tokens: int | None, text: bool = True) -> None:
+        """An event: the tokens so far, None where it does not say; `text`: it brought some."""
+        if cumulative_tokens is None or self.uncounted_ns:
+            if text:
+                self.went_on = self.went_on or self.finish_reason is not None
+                self.uncounted_ns.append(arrival_ns)
+            if cumulative_tokens is not None:
+                self.count_late(cumulative_tokens)
         elif cumulative_tokens > self.tokens:
+            if self.finish_reason is not None:
+                self.went_on = True
             self.tokens = cumulative_tokens
             self.events.append([arrival_ns, cumulative_tokens])
+
+    def count_late(self, cumulative_tokens: int) -> None:
+        """Give the text that came uncounted its tokens."""
+        if cumulative_tokens > self.tokens:
+            self.events += spread(self.uncounted_ns, self.tokens, cumulative_tokens)
+            self.tokens = cumulative_tokens
+        self.uncounted_ns, self.counted_late = [], True
+
+
+def spread(arrivals_ns: Sequence[int], before: int, total: int) -> list[list[int]]:
+    """[arrival_ns, cumulative tokens] of arrivals (one or more) that led from `before` to `total`.
+
+    As many arrivals as tokens are one token each. Otherwise only the last arrival is kept, and the
+    first of a stream: TTFT, TPOT and E2E hold, single gaps are unknown.
+    """
+    first, last = arrivals_ns[0], arrivals_ns[-1]
+    if len(arrivals_ns) == total - before:
+        return [[ns, tokens] for tokens, ns in enumerate(arrivals_ns, before + 1)]
+    if before > 0 or first == last:
+        return [[last, total]]
+    return [[first, 1], [last, total]] if total > 1 else [[first, 1]]
 
 
 class Body:
@@ -957,28 +1004,45 @@ class Body:
         self.status: int | None = None
         self.headers: dict[str, str] = {}
         self.complete = False
+        self.error: str | None = None  # why it is no HTTP; nothing is read after that
         self._chunked = False
         self._left: float = math.inf  # bytes to come, of the body or of a chunk and its line end
         self.pending = b""  # of the head or of a chunk's size line
 
-    def expect(self, status: int) -> None:
-        """What comes is a body without head and framing."""
-        self.status = status
+    def expect(self, status: int, content_type: str) -> None:
+        """What comes is a body without head, framing and compression."""
+        self.status, self.headers = status, {"content-type": content_type}
 
-    def whole_piece(self, data: bytes) -> tuple[int, int]:
-        """(start, end) of the body in `data` if that is a whole chunk or unframed; else 0, 0."""
-        if not self._chunked:
-            return (0, len(data)) if self._left == math.inf else (0, 0)
-        start, end = data.find(b"\n", 0, 10) + 1, len(data) - 2
-        try:
-            if self._left == 0 and not self.pending and int(data[:start], 16) == end - start:
-                return start, end
-        except ValueError:
-            pass
-        return 0, 0
+    def compressed(self) -> bool:
+        """Whether the body is coded in some way that is not undone here."""
+        names = (self.headers.get(f"{what}-encoding", "") for what in ("content", "transfer"))
+        codings = {coding.strip().lower() for name in names for coding in name.split(",")}
+        return bool(codings - {"", "identity", "chunked"})
+
+    def lone_event(self, data: bytes) -> bytes:
+        """What follows `data:` where one event of one line, in a chunk or bare, is all of `data`.
+
+        That is the usual. Empty for all else.
+        """
+        start, end = 0, len(data)
+        if self._chunked:
+            start, end = data.find(b"\n", 0, 10) + 1, end - 2
+            try:
+                if self._left != 0 or self.pending or int(data[:start], 16) != end - start:
+                    return b""
+            except ValueError:
+                return b""
+        elif self._left != math.inf:
+            return b""
+        if data.find(b"\n", start) != end - 2 or not data.startswith(b"data:", start):
+            return b""
+        payload = data[start + 5 : end]
+        return payload if payload[-1] == LINE_FEED and payload.find(b"\r") < 0 else b""
 
     def feed(self, data: bytes) -> bytes:
-        """The body's bytes in `data`. Raises ValueError where it is no HTTP."""
+        """The body's bytes in `data`; sets `error` where it is no HTTP."""
+        if self.error is not None:
+            return b""
         raw, self.pending = self.pending + data, b""
         while self.status is None:
             head, found, rest = raw.partition(b"\r\n\r\n")
@@ -986,6 +1050,8 @@ class Body:
                 self.pending = raw
                 return b""
             self._read_head(head.decode("latin-1").split("\r\n"))
+            if self.error is not None:
+                return b""
             raw = rest
         pieces, at = [], 0
         while at < len(raw) and not self.complete:
@@ -997,8 +1063,9 @@ class Body:
                 try:
                     size = int(raw[at:line_end].split(b";")[0], 16)
                 except ValueError:
-                    message = f"bad HTTP chunk size {raw[at:line_end][:20]!r}"
-                    raise ValueError(message) from None
+                    self.error = f"malformed: bad HTTP chunk size {raw[at:line_end][:20]!r}"
+                    self._left = math.nan  # no chunk begins any more
+                    break
                 at, self._left, self.complete = line_end + 2, size + 2, size == 0
                 continue
             piece = raw[at : at + int(min(self._left, len(raw)))]
@@ -1012,7 +1079,8 @@ class Body:
     def _read_head(self, lines: list[str]) -> None:
         fields = lines[0].split(None, 2)
         if len(fields) < 2 or not fields[0].startswith("HTTP/") or not fields[1].isdigit():
-            raise ValueError(f"not an HTTP response: {lines[0][:60]!r}")
+            self.error = f"malformed: not an HTTP response: {lines[0][:60]!r}"
+            return
         if int(fields[1]) < 200:  # 100 Continue: the head proper follows
             return
         self.status = int(fields[1])
@@ -1028,6 +1096,109 @@ class Body:
             self._left, self.complete = int(length), int(length) == 0
 
 
+# ---------------------------------------------------------------------------------------------
+# Event streams, and what comes in their place
+
+FIELDS = (b"data", b"event", b"id", b"retry")
+BYTE_ORDER_MARK = "\ufeff".encode()
+GZIP = b"\x1f\x8b"
+ERROR_FIELD = re.compile(r"^error:(.+)", re.MULTILINE)  # llama.cpp once sent errors as such a field
+TAG = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
+JSON = json.JSONDecoder(strict=False)  # control characters in a text are no reason to lose a token
+SECRETS = re.compile(r"(?<=//)[^/]*@|[?#].*")  # in an address: a password, a token
+NUMBER = re.compile(rb"\s*(\d{1,18})\b")
+QUICK_KEYS = (b'"completion_tokens":', b'"finish_reason":')
+NO_REASON = (b"null", b" null", b'""', b' ""')
+OUTPUT_KEYS = {"choices", "meta_info", "usage"}
+NOT_UNDERSTOOD = (
+    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError),
+)
+CHECK_PATH = "check --base-url, --backend and any proxy between"
+COMPRESSED = "malformed: the server compresses its answer; use --reader threads"
+UNCOUNTED = (
+    "uncounted: the server sent text without token counts; "
+    "it has to support stream_options.include_usage"
+)
+
+
+class EventStream:
+    """Events of a text/event-stream body by WHATWG's rules, however it is cut into reads.
+
+    https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
+    The empty line after an event completes it; an event that the stream leaves without is dropped.
+    `id` and `retry` are not used here. Lines that are no field are ignored by the rules; here up to
+    64 KiB of them are kept, because a web page or an error in bare JSON is made of such lines.
+    """
+
+    def __init__(self) -> None:
+        self.between = False  # at the end of an event: what comes next begins with a field
+        self.fields = False  # whether a field has come; whoever takes lone events sets it too
+        self._strange: list[bytes] = []
+        self._strange_left = KEPT_BYTES
+        self._unfinished = b""  # a line whose end has not come
+        self._after_cr = False  # a line feed that comes next belongs to the line end before it
+        self._at_start = True
+        self._name = b""
+        self._data: list[bytes] = []
+        self._arrival_ns = 0
+
+    def feed(self, arrival_ns: int, text: bytes) -> list[tuple[int, bytes, bytes]]:
+        """(arrival_ns, name, data) of each event that `text` completes; most have no name.
+
+        An event has arrived with the read that ended its last line of data.
+        """
+        if not text:
+            return []
+        if self._after_cr:
+            text = text.removeprefix(b"\n")
+        text = self._unfinished + text
+        lines = text.splitlines()
+        ended = text.endswith((b"\n", b"\r"))
+        self._unfinished = lines.pop() if lines and not ended else b""
+        self._after_cr = text.endswith(b"\r")
+        if self._at_start and lines:
+            lines[0], self._at_start = lines[0].removeprefix(BYTE_ORDER_MARK), False
+        events, data = [], self._data
+        for line in lines:
+            if line.startswith(b"data: "):
+                data.append(line[6:])
+                self._arrival_ns = arrival_ns
+            elif line:
+                self._take_line(arrival_ns, line)
+            else:
+                if data:
+                    events.append((self._arrival_ns, self._name, b"\n".join(data)))
+                    data.clear()
+                self._name = b""
+        self.fields = self.fields or bool(events or data)
+        self.between = ended and not (self._after_cr or self._name or data)
+        return events
+
+    def strange(self) -> bytes:
+        """The lines that are no field, the unfinished last one too unless it may become one."""
+        name, colon, _ = self._unfinished.removeprefix(BYTE_ORDER_MARK).partition(b":")
+        cut = any(known.startswith(name) for known in FIELDS) if not colon else name in FIELDS
+        last = [] if cut or not self._unfinished.strip() else [self._unfinished]
+        return b"\n".join([*self._strange, *last])
+
+    def unended(self) -> bytes:
+        """The data of an event whose empty line has not come."""
+        return b"\n".join(self._data)
+
+    def _take_line(self, arrival_ns: int, line: bytes) -> None:
+        name, _, value = line.partition(b":")
+        if name == b"data":
+            self._data.append(value.removeprefix(b" "))
+            self._arrival_ns = arrival_ns
+        elif name == b"event":
+            self._name = value.removeprefix(b" ")
+        if name in FIELDS:
+            self.fields = True
+        elif name and self._strange_left > 0:
+            self._strange.append(line[: self._strange_left])
+            self._strange_left -= len(line)
+
+
 def quick_count(payload: bytes, prompts: int) -> tuple[int, int] | None:
     """(index, completion tokens) of an event that ends no prompt; None: needs a JSON parser.
 
@@ -1035,26 +1206,116 @@ def quick_count(payload: bytes, prompts: int) -> tuple[int, int] | None:
     """
     count = payload.rfind(b'"completion_tokens":')
     reason = payload.rfind(b'"finish_reason":')
-    if count < 0 or reason < 0 or not payload.startswith((b"null", b" null"), reason + 16):
+    if count < 0 or reason < 0 or not payload.startswith(NO_REASON, reason + 16):
+        return None
+    if payload.rfind(b'"error"') >= 0:  # from the right: twice as fast
         return None
     tokens = NUMBER.match(payload, count + 20)
     if prompts == 1:
         return (0, int(tokens[1])) if tokens else None
     at = payload.rfind(b'"index":')
-    index = NUMBER.match(payload, at + 8) if at >= 0 else None
+    index = NUMBER.match(payload, at + 8) if payload.find(b'"index":') == at >= 0 else None
     return (int(index[1]), int(tokens[1])) if tokens and index else None
+
+
+def is_quick(payload: bytes, prompts: int, taken: tuple[int, int | None]) -> bool | None:
+    """Whether quick_count finds in events of this kind what was `taken`; None: not to be seen."""
+    quick = quick_count(payload, prompts)
+    if quick is None or taken[1] is None:
+        return None
+    return quick == taken and all(payload.count(key) == 1 for key in QUICK_KEYS)
+
+
+def says_something(value: object) -> bool:
+    """Whether there is a value but null, 0 and "" in `value` or anywhere within."""
+    if isinstance(value, dict):
+        return any(map(says_something, value.values()))
+    return any(map(says_something, value)) if isinstance(value, list) else bool(value)
+
+
+def alone(payload: object) -> object:
+    """What is in a list of one: some servers put their errors into one."""
+    return payload[0] if isinstance(payload, list) and len(payload) == 1 else payload
 
 
 def server_message(payload: object) -> str:
     """The human part of an error body: {"error": {"message": …}}, {"message": …}, {"detail": …}."""
+    payload = alone(payload)
     while isinstance(payload, dict):
-        for key in ("error", "message", "detail"):
-            if payload.get(key):
+        for key in ("error", "message", "detail", "msg"):
+            if isinstance(payload.get(key), str | dict | list) and says_something(payload[key]):
                 payload = payload[key]
                 break
         else:
             break
     return " ".join(str(payload).split())[:300]
+
+
+def error_words(payload: object) -> str | None:
+    """What an error object says; None where `payload` is none. `"error": null` is no error."""
+    payload = alone(payload)
+    if not isinstance(payload, dict):
+        return None
+    named = "error" in (payload.get("object"), payload.get("type"))
+    if not named and not says_something(payload.get("error")):
+        if not OUTPUT_KEYS.isdisjoint(payload):
+            return None
+        if not any(isinstance(payload.get(key), str) for key in ("message", "detail", "msg")):
+            return None
+    return server_message(payload)
+
+
+def json_values(text: str) -> list[Any]:
+    """The JSON document that `text` is, or those of its lines; empty where it is no JSON."""
+    for parts in ([text], text.splitlines()):
+        with contextlib.suppress(ValueError, RecursionError):
+            return [JSON.decode(part.strip()) for part in parts if part.strip()]
+    return []
+
+
+def words_of(text: str) -> str:
+    """The human part of an error that may be JSON."""
+    values = json_values(text)
+    return server_message(values[0] if len(values) == 1 else text)
+
+
+def run_together(text: str) -> bool:
+    """Whether an event's data is that of several events, without an empty line between them."""
+    return len(json_values("\n".join(text.splitlines()[:2]))) > 1
+
+
+def not_understood(text: str) -> str:
+    """The error for an event's data that is no JSON, or JSON of no known shape."""
+    if run_together(text):
+        return f"malformed: no empty line between two events: {text[:60]!r}; {CHECK_PATH}"
+    return f"malformed: event not understood: {text[:60]}"
+
+
+def wrong_answer(text: bytes, content_type: str, begun: bool) -> str | None:
+    """The error that `text` is, which stands where events should; `begun`: events came too.
+
+    None where events came and `text` is only lines that the rules say to ignore.
+    """
+    if text.startswith(GZIP):
+        return COMPRESSED
+    words = text.decode("utf-8", "replace").removeprefix("\ufeff").strip()
+    error = ERROR_FIELD.search(words)
+    if error:
+        return f"server: {words_of(error[1])}"
+    values = json_values(words)
+    said = next(filter(None, map(error_words, values)), None)
+    if said is not None:
+        return f"server: {said}"
+    kind = "" if begun else content_type.partition(";")[0].strip() or "plain text"
+    if words.startswith("<") or (not begun and "html" in content_type.lower()):
+        kind, words = "HTML", TAG.sub(" ", words)
+    elif words.startswith("{") or (values and words.startswith("[")):
+        kind = "JSON lines" if len(values) > 1 else "JSON"
+    if not kind:
+        return None
+    did = f"sent {kind} between events" if begun else f"answered {kind}, not an event stream"
+    excerpt = " ".join(words.split())[:60]
+    return f"malformed: the server {did}: {excerpt!r}; {CHECK_PATH}"
 
 
 class Answer:
@@ -1063,8 +1324,9 @@ class Answer:
     def __init__(self, prompts: int) -> None:
         self.records = [Record() for _ in range(prompts)]
         self._body = Body()
+        self._stream = EventStream()
         self._error: str | None = None
-        self._text = b""  # an unfinished line; of an HTTP error the whole body
+        self._error_body = b""  # of an HTTP error
         self._done = False
         self._quick: bool | None = None  # whether quick_count and the JSON parser agreed here
 
@@ -1072,34 +1334,37 @@ class Answer:
     def status(self) -> int | None:
         return self._body.status
 
-    def expect_body(self, status: int) -> None:
+    def expect_body(self, status: int, content_type: str = "") -> None:
         """The reads are the decoded body: no HTTP framing."""
-        self._body.expect(status)
+        self._body.expect(status, content_type)
 
     def complete(self) -> bool:
         """Whether nothing more can come, even on a connection that stays open."""
-        return self._done or self._body.complete or self._error is not None
+        return self._done or self._body.complete or (self._error or self._body.error) is not None
+
+    def has_output(self) -> bool:
+        """Whether an event with output has been parsed."""
+        return any(record.events or record.uncounted_ns for record in self.records)
+
+    def ignored_lines(self) -> list[bytes]:
+        """What the rules for event streams say to ignore, of an answer that is otherwise well."""
+        failed = any(record.error for record in self.records)
+        return [] if failed else self._stream.strange().splitlines()
 
     def feed(self, arrival_ns: int, data: bytes) -> None:
-        """Parse one read. An event has arrived with the read that ended its line."""
+        """Parse one read."""
         body = self._body
-        if body.status == 200 and not self._text:  # the usual: one event, in a chunk or bare
-            start, end = body.whole_piece(data)
-            if data.find(b"\n", start) == end - 2 and data.startswith(b"data:", start, end):
-                self._take(arrival_ns, data[start + 5 : end - 2])
-                self._text = data[end - 1 : end].lstrip(b"\n")
+        if self._stream.between:
+            payload = body.lone_event(data)
+            if payload:
+                self._take(arrival_ns, b"", payload)
                 return
-        if self._error is not None and body.status is None:
-            return
-        try:
-            self._text += body.feed(data)
-        except ValueError as exc:
-            self._error = self._error or f"malformed: {exc}"
+        text = body.feed(data)
         if body.status == 200:
-            *lines, self._text = self._text.split(b"\n")
-            for line in lines:
-                if line.startswith(b"data:"):
-                    self._take(arrival_ns, line[5:])
+            for event in self._stream.feed(arrival_ns, text):
+                self._take(*event)
+        elif len(self._error_body) < KEPT_BYTES:
+            self._error_body += text
 
     def finish(self, stream: Stream, options: Options) -> list[Record]:
         """The records, each with its times and, where the prompt failed, its error."""
@@ -1107,13 +1372,14 @@ class Answer:
         for record in self.records:
             record.start_ns, record.sent_ns = stream.start_ns, stream.sent_ns
             record.intended_ns, record.lane = stream.intended_ns, stream.lane
-            _spread_uncounted(record)
             if record.error is not None:
                 continue
             if error is not None:
                 record.error = error
-            elif record.finish_reason is None:
-                record.error = stream.error or "truncated: the stream ended without a finish reason"
+            elif record.finish_reason is None or (record.went_on and not self._done):
+                record.error = self._cut_error(stream.error, record.went_on)
+            elif record.uncounted_ns:
+                record.error = UNCOUNTED
             elif not record.events or (
                 options.ignore_eos and record.tokens < options.max_new_tokens
             ):
@@ -1125,37 +1391,69 @@ class Answer:
 
     def _whole_error(self, stream_error: str | None) -> str | None:
         """What went wrong with the response as a whole, if it is known from its bytes."""
+        body = self._body
         if self.status is None:
-            if not self._body.pending and self._error is None:
+            if not body.pending and body.error is None:
                 return None
             cut = "malformed: the connection closed before a whole response head"
-            return stream_error or self._error or cut
+            return stream_error or body.error or cut
         if self.status != 200:
-            message: object = self._text.decode("utf-8", "replace")
-            with contextlib.suppress(ValueError):
-                message = json.loads(self._text)
-            return f"http {self.status}: {server_message(message)}"
-        if self._body.headers.get("content-encoding", "identity") != "identity":
-            return "malformed: the server compresses its answer; use --reader threads"
-        return self._error
+            return self._http_error()
+        if body.compressed():
+            return COMPRESSED
+        return self._error or body.error
 
-    def _take(self, arrival_ns: int, payload: bytes) -> None:
-        quick = None if self._quick is False else quick_count(payload, len(self.records))
-        if self._quick and quick is not None and quick[0] < len(self.records):
-            self.records[quick[0]].add(arrival_ns, quick[1])
+    def _http_error(self) -> str:
+        body, location = self._error_body, self._body.headers.get("location")
+        if location and 300 <= (self.status or 0) < 400:
+            place = SECRETS.sub("", location)
+            return f"http {self.status}: moved to {place}; {CHECK_PATH}"
+        if self._body.compressed():
+            with contextlib.suppress(zlib.error):
+                body = zlib.decompressobj(wbits=47).decompress(body, KEPT_BYTES)
+        return f"http {self.status}: {words_of(body.decode('utf-8', 'replace'))}"
+
+    def _cut_error(self, stream_error: str | None, went_on: bool) -> str:
+        """Why a prompt has no finish reason; with `went_on`, none after its last text."""
+        strange, error = self._stream.strange(), None
+        if strange:
+            content_type = self._body.headers.get("content-type", "")
+            error = wrong_answer(strange, content_type, self._stream.fields)
+        if error or stream_error:
+            return error or stream_error or ""
+        left = self._stream.unended().decode("utf-8", "replace")
+        if run_together(left):
+            return not_understood(left)
+        note = f" (it also holds lines that are no event: {strange[:60]!r})" if strange else ""
+        if went_on:
+            return f"truncated: text came after a finish reason, and no [DONE] at the end{note}"
+        end = "[DONE] came" if self._done else "the stream ended"
+        return f"truncated: {end} without a finish reason{note}"
+
+    def _take(self, arrival_ns: int, name: bytes, data: bytes) -> None:
+        """Take an event in."""
+        records = self.records
+        if self._quick and not name:
+            quick = quick_count(data, len(records))
+            if quick is not None and quick[0] < len(records):
+                records[quick[0]].add(arrival_ns, quick[1])
+                return
+        self._stream.fields = True
+        text = data.decode("utf-8", "replace").strip()
+        self._done = self._done or text == "[DONE]"
+        if self._done or not text or text.startswith(":"):  # a proxy wrapped a comment up as data
             return
-        payload = payload.strip()
-        self._done = self._done or payload == b"[DONE]"
-        if self._done:
+        if name.lower() == b"error":
+            fail(records, words_of(text))
             return
         try:
-            taken = _take_event(self.records, arrival_ns, json.loads(payload))
-        except (ValueError, LookupError, TypeError, AttributeError):
-            excerpt = payload[:60].decode("utf-8", "replace")
-            self._error = self._error or f"malformed: event not understood: {excerpt}"
+            taken = take_event(records, arrival_ns, JSON.decode(text))
+        except NOT_UNDERSTOOD:
+            if name in (b"", b"message"):  # events of another name, as pings, may be anything
+                self._error = self._error or not_understood(text)
             return
-        if self._quick is None and quick is not None:
-            self._quick = quick == taken
+        if self._quick is None and taken is not None and not name:
+            self._quick = is_quick(data, len(records), taken)
 
 
 def parse_stream(stream: Stream, options: Options, clock: KernelClock) -> list[Record]:
@@ -1164,84 +1462,114 @@ def parse_stream(stream: Stream, options: Options, clock: KernelClock) -> list[R
     return stream.answer.finish(stream, options)
 
 
-def _take_event(
+def take_event(
     records: list[Record], arrival_ns: int, event: dict[str, Any]
 ) -> tuple[int, int | None] | None:
-    """Returns (index, cumulative tokens) of an event with output."""
-    if "error" in event:
-        for record in records:
-            if record.finish_reason is None:
-                record.error = f"server: {server_message(event)}"
+    """Returns (index, cumulative tokens) of an event with output of one prompt.
+
+    Raises one of NOT_UNDERSTOOD where the event has none of the shapes that servers send.
+    """
+    words = error_words(event)
+    if words is not None:
+        fail(records, words)
     elif "meta_info" in event:
         return _take_native(records, arrival_ns, event)
-    elif event["choices"]:
+    elif event.get("choices"):
         return _take_openai(records, arrival_ns, event)
-    elif event.get("usage") and any(record.uncounted_ns for record in records):
-        _take_final_usage(records, int(event["usage"]["completion_tokens"]))
+    elif event.get("usage"):
+        _take_usage(records, event["usage"])
+    elif "choices" not in event and "usage" not in event:
+        raise LookupError
     return None
+
+
+def fail(records: Sequence[Record], words: str) -> None:
+    """The server ends what is still running: of a batch, the prompts without a finish reason."""
+    for record in records:
+        if len(records) == 1 or record.finish_reason is None or record.went_on:
+            record.error = record.error or f"server: {words}"
+
+
+def _place(records: list[Record], event: dict[str, Any]) -> tuple[int, Record]:
+    index = int(event.get("index") or 0)
+    return index, records[index if index >= 0 else len(records)]
 
 
 def _take_native(
     records: list[Record], arrival_ns: int, event: dict[str, Any]
 ) -> tuple[int, int | None]:
-    meta, index = event["meta_info"], int(event.get("index", 0))
-    record, tokens = records[index], int(meta["completion_tokens"])
+    meta, (index, record) = event["meta_info"], _place(records, event)
+    tokens = int(meta["completion_tokens"])
     record.add(arrival_ns, tokens)
     record.prompt_tokens = int(meta.get("prompt_tokens") or 0)
     record.cached_tokens = int(meta.get("cached_tokens") or 0)
-    reason = meta.get("finish_reason")
-    if reason is not None:
-        kind = str(reason["type"] if isinstance(reason, dict) else reason)
-        _finish(record, kind, reason.get("message") if isinstance(reason, dict) else None)
+    _finish(record, meta.get("finish_reason"))
     return index, tokens
 
 
 def _take_openai(
     records: list[Record], arrival_ns: int, event: dict[str, Any]
-) -> tuple[int, int | None]:
-    choice, usage = event["choices"][0], event.get("usage")
-    index = int(choice.get("index", 0))
-    record, tokens = records[index], int(usage["completion_tokens"]) if usage else None
-    record.add(arrival_ns, tokens)
-    if usage:
-        record.prompt_tokens = int(usage.get("prompt_tokens") or 0)
-    if choice.get("finish_reason") is not None:
-        _finish(record, str(choice["finish_reason"]), None)
-    return index, tokens
+) -> tuple[int, int | None] | None:
+    choices, taken = event["choices"], None
+    usage: dict[str, Any] = event.get("usage") or {}
+    if len(choices) > 1:
+        usage = {}  # of which of the prompts?
+    for choice in choices:
+        index, record = _place(records, choice)
+        # 0, while text comes: the server fills it in at the end
+        tokens = int(usage.get("completion_tokens") or 0) or None
+        record.add(arrival_ns, tokens, has_text(choice))
+        if usage:
+            _take_prompt_usage(record, usage)
+        words = error_words({"choices": None, "error": choice.get("error")})
+        if words is not None:
+            fail([record], words)
+        _finish(record, choice.get("finish_reason"))
+        taken = index, tokens
+    return taken if len(choices) == 1 else None
 
 
-def _finish(record: Record, reason: str, message: object) -> None:
-    record.finish_reason = reason
-    if reason == "abort":
-        record.error = f"aborted: {server_message(message or 'by the server')}"
+def has_text(choice: dict[str, Any]) -> bool:
+    """Whether a choice brought output: `text`, or a `delta` (chat) with content of any kind."""
+    delta = choice.get("delta") or choice.get("message") or {}
+    said = {key: delta[key] for key in delta if key not in ("role", "type")}
+    return bool(choice.get("text")) or says_something(said)
 
 
-def _take_final_usage(records: list[Record], total: int) -> None:
+def _finish(record: Record, reason: object) -> None:
+    """Take a finish reason in; null and "" are none. Some servers send the word "null"."""
+    message: object = None
+    if isinstance(reason, dict):
+        message, reason = reason.get("message"), reason.get("type")
+    if not reason or str(reason).lower() in ("null", "none"):
+        return
+    record.finish_reason = str(reason)
+    if record.finish_reason == "abort":
+        record.error = record.error or f"aborted: {server_message(message or 'by the server')}"
+    elif record.finish_reason == "error":
+        record.error = record.error or f"server: {server_message(message or 'finish reason error')}"
+
+
+def _take_prompt_usage(record: Record, usage: dict[str, Any]) -> None:
+    record.prompt_tokens = int(usage.get("prompt_tokens") or 0)
+    details = usage.get("prompt_tokens_details") or {}
+    record.cached_tokens = int(details.get("cached_tokens") or 0)
+
+
+def _take_usage(records: list[Record], usage: dict[str, Any]) -> None:
     """The total of a server that counts only at the end; a batch's cannot be told apart."""
-    records[0].tokens = total
-    for record in records if len(records) > 1 else ():
+    if not any(record.uncounted_ns for record in records):
+        return
+    if len(records) == 1:
+        records[0].count_late(int(usage["completion_tokens"]))
+        _take_prompt_usage(records[0], usage)
+        return
+    for record in records:
         record.tokens = 0
         record.error = (
             "uncounted: the server counts a batch as one; use --batch 1 "
             "(or an sglang with continuous_usage_stats: 0.5.6 or later)"
         )
-
-
-def _spread_uncounted(record: Record) -> None:
-    """Events of a record whose total alone is known.
-
-    As many arrivals as tokens are one token each. Otherwise only the first and the last arrival are
-    kept: TTFT, TPOT and E2E hold, single gaps are unknown.
-    """
-    arrivals, total = record.uncounted_ns, record.tokens
-    if record.events or not arrivals or not total:
-        return
-    if len(arrivals) == total:
-        record.events = [[arrival_ns, i] for i, arrival_ns in enumerate(arrivals, 1)]
-    elif len(arrivals) == 1 or total == 1:
-        record.events = [[arrivals[0], total]]
-    else:
-        record.events = [[arrivals[0], 1], [arrivals[-1], total]]
 
 
 # ---------------------------------------------------------------------------------------------
@@ -1378,7 +1706,8 @@ def summarize(
     output_tokens = sum(record.tokens for record in records)
     input_tokens = sum(record.prompt_tokens for record in records)
     check = self_check(records, run, output_tokens)
-    uncounted = any(record.uncounted_ns for record in records)
+    uncounted = any(record.counted_late for record in records)
+    ignored = [line for stream in run.streams for line in stream.answer.ignored_lines()]
     stamped_share = len(run.clock.lags_ns) / max(1, run.clock.reads)
     summary: dict[str, Any] = {
         "backend": options.backend,
@@ -1425,6 +1754,8 @@ def summarize(
         "kernel_timestamp_share": stamped_share,
         "reader": run.reader,
         "token_counts": "final_usage" if uncounted else "per_event",
+        "ignored_lines": len(ignored),
+        "first_ignored_line": ignored[0][:60].decode("utf-8", "replace") if ignored else None,
         "self_check": check,
     }
     sent = len(records) + options.warmup * options.batch
@@ -1436,6 +1767,11 @@ def warnings_for(summary: dict[str, Any], prompts: int, prompts_in_file: int) ->
     """Sentences about anything that makes the figures mean less than they seem to."""
     check = summary["self_check"]
     found = []
+    if summary["ignored_lines"]:
+        found.append(
+            f"{summary['ignored_lines']} lines of the answers are no field of an event stream and "
+            f"were ignored; the first: {summary['first_ignored_line']!r}"
+        )
     if summary["total_output_tokens"] and check["client_cpu_share"] > 0.8:
         found.append(
             f"the client used {check['client_cpu_share']:.0%} of a core: it, not the server, may "
@@ -1533,7 +1869,8 @@ def report_lines(summary: dict[str, Any], records: Sequence[Record]) -> list[str
 
 def result_document(summary: dict[str, Any], records: Sequence[Record]) -> dict[str, Any]:
     """The --output JSON, schema 1."""
-    rows = [{k: v for k, v in vars(record).items() if k != "uncounted_ns"} for record in records]
+    internal = ("uncounted_ns", "counted_late", "went_on")
+    rows = [{k: v for k, v in vars(record).items() if k not in internal} for record in records]
     return {"schema": 1, "summary": summary, "requests": rows}
 
 

@@ -1,10 +1,13 @@
-"""The load client in this process, and what it changes of the process put back."""
+"""The load client in this process, what it changes of the process put back; answers to feed it."""
 
 from __future__ import annotations
 
 import json
 import signal
+import socket
 import sys
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +17,7 @@ CLIENT = Path(__file__).resolve().parents[1] / "client_benchmark.py"
 sys.path.insert(0, str(CLIENT.parent))
 import client_benchmark as client  # noqa: E402
 
+HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 TEN_TOKENS = ("--warmup", "0", "--max-new-tokens", "10")
 
 
@@ -34,3 +38,74 @@ def client_runs(
     sys.setswitchinterval(interval)
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+def native(tokens, reason=None, index=None, text="词"):
+    meta = {"completion_tokens": tokens, "prompt_tokens": 4, "cached_tokens": 1}
+    event = {"text": text, "meta_info": meta | {"finish_reason": reason}}
+    return json.dumps(event | ({} if index is None else {"index": index}), ensure_ascii=False)
+
+
+def openai(tokens, reason=None, text="w", **more):
+    """One event of /v1/completions as a dict; tokens None: without a count."""
+    choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": reason}
+    usage = tokens and {"prompt_tokens": 4, "completion_tokens": tokens, "total_tokens": tokens + 4}
+    return {"object": "text_completion", "model": "m", "choices": [choice], "usage": usage} | more
+
+
+def chunked(*pieces, content_type="text/event-stream"):
+    """A whole answer with status 200, each piece an HTTP chunk."""
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n".encode()
+    chunks = (b"%x\r\n%b\r\n" % (len(piece), piece) for piece in (*pieces, b""))
+    return head + b"Transfer-Encoding: chunked\r\n\r\n" + b"".join(chunks)
+
+
+def response(*payloads, chunk_bytes=None):
+    body = "".join(f"data: {payload}\n\n" for payload in payloads).encode()
+    size = chunk_bytes or len(body)
+    pieces = (body[at : at + size] for at in range(0, len(body), size))
+    return HEAD + b"".join(b"%x\r\n%b\r\n" % (len(p), p) for p in pieces) + b"0\r\n\r\n"
+
+
+def stream(raw, read_bytes=None, prompts=1):
+    size = read_bytes or len(raw)
+    reads = [(at // size, raw[at : at + size]) for at in range(0, len(raw), size)]
+    return stream_of(reads, prompts)
+
+
+def stream_of(reads, prompts=1):
+    """A stream whose reads are (arrival_ns, bytes)."""
+    reads = deque((at, data, 0, len(data), None) for at, data in reads)
+    return client.Stream(body=b"", prompts=prompts, start_ns=-10, sent_ns=-10, reads=reads)
+
+
+def parse(the_stream, *argv):
+    return client.parse_stream(the_stream, client.parse_options(argv), client.KernelClock())
+
+
+def serve(*answers):
+    """A server on 127.0.0.1 that takes one connection an answer, [bytes | None, …]; None: hangs.
+
+    Returns (port, the requests' first lines); a connection stays open until the client ends it.
+    """
+    listener = socket.create_server(("127.0.0.1", 0), backlog=16)
+    seen = []
+
+    def answer(connection, pieces):
+        with connection:
+            request = b""
+            while not request.rstrip().endswith(b"}"):
+                request += connection.recv(65536)
+            seen.append(request.split(b"\r\n")[0].decode())
+            for piece in pieces:
+                connection.sendall(piece)
+            connection.recv(1)
+
+    def accept():
+        with listener:
+            for pieces in answers:
+                connection, _ = listener.accept()
+                threading.Thread(target=answer, args=(connection, pieces), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    return listener.getsockname()[1], seen

@@ -2,41 +2,9 @@
 
 import json
 import struct
-from collections import deque
 
 import pytest
-from client_harness import client
-
-HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-def native(tokens, reason=None, index=None, text="词"):
-    meta = {"completion_tokens": tokens, "prompt_tokens": 4, "cached_tokens": 1}
-    event = {"text": text, "meta_info": meta | {"finish_reason": reason}}
-    return json.dumps(event | ({} if index is None else {"index": index}), ensure_ascii=False)
-
-
-def response(*payloads, chunk_bytes=None):
-    body = "".join(f"data: {payload}\n\n" for payload in payloads).encode()
-    size = chunk_bytes or len(body)
-    pieces = (body[at : at + size] for at in range(0, len(body), size))
-    return HEAD + b"".join(b"%x\r\n%b\r\n" % (len(p), p) for p in pieces) + b"0\r\n\r\n"
-
-
-def stream(raw, read_bytes=None, prompts=1):
-    size = read_bytes or len(raw)
-    reads = [(at // size, raw[at : at + size]) for at in range(0, len(raw), size)]
-    return stream_of(reads, prompts)
-
-
-def stream_of(reads, prompts=1):
-    """A stream whose reads are (arrival_ns, bytes)."""
-    reads = deque((at, data, 0, len(data), None) for at, data in reads)
-    return client.Stream(body=b"", prompts=prompts, start_ns=-10, sent_ns=-10, reads=reads)
-
-
-def parse(the_stream, *argv):
-    return client.parse_stream(the_stream, client.parse_options(argv), client.KernelClock())
+from client_harness import HEAD, client, native, parse, response, stream, stream_of
 
 
 def record(start_ns, *events, lane=0, error=None):

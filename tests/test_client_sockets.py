@@ -6,12 +6,11 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
 import urllib3
-from client_harness import TEN_TOKENS, client, client_runs
+from client_harness import TEN_TOKENS, client, client_runs, serve
 from standin_server import Behaviour, StandIn
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="SO_TIMESTAMPING is Linux's")
@@ -26,34 +25,6 @@ def run_client(tmp_path, capsys):
 
 def counted(document):
     return [request["tokens"] for request in document["requests"]]
-
-
-def serve(*answers):
-    """A server on 127.0.0.1 that takes one connection an answer, [bytes | None, …]; None: hangs.
-
-    Returns (port, the requests' first lines); a connection stays open until the client ends it.
-    """
-    listener = socket.create_server(("127.0.0.1", 0), backlog=16)
-    seen = []
-
-    def answer(connection, pieces):
-        with connection:
-            request = b""
-            while not request.rstrip().endswith(b"}"):
-                request += connection.recv(65536)
-            seen.append(request.split(b"\r\n")[0].decode())
-            for piece in pieces:
-                connection.sendall(piece)
-            connection.recv(1)
-
-    def accept():
-        with listener:
-            for pieces in answers:
-                connection, _ = listener.accept()
-                threading.Thread(target=answer, args=(connection, pieces), daemon=True).start()
-
-    threading.Thread(target=accept, daemon=True).start()
-    return listener.getsockname()[1], seen
 
 
 def events(count):
