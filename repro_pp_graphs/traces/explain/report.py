@@ -119,6 +119,8 @@ def _token_return(facts: Facts) -> list[str]:
                 row("  none of its compute kernels runs", sent["idle"])
         if "until_received_us" in told:
             row(f"until {dst} has received it", told["until_received_us"])
+    if told["prefill_us"]:
+        row(f"in prefill steps the send holds {src}'s host", told["prefill_us"], "3")
     calls = [
         f"{call['name']} {time(call['total_us'] / told['steps_counted'])} a step"
         for call in told["blocking_calls"][:3]

@@ -144,14 +144,15 @@ def token_return(case: Case, hosts: list[Host], edges: list[Edge]) -> dict[str, 
         for host, message in inside
         if not (message.gap or message.prefill or gaps[id(host)])
     ]
-    prefill = sum(message.prefill for _, message in inside)
-    there = max(_steps_there(case, hosts), len(inside)) - prefill
+    prefill = [message for _, message in inside if message.prefill]
+    there = max(_steps_there(case, hosts), len(inside)) - len(prefill)
     facts: dict[str, Any] = {
         "src": case.pp_size - 1,
         "dst": 0,
         "steps": len(found),
         "steps_there": there,
-        "prefill_steps": prefill,
+        "prefill_steps": len(prefill),
+        "prefill_us": spread(np.array([m.end_ns - m.start_ns for m in prefill if not m.gap]) / 1e3),
         "steps_counted": len(counted),
         "enough": enough(len(counted), there),
         "gaps": dict(
