@@ -34,16 +34,17 @@ def analyze(case: Case) -> dict[str, Any]:
         host_of(rank, its, edges, case.pp_size) for rank, its in zip(case.ranks, work, strict=True)
     ]
     mark_prefill(hosts_of, case.pp_size)
+    last = [host for host in hosts_of if host.rank.pp == case.pp_size - 1]
+    sizes = token_counts(last[0]) if last else []  # every rank runs the same batches
     rows = {
         case.label(host.rank): {
             **shares(host.rank, host.work, start, end),
-            **steps(host.rank, host.work, len(anchors(case, host)), token_counts(host)),
+            **steps(host.rank, host.work, len(anchors(case, host)), sizes),
         }
         for host in hosts_of
     }
     step = decode_step(case, hosts_of)
     found, unknown = turns(case, hosts_of)
-    last = [host for host in hosts_of if host.rank.pp == case.pp_size - 1]
     return {
         "schema": 1,
         "case": case.name,

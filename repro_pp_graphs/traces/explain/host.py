@@ -97,6 +97,6 @@ def token_count(message: Message) -> int | None:
 
 
 def token_counts(host: Host) -> list[int]:
-    """How many token ids each decode batch's message carries."""
-    found = host.of("tokens", "send") or host.of("tokens", "recv")
-    return [count for message in found if not message.prefill and (count := token_count(message))]
+    """How many token ids each decode batch's message carries, on a last rank."""
+    found = [message for message in host.of("tokens", "send") if not message.prefill]
+    return [count for message in found if (count := token_count(message))]
