@@ -160,8 +160,11 @@ measure() { # measure LABEL URL: the unprofiled pass, whose numbers are reported
     return 0
   fi
   # a server that has died is explained, as at its start
-  step "${tool[@]}" wait-ready "$out/logs" "$1" "$server_pid" --if-dead &&
-    mark_failed "$1" "client: exit $status; see $log"
+  step "${tool[@]}" wait-ready "$out/logs" "$1" "$server_pid" --if-dead \
+    --exit-file "$(exit_file "$server_pid")" || return 1
+  mark_failed "$1" "client: exit $status; see $log"
+  # a server that lives and sends nothing: what its ranks do, before it is ended
+  ! grep -q stalled "$log" || step "${tool[@]}" hang "$out/logs" "$1" "$server_pid" || true
   return 1
 }
 
@@ -169,7 +172,8 @@ profile() { # profile LABEL URL: a second load, profiled until every rank's trac
   local status=0
   begin_group load_pid "$out/logs/$1_profile_load.log" "${client[@]}" --base-url "$2" \
     --batch "$batch" --max-new-tokens "$((max_new_tokens * 4))" --warmup 0 --duration "$load_s"
-  step "${tool[@]}" profile "$out/logs" "$1" "$server_pid" "$out/trace/$1" || status=$?
+  step "${tool[@]}" profile "$out/logs" "$1" "$server_pid" "$out/trace/$1" \
+    --exit-file "$(exit_file "$server_pid")" || status=$?
   end_group "$load_pid" 5 TERM
   load_pid=""
   printf '%s\n' "" "(A load to profile the server under, ended with the profile: interrupted" \
@@ -210,7 +214,7 @@ run_launch() { # run_launch LABEL URL
   mark "$label" running
   start_server "$label"
   if ! step "${tool[@]}" wait-ready "$out/logs" "$label" "$server_pid" \
-    --timeout-s "$start_timeout_s"; then
+    --exit-file "$(exit_file "$server_pid")" --timeout-s "$start_timeout_s"; then
     status=1 grace_s=1
   elif ! measure "$label" "$url"; then
     status=1

@@ -19,6 +19,7 @@ COMMANDS = {
 STEPS = {  # of run_repro.sh
     "plan": ("run.plan_cli", "what will run, checked"),
     "wait-ready": ("run.wait_ready", "wait until the server answers"),
+    "hang": ("run.hang", "what the ranks of a server that stalls are doing"),
     "profile": ("run.profile_pass", "collect every rank's trace"),
     "check-arm": ("run.check_arm", "did the graphs run as claimed"),
     "status": ("run.status", "record how a launch ended"),

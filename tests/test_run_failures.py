@@ -13,7 +13,7 @@ from fake_sglang.harness import Done, Harness, at_once
 DEATHS = {
     "oom": ("out of GPU memory", "--mem-fraction-static"),
     "kv_cache": ("no GPU memory left for the KV cache", "raise --mem-fraction-static"),
-    "capture": ("unsupported graph size", "server_args_graphs_on.txt"),
+    "capture": ("graph capture failed", "server_args_graphs_on.txt"),
     "capture_oom": ("out of GPU memory during graph capture", "--cuda-graph-max-bs"),
     "ordinal": ("too few GPUs", "--pp-size"),
     "port": ("port in use", "--port"),
@@ -115,7 +115,7 @@ def said_of(done: Done, label: str) -> list[str]:
     said: list[str] = []
     for line in lines[start:end]:
         text = line.strip()
-        if re.match(r"(server|client|profile|cause:|try:|log:) ", text) or not said:
+        if re.match(r"(server|client|profile|cause:|by:|try:|log:) ", text) or not said:
             said.append(text)
         else:
             said[-1] += " " + text.removeprefix("| ")

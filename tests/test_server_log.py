@@ -1,10 +1,9 @@
-"""Server logs, as sglang 0.5.2 to 0.5.23 write them: stage, decode lines, cause of death."""
+"""Server logs, as sglang 0.5.2 to 0.5.23 write them: stage, progress, decode lines, ranks."""
 
 from __future__ import annotations
 
 import pytest
 
-from repro_pp_graphs.run.wait_ready import diagnose, failure_lines
 from repro_pp_graphs.server import log
 from repro_pp_graphs.server.log import DecodeLine
 
@@ -37,36 +36,6 @@ proper `--max-total-tokens` to avoid the out-of-memory error.
 No module named 'vllm'
 [2026-11-23 21:26:04] OpenAI Responses API (/v1/responses) disabled: OpenAIServingResponses init \
 failed (ModuleNotFoundError: No module named 'openai_harmony')
-"""
-# 0.5.16: rank 1 aborted; gloo, the store's watchdog and the crash diagnostics follow
-ABORTED = """\
-free(): invalid next size (fast)
-Fatal Python error: Aborted
-
-Thread 0x00007f7b13fff6c0 (most recent call first):
-  File "site-packages/sglang/srt/utils/watchdog.py", line 147 in _watchdog_once
-[2026-11-23 19:40:36 PP3] Scheduler hit an exception: Traceback (most recent call last):
-  File "site-packages/sglang/srt/distributed/parallel_state.py", line 1438, in recv_object
-    work.wait()
-RuntimeError: [/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer \
-[127.0.0.1]:60041
-
-[rank3]:[W1123 19:40:36.078804148 TCPStore.cpp:125] [c10d] recvValue failed on SocketImpl(fd=52)
-Exception raised from recvBytes at /pytorch/torch/csrc/distributed/c10d/Utils.hpp:682 (most recent \
-call first):
-frame #0: c10::Error::Error(c10::SourceLocation, std::__cxx11::basic_string<char>) + 0x9d
-frame #3: c10d::ProcessGroupNCCL::HeartbeatMonitor::runLoop() + 0x4a5
-[rank3]:[W1123 19:40:36.081963286 ProcessGroupNCCL.cpp:1826] [PG ID 0 PG GUID 0 Rank 3] Failed to \
-check the "should dump" flag on TCPStore, (maybe TCPStore server has shut down too early), with \
-error: Failed to recv, got 0 bytes.
-Exception raised from sendBytes at /pytorch/torch/csrc/distributed/c10d/Utils.hpp:653 (most recent \
-call first):
-[rank3]:[W1123 19:40:37.085282352 ProcessGroupNCCL.cpp:1826] [PG ID 0 PG GUID 0 Rank 3] Failed to \
-check the "should dump" flag on TCPStore, (maybe TCPStore server has shut down too early), with \
-error: Broken pipe
-[2026-11-23 19:40:38] Pyspy failed (py-spy dump --native --pid 539). Error: /bin/sh: 1: py-spy: \
-not found
-[2026-11-23 19:41:38] kill_process_tree called: parent_pid=409, include_parent=True, pid=409
 """
 
 
@@ -153,140 +122,6 @@ def test_a_prefill_line_is_no_decode_line():
     assert log.decode_lines(line) == []
 
 
-@pytest.mark.parametrize(
-    ("line", "cause"),
-    [
-        ("launch_server.py: error: unrecognized arguments: --no-such 1", "unknown argument"),
-        ("launch_server.py: error: argument --port: invalid int value: 'x'", "unknown argument"),
-        (
-            "ERROR:    [Errno 98] error while attempting to bind on address ('127.0.0.1', 30000): "
-            "address already in use",
-            "port in use",
-        ),
-        ("RuntimeError: server port at 30000 is not available in 5 seconds.", "port in use"),
-        (
-            "OSError: You are trying to access a gated repo.\nMake sure to have access to it at "
-            "https://hf.co/m\n401 Client Error. (Request ID: Root=1)",
-            "hub access denied",
-        ),
-        (
-            "OSError: We couldn't connect to 'https://hf.co' to load the files, and couldn't find "
-            "them in the cached files.",
-            "model not reachable",
-        ),
-        (
-            "Exception: Capture cuda graph failed: CUDA out of memory. Tried to allocate 2.00 GiB. "
-            "GPU 0 has a total capacity of 79.11 GiB\nPossible solutions:\n1. set "
-            "--mem-fraction-static to a smaller value (e.g., 0.8 or 0.7)\n",
-            "out of GPU memory during graph capture",
-        ),
-        (
-            "RuntimeError: Not enough memory. Please try to increase --mem-fraction-static. "
-            "Current value: mem_fraction_static=0.2",
-            "no GPU memory left for the KV cache",
-        ),
-        (
-            "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 448.00 MiB. GPU 0 has a "
-            "total capacity of 139.81 GiB of which 12.00 MiB is free.",
-            "out of GPU memory",
-        ),
-        (
-            "torch.AcceleratorError: CUDA error: invalid device ordinal\nCUDA kernel errors might "
-            "be asynchronously reported at some other API call",
-            "too few GPUs",
-        ),
-        (
-            "Exception: Capture cuda graph failed: unsupported head size\nPossible solutions:\n"
-            "1. set --mem-fraction-static to a smaller value\n2. set --cuda-graph-max-bs-decode "
-            "to a smaller value (e.g., 16)\n",
-            "unsupported graph size",
-        ),
-        ("ImportError: libcudart.so.12: cannot open shared object file", "a package is missing"),
-        (
-            "torch.distributed.DistBackendError: NCCL error in: NCCLUtils.cpp:94, unhandled system "
-            "error\nncclSystemError: System call failed",
-            "NCCL failed",
-        ),
-    ],
-    ids=lambda value: value[:30],
-)
-def test_a_death_is_named_by_its_cause_whatever_else_the_log_says(line, cause):
-    text = f"{START}{CPU_NOISE}{LOADING}{line}\n"
-    assert log.diagnose(text).cause.startswith(cause)
-
-
-def test_a_healthy_logs_remarks_are_no_cause():
-    text = START + CPU_NOISE + LOADING + LOADED + UVICORN + FIRED_UP
-    assert log.diagnose(text).cause.startswith("killed without a word")
-    assert log.telling_lines(text) == []
-    assert not log.is_dying(text)
-
-
-def test_a_killed_server_is_not_blamed_on_a_remark():
-    assert log.diagnose(START + CPU_NOISE + LOADING).cause.startswith("killed")
-
-
-def test_a_rank_killed_while_loading_is_named_as_killed():
-    # 0.5.16 and newer; the main process then exits 1
-    text = (
-        f"{START}{LOADING}RuntimeError: Rank 1 scheduler died during initialization (exit code: "
-        "-9). If exit code is -9 (SIGKILL), a common cause is the OS OOM killer. Run `dmesg -T | "
-        "grep -i oom` to check.\n"
-    )
-    assert log.is_dying(text)
-    assert log.diagnose(text).cause.startswith("killed")
-
-
-def test_the_arguments_that_a_log_repeats_are_no_cause():
-    args = START.replace("'auto'", "'auto', note='CUDA out of memory, Not enough memory'")
-    assert log.diagnose(args).cause == "unknown"
-
-
-def test_an_abort_is_a_crash_but_no_segmentation_fault():
-    cause = log.diagnose(ABORTED).cause
-    assert cause.startswith("crashed") and "segmentation" not in cause
-    segfault = ABORTED.replace("Python error: Aborted", "Python error: Segmentation fault")
-    assert "segmentation" in log.diagnose(segfault).cause
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "Scheduler hit an exception: Traceback (most recent call last):",
-        "Received sigquit from a child process. It usually means the child failed.",
-        "Rank 0 scheduler is dead. Please check if there are relevant logs.",
-        "RuntimeError: Rank 1 scheduler died during initialization (exit code: 1).",
-    ],
-)
-def test_a_failed_rank_is_noticed_before_the_main_process_ends(line):
-    assert log.is_dying(f"{START}[2026-11-23 19:40:33 PP0] {line}\n")
-
-
-def test_telling_lines_name_the_errors_not_what_the_watchdogs_add():
-    told = "\n".join(log.telling_lines(ABORTED))
-    assert "Fatal Python error: Aborted" in told
-    assert "Connection closed by peer" in told
-
-
-def test_telling_lines_are_the_last_few_distinct_ones_in_order():
-    errors = [f"ValueError: number {number}" for number in range(6)]
-    text = "\n".join(f"[2026-11-23 19:40:33 PP0] {error}\n{error}" for error in errors)
-    assert log.telling_lines(text) == errors[-4:]
-    assert log.telling_lines(text, most=2) == errors[-2:]
-
-
-def test_a_failure_is_told_with_cause_remedy_and_the_logs_name(tmp_path):
-    path = tmp_path / "A_server.log"
-    text = START + "torch.OutOfMemoryError: CUDA out of memory. " + "x" * 500 + "\n"
-    path.write_text(text)
-    lines = failure_lines(diagnose(text), path)
-    assert lines[0].strip() == "cause: out of GPU memory"
-    assert lines[1].strip().startswith("try:   lower --mem-fraction-static")
-    (at,) = (number for number, line in enumerate(lines) if str(path) in line)
-    assert lines[at + 1].strip().startswith("| torch.OutOfMemoryError")
-    assert max(len(line) for line in lines if "xxx" not in line and str(path) not in line) <= 80
-
-
 BAR = "Loading safetensors checkpoint shards:  {}% Completed | {}/30 [00:0{}<01:00,  2.0s/it]"
 
 
@@ -312,12 +147,51 @@ def test_the_latest_line_tells_what_a_starting_server_is_at(text, said):
     assert bool(log.latest(text)) == bool(said)
 
 
-def test_more_ranks_than_layers_are_told_by_the_assertion_that_every_release_has():
-    text = """\
-[2026-11-24 01:46:36 PP7] Scheduler hit an exception: Traceback (most recent call last):
-  File "sglang/srt/utils/common.py", line 1516, in make_layers
-    assert not pp_size or num_hidden_layers >= pp_size
-AssertionError
-"""
-    assert log.diagnose(text).cause == "more PP ranks than the model has layers"
-    assert "--pp-size" in log.diagnose(text).remedy
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Scheduler hit an exception: Traceback (most recent call last):",
+        "Received sigquit from a child process. It usually means the child failed.",
+        "Rank 0 scheduler is dead. Please check if there are relevant logs.",
+        "RuntimeError: Rank 1 scheduler died during initialization (exit code: 1).",
+    ],
+)
+def test_a_failed_rank_is_noticed_before_the_main_process_ends(line):
+    assert log.is_dying(f"{START}[2026-11-23 19:40:33 PP0] {line}\n")
+
+
+@pytest.mark.parametrize(
+    ("raw", "when", "rank", "text"),
+    [
+        ("[2026-11-23 21:16:19 PP3] Load", "2026-11-23 21:16:19", "PP3", "Load"),
+        (
+            "[2026-07-05 19:49:44.257 DP1 TP1 EP1] Load",
+            "2026-07-05 19:49:44.257",
+            "DP1 TP1 EP1",
+            "Load",
+        ),
+        ("[2026-11-23 21:16:19] Load", "2026-11-23 21:16:19", "", "Load"),
+        ("[12-16 14:27:10] Exit", "12-16 14:27:10", "", "Exit"),
+        ("Traceback", "", "", "Traceback"),
+        # NCCL may put a time before its own lines
+        (
+            "[2025-10-13 09:06:25] pod-0:36:40 [0] a.cc:1 NCCL WARN x",
+            "",
+            "",
+            "pod-0:36:40 [0] a.cc:1 NCCL WARN x",
+        ),
+    ],
+)
+def test_a_line_is_read_with_its_time_and_rank(raw, when, rank, text):
+    (line,) = log.lines(raw)
+    assert (line.when, line.rank, line.text) == (when, rank, text)
+    assert line.prefixed == bool(when)
+
+
+def test_each_ranks_last_step_is_known_longest_silent_first():
+    early = "[2026-11-23 21:17:17 PP2] Decode batch, #running-req: 4\n"
+    late = "[2026-11-23 21:17:19 PP0] Prefill batch, #new-seq: 1\n"
+    watchdog = "[2026-11-23 21:22:19 PP2] Scheduler watchdog timeout (self.watchdog_timeout=300)\n"
+    last = log.last_by_rank(log.lines(LOADING + late + early + watchdog))
+    assert list(last) == ["PP3", "PP2", "PP0"]
+    assert last["PP2"].text.startswith("Decode batch")

@@ -11,7 +11,7 @@ from typing import Any
 from repro_pp_graphs.report import summary as summary_of
 from repro_pp_graphs.report import table
 from repro_pp_graphs.run import record
-from repro_pp_graphs.server import log
+from repro_pp_graphs.server import diagnosis
 
 MOST_CHARS = 60_000  # GitHub takes 65,536
 _CELL_CHARS = 60
@@ -56,7 +56,8 @@ def _said_at_the_end(logs: Path, result: dict[str, Any]) -> Iterator[str]:
         path = logs / f"{launch['label']}_{_program(result)}.log"
         if launch["status"] == "ok" or not path.exists():
             continue
-        lines = log.telling_lines(path.read_text(encoding="utf-8", errors="replace"), most=8)
+        text = path.read_text(encoding="utf-8", errors="replace")
+        lines = [line.text for line in diagnosis.telling_lines(text, most=8)]
         if lines:
             yield from ("", f"The log of {launch['label']} says at its end:", "")
             yield from _fenced("\n".join(lines))

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from repro_pp_graphs.run import record
+from repro_pp_graphs.run.failure import read_log
 from repro_pp_graphs.run.record import Launch
-from repro_pp_graphs.run.wait_ready import read_log
 from repro_pp_graphs.server import flags, log, needs, shims
 from repro_pp_graphs.server.log import DecodeLine
 from repro_pp_graphs.terminal import wrapped

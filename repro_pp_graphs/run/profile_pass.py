@@ -9,10 +9,11 @@ from pathlib import Path
 
 import requests
 
-from repro_pp_graphs.run import record
+from repro_pp_graphs.run import failure, hang, record
+from repro_pp_graphs.run.failure import read_log
 from repro_pp_graphs.run.live import LiveLine
 from repro_pp_graphs.run.record import Launch
-from repro_pp_graphs.run.wait_ready import LINGER_S, diagnose, failure_lines, read_log
+from repro_pp_graphs.run.wait_ready import LINGER_S
 from repro_pp_graphs.server import log, process
 from repro_pp_graphs.server.http import Server
 
@@ -127,6 +128,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("label")
     parser.add_argument("pid", type=int)
     parser.add_argument("folder", type=Path)
+    parser.add_argument(
+        "--exit-file", type=Path, help="where its exit status is noted once it has ended"
+    )
     options = parser.parse_args(argv)
     plan = record.load(options.logs)
     log_path = options.logs / f"{options.label}_server.log"
@@ -137,7 +141,11 @@ def main(argv: list[str]) -> int:
     except ProfileError as error:
         one.line.end(f"failed: {error}")
         if one.server_gone():
-            print("\n".join(failure_lines(diagnose(read_log(log_path)), log_path)))
+            found = failure.of_dead(log_path, options.exit_file)
+            print("\n".join(failure.lines(found, log_path)))
+        else:
+            python = one.launch.python
+            print("\n".join(hang.report(options.logs, options.label, options.pid, python)))
         record.save_facts(options.logs, options.label, status="failed", reason=f"profile: {error}")
         return 1
     sizes = {path.name: path.stat().st_size for path in one.files.whole()}

@@ -6,39 +6,15 @@ import argparse
 import time
 from pathlib import Path
 
-from repro_pp_graphs.run import record
+from repro_pp_graphs.run import failure, hang, record
+from repro_pp_graphs.run.failure import read_log
 from repro_pp_graphs.run.live import LiveLine
 from repro_pp_graphs.run.record import Launch
 from repro_pp_graphs.server import log, process
 from repro_pp_graphs.server.http import Server
-from repro_pp_graphs.terminal import wrapped
 
 POLL_S = 0.25
 LINGER_S = 2.0  # after a rank's failure, for the rest of its message to reach the log
-
-
-def read_log(path: Path) -> str:
-    """The log so far; empty before the server has written."""
-    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-
-
-def diagnose(text: str, alive: bool = False) -> log.Diagnosis:
-    """Why a server has failed, from its log; one that still lives was not killed."""
-    found = log.diagnose(text)
-    if alive and found.cause.startswith(("killed", "unknown")):
-        return log.Diagnosis("slow, or hung", "--start-timeout with more seconds")
-    return found
-
-
-def failure_lines(found: log.Diagnosis, log_path: Path) -> list[str]:
-    """What to tell when a server has failed: cause, remedy, the log's name and telling lines."""
-    lines = [*wrapped(found.cause, "    cause: "), *wrapped(found.remedy, "    try:   ")]
-    lines.append(f"    log:   {log_path}")
-    return lines + [
-        part
-        for line in log.telling_lines(read_log(log_path))
-        for part in wrapped(line[:160], "      | ")
-    ]
 
 
 def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> str:
@@ -78,13 +54,16 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--if-dead", action="store_true", help="wait for nothing: only explain a server that died"
     )
+    parser.add_argument(
+        "--exit-file", type=Path, help="where its exit status is noted once it has ended"
+    )
     options = parser.parse_args(argv)
     launch = record.load(options.logs).launch(options.label)
     log_path = options.logs / f"{options.label}_server.log"
     if options.if_dead:
         if process.alive(options.pid) and not log.is_dying(read_log(log_path)):
             return 0
-        return explain(options.logs, options.label, "died under load")
+        return explain_dead(options, "died under load")
     begin = time.monotonic()
     trouble = wait(launch, options.pid, log_path, options.timeout_s)
     start_s = round(time.monotonic() - begin, 2)
@@ -94,16 +73,31 @@ def main(argv: list[str]) -> int:
             options.logs, options.label, server_start_s=start_s, server_info=_resolved(info)
         )
         return 0
-    return explain(options.logs, options.label, trouble)
+    if trouble == "timed out":
+        return explain_late(options)
+    return explain_dead(options, trouble)
 
 
-def explain(logs: Path, label: str, trouble: str) -> int:
-    """Print and record why a server has failed; always 1."""
-    log_path = logs / f"{label}_server.log"
-    found = diagnose(read_log(log_path), alive=trouble == "timed out")
-    print("\n".join([f"    server {trouble}", *failure_lines(found, log_path)]))
-    reason = f"server {trouble}: {found.cause}"
-    record.save_facts(logs, label, status="failed", reason=reason)
+def explain_dead(options: argparse.Namespace, trouble: str) -> int:
+    """Print and record why a server has died; always 1."""
+    log_path = options.logs / f"{options.label}_server.log"
+    found = failure.of_dead(log_path, options.exit_file)
+    print("\n".join([f"    server {trouble}", *failure.lines(found, log_path)]))
+    return _failed(options, f"server {trouble}: {found.cause}")
+
+
+def explain_late(options: argparse.Namespace) -> int:
+    """Print and record why a server that lives is not ready, and what its ranks do; always 1."""
+    log_path = options.logs / f"{options.label}_server.log"
+    found = failure.of_living(log_path)
+    print("\n".join(["    server timed out", *failure.lines(found, log_path)]), flush=True)
+    python = record.load(options.logs).launch(options.label).python
+    print("\n".join(hang.report(options.logs, options.label, options.pid, python)))
+    return _failed(options, f"server timed out: {found.cause}")
+
+
+def _failed(options: argparse.Namespace, reason: str) -> int:
+    record.save_facts(options.logs, options.label, status="failed", reason=reason)
     return 1
 
 

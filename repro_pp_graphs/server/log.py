@@ -1,8 +1,9 @@
-"""A server's log: the stage it has reached, its decode lines, and why it died."""
+"""A server's log: its lines by rank, the stage it has reached, and its decode lines."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 # last one found wins; sglang 0.5.2 to 0.5.23
@@ -15,121 +16,72 @@ _STAGES = (
     ("warming up", re.compile(r"Uvicorn running on")),
     ("ready", re.compile(r"The server is fired up")),
 )
+_PREFIX = re.compile(
+    r"\[(?P<when>(?:\d{4}-)?\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d+)?)(?P<rank>[^\]]*)\] ?"
+)
+_NCCL = re.compile(r"\S+:\d+:\d+ \[\d+\] ")  # NCCL's own lines may carry a time too
 _BAR = re.compile(r"((?:Loading|Capturing)\b[^\r]*?:\s+\d+%)")
-_SAID = re.compile(
-    r"\[[-\d]+ [:\d]+(?P<rank>[^\]]*)\] "
+_PROGRESS = re.compile(
     r"(?:INFO: +)?(?P<said>(?:Init |Load weight|KV Cache|Memory pool|Capture |max_total_num|"
     r"Uvicorn|The server is).*)"
 )
+_STEP = re.compile(r"(?:Decode|Prefill) batch")
 _DECODE = re.compile(
     r"^(?:\[[^\]]*? PP(?P<rank>\d+)\b[^\]]*\])?.*?Decode batch.*?#running-req: (?P<running>\d+)"
     r".*?(?:cuda|cpu) graph: (?P<graph>True|False)"
 )
-# the main process outlives a dead rank by up to a minute
+# the main process outlives a dead rank by up to a minute, in older releases for ever
+_RECENT_CHARS = 100_000  # a log can grow long, and is read four times a second
 _FATAL = re.compile(
     r"Received sigquit from a child process|Scheduler hit an exception|"
-    r"kill_process_tree called|Rank \d+ scheduler (?:is dead|died)"
-)
-_TELLING = re.compile(
-    r"^\S*(?:Error|Exception|Interrupt)\b.*|.*(?:[Ee]rror:|ERROR|not enough|out of memory|denied|"
-    r"Segmentation fault|Killed|Fatal Python error|what\(\)).*"
-)
-_NOISE = re.compile(
-    r"Ignore import error|init failed \(|\[W\d{4} |^frame #\d|^Exception raised from |"
-    r"ChildFailedError|pyspy|Pyspy|UserWarning|^\s*File "
+    r"kill_process_tree called|Rank \d+ scheduler (?:is dead|died)|"
+    r"taking the entire process down|Fatal Python error: |terminate called "
 )
 
 
 @dataclass(frozen=True)
-class Diagnosis:
-    """What ended a server, and the next step."""
+class Line:
+    """One line of a log: its number from 1, as `sed -n NUMBERp` counts; without its prefix.
 
-    cause: str
-    remedy: str
+    `when` is the prefix's time and `rank` its rank, such as `PP1` or `PP1 TP0`; empty where the
+    line has none (`prefixed` False: stderr of a library, or the rest of a message).
+    """
+
+    number: int
+    text: str
+    prefixed: bool = False
+    when: str = ""
+    rank: str = ""
+
+    @property
+    def progress(self) -> bool:
+        """True where a process says that it went on: loading, capturing, a forward step."""
+        if not self.prefixed:
+            return False
+        return bool(_PROGRESS.match(self.text) or _STEP.match(self.text))
 
 
-# (cause, pattern, remedy), the first match in this order wins
-_CAUSES = (
-    (
-        "unknown argument",
-        r"error: (?:unrecognized arguments|ambiguous option|argument \S+: )",
-        "mend the argument in server_args_*.txt; `python -m sglang.launch_server --help` lists all",
-    ),
-    (
-        "port in use",
-        r"[Aa]ddress already in use|error while attempting to bind|port at \d+ is not available",
-        "end what listens there (ss -ltnp), or use --port",
-    ),
-    (
-        "hub access denied",
-        r"GatedRepoError|gated repo|RepositoryNotFoundError|40[13] Client Error|Access to model",
-        "accept the model's licence and export HF_TOKEN, or use --model /local/folder, or "
-        "--dummy-weights",
-    ),
-    (
-        "model not reachable",
-        r"LocalEntryNotFoundError|OfflineModeIsEnabled|couldn't connect to|"
-        r"is not a local folder and is not a valid model|Can't load the configuration of",
-        "check the spelling and the network, or use --model /local/folder, or --dummy-weights",
-    ),
-    (
-        "out of GPU memory during graph capture",
-        r"Capture .*graph failed.*(?:out of memory|OutOfMemory)",
-        "lower --mem-fraction-static in the argument files, or --cuda-graph-max-bs in "
-        "server_args_graphs_on.txt",
-    ),
-    (
-        "no GPU memory left for the KV cache",
-        r"[Nn]ot enough memory|leave no GPU memory for the KV cache",
-        "raise --mem-fraction-static in the argument files, or use more GPUs or a smaller model",
-    ),
-    (
-        "out of GPU memory",
-        r"OutOfMemoryError|CUDA out of memory|CUBLAS_STATUS_ALLOC_FAILED",
-        "lower --mem-fraction-static in the argument files, or use more GPUs, a smaller model "
-        "or fewer --layers",
-    ),
-    (
-        "too few GPUs",
-        r"invalid device ordinal|Duplicate GPU detected|No CUDA GPUs are available",
-        "use a smaller --pp-size, or --one-gpu to let ranks share a GPU",
-    ),
-    (
-        "unsupported graph size",
-        r"Capture .*graph failed|cuda.graph.(?:max.)?bs\S* .*(?:must|should|invalid|exceed)",
-        "change the sizes in server_args_graphs_on.txt; --cuda-graph-max-bs 16 is a small set",
-    ),
-    (
-        "more PP ranks than the model has layers",
-        r"assert not pp_size or num_hidden_layers >= pp_size",
-        "a smaller --pp-size, or more --layers",
-    ),
-    (
-        "triton attention of sglang up to 0.5.17 with more than two PP ranks",
-        r"get_value_buffer",
-        "use another release, --pp-size 2, or another --attention-backend",
-    ),
-    (
-        "driver too old for this torch",
-        r"NVIDIA driver on your system is too old|CUDA driver version is insufficient",
-        "update the driver, or use an environment built for the older CUDA (--python)",
-    ),
-    (
-        "a package is missing or does not match",
-        r"(?m)^(?:\[[^\]]*\] )?(?:ModuleNotFoundError|ImportError): ",
-        "install it into that interpreter, or let run_repro.sh make an environment (no --python)",
-    ),
-    (
-        "a shim does not suit this release",
-        r"(?m)^shim \w+: ",
-        "leave the case out, or use another release (PYTHON= in its file, or --python)",
-    ),
-    (
-        "NCCL failed",
-        r"NCCL (?:error|WARN)|ncclUnhandled|ncclSystemError|ncclInternalError",
-        "run again with NCCL_DEBUG=INFO and read the server's log",
-    ),
-)
+def lines(text: str) -> list[Line]:
+    """Every line; of a progress bar that rewrites itself only its last state."""
+    found = []
+    for number, raw in enumerate(text.split("\n"), 1):
+        shown = raw.rstrip("\r").rpartition("\r")[2]
+        match = _PREFIX.match(shown)
+        rest = shown[match.end() :] if match else shown
+        if match is None or _NCCL.match(rest):
+            found.append(Line(number, rest))
+        else:
+            found.append(Line(number, rest, True, match["when"], match["rank"].strip()))
+    return found
+
+
+def last_by_rank(found: Iterable[Line]) -> dict[str, Line]:
+    """The last line that each rank logged, longest silent first; ranks without a name left out.
+
+    What a rank logs when it dies (a watchdog, a traceback) does not count: the line before does.
+    """
+    last = {line.rank: line for line in found if line.rank and line.progress}
+    return dict(sorted(last.items(), key=lambda item: (item[1].when, item[1].number)))
 
 
 def stage(text: str) -> str:
@@ -144,53 +96,17 @@ def stage(text: str) -> str:
 def latest(text: str) -> str:
     """The last line that tells what a starting server is at, or its progress bar up to `40%`;
     empty where there is none."""
-    for line in reversed(text.splitlines()):
-        if found := _BAR.search(line):
+    for line in reversed(lines(text[-_RECENT_CHARS:])):
+        if found := _BAR.search(line.text):
             return found[1]
-        if found := _SAID.match(line):
-            return f"{found['rank']} {found['said']}".strip()
+        if line.prefixed and (found := _PROGRESS.match(line.text)):
+            return f"{line.rank} {found['said']}".strip()
     return ""
 
 
 def is_dying(text: str) -> bool:
     """True once the log says that a rank has failed, though the main process may linger."""
     return _FATAL.search(text) is not None
-
-
-def telling_lines(text: str, most: int = 4) -> list[str]:
-    """The last few distinct lines that name an error."""
-    kept: list[str] = []
-    for line in reversed(text.splitlines()):
-        plain = re.sub(r"^\[[^\]]*\]\s*", "", line).strip()
-        if _TELLING.match(plain) and not _NOISE.search(plain) and plain not in kept:
-            kept.append(plain)
-        if len(kept) == most:
-            break
-    return kept[::-1]
-
-
-def diagnose(text: str) -> Diagnosis:
-    """Why a server died, from its log."""
-    # the arguments that the log repeats name errors that did not happen
-    said = "\n".join(line for line in text.splitlines() if "server_args=" not in line)
-    for cause, pattern, remedy in _CAUSES:
-        if re.search(pattern, said):
-            return Diagnosis(cause, remedy)
-    if "(exit code: -9)" in said:
-        return Diagnosis(
-            "killed (often the kernel's out-of-memory killer)",
-            "see dmesg; the host needs more memory, or the model fewer --layers",
-        )
-    if "Fatal Python error: Segmentation fault" in text:
-        return Diagnosis("crashed (segmentation fault)", "report it with `bash collect_env.sh`")
-    if "Fatal Python error" in text:
-        return Diagnosis("crashed (aborted)", "report it with `bash collect_env.sh`")
-    if not telling_lines(text):
-        return Diagnosis(
-            "killed without a word (often the kernel's out-of-memory killer)",
-            "see dmesg; the host needs more memory, or the model fewer --layers",
-        )
-    return Diagnosis("unknown", "read the server's log; `bash collect_env.sh` helps a report")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 # Process groups: begin one, end one, and clean up after a harness that was killed.
 # Uses: state (folder), say, begun_one. A record per group lies in $state/groups/<pid>:
 #   boot id, harness pid, harness start time, leader pid, leader start time, what it is
+# and once the leader has ended its exit status in $state/exits/<pid>.
+declare -A waiters=() # by a group's pid: the process that waits for its leader
 
 start_time() { # start_time PID: clock ticks since boot; empty for a dead process
   local stat
@@ -12,17 +14,30 @@ start_time() { # start_time PID: clock ticks since boot; empty for a dead proces
   printf '%s' "${stat[19]}"
 }
 
+exit_file() { # exit_file PID: where the exit status of a group's leader is noted
+  printf '%s' "$state/exits/$1"
+}
+
 begin_group() { # begin_group VARIABLE LOG COMMAND...: runs COMMAND in a session of its own
   local -n group_pid=$1
   local log=$2
   shift 2
   # shellcheck disable=SC2034 # the trap reads it
   beginning=1
-  # bash starts background commands ignoring SIGINT; the server must hear ours
-  (trap - INT && exec setsid "$@") >"$log" 2>&1 </dev/null &
-  group_pid=$!
-  disown "$group_pid" # or bash reports its end on the terminal
-  mkdir -p "$state/groups"
+  mkdir -p "$state/groups" "$state/exits"
+  # The waiter, a process of its own, notes the exit status: this shell forgets that of a disowned
+  # job, and of another it would report the end on the terminal.
+  read -r group_pid < <(
+    exec 2>/dev/null
+    status=0
+    # bash starts background commands ignoring SIGINT; the server must hear ours
+    (trap - INT && exec setsid "$@") >"$log" 2>&1 </dev/null &
+    printf '%s\n' "$!"
+    exec >&-
+    wait "$!" || status=$?
+    printf '%s\n' "$status" >"$(exit_file "$!")"
+  )
+  waiters[$group_pid]=$!
   printf '%s %s %s %s %s %s\n' "$(cat /proc/sys/kernel/random/boot_id)" \
     "$$" "$(start_time $$)" "$group_pid" "$(start_time "$group_pid")" "$log" \
     >"$state/groups/$group_pid"
@@ -58,7 +73,7 @@ leader_lives() { # leader_lives PID: a zombie does not
 # INT is sglang's quick orderly stop (2 s; on TERM it sleeps, drains and waits, 20 s). Our own
 # steps take TERM: they have nothing to drain, and end at once.
 end_group() {
-  local tenths=$(($2 * 10))
+  local tenths=$(($2 * 10)) waiter=${waiters[$1]:-}
   kill "-${3:-INT}" "$1" 2>/dev/null || true
   while leader_lives "$1" && ((tenths-- > 0)); do
     sleep 0.1
@@ -68,7 +83,11 @@ end_group() {
     wait_group "$1" 2 || kill -KILL -- "-$1" 2>/dev/null || true
     wait_group "$1" 5 || true
   fi
-  rm -f "$state/groups/$1"
+  tenths=20
+  while [[ -n $waiter ]] && kill -0 "$waiter" 2>/dev/null && ((tenths-- > 0)); do
+    sleep 0.1
+  done
+  rm -f "$state/groups/$1" "$(exit_file "$1")"
 }
 
 session_members() { # session_members PID: live processes of the session that PID began
@@ -96,6 +115,6 @@ clean_up_killed_runs() {
         end_group "$leader" 5
       fi
     fi
-    rm -f "$record"
+    rm -f "$record" "$(exit_file "${record##*/}")"
   done
 }

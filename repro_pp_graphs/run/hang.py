@@ -1,0 +1,139 @@
+"""What the ranks of a server that hangs are doing: their last lines, and their stacks.
+
+The stacks go to logs/<label>_hang.txt, by py-spy, or where that is missing or not permitted by
+Python's own faulthandler: sglang enables it in every rank, and an abort prints all threads to the
+server's log. It ends the rank, so it is only for a server that is ended next.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+from repro_pp_graphs.run import record
+from repro_pp_graphs.server import log, process
+from repro_pp_graphs.terminal import wrapped
+
+DUMP_LIMIT_S = 20.0  # for py-spy to read one process
+ALL_DUMPS_LIMIT_S = 120.0
+ABORT_LIMIT_S = 5.0  # for the aborted ranks' stacks to reach the log
+MOST_RANKS = 8  # on the terminal
+RANK_NAME = "sglang::schedul"  # as the kernel keeps it, of sglang::scheduler_PP1
+
+
+def rank_lines(text: str) -> list[str]:
+    """For the terminal: what each rank said last, the longest silent first."""
+    last = log.last_by_rank(log.lines(text))
+    if not last:
+        return []
+    width = max(map(len, last))
+    shown = list(last.items())[:MOST_RANKS]
+    lines = ["    ranks, each with its last step or stage, longest silent first:"]
+    for rank, line in shown:
+        head = f"      {rank:<{width}} {line.when[-8:]} "
+        lines.append(head + textwrap.shorten(line.text, 79 - len(head), placeholder=" ..."))
+    if len(last) > len(shown):
+        lines.append(f"      and {len(last) - len(shown)} ranks that spoke later")
+    return lines
+
+
+def find_py_spy(python: str) -> str | None:
+    """py-spy beside the server's interpreter or this one, or on the PATH; None for none."""
+    beside = (str(Path(one).parent) for one in (python, sys.executable))
+    return next(filter(None, (shutil.which("py-spy", path=one) for one in beside)), None) or (
+        shutil.which("py-spy")
+    )
+
+
+def dump(py_spy: str, pid: int) -> str:
+    """The stacks of a process's threads. Raises OSError with what py-spy says where it fails."""
+    try:
+        done = subprocess.run(
+            [py_spy, "dump", "--pid", str(pid)],
+            capture_output=True,
+            text=True,
+            timeout=DUMP_LIMIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise OSError(f"py-spy had not read it in {DUMP_LIMIT_S:.0f} s") from None
+    if done.returncode:
+        raise OSError(" ".join(done.stderr.split()) or f"py-spy: exit {done.returncode}")
+    return done.stdout
+
+
+def abort_for_stacks(pids: list[int], log_path: Path) -> str:
+    """End ranks so that faulthandler prints their stacks; what the server's log gained by it."""
+    before = log_path.stat().st_size
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            # no core file of a rank's memory: 1 stops a core pattern that is a pipe, too
+            resource.prlimit(pid, resource.RLIMIT_CORE, (1, 1))
+            os.kill(pid, signal.SIGABRT)
+    end_s = time.monotonic() + ABORT_LIMIT_S
+    while any(map(process.alive, pids)) and time.monotonic() < end_s:
+        time.sleep(0.1)
+    with log_path.open("rb") as file:
+        file.seek(before)
+        return file.read().decode("utf-8", "replace")
+
+
+def stacks(pid: int, python: str, log_path: Path) -> tuple[str, str]:
+    """The stacks of the ranks of the server `pid`, and in a few words whose and how."""
+    members = process.session(pid)
+    ranks = [one for one in members if process.name(one).startswith(RANK_NAME)]
+    py_spy = find_py_spy(python)
+    why = "py-spy is missing" if py_spy is None else ""
+    parts, left = [], []
+    end_s = time.monotonic() + ALL_DUMPS_LIMIT_S
+    for one in ranks or members:
+        try:
+            if py_spy is None or time.monotonic() > end_s:
+                raise OSError(why or f"no time left after {ALL_DUMPS_LIMIT_S:.0f} s")
+            parts.append(dump(py_spy, one))
+        except OSError as error:
+            why = str(error)
+            left.append(one)
+            parts.append(f"process {one} ({process.title(one)}): {why}\n")
+    got = len(parts) - len(left)
+    said = [f"{got} processes by py-spy"] if got else []
+    if left and ranks:
+        printed = abort_for_stacks(left, log_path)
+        parts.append(f"Stacks that the ranks printed when aborted for it:\n{printed}")
+        number = printed.count("most recent call first")
+        said.append(f"{number} threads by faulthandler ({why[:60]})")
+    elif left:
+        said.append(f"none of {len(left)} processes ({why[:60]})")
+    return "\n".join(parts), ", ".join(said) or "the server has no process left"
+
+
+def report(logs: Path, label: str, pid: int, python: str) -> list[str]:
+    """Write logs/<label>_hang.txt; lines for the terminal."""
+    log_path = logs / f"{label}_server.log"
+    text = log_path.read_text(encoding="utf-8", errors="replace") if log_path.exists() else ""
+    lines = rank_lines(text)
+    found, how = stacks(pid, python, log_path)
+    path = logs / f"{label}_hang.txt"
+    path.write_text("\n".join([*lines, "", found]), encoding="utf-8")
+    return [*lines, *wrapped(f"{path}: {how}", "    stacks: ")]
+
+
+def main(argv: list[str]) -> int:
+    """hang LOGS LABEL PID: always 0."""
+    parser = argparse.ArgumentParser(prog="repro_pp_graphs hang", description=__doc__)
+    parser.add_argument("logs", type=Path)
+    parser.add_argument("label")
+    parser.add_argument("pid", type=int)
+    options = parser.parse_args(argv)
+    python = record.load(options.logs).launch(options.label).python
+    print("\n".join(report(options.logs, options.label, options.pid, python)))
+    return 0
