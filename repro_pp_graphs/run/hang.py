@@ -25,7 +25,7 @@ from repro_pp_graphs.terminal import wrapped
 
 DUMP_LIMIT_S = 20.0  # for py-spy to read one process
 ALL_DUMPS_LIMIT_S = 120.0
-ABORT_LIMIT_S = 5.0  # for the aborted ranks' stacks to reach the log
+ABORT_LIMIT_S = 5.0  # for an aborted rank's stacks to reach the log
 MOST_RANKS = 8  # on the terminal
 RANK_NAME = "sglang::schedul"  # as the kernel keeps it, of sglang::scheduler_PP1
 
@@ -71,17 +71,30 @@ def dump(py_spy: str, pid: int) -> str:
     return done.stdout
 
 
-def abort_for_stacks(pids: list[int], log_path: Path) -> str:
-    """End ranks so that faulthandler prints their stacks; what the server's log gained by it."""
+def _send(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it may have ended
+            os.kill(pid, number)
+
+
+def abort_for_stacks(pids: list[int], leader: int, log_path: Path) -> str:
+    """End ranks so that faulthandler prints their stacks; what the server's log gained by it.
+
+    One after the other, as all write to one file. The rest is stopped meanwhile: neither the main
+    process nor a peer may end a rank before its turn.
+    """
     before = log_path.stat().st_size
+    _send([leader, *pids], signal.SIGSTOP)
     for pid in pids:
         with contextlib.suppress(OSError):
             # no core file of a rank's memory: 1 stops a core pattern that is a pipe, too
             resource.prlimit(pid, resource.RLIMIT_CORE, (1, 1))
-            os.kill(pid, signal.SIGABRT)
-    end_s = time.monotonic() + ABORT_LIMIT_S
-    while any(map(process.alive, pids)) and time.monotonic() < end_s:
-        time.sleep(0.1)
+        _send([pid], signal.SIGABRT)
+        _send([pid], signal.SIGCONT)
+        end_s = time.monotonic() + ABORT_LIMIT_S
+        while process.alive(pid) and time.monotonic() < end_s:
+            time.sleep(0.02)
+    _send([leader, *pids], signal.SIGCONT)
     with log_path.open("rb") as file:
         file.seek(before)
         return file.read().decode("utf-8", "replace")
@@ -107,7 +120,7 @@ def stacks(pid: int, python: str, log_path: Path) -> tuple[str, str]:
     got = len(parts) - len(left)
     said = [f"{got} processes by py-spy"] if got else []
     if left and ranks:
-        printed = abort_for_stacks(left, log_path)
+        printed = abort_for_stacks(left, pid, log_path)
         parts.append(f"Stacks that the ranks printed when aborted for it:\n{printed}")
         number = printed.count("most recent call first")
         said.append(f"{number} threads by faulthandler ({why[:60]})")

@@ -4,6 +4,7 @@ Faults, by environment variables (a case file's NAME=value lines):
   FAKE_FAULT   die:<cause>, linger:<cause>   at start, with that cause's log lines (faults.py)
                never_ready                   loads weights for ever
                die_measure, die_profile, die_after_traces
+               stall                         falls silent after two tokens
                truncated, missing_rank, steps_never    the last rank's trace; all ranks' traces
                slow_stop                     does not end on SIGINT
                stubborn                      nothing but SIGKILL ends server or ranks
@@ -96,7 +97,7 @@ def serve(args: argparse.Namespace, ranks: Ranks) -> None:
                 # the load's next prompt may have come in since
                 asked = next(what for to, what in reversed(self.server.received) if to == self.path)
                 self._profile({**asked, "id": f"{time.time():.4f}"})
-            elif self.path == "/stop_profile":
+            elif self.path == "/stop_profile" and pending:
                 ranks.send(pending)
 
         def _profile(self, request: dict[str, Any]) -> None:
@@ -113,7 +114,9 @@ def serve(args: argparse.Namespace, ranks: Ranks) -> None:
                 ranks.vanish()
 
     itl_s = float(os.environ.get("FAKE_ITL_MS", "2")) / 1e3
-    stand_in = standin_server.StandIn(standin_server.Behaviour(itl_s=itl_s), args.port)
+    fault = FAULT if FAULT == "stall" else None
+    behaviour = standin_server.Behaviour(itl_s=itl_s, fault=fault, fault_after=2)
+    stand_in = standin_server.StandIn(behaviour, args.port)
     stand_in._server.RequestHandlerClass = Handler
     with stand_in:
         log(f"INFO:     Uvicorn running on http://127.0.0.1:{args.port} (Press CTRL+C to quit)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import importlib.metadata
 import os
 import signal
@@ -74,6 +75,9 @@ def export(rank: int, args: argparse.Namespace, request: dict[str, Any]) -> None
 def run_rank(rank: int, args: argparse.Namespace, pipe: Connection) -> None:
     """A rank's process: waits for profile requests, and outlives its parent as a real one may."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # as a real rank does: its name, and stacks where it is aborted
+    Path("/proc/self/comm").write_text("sglang::schedul")
+    faulthandler.enable()
     if FAULT == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     group = distributed.get_pp_group()
