@@ -162,9 +162,12 @@ measure() { # measure LABEL URL: the unprofiled pass, whose numbers are reported
   # a server that has died is explained, as at its start
   step "${tool[@]}" wait-ready "$out/logs" "$1" "$server_pid" --if-dead \
     --exit-file "$(exit_file "$server_pid")" || return 1
-  mark_failed "$1" "client: exit $status; see $log"
-  # a server that lives and sends nothing: what its ranks do, before it is ended
-  ! grep -q stalled "$log" || step "${tool[@]}" hang "$out/logs" "$1" "$server_pid" || true
+  if grep -q stalled "$log"; then # it lives and sends nothing: what its ranks do, while they live
+    mark_failed "$1" "the server stalled; see $log and $out/logs/$1_hang.txt"
+    step "${tool[@]}" hang "$out/logs" "$1" "$server_pid" || true
+  else
+    mark_failed "$1" "client: exit $status; see $log"
+  fi
   return 1
 }
 

@@ -118,14 +118,15 @@ def stacks(pid: int, python: str, log_path: Path) -> tuple[str, str]:
             left.append(one)
             parts.append(f"process {one} ({process.title(one)}): {why}\n")
     got = len(parts) - len(left)
-    said = [f"{got} processes by py-spy"] if got else []
+    said = [f"{got} of {len(parts)} processes by py-spy"] if got else []
+    why = textwrap.shorten(why, 60, placeholder=" ...")
     if left and ranks:
         printed = abort_for_stacks(left, pid, log_path)
         parts.append(f"Stacks that the ranks printed when aborted for it:\n{printed}")
         number = printed.count("most recent call first")
-        said.append(f"{number} threads by faulthandler ({why[:60]})")
+        said.append(f"{number} threads by faulthandler ({why})")
     elif left:
-        said.append(f"none of {len(left)} processes ({why[:60]})")
+        said.append(f"none of {len(left)} processes ({why})")
     return "\n".join(parts), ", ".join(said) or "the server has no process left"
 
 

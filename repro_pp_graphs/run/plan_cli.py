@@ -195,7 +195,8 @@ def clear_the_way(plan: Plan, options: Options) -> set[str]:
         if record.load_facts(logs, launch.label).get("status") == "ok":
             done.add(launch.label)
         else:
-            previous.move_aside(options.out, files_of(launch, plan))
+            hang = f"logs/{launch.label}_hang.txt"
+            previous.move_aside(options.out, [*files_of(launch, plan), hang])
     since = f" (begun {plan.began})" if plan.began else ""
     say(f"  resume: {len(done)} of {len(plan.launches)} launches are done{since}")
     return done
