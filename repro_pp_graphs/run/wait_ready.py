@@ -14,6 +14,7 @@ from repro_pp_graphs.server import log, process
 from repro_pp_graphs.server.http import Server
 
 POLL_S = 0.25
+ASK_S = 2.0  # between questions to a server whose log does not say that it listens
 LINGER_S = 2.0  # after a rank's failure, for the rest of its message to reach the log
 
 
@@ -22,6 +23,7 @@ def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> str:
     server = Server(launch.base_url)
     line = LiveLine("server")
     dying_since: float | None = None
+    ask_at_s = 0.0
     while line.elapsed_s < timeout_s:
         text = read_log(log_path)
         stage = log.stage(text)
@@ -35,10 +37,14 @@ def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> str:
                 return "a rank failed"
         # fired up, it may still refuse /health
         line.show("warming up" if stage == "ready" else stage, log.latest(text))
-        # /health runs a generation: not worth asking before the server listens
-        if stage in ("warming up", "ready") and server.healthy() and server.model():
-            line.end(f"ready: {server.model()}")
-            return ""
+        # the log may not say so (--log-level warning); /health runs a generation: not worth asking
+        # before the server listens
+        says_so = stage in ("warming up", "ready")
+        if says_so or (line.elapsed_s >= ask_at_s and server.listens()):
+            if server.healthy() and server.model():
+                line.end(f"ready: {server.model()}")
+                return ""
+            ask_at_s = line.elapsed_s + ASK_S
         time.sleep(POLL_S)
     line.end(f"not ready after {timeout_s:.0f} s (--start-timeout): {log.stage(text)}")
     return "timed out"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 
@@ -26,6 +28,15 @@ class Server:
             except (requests.RequestException, ValueError):
                 continue
         return {}
+
+    def listens(self) -> bool:
+        """Does anything accept connections there?"""
+        parts = urlsplit(self.base_url)
+        try:
+            socket.create_connection((parts.hostname or "", parts.port or 80), 0.5).close()
+        except OSError:
+            return False
+        return True
 
     def healthy(self, timeout_s: float = 8.0) -> bool:
         """Does /health answer 200? It runs a generation, so it takes a second."""

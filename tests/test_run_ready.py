@@ -1,0 +1,69 @@
+"""Ready is what answers /health, whatever the log says."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+import server_logs
+from fake_sglang.harness import free_port
+from standin_server import MODEL, StandIn
+
+from repro_pp_graphs.run import record, wait_ready
+from repro_pp_graphs.run.record import Launch, Plan
+
+QUIET = f"{server_logs.START}\n[2026-11-20 09:00:40] Attention backend not set. Use fa3 backend.\n"
+
+
+def logs_folder(tmp_path: Path, port: int, log: str) -> Path:
+    """What run_repro.sh leaves before it waits for a server at `port`."""
+    launch = Launch(
+        "A", "quiet", 1, "python3", "0.5.16", [], [], {}, port, "m", 2, 1, 1, None, None
+    )
+    plan = Plan("cpu", 2, 4, False, 2, False, False, {}, [launch])
+    (tmp_path / "run.json").write_text(record.to_json(plan))
+    (tmp_path / "A_server.log").write_text(log)
+    return tmp_path
+
+
+def wait(logs: Path, timeout_s: str = "1") -> int:
+    return wait_ready.main([str(logs), "A", str(os.getpid()), "--timeout-s", timeout_s])
+
+
+@pytest.mark.parametrize("log", ["", QUIET, server_logs.whole("@captured\n")])
+def test_a_server_that_answers_is_ready_though_its_log_does_not_say_so(
+    log: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    with StandIn() as server:
+        port = int(server.url.rpartition(":")[2])
+        assert wait(logs_folder(tmp_path, port, log), "30") == 0
+    assert f"ready: {MODEL}" in capsys.readouterr().out
+    assert record.load_facts(tmp_path, "A")["server_info"]["model_path"] == MODEL
+
+
+@pytest.mark.parametrize("path", ["/health", "/model_info"])
+def test_a_server_that_refuses_is_not_ready(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(
+        wait_ready.Server, {"/health": "healthy", "/model_info": "model"}[path], lambda _: ""
+    )
+    with StandIn() as server:
+        port = int(server.url.rpartition(":")[2])
+        assert wait(logs_folder(tmp_path, port, QUIET)) == 1
+    assert "slow, or hung" in capsys.readouterr().out
+
+
+def test_a_port_that_accepts_and_says_nothing_is_not_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    healthy = wait_ready.Server.healthy
+    monkeypatch.setattr(wait_ready.Server, "healthy", lambda self: healthy(self, 0.2))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert wait(logs_folder(tmp_path, silent.getsockname()[1], QUIET)) == 1
+
+
+def test_nothing_that_listens_is_not_ready(tmp_path: Path):
+    assert wait(logs_folder(tmp_path, free_port(), QUIET)) == 1
