@@ -18,6 +18,7 @@ COMMANDS = {
 }
 STEPS = {  # of run_repro.sh
     "plan": ("run.plan_cli", "what will run, checked"),
+    "gpus": ("server.gpus", "does a run here need an environment with CUDA"),
     "wait-ready": ("run.wait_ready", "wait until the server answers"),
     "hang": ("run.hang", "what the ranks of a server that stalls are doing"),
     "profile": ("run.profile_pass", "collect every rank's trace"),

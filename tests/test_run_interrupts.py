@@ -105,8 +105,8 @@ def test_a_terminals_ctrl_c_while_planning_exits_130_in_silence(harness: Harness
     planning = harness.root / "planning"
     harness.replace(
         "run/plan_cli.py",
-        "    found = gpus.find()\n",
-        f"    import pathlib, time; pathlib.Path({str(planning)!r}).touch(); time.sleep(60)\n",
+        "        found = seen.gpus\n",
+        f"        import pathlib, time; pathlib.Path({str(planning)!r}).touch(); time.sleep(60)\n",
     )
     running = harness.start("--cases", "graphs_on")
     wait_until(planning.exists)

@@ -176,3 +176,36 @@ def test_results_that_cannot_be_written(harness: Harness):
         assert str(harness.out) in refusal(harness.run("--cases", "graphs_on"))
     finally:
         harness.root.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("script", "visible_devices", "told"),
+    [
+        ("exec sleep 60", None, "has not answered in 1 s"),
+        ("echo 'Failed to initialize NVML'; exit 18", None, "Failed to initialize NVML"),
+        ("", "MIG-11111111-2222-3333-4444-555555555555", "lists no such device"),
+        ("", "7", "lists no such device"),
+    ],
+)
+def test_gpus_that_cannot_be_counted_stop_the_run_and_never_become_a_rehearsal(
+    script: str, visible_devices: str | None, told: str, tmp_path: Path
+):
+    with Harness(tmp_path / "r", gpus=[(81559, 0)] * 2) as harness:
+        harness.replace("server/gpus.py", "LIMIT_S = 10.0", "LIMIT_S = 1.0")
+        if script:
+            (harness.root / "fake_tools" / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+        if visible_devices:
+            harness.env["CUDA_VISIBLE_DEVICES"] = visible_devices
+        options = ("--pp-size", "2", "--dummy-weights", "--layers", "2")
+        said = refusal(harness.run(*options))
+        assert told in said and "--cpu for a rehearsal" in said
+        # asked for, a rehearsal needs no GPU to answer
+        given = ("--cases", "graphs_on", "--no-profile", "--cpu", *options[:2])
+        assert harness.run(*given).status == 0
+
+
+def test_hidden_gpus_are_named_where_a_rehearsal_begins(tmp_path: Path):
+    with Harness(tmp_path / "r", gpus=[(81559, 0)] * 2) as harness:
+        harness.env["CUDA_VISIBLE_DEVICES"] = "-1"
+        done = harness.run("--dry-run")
+        assert "hides 2 GPU(s)" in done.err and "REHEARSAL" in done.err

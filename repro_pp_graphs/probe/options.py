@@ -132,6 +132,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def device_asked(argv: list[str]) -> str:
+    """auto, cuda or cpu; a bad option ends the program as in `parse`."""
+    return str(_parser().parse_args(argv).device)
+
+
 def parse(argv: list[str], have_gpu: bool, world_size: int | None = None) -> ProbeOptions:
     """Read the options; a bad one ends the program with status 2 and one line."""
     parser = _parser()

@@ -17,7 +17,12 @@ def main(argv: list[str]) -> int:
     """
     rank = launcher.is_rank()
     world_size = int(os.environ["WORLD_SIZE"]) if rank else None
-    found = options.parse(argv, have_gpu=bool(gpus.find()), world_size=world_size)
+    try:
+        have_gpu = options.device_asked(argv) != "cpu" and bool(gpus.find().gpus)
+    except gpus.GpuError as error:
+        complain("probe", f"{error}, or --device cpu")
+        return 2
+    found = options.parse(argv, have_gpu, world_size)
     for name in ("torch", "numpy"):
         if not importlib.util.find_spec(name):
             raise ModuleNotFoundError(name=name)

@@ -209,9 +209,12 @@ def main(argv: list[str]) -> int:
     if lacking and not options.dry_run:
         complain(f"{options.python} lacks {' and '.join(lacking)}: pip install them there")
         return 2
-    found = gpus.find()
     probe = CachedProbe(options.root / ".state" / "releases", options.dry_run)
     try:
+        seen = gpus.Seen([]) if options.cpu else gpus.find()
+        found = seen.gpus
+        if seen.remark:
+            say("\n".join(wrapped(seen.remark, "  GPUs:   ")))
         if options.engine == "probe":
             plan = plan_probe.plan(options, found)
         else:
@@ -229,6 +232,9 @@ def main(argv: list[str]) -> int:
         if problems:
             raise PlanError("\n".join(problems))
         done = clear_the_way(plan, options)
+    except gpus.GpuError as error:
+        complain(f"{error}, or --cpu for a rehearsal")
+        return 2
     except (PlanError, ArgFileError, flags.FlagError, flags.ProbeError, OSError) as error:
         for line in str(error).splitlines():
             complain(line)

@@ -26,12 +26,15 @@ def port_is_free(port: int) -> bool:
 
 
 def held_memory(before_mib: dict[str, int]) -> list[str]:
-    """The GPUs whose used memory is above what it was before the run."""
-    return [
-        f"GPU {gpu.index}: {gpu.used_mib - before_mib[gpu.uuid]} MiB"
-        for gpu in gpus.find()
-        if gpu.used_mib > before_mib.get(gpu.uuid, gpu.used_mib) + SLACK_MIB
-    ]
+    """The GPUs whose used memory is above what it was before the run, or why none can tell."""
+    try:
+        return [
+            f"GPU {gpu.index}: {gpu.used_mib - before_mib[gpu.uuid]} MiB"
+            for gpu in gpus.listed()
+            if gpu.used_mib > before_mib.get(gpu.uuid, gpu.used_mib) + SLACK_MIB
+        ]
+    except gpus.GpuError as error:
+        return [str(error)]
 
 
 def main(argv: list[str]) -> int:

@@ -18,16 +18,18 @@ absolute() { # absolute PYTHON: its path, so that a later cd or PATH does not ch
   "$1" -c 'import sys; print(sys.executable)'
 }
 
-environment_kind() {
-  if ((!opt_cpu)) && nvidia-smi -L >/dev/null 2>&1; then
-    printf 'gpu'
-  else
+environment_kind() { # gpu or cpu; what cannot be counted is no "cpu", and ends the run
+  local base
+  if ((opt_cpu)); then
     printf 'cpu'
+    return
   fi
+  base=$(base_python) || exit 2
+  PYTHONPATH=$here "$base" -m repro_pp_graphs gpus
 }
 
 choose_python() {
-  local candidate
+  local candidate kind
   if [[ -n $opt_python ]]; then
     has_engine "$opt_python" || die 2 "--python $opt_python: it cannot find $engine_module; install it \
 there, or leave --python out and an environment is made here"
@@ -40,7 +42,8 @@ there, or leave --python out and an environment is made here"
       return
     fi
   done
-  use_environment "$(environment_kind)"
+  kind=$(environment_kind) || exit 2
+  use_environment "$kind"
 }
 
 use_environment() { # use_environment KIND: .venv-KIND, made or completed where its lock changed
