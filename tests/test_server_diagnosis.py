@@ -137,6 +137,27 @@ def test_ranks_that_lost_their_peer_do_not_hide_the_cause(dead: DeadServer):
         assert diagnose(text).cause == expected
 
 
+@pytest.mark.parametrize("dead", server_logs.ALL, ids=str)
+def test_a_log_that_lacks_lines_names_no_other_cause_but_a_weaker_one(dead: DeadServer):
+    lines = dead.text.split("\n")
+    own = re.split(" on PP| during graph", known(dead).cause)[0]
+    weaker = {rule.cause for rule in RULES if rule.broad}
+    # there the rest is an error in itself
+    if "sgl-kernel" in dead.name:
+        weaker.add("a package is missing or does not match")
+    if "an ignored traceback" in dead.name:
+        weaker.add("hub access denied")
+    for number in range(max(1, len(lines) - 12), len(lines)):
+        for text in (lines[:number], lines[:number] + lines[number + 1 :]):
+            found = diagnose("\n".join(text))
+            cause = re.split(" on PP| during graph", found.cause)[0]
+            assert (
+                cause in (own, *weaker)
+                or not found.known
+                or cause.startswith(("crashed", "killed", "hang: no forward step"))
+            ), lines[number]
+
+
 @pytest.mark.parametrize(
     ("first", "then"),
     [

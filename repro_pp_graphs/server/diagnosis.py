@@ -150,6 +150,10 @@ def _of_signals(found: list[Message]) -> Diagnosis | None:
     return None
 
 
+def _first_of(candidates: list[Message], rules: list[Rule]) -> Diagnosis | None:
+    return next(filter(None, (_of_message(one, rules, []) for one in candidates)), None)
+
+
 def _explain(candidates: list[Message], loose: list[Line]) -> Diagnosis:
     """The diagnosis of fatal messages, the first one first."""
     main = candidates[0]
@@ -160,11 +164,13 @@ def _explain(candidates: list[Message], loose: list[Line]) -> Diagnosis:
     broad = _of_message(main, _BROAD, [])
     by_exception = main.exceptions and not any(_EXIT.search(one.text) for one in main.exceptions)
     if broad or not by_exception:  # what failed, or a signal: another message may say why
-        others = (_of_message(other, _SPECIFIC, []) for other in candidates[1:])
-        if found := next(filter(None, others), broad or _of_signals(candidates)):
+        rest = candidates[1:]
+        reason = _first_of(rest, _SPECIFIC) or broad or _first_of(rest, _BROAD)
+        if found := reason or _of_signals(candidates):
             return found
     remedy = f"read the log from line {main.first.number} on, or {REPORT}"
-    return Diagnosis(UNKNOWN, remedy, (main.exceptions or main.said)[0], main.who)
+    words = next(iter([*main.exceptions, *main.said]), main.first)
+    return Diagnosis(UNKNOWN, remedy, words, main.who)
 
 
 def _in_capture(text: str, found: Diagnosis, candidates: list[Message]) -> bool:
