@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
-from fake_sglang.harness import CHECKOUT, Done, Harness, at_once, wait_until
+from fake_sglang.harness import CHECKOUT, LIMIT_S, Done, Harness, at_once, wait_until
 
 # moment -> (the victim's lines, what its log then shows, options)
 MOMENTS = {
@@ -171,3 +173,73 @@ def test_a_strangers_process_on_a_stale_record_is_not_killed(known: str, harness
             assert list(groups.iterdir()) == []
         finally:
             stranger.kill()
+
+
+BEGIN = """\
+set -euo pipefail
+state=$1 server_pid="" step_pid=""
+source repro_pp_graphs/sh/step.sh
+source repro_pp_graphs/sh/group.sh
+undo() {
+  local status=$?
+  trap - EXIT
+  trap '' INT TERM HUP
+  [[ -z $server_pid ]] || end_group "$server_pid" 1
+  exit "$status"
+}
+interrupt() {
+  interrupted=1
+  ((beginning)) || exit 130
+}
+trap undo EXIT
+trap interrupt INT TERM HUP
+: >"$state/started"
+begin_group server_pid "$state/log" sleep 3600
+sleep 5
+"""
+
+
+@pytest.mark.parametrize("delay_ms", range(0, 30, 2))
+def test_ctrl_c_at_any_moment_of_a_beginning_leaves_no_process(delay_ms: int, tmp_path: Path):
+    mark = f"BEGIN_TEST={tmp_path}"
+    running = subprocess.Popen(
+        ["env", mark, "bash", "-c", BEGIN, "begin", str(tmp_path)],
+        cwd=CHECKOUT,
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )
+    while not (tmp_path / "started").exists() and running.poll() is None:
+        time.sleep(0.0005)  # the beginning takes but a few milliseconds
+    time.sleep(delay_ms / 1e3)
+    os.killpg(running.pid, signal.SIGINT)  # as a terminal does
+    _, told = running.communicate(timeout=LIMIT_S)
+    assert (running.returncode, told) == (130, b"")
+
+    def left() -> bool:
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                if mark.encode() in path.read_bytes().split(b"\0"):
+                    return True
+        return False
+
+    wait_until(lambda: not left())
+
+
+def test_the_exit_status_of_a_group_is_noted(tmp_path: Path):
+    script = (
+        "set -euo pipefail; state=$1; source repro_pp_graphs/sh/step.sh; "
+        "source repro_pp_graphs/sh/group.sh; begin_group pid /dev/null bash -c 'kill -SEGV $$'; "
+        'while leader_lives "$pid" || [[ ! -s $(exit_file "$pid") ]]; do sleep 0.05; done; '
+        'cat "$(exit_file "$pid")"; end_group "$pid" 1; [[ ! -e $(exit_file "$pid") ]]'
+    )
+    done = subprocess.run(
+        ["bash", "-c", script, "begin", str(tmp_path)],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("139\n", "")

@@ -1,17 +1,27 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # the script that sources this sets state
 # Process groups: begin one, end one, and clean up after a harness that was killed.
-# Uses: state (folder), say, begun_one. A record per group lies in $state/groups/<pid>:
+# Uses: state (folder), say, die, begun_one. A record per group lies in $state/groups/<pid>:
 #   boot id, harness pid, harness start time, leader pid, leader start time, what it is
 # and once the leader has ended its exit status in $state/exits/<pid>.
 declare -A waiters=() # by a group's pid: the process that waits for its leader
 
-start_time() { # start_time PID: clock ticks since boot; empty for a dead process
+# No command substitution where a trap may fire: bash 5.2 then ends with a syntax error.
+read_start_time() { # read_start_time VARIABLE PID: clock ticks since boot; empty for a dead process
+  local -n ticks=$1
   local stat
-  stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
+  ticks=""
+  { read -r stat <"/proc/$2/stat"; } 2>/dev/null || return 0
   # the command name before the last ) may itself hold spaces
   read -ra stat <<<"${stat##*) }"
-  printf '%s' "${stat[19]}"
+  # shellcheck disable=SC2034 # the caller reads it
+  ticks=${stat[19]}
+}
+
+start_time() { # start_time PID: the same, printed
+  local found
+  read_start_time found "$1"
+  printf '%s' "$found"
 }
 
 exit_file() { # exit_file PID: where the exit status of a group's leader is noted
@@ -20,26 +30,36 @@ exit_file() { # exit_file PID: where the exit status of a group's leader is note
 
 begin_group() { # begin_group VARIABLE LOG COMMAND...: runs COMMAND in a session of its own
   local -n group_pid=$1
-  local log=$2
+  local log=$2 handed=$state/begun.$$ waiter boot ours theirs
   shift 2
   # shellcheck disable=SC2034 # the trap reads it
   beginning=1
   mkdir -p "$state/groups" "$state/exits"
   # The waiter, a process of its own, notes the exit status: this shell forgets that of a disowned
   # job, and of another it would report the end on the terminal.
-  read -r group_pid < <(
-    exec 2>/dev/null
+  (
+    trap '' TERM HUP # it is in the terminal's group, as this shell is
     status=0
     # bash starts background commands ignoring SIGINT; the server must hear ours
-    (trap - INT && exec setsid "$@") >"$log" 2>&1 </dev/null &
-    printf '%s\n' "$!"
-    exec >&-
+    (trap - INT TERM HUP && exec setsid "$@") >"$log" 2>&1 </dev/null &
+    printf '%s\n' "$!" >"$handed"
     wait "$!" || status=$?
     printf '%s\n' "$status" >"$(exit_file "$!")"
-  )
-  waiters[$group_pid]=$!
-  printf '%s %s %s %s %s %s\n' "$(cat /proc/sys/kernel/random/boot_id)" \
-    "$$" "$(start_time $$)" "$group_pid" "$(start_time "$group_pid")" "$log" \
+  ) 2>/dev/null &
+  waiter=$!
+  until read -r group_pid <"$handed"; do
+    kill -0 "$waiter" || {
+      begun_one
+      die 1 "no process could be begun for $log"
+    }
+    sleep 0.02 || true # Ctrl-C reaches it too
+  done 2>/dev/null
+  rm -f "$handed"
+  waiters[$group_pid]=$waiter
+  read -r boot </proc/sys/kernel/random/boot_id
+  read_start_time ours $$
+  read_start_time theirs "$group_pid"
+  printf '%s %s %s %s %s %s\n' "$boot" $$ "$ours" "$group_pid" "$theirs" "$log" \
     >"$state/groups/$group_pid"
   begun_one
 }
