@@ -191,7 +191,7 @@ def test_few_launches_are_told_and_enough_are_not(tmp_path):
 @pytest.mark.parametrize(
     ("version", "sends"),
     [
-        ("0.4.6", "not looked up for this release"),
+        ("0.4.6", "unknown: not looked up for this release"),
         ("0.5.2", "blocking: the host waits for its decode graph in the send"),
         ("0.5.3", "synchronous: the host waits for its decode graph in the receive"),
         ("0.5.6.post2", "synchronous: the host waits for its decode graph in the receive"),

@@ -11,7 +11,7 @@ from repro_pp_graphs.run import record
 from repro_pp_graphs.run.record import Launch, Plan
 from repro_pp_graphs.server import needs, shims
 from repro_pp_graphs.server.flags import version_numbers
-from repro_pp_graphs.server.release_facts import SENDS_SAID, pp_sends
+from repro_pp_graphs.server.release_facts import pp_sends
 
 # of the client's summary; the keys carry their units
 METRICS = (
@@ -111,7 +111,7 @@ def sends(launch: Launch, plan: Plan) -> str:
         return "blocking (shim sync_send)"
     if needs.overlaps(launch.env) and plan.mode != "cpu":
         return "asynchronous, on a stream of their own"
-    return SENDS_SAID[pp_sends(version_numbers(launch.sglang_version))]
+    return pp_sends(version_numbers(launch.sglang_version))
 
 
 def summarise(logs: Path, plan: Plan) -> dict[str, Any]:

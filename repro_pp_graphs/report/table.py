@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from repro_pp_graphs.environment import changes
+from repro_pp_graphs.server.release_facts import SENDS_MEAN
 
 _NAME_WIDTH, _WIDTH = 21, 24
 
@@ -118,7 +119,8 @@ def _sends(launches: list[dict[str, Any]]) -> list[str]:
     found = []
     for (version, how), names in cases.items():
         where = f" ({', '.join(names)})" if len(cases) > 1 else ""
-        found.append(f"sglang {version}{where}: PP sends are {how}.")
+        meaning = f": {SENDS_MEAN[how]}" if how in SENDS_MEAN else ""
+        found.append(f"sglang {version}{where}: PP sends are {how}{meaning}.")
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-Sends = Literal["on_device", "synchronous", "asynchronous", "unknown"]
+Sends = Literal["blocking", "synchronous", "asynchronous", "unknown"]
 
 # From which release on the PP loop sends so, the newest first. 0.4.10 to 0.5.2 copy the pickled
 # metadata to the GPU and send it over the device group (`send_object`, `.cuda(`); 0.5.3 to
@@ -12,15 +12,16 @@ Sends = Literal["on_device", "synchronous", "asynchronous", "unknown"]
 PP_SENDS: tuple[tuple[tuple[int, ...], Sends], ...] = (
     ((0, 5, 7), "asynchronous"),
     ((0, 5, 3), "synchronous"),
-    ((0, 4, 10), "on_device"),
+    ((0, 4, 10), "blocking"),
 )
 # 0.5.3.post2 is the first to write the PP rank into the names of traces: 0.5.3 itself does not.
 PP_IN_TRACE_NAMES = (0, 5, 4)
 
-SENDS_SAID: dict[Sends, str] = {
-    "on_device": "blocking: the host waits for its decode graph in the send, as in #10865",
-    "synchronous": "synchronous: the host waits for its decode graph in the receive that follows",
-    "asynchronous": "asynchronous: the host does not wait in the send; #10865 is not expected",
+# What that means for where the host waits.
+SENDS_MEAN: dict[str, str] = {
+    "blocking": "the host waits for its decode graph in the send, as in #10865",
+    "synchronous": "the host waits for its decode graph in the receive that follows",
+    "asynchronous": "the host does not wait in the send; #10865 is not expected",
     "unknown": "not looked up for this release",
 }
 
