@@ -8,14 +8,15 @@ import msgspec
 
 from repro_pp_graphs.traces.clocks import Bounds, bounds, interval, intervals
 from repro_pp_graphs.traces.edges import Edge, edges_of, pair_times, spread
-from repro_pp_graphs.traces.explain.host import host_of, token_counts
+from repro_pp_graphs.traces.explain.host import anchors, host_of, token_counts
 from repro_pp_graphs.traces.explain.prefill import mark_prefill
-from repro_pp_graphs.traces.explain.ring import decode_step
+from repro_pp_graphs.traces.explain.ring import DEPTH, Step, decode_step
+from repro_pp_graphs.traces.explain.seen import recorded_by_all
 from repro_pp_graphs.traces.explain.sends import manner
 from repro_pp_graphs.traces.explain.token_return import token_return
-from repro_pp_graphs.traces.explain.turn import anchors, turns
+from repro_pp_graphs.traces.explain.turn import turns
 from repro_pp_graphs.traces.folder import Case
-from repro_pp_graphs.traces.steps import bubble, gpu_work, shares, steps, window
+from repro_pp_graphs.traces.steps import bubble, gpu_work, micro_batches, shares, steps
 
 
 def analyze(case: Case) -> dict[str, Any]:
@@ -24,7 +25,6 @@ def analyze(case: Case) -> dict[str, Any]:
     hosts = sorted({rank.host for rank in case.ranks if rank.host})
     numbers = [rank.rank for rank in case.ranks]
     most = bounds(edges, numbers)
-    start, end = window(case)
     nccl = [_edge(case, edge, most) for edge in edges if edge.backend == "nccl"]
     gloo = [_edge(case, edge, most) for edge in edges if edge.backend == "gloo"]
     # without a GPU gloo carries the tensors; with one, their sizes and the requests
@@ -34,16 +34,20 @@ def analyze(case: Case) -> dict[str, Any]:
         host_of(rank, its, edges, case.pp_size) for rank, its in zip(case.ranks, work, strict=True)
     ]
     mark_prefill(hosts_of, case.pp_size)
+    start, end = recorded_by_all(case, hosts_of)
     last = [host for host in hosts_of if host.rank.pp == case.pp_size - 1]
     sizes = token_counts(last[0]) if last else []  # every rank runs the same batches
     rows = {
         case.label(host.rank): {
             **shares(host.rank, host.work, start, end),
-            **steps(host.rank, host.work, len(anchors(case, host)), sizes),
+            **steps(host.rank, host.work, len(anchors(host, case.pp_size)), sizes),
         }
         for host in hosts_of
     }
     step = decode_step(case, hosts_of)
+    # with a deeper loop, annotations do not tell how many slots it has
+    known = None if step == DEPTH else micro_batches(case)
+    under_way = step.micro_batches if isinstance(step, Step) else known
     found, unknown = turns(case, hosts_of)
     return {
         "schema": 1,
@@ -59,13 +63,14 @@ def analyze(case: Case) -> dict[str, Any]:
         },
         "clocks": intervals(most, numbers),
         "sends": manner(last[0]) if last and case.pp_size > 1 else "unknown",
-        "decode_step": None if step is None else msgspec.to_builtins(step),
+        "decode_step": msgspec.to_builtins(step) if isinstance(step, Step) else None,
+        "decode_step_unknown": "" if isinstance(step, Step) else step,
         "turns": msgspec.to_builtins(found),
         "turns_unknown": unknown,
         "token_return": token_return(case, hosts_of, edges),
         "graph_launches": {case.label(rank): len(rank.launches) for rank in case.ranks},
         "ranks": rows,
-        "ring": bubble(case, list(rows.values()), step.micro_batches if step else None),
+        "ring": bubble(case, list(rows.values()), under_way),
         "warnings": [*case.warnings, *_doubts(case, edges)],
     }
 

@@ -158,14 +158,13 @@ def shares(rank: RankTrace, work: GpuWork, start: int, end: int) -> dict[str, An
     }
 
 
-def bubble(case: Case, rows: list[dict[str, Any]], followed: int | None) -> dict[str, Any]:
+def bubble(case: Case, rows: list[dict[str, Any]], m: int | None) -> dict[str, Any]:
     """Share of the ring's time in which a rank computes nothing, against the ideal.
 
-    With m micro-batches in a ring of p equal stages a stage works at most m/p of the time. m is
-    what was counted where micro-batches could be followed, else what annotations say.
+    With m micro-batches (None: not known) in a ring of p equal stages a stage works at most m/p of
+    the time.
     """
     busy = [row["busy_fraction"] for row in rows if row["busy_fraction"] is not None]
-    m = followed or micro_batches(case)
     return {
         "micro_batches": m,
         "bubble_fraction": round(1 - float(np.mean(busy)), 4) if busy else None,

@@ -269,7 +269,7 @@ def not_known(facts: Facts) -> list[str]:
         names = ", ".join(labels[:4]) + (f" and {len(labels) - 4} more" if len(labels) > 4 else "")
         found.append(f"what a turn of {names} is made of ({why})")
     if facts["pp_size"] > 1 and facts["turns"] and not facts["decode_step"]:
-        found.append("a decode step's time (no micro-batch can be followed round the ring)")
+        found.append(f"a decode step's time ({facts['decode_step_unknown']})")
     return [f"Not known: {'; '.join(found)}."] if found else []
 
 

@@ -87,6 +87,11 @@ def _rows(rank: RankTrace, found: list[Message], in_cuda: Intervals) -> dict[str
     return rows
 
 
+def anchors(host: Host, pp_size: int) -> list[Message]:
+    """The sends with which the turns that run a batch begin: of what the batch gave."""
+    return host.of("tokens" if host.rank.pp == pp_size - 1 else "hidden", "send")
+
+
 def token_count(message: Message) -> int | None:
     """How many token ids a message carries, by the first integers in it."""
     for part in message.operations:

@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from repro_pp_graphs.traces.explain.host import Host
 from repro_pp_graphs.traces.explain.messages import Message
-from repro_pp_graphs.traces.explain.seen import almost_all, batches_there, enough
+from repro_pp_graphs.traces.explain.seen import almost_all, batches_there, enough, recorded_by_all
 from repro_pp_graphs.traces.folder import Case
 from repro_pp_graphs.traces.quantiles import quantile
-from repro_pp_graphs.traces.steps import RUN_SPANS, named, window
+from repro_pp_graphs.traces.steps import RUN_SPANS, named
 
 
 class Step(msgspec.Struct):
@@ -66,6 +66,13 @@ class _Lane:
         late = runs == len(self.runs) or self.runs[runs] > self.sent[at].start_ns
         return None if self.runs and late else self.sent[at]
 
+    def sends_first(self) -> bool:
+        """Whether it sends before it runs what it has received, with --pp-async-batch-depth."""
+        arrived = [message.end_ns for message in self.received["hidden"]]
+        arrived = [moment for moment in arrived if moment <= max(self.ends, default=0)]
+        known = sum(self.sent_after(moment) is not None for moment in arrived)
+        return bool(self.runs) and known < 0.5 * len(arrived)
+
     def receive_of(self, message: Message, sender: Host, what: str) -> Message | None:
         """The message in which this rank receives another's; None where no end of it is paired."""
         for operation in message.operations:
@@ -79,15 +86,21 @@ class _Lane:
         return None
 
 
-def decode_step(case: Case, hosts: list[Host]) -> Step | None:
-    """The decode step as rank 0 sees it; None where no micro-batch could be followed around."""
+DEPTH = "the last rank sends before it runs, as with --pp-async-batch-depth"
+
+
+def decode_step(case: Case, hosts: list[Host]) -> Step | str:
+    """The decode step as rank 0 sees it; why it is not known where it is not."""
     ranks = sorted((h for h in hosts if h.rank.tp == 0), key=lambda host: host.rank.pp)
     if case.pp_size < 2 or [host.rank.pp for host in ranks] != list(range(case.pp_size)):
-        return None
+        return "not every rank has a trace"
     ring = [_Lane(host, last=host is ranks[-1]) for host in ranks]
-    begin_ns, end_ns = window(case)
-    if not all(lane.is_complete(begin_ns, end_ns) for lane in ring):
-        return None
+    begin_ns, end_ns = recorded_by_all(case, hosts)
+    for lane in ring:
+        if not lane.is_complete(begin_ns, end_ns):
+            return f"too few of PP{lane.host.rank.pp}'s batches are seen by what they send"
+    if ring[-1].sends_first():
+        return DEPTH
     starts = [message.start_ns for message in ring[0].sent]
     launched = _launches(ranks[0], len(starts))
     lengths, counts = [], []
@@ -102,7 +115,9 @@ def decode_step(case: Case, hosts: list[Host]) -> Step | None:
     usual = round(quantile(np.array(counts), 0.5)) if counts else 0
     values = np.array([us for us, number in zip(lengths, counts, strict=True) if number == usual])
     if not enough(len(values), min(len(starts) - usual, batches_there(ranks[0], begin_ns, end_ns))):
-        return None
+        return "too few micro-batches can be followed round the ring"
+    if usual > case.pp_size:  # sglang's loop has one a rank, but with --pp-async-batch-depth
+        return f"messages seem to be paired a turn late: {usual} micro-batches in {case.pp_size} ranks"
     return Step(
         steps=len(values),
         mean=round(float(np.mean(values)), 3),

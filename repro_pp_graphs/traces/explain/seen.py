@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
-from repro_pp_graphs.traces.explain.host import Host
+from repro_pp_graphs.traces.explain.host import Host, anchors
+from repro_pp_graphs.traces.folder import Case
 from repro_pp_graphs.traces.model import RankTrace
-from repro_pp_graphs.traces.steps import RUN_SPANS, named
+from repro_pp_graphs.traces.steps import RUN_SPANS, named, window
 
-# Of the batches or steps there, what must be seen before anything is concluded; and how many may be
-# missing besides, at the edges of what was recorded.
+# Of the batches or steps there, what must be seen before anything is concluded; how many may be
+# missing besides, at the edges of what was recorded; and the fewest that a mean is taken of.
 ENOUGH = 0.9
 EDGES = 2
+LEAST = 3
 # A missing batch makes two turns look like one: so few of them are allowed there.
 ALMOST_ALL = 0.98
 
 
 def enough(seen: int, there: int) -> bool:
     """Whether so many of the batches or steps there are seen that a conclusion can rest on them."""
-    return seen > 0 and seen >= ENOUGH * there - EDGES
+    return seen >= max(LEAST, ENOUGH * there - EDGES)
 
 
 def almost_all(seen: int, there: int) -> bool:
     """Whether so many batches were seen that the time from one to the next can be relied on."""
-    return seen > 1 and there - seen <= max(EDGES, (1 - ALMOST_ALL) * there)
+    return seen >= LEAST and there - seen <= max(EDGES, (1 - ALMOST_ALL) * there)
+
+
+def recorded_by_all(case: Case, hosts: list[Host]) -> tuple[int, int]:
+    """The time in which every rank was recorded, ns; (0, 0) where there is none.
+
+    Ranks start and stop their profilers up to a turn of the ring apart, and a rank waits for those
+    that write their files, for up to seconds. When a rank without a trace did so is not known: then
+    as many batches as there are ranks are left out at both ends of every rank.
+    """
+    begin_ns, end_ns = window(case)
+    if len(case.ranks) == case.pp_size * case.tp_size:
+        return begin_ns, end_ns
+    for host in hosts:
+        moments = [message.start_ns for message in anchors(host, case.pp_size)]
+        if len(moments) <= 2 * case.pp_size:
+            return 0, 0
+        begin_ns = max(begin_ns, moments[case.pp_size])
+        end_ns = min(end_ns, moments[-case.pp_size])
+    return (begin_ns, end_ns) if end_ns > begin_ns else (0, 0)
 
 
 def batches_there(host: Host, begin_ns: int, end_ns: int) -> int:

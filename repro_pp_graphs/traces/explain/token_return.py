@@ -14,7 +14,13 @@ import numpy as np
 from repro_pp_graphs.traces.edges import Edge, sent_ns, spread
 from repro_pp_graphs.traces.explain.host import Host
 from repro_pp_graphs.traces.explain.messages import TOKEN_SEND, Message, calls_between
-from repro_pp_graphs.traces.explain.seen import ENOUGH, batches_there, enough, unseen
+from repro_pp_graphs.traces.explain.seen import (
+    ENOUGH,
+    batches_there,
+    enough,
+    recorded_by_all,
+    unseen,
+)
 from repro_pp_graphs.traces.explain.waits import BLOCKED_NS
 from repro_pp_graphs.traces.folder import Case
 from repro_pp_graphs.traces.intervals import (
@@ -27,7 +33,6 @@ from repro_pp_graphs.traces.intervals import (
     union,
 )
 from repro_pp_graphs.traces.model import P2POp
-from repro_pp_graphs.traces.steps import window
 
 # Why a wait ends -> the name of its share of the host's span (docs/traces.md)
 SPLIT = {
@@ -132,7 +137,7 @@ def token_return(case: Case, hosts: list[Host], edges: list[Edge]) -> dict[str, 
     found = [(host, message) for host in last for message in host.of("tokens", "send")]
     if not found:
         return {}
-    begin_ns, end_ns = window(case)
+    begin_ns, end_ns = recorded_by_all(case, hosts)
     inside = [
         (host, message)
         for host, message in found
@@ -174,7 +179,7 @@ def _annotated(found: list[tuple[Host, Message]]) -> bool:
 
 def _steps_there(case: Case, hosts: list[Host]) -> int:
     """Steps of the last rank while all were recorded: its batches, or tokens that rank 0 got."""
-    begin_ns, end_ns = window(case)
+    begin_ns, end_ns = recorded_by_all(case, hosts)
     received = [
         sum(begin_ns <= message.start_ns <= end_ns for message in host.of("tokens", "recv"))
         for host in hosts

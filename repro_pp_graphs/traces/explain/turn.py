@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from repro_pp_graphs.traces.edges import Floats
-from repro_pp_graphs.traces.explain.host import REST, ROWS, Host
+from repro_pp_graphs.traces.explain.host import REST, ROWS, Host, anchors
 from repro_pp_graphs.traces.explain.messages import Message
 from repro_pp_graphs.traces.explain.seen import (
     EDGES,
@@ -22,6 +22,7 @@ from repro_pp_graphs.traces.explain.seen import (
     almost_all,
     batches_there,
     enough,
+    recorded_by_all,
     unseen,
 )
 from repro_pp_graphs.traces.explain.waits import blocking
@@ -30,7 +31,6 @@ from repro_pp_graphs.traces.folder import Case
 from repro_pp_graphs.traces.intervals import common, lengths_between, merged, outside
 from repro_pp_graphs.traces.model import Intervals, RankTrace, intervals
 from repro_pp_graphs.traces.quantiles import quantile
-from repro_pp_graphs.traces.steps import window
 
 
 class Row(msgspec.Struct):
@@ -89,11 +89,11 @@ class _Turns:
 
 def turns(case: Case, hosts: list[Host]) -> tuple[dict[str, Turn], dict[str, str]]:
     """The turns of every rank inside the time when all were recorded; why a rank has none."""
-    begin_ns, end_ns = window(case)
+    begin_ns, end_ns = recorded_by_all(case, hosts)
     by_rank = {host.rank.rank: host for host in hosts}
     found, reasons = {}, {}
     for host in hosts if case.pp_size > 1 else ():
-        sends = [each for each in anchors(case, host) if begin_ns <= each.start_ns <= end_ns]
+        sends = [each for each in anchors(host, case.pp_size) if begin_ns <= each.start_ns <= end_ns]
         label = case.label(host.rank)
         if reason := _incomplete(host, sends, batches_there(host, begin_ns, end_ns)):
             reasons[label] = reason
@@ -116,12 +116,6 @@ def _incomplete(host: Host, sends: list[Message], there: int) -> str:
     if not enough(len(sends) - gaps.total(), len(sends)):
         return gaps.most_common(1)[0][0]
     return "" if _Turns(sends).count else "no two decode batches follow one another"
-
-
-def anchors(case: Case, host: Host) -> list[Message]:
-    """The sends with which the turns that run a batch begin: of what the batch gave."""
-    last = host.rank.pp == case.pp_size - 1
-    return host.of("tokens" if last else "hidden", "send")
 
 
 def _turn(case: Case, host: Host, its: _Turns, by_rank: dict[int, Host]) -> Turn:
