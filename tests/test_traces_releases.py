@@ -25,6 +25,7 @@ from test_traces_reading import only_case
 from repro_pp_graphs.traces.analyze import analyze
 from repro_pp_graphs.traces.explain.conclusion import CANNOT_TELL, conclusion, verdict
 from repro_pp_graphs.traces.explain.report import lines
+from repro_pp_graphs.traces.explain.words import delivery_known
 
 DATA = Path(__file__).parent / "data" / "traces"
 Event = dict[str, Any]
@@ -244,12 +245,19 @@ def documents(name: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def without(name: str, remove: Callable[[Event], bool], folder: Path) -> dict[str, Any]:
-    for file, document in documents(name).items():
-        events = [event for event in document["traceEvents"] if not remove(event)]
-        text = json.dumps({**document, "traceEvents": events})
-        (folder / file.removesuffix(".gz")).write_text(text)
+def written(changed: dict[str, dict[str, Any]], folder: Path) -> dict[str, Any]:
+    """The analysis of some ranks' documents."""
+    for file, document in changed.items():
+        (folder / file.removesuffix(".gz")).write_text(json.dumps(document))
     return analyze(only_case(folder))
+
+
+def without(name: str, remove: Callable[[Event], bool], folder: Path) -> dict[str, Any]:
+    changed = {
+        file: {**document, "traceEvents": [e for e in document["traceEvents"] if not remove(e)]}
+        for file, document in documents(name).items()
+    }
+    return written(changed, folder)
 
 
 def same_or_unknown(found: dict[str, Any], whole: dict[str, Any], slack: float) -> None:
@@ -295,6 +303,93 @@ def test_random_events_removed_never_turn_one_verdict_into_another(name, kind, s
     dice = random.Random(f"{name} {kind} {share}")
     found = without(name, lambda e: RANDOM[kind](e) and dice.random() < share, tmp_path)
     assert verdict(found) in (verdict(facts_of(name)), CANNOT_TELL)
+
+
+def on_clocks_apart(name: str, apart_us: float) -> dict[str, dict[str, Any]]:
+    """The ranks on a host each, the clock of every other one ahead."""
+    changed = {}
+    for number, (file, document) in enumerate(sorted(documents(name).items())):
+        ahead = apart_us * (number % 2)
+        events = [{**e, "ts": e["ts"] + ahead} if "ts" in e else e for e in document["traceEvents"]]
+        changed[file] = {**document, "host_name": f"host{number}", "traceEvents": events}
+    return changed
+
+
+@pytest.mark.parametrize("apart_us", [300, -300, 5000, -5000])
+@pytest.mark.parametrize("name", RELEASES)
+def test_hosts_whose_clocks_differ_get_the_same_answer_or_none(name, apart_us, tmp_path):
+    found = written(on_clocks_apart(name, apart_us), tmp_path)
+    told = found["token_return"]
+    told["delivery_enough"] = delivery_known(found)
+    same_or_unknown(found, facts_of(name), 0.05)
+
+
+def test_a_time_between_hosts_that_is_shorter_than_their_clocks_differ_is_not_told(tmp_path):
+    found = written(on_clocks_apart("sglang0516_graphs_on", -5000), tmp_path)
+    text = " ".join(" ".join(lines(found)).split())
+    assert "when the last byte has left (the ranks' clocks may differ by" in text
+    assert "has not started its receive" not in text
+    assert "until PP0 has received it" not in text
+    assert "2 hosts: clocks may differ by" in text
+
+
+@pytest.mark.parametrize("missing", [0, -1])
+@pytest.mark.parametrize("name", RELEASES)
+def test_without_a_rank_the_others_are_explained_alike(name, missing, tmp_path):
+    """Also where they wait for it while it writes its file: when that was is not known."""
+    changed = dict(sorted(documents(name).items()))
+    del changed[list(changed)[missing]]
+    found = written(changed, tmp_path)
+    assert len(found["turns"]) == len(changed)
+    for label, turn in found["turns"].items():
+        assert turn["mean"] == pytest.approx(facts_of(name)["turns"][label]["mean"], rel=0.1)
+    assert found["decode_step"] is None
+    assert "in the ranks with a trace" in (text := " ".join(conclusion(found))) or missing == 0
+    if missing == 0:
+        mean = facts_of(name)["token_return"]["host_us"]["send"]["mean"]
+        assert found["token_return"]["host_us"]["send"]["mean"] == pytest.approx(mean, rel=0.15)
+    else:
+        assert "Token return: not seen" in text
+
+
+def test_a_loop_deeper_than_its_ranks_has_no_known_number_of_micro_batches():
+    """--pp-async-batch-depth 1: three micro-batches in two ranks, by the client's prompts."""
+    facts = facts_of("sglang0516_async_depth")
+    assert facts["decode_step"] is None
+    assert "--pp-async-batch-depth" in " ".join(conclusion(facts))
+    assert facts["ring"]["micro_batches"] is facts["ring"]["ideal_bubble_fraction"] is None
+
+
+def test_one_step_is_not_a_mean(tmp_path):
+    name = "sglang052_graphs_on"
+    begin = min(e["ts"] for e in events_of(last_rank(name)))
+    found = without(name, lambda e: e.get("ts", begin) > begin + 30_000, tmp_path)
+    assert found["token_return"]["steps"] >= 1
+    assert verdict(found) == CANNOT_TELL
+    assert not found["turns"]
+
+
+def test_where_a_few_long_turns_make_up_the_mean_the_median_stands_beside_it(tmp_path):
+    """All ranks stand still for 2 s in the middle, in no call."""
+    name = "sglang0516_graphs_on"
+    first, last = recorded_by_all(name)
+    moment = (first + last) / 2
+
+    def held(event: Event) -> Event:
+        if "ts" not in event or event["ts"] + event.get("dur", 0) < moment:
+            return event
+        if event["ts"] >= moment:
+            return {**event, "ts": event["ts"] + 2e6}
+        return {**event, "dur": event["dur"] + 2e6}
+
+    changed = {
+        file: {**document, "traceEvents": [held(event) for event in document["traceEvents"]]}
+        for file, document in documents(name).items()
+    }
+    median_us = facts_of(name)["turns"]["1"]["median"]
+    assert f"; the median is {median_us / 1000:.2f} ms)" in " ".join(
+        conclusion(written(changed, tmp_path))
+    )
 
 
 @pytest.mark.parametrize("name", RELEASES)

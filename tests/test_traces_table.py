@@ -49,7 +49,7 @@ def test_a_send_that_blocks_is_split_into_the_graph_and_its_own_part(tmp_path):
     assert (
         "the send holds PP1's host for 29.60 ms (mean of 3 steps). For 29.00 ms of it the host "
         "waits for PP1's own decode graph, before whose end there are no token ids; the send's own "
-        "part is the rest, 600.0 us." in told
+        "part is the rest, 0.60 ms." in told
     )
     assert (
         "The last byte has left after 99.90 ms: for 70.26 ms PP0 has not started its receive, "

@@ -10,18 +10,22 @@ from repro_pp_graphs.traces.explain.sends import MEANING
 from repro_pp_graphs.traces.explain.words import (
     RECEIVES,
     ROW_PHRASES,
+    WORTH_SAYING,
     Facts,
+    clock_doubt_us,
     count,
+    delivery_known,
+    mean_of,
     neighbour,
     on_gpu,
     share,
     time,
 )
 
-# A part of a time that is smaller than this share of it is not worth a word.
-WORTH_SAYING = 0.1
 # A wait of a turn that is shorter than this share of it is not called long.
 LONG_SHARE = 0.05
+# Own kernels beside the graph that are less than this share of a wait are not named.
+FEW = 0.01
 CANNOT_TELL = "cannot tell"
 NO_WAIT = "no wait"
 
@@ -30,7 +34,7 @@ def verdict(facts: Facts) -> str:
     """What the host waits for most in the token send.
 
     A cause of `waits.CAUSES`, "no wait" where it waits for at most a tenth of the send, "cannot
-    tell" where too few of the steps are seen whole.
+    tell" where too few of the steps are seen whole, or clocks that may differ decide.
     """
     told = facts["token_return"]
     if not told or not told["enough"]:
@@ -45,7 +49,13 @@ def verdict(facts: Facts) -> str:
     }
     if sum(causes.values()) <= WORTH_SAYING * whole:
         return NO_WAIT
-    return max(causes, key=lambda cause: causes[cause])
+    most = max(causes, key=lambda cause: causes[cause])
+    return most if most.startswith("own_") or _clocks_do(facts, whole) else CANNOT_TELL
+
+
+def _clocks_do(facts: Facts, time_us: float) -> bool:
+    """Whether the ranks' clocks are close enough to share out a time between them."""
+    return clock_doubt_us(facts) <= WORTH_SAYING * time_us
 
 
 def conclusion(facts: Facts) -> list[str]:
@@ -64,12 +74,14 @@ def recorded(facts: Facts) -> str:
     ranks += f", {read} with a trace" if read < world else ""
     window_us = facts["window_us"]
     text = f"{facts['case']}: {ranks}, "
-    text += f"recorded together for {time(window_us)}" if window_us else "not recorded together"
+    together = "recorded together" if read > 1 else "recorded"
+    text += f"{together} for {time(window_us)}" if window_us else f"not {together} long enough"
     told = facts["token_return"]
     if told:
         src = f"PP{told['src']}"
-        text += f"; {told['steps_counted']} of {src}'s {told['steps_there']} decode steps are seen"
-        text += " whole"
+        text += f"; {told['steps_counted']} of {src}'s {told['steps_there']} decode steps"
+        text += f" ({facts['tp_size']} TP ranks)" if facts["tp_size"] > 1 else ""
+        text += " are seen whole"
         if told["prefill_steps"]:
             text += f", {count(told['prefill_steps'], 'prefill step')} left out"
     text += "."
@@ -90,11 +102,12 @@ def step(facts: Facts) -> list[str]:
     found = []
     if took:
         found.append(
-            f"A decode step takes {time(took['mean'])} (mean of {took['steps']}), with "
+            f"A decode step takes {time(took['mean'])} {mean_of(took['steps'], '', took)}, with "
             f"{count(took['micro_batches'], 'micro-batch')} under way."
         )
     if turn:
-        text = f"A turn of PP{last}'s loop takes {time(turn['mean'])} (mean of {turn['turns']})"
+        text = f"A turn of PP{last}'s loop takes {time(turn['mean'])} "
+        text += mean_of(turn["turns"], "", turn)
         found.append(text + (idle(turn, last) if turn["gpu_idle"] is not None else "."))
     return [" ".join(found)] if found else []
 
@@ -107,7 +120,7 @@ def idle(turn: Facts, label: str) -> str:
     computes = turn["mean"] - turn["gpu_idle"]
     text = f": PP{label}'s GPU computes for {time(computes)} of it and is without compute for "
     text += time(turn["gpu_idle"])
-    return text + (f", in which its host is in: {', '.join(said)}." if said else ".")
+    return text + (f". Its host spends these in {', '.join(said)}." if said else ".")
 
 
 def last_label(facts: Facts) -> str:
@@ -125,17 +138,27 @@ def longest_wait(facts: Facts) -> list[str]:
     ]
     if not waits or facts["turns_unknown"]:
         return []  # the longest may be a rank's that is not known
-    us, label, name, cause = max(waits)
+    us, label, name, cause = max(waits, key=lambda wait: wait[0])
     turn = facts["turns"][label]
     if us < LONG_SHARE * turn["mean"]:
         return [f"No host waits for longer than {time(us)} of a turn in one place."]
     row = turn["rows"][name]
     call = max(row["calls"], key=lambda key: row["calls"][key], default="")
     text = (
-        f"The longest wait of a turn: PP{label}'s host in {ROW_PHRASES[name]}, {time(us)} of "
-        f"{time(row['mean'])}" + f", in {call}" * bool(call) + ", "
+        f"The longest wait of a turn{_seen_of(facts)}: PP{label}'s host in {ROW_PHRASES[name]}, "
+        f"{time(us)} of {time(row['mean'])}" + f", in {call}" * bool(call) + ", "
     )
+    if cause in ("peer_late", "transfer") and not _clocks_do(facts, us):
+        # whether the peer was late, or the message under way, is a matter of both ranks' clocks
+        at_all = name in (*RECEIVES, "token_send", "hidden_send")
+        return [f"{text}for {neighbour(label, name, facts) if at_all else 'a peer'}."]
     return [text + _cause(facts, label, name, cause) + behind(facts, label, name, cause)]
+
+
+def _seen_of(facts: Facts) -> str:
+    """That the longest wait may be one of a rank that has no trace."""
+    all_read = len(facts["ranks"]) == facts["pp_size"] * facts["tp_size"]
+    return "" if all_read else " in the ranks with a trace"
 
 
 def _cause(facts: Facts, label: str, name: str, cause: str) -> str:
@@ -188,7 +211,7 @@ def token_return(facts: Facts) -> list[str]:
         ]
     host = told["host_us"]
     text = f"Token return {src} -> {dst}: the send holds {src}'s host for "
-    text += f"{time(host['send']['mean'])} (mean of {told['steps_counted']} steps)"
+    text += f"{time(host['send']['mean'])} {mean_of(told['steps_counted'], ' steps', host['send'])}"
     if not on_gpu(facts):
         return [text + "."]
     return [text + _of_it(facts, src) + _delivery(facts, src, dst)]
@@ -202,6 +225,8 @@ def _of_it(facts: Facts, src: str) -> str:
         return ", and does not wait in it."
     graph, others = split["blocked_on_own_graph"]["mean"], split["blocked_on_own_compute"]["mean"]
     if graph + others <= WORTH_SAYING * whole:
+        if not _clocks_do(facts, whole):
+            return "."
         late, moving = split["peer_late"]["mean"], split["transfer"]["mean"]
         parts = [(late, "for its peer"), (moving, "for the transfer")]
         said = [f"{time(us)} {text}" for us, text in parts if us > WORTH_SAYING * whole]
@@ -210,16 +235,19 @@ def _of_it(facts: Facts, src: str) -> str:
     rest = whole - graph - others
     of_turn = f", {share(rest / turn['mean'])} of a turn" if turn else ""
     what = "decode graph" if graph >= others else "kernels"
+    what += " and other kernels" if graph >= others > FEW * whole else ""
+    late = split["peer_late"]["mean"] if _clocks_do(facts, rest) else 0
+    peer = f", {time(late)} of it waiting for its peer" if late > WORTH_SAYING * rest else ""
     return (
         f". For {time(graph + others)} of it the host waits for {src}'s own {what}, before whose "
-        f"end there are no token ids; the send's own part is the rest, {time(rest)}{of_turn}."
+        f"end there are no token ids; the send's own part is the rest, {time(rest)}{of_turn}{peer}."
     )
 
 
 def _delivery(facts: Facts, src: str, dst: str) -> str:
     """What goes on until the last byte has left, where that takes longer than the send itself."""
     told = facts["token_return"]
-    if not told["delivery_enough"]:
+    if not delivery_known(facts):
         return ""
     whole = told["delivery_us"]["send"]["mean"]
     if whole <= 1.1 * told["host_us"]["send"]["mean"]:
@@ -260,6 +288,11 @@ def not_known(facts: Facts) -> list[str]:
             found.append(
                 f"when the last byte has left ({told['delivered_counted']} of "
                 f"{told['steps_there']} sends are seen to their end)"
+            )
+        elif told["enough"] and not delivery_known(facts):
+            found.append(
+                "when the last byte has left (the ranks' clocks may differ by "
+                f"{time(clock_doubt_us(facts))})"
             )
         found += _unpaired(facts, told)
     by_reason: dict[str, list[str]] = {}

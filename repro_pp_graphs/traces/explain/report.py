@@ -8,7 +8,9 @@ from repro_pp_graphs.traces.explain.words import (
     ROW_TITLES,
     WIDTH,
     Facts,
+    clock_doubt_us,
     count,
+    delivery_known,
     ms,
     on_gpu,
     share,
@@ -108,8 +110,8 @@ def _token_return(facts: Facts) -> list[str]:
         row("  kernels of its own decode graph run", host["overlapped_with_graph"], "30")
         row("  none of its compute kernels runs", host["idle"], "70")
     if "upload_us" in told:
-        row("  of it the copy of the metadata", told["upload_us"])
-    if sent and told["delivery_enough"]:
+        row("  the copy of its metadata to the GPU", told["upload_us"])
+    if sent and delivery_known(facts):
         if sent == host:
             found.append("until the last byte has left: the same")
         else:
@@ -201,8 +203,9 @@ def _pairs(facts: Facts) -> list[str]:
             f"(the {len(shown)} edges with the longest waits of {len(edges)}: --json has all)"
         )
     text = (
-        "(send waits: for the receive to be posted; recv waits: for the send. Ranks' files begin "
-        "and end at different steps, so a few at the edges have no partner.)"
+        "(send waits: until the receive is posted, which holds the host only if the send blocks; "
+        "recv waits: for the send. Ranks' files begin and end at different steps, so a few at the "
+        "edges have no partner.)"
     )
     return [*found, *wrapped(text, "")]
 
@@ -235,7 +238,8 @@ def _clocks(facts: Facts) -> list[str]:
         return wrapped(
             f"{hosts}nothing bounds the ranks' clocks: times between ranks are not sure", ""
         )
-    text = f"{hosts}clocks agree to {time(max(widths))}: times between ranks are good to that"
+    apart = "may differ by" if clock_doubt_us(facts) else "agree to"
+    text = f"{hosts}clocks {apart} {time(max(widths))}: times between ranks are good to that"
     if len(widths) < len(rows):
         text += f" ({len(rows) - len(widths)} of {len(rows)} pairs of ranks are not bounded)"
     return wrapped(text, "")

@@ -117,7 +117,9 @@ def decode_step(case: Case, hosts: list[Host]) -> Step | str:
     if not enough(len(values), min(len(starts) - usual, batches_there(ranks[0], begin_ns, end_ns))):
         return "too few micro-batches can be followed round the ring"
     if usual > case.pp_size:  # sglang's loop has one a rank, but with --pp-async-batch-depth
-        return f"messages seem to be paired a turn late: {usual} micro-batches in {case.pp_size} ranks"
+        return (
+            f"messages seem to be paired a turn late: {usual} micro-batches in {case.pp_size} ranks"
+        )
     return Step(
         steps=len(values),
         mean=round(float(np.mean(values)), 3),

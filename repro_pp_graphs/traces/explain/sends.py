@@ -14,9 +14,9 @@ Manner = Literal["on_device", "synchronous", "asynchronous", "unknown"]
 MEANING: dict[Manner, str] = {
     "on_device": "the send blocks: its metadata is first copied to the GPU (as in sglang 0.5.2)",
     "synchronous": "the send waits for gloo only (as in sglang 0.5.3 to 0.5.6): the host waits for "
-    "its decode graph in a later call",
+    "the GPU in a later call",
     "asynchronous": "the send does not hold the host (as from sglang 0.5.7): the token ids leave "
-    "when the decode graph has ended",
+    "when the GPU has computed them",
     "unknown": "how the send behaves is not known",
 }
 

@@ -93,7 +93,9 @@ def turns(case: Case, hosts: list[Host]) -> tuple[dict[str, Turn], dict[str, str
     by_rank = {host.rank.rank: host for host in hosts}
     found, reasons = {}, {}
     for host in hosts if case.pp_size > 1 else ():
-        sends = [each for each in anchors(host, case.pp_size) if begin_ns <= each.start_ns <= end_ns]
+        sends = [
+            each for each in anchors(host, case.pp_size) if begin_ns <= each.start_ns <= end_ns
+        ]
         label = case.label(host.rank)
         if reason := _incomplete(host, sends, batches_there(host, begin_ns, end_ns)):
             reasons[label] = reason

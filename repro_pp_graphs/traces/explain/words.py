@@ -42,6 +42,10 @@ CAUSE_TITLES = {
     "otherwise": "for something else",
 }
 RECEIVES = ("token_recv", "hidden_recv")
+# A part of a time that is smaller than this share of it is not worth a word.
+WORTH_SAYING = 0.1
+# A mean this many times the median is not typical.
+SKEWED = 1.4
 
 
 def time(value_us: float | None) -> str:
@@ -50,7 +54,7 @@ def time(value_us: float | None) -> str:
         return "-"
     if abs(value_us) >= 1e6:
         return f"{value_us / 1e6:.2f} s"
-    if abs(value_us) >= 1e3:
+    if abs(value_us) >= 1e2:
         return f"{value_us / 1e3:.2f} ms"
     return f"{value_us:.1f} us" if value_us else "0 us"
 
@@ -58,6 +62,33 @@ def time(value_us: float | None) -> str:
 def ms(value_us: float | None) -> str:
     """A time in ms without its unit, for columns that have it in their head; `-` for none."""
     return "-" if value_us is None else f"{value_us / 1e3:.2f}"
+
+
+def mean_of(number: int, what: str, cell: Facts) -> str:
+    """How many a mean is of; with the median where a few long ones make up much of the mean."""
+    text = f"mean of {number}{what}"
+    few = cell["mean"] > SKEWED * cell["median"]
+    return f"({text}; the median is {time(cell['median'])})" if few else f"({text})"
+
+
+def clock_doubt_us(facts: Facts) -> float:
+    """How far apart the ranks' clocks may be, us; 0 where they share one as far as can be seen."""
+    doubt = 0.0
+    for row in facts["clocks"]:
+        low, high = row["low_us"], row["high_us"]
+        if low is None or high is None:
+            doubt = float("inf") if len(facts["hosts"]) > 1 else doubt
+        elif len(facts["hosts"]) > 1 or not low <= 0 <= high:
+            doubt = max(doubt, abs(low), abs(high))
+    return doubt
+
+
+def delivery_known(facts: Facts) -> bool:
+    """Whether it is known when the last byte has left: in enough steps, and by the clocks."""
+    told = facts["token_return"]
+    if not told["delivery_enough"]:
+        return False
+    return bool(clock_doubt_us(facts) <= WORTH_SAYING * told["delivery_us"]["send"]["mean"])
 
 
 def share(value: float | None) -> str:
