@@ -360,6 +360,21 @@ def test_a_loop_deeper_than_its_ranks_has_no_known_number_of_micro_batches():
     assert facts["ring"]["micro_batches"] is facts["ring"]["ideal_bubble_fraction"] is None
 
 
+@pytest.mark.parametrize("name", ["sglang056_graphs_on", "sglang0516_graphs_on"])
+def test_a_thread_with_more_operators_than_the_scheduler_is_not_taken_for_it(name, tmp_path):
+    changed = {}
+    for file, document in documents(name).items():
+        events = document["traceEvents"]
+        ours = [e for e in events if e.get("cat") == "cpu_op" and not e["name"].startswith("c10d")]
+        others = [
+            {**event, "name": "aten::add", "tid": 1, "ts": event["ts"] + 0.01 * n, "dur": 0.005}
+            for event in ours
+            for n in range(9)
+        ]
+        changed[file] = {**document, "traceEvents": [*events, *others]}
+    same_or_unknown(written(changed, tmp_path), facts_of(name), 0.05)
+
+
 def test_one_step_is_not_a_mean(tmp_path):
     name = "sglang052_graphs_on"
     begin = min(e["ts"] for e in events_of(last_rank(name)))

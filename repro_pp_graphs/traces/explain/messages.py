@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from repro_pp_graphs.traces.explain.operations import Kind, Operation, operations
+from repro_pp_graphs.traces.explain.operations import Kind, Operation, operations, operator_around
 from repro_pp_graphs.traces.model import P2POp, RankTrace, Span
 
 What = Literal["tokens", "hidden", "requests", "unknown"]
@@ -202,22 +202,15 @@ def _begin(message: Message, rank: RankTrace, since_ns: int) -> None:
     if any(part.asynchronous for part in message.operations):
         message.gap = "sends do not block, and sglang's annotations around them are missing"
     elif metadata is None or metadata.dtype is None:
-        message.gap = "the kernel of its first NCCL send is not known"
+        message.gap = "the kernel of the first NCCL send in it is not known"
     elif metadata.dtype == BYTES:
         if fitting := _uploads(message, rank, since_ns, message.start_ns):
             message.upload = fitting[-1]
-            message.start_ns = operator_start_ns(rank, fitting[-1].start_ns)
+            message.start_ns = operator_around(rank, fitting[-1].start_ns)[0]
         else:
-            message.gap = "the copy of its metadata to the GPU was not found"
+            message.gap = "the copy of the metadata to the GPU was not found"
     elif not rank.sends:
         message.gap = "the trace has no c10d operators, with which the send begins"
-
-
-def operator_start_ns(rank: RankTrace, moment_ns: int) -> int:
-    """When the outermost operator began that the main thread was in; the moment where in none."""
-    at = int(rank.operators[:, 0].searchsorted(moment_ns, side="right")) - 1
-    inside = at >= 0 and rank.operators[at, 1] >= moment_ns
-    return int(rank.operators[at, 0]) if inside else moment_ns
 
 
 def _same_form(found: list[Message]) -> None:
@@ -229,4 +222,4 @@ def _same_form(found: list[Message]) -> None:
     usual, _ = forms.most_common(1)[0]
     for each in sends:
         if each.form != usual and not each.gap:
-            each.gap = "it lacks events that the others have"
+            each.gap = "events are missing that the other sends have"

@@ -84,6 +84,15 @@ def _seen(rank: RankTrace, ends: dict[int, int]) -> Iterator[Operation]:
             )
 
 
+def operator_around(rank: RankTrace, moment_ns: int) -> tuple[int, int]:
+    """Begin and end of the outermost operator that the main thread was in, ns; twice the moment
+    where it was in none."""
+    at = int(rank.operators[:, 0].searchsorted(moment_ns, side="right")) - 1
+    if at < 0 or rank.operators[at, 1] < moment_ns:
+        return moment_ns, moment_ns
+    return int(rank.operators[at, 0]), int(rank.operators[at, 1])
+
+
 def host_ends(rank: RankTrace) -> dict[int, int]:
     """When the host left each gloo operation that it stayed in, ns, by the operation's id().
 

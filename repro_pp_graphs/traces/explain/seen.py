@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from repro_pp_graphs.traces.explain.host import Host, anchors
+from repro_pp_graphs.traces.explain.operations import operator_around
 from repro_pp_graphs.traces.folder import Case
 from repro_pp_graphs.traces.model import RankTrace
 from repro_pp_graphs.traces.steps import RUN_SPANS, named, window
@@ -63,8 +64,22 @@ def batches_there(host: Host, begin_ns: int, end_ns: int) -> int:
     return max(sum(begin_ns <= moment <= end_ns for moment in each) for each in moments)
 
 
+def _sends_in_main_thread(rank: RankTrace) -> bool:
+    """Whether gloo's operations lie in operators of the thread that is taken for the scheduler's.
+
+    That is the one with most operators. Without c10d's operators there is nothing to tell by.
+    """
+    moments = [op.start_ns for op in rank.p2p if op.backend == "gloo"]
+    if not (rank.sends or rank.recvs) or not moments or not len(rank.operators):
+        return True
+    inside = sum(operator_around(rank, moment)[1] > moment for moment in moments)
+    return inside >= 0.5 * len(moments)
+
+
 def unseen(rank: RankTrace) -> str:
     """Why what a rank's host waits for cannot be told; empty where it can."""
+    if not _sends_in_main_thread(rank):
+        return "another thread has more operators than the one that sends and receives"
     on_gpu = bool(len(rank.p2p_kernels) or rank.launches)
     if rank.launched_share is None:
         return "the trace has no kernels of the rank but NCCL's" if on_gpu else ""

@@ -22,8 +22,8 @@ MEANING: dict[Manner, str] = {
 
 
 def manner(host: Host) -> Manner:
-    """How most token sends of a last rank behave, from what their messages are made of."""
-    found = Counter(_of(message) for message in host.of("tokens", "send"))
+    """How most token sends of a last rank behave, from what those seen whole are made of."""
+    found = Counter(_of(message) for message in host.of("tokens", "send") if not message.gap)
     return found.most_common(1)[0][0] if found else "unknown"
 
 

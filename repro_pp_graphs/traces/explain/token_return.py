@@ -14,6 +14,7 @@ import numpy as np
 from repro_pp_graphs.traces.edges import Edge, sent_ns, spread
 from repro_pp_graphs.traces.explain.host import Host
 from repro_pp_graphs.traces.explain.messages import TOKEN_SEND, Message, calls_between
+from repro_pp_graphs.traces.explain.operations import operator_around
 from repro_pp_graphs.traces.explain.seen import (
     ENOUGH,
     batches_there,
@@ -92,8 +93,7 @@ def _host_part(host: Host, message: Message) -> dict[str, float]:
         "host.idle": length(taken(whole, compute)[1]),
     }
     if message.upload:
-        at = int(host.rank.operators[:, 0].searchsorted(message.upload.start_ns, side="right")) - 1
-        over = int(host.rank.operators[at, 1]) if at >= 0 else 0
+        _, over = operator_around(host.rank, message.upload.start_ns)
         facts["upload.us"] = max(over, message.upload.end_ns) - start
     return facts
 

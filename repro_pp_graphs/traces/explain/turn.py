@@ -19,6 +19,7 @@ from repro_pp_graphs.traces.explain.messages import Message
 from repro_pp_graphs.traces.explain.seen import (
     EDGES,
     ENOUGH,
+    LEAST,
     almost_all,
     batches_there,
     enough,
@@ -112,6 +113,8 @@ def _incomplete(host: Host, sends: list[Message], there: int) -> str:
     bare = sum(not (part.gloo or part.nccl) for part in parts)
     if bare > (1 - ENOUGH) * len(parts):
         return f"{bare} of its {len(parts)} sends and receives lack NCCL's or gloo's annotation"
+    if there < LEAST:
+        return f"{count(there, 'batch')} recorded: too few"
     if not almost_all(len(sends), there):
         return f"{len(sends)} of its {count(there, 'batch')} are seen by what they send"
     gaps = Counter(message.gap for message in sends if message.gap)

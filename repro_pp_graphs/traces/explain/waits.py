@@ -7,6 +7,7 @@ import numpy as np
 from repro_pp_graphs.traces.columns import BLOCKED_US, CALLS
 from repro_pp_graphs.traces.edges import Edge, sent_ns
 from repro_pp_graphs.traces.explain.messages import Message
+from repro_pp_graphs.traces.explain.operations import operator_around
 from repro_pp_graphs.traces.intervals import common, merged, outside
 from repro_pp_graphs.traces.model import Intervals, P2POp, RankTrace, Span, intervals
 from repro_pp_graphs.traces.steps import GpuWork
@@ -53,8 +54,8 @@ def cuda_waits(rank: RankTrace, sends: list[Message], launching: bool = True) ->
     ]
     for message in sends:
         if message.upload:
-            at = int(rank.operators[:, 0].searchsorted(message.upload.start_ns, side="right")) - 1
-            end = int(rank.operators[at, 1]) if at >= 0 else message.upload.end_ns
+            _, over = operator_around(rank, message.upload.start_ns)
+            end = max(over, message.upload.end_ns)
             if end - message.upload.start_ns >= BLOCKED_NS:
                 found.append((message.upload.start_ns, end))
     return merged(intervals(found))
