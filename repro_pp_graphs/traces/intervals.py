@@ -54,17 +54,6 @@ def length(times: Ranges) -> int:
     return sum(end - start for start, end in times)
 
 
-def union(raw: Ranges) -> Ranges:
-    """Union of possibly overlapping intervals; empty ones are dropped."""
-    found: Ranges = []
-    for start, end in sorted(raw):
-        if found and start <= found[-1][1]:
-            found[-1] = found[-1][0], max(found[-1][1], end)
-        elif end > start:
-            found.append((start, end))
-    return found
-
-
 def taken(span: Ranges, claim: Ranges) -> tuple[int, Ranges]:
     """How much of a span a claim covers, ns, and what it leaves."""
     left: Ranges = []

@@ -22,16 +22,14 @@ from repro_pp_graphs.traces.explain.seen import (
     recorded_by_all,
     unseen,
 )
-from repro_pp_graphs.traces.explain.waits import BLOCKED_NS
+from repro_pp_graphs.traces.explain.waits import BLOCKED_NS, flight
 from repro_pp_graphs.traces.folder import Case
 from repro_pp_graphs.traces.intervals import (
-    Ranges,
     clip,
     length,
     partition,
     ranges,
     taken,
-    union,
 )
 from repro_pp_graphs.traces.model import P2POp
 
@@ -69,13 +67,6 @@ def _delivered_ns(message: Message, sends: list[tuple[P2POp, P2POp | None]]) -> 
     return max([message.end_ns, *left])
 
 
-def _flight(sends: list[tuple[P2POp, P2POp | None]]) -> tuple[Ranges, Ranges]:
-    """While a send is under way: before its recv has started, and from then on."""
-    early = [(s.start_ns, min(s.end_ns, r.start_ns)) for s, r in sends if r]
-    moving = [(max(s.start_ns, r.start_ns), sent_ns(s, r)) for s, r in sends if r]
-    return union(early), union(moving)
-
-
 def _host_part(host: Host, message: Message) -> dict[str, float]:
     """The host's span of one token send, ns, by the definitions in docs/traces.md."""
     start, end = message.start_ns, message.end_ns
@@ -108,7 +99,7 @@ def _delivery_part(
         ranges(clip(times, start, delivered))
         for times in (host.graph, host.work.graph, host.work.compute)
     )
-    early, moving = _flight(sends)
+    early, moving = map(ranges, flight([send for send, _ in sends], host.other))
     on_the_way = partition(
         whole,
         {"peer_late": early, "transfer": moving, "own_graph": graph, "own_compute": compute},

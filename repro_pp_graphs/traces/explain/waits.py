@@ -66,7 +66,7 @@ def gloo_waits(rank: RankTrace, ends: dict[int, int]) -> Intervals:
     return merged(intervals((op.start_ns, ends[id(op)]) for op in rank.p2p if id(op) in ends))
 
 
-def _flight(ops: list[P2POp], other: dict[int, P2POp]) -> tuple[Intervals, Intervals]:
+def flight(ops: list[P2POp], other: dict[int, P2POp]) -> tuple[Intervals, Intervals]:
     """While a paired operation is under way: before its peer's has started, and from then on."""
     early: list[tuple[int, int]] = []
     moving: list[tuple[int, int]] = []
@@ -94,8 +94,8 @@ def waits(
     gloo = [op for op in rank.p2p if op.backend == "gloo"]
     graph = merged(work.extents)
     in_gloo = outside(in_gloo, in_cuda)
-    late, moving = _flight(nccl, other)
-    gloo_late, gloo_moving = _flight(gloo, other)
+    late, moving = flight(nccl, other)
+    gloo_late, gloo_moving = flight(gloo, other)
     found: dict[str, list[Intervals]] = {cause: [] for cause in CAUSES}
     for span, claims in (
         (
