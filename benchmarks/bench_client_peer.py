@@ -58,21 +58,27 @@ def parse_reads(reads: Iterable[list[tuple[int, bytes]]]) -> Events:
 
 
 def ours(url: str, count: int) -> Finish:
-    import client_benchmark as client
+    from repro_pp_graphs.client.command import raise_open_file_limit
+    from repro_pp_graphs.client.driver import Driver
+    from repro_pp_graphs.client.load import plan
+    from repro_pp_graphs.client.options import parse_options
+    from repro_pp_graphs.client.prompts import Prompts
+    from repro_pp_graphs.client.server import Server
+    from repro_pp_graphs.client.stream import parse_stream
 
     prompts = Path(sys.argv[4]).with_suffix(".txt")
     prompts.write_text("".join(f"#{k}#{WORDS}\n" for k in range(count)))
     argv = ["--base-url", url, "--concurrency", str(count), "--prompts", str(prompts)]
     argv += ["--no-ignore-eos"]  # the server decides how many tokens come
-    options = client.parse_options(argv)
+    options = parse_options(argv)
     sys.setswitchinterval(1e-4)
-    client.raise_open_file_limit()
-    server, texts = client.Server(options), client.Prompts(options)
-    ahead = client.plan(options, "", texts, 0, count)
-    run = client.Driver(ahead, server, options, "").run()
+    raise_open_file_limit()
+    server, texts = Server(options), Prompts(options)
+    ahead = plan(options, "", texts, 0, count)
+    run = Driver(ahead, server, options, "").run()
 
     def finish() -> tuple[list[int], Events]:
-        records = [client.parse_stream(stream, options, run.clock)[0] for stream in run.streams]
+        records = [parse_stream(stream, options, run.clock)[0] for stream in run.streams]
         assert all(record.error is None for record in records), records[0].error
         return [record.sent_ns for record in records], [record.events for record in records]
 
@@ -200,7 +206,7 @@ CLIENTS |= {"aiohttp": aiohttp_uvloop, "bench_serving": bench_serving}
 
 def imports(name: str) -> None:
     """What a client imports is no part of its speed."""
-    wanted = {"ours": "client_benchmark", "naive": "requests", "aiohttp": "aiohttp"}
+    wanted = {"ours": "repro_pp_graphs.client.measure", "naive": "requests", "aiohttp": "aiohttp"}
     __import__(wanted.get(name, "json"))
     if name == "bench_serving":
         from repro_pp_graphs.server.shims import cpu

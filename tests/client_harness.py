@@ -8,17 +8,27 @@ import socket
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-CLIENT = Path(__file__).resolve().parents[1] / "client_benchmark.py"
-sys.path.insert(0, str(CLIENT.parent))
-import client_benchmark as client  # noqa: E402
+import pytest
 
+from repro_pp_graphs.client import command
+from repro_pp_graphs.client.clock import KernelClock
+from repro_pp_graphs.client.options import parse_options
+from repro_pp_graphs.client.stream import Stream, parse_stream
+
+CLIENT = Path(__file__).resolve().parents[1] / "client_benchmark.py"
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="SO_TIMESTAMPING is Linux's")
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 TEN_TOKENS = ("--warmup", "0", "--max-new-tokens", "10")
+
+
+def main(argv: Sequence[str]) -> int:
+    """The client's exit status, in this process."""
+    return command.main(argv, CLIENT.parent)
 
 
 @contextmanager
@@ -31,7 +41,7 @@ def client_runs(
 
     def run(url: str, *argv: str) -> tuple[int, dict[str, Any], str]:
         output = folder / "out.json"
-        status = client.main(["--base-url", url, "--output", str(output), *common, *argv])
+        status = main(["--base-url", url, "--output", str(output), *common, *argv])
         return status, json.loads(output.read_text(encoding="utf-8")), capsys.readouterr().out
 
     yield run
@@ -76,11 +86,16 @@ def stream(raw, read_bytes=None, prompts=1):
 def stream_of(reads, prompts=1):
     """A stream whose reads are (arrival_ns, bytes)."""
     reads = deque((at, data, 0, len(data), None) for at, data in reads)
-    return client.Stream(body=b"", prompts=prompts, start_ns=-10, sent_ns=-10, reads=reads)
+    return Stream(body=b"", prompts=prompts, start_ns=-10, sent_ns=-10, reads=reads)
+
+
+def generated(server, path="/generate"):
+    """The bodies that a stand-in server got."""
+    return [payload for to, payload in server.received if to == path]
 
 
 def parse(the_stream, *argv):
-    return client.parse_stream(the_stream, client.parse_options(argv), client.KernelClock())
+    return parse_stream(the_stream, parse_options(argv), KernelClock())
 
 
 def serve(*answers):

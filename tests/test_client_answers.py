@@ -9,7 +9,6 @@ import pytest
 from client_harness import (
     TEN_TOKENS,
     chunked,
-    client,
     client_runs,
     native,
     openai,
@@ -21,10 +20,22 @@ from client_harness import (
 )
 from standin_server import Behaviour, StandIn
 
+from repro_pp_graphs.client.answer import UNCOUNTED
+from repro_pp_graphs.client.driver import RETRY_S
+from repro_pp_graphs.client.errors import COMPRESSED
+
 BOM = b"\xef\xbb\xbf"
+
+
 DONE = b"data: [DONE]\n\n"
+
+
 HTML = b"<html><body>Please sign in</body></html>"
+
+
 ERROR = {"object": "error", "message": "engine gone, ask again", "code": 500}
+
+
 WORDS = "server: engine gone, ask again"
 
 
@@ -303,8 +314,8 @@ def test_a_compressed_answer_says_what_to_do(coding):
     chunks = chunked(gzip.compress(b"".join(tokens(3)))).partition(b"\r\n\r\n")[2]
     head = b"HTTP/1.1 200 OK\r\n%b\r\n" % coding
     head += b"" if b"chunked" in coding else b"Transfer-Encoding: chunked\r\n"
-    assert outcome(head + b"\r\n" + chunks)[1] == client.COMPRESSED
-    assert outcome(chunked(gzip.compress(HTML)))[1] == client.COMPRESSED, "no header says so"
+    assert outcome(head + b"\r\n" + chunks)[1] == COMPRESSED
+    assert outcome(chunked(gzip.compress(HTML)))[1] == COMPRESSED, "no header says so"
 
 
 @pytest.mark.parametrize("reader", ["epoll", "threads"])
@@ -403,7 +414,7 @@ def test_a_count_now_and_then_is_kept_where_it_came():
 
 def test_text_that_nobody_counted_is_no_measurement():
     for sent in ([openai(None), openai(None, "stop")], [openai(1), openai(None, "stop")]):
-        assert events(*sent)[1] == client.UNCOUNTED
+        assert events(*sent)[1] == UNCOUNTED
 
 
 def test_several_choices_in_one_event_go_to_their_prompts():
@@ -420,7 +431,7 @@ def test_several_choices_in_one_event_go_to_their_prompts():
     raw = chunked(*one, both(None, None, total), both("stop", "stop", total), DONE)
     first, second = parse(stream(raw, prompts=2), "--no-ignore-eos")
     assert (first.finish_reason, second.finish_reason) == ("stop", "stop")
-    assert (first.error, second.error) == (client.UNCOUNTED, client.UNCOUNTED)
+    assert (first.error, second.error) == (UNCOUNTED, UNCOUNTED)
     assert (first.tokens, second.tokens) == (1, 1)
 
 
@@ -479,4 +490,4 @@ def test_a_server_that_refuses_with_status_200_is_not_hammered_either(tmp_path, 
         _, document, _ = run(server.url, *argv)
     sent = [request["sent_ns"] for request in document["requests"]]
     gaps = [after - before for before, after in itertools.pairwise(sent)]
-    assert gaps and min(gaps) >= client.RETRY_S * 1e9
+    assert gaps and min(gaps) >= RETRY_S * 1e9

@@ -4,14 +4,19 @@ import itertools
 import random
 
 import pytest
-from client_harness import HEAD, chunked, client, native, parse, stream, stream_of
+from client_harness import HEAD, chunked, native, parse, stream, stream_of
+
+from repro_pp_graphs.client.events import EventStream
+from repro_pp_graphs.client.options import parse_options
+from repro_pp_graphs.client.run import Run
+from repro_pp_graphs.client.summary import summarize
 
 BOM = b"\xef\xbb\xbf"
 
 
 def events_of(body, *cuts):
     """(name, data) of each event of a body that comes in pieces cut at these places."""
-    found, places = client.EventStream(), [0, *cuts, len(body)]
+    found, places = EventStream(), [0, *cuts, len(body)]
     pieces = [body[a:b] for a, b in itertools.pairwise(places)]
     return [event[1:] for piece in pieces for event in found.feed(0, piece)]
 
@@ -48,6 +53,8 @@ EXAMPLES = {
     "empty data": (b"data\n\ndata\ndata\n\ndata:", unnamed(b"", b"\n")),
     "the space is optional": (b"data:test\n\ndata: test\n\n", unnamed(b"test", b"test")),
 }
+
+
 # as the web platform tests in eventsource/format-* have them
 PLATFORM = {
     "bom": (BOM + b"data:1\n\ndata:2\n\n", unnamed(b"1", b"2")),
@@ -78,6 +85,8 @@ PLATFORM = {
     "only a bom": (BOM, []),
     "nothing": (b"", []),
 }  # fmt: skip
+
+
 CASES = EXAMPLES | PLATFORM
 
 
@@ -168,9 +177,9 @@ def test_lines_that_the_rules_ignore_are_reported():
     the_stream = stream(chunked(pieces[0], BOM + pieces[1], *pieces[2:], b"foo: bar\n\n", done))
     records = parse(the_stream, "--max-new-tokens", "4")
     assert (records[0].events[-1][1], records[0].error) == (4, None)
-    run = client.Run(end_ns=10**9, streams=[the_stream])
-    options = client.parse_options([])
-    summary = client.summarize(records, run, options, "m", 0)
+    run = Run(end_ns=10**9, streams=[the_stream])
+    options = parse_options([])
+    summary = summarize(records, run, options, "m", 0)
     assert summary["ignored_lines"] == 2
     assert summary["warnings"][0].startswith("2 lines of the answers are no field")
     assert "'\\ufeffdata: {" in summary["warnings"][0]

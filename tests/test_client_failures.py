@@ -3,7 +3,7 @@
 import socket
 
 import pytest
-from client_harness import TEN_TOKENS, client, client_runs
+from client_harness import TEN_TOKENS, client_runs, main
 from standin_server import Behaviour, StandIn
 
 
@@ -114,7 +114,7 @@ def test_a_stalled_stream_does_not_take_its_neighbours_along(run_client):
 def test_a_failed_warm_up_is_told_and_the_run_goes_on(run_client, capsys):
     with StandIn(Behaviour(fault="http", fault_requests=1, message="still loading")) as server:
         argv = ["--base-url", server.url, "--batch", "2", "--max-new-tokens", "3"]
-        assert client.main([*argv, "--warmup", "1"]) == 0
+        assert main([*argv, "--warmup", "1"]) == 0
     assert "warm-up failed: http 503: still loading" in capsys.readouterr().err
 
 
@@ -137,7 +137,7 @@ def test_a_dead_server_is_not_hammered_for_a_duration(run_client, reader):
 def test_a_result_that_cannot_be_written_is_still_shown(capsys, run_client):
     with StandIn() as server:
         argv = ["--base-url", server.url, "--batch", "2", "--max-new-tokens", "3"]
-        assert client.main([*argv, "--output", "/dev/full"]) == 1
+        assert main([*argv, "--output", "/dev/full"]) == 1
     shown = capsys.readouterr()
     assert "the result cannot be written" in shown.err
     assert "2 completed" in shown.out

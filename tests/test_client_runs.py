@@ -3,7 +3,6 @@
 import json
 import os
 import pty
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,8 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
-from client_harness import CLIENT, client, client_runs
+from client_harness import CLIENT, client_runs, generated, main
 from standin_server import Behaviour, StandIn
+
+from repro_pp_graphs.client.options import parse_options
+from repro_pp_graphs.client.result import check_writable, part_of
+from repro_pp_graphs.client.server import Server
 
 
 @pytest.fixture
@@ -26,10 +29,6 @@ def run_client(tmp_path, capsys, monkeypatch):
             return status, document, text.splitlines()
 
         yield run_for_lines
-
-
-def generated(server, path="/generate"):
-    return [payload for to, payload in server.received if to == path]
 
 
 @pytest.mark.parametrize(
@@ -221,17 +220,17 @@ def test_the_report_fits_80_columns_and_is_plain_text(run_client):
 def test_the_api_key_is_sent_and_never_shown(run_client, monkeypatch):
     with StandIn() as server:
         monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-        options = client.parse_options(["--base-url", server.url])
-        assert client.Server(options).headers["Authorization"] == "Bearer sk-secret"
+        options = parse_options(["--base-url", server.url])
+        assert Server(options).headers["Authorization"] == "Bearer sk-secret"
         _, document, lines = run_client(server.url, "--batch", "1", "--max-new-tokens", "1")
     assert "sk-secret" not in json.dumps(document) + "\n".join(lines)
 
 
 def test_a_proxy_from_the_environment_is_not_used_for_loopback(monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    assert client.Server(client.parse_options([])).plain()
-    remote = client.parse_options(["--base-url", "http://203.0.113.9:30000"])
-    assert not client.Server(remote).plain()
+    assert Server(parse_options([])).plain()
+    remote = parse_options(["--base-url", "http://203.0.113.9:30000"])
+    assert not Server(remote).plain()
 
 
 @pytest.mark.parametrize(
@@ -250,8 +249,8 @@ def test_a_proxy_from_the_environment_is_not_used_for_loopback(monkeypatch):
 def test_what_cannot_work_is_refused_before_anything_is_sent(
     argv, complaint, capsys, run_client, monkeypatch
 ):
-    monkeypatch.setattr(client, "Server", None)
-    assert client.main(argv) == 2
+    monkeypatch.setattr("repro_pp_graphs.client.measure.Server", None)
+    assert main(argv) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert complaint in line
 
@@ -259,8 +258,8 @@ def test_what_cannot_work_is_refused_before_anything_is_sent(
 def test_trying_the_places_of_results_leaves_what_is_there(tmp_path):
     old, new = tmp_path / "old.jsonl", tmp_path / "new.jsonl"
     old.write_text("one run\n")
-    for path, draft_of in ((old, Path), (new, Path), (old, client.part_of), (new, client.part_of)):
-        client.check_writable("--output", path, draft_of)
+    for path, draft_of in ((old, Path), (new, Path), (old, part_of), (new, part_of)):
+        check_writable("--output", path, draft_of)
     assert [path.name for path in tmp_path.iterdir()] == ["old.jsonl"]
     assert old.read_text() == "one run\n"
 
@@ -268,29 +267,8 @@ def test_trying_the_places_of_results_leaves_what_is_there(tmp_path):
 def test_a_device_is_written_in_place(run_client):
     with StandIn() as server:
         argv = ["--base-url", server.url, "--batch", "1", "--output", os.devnull]
-        assert client.main(argv) == 0
+        assert main(argv) == 0
     assert Path(os.devnull).is_char_device()
-
-
-@pytest.mark.parametrize("module", ["requests", "urllib3"])
-@pytest.mark.parametrize(
-    ("argv", "status", "said"),
-    [(["--help"], 0, "exit status: 0 measured"), ([], 2, f"{sys.executable} -m pip install")],
-)
-def test_without_requests_the_help_works_and_a_run_says_what_to_install(
-    tmp_path, module, argv, status, said
-):
-    (tmp_path / "sitecustomize.py").write_text(f"import sys; sys.modules['{module}'] = None")
-    done = subprocess.run(
-        [sys.executable, str(CLIENT), *argv],
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert done.returncode == status and said in done.stdout + done.stderr
-    assert done.stderr.count("\n") == (1 if status else 0)
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
@@ -314,27 +292,6 @@ def test_a_signal_ends_the_run_and_keeps_what_arrived(stop, tmp_path):
         assert request["error"].startswith("interrupted")
         assert request["tokens"] == 2
     assert "interrupted: the figures cover" in text
-
-
-def test_the_client_works_alone_in_another_folder(tmp_path):
-    shutil.copy(CLIENT, tmp_path)
-    (tmp_path / "prompts.txt").write_text("alone\n")
-    with StandIn() as server:
-        argv = [sys.executable, "client_benchmark.py", "--base-url", server.url, "--batch", "1"]
-        done = subprocess.run(
-            argv, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
-        )
-        assert generated(server)[-1]["text"] == "alone"
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_help_shows_examples_and_exit_statuses(capsys):
-    with pytest.raises(SystemExit) as stopped:
-        client.main(["--help"])
-    assert stopped.value.code == 0
-    shown = capsys.readouterr().out
-    assert "exit status" in shown and "examples:" in shown
-    assert [line for line in shown.splitlines() if len(line) > 80] == []
 
 
 def test_progress_is_drawn_on_a_terminal_and_wiped():

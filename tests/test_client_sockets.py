@@ -2,18 +2,16 @@
 
 import json
 import shutil
-import socket
 import ssl
 import subprocess
-import sys
-import time
 
 import pytest
 import urllib3
-from client_harness import TEN_TOKENS, client, client_runs, serve
+from client_harness import LINUX, TEN_TOKENS, client_runs, serve
 from standin_server import Behaviour, StandIn
 
-LINUX = pytest.mark.skipif(sys.platform != "linux", reason="SO_TIMESTAMPING is Linux's")
+from repro_pp_graphs.client.epoll import READ_BYTES, SocketTransport
+from repro_pp_graphs.client.handover import _Pool
 
 
 @pytest.fixture
@@ -35,34 +33,6 @@ def events(count):
 
 
 @LINUX
-def test_the_kernels_stamps_tell_when_data_came_not_when_it_was_read():
-    clock, pairs, sent_ns = client.KernelClock(), [], []
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        for _ in range(3):
-            ours = socket.create_connection(listener.getsockname())
-            client.ask_for_stamps(ours)
-            pairs.append((ours, listener.accept()[0]))
-    time.sleep(0.05)  # the first socket that asks in a system waits for its stamps
-    for _, theirs in pairs:
-        sent_ns.append(time.monotonic_ns())
-        theirs.send(b"data: token\n\n")
-        time.sleep(0.03)
-    clock.sample()
-    reading_ns, room = time.monotonic_ns(), bytearray(100)
-    arrivals = []
-    for ours, theirs in pairs:
-        size, ancillary, _, _ = ours.recvmsg_into([room], client.ANCILLARY_BYTES)
-        assert size == 13
-        arrivals.append(clock.arrival_ns(time.monotonic_ns(), ancillary))
-        ours.close()
-        theirs.close()
-    assert len(clock.lags_ns) == 3
-    order = [at for pair in zip(sent_ns, arrivals, strict=True) for at in pair]
-    assert order == sorted(order)
-    assert arrivals[-1] < reading_ns
-
-
-@LINUX
 def test_plain_tcp_is_stamped_by_the_kernel_and_the_result_says_so(run_client):
     with StandIn(Behaviour(itl_s=0.002)) as server:
         _, document = run_client(server.url, "--concurrency", "3")
@@ -73,7 +43,7 @@ def test_plain_tcp_is_stamped_by_the_kernel_and_the_result_says_so(run_client):
 
 @pytest.mark.parametrize("how", ["threads", "refused"])
 def test_without_the_kernels_stamps_arrivals_are_stamped_on_return(run_client, monkeypatch, how):
-    monkeypatch.setattr(client, "ask_for_stamps", lambda _: None)
+    monkeypatch.setattr("repro_pp_graphs.client.handover.ask_for_stamps", lambda _: None)
     with StandIn() as server:
         reader = "threads" if how == "threads" else "auto"
         _, document = run_client(server.url, "--concurrency", "2", "--reader", reader)
@@ -84,7 +54,7 @@ def test_without_the_kernels_stamps_arrivals_are_stamped_on_return(run_client, m
 
 
 def test_a_urllib3_that_hands_no_socket_over_is_read_through_requests(run_client, monkeypatch):
-    monkeypatch.setattr(client._Pool, "ConnectionCls", urllib3.connection.HTTPConnection)
+    monkeypatch.setattr(_Pool, "ConnectionCls", urllib3.connection.HTTPConnection)
     with StandIn(Behaviour(itl_s=0.002)) as server:
         status, document = run_client(server.url, "--concurrency", "3", "--reader", "epoll")
     assert (status, counted(document)) == (0, [10, 10, 10])
@@ -163,14 +133,14 @@ def test_an_http_error_on_a_kept_connection_does_not_stall(run_client):
 
 
 def test_a_long_run_parses_early_and_finds_the_same(run_client, monkeypatch):
-    monkeypatch.setattr(client, "RAW_BYTES_KEPT", 0)
-    monkeypatch.setattr(client, "SLAB_BYTES", client.READ_BYTES + 2000)
+    monkeypatch.setattr("repro_pp_graphs.client.epoll.RAW_BYTES_KEPT", 0)
+    monkeypatch.setattr("repro_pp_graphs.client.epoll.SLAB_BYTES", READ_BYTES + 2000)
     parsed = []
-    backlog = client.SocketTransport._parse_backlog
+    backlog = SocketTransport._parse_backlog
     monkeypatch.setattr(
-        client.SocketTransport, "_parse_backlog", lambda self: parsed.append(1) or backlog(self)
+        SocketTransport, "_parse_backlog", lambda self: parsed.append(1) or backlog(self)
     )
-    monkeypatch.setattr(client, "TICK_S", 0.02)
+    monkeypatch.setattr("repro_pp_graphs.client.driver.TICK_S", 0.02)
     with StandIn(Behaviour(itl_s=0.02)) as server:
         status, document = run_client(server.url, "--concurrency", "4")
     assert parsed

@@ -1,0 +1,59 @@
+"""The requests to send, in order: their bodies, and when each is due."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections.abc import Iterator
+from typing import Any
+
+from .options import Options
+from .prompts import Prompts
+from .stream import Stream
+
+
+def request_body(options: Options, model: str, texts: list[str]) -> bytes:
+    """The JSON of one request; several texts make one batched request."""
+    prompt = texts if len(texts) > 1 else texts[0]
+    if options.backend == "sglang":
+        # No sampling_seed: early releases refuse the name, and temperature 0 does not sample.
+        payload: dict[str, Any] = {
+            "text": prompt,
+            "sampling_params": {
+                "temperature": 0,
+                "max_new_tokens": options.max_new_tokens,
+                "ignore_eos": options.ignore_eos,
+            },
+            "stream": True,
+        }
+    else:
+        payload = {
+            "model": model,
+            "prompt": prompt,
+            "max_tokens": options.max_new_tokens,
+            "temperature": 0,
+            "seed": options.seed,
+            "ignore_eos": options.ignore_eos,
+            "stream": True,
+            "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+        }
+    return json.dumps(payload, ensure_ascii=False).encode()
+
+
+def plan(
+    options: Options, model: str, prompts: Prompts, first: int, total: int | None
+) -> Iterator[Stream]:
+    """The requests in order, `total` prompts in all (None: without end), numbered from `first`."""
+    rng = random.Random(options.seed)
+    due_s = 0.0
+    for done in itertools.count(0, options.batch):
+        size = options.batch if total is None else min(options.batch, total - done)
+        if size <= 0:
+            return
+        texts = [prompts[first + done + i] for i in range(size)]
+        stream = Stream(body=request_body(options, model, texts), prompts=size)
+        if options.request_rate is not None:
+            stream.due_offset_ns = round(due_s * 1e9)
+            due_s += rng.expovariate(options.request_rate)
+        yield stream

@@ -1,0 +1,140 @@
+"""The command line: what is asked of the client."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+EXAMPLES = """examples:
+  one request of 16 prompts, 128 tokens each, raw arrivals saved
+    python client_benchmark.py --batch 16 --max-new-tokens 128 --output run.json
+  64 separate streams
+    python client_benchmark.py --concurrency 64
+  Poisson arrivals, 4 requests a second, 200 requests
+    python client_benchmark.py --request-rate 4 --num-prompts 200
+  keep 8 streams busy for a minute (a load to profile under)
+    python client_benchmark.py --concurrency 8 --duration 60
+  one more line in the JSONL that a bench_serving dashboard reads
+    python client_benchmark.py --concurrency 16 --bench-serving-json runs.jsonl
+  an OpenAI-compatible server; its key is taken from OPENAI_API_KEY
+    python client_benchmark.py --backend openai --base-url http://127.0.0.1:8000
+
+exit status: 0 measured; 1 more failures than --max-error-rate, or no server;
+2 usage; 130 interrupted (what had arrived is still reported and written)."""
+
+
+class UsageError(Exception):
+    """Something the user has to change; printed as one line, exit status 2."""
+
+
+class Options(argparse.Namespace):
+    """The command line, parsed and completed."""
+
+    base_url: str
+    backend: str
+    model: str | None
+    prompts: Path
+    input_len: int | None
+    batch: int
+    concurrency: int | None  # None: no limit, at a request rate
+    num_prompts: int | None
+    request_rate: float | None
+    duration_s: float | None
+    max_new_tokens: int
+    ignore_eos: bool
+    seed: int
+    warmup: int
+    stall_timeout_s: float
+    max_error_rate: float
+    reader: str
+    output: Path | None
+    bench_serving_json: Path | None
+
+
+def _number(
+    kind: type[int] | type[float], low: float, above: bool = False, high: float = math.inf
+) -> Callable[[str], float]:
+    """An argparse type: a finite number of at least `low`, or `above` it, up to `high`."""
+
+    def parse(text: str) -> float:
+        value = kind(text)
+        if value > high:
+            raise argparse.ArgumentTypeError(f"{text}: must be <= {high:g}")
+        if not low <= value < math.inf or (above and value == low):
+            raise argparse.ArgumentTypeError(f"{text}: must be {'>' if above else '>='} {low:g}")
+        return value
+
+    return parse
+
+
+def parse_options(argv: Sequence[str], folder: Path = Path()) -> Options:
+    """Options from the command line; `--max_new_tokens` and `--max-new-tokens` are the same.
+
+    `folder` is client_benchmark.py's, with prompts.txt. Exits with status 2 on a wrong option.
+    """
+    parser = argparse.ArgumentParser(
+        usage="python client_benchmark.py [options]   (--help lists them)",
+        description="Measure streaming latency and throughput of an inference server.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    count, above_zero = _number(int, 1), _number(float, 0, above=True)
+    # fmt: off
+    add = parser.add_argument_group("server").add_argument
+    add("--base-url", default="http://127.0.0.1:30000", metavar="URL",
+        help="default: http://127.0.0.1:30000; its key, if any, in OPENAI_API_KEY")
+    add("--backend", choices=("sglang", "openai"), default="sglang",
+        help="sglang: /generate (default); openai: /v1/completions")
+    add("--model", help="model name for openai (default: the first of /v1/models)")
+    add = parser.add_argument_group("load").add_argument
+    add("--prompts", type=Path, metavar="FILE", default=folder / "prompts.txt",
+        help="one prompt a line (default: prompts.txt beside client_benchmark.py)")
+    add("--input-len", type=count, metavar="N", help="synthetic prompts of about N tokens")
+    add("--batch", type=count, metavar="N",
+        help="prompts in one request (default 16; 1 with --concurrency or --request-rate)")
+    add("--concurrency", type=count, metavar="N",
+        help="separate streams kept in flight (with --request-rate: the most in flight)")
+    add("--num-prompts", type=count, metavar="N",
+        help="prompts in all (default: batch x concurrency; every prompt of the file at a rate)")
+    add("--request-rate", type=above_zero, metavar="R",
+        help="requests a second, Poisson, open loop")
+    add("--duration", dest="duration_s", type=above_zero, metavar="S",
+        help="start new streams until S seconds passed")
+    add("--max-new-tokens", type=count, default=128, metavar="N", help="tokens a prompt (128)")
+    add("--ignore-eos", action=argparse.BooleanOptionalAction, default=True,
+        help="generate exactly --max-new-tokens (default)")
+    add("--seed", type=int, default=0, help="for arrivals, synthetic prompts and OpenAI's seed (0)")
+    add("--warmup", type=_number(int, 0), default=1, metavar="N",
+        help="requests sent and awaited before measuring (1)")
+    add = parser.add_argument_group("result").add_argument
+    add("--output", type=Path, metavar="FILE.json", help="summary and every raw arrival")
+    add("--bench-serving-json", type=Path, metavar="FILE.jsonl",
+        help="append the line that sglang's bench_serving --output-file writes; null: what this "
+        "client cannot know (server_info, accept_length, retokenized counts)")
+    add("--max-error-rate", type=_number(float, 0, high=1), default=0.0, metavar="F",
+        help="share of prompts that may fail before the exit status is 1 (0)")
+    add("--stall-timeout", dest="stall_timeout_s", type=above_zero, default=300, metavar="S",
+        help="give a stream up after S seconds without a byte (300)")
+    add("--reader", choices=("auto", "epoll", "threads"), default="auto",
+        help="epoll: one thread reads all streams (default on Linux); threads: one a stream, "
+        "dearer, and decodes compressed answers")
+    # fmt: on
+    words = [
+        name.replace("_", "-") + equals + value if word.startswith("--") else word
+        for word in argv
+        for name, equals, value in [word.partition("=")]
+    ]
+    options = parser.parse_args(words, namespace=Options())
+    parts = urlsplit(options.base_url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        parser.error("--base-url: give http://HOST:PORT")
+    options.base_url = options.base_url.rstrip("/")
+    separate = options.concurrency is not None or options.request_rate is not None
+    options.batch = options.batch or (1 if separate else 16)
+    if options.request_rate is None:
+        options.concurrency = options.concurrency or 1
+    return options

@@ -1,0 +1,48 @@
+"""The line on a terminal that shows how far a run is."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import sys
+from collections.abc import Iterable
+
+from .quick_count import quick_count
+from .run import Run
+from .stream import Stream
+
+
+class Progress:
+    """A line rewritten in place, on a terminal only, from the newest bytes of each stream."""
+
+    def __init__(self, label: str) -> None:
+        self._label, self._on = label, sys.stdout.isatty()
+        self._tokens: dict[Stream, int] = {}
+        self._first: dict[Stream, tuple[int, int]] = {}
+
+    def show(self, run: Run, active: Iterable[Stream], now_ns: int) -> None:
+        if not self._on:
+            return
+        busy = list(active)
+        gaps_ms = []
+        for stream in busy:
+            with contextlib.suppress(IndexError):  # nothing has come, or it has been parsed
+                newest_ns, slab, start, end, _ = stream.reads[-1]
+                found = quick_count(bytes(slab[start:end]), 1)
+                if found is not None:
+                    self._tokens[stream] = found[1] * stream.prompts
+                    first_ns, first = self._first.setdefault(stream, (newest_ns, found[1]))
+                    if found[1] > first:
+                        gaps_ms.append((newest_ns - first_ns) / 1e6 / (found[1] - first))
+        tokens = sum(self._tokens.values())
+        itl = f"  ITL ~{statistics.fmean(gaps_ms):.1f} ms" if gaps_ms else ""
+        rate = tokens / max(1e-9, (now_ns - run.begin_ns) / 1e9)
+        done = len(run.streams) - len(busy)
+        line = f"{self._label}: {done}/{len(run.streams)} streams  ~{rate:.0f} tok/s{itl}"
+        sys.stdout.write(f"\r\x1b[K{line[:79]}")
+        sys.stdout.flush()
+
+    def clear(self) -> None:
+        if self._on:
+            sys.stdout.write("\r\x1b[K")
+            sys.stdout.flush()

@@ -1,0 +1,143 @@
+"""Every figure of a run by its name in the JSON, and what makes them mean less."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from .metrics import distribution, itl_ms, itl_over_time, peak_in_flight, steady_state
+from .options import Options
+from .record import Record
+from .run import Run
+
+
+def self_check(records: Sequence[Record], run: Run, total_tokens: int) -> dict[str, Any]:
+    """How far the client itself can have moved the numbers."""
+    arrivals = sum(len(record.events) for record in records)
+    together = sum(
+        before[0] == after[0] for r in records for before, after in itertools.pairwise(r.events)
+    )
+    wall_s = max(1e-9, (run.end_ns - run.begin_ns) / 1e9)
+    lags_ms = [(record.sent_ns - record.intended_ns) / 1e6 for record in records if record.sent_ns]
+    reader_lags_ns = run.clock.lags_ns or run.clock.rounds_ns
+    return {
+        **distribution("send_lag_ms", lags_ms),
+        **distribution("reader_lag_ms", (lag_ns / 1e6 for lag_ns in reader_lags_ns)),
+        "read_together_share": together / arrivals if arrivals else None,
+        "client_cpu_share": run.cpu_s / wall_s,
+        "client_cpu_ms_per_1k_tokens": run.cpu_s * 1e6 / total_tokens if total_tokens else None,
+    }
+
+
+def summarize(
+    records: Sequence[Record], run: Run, options: Options, model: str, prompts_in_file: int
+) -> dict[str, Any]:
+    """Every figure of the report: `_ms` in the name or seconds; throughput a second.
+
+    TTFT and ITL also take interrupted prompts; TPOT and E2E only completed ones.
+    """
+    completed = [record for record in records if record.error is None]
+    streaming = [
+        r for r in records if r.events and (r.error is None or r.error.startswith("interrupted"))
+    ]
+    begin_ns = min((record.start_ns for record in records), default=run.begin_ns)
+    end_ns = max((r.events[-1][0] for r in records if r.events), default=run.end_ns)
+    duration_s = max(1e-9, (end_ns - begin_ns) / 1e9)
+    e2e_ms = [(r.events[-1][0] - r.start_ns) / 1e6 for r in completed]
+    output_tokens = sum(record.tokens for record in records)
+    input_tokens = sum(record.prompt_tokens for record in records)
+    check = self_check(records, run, output_tokens)
+    uncounted = any(record.counted_late for record in records)
+    ignored = [line for stream in run.streams for line in stream.answer.ignored_lines()]
+    stamped_share = len(run.clock.lags_ns) / max(1, run.clock.reads)
+    summary: dict[str, Any] = {
+        "backend": options.backend,
+        "base_url": options.base_url,
+        "model": model,
+        "batch": options.batch,
+        "max_concurrency": options.concurrency,
+        "request_rate": options.request_rate,
+        "max_new_tokens": options.max_new_tokens,
+        "ignore_eos": options.ignore_eos,
+        "seed": options.seed,
+        "warmup": options.warmup,
+        "interrupted": run.interrupted,
+        "completed": len(completed),
+        "failed": len(records) - len(completed),
+        "errors": Counter((r.error or "").split(":")[0] for r in records if r.error),
+        "duration": duration_s,
+        "total_input_tokens": input_tokens,
+        "total_cached_tokens": sum(record.cached_tokens for record in records),
+        "total_output_tokens": output_tokens,
+        "request_throughput": len(completed) / duration_s,
+        "input_throughput": input_tokens / duration_s,
+        "output_throughput": output_tokens / duration_s,
+        "total_throughput": (input_tokens + output_tokens) / duration_s,
+        "concurrency": sum(e2e_ms) / 1e3 / duration_s,
+        "max_concurrent_requests": peak_in_flight(
+            [(r.start_ns, r.events[-1][0]) for r in records if r.events]
+        ),
+        **distribution("ttft_ms", ((r.events[0][0] - r.start_ns) / 1e6 for r in streaming)),
+        **distribution(
+            "tpot_ms",
+            (
+                (r.events[-1][0] - r.events[0][0]) / 1e6 / (r.tokens - 1)
+                for r in completed
+                if r.tokens > 1
+            ),
+        ),
+        **distribution("itl_ms", itertools.chain.from_iterable(map(itl_ms, streaming))),
+        **distribution("e2e_latency_ms", e2e_ms),
+        **distribution("queue_ms", ((r.sent_ns - r.intended_ns) / 1e6 for r in completed)),
+        "steady_state": steady_state(records),
+        "itl_over_time": itl_over_time(records, begin_ns, end_ns),
+        "timestamps": "kernel" if stamped_share > 0.5 else "user",
+        "kernel_timestamp_share": stamped_share,
+        "reader": run.reader,
+        "token_counts": "final_usage" if uncounted else "per_event",
+        "ignored_lines": len(ignored),
+        "first_ignored_line": ignored[0][:60].decode("utf-8", "replace") if ignored else None,
+        "self_check": check,
+    }
+    sent = len(records) + options.warmup * options.batch
+    summary["warnings"] = warnings_for(summary, sent, prompts_in_file)
+    return summary
+
+
+def warnings_for(summary: dict[str, Any], prompts: int, prompts_in_file: int) -> list[str]:
+    """Sentences about anything that makes the figures mean less than they seem to."""
+    check = summary["self_check"]
+    found = []
+    if summary["ignored_lines"]:
+        found.append(
+            f"{summary['ignored_lines']} lines of the answers are no field of an event stream and "
+            f"were ignored; the first: {summary['first_ignored_line']!r}"
+        )
+    if summary["total_output_tokens"] and check["client_cpu_share"] > 0.8:
+        found.append(
+            f"the client used {check['client_cpu_share']:.0%} of a core: it, not the server, may "
+            "limit the numbers; use fewer streams or another machine"
+        )
+    if (check["read_together_share"] or 0) > 0.05:
+        found.append(
+            f"{check['read_together_share']:.0%} of arrivals were read together with the same "
+            "prompt's previous one: single gaps are unreliable, TPOT and throughput hold"
+        )
+    lag_ms = check["p99_send_lag_ms"] or 0
+    if lag_ms > max(10, (summary["median_ttft_ms"] or 0) / 10):
+        found.append(
+            f"requests left up to {lag_ms:.1f} ms after they were due (p99 of send_lag_ms)"
+        )
+    if summary["token_counts"] == "final_usage":
+        found.append(
+            "the server counts tokens only at the end of a stream: ITL is exact only for streams "
+            "with one token an event"
+        )
+    if 0 < prompts_in_file < prompts and summary["total_output_tokens"]:
+        found.append(
+            f"{prompts_in_file} prompts in the file, {prompts} sent (warm-up included): a prefix "
+            f"cache may serve the repeats ({summary['total_cached_tokens']} cached tokens reported)"
+        )
+    return found

@@ -1,0 +1,106 @@
+"""HTTP/1.1 responses: head and framing taken off, however they are cut into reads."""
+
+from __future__ import annotations
+
+import math
+
+LINE_FEED = ord("\n")
+
+
+class Body:
+    """Takes the framing off an HTTP/1.1 response, however it is cut into reads."""
+
+    def __init__(self) -> None:
+        self.status: int | None = None
+        self.headers: dict[str, str] = {}
+        self.complete = False
+        self.error: str | None = None  # why it is no HTTP; nothing is read after that
+        self._chunked = False
+        self._left: float = math.inf  # bytes to come, of the body or of a chunk and its line end
+        self.pending = b""  # of the head or of a chunk's size line
+
+    def expect(self, status: int, content_type: str) -> None:
+        """What comes is a body without head, framing and compression."""
+        self.status, self.headers = status, {"content-type": content_type}
+
+    def compressed(self) -> bool:
+        """Whether the body is coded in some way that is not undone here."""
+        names = (self.headers.get(f"{what}-encoding", "") for what in ("content", "transfer"))
+        codings = {coding.strip().lower() for name in names for coding in name.split(",")}
+        return bool(codings - {"", "identity", "chunked"})
+
+    def lone_event(self, data: bytes) -> bytes:
+        """What follows `data:` where one event of one line, in a chunk or bare, is all of `data`.
+
+        That is the usual. Empty for all else.
+        """
+        start, end = 0, len(data)
+        if self._chunked:
+            start, end = data.find(b"\n", 0, 10) + 1, end - 2
+            try:
+                if self._left != 0 or self.pending or int(data[:start], 16) != end - start:
+                    return b""
+            except ValueError:
+                return b""
+        elif self._left != math.inf:
+            return b""
+        if data.find(b"\n", start) != end - 2 or not data.startswith(b"data:", start):
+            return b""
+        payload = data[start + 5 : end]
+        return payload if payload[-1] == LINE_FEED and payload.find(b"\r") < 0 else b""
+
+    def feed(self, data: bytes) -> bytes:
+        """The body's bytes in `data`; sets `error` where it is no HTTP."""
+        if self.error is not None:
+            return b""
+        raw, self.pending = self.pending + data, b""
+        while self.status is None:
+            head, found, rest = raw.partition(b"\r\n\r\n")
+            if not found:
+                self.pending = raw
+                return b""
+            self._read_head(head.decode("latin-1").split("\r\n"))
+            if self.error is not None:
+                return b""
+            raw = rest
+        pieces, at = [], 0
+        while at < len(raw) and not self.complete:
+            if self._chunked and self._left == 0:
+                line_end = raw.find(b"\r\n", at)
+                if line_end < 0:
+                    self.pending = raw[at:]
+                    break
+                try:
+                    size = int(raw[at:line_end].split(b";")[0], 16)
+                except ValueError:
+                    self.error = f"malformed: bad HTTP chunk size {raw[at:line_end][:20]!r}"
+                    self._left = math.nan  # no chunk begins any more
+                    break
+                at, self._left, self.complete = line_end + 2, size + 2, size == 0
+                continue
+            piece = raw[at : at + int(min(self._left, len(raw)))]
+            at += len(piece)
+            framing = 2 if self._chunked else 0
+            pieces.append(piece[: int(max(0, min(len(piece), self._left - framing)))])
+            self._left -= len(piece)
+            self.complete = self._left == 0 and not self._chunked
+        return b"".join(pieces)
+
+    def _read_head(self, lines: list[str]) -> None:
+        fields = lines[0].split(None, 2)
+        if len(fields) < 2 or not fields[0].startswith("HTTP/") or not fields[1].isdigit():
+            self.error = f"malformed: not an HTTP response: {lines[0][:60]!r}"
+            return
+        if int(fields[1]) < 200:  # 100 Continue: the head proper follows
+            return
+        self.status = int(fields[1])
+        self.headers = {
+            name.strip().lower(): value.strip()
+            for name, _, value in (line.partition(":") for line in lines[1:])
+        }
+        self._chunked = "chunked" in self.headers.get("transfer-encoding", "").lower()
+        length = self.headers.get("content-length", "")
+        if self._chunked:
+            self._left = 0
+        elif length.isdigit():
+            self._left, self.complete = int(length), int(length) == 0
