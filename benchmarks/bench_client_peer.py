@@ -60,7 +60,7 @@ def parse_reads(reads: Iterable[list[tuple[int, bytes]]]) -> Events:
 def ours(url: str, count: int) -> Finish:
     from repro_pp_graphs.client.command import raise_open_file_limit
     from repro_pp_graphs.client.driver import Driver
-    from repro_pp_graphs.client.load import plan
+    from repro_pp_graphs.client.load import streams_to_send
     from repro_pp_graphs.client.options import parse_options
     from repro_pp_graphs.client.prompts import Prompts
     from repro_pp_graphs.client.server import Server
@@ -74,7 +74,7 @@ def ours(url: str, count: int) -> Finish:
     sys.setswitchinterval(1e-4)
     raise_open_file_limit()
     server, texts = Server(options), Prompts(options)
-    ahead = plan(options, "", texts, 0, count)
+    ahead = streams_to_send(options, "", texts, 0, count)
     run = Driver(ahead, server, options, "").run()
 
     def finish() -> tuple[list[int], Events]:

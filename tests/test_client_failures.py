@@ -111,7 +111,7 @@ def test_a_stalled_stream_does_not_take_its_neighbours_along(run_client):
     assert document["summary"]["errors"] == {"stalled": 1}
 
 
-def test_a_failed_warm_up_is_told_and_the_run_goes_on(run_client, capsys):
+def test_a_failed_warm_up_is_reported_and_the_run_goes_on(run_client, capsys):
     with StandIn(Behaviour(fault="http", fault_requests=1, message="still loading")) as server:
         argv = ["--base-url", server.url, "--batch", "2", "--max-new-tokens", "3"]
         assert main([*argv, "--warmup", "1"]) == 0

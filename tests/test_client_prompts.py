@@ -2,7 +2,7 @@
 
 import pytest
 
-from repro_pp_graphs.client.load import plan
+from repro_pp_graphs.client.load import streams_to_send
 from repro_pp_graphs.client.options import parse_options
 from repro_pp_graphs.client.prompts import Prompts
 
@@ -11,7 +11,7 @@ def test_arrivals_are_poisson_at_the_asked_rate_and_reproducible():
     options = parse_options(["--request-rate", "100", "--input-len", "3"])
 
     def due():
-        streams = plan(options, "m", Prompts(options), 0, 2000)
+        streams = streams_to_send(options, "m", Prompts(options), 0, 2000)
         return [stream.due_offset_ns for stream in streams]
 
     offsets = due()

@@ -10,7 +10,7 @@ import urllib3
 from client_harness import LINUX, TEN_TOKENS, client_runs, serve
 from standin_server import Behaviour, StandIn
 
-from repro_pp_graphs.client.epoll import READ_BYTES, SocketTransport
+from repro_pp_graphs.client.epoll import READ_BYTES, EpollReader
 from repro_pp_graphs.client.handover import _Pool
 
 
@@ -136,9 +136,9 @@ def test_a_long_run_parses_early_and_finds_the_same(run_client, monkeypatch):
     monkeypatch.setattr("repro_pp_graphs.client.epoll.RAW_BYTES_KEPT", 0)
     monkeypatch.setattr("repro_pp_graphs.client.epoll.SLAB_BYTES", READ_BYTES + 2000)
     parsed = []
-    backlog = SocketTransport._parse_backlog
+    backlog = EpollReader._parse_backlog
     monkeypatch.setattr(
-        SocketTransport, "_parse_backlog", lambda self: parsed.append(1) or backlog(self)
+        EpollReader, "_parse_backlog", lambda self: parsed.append(1) or backlog(self)
     )
     monkeypatch.setattr("repro_pp_graphs.client.driver.TICK_S", 0.02)
     with StandIn(Behaviour(itl_s=0.02)) as server:

@@ -140,7 +140,7 @@ class Answer:
         return f"truncated: {end} without a finish reason{note}"
 
     def _take(self, arrival_ns: int, name: bytes, data: bytes) -> None:
-        """Take an event in."""
+        """Count the tokens of an event, or note its error."""
         records = self.records
         if self._quick and not name:
             quick = quick_count(data, len(records))

@@ -32,7 +32,7 @@ class KernelClock:
         self.rounds_ns: list[int] = []  # from a wake-up to the return of its last read
         self.sampled_ns = 0
         self._offsets: list[tuple[int, int, int]] = []  # (valid from, real - monotonic, width) ns
-        self._unsure: list[tuple[int, int]] = []
+        self._near_steps: list[tuple[int, int]] = []  # (from, to) ns in which no stamp is used
 
     def sample(self) -> None:
         """Measure the difference, each reading of one clock between two of the other."""
@@ -41,12 +41,12 @@ class KernelClock:
         self.note(before_ns, real_ns - before_ns - width_ns // 2, width_ns)
 
     def note(self, now_ns: int, offset_ns: int, width_ns: int) -> None:
-        """Take a sample in; one that differs by more than its width allows is a step."""
+        """Take a sample in; if it differs by more than the samples' widths, the time was set."""
         if not self._offsets:
             self._offsets.append((0, offset_ns, width_ns))
         _, known_ns, known_width_ns = self._offsets[-1]
         if abs(offset_ns - known_ns) > width_ns + known_width_ns + 1_000:
-            self._unsure.append((self.sampled_ns, now_ns + round(TICK_S * 1e9)))
+            self._near_steps.append((self.sampled_ns, now_ns + round(TICK_S * 1e9)))
             self._offsets.append((now_ns, offset_ns, width_ns))
         self.sampled_ns = now_ns
 
@@ -58,7 +58,7 @@ class KernelClock:
         seconds, nanoseconds = TIMESPEC.unpack_from(ancillary[0][2])
         offset_ns = self._offsets[-1][1]
         if len(self._offsets) > 1:
-            if any(begin <= returned_ns <= end for begin, end in self._unsure):
+            if any(begin <= returned_ns <= end for begin, end in self._near_steps):
                 return returned_ns
             offset_ns = max(known for known in self._offsets if known[0] <= returned_ns)[1]
         arrival_ns: int = seconds * 1_000_000_000 + nanoseconds - offset_ns

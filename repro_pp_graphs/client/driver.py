@@ -13,10 +13,10 @@ from collections import deque
 from collections.abc import Iterator
 
 from .clock import TICK_S, clock_ns
-from .epoll import SocketTransport
+from .epoll import EpollReader
 from .options import Options
 from .progress import Progress
-from .reader import ThreadTransport
+from .reader import ThreadReader
 from .run import Run
 from .server import Server
 from .stream import Stream
@@ -37,9 +37,9 @@ class Driver:
         self._free: deque[tuple[int, int]] = deque()  # (lane, free since)
         self._active: set[Stream] = set()
         threaded = options.reader == "threads" or not hasattr(select, "epoll")
-        self._transport = ThreadTransport(server) if threaded else SocketTransport(server)
+        self._reader = ThreadReader(server) if threaded else EpollReader(server)
         self._progress = Progress(label)
-        self._run = Run(reader=self._transport.name, clock=self._transport.clock)
+        self._run = Run(reader=self._reader.name, clock=self._reader.clock)
 
     def run(self) -> Run:
         """Returns when all is done, or at once on Ctrl-C or SIGTERM: then `interrupted`."""
@@ -52,7 +52,7 @@ class Driver:
                 upcoming = self._send_due(upcoming)
                 now_ns = clock_ns()
                 if now_ns >= next_tick_ns:
-                    self._transport.look_after(self._active, now_ns)
+                    self._reader.look_after(self._active, now_ns)
                     self._progress.show(run, self._active, now_ns)
                     next_tick_ns = now_ns + round(TICK_S * 1e9)
                 wake_ns = next_tick_ns
@@ -66,7 +66,7 @@ class Driver:
         finally:
             run.end_ns = clock_ns()
             run.cpu_s += time.process_time()
-            self._transport.close()
+            self._reader.close()
             run.clock.sample()
             gc.enable()
             self._progress.clear()
@@ -76,7 +76,7 @@ class Driver:
         """Connect the first wave of a closed loop, so that it leaves together; start the clock."""
         wave = [] if self._open_loop else list(itertools.islice(self._ahead, self._limit))
         for stream in wave:
-            self._transport.connect(stream)
+            self._reader.connect(stream)
         self._ahead = itertools.chain(wave, self._ahead)
         self._run.begin_ns, self._run.cpu_s = clock_ns(), -time.process_time()
         self._free.extend((lane, self._run.begin_ns) for lane in range(self._limit or 1))
@@ -104,7 +104,7 @@ class Driver:
                 upcoming.lane = len(self._run.streams)
             self._run.streams.append(upcoming)
             self._active.add(upcoming)
-            self._transport.send(upcoming)
+            self._reader.send(upcoming)
             if not self._open_loop:
                 upcoming.start_ns = upcoming.sent_ns
             upcoming = next(self._ahead, None)
@@ -113,10 +113,10 @@ class Driver:
     def _collect(self, timeout_s: float) -> None:
         """Take in the streams that have ended, waiting for the first up to `timeout_s`."""
         with contextlib.suppress(queue.Empty):
-            stream = self._transport.finished.get(timeout=timeout_s)
+            stream = self._reader.finished.get(timeout=timeout_s)
             while True:
                 self._active.discard(stream)
                 if self._limit is not None:
                     pause_ns = round(RETRY_S * 1e9) if stream.failed_early() else 0
                     self._free.append((stream.lane, stream.end_ns + pause_ns))
-                stream = self._transport.finished.get_nowait()
+                stream = self._reader.finished.get_nowait()

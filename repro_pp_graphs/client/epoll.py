@@ -15,7 +15,7 @@ import urllib3
 
 from .clock import ANCILLARY_BYTES, TICK_S, Ancillary, clock_ns
 from .handover import HandOver, _HandsOver, receive_tls
-from .reader import CONNECT_TIMEOUT_S, Transport
+from .reader import CONNECT_TIMEOUT_S, Reader
 from .server import Server, describe_io_error
 from .stream import Stream
 
@@ -26,7 +26,7 @@ READS_A_STEP = 50
 GATHER_NS = 1_000_000
 
 
-class SocketTransport(Transport):
+class EpollReader(Reader):
     """One thread reads every socket, response heads included, so that a first token that comes in
     the same packet as the head is stamped like any other. `requests` sends."""
 
@@ -50,7 +50,7 @@ class SocketTransport(Transport):
             connection = urllib3.connection.HTTPConnection(
                 parts.hostname or "", parts.port, timeout=CONNECT_TIMEOUT_S
             )
-            with contextlib.suppress(OSError, urllib3.exceptions.HTTPError):  # send() will tell
+            with contextlib.suppress(OSError, urllib3.exceptions.HTTPError):  # send() reports it
                 connection.connect()
                 _HandsOver.opened.append(connection.sock)
 
@@ -105,7 +105,7 @@ class SocketTransport(Transport):
         self._poller.close()
 
     def _read(self) -> None:
-        """Reads until told to stop.
+        """Read until close() is called.
 
         Waking up costs several times what a read costs. With the kernel's stamps nothing is lost by
         gathering, so busy rounds start GATHER_NS apart, or a quarter of the shortest time between

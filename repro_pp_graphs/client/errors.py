@@ -17,7 +17,7 @@ COMPRESSED = "malformed: the server compresses its answer; use --reader threads"
 
 
 def says_something(value: object) -> bool:
-    """Whether there is a value but null, 0 and "" in `value` or anywhere within."""
+    """Whether any value in it, at any depth, is other than null, 0, false and empty."""
     if isinstance(value, dict):
         return any(map(says_something, value.values()))
     return any(map(says_something, value)) if isinstance(value, list) else bool(value)
@@ -42,7 +42,7 @@ def server_message(payload: object) -> str:
 
 
 def error_words(payload: object) -> str | None:
-    """What an error object says; None where `payload` is none. `"error": null` is no error."""
+    """The message of an error object; None if it is not one. `"error": null` is no error."""
     payload = alone(payload)
     if not isinstance(payload, dict):
         return None
@@ -82,9 +82,9 @@ def not_understood(text: str) -> str:
 
 
 def wrong_answer(text: bytes, content_type: str, begun: bool) -> str | None:
-    """The error that `text` is, which stands where events should; `begun`: events came too.
+    """The error for `text` that came where events belong; `begun`: some events came too.
 
-    None where events came and `text` is only lines that the rules say to ignore.
+    None where events came and the rules for event streams say to ignore such lines.
     """
     if text.startswith(GZIP):
         return COMPRESSED

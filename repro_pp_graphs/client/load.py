@@ -41,10 +41,10 @@ def request_body(options: Options, model: str, texts: list[str]) -> bytes:
     return json.dumps(payload, ensure_ascii=False).encode()
 
 
-def plan(
+def streams_to_send(
     options: Options, model: str, prompts: Prompts, first: int, total: int | None
 ) -> Iterator[Stream]:
-    """The requests in order, `total` prompts in all (None: without end), numbered from `first`."""
+    """The requests in order. Prompts are numbered from `first`, `total` in all (None: no end)."""
     rng = random.Random(options.seed)
     due_s = 0.0
     for done in itertools.count(0, options.batch):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from .bench_serving import bench_serving_line
 from .clock import clock_ns
 from .driver import Driver
-from .load import plan
+from .load import streams_to_send
 from .options import Options
 from .prompts import Prompts, prompts_in_all
 from .record import Record
@@ -22,55 +24,87 @@ from .stream import parse_stream
 from .summary import summarize
 
 
-def measure(options: Options) -> int:
-    """Warm up, run, parse, report; the exit status."""
-    prompts = Prompts(options)
-    lines_file = options.bench_serving_json
-    if options.output is not None:
-        check_writable("--output", options.output, part_of)
-    if lines_file is not None:
-        check_writable("--bench-serving-json", lines_file, Path)
-    server = Server(options)
-    run = Run(begin_ns=clock_ns(), interrupted=True)
-    model, no_server = options.model or "default", False
-    try:
-        model = server.model()
+class Measurement:
+    """A warm-up and the run that counts; what was reached when a signal ends either."""
+
+    def __init__(self, options: Options, prompts: Prompts) -> None:
+        self.run = Run(begin_ns=clock_ns(), interrupted=True)
+        self.model = options.model or "default"
+        self.no_server = False
+        self._options, self._prompts = options, prompts
+        self._server = Server(options)
+
+    def take(self) -> None:
+        """Send everything and wait for it. Without a server, `run` is the warm-up's."""
+        options = self._options
+        try:
+            self.model = self._server.model()
+            warm = self._warm_up()
+            if self.no_server:
+                self.run = warm  # its failures are the report: nothing else would come of measuring
+            elif not warm.interrupted:
+                total = prompts_in_all(options, self._prompts)
+                ahead = streams_to_send(options, self.model, self._prompts, 0, total)
+                self.run = Driver(ahead, self._server, options, "measuring").run()
+        except KeyboardInterrupt:
+            self.run.end_ns = clock_ns()
+
+    def _warm_up(self) -> Run:
+        options = self._options
         closed = {"request_rate": None, "duration_s": None, "concurrency": options.concurrency or 1}
         warm_options = Options(**(vars(options) | closed))
-        prompts_before = options.warmup * options.batch
-        ahead = plan(warm_options, model, prompts, -prompts_before, prompts_before)
-        warm = Driver(ahead, server, warm_options, "warm-up").run()
+        total = options.warmup * options.batch
+        ahead = streams_to_send(warm_options, self.model, self._prompts, -total, total)
+        warm = Driver(ahead, self._server, warm_options, "warm-up").run()
         if not warm.interrupted:
-            parsed = (parse_stream(stream, options, warm.clock) for stream in warm.streams)
-            errors = {record.error or "" for records in parsed for record in records}
-            no_server = bool(errors) and all(error.startswith(NO_SERVER) for error in errors)
-            if no_server:
-                run = warm  # its failures are the report: nothing else would come of measuring
-            else:
-                for error in sorted(errors - {""}):
-                    print(wrapped(f"warning: warm-up failed: {error}"), file=sys.stderr)
-                ahead = plan(options, model, prompts, 0, prompts_in_all(options, prompts))
-                run = Driver(ahead, server, options, "measuring").run()
-    except KeyboardInterrupt:
-        run.end_ns = clock_ns()
+            errors = {record.error or "" for record in records_of(warm, options)}
+            self.no_server = bool(errors) and all(error.startswith(NO_SERVER) for error in errors)
+            for error in sorted(errors - {""}) if not self.no_server else ():
+                print(wrapped(f"warning: warm-up failed: {error}"), file=sys.stderr)
+        return warm
+
+
+def records_of(run: Run, options: Options) -> list[Record]:
+    """One record a prompt, in the order of sending."""
+    return [record for stream in run.streams for record in parse_stream(stream, options, run.clock)]
+
+
+def check_outputs(options: Options) -> None:
+    """Raises UsageError where a result could not be written."""
+    if options.output is not None:
+        check_writable("--output", options.output, part_of)
+    if options.bench_serving_json is not None:
+        check_writable("--bench-serving-json", options.bench_serving_json, Path)
+
+
+def write_outputs(summary: dict[str, Any], records: Sequence[Record], options: Options) -> None:
+    """Write the files that were asked for. Raises OSError."""
+    if options.output is not None:
+        write_json(options.output, result_document(summary, records))
+    if options.bench_serving_json is not None:
+        line = bench_serving_line(summary, records, options)
+        with options.bench_serving_json.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def measure(options: Options) -> int:
+    """Warm up, run, parse, write, report; the exit status. Raises UsageError."""
+    prompts = Prompts(options)
+    check_outputs(options)
+    measurement = Measurement(options, prompts)
+    measurement.take()
     ignore_signals()
-    records: list[Record] = []
-    for stream in run.streams:
-        records += parse_stream(stream, options, run.clock)
-    summary = summarize(records, run, options, model, len(prompts))
-    if no_server:
+    run = measurement.run
+    records = records_of(run, options)
+    summary = summarize(records, run, options, measurement.model, len(prompts))
+    if measurement.no_server:
         summary["warnings"] = ["no server answered the warm-up: nothing was measured"]
     failures = summary["failed"] / max(1, len(records))
-    status = int(not records or no_server or failures > options.max_error_rate)
+    failed = not records or measurement.no_server or failures > options.max_error_rate
     try:
-        if options.output is not None:
-            write_json(options.output, result_document(summary, records))
-        if lines_file is not None:
-            line = bench_serving_line(summary, records, options)
-            with lines_file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+        write_outputs(summary, records, options)
     except OSError as exc:
         print(f"client_benchmark.py: the result cannot be written: {exc}", file=sys.stderr)
-        status = 1
+        failed = True
     print("\n".join(report_lines(summary, records)))
-    return 130 if run.interrupted else status
+    return 130 if run.interrupted else int(failed)

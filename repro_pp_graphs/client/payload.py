@@ -88,7 +88,7 @@ def has_text(choice: dict[str, Any]) -> bool:
 
 
 def _finish(record: Record, reason: object) -> None:
-    """Take a finish reason in; null and "" are none. Some servers send the word "null"."""
+    """Note a finish reason; null and "" are none. Some servers send the word "null"."""
     message: object = None
     if isinstance(reason, dict):
         message, reason = reason.get("message"), reason.get("type")

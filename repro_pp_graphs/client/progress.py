@@ -28,12 +28,12 @@ class Progress:
         for stream in busy:
             with contextlib.suppress(IndexError):  # nothing has come, or it has been parsed
                 newest_ns, slab, start, end, _ = stream.reads[-1]
-                found = quick_count(bytes(slab[start:end]), 1)
-                if found is not None:
-                    self._tokens[stream] = found[1] * stream.prompts
-                    first_ns, first = self._first.setdefault(stream, (newest_ns, found[1]))
-                    if found[1] > first:
-                        gaps_ms.append((newest_ns - first_ns) / 1e6 / (found[1] - first))
+                newest = quick_count(bytes(slab[start:end]), 1)
+                if newest is not None:
+                    self._tokens[stream] = newest[1] * stream.prompts
+                    first_ns, first = self._first.setdefault(stream, (newest_ns, newest[1]))
+                    if newest[1] > first:
+                        gaps_ms.append((newest_ns - first_ns) / 1e6 / (newest[1] - first))
         tokens = sum(self._tokens.values())
         itl = f"  ITL ~{statistics.fmean(gaps_ms):.1f} ms" if gaps_ms else ""
         rate = tokens / max(1e-9, (now_ns - run.begin_ns) / 1e9)

@@ -29,7 +29,10 @@ def quick_count(payload: bytes, prompts: int) -> tuple[int, int] | None:
 
 
 def is_quick(payload: bytes, prompts: int, taken: tuple[int, int | None]) -> bool | None:
-    """Whether quick_count finds in events of this kind what was `taken`; None: not to be seen."""
+    """Whether quick_count finds in such events what the JSON parser did (`taken`).
+
+    None if this event cannot show it.
+    """
     quick = quick_count(payload, prompts)
     if quick is None or taken[1] is None:
         return None

@@ -15,7 +15,7 @@ from .stream import Stream
 CONNECT_TIMEOUT_S = 10.0
 
 
-class Transport:
+class Reader:
     """Sends streams and puts each on `finished` when its response has ended, well or not."""
 
     name = ""
@@ -61,7 +61,7 @@ class Transport:
         self.finished.put(stream)
 
 
-class ThreadTransport(Transport):
+class ThreadReader(Reader):
     """A thread a stream, over `requests` alone, for compressed bodies and odd systems. Dearer."""
 
     name = "threads"

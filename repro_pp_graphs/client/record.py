@@ -22,7 +22,7 @@ class Record:
     error: str | None = None
     uncounted_ns: list[int] = field(default_factory=list)  # text came, its count not yet
     counted_late: bool = False  # some counts came after the text they count
-    went_on: bool = False  # after its finish reason: then that does not tell the end
+    went_on: bool = False  # text came after its finish reason, which then was not the end
 
     def add(self, arrival_ns: int, cumulative_tokens: int | None, text: bool = True) -> None:
         """An event: the tokens so far, None where it does not say; `text`: it brought some."""
@@ -41,12 +41,12 @@ class Record:
     def count_late(self, cumulative_tokens: int) -> None:
         """Give the text that came uncounted its tokens."""
         if cumulative_tokens > self.tokens:
-            self.events += spread(self.uncounted_ns, self.tokens, cumulative_tokens)
+            self.events += count_arrivals(self.uncounted_ns, self.tokens, cumulative_tokens)
             self.tokens = cumulative_tokens
         self.uncounted_ns, self.counted_late = [], True
 
 
-def spread(arrivals_ns: Sequence[int], before: int, total: int) -> list[list[int]]:
+def count_arrivals(arrivals_ns: Sequence[int], before: int, total: int) -> list[list[int]]:
     """[arrival_ns, cumulative tokens] of arrivals (one or more) that led from `before` to `total`.
 
     As many arrivals as tokens are one token each. Otherwise only the last arrival is kept, and the

@@ -46,9 +46,8 @@ class Stream:
         self.answer = Answer(self.prompts)
 
     def failed_early(self) -> bool:
-        """Whether it is plain without parsing that no tokens came: a short answer without output.
-
-        Such are no connection, an HTTP error, and a web page or an error with status 200.
+        """True if it surely brought no tokens, which is seen without parsing: it is short and holds
+        no output. So is an HTTP error, a web page or an error with status 200, no connection.
         """
         if self.answer.has_output():
             return False
@@ -64,7 +63,7 @@ class Stream:
     def parse_reads(
         self, clock: KernelClock, until_ns: float = math.inf, most: int = sys.maxsize
     ) -> bool:
-        """Parse and drop the reads that returned by `until_ns`; whether `most` left some."""
+        """Parse and drop reads that returned by `until_ns`, up to `most`; True if more are left."""
         reads, feed, arrival_ns = self.reads, self.answer.feed, clock.arrival_ns
         while reads and reads[0][0] <= until_ns:
             if most == 0:

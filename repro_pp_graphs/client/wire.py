@@ -55,8 +55,8 @@ class Body:
             return b""
         raw, self.pending = self.pending + data, b""
         while self.status is None:
-            head, found, rest = raw.partition(b"\r\n\r\n")
-            if not found:
+            head, ended, rest = raw.partition(b"\r\n\r\n")
+            if not ended:
                 self.pending = raw
                 return b""
             self._read_head(head.decode("latin-1").split("\r\n"))
