@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from .options import UsageError, parse_options
 from .signals import interrupt_on_signals
+from .terminal import complain, escape_unprintable, say
 
 try:
     import resource
@@ -24,12 +26,17 @@ def raise_open_file_limit() -> None:
 
 def main(argv: Sequence[str], folder: Path) -> int:
     """Run the client that lies in `folder`; returns the exit status."""
-    options = parse_options(argv, folder)
+    escape_unprintable()
+    try:
+        options = parse_options(argv, folder)
+    finally:
+        with contextlib.suppress(OSError):
+            say()  # what --help printed
     try:
         from .measure import measure  # noqa: PLC0415 - it needs requests, --help does not
     except ModuleNotFoundError as missing:
         install = f"{sys.executable} -m pip install requests"
-        print(f"client_benchmark.py: no module '{missing.name}': {install}", file=sys.stderr)
+        complain(f"no module '{missing.name}': {install}")
         return 2
     interrupt_on_signals()
     sys.setswitchinterval(1e-4)  # the reader must not wait 5 ms for the thread that sends
@@ -37,5 +44,5 @@ def main(argv: Sequence[str], folder: Path) -> int:
     try:
         return measure(options)
     except UsageError as exc:
-        print(f"client_benchmark.py: {exc}", file=sys.stderr)
+        complain(str(exc))
         return 2

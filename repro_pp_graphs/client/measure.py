@@ -15,13 +15,14 @@ from .load import streams_to_send
 from .options import Options
 from .prompts import Prompts, prompts_in_all
 from .record import Record
-from .report import report_lines, wrapped
+from .report import report_lines
 from .result import check_writable, part_of, result_document, write_json
 from .run import Run
 from .server import NO_SERVER, Server
 from .signals import ignore_signals
 from .stream import parse_stream
 from .summary import summarize
+from .terminal import complain, say, wrapped
 
 
 class Measurement:
@@ -104,7 +105,11 @@ def measure(options: Options) -> int:
     try:
         write_outputs(summary, records, options)
     except OSError as exc:
-        print(f"client_benchmark.py: the result cannot be written: {exc}", file=sys.stderr)
+        complain(f"the result cannot be written: {exc}")
         failed = True
-    print("\n".join(report_lines(summary, records)))
+    try:
+        say(report_lines(summary, records))
+    except OSError as exc:
+        complain(f"the report cannot be printed: {exc.strerror}")
+        failed = True
     return 130 if run.interrupted else int(failed)

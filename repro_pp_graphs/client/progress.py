@@ -16,7 +16,8 @@ class Progress:
     """A line rewritten in place, on a terminal only, from the newest bytes of each stream."""
 
     def __init__(self, label: str) -> None:
-        self._label, self._on = label, sys.stdout.isatty()
+        self._label = label
+        self._on = sys.stdout is not None and sys.stdout.isatty()
         self._tokens: dict[Stream, int] = {}
         self._first: dict[Stream, tuple[int, int]] = {}
 
@@ -39,10 +40,15 @@ class Progress:
         rate = tokens / max(1e-9, (now_ns - run.begin_ns) / 1e9)
         done = len(run.streams) - len(busy)
         line = f"{self._label}: {done}/{len(run.streams)} streams  ~{rate:.0f} tok/s{itl}"
-        sys.stdout.write(f"\r\x1b[K{line[:79]}")
-        sys.stdout.flush()
+        self._draw(line[:79])
 
     def clear(self) -> None:
         if self._on:
-            sys.stdout.write("\r\x1b[K")
+            self._draw("")
+
+    def _draw(self, line: str) -> None:
+        try:
+            sys.stdout.write(f"\r\x1b[K{line}")
             sys.stdout.flush()
+        except OSError:  # the terminal was closed; the measurement goes on
+            self._on = False

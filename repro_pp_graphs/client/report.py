@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from .metrics import STATISTICS
 from .record import Record
-
-
-def wrapped(text: str) -> str:
-    """At most 80 columns; what is copied from it, as addresses are, stays whole."""
-    return textwrap.fill(
-        text, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-    )
+from .terminal import wrapped
 
 
 def report_lines(summary: dict[str, Any], records: Sequence[Record]) -> list[str]:

@@ -1,0 +1,45 @@
+"""What the client prints: at most 80 columns, and no crash where nobody reads it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+from collections.abc import Sequence
+
+
+def wrapped(text: str) -> str:
+    """At most 80 columns; what is copied from it, as addresses are, stays whole."""
+    return textwrap.fill(
+        text, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+
+
+def complain(text: str) -> None:
+    """Say on stderr what is wrong."""
+    print(f"client_benchmark.py: {text}", file=sys.stderr)
+
+
+def escape_unprintable() -> None:
+    """A character that the terminal's encoding lacks is printed as its escape."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def say(lines: Sequence[str] = ()) -> None:
+    """Print lines, and what argparse has printed. Raises OSError, as on a full disk.
+
+    A reader that has gone, as `head` does, is no error.
+    """
+    if sys.stdout is None:  # python ... >&-
+        return
+    try:
+        if lines:
+            print("\n".join(lines))
+        sys.stdout.flush()
+    except OSError as exc:
+        # Python flushes again as it ends, and would complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(exc, BrokenPipeError):
+            raise
