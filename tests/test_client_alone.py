@@ -67,6 +67,15 @@ def test_the_client_works_alone_in_another_folder(tmp_path, only_requests, place
     assert (folder / "run.json").is_file()
 
 
+def test_a_default_call_without_prompts_runs_and_says_what_it_sent(tmp_path, only_requests):
+    folder = copied(tmp_path / "box", "client")
+    with StandIn() as server:
+        done = run_alone(folder, "--base-url", server.url, packages=only_requests)
+        assert {len(text.split()) for text in generated(server)[-1]["text"]} == {64}
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "no prompts.txt beside client_benchmark.py: prompts of 64 random words" in done.stdout
+
+
 def test_the_client_that_lies_with_the_file_runs_though_another_is_installed(
     tmp_path, only_requests
 ):
@@ -88,6 +97,20 @@ def test_without_its_package_the_file_says_what_to_copy(tmp_path, only_requests)
     done = run_alone(folder, packages=only_requests)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"client_benchmark.py: copy repro_pp_graphs/client to {folder} too\n"
+
+
+def test_an_older_python_says_which_is_needed():
+    ast.parse(CLIENT.read_text(encoding="utf-8"), feature_version=(3, 6))
+    code = "import runpy, sys; sys.version_info = (3, 9, 18); runpy.run_path(sys.argv[1])['main']()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(CLIENT)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    said = "client_benchmark.py: needs Python 3.10 or newer, not 3.9\n"
+    assert (done.stdout, done.stderr) == ("", said)
 
 
 @pytest.mark.parametrize("module", ["requests", "urllib3"])

@@ -26,3 +26,15 @@ def test_synthetic_prompts_have_the_asked_length_and_differ():
     texts = [prompts[number] for number in (-2, -1, 0, 1)]
     assert {len(text.split()) for text in texts} == {50}
     assert len(set(texts)) == 4
+
+
+def test_without_any_choice_the_file_beside_the_client_is_read_and_without_it_none(tmp_path):
+    options = parse_options([], tmp_path)
+    assert (options.prompts, options.input_len) == (None, 64)
+    prompts = Prompts(options)
+    assert (len(prompts), len(prompts[0].split())) == (0, 64)
+    (tmp_path / "prompts.txt").write_text("one\n")
+    assert Prompts(parse_options([], tmp_path))[0] == "one"
+    assert len(Prompts(parse_options(["--input-len", "7"], tmp_path))[0].split()) == 7
+    (tmp_path / "own.txt").write_text("own\n")
+    assert Prompts(parse_options(["--prompts", f"{tmp_path}/own.txt"], tmp_path))[0] == "own"

@@ -36,7 +36,7 @@ def main(argv: Sequence[str], folder: Path) -> int:
         from .measure import measure  # noqa: PLC0415 - it needs requests, --help does not
     except ModuleNotFoundError as missing:
         install = f"{sys.executable} -m pip install requests"
-        complain(f"no module '{missing.name}': {install}")
+        complain(f"needs requests (no module '{missing.name}' here): {install}")
         return 2
     interrupt_on_signals()
     sys.setswitchinterval(1e-4)  # the reader must not wait 5 ms for the thread that sends

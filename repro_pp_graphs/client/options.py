@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+DEFAULT_INPUT_LEN = 64
 EXAMPLES = """examples:
   one request of 16 prompts, 128 tokens each, raw arrivals saved
     python client_benchmark.py --batch 16 --max-new-tokens 128 --output run.json
@@ -36,7 +37,10 @@ class Options(argparse.Namespace):
     base_url: str
     backend: str
     model: str | None
-    prompts: Path
+    prompts: Path | None  # None: synthetic ones
+    default_prompts: (
+        bool  # neither --prompts nor --input-len was given, and no prompts.txt is there
+    )
     input_len: int | None
     batch: int
     concurrency: int | None  # None: no limit, at a request rate
@@ -70,11 +74,8 @@ def _number(
     return parse
 
 
-def parse_options(argv: Sequence[str], folder: Path = Path()) -> Options:
-    """Options from the command line; `--max_new_tokens` and `--max-new-tokens` are the same.
-
-    `folder` is client_benchmark.py's, with prompts.txt. Exits with status 2 on a wrong option.
-    """
+def options_parser() -> argparse.ArgumentParser:
+    """Every option with its help and default."""
     parser = argparse.ArgumentParser(
         usage="python client_benchmark.py [options]   (--help lists them)",
         description="Measure streaming latency and throughput of an inference server.",
@@ -91,8 +92,9 @@ def parse_options(argv: Sequence[str], folder: Path = Path()) -> Options:
         help="sglang: /generate (default); openai: /v1/completions")
     add("--model", help="model name for openai (default: the first of /v1/models)")
     add = parser.add_argument_group("load").add_argument
-    add("--prompts", type=Path, metavar="FILE", default=folder / "prompts.txt",
-        help="one prompt a line (default: prompts.txt beside client_benchmark.py)")
+    add("--prompts", type=Path, metavar="FILE",
+        help="one prompt a line (default: prompts.txt beside client_benchmark.py, and without "
+        f"it --input-len {DEFAULT_INPUT_LEN})")
     add("--input-len", type=count, metavar="N", help="synthetic prompts of about N tokens")
     add("--batch", type=count, metavar="N",
         help="prompts in one request (default 16; 1 with --concurrency or --request-rate)")
@@ -123,6 +125,25 @@ def parse_options(argv: Sequence[str], folder: Path = Path()) -> Options:
         help="epoll: one thread reads all streams (default on Linux); threads: one a stream, "
         "dearer, and decodes compressed answers")
     # fmt: on
+    return parser
+
+
+def choose_prompts(options: Options, default: Path) -> None:
+    """Without --prompts and --input-len: the file `default`, or synthetic prompts."""
+    chosen = options.prompts is not None or options.input_len is not None
+    options.default_prompts = not chosen and not default.exists()
+    if options.default_prompts:
+        options.input_len = DEFAULT_INPUT_LEN
+    elif not chosen:
+        options.prompts = default
+
+
+def parse_options(argv: Sequence[str], folder: Path = Path()) -> Options:
+    """Options from the command line; `--max_new_tokens` and `--max-new-tokens` are the same.
+
+    `folder` is client_benchmark.py's, with prompts.txt. Exits with status 2 on a wrong option.
+    """
+    parser = options_parser()
     words = [
         name.replace("_", "-") + equals + value if word.startswith("--") else word
         for word in argv
@@ -133,6 +154,7 @@ def parse_options(argv: Sequence[str], folder: Path = Path()) -> Options:
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
         parser.error("--base-url: give http://HOST:PORT")
     options.base_url = options.base_url.rstrip("/")
+    choose_prompts(options, folder / "prompts.txt")
     separate = options.concurrency is not None or options.request_rate is not None
     options.batch = options.batch or (1 if separate else 16)
     if options.request_rate is None:

@@ -20,12 +20,15 @@ class Prompts:
     def __init__(self, options: Options) -> None:
         self._input_len, self._seed = options.input_len, options.seed
         self._lines: list[str] = []
-        if options.input_len is None:
+        if options.input_len is None and options.prompts is not None:
             try:
                 text = options.prompts.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as exc:
                 reason = exc.strerror if isinstance(exc, OSError) else "not UTF-8"
-                raise UsageError(f"--prompts {options.prompts}: {reason}") from exc
+                raise UsageError(
+                    f"--prompts {options.prompts}: {reason}; give a file with one prompt a line, "
+                    "or --input-len N"
+                ) from exc
             self._lines = [line for line in map(str.strip, text.splitlines()) if line]
             if not self._lines:
                 raise UsageError(f"--prompts {options.prompts}: the file holds no prompt")

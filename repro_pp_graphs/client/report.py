@@ -1,4 +1,4 @@
-"""The table for people."""
+"""The report for people."""
 
 from __future__ import annotations
 
@@ -6,58 +6,40 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from .caveats import self_check_verdict, waits_for_a_place
 from .metrics import STATISTICS
 from .record import Record
 from .terminal import wrapped
 
 
-def report_lines(summary: dict[str, Any], records: Sequence[Record]) -> list[str]:
-    """The table for people, at most 80 columns."""
-
-    def number(value: float | None, digits: int = 2) -> str:
-        return "-" if value is None else f"{value:.{digits}f}"
-
-    rate = f", {summary['request_rate']:g} requests/s" if summary["request_rate"] else ""
-    limit = f", concurrency {summary['max_concurrency']}" if summary["max_concurrency"] else ""
-    lines = [
-        f"{summary['backend']} {summary['base_url']}  model {summary['model']}",
-        f"batch {summary['batch']}{limit}{rate}, {summary['max_new_tokens']} new tokens a prompt, "
-        f"{summary['warmup']} warm-up",
-        "",
-        f"{'':<10}" + "".join(f"{key:>10}" for key in STATISTICS),
-    ]
-    rows = {"TTFT ms": "ttft_ms", "ITL ms": "itl_ms", "TPOT ms": "tpot_ms"}
-    rows["E2E ms"] = "e2e_latency_ms"
+def load_line(summary: dict[str, Any]) -> str:
+    """What was asked for: prompts a request, requests at a time or a second, tokens a prompt."""
+    batch, limit = summary["batch"], summary["max_concurrency"]
+    parts = [f"{batch} prompt{'s' * (batch > 1)} a request"]
     if summary["request_rate"]:
-        rows["queue ms"] = "queue_ms"
-    for label, name in rows.items():
-        cells = (number(summary[f"{key}_{name}"]) for key in STATISTICS)
-        lines.append(f"{label:<10}" + "".join(f"{cell:>10}" for cell in cells))
-    steady, check = summary["steady_state"], summary["self_check"]
-    outcome = f"prompts        {summary['completed']} completed, {summary['failed']} failed"
-    lines += [
+        parts.append(f"{summary['request_rate']:g} requests/s")
+    if limit:
+        most = "at most " if summary["request_rate"] else ""
+        parts.append(f"{most}{limit} request{'s' * (limit > 1)} at a time")
+    parts += [f"{summary['max_new_tokens']} new tokens a prompt", f"{summary['warmup']} warm-up"]
+    return ", ".join(parts)
+
+
+def report_lines(summary: dict[str, Any], records: Sequence[Record]) -> list[str]:
+    """The report for people, at most 80 columns; without a token only what failed."""
+    lines = [
+        wrapped(f"{summary['backend']} {summary['base_url']}  model {summary['model']}"),
+        wrapped(load_line(summary)),
         "",
-        outcome,
-        f"tokens         {summary['total_output_tokens']} out, {summary['total_input_tokens']} in "
-        f"({summary['total_cached_tokens']} cached), {number(summary['duration'], 3)} s",
-        f"throughput     {number(summary['output_throughput'])} output tokens/s, "
-        f"{number(summary['request_throughput'])} prompts/s",
-        "steady state   "
-        + (
-            f"{number(steady['output_throughput'])} output tokens/s over "
-            f"{number(steady['duration_s'], 3)} s"
-            if steady
-            else "none (at no time did every stream run)"
-        ),
-        f"concurrency    {number(summary['concurrency'])} mean, "
-        f"{summary['max_concurrent_requests']} peak",
-        f"self-check     send lag p99 {number(check['p99_send_lag_ms'])} ms, reader lag p99 "
-        f"{number(check['p99_reader_lag_ms'], 3)} ms, CPU {check['client_cpu_share']:.1%},",
-        f"               {(check['read_together_share'] or 0):.1%} of arrivals read together, "
-        f"{summary['kernel_timestamp_share']:.0%} kernel stamps",
     ]
-    if not summary["total_output_tokens"]:
-        lines = [*lines[:3], outcome]
+    if summary["total_output_tokens"]:
+        lines += [*latency_table(summary), ""]
+    lines.append(
+        row("prompts", f"{summary['completed']} completed, {summary['failed']} failed"),
+    )
+    if summary["total_output_tokens"]:
+        lines += throughput_lines(summary)
+        lines.append(row("self-check", self_check_text(summary)))
     notes = [f"warning: {text}" for text in summary["warnings"]]
     for error, count in Counter(r.error for r in records if r.error).most_common(10):
         notes.append(f"failed: {count} x {error}")
@@ -65,3 +47,68 @@ def report_lines(summary: dict[str, Any], records: Sequence[Record]) -> list[str
     if summary["interrupted"]:
         lines.append("interrupted: the figures cover what had arrived")
     return lines
+
+
+def latency_table(summary: dict[str, Any]) -> list[str]:
+    """A row a latency, a column for each of STATISTICS; ms."""
+    rows = {"TTFT ms": "ttft_ms", "ITL ms": "itl_ms", "TPOT ms": "tpot_ms"}
+    rows["E2E ms"] = "e2e_latency_ms"
+    if summary["request_rate"]:
+        rows["queue ms"] = "queue_ms"
+    lines = [f"{'':<10}" + "".join(f"{key:>10}" for key in STATISTICS)]
+    for label, name in rows.items():
+        cells = (number(summary[f"{key}_{name}"]) for key in STATISTICS)
+        lines.append(f"{label:<10}" + "".join(f"{cell:>10}" for cell in cells))
+    return lines
+
+
+def throughput_lines(summary: dict[str, Any]) -> list[str]:
+    """Tokens, tokens a second, and how many prompts were served at a time."""
+    steady = summary["steady_state"]
+    return [
+        row(
+            "tokens",
+            f"{summary['total_output_tokens']} out, {summary['total_input_tokens']} in "
+            f"({summary['total_cached_tokens']} cached), {number(summary['duration'], 3)} s",
+        ),
+        row(
+            "throughput",
+            f"{number(summary['output_throughput'])} output tokens/s, "
+            f"{number(summary['request_throughput'])} prompts/s",
+        ),
+        row(
+            "steady state",
+            f"{number(steady['output_throughput'])} output tokens/s over "
+            f"{number(steady['duration_s'], 3)} s"
+            if steady
+            else "none (at no time did every stream run)",
+        ),
+        row(
+            "in flight",
+            f"{number(summary['concurrency'])} prompts on average, "
+            f"{summary['max_concurrent_requests']} at most"
+            + (", with those that wait to be sent" if waits_for_a_place(summary) else ""),
+        ),
+    ]
+
+
+def self_check_text(summary: dict[str, Any]) -> str:
+    """The figures of the client's own check, and the verdict."""
+    check = summary["self_check"]
+    return (
+        f"send lag p99 {number(check['p99_send_lag_ms'])} ms, "
+        f"reader lag p99 {number(check['p99_reader_lag_ms'], 3)} ms, "
+        f"CPU {check['client_cpu_share']:.1%}, "
+        f"{(check['read_together_share'] or 0):.1%} of arrivals read together, "
+        f"{summary['kernel_timestamp_share']:.0%} kernel stamps: {self_check_verdict(summary)}"
+    )
+
+
+def row(label: str, text: str) -> str:
+    """A label and its text, which goes on below itself."""
+    return wrapped(text, f"{label:<15}", " " * 15)
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """At a fixed number of digits; "-" for what was not measured."""
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from .caveats import caveats
 from .metrics import distribution, itl_ms, itl_over_time, peak_in_flight, steady_state
 from .options import Options
 from .record import Record
@@ -101,43 +102,5 @@ def summarize(
         "first_ignored_line": ignored[0][:60].decode("utf-8", "replace") if ignored else None,
         "self_check": check,
     }
-    sent = len(records) + options.warmup * options.batch
-    summary["warnings"] = warnings_for(summary, sent, prompts_in_file)
+    summary["warnings"] = caveats(summary, records, options, prompts_in_file)
     return summary
-
-
-def warnings_for(summary: dict[str, Any], prompts: int, prompts_in_file: int) -> list[str]:
-    """Sentences about anything that makes the figures mean less than they seem to."""
-    check = summary["self_check"]
-    found = []
-    if summary["ignored_lines"]:
-        found.append(
-            f"{summary['ignored_lines']} lines of the answers are no field of an event stream and "
-            f"were ignored; the first: {summary['first_ignored_line']!r}"
-        )
-    if summary["total_output_tokens"] and check["client_cpu_share"] > 0.8:
-        found.append(
-            f"the client used {check['client_cpu_share']:.0%} of a core: it, not the server, may "
-            "limit the numbers; use fewer streams or another machine"
-        )
-    if (check["read_together_share"] or 0) > 0.05:
-        found.append(
-            f"{check['read_together_share']:.0%} of arrivals were read together with the same "
-            "prompt's previous one: single gaps are unreliable, TPOT and throughput hold"
-        )
-    lag_ms = check["p99_send_lag_ms"] or 0
-    if lag_ms > max(10, (summary["median_ttft_ms"] or 0) / 10):
-        found.append(
-            f"requests left up to {lag_ms:.1f} ms after they were due (p99 of send_lag_ms)"
-        )
-    if summary["token_counts"] == "final_usage":
-        found.append(
-            "the server counts tokens only at the end of a stream: ITL is exact only for streams "
-            "with one token an event"
-        )
-    if 0 < prompts_in_file < prompts and summary["total_output_tokens"]:
-        found.append(
-            f"{prompts_in_file} prompts in the file, {prompts} sent (warm-up included): a prefix "
-            f"cache may serve the repeats ({summary['total_cached_tokens']} cached tokens reported)"
-        )
-    return found

@@ -8,10 +8,18 @@ import textwrap
 from collections.abc import Sequence
 
 
-def wrapped(text: str) -> str:
-    """At most 80 columns; what is copied from it, as addresses are, stays whole."""
+def wrapped(text: str, first: str = "", below: str = "  ") -> str:
+    """At most 80 columns, `first` before the first line and `below` before those that follow.
+
+    What is copied from it, as addresses are, stays whole.
+    """
     return textwrap.fill(
-        text, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        text,
+        80,
+        initial_indent=first,
+        subsequent_indent=below,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 
