@@ -29,6 +29,8 @@ def main(argv: Sequence[str], folder: Path) -> int:
     escape_unprintable()
     try:
         options = parse_options(argv, folder)
+    except BrokenPipeError:  # --help | head, in Python 3.10
+        return 0
     finally:
         with contextlib.suppress(OSError):
             say()  # what --help printed
