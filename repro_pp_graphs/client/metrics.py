@@ -33,6 +33,11 @@ def distribution(name: str, values: Iterable[float]) -> dict[str, float | None]:
     return {f"{key}_{name}": value for key, value in zip(STATISTICS, figures, strict=True)}
 
 
+def e2e_ms(record: Record) -> float:
+    """From the start of a completed prompt to its last token, ms."""
+    return (record.events[-1][0] - record.start_ns) / 1e6
+
+
 def itl_ms(record: Record) -> list[float]:
     """Gap between two arrivals divided by the new tokens of the later one, once a token; ms."""
     gaps: list[float] = []

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .caveats import caveats
-from .metrics import distribution, itl_ms, itl_over_time, peak_in_flight, steady_state
+from .metrics import distribution, e2e_ms, itl_ms, itl_over_time, peak_in_flight, steady_state
 from .options import Options
 from .record import Record
 from .run import Run
@@ -32,28 +32,9 @@ def self_check(records: Sequence[Record], run: Run, total_tokens: int) -> dict[s
     }
 
 
-def summarize(
-    records: Sequence[Record], run: Run, options: Options, model: str, prompts_in_file: int
-) -> dict[str, Any]:
-    """Every figure of the report: `_ms` in the name or seconds; throughput a second.
-
-    TTFT and ITL also take interrupted prompts; TPOT and E2E only completed ones.
-    """
-    completed = [record for record in records if record.error is None]
-    streaming = [
-        r for r in records if r.events and (r.error is None or r.error.startswith("interrupted"))
-    ]
-    begin_ns = min((record.start_ns for record in records), default=run.begin_ns)
-    end_ns = max((r.events[-1][0] for r in records if r.events), default=run.end_ns)
-    duration_s = max(1e-9, (end_ns - begin_ns) / 1e9)
-    e2e_ms = [(r.events[-1][0] - r.start_ns) / 1e6 for r in completed]
-    output_tokens = sum(record.tokens for record in records)
-    input_tokens = sum(record.prompt_tokens for record in records)
-    check = self_check(records, run, output_tokens)
-    uncounted = any(record.counted_late for record in records)
-    ignored = [line for stream in run.streams for line in stream.answer.ignored_lines()]
-    stamped_share = len(run.clock.lags_ns) / max(1, run.clock.reads)
-    summary: dict[str, Any] = {
+def load_settings(options: Options, model: str) -> dict[str, Any]:
+    """What was sent, and where to."""
+    return {
         "backend": options.backend,
         "base_url": options.base_url,
         "model": model,
@@ -64,6 +45,54 @@ def summarize(
         "ignore_eos": options.ignore_eos,
         "seed": options.seed,
         "warmup": options.warmup,
+    }
+
+
+def latencies(records: Sequence[Record], completed: Sequence[Record]) -> dict[str, Any]:
+    """Distributions in ms. TTFT and ITL also take interrupted prompts, the others only completed
+    ones."""
+    streaming = [
+        r for r in records if r.events and (r.error is None or r.error.startswith("interrupted"))
+    ]
+    long = [r for r in completed if r.tokens > 1]
+    tpot_ms = ((r.events[-1][0] - r.events[0][0]) / 1e6 / (r.tokens - 1) for r in long)
+    return {
+        **distribution("ttft_ms", ((r.events[0][0] - r.start_ns) / 1e6 for r in streaming)),
+        **distribution("tpot_ms", tpot_ms),
+        **distribution("itl_ms", itertools.chain.from_iterable(map(itl_ms, streaming))),
+        **distribution("e2e_latency_ms", map(e2e_ms, completed)),
+        **distribution("queue_ms", ((r.sent_ns - r.intended_ns) / 1e6 for r in completed)),
+    }
+
+
+def how_measured(records: Sequence[Record], run: Run) -> dict[str, Any]:
+    """Where time stamps and token counts come from, and what was not understood."""
+    ignored = [line for stream in run.streams for line in stream.answer.ignored_lines()]
+    stamped_share = len(run.clock.lags_ns) / max(1, run.clock.reads)
+    counted_late = any(record.counted_late for record in records)
+    return {
+        "timestamps": "kernel" if stamped_share > 0.5 else "user",
+        "kernel_timestamp_share": stamped_share,
+        "reader": run.reader,
+        "token_counts": "final_usage" if counted_late else "per_event",
+        "ignored_lines": len(ignored),
+        "first_ignored_line": ignored[0][:60].decode("utf-8", "replace") if ignored else None,
+    }
+
+
+def summarize(
+    records: Sequence[Record], run: Run, options: Options, model: str, prompts_in_file: int
+) -> dict[str, Any]:
+    """Every figure of the report: `_ms` in the name or seconds; throughput a second."""
+    completed = [record for record in records if record.error is None]
+    begin_ns = min((record.start_ns for record in records), default=run.begin_ns)
+    end_ns = max((r.events[-1][0] for r in records if r.events), default=run.end_ns)
+    duration_s = max(1e-9, (end_ns - begin_ns) / 1e9)
+    spans_ns = [(r.start_ns, r.events[-1][0]) for r in records if r.events]
+    output_tokens = sum(record.tokens for record in records)
+    input_tokens = sum(record.prompt_tokens for record in records)
+    summary: dict[str, Any] = {
+        **load_settings(options, model),
         "interrupted": run.interrupted,
         "completed": len(completed),
         "failed": len(records) - len(completed),
@@ -76,31 +105,13 @@ def summarize(
         "input_throughput": input_tokens / duration_s,
         "output_throughput": output_tokens / duration_s,
         "total_throughput": (input_tokens + output_tokens) / duration_s,
-        "concurrency": sum(e2e_ms) / 1e3 / duration_s,
-        "max_concurrent_requests": peak_in_flight(
-            [(r.start_ns, r.events[-1][0]) for r in records if r.events]
-        ),
-        **distribution("ttft_ms", ((r.events[0][0] - r.start_ns) / 1e6 for r in streaming)),
-        **distribution(
-            "tpot_ms",
-            (
-                (r.events[-1][0] - r.events[0][0]) / 1e6 / (r.tokens - 1)
-                for r in completed
-                if r.tokens > 1
-            ),
-        ),
-        **distribution("itl_ms", itertools.chain.from_iterable(map(itl_ms, streaming))),
-        **distribution("e2e_latency_ms", e2e_ms),
-        **distribution("queue_ms", ((r.sent_ns - r.intended_ns) / 1e6 for r in completed)),
+        "concurrency": sum(map(e2e_ms, completed)) / 1e3 / duration_s,
+        "max_concurrent_requests": peak_in_flight(spans_ns),
+        **latencies(records, completed),
         "steady_state": steady_state(records),
         "itl_over_time": itl_over_time(records, begin_ns, end_ns),
-        "timestamps": "kernel" if stamped_share > 0.5 else "user",
-        "kernel_timestamp_share": stamped_share,
-        "reader": run.reader,
-        "token_counts": "final_usage" if uncounted else "per_event",
-        "ignored_lines": len(ignored),
-        "first_ignored_line": ignored[0][:60].decode("utf-8", "replace") if ignored else None,
-        "self_check": check,
+        **how_measured(records, run),
+        "self_check": self_check(records, run, output_tokens),
     }
     summary["warnings"] = caveats(summary, records, options, prompts_in_file)
     return summary
