@@ -58,9 +58,10 @@ JOBS = {
     "decode": TIMED
     + """
 from repro_pp_graphs.traces.events import TraceFile
-from repro_pp_graphs.traces.columns import events_of
+from repro_pp_graphs.traces.columns import Event
+from repro_pp_graphs.traces.decoding import Decoding, events_of
 def decode(path):
-    for events in events_of(TraceFile(path)):
+    for events in events_of(TraceFile(path), Decoding(Event)):
         pass
 """
     + DECODE_ALL,

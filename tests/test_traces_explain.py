@@ -12,7 +12,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from test_traces_maker import TraceMaker, ring
-from test_traces_reading import only_case
+from trace_changes import only_case
 
 from repro_pp_graphs.traces import intervals as sets
 from repro_pp_graphs.traces.analyze import analyze

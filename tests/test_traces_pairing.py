@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("msgspec")
 
 from test_traces_maker import BASE_NS, TraceMaker, ring
-from test_traces_reading import only_case
+from trace_changes import only_case
 
 from repro_pp_graphs.traces.analyze import analyze
 from repro_pp_graphs.traces.clocks import SLACK_NS, bounds, intervals

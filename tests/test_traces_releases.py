@@ -20,7 +20,7 @@ import pytest
 
 pytest.importorskip("msgspec")
 
-from test_traces_reading import only_case
+from trace_changes import only_case
 
 from repro_pp_graphs.traces.analyze import analyze
 from repro_pp_graphs.traces.explain.conclusion import CANNOT_TELL, conclusion, verdict

@@ -12,7 +12,7 @@ pytest.importorskip("msgspec")
 
 from test_traces_explain import sync_release
 from test_traces_maker import TraceMaker, ring
-from test_traces_reading import only_case
+from trace_changes import only_case
 
 from repro_pp_graphs.traces.analyze import analyze
 from repro_pp_graphs.traces.explain.report import lines

@@ -135,6 +135,6 @@ def _doubts(case: Case, edges: list[Edge]) -> list[str]:
         f"PP{case.label(rank)}: {rank.unlabelled_p2p} P2P kernels carry no peer "
         "(inside a graph, or batch_isend_irecv): not paired"
         for rank in case.ranks
-        if rank.unlabelled_p2p
+        if rank.unlabelled_p2p and not rank.gpu_only
     ]
     return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from array import array
-from collections.abc import Iterator
 from functools import lru_cache
 from sys import intern
 
@@ -13,8 +12,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from repro_pp_graphs.traces.events import NO_JSON, TraceFile, Value, each_of, mend
+from repro_pp_graphs.traces.events import Value, number, plain
 from repro_pp_graphs.traces.labels import SIDES, Label, LaunchSite, Mark, P2PKernel
+from repro_pp_graphs.traces.salvage import NO_JSON
 
 # A CUDA call that only enqueues returns in about 10 us.
 BLOCKED_US = 50.0
@@ -22,12 +22,14 @@ BLOCKED_US = 50.0
 DRIVERS_SHARE = 0.5
 GPU_WORK = frozenset({"kernel", "gpu_memcpy", "gpu_memset"})
 CUDA_CALLS = frozenset({"cuda_runtime", "cuda_driver"})
+STREAM_BITS = 20
+GPU_COLUMNS = 4
+LARGEST = 2**62
 OPERATORS = frozenset({"record_param_comms", "c10d::send", "c10d::recv_"})
 # CUDA's and HIP's names, with their suffixes (`Ex`, `_ptsz`); the first pattern that fits holds.
-# INVALID is what Kineto calls a function newer than itself: it may be one that launches.
 CALL_KINDS = (
     ("graph", re.compile("GraphLaunch")),
-    ("launch", re.compile("Launch|^INVALID$")),
+    ("launch", re.compile("Launch")),
     ("copy", re.compile("Memcpy.*(Async|WithStream)")),
 )
 
@@ -49,7 +51,7 @@ class Args(msgspec.Struct, gc=False):
 
 
 class Event(msgspec.Struct, gc=False):
-    """One trace event; ts and dur in us, ts counted from baseTimeNanoseconds."""
+    """One trace event; ts and dur in us (-1: none), ts counted from baseTimeNanoseconds."""
 
     ph: str = ""
     cat: str = ""
@@ -57,53 +59,31 @@ class Event(msgspec.Struct, gc=False):
     pid: Value = 0
     tid: Value = 0
     ts: float = 0.0
-    dur: float = 0.0
+    dur: float = -1.0
     args: Args | None = None
 
 
 # send or recv, ts, dur, pid and tid, elements and dtype.
 GlooOp = tuple[str, float, float, tuple[Value, Value], tuple[int | None, str | None]]
 NO_ARGS = Args()
-EVENTS = msgspec.json.Decoder(list[Event])
-EVENT = msgspec.json.Decoder(Event)
 
 
-def events_of(trace: TraceFile) -> Iterator[list[Event]]:
-    """Blocks of events; what is no JSON, or no event, is left out and noted in trace.problems."""
-    bad = odd = 0
-    for block in trace.blocks():
-        try:
-            yield EVENTS.decode(block)
-        except NO_JSON:
-            trace.sound = False
-            try:
-                events, others = each_of(mend(bytes(block)), EVENT)
-            except NO_JSON:
-                bad += 1
-                continue
-            odd += others
-            yield events
-    if odd:
-        trace.problems.append(f"{odd} event(s) with a name, time or category of no use: left out")
-    if bad:
-        trace.problems.append(f"{bad} block(s) of events are not valid JSON: left out")
+# Names of calls that do none of this, as far as they have come up.
+QUIET: set[Value] = set()
 
 
-class _CallKinds(dict[Value, str]):
-    """Name of a CUDA or HIP call -> `graph`, `launch`, `copy`, empty for all others."""
-
-    def __missing__(self, name: Value) -> str:
-        fits = (kind for kind, pattern in CALL_KINDS if pattern.search(str(name)))
-        self[name] = next(fits, "")
-        return self[name]
-
-
-CALLS = _CallKinds()
+@lru_cache(maxsize=1024)
+def call_kind(name: str) -> str:
+    """`graph`, `launch` or `copy`, empty for all other CUDA and HIP calls."""
+    return next((kind for kind, pattern in CALL_KINDS if pattern.search(name)), "")
 
 
 def whole(value: Value) -> int:
     """The value as an int, -1 where it is none."""
-    return int(value) if isinstance(value, int | float) else -1
+    if type(value) is int and -1 <= value < LARGEST:
+        return value
+    found = number(value)
+    return -1 if found is None else found
 
 
 def label_of(args: Args) -> Label:
@@ -118,31 +98,36 @@ def mark_of(event: Event) -> Mark:
 @lru_cache(maxsize=1024)
 def shape_of(dims: bytes, types: bytes) -> tuple[int | None, str | None]:
     """Elements and dtype of an operator's first tensor, where the profiler recorded shapes."""
-    sizes, names = msgspec.json.decode(dims), msgspec.json.decode(types)
+    try:
+        sizes, names = msgspec.json.decode(dims), msgspec.json.decode(types)
+    except NO_JSON:  # letters that are no UTF-8
+        return None, None
     first = sizes[0] if isinstance(sizes, list) and sizes else None
     flat = isinstance(first, list) and all(isinstance(size, int) for size in first)
     return (
-        math.prod(first) if first and flat else None,
+        number(math.prod(first)) if first and flat else None,
         str(names[0]) if isinstance(names, list) and names else None,
     )
 
 
 def _p2p_kernel(event: Event, args: Args, correlation: int) -> P2PKernel:
     external_id = whole(args.external_id)
-    lane = event.pid, event.tid
+    lane = plain(event.pid), plain(event.tid)
     return P2PKernel(event.ts, event.dur, *lane, correlation, external_id, label_of(args))
 
 
 class Columns:
     """Columns filled block by block; times stay in us until the base time is known.
 
-    `gpu` has four numbers for each piece of GPU work: ts, dur, correlation, whether a copy or set;
+    `gpu` has four numbers for each piece of GPU work: ts, dur, correlation, and one for its device
+    and stream: an odd one for a copy or set;
     `operators` start and end of every outermost operator, in turn, by thread.
     """
 
     def __init__(self) -> None:
         self.gpu = array("d")
         self.p2p: list[P2PKernel] = []
+        self.generic: list[P2PKernel] = []
         self.annotations: list[tuple[Value, tuple[str, float, float, int]]] = []
         self.gloo: list[GlooOp] = []
         self.launches: list[tuple[float, float, int]] = []
@@ -154,8 +139,9 @@ class Columns:
         self.count = 0
         self.driver_calls = 0
         self._site = LaunchSite()
-        # Correlation and ts of every launch: a dictionary would take five times as much.
-        self._posted = array("d")
+        # Correlation and ts of every call that launches or copies: a dictionary would take five
+        # times as much.
+        self.posted = array("d")
 
     def take(self, events: list[Event]) -> None:
         """Sort events into columns; the branches that most events take do no call."""
@@ -163,6 +149,7 @@ class Columns:
         last_tid: Value = None
         edges = array("d")
         begin = reach = 0.0  # of the operator that is outermost so far
+        on_gpu: list[Event] = []
         for event in events:
             if event.ph != "X":
                 continue
@@ -170,7 +157,7 @@ class Columns:
             if cat == "cpu_op":
                 if event.tid != last_tid:
                     last_tid = event.tid
-                    edges = self.operators.setdefault(last_tid, array("d"))
+                    edges = self.operators.setdefault(plain(last_tid), array("d"))
                     begin, reach = edges[-2:] or (0.0, 0.0)
                 if event.ts >= reach or event.ts < begin:
                     begin, reach = event.ts, event.ts + event.dur
@@ -179,20 +166,33 @@ class Columns:
                 if event.name in OPERATORS:
                     self._operator(event)
             elif cat in CUDA_CALLS:
-                if CALLS[event.name] or event.dur >= BLOCKED_US:
+                if event.name not in QUIET or event.dur >= BLOCKED_US:
                     self._cuda_call(event)
             elif cat in GPU_WORK:
-                self._gpu_work(event)
+                on_gpu.append(event)
             elif cat == "user_annotation":
                 self._annotation(event)
             elif cat == "gpu_user_annotation":
                 self._mark(event)
+        self._gpu_work(on_gpu)
 
     def launch_site(self) -> LaunchSite:
-        """Where the P2P kernels came from; to be asked for when all events are taken."""
-        wanted = {float(kernel.correlation) for kernel in self.p2p}
-        times = zip(self._posted[::2], self._posted[1::2], strict=True)
+        """Where the P2P kernels came from; to be asked for when all events are taken.
+
+        Kernels whose name does not say what they do (RCCL: ncclDevKernel_Generic) are sorted by
+        what launched them.
+        """
+        wanted = {float(kernel.correlation) for kernel in (*self.p2p, *self.generic)}
+        times = zip(self.posted[::2], self.posted[1::2], strict=True)
         self._site.calls = {int(corr): ts for corr, ts in times if corr in wanted}
+        self._site.sort()
+        for kernel in self.generic:
+            if self._site.is_p2p(kernel):
+                self.p2p.append(kernel)
+            else:
+                place = hash((kernel.pid, kernel.stream)) >> STREAM_BITS
+                self.gpu.extend((kernel.ts, kernel.dur, kernel.correlation, 2 * place))
+        self.generic.clear()
         return self._site
 
     def launched_share(self) -> float | None:
@@ -201,62 +201,75 @@ class Columns:
         Kernels of one graph launch count once. Where the driver's calls were not recorded at all,
         as older profilers do, up to half of the launches may have been theirs: then 1 from there.
         """
-        rows = np.array(self.gpu).reshape(-1, 4)
-        posted = np.unique(np.array([-1.0, *self._posted[::2]]))
+        rows = np.array(self.gpu).reshape(-1, GPU_COLUMNS)
+        is_copy = rows[:, 3] % 2 != 0
+        posted = np.unique(np.array([-1.0, *self.posted[::2]]))
 
         def seen(correlations: npt.NDArray[np.float64]) -> float:
             ids = np.unique(correlations)
             return float((posted[posted.searchsorted(ids, side="right") - 1] == ids).mean())
 
-        if rows[:, 3].all():
+        if is_copy.all():
             return None
-        kernels = seen(rows[rows[:, 3] == 0, 2])
+        kernels = seen(rows[~is_copy, 2])
         kernels = 1.0 if kernels >= DRIVERS_SHARE and not self.driver_calls else kernels
         return min([kernels, *([seen(np.array(list(self.uploads)))] if self.uploads else [])])
 
     def _operator(self, event: Event) -> None:
-        origin = whole((event.args or NO_ARGS).external_id)
-        if origin >= 0:
-            self._site.operators[origin] = event.ts
         if event.name == "c10d::send":
             self.sends.append(("c10d::send", event.ts, event.dur, -1))
         elif event.name == "c10d::recv_":
             self.recvs.append(("c10d::recv_", event.ts, event.dur, -1))
         elif event.args and event.args.collective in SIDES:
-            self._site.params[origin] = label_of(event.args)
+            origin = whole(event.args.external_id)
+            if origin >= 0:
+                self._site.params[origin] = label_of(event.args)
+                self._site.operators[origin] = event.ts
 
-    def _gpu_work(self, event: Event) -> None:
-        """A row of `gpu`; none for a P2P kernel, which is kept apart."""
-        args = event.args or NO_ARGS
-        correlation = args.correlation if type(args.correlation) is int else -1
-        is_kernel = event.cat == "kernel"
-        name = str(event.name)
-        if (
-            is_kernel
-            and name.startswith("nccl")
-            and ("SendRecv" in name or args.collective in SIDES)
-        ):
-            self.p2p.append(_p2p_kernel(event, args, correlation))
-            return
-        if event.cat == "gpu_memcpy" and "Pageable -> Device" in name:
-            self.uploads[correlation] = whole(args.nbytes)
-        self.gpu.extend((event.ts, event.dur, correlation, not is_kernel))
+    def _gpu_work(self, events: list[Event]) -> None:
+        """Rows of `gpu`; P2P kernels are kept apart."""
+        extend = self.gpu.extend
+        for event in events:
+            args, name = event.args or NO_ARGS, event.name
+            correlation = args.correlation
+            if type(correlation) is not int:
+                correlation = whole(correlation)
+            is_copy = event.cat != "kernel"
+            if is_copy:
+                if event.cat == "gpu_memcpy" and "Pageable -> Device" in str(name):
+                    self.uploads[correlation] = whole(args.nbytes)
+            elif type(name) is str and name.startswith("nccl"):
+                if "SendRecv" in name or args.collective in SIDES:
+                    self.p2p.append(_p2p_kernel(event, args, correlation))
+                    continue
+                if "Generic" in name and args.collective is None:
+                    self.generic.append(_p2p_kernel(event, args, correlation))
+                    continue
+            try:
+                stream = (event.pid << STREAM_BITS) + event.tid  # type: ignore[operator]
+                extend((event.ts, event.dur, correlation, 2 * stream + is_copy))
+            except (TypeError, OverflowError):  # no numbers, or such as no column holds
+                stream = hash((event.pid, event.tid)) >> STREAM_BITS
+                extend((event.ts, event.dur, whole(correlation), 2 * stream + is_copy))
 
     def _cuda_call(self, event: Event) -> None:
         name = str(event.name)
         correlation = whole((event.args or NO_ARGS).correlation)
-        kind = CALLS[name]
+        kind = call_kind(name)
         self.driver_calls += event.cat == "cuda_driver"
         if kind:
-            self._posted.extend((correlation, event.ts))
+            self.posted.extend((correlation, event.ts))
+        else:
+            QUIET.add(event.name)
         if kind == "graph":
             self.launches.append((event.ts, event.dur, correlation))
         if event.dur >= BLOCKED_US or kind == "copy":
-            self.calls.append((event.tid, (intern(name), event.ts, event.dur, correlation)))
+            tid = event.tid if type(event.tid) is int else plain(event.tid)
+            self.calls.append((tid, (intern(name), event.ts, event.dur, correlation)))
 
     def _mark(self, event: Event) -> None:
         if str(event.name).startswith("nccl:"):
-            self._site.gpu.setdefault(event.tid, []).append(mark_of(event))
+            self._site.gpu.setdefault(plain(event.tid), []).append(mark_of(event))
 
     def _annotation(self, event: Event) -> None:
         name = str(event.name)
@@ -265,7 +278,8 @@ class Columns:
         elif name in ("gloo:send", "gloo:recv"):
             args = event.args or NO_ARGS
             shape = shape_of(bytes(args.dims), bytes(args.types))
-            lane = event.pid, event.tid
+            lane = plain(event.pid), plain(event.tid)
             self.gloo.append((name[5:], event.ts, event.dur, lane, shape))
         else:
-            self.annotations.append((event.tid, (intern(name), event.ts, event.dur, -1)))
+            tid = event.tid if type(event.tid) is int else plain(event.tid)
+            self.annotations.append((tid, (intern(name), event.ts, event.dur, -1)))

@@ -15,9 +15,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
-from typing import IO, Any, TypeVar, cast
+from typing import IO, Any, cast
 
 import msgspec
+
+from repro_pp_graphs.traces.salvage import BETWEEN, NO_JSON, ONE_VALUE, Damage, mend, take_apart
 
 try:  # twice as fast as zlib, but no part of an sglang environment
     igzip: ModuleType | None = importlib.import_module("isal.igzip")
@@ -29,32 +31,31 @@ BLOCK_BYTES = 1 << 17
 # A raw newline cannot stand inside a JSON string, so this always lies between two objects.
 EVENT_GAP = b",\n  "
 BOUNDARY = b"}" + EVENT_GAP + b"{"
-NON_JSON_NUMBER = re.compile(rb"(:\s*)-?(?:inf|nan|Infinity|NaN)\b")
-SALVAGE_TRIES = 64
+BLANK = b"\xef\xbb\xbf \t\r\n"  # as some editors begin a file
+OPENING = re.compile(rb'"traceEvents"\s*:\s*\[')
+FIRST_EVENT = re.compile(rb'[^{}](?=\{\s*"(?:ph|cat|name)"\s*:\s*")')
 GUNZIP_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile) + (
     (igzip.IsalError,) if igzip is not None and hasattr(igzip, "IsalError") else ()
 )
 
-NO_JSON = (msgspec.DecodeError, UnicodeDecodeError)
-
 Value = int | float | str | None
-Decoded = TypeVar("Decoded")
-RAW_EVENTS = msgspec.json.Decoder(list[msgspec.Raw])
+# Later than that, 2200, no clock is: a nanosecond more and it does not fit its column.
+LATEST_NS = 7_258_118_400_000_000_000
+WHOLE_NUMBER = re.compile(r"\s*([-+]?\d{1,19})(?:\.0*)?\s*")
+# A closing bracket of the array is looked for among this many last ones.
+BRACKETS = 8
 
 
 class Header(msgspec.Struct):
     """What a trace says about itself outside its events."""
 
     distributedInfo: Any = None
-    baseTimeNanoseconds: int = 0
-    host_name: str = ""
+    baseTimeNanoseconds: Any = None
+    host_name: Any = None
 
 
-class _WholeFile(msgspec.Struct):
+class _WholeFile(Header, kw_only=True):
     traceEvents: list[msgspec.Raw]
-    distributedInfo: Any = None
-    baseTimeNanoseconds: int = 0
-    host_name: str = ""
 
 
 def open_trace(path: Path) -> IO[bytes]:
@@ -66,39 +67,39 @@ def open_trace(path: Path) -> IO[bytes]:
     return cast(IO[bytes], (igzip or gzip).open(path, "rb"))
 
 
-def mend(block: bytes) -> bytes:
-    """The block with numbers JSON has no word for (inf, nan) as null, and as UTF-8."""
-    mended = NON_JSON_NUMBER.sub(rb"\1null", block)
-    return mended if mended.isascii() else mended.decode(errors="replace").encode()
+def number(value: object) -> int | None:
+    """A whole number, also one that is written as a string or as 5.0; None for what is none."""
+    if type(value) is int:
+        return value if -LATEST_NS <= value <= LATEST_NS else None
+    if type(value) is float:
+        return int(value) if -LATEST_NS <= value <= LATEST_NS else None
+    found = WHOLE_NUMBER.fullmatch(value) if isinstance(value, str) else None
+    return number(int(found[1])) if found else None
 
 
-def each_of(array: bytes, decoder: msgspec.json.Decoder[Decoded]) -> tuple[list[Decoded], int]:
-    """The events of an array one by one, and how many hold what no event does (`"cat": null`).
-
-    Raises one of NO_JSON where the array is no JSON.
-    """
-    found: list[Decoded] = []
-    events = RAW_EVENTS.decode(array)
-    for event in events:
-        try:
-            found.append(decoder.decode(event))
-        except NO_JSON:
-            continue
-    return found, len(events) - len(found)
+def plain(value: Value) -> Value:
+    """A pid or tid, one that is digits in a string as the number."""
+    if type(value) is int:
+        return value
+    found = number(value) if isinstance(value, str) else None
+    return value if found is None else found
 
 
 class TraceFile:
     """One trace file as JSON arrays of complete events.
 
-    `blocks()` may be walked once; `header`, `problems` and `sound` (nothing had to be mended or
-    left out) are complete after it.
+    `blocks()` may be walked once; `header`, `problems`, `damage` (of its end) and `sound` (nothing
+    had to be mended or left out) are complete after it. `at` is the byte of the JSON with which the
+    block begins that was yielded last.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.header = Header()
         self.problems: list[str] = []
+        self.damage: list[Damage] = []
         self.sound = True
+        self.at = 0
 
     def blocks(self) -> Iterator[memoryview]:
         """Yield JSON arrays of top-level events, of about BLOCK_BYTES where the layout allows.
@@ -125,19 +126,20 @@ class TraceFile:
             cut = room.rfind(BOUNDARY, max(begin, seen), end) if begin >= 0 else -1
             if cut >= 0:
                 room[cut + 1] = ord("]")  # in the comma's place
+                self.at = passed - end + begin
                 yield memoryview(room)[begin : cut + 2]
                 room[: end - cut - 1] = b"[" + room[cut + 2 : end]
                 begin, end = 0, end - cut - 1
             held = end
             if held == len(room):
                 room = room + bytes(held)
+        if begin < 0 and not self.problems:
+            begin = self._skip_damage(bytes(room[:held]))
         if begin >= 0:
+            self.at = passed - held + begin
             last = self._close(bytes(room[begin + 1 : held]))
             if last is not None:
                 yield memoryview(last)
-        elif not self.problems:
-            blank = not room[:held].strip()
-            self.problems.append("is empty" if blank else "holds no traceEvents")
 
     def _fill(self, stream: IO[bytes], room: memoryview, passed: int) -> tuple[int, bool]:
         """Read into the room, after so many bytes: how many more, and whether to go on."""
@@ -165,20 +167,44 @@ class TraceFile:
 
     def _skip_header(self, head: bytearray) -> int:
         """Where the array of events opens, -1 where it is not there yet."""
-        if head.lstrip()[:1] == b"[":
+        if head.lstrip(BLANK)[:1] == b"[":
             return head.index(b"[")
-        key = head.find(b'"traceEvents"')
-        bracket = head.find(b"[", key) if key >= 0 else -1
-        if bracket >= 0:
-            about = bytes(head[:key]) + b'"traceEvents": []}'
-            if self._take(Header, about) is None:
-                self.problems.append("the header is not valid JSON: rank, clock, host not known")
-        return bracket
+        opening = OPENING.search(head)
+        if not opening:
+            return -1
+        about = bytes(head[: opening.start()]).lstrip(BLANK)
+        if self._take(Header, about + b'"traceEvents": []}') is None:
+            self._take_singly(about.decode(errors="replace"))
+        return opening.end() - 1
 
-    def _take(self, kind: type[msgspec.Struct], text: bytes) -> list[msgspec.Raw] | None:
+    def _skip_damage(self, text: bytes) -> int:
+        """The byte before the first event where no array opens, -1 where there is none."""
+        first = FIRST_EVENT.search(text)
+        if first:
+            self.sound = False
+            self._take_singly(text[: first.start()].decode(errors="replace"))
+            return first.start()
+        self.problems.append("holds no traceEvents" if text.strip() else "is empty")
+        return -1
+
+    def _take_singly(self, text: str) -> None:
+        """Take from a header that is no JSON those of its fields that are."""
+        for name in Header.__struct_fields__:
+            found = re.search(rf'"{name}"\s*:\s*', text)
+            with suppress(ValueError, RecursionError):
+                if found:
+                    setattr(self.header, name, ONE_VALUE.raw_decode(text, found.end())[0])
+        names = {"rank": "distributedInfo", "clock": "baseTimeNanoseconds", "host": "host_name"}
+        lacks = [word for word, name in names.items() if getattr(self.header, name) is None]
+        self.problems.append(
+            "the header is not valid JSON: "
+            + (f"{', '.join(lacks)} not known" if lacks else "its rank, clock and host are")
+        )
+
+    def _take(self, kind: type[Header], text: bytes) -> list[msgspec.Raw] | None:
         """Decode the text, keep the header fields it holds; its events, None if it is no JSON."""
         try:
-            found = msgspec.json.decode(mend(text), type=kind, strict=False)
+            found = msgspec.json.decode(mend(text), type=kind)
         except NO_JSON:
             return None
         for name in Header.__struct_fields__:
@@ -187,20 +213,29 @@ class TraceFile:
         return found.traceEvents if isinstance(found, _WholeFile) else []
 
     def _close(self, rest: bytes) -> bytes | None:
-        """The last array: what is left up to the closing bracket, or as much as still parses."""
+        """The last array: what is left up to the closing bracket, or as much of it as is JSON."""
         for wrapped in (b'{"traceEvents": [' + rest, b'{"traceEvents": [' + rest + b"}"):
             events = self._take(_WholeFile, wrapped)
             if events is not None:
                 return b"[" + EVENT_GAP.join(events) + b"]" if events else None
         self.sound = False
-        if not self.problems:
+        whole, damage = take_apart(rest)
+        if not self._ends(damage) and not self.problems:
             self.problems.append("is not valid JSON to its end: read up to there")
-        end = len(rest)
-        for _ in range(SALVAGE_TRIES):
-            end = rest.rfind(b"}", 0, end)
-            if end < 0:
-                break
-            events = self._take(_WholeFile, b'{"traceEvents": [' + rest[: end + 1] + b"]}")
-            if events is not None:
-                return b"[" + EVENT_GAP.join(events) + b"]"
-        return None
+        self.damage += damage
+        return b"[" + EVENT_GAP.join(whole) + b"]" if whole else None
+
+    def _ends(self, damage: list[Damage]) -> bool:
+        """Whether the last stretch holds the array's end; it is taken from the damage, and so are
+        the remains of an event with which the file breaks off."""
+        if not damage:
+            return False
+        at, text = damage.pop()
+        for bracket in list(re.finditer(rb"\}?\s*\]", text))[: -BRACKETS - 1 : -1]:
+            after = text[bracket.end() :]
+            if after.strip() and self._take(Header, b'{"traceEvents": []' + after) is None:
+                continue
+            lost = text[: bracket.start()]
+            damage += [Damage(at, lost)] if lost.strip(BETWEEN) else []
+            return True
+        return False

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
 
 from repro_pp_graphs.traces.model import RankTrace
 from repro_pp_graphs.traces.naming import Identity, identify, is_trace, parts
-from repro_pp_graphs.traces.reader import NO_KERNELS, read_rank
+from repro_pp_graphs.traces.reader import GPU_ONLY, NO_KERNELS, read_rank
 
 # Starting processes costs more than reading this much, bytes as stored.
 PARALLEL_FROM_BYTES = 1 << 20
+DAY_US = 24 * 3600e6
+# Of missing ranks, so many are named.
+MOST_NAMED = 8
+OTHER_BASE = "its baseTimeNanoseconds is missing or days from the other ranks': took theirs"
 
 
 @dataclass(slots=True)
@@ -48,7 +53,8 @@ def trace_files(paths: list[Path]) -> list[Path]:
 def cases_of(paths: list[Path]) -> dict[str, list[tuple[Path, Identity]]]:
     """Files by case: each folder's files apart, then by name; loose files together.
 
-    One case where no rank comes twice, or where no name tells its PP rank.
+    One case where no rank comes twice, or where no name tells its PP rank; replicas of a server
+    (DP) are cases of their own.
     Raises FileNotFoundError naming the first path that does not exist.
     """
     folders = [path for path in paths if path.is_dir()]
@@ -67,15 +73,42 @@ def cases_of(paths: list[Path]) -> dict[str, list[tuple[Path, Identity]]]:
 
 def _by_name(files: list[Path]) -> dict[str, list[tuple[Path, Identity]]]:
     identified = identify(files)
-    seen = {(who.pp, who.tp) for _, who in identified}
-    if len(seen) == len(identified) or not any("PP" in who.named for _, who in identified):
-        stems = [parts(path)[0] for path, _ in identified]
-        name = _common(stems).rstrip("-_.") or "trace"
-        return {name: identified} if identified else {}
-    members: dict[str, list[Path]] = {}
-    for path, _ in identified:
-        members.setdefault(parts(path)[0], []).append(path)
-    return {name: identify(same) for name, same in sorted(members.items())}
+    nameless = [path for path, who in identified if not who.named]
+    named = [(path, who) for path, who in identified if who.named]
+    profiles, replicated = _profiles([path for path, _ in named])
+    ranks = [(who.pp, who.tp) for _, who in named]
+    told = any("PP" in who.named for _, who in named)
+    if not replicated and (not told or len(set(ranks)) == len(ranks)):
+        name = _common([parts(path)[0] for path, _ in named or identified]).rstrip("-_.")
+        paths = [*(path for path, _ in named), *nameless]
+        return {name or "trace": identify(paths)} if paths else {}
+    if len(profiles) == 1:
+        next(iter(profiles.values())).extend(nameless)
+    else:
+        profiles |= {parts(path)[0]: [path] for path in nameless}
+    return {name: identify(same) for name, same in sorted(profiles.items())}
+
+
+def _profiles(files: list[Path]) -> tuple[dict[str, list[Path]], bool]:
+    """Files by their names before the ranks, and whether some are of replicas of a server (DP),
+    which are apart.
+
+    With DP attention the files of one TP rank have one DP rank: they are of one server.
+    """
+    stems: dict[str, list[tuple[Path, dict[str, int]]]] = {}
+    for path in files:
+        stem, ranks = parts(path)
+        stems.setdefault(stem, []).append((path, ranks))
+    found: dict[str, list[Path]] = {}
+    replicated = False
+    for stem, members in stems.items():
+        lanes = {(ranks.get("TP", 0), ranks["DP"]) for _, ranks in members if "DP" in ranks}
+        replicas = len(lanes) > len({tp for tp, _ in lanes})
+        replicated |= replicas
+        for path, ranks in members:
+            dp = f" DP{ranks['DP']}" if replicas and "DP" in ranks else ""
+            found.setdefault(stem + dp, []).append(path)
+    return found, replicated
 
 
 def _common(names: list[str]) -> str:
@@ -130,27 +163,27 @@ def _read_all(members: list[tuple[Path, Identity]]) -> list[RankTrace]:
 
 def read_case(name: str, members: list[tuple[Path, Identity]]) -> Case:
     """Read all files of a case; files that hold nothing are warned of and left out."""
-    read = _read_all(members)
-    kernelless = all(NO_KERNELS in rank.problems for rank in read)
-    warnings = [
-        f"{Path(rank.path).name}: {text}"
-        for rank in read
-        for text in rank.problems
-        if not (kernelless and text == NO_KERNELS)
-    ]
-    warnings += [f"all ranks: {NO_KERNELS}"] if kernelless else []
+    read = _read_again(members, _read_all(members))
+    some_told = any(rank.rank_told and rank.events for rank in read)
+    warnings: list[str] = []
     ranks: dict[tuple[int, int], RankTrace] = {}
-    for rank in sorted((r for r in read if r.events), key=lambda r: (r.pp, r.tp)):
+    # of two files of a rank that which says so itself, and has kernels
+    for rank in sorted(
+        (each for each in read if each.events),
+        key=lambda r: (r.pp, r.tp, r.world_size is None, not len(r.kernels.times)),
+    ):
+        if some_told and not rank.rank_told:
+            continue
         other = ranks.setdefault((rank.pp, rank.tp), rank)
         if other is not rank:
             warnings.append(
                 f"{Path(rank.path).name}: PP{rank.pp} TP{rank.tp} was read already "
                 f"from {Path(other.path).name}: left out"
             )
-    tp_size = members[0][1].tp_size
+    tp_size = max((rank.tp_size for rank in read), default=1)
     worlds = [rank.world_size // tp_size for rank in read if rank.world_size]
     pp_size = max([members[0][1].pp_size, *worlds, *(pp + 1 for pp, _ in ranks)])
-    case = Case(name, list(ranks.values()), pp_size, tp_size, warnings)
+    case = Case(name, list(ranks.values()), pp_size, tp_size, _problems(read, some_told) + warnings)
     missing = [
         f"PP{pp}" + (f" TP{tp}" if tp_size > 1 else "")
         for pp in range(pp_size)
@@ -158,5 +191,53 @@ def read_case(name: str, members: list[tuple[Path, Identity]]) -> Case:
         if (pp, tp) not in ranks
     ]
     if missing and ranks:
-        case.warnings.append(f"no trace of {', '.join(missing)}: its edges are not paired")
+        more = f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
+        case.warnings.append(
+            f"no trace of {', '.join(missing[:MOST_NAMED])}{more}: its edges are not paired"
+        )
     return case
+
+
+def _problems(read: list[RankTrace], some_told: bool) -> list[str]:
+    """What is wrong with files, a line each; what is wrong with all of them in one."""
+    used = [rank for rank in read if rank.rank_told or not some_told or not rank.events]
+    of_ranks = [set(rank.problems) for rank in used if rank.events]
+    shared = {NO_KERNELS, GPU_ONLY}.intersection(*of_ranks) if of_ranks else set()
+    return [
+        *(
+            f"{Path(rank.path).name}: {text}"
+            for rank in used
+            for text in rank.problems
+            if text not in shared
+        ),
+        *(
+            f"{Path(rank.path).name}: neither its name nor distributedInfo tells its rank, other "
+            "files do: left out"
+            for rank in read
+            if rank not in used
+        ),
+        *(f"all ranks: {text}" for text in sorted(shared)),
+    ]
+
+
+def _read_again(members: list[tuple[Path, Identity]], read: list[RankTrace]) -> list[RankTrace]:
+    """The ranks, those whose clock or TP size only the other files tell read again by these.
+
+    Kineto counts ts from the start of a quarter: ranks whose ts are near each other and whose
+    baseTimeNanoseconds are days apart have the same.
+    """
+    tp_size = max((rank.tp_size for rank in read), default=1)
+    bases = Counter(rank.base_ns for rank in read if rank.base_ns and rank.times_us)
+    common = bases.most_common(1)[0][0] if bases else 0
+    theirs = next((rank.times_us for rank in read if rank.base_ns == common), None)
+    found = []
+    for (path, who), rank in zip(members, read, strict=True):
+        near = theirs and rank.times_us and abs(theirs[0] - rank.times_us[0]) < DAY_US
+        clock_off = bool(near) and abs(rank.base_ns - common) > 1000 * DAY_US
+        if clock_off or (rank.tp_size != tp_size and rank.world_size is None):
+            again = read_rank(path, replace(who, tp_size=tp_size), common if clock_off else None)
+            again.problems += [OTHER_BASE] * clock_off
+            found.append(again)
+        else:
+            found.append(rank)
+    return found

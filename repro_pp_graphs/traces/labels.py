@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from repro_pp_graphs.traces.events import Value
+from repro_pp_graphs.traces.events import Value, number
 from repro_pp_graphs.traces.model import P2POp
 from repro_pp_graphs.traces.naming import Identity
 
-ANNOTATION = re.compile(r"nccl:(send|recv) (\d+)(?:->|<-)(\d+)")
+ANNOTATION = re.compile(r"nccl:(send|recv) (\d{1,9})(?:->|<-)(\d{1,9})")
 # Kineto widens an annotation on the GPU by a ns on either side; us.
 SLACK_US = 0.01
 SIDES = ("send", "recv")
@@ -78,6 +78,11 @@ class LaunchSite:
             found = _around(self.host, self.calls[kernel.correlation])
         return found
 
+    def is_p2p(self, kernel: P2PKernel) -> bool:
+        """Whether operator or annotation tell that a kernel sends or receives."""
+        said = self.params.get(kernel.external_id, kernel.label).collective
+        return said in SIDES or bool(ANNOTATION.match(self.annotation(kernel).name))
+
     def posted(self, kernel: P2PKernel) -> float | None:
         """When the host posted a kernel, us: its launch call, else the beginning of the c10d
         operator or annotation with its id; None where the trace has none of these."""
@@ -102,26 +107,25 @@ def label_kernels(
 
     Kernels inside graphs and of batch_isend_irecv carry none: they are counted, never guessed.
     """
-    site.sort()
     found: list[P2POp] = []
     unlabelled = 0
     for kernel in kernels:
-        label = kernel.label
-        if label.collective not in SIDES:
+        label, peer = kernel.label, _peer(kernel.label)
+        if peer is None:
             label = site.params.get(kernel.external_id, label)
-        if label.collective not in SIDES:
+            peer = _peer(label)
+        if peer is None:
             label = _from_annotation(site.annotation(kernel).name, who)
-        kind = label.collective
-        peer = label.dst if kind == "send" else label.src
-        if kind not in SIDES or not isinstance(peer, int):
+            peer = _peer(label)
+        if peer is None:
             unlabelled += 1
             continue
         posted = site.posted(kernel)
         found.append(
             P2POp(
-                "send" if kind == "send" else "recv",
+                "send" if label.collective == "send" else "recv",
                 peer,
-                label.elements if isinstance(label.elements, int) else None,
+                number(label.elements),
                 label.dtype if isinstance(label.dtype, str) else None,
                 ns(kernel.ts),
                 ns(kernel.ts + kernel.dur),
@@ -132,6 +136,13 @@ def label_kernels(
             )
         )
     return found, unlabelled
+
+
+def _peer(label: Label) -> int | None:
+    """The rank that a send goes to or a recv comes from, None where the label says none."""
+    if label.collective not in SIDES:
+        return None
+    return number(label.dst if label.collective == "send" else label.src)
 
 
 def _from_annotation(name: str, who: Identity) -> Label:

@@ -15,11 +15,12 @@ from typing import IO, Any, NamedTuple, Protocol, cast
 
 import msgspec
 
+from repro_pp_graphs.traces.decoding import Times
 from repro_pp_graphs.traces.events import TraceFile
 from repro_pp_graphs.traces.folder import Case, workers_for
 from repro_pp_graphs.traces.model import RankTrace
 from repro_pp_graphs.traces.numbering import PROCESSES_PER_RANK, Lanes, Names, Numbering, names_of
-from repro_pp_graphs.traces.rewrite import RankRewriter
+from repro_pp_graphs.traces.rewrite import RankRewriter, Reading
 from repro_pp_graphs.traces.steps import window
 
 FIRST_KEY = 100
@@ -30,15 +31,14 @@ COPY_BYTES = 1 << 20
 class Part:
     """One rank and its place in the merged trace.
 
-    `key` (three digits) is written before every id of the rank; `shift_ns` is added to every ts;
-    `sound` says that reading found nothing to mend or to leave out.
+    `key` (three digits) is written before every id of the rank; `shift_ns` is added to every ts.
     """
 
     path: Path
     names: Names
     key: int
     shift_ns: int
-    sound: bool
+    reading: Reading
 
     @property
     def first_pid(self) -> int:
@@ -78,7 +78,7 @@ def place(cases: list[Case], shifts_ns: list[int]) -> tuple[list[Placed], int]:
                 names_of(case, rank, chr(ord("A") + at) if len(cases) > 1 else ""),
                 FIRST_KEY + number,
                 rank.base_ns - base_ns + shifts_ns[at],
-                rank.sound,
+                Reading(rank.sound, rank.times_us and Times(*rank.times_us), rank.left_out_ns),
             ),
         )
         for number, (at, case, rank) in enumerate(ranks)
@@ -88,7 +88,7 @@ def place(cases: list[Case], shifts_ns: list[int]) -> tuple[list[Placed], int]:
 def rewrite_part(part: Part, target: Path) -> tuple[int, Lanes]:
     """Write the part's events, comma separated, to target; returns how many, and its lanes."""
     numbering = Numbering(part.names, part.first_pid)
-    rewriter = RankRewriter(numbering, part.key, part.shift_ns, sound=part.sound)
+    rewriter = RankRewriter(numbering, part.key, part.shift_ns, part.reading)
     written = 0
     with target.open("wb") as out:
         for block in TraceFile(part.path).blocks():

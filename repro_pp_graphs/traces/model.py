@@ -68,10 +68,12 @@ class RankTrace:
     thread's CUDA calls that took 50 us or more, and its copies; `uploads` the copies from
     pageable memory, bytes by correlation (-1: not known); `spans` the main thread's annotations;
     `sends` and `recvs` the host's c10d operators, `nccl_marks` its annotations of NCCL operations
-    (`nccl:send 1->0`);
-    `operators` when the main thread was inside a host operator; `launched_share` of its kernels'
-    launches, how many calls were recorded (None without kernels); `p2p_kernels` all P2P kernels,
-    known peer or not; `sound`: the file is valid JSON to its end.
+    (`nccl:send 1->0`); `operators` when the main thread was inside a host operator;
+    `launched_share` of its kernels' launches, how many calls were recorded (None without kernels);
+    `p2p_kernels` all P2P kernels, known peer or not; `sound`: the file is valid JSON to its end and
+    nothing was left out; `times_us` the first and last possible ts in it, `left_out_ns` ts and
+    length of further events that cannot be; `rank_told`: name or distributedInfo say which rank it
+    is; `gpu_only`: the profiler recorded no CPU activities.
     """
 
     path: str
@@ -97,3 +99,8 @@ class RankTrace:
     launched_share: float | None = None
     problems: list[str] = field(default_factory=list)
     sound: bool = False
+    times_us: tuple[float, float] | None = None
+    left_out_ns: frozenset[tuple[int, int]] = frozenset()
+    tp_size: int = 1
+    rank_told: bool = True
+    gpu_only: bool = False

@@ -5,10 +5,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+from repro_pp_graphs.traces.events import number
 
 SUFFIXES = (".json.gz", ".json")
 MERGED_SUFFIXES = tuple("_chrome_trace" + suffix for suffix in SUFFIXES)
-PART = re.compile(r"-(TP|PP|DP|EP|CP)-?(\d+)(?=[-_.]|$)")
+PART = re.compile(r"-(TP|PP|DP|EP|CP)-?(\d{1,5})(?=[-_.]|$)")
+# More ranks than that no server has: a rank beyond is damage.
+MOST_RANKS = 1 << 16
+# The groups that every rank makes first: torch's, then the server's of all ranks (for NCCL, gloo).
+WORLD_GROUPS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +32,7 @@ class Identity:
     tp_size: int
     named: frozenset[str] = frozenset()
     world_size: int | None = None
+    told: bool = True
 
     @property
     def rank(self) -> int:
@@ -40,16 +48,21 @@ class Identity:
 
     def checked(self, info: object) -> tuple[Identity, list[str]]:
         """Who the file says it is; distributedInfo wins, a disagreement is reported."""
-        if not isinstance(info, dict) or not isinstance(info.get("rank"), int):
-            known = "PP" in self.named or self.pp_size == 1 == self.tp_size
-            return self, [] if known else ["neither name nor distributedInfo tells the PP rank"]
-        world = info.get("world_size")
-        world = world if isinstance(world, int) else None
+        facts = info if isinstance(info, dict) else {}
+        rank, world = number(facts.get("rank")), number(facts.get("world_size"))
+        if rank is None or not 0 <= rank < (world or MOST_RANKS) <= MOST_RANKS:
+            told, alone = "PP" in self.named, self.pp_size == 1 == self.tp_size
+            no_rank = f"distributedInfo says rank {rank} of {world}: not believed"
+            untold = "neither name nor distributedInfo tells the PP rank"
+            problems = [no_rank] * (rank is not None) + [untold] * (not told and not alone)
+            return replace(self, told=told), problems
+        tp_size = tp_size_of(facts, rank, world or 0) or self.tp_size
         said = replace(
             self,
-            pp=info["rank"] // self.tp_size,
-            tp=info["rank"] % self.tp_size,
-            pp_size=max(self.pp_size, (world or 0) // self.tp_size),
+            pp=rank // tp_size,
+            tp=rank % tp_size,
+            pp_size=max(self.pp_size, (world or 0) // tp_size),
+            tp_size=tp_size,
             world_size=world,
         )
         claims = (("PP", self.pp, said.pp), ("TP", self.tp, said.tp))
@@ -61,6 +74,34 @@ class Identity:
         if wrong:
             return said, [f"the name says {'; '.join(wrong)}: took distributedInfo"]
         return said, []
+
+
+def tp_size_of(facts: dict[str, Any], rank: int, world: int) -> int | None:
+    """How many ranks share a PP rank, by the process groups of distributedInfo; None if they do
+    not tell.
+
+    sglang names its groups from 0.5.20 on (`pp:device`); before, the TP group is the first that it
+    makes after those of all ranks.
+    """
+    config = facts.get("pg_config")
+    groups = [_group(each) for each in config] if isinstance(config, list) else []
+    of_pp = [ranks for name, ranks in groups if name == "pp" and rank in ranks]
+    if of_pp and world % len(of_pp[0]) == 0:
+        return world // len(of_pp[0]) or None
+    if [ranks for _, ranks in groups[:WORLD_GROUPS]] != [list(range(world))] * WORLD_GROUPS:
+        return None
+    later = [ranks for name, ranks in groups[WORLD_GROUPS:] if name in ("undefined", "tp")]
+    size = len(later[0]) if later else 0
+    begin = rank // size * size if size else 0
+    return size if size and later[0] == list(range(begin, begin + size)) else None
+
+
+def _group(config: object) -> tuple[str, list[int | None]]:
+    """What a process group is for, as far as it says so, and its ranks."""
+    facts = config if isinstance(config, dict) else {}
+    ranks = facts.get("ranks")
+    numbers = [number(rank) for rank in ranks] if isinstance(ranks, list) else []
+    return str(facts.get("pg_desc", "")).split(":")[0], numbers
 
 
 def is_trace(path: Path) -> bool:

@@ -8,56 +8,71 @@ from pathlib import Path
 
 import numpy as np
 
-from repro_pp_graphs.traces.columns import Columns, GlooOp, events_of
-from repro_pp_graphs.traces.events import TraceFile, Value
+from repro_pp_graphs.traces.columns import GPU_COLUMNS, LARGEST, Columns, Event, GlooOp
+from repro_pp_graphs.traces.decoding import ODD, Decoding, LeftOut, events_of
+from repro_pp_graphs.traces.events import LATEST_NS, TraceFile, Value, number
 from repro_pp_graphs.traces.intervals import merged
 from repro_pp_graphs.traces.labels import label_kernels
 from repro_pp_graphs.traces.model import Intervals, Kernels, P2POp, RankTrace, Span, intervals
 from repro_pp_graphs.traces.naming import Identity
+from repro_pp_graphs.traces.sift import Sifted, sift_gpu
 
 NO_KERNELS = "no GPU kernels: a CPU run, or the profiler recorded none"
+GPU_ONLY = (
+    "no CPU activities: peers of sends, batches and what the host waits for are not known; "
+    'profile with "activities": ["CPU", "GPU"]'
+)
+Row = tuple[str, float, float, int]
 REQUEST_SPANS = frozenset({"send_reqs_to_next_stage", "recv_requests", "scheduler.recv_requests"})
 
 
-def read_rank(path: Path, who: Identity) -> RankTrace:
-    """Read one file; what is wrong with it is in the result's `problems`, never raised."""
-    trace = TraceFile(path)
-    columns = Columns()
+def read_rank(path: Path, who: Identity, base_ns: int | None = None) -> RankTrace:
+    """Read one file; what is wrong with it is in the result's `problems`, never raised.
+
+    `base_ns` is what its ts count from where the file is not believed.
+    """
+    trace, decoding, columns = TraceFile(path), Decoding(Event), Columns()
     collects = gc.isenabled()
     gc.disable()  # millions of rows live to the end: looking for cycles in them only costs
     try:
-        for events in events_of(trace):
+        for events in events_of(trace, decoding):
             columns.take(events)
             del events  # before the next block is decoded: its memory is still in the cache
     finally:
         if collects:
             gc.enable()
-    base_ns = trace.header.baseTimeNanoseconds
+    base_ns = _base_ns(trace) if base_ns is None else base_ns
+    site, sifted = columns.launch_site(), Sifted()
+    sift_gpu(columns, sifted)
 
     def ns(ts: float) -> int:
         return base_ns + round(ts * 1000)
 
-    def spans(rows: list[tuple[str, float, float, int]]) -> list[Span]:
-        return _spans(rows, base_ns)
+    def in_turn(rows: list[Row]) -> list[Span]:
+        return _spans(rows, base_ns, sifted, in_turn=True)
 
     who, problems = who.checked(trace.header.distributedInfo)
-    site = columns.launch_site()
     p2p, unlabelled = label_kernels(columns.p2p, site, who, ns)
     main_tid = max(columns.operators, key=lambda tid: len(columns.operators[tid]), default=None)
 
-    def of_main(rows: list[tuple[Value, tuple[str, float, float, int]]]) -> list[Span]:
-        return spans([row for tid, row in rows if main_tid in (None, tid)])
+    def of_main(rows: list[tuple[Value, Row]]) -> list[Row]:
+        return [row for tid, row in rows if main_tid in (None, tid)]
 
-    marks = of_main(columns.annotations)
+    marks = _spans(of_main(columns.annotations), base_ns, sifted, in_turn=False)
+    marks = sifted.scheduler(marks, base_ns)
     requests = merged(intervals((m.start_ns, m.end_ns) for m in marks if m.name in REQUEST_SPANS))
-    send_calls = spans(columns.sends)
-    p2p += _gloo(columns.gloo, base_ns, who, requests, send_calls)
+    send_calls = in_turn(columns.sends)
+    with_length = sifted.with_length(np.array([row[2] for row in columns.gloo], dtype=np.float64))
+    gloo = [row for row, kept in zip(columns.gloo, with_length.tolist(), strict=True) if kept]
+    p2p += _gloo(gloo, base_ns, who, requests, send_calls)
     p2p.sort(key=lambda op: (op.start_ns, op.end_ns))
     nccl_marks = [(mark.name, mark.ts, mark.end - mark.ts, -1) for mark in site.host]
-    operators = _ns(np.array(columns.operators.get(main_tid, ()), dtype=np.float64), base_ns)
+    edges = np.array(columns.operators.get(main_tid, ()), dtype=np.float64)
+    operators = _ns(edges, base_ns).reshape(-1, 2)
+    gpu_only = not (columns.operators or columns.annotations or columns.gloo or site.host)
     return RankTrace(
         path=str(path),
-        host=trace.header.host_name,
+        host=str(trace.header.host_name or ""),
         pp=who.pp,
         tp=who.tp,
         rank=who.rank,
@@ -68,27 +83,43 @@ def read_rank(path: Path, who: Identity) -> RankTrace:
         p2p=p2p,
         unlabelled_p2p=unlabelled,
         spans=marks,
-        launches=sorted((ns(ts), ns(ts + dur), corr) for ts, dur, corr in columns.launches),
+        launches=sorted((ns(ts), ns(ts + max(0, dur)), corr) for ts, dur, corr in columns.launches),
         p2p_kernels=intervals(sorted((ns(k.ts), ns(k.ts + k.dur)) for k in columns.p2p)),
-        calls=of_main(columns.calls),
+        calls=in_turn(of_main(columns.calls)),
         uploads=columns.uploads,
         sends=send_calls,
-        recvs=spans(columns.recvs),
-        nccl_marks=spans(nccl_marks),
-        operators=merged(operators.reshape(-1, 2)),
+        recvs=in_turn(columns.recvs),
+        nccl_marks=_spans(nccl_marks, base_ns, sifted, in_turn=False),
+        operators=merged(operators[operators[:, 1] >= operators[:, 0]]),
         launched_share=columns.launched_share(),
-        problems=[*trace.problems, *problems, *_shortcomings(columns, trace, p2p)],
-        sound=trace.sound,
+        problems=[
+            *trace.problems,
+            *_left_out(decoding.left_out, sifted),
+            *(problems if columns.count else []),
+            *_shortcomings(columns, trace, p2p, gpu_only=gpu_only),
+        ],
+        sound=decoding.sound and not sifted.reasons,
+        times_us=decoding.times,
+        left_out_ns=frozenset(sifted.times_ns),
+        tp_size=who.tp_size,
+        rank_told=who.told,
+        gpu_only=gpu_only,
     )
 
 
-def _spans(rows: list[tuple[str, float, float, int]], base_ns: int) -> list[Span]:
-    """Rows of name, ts, dur (us) and correlation by start, the longer first."""
+def _spans(rows: list[Row], base_ns: int, sifted: Sifted, *, in_turn: bool) -> list[Span]:
+    """Rows of name, ts, dur (us) and correlation by start, the longer first; those of calls that
+    follow each other (`in_turn`) without what reaches past the next ones."""
     ts = np.array([row[1] for row in rows], dtype=np.float64)
     dur = np.array([row[2] for row in rows], dtype=np.float64)
     start, end = _ns(ts, base_ns), _ns(ts + dur, base_ns)
     order = np.lexsort((-end, start))
-    times = zip(order.tolist(), start[order].tolist(), end[order].tolist(), strict=True)
+    order = order[sifted.with_length(dur[order])]
+    start, end = start[order], end[order]
+    if in_turn:
+        kept = sifted.in_turn(start, end, base_ns)
+        order, start, end = order[kept], start[kept], end[kept]
+    times = zip(order.tolist(), start.tolist(), end.tolist(), strict=True)
     return [Span(rows[at][0], begin, over, rows[at][3]) for at, begin, over in times]
 
 
@@ -144,21 +175,56 @@ def _ns(
 
 
 def _kernels(columns: Columns, base_ns: int) -> Kernels:
-    rows = np.array(columns.gpu).reshape(-1, 4)
+    rows = np.array(columns.gpu).reshape(-1, GPU_COLUMNS)
     rows = rows[np.argsort(rows[:, 0], kind="stable")]
     times = np.stack([_ns(rows[:, 0], base_ns), _ns(rows[:, 0] + rows[:, 1], base_ns)], axis=1)
-    return Kernels(times, rows[:, 2].astype(np.int64), rows[:, 3] != 0)
+    launches = np.where(np.abs(rows[:, 2]) < LARGEST, rows[:, 2], -1)
+    return Kernels(times, launches.astype(np.int64), rows[:, 3] % 2 != 0)
 
 
-def _shortcomings(columns: Columns, trace: TraceFile, p2p: list[P2POp]) -> list[str]:
+def _base_ns(trace: TraceFile) -> int:
+    """The time that ts counts from; 0 and a problem where the file says what is none."""
+    base = number(trace.header.baseTimeNanoseconds)
+    if base is not None and 0 <= base < LATEST_NS - LATEST_NS // 8:
+        return base
+    if trace.header.baseTimeNanoseconds is not None:
+        trace.problems.append(
+            "baseTimeNanoseconds is no time: its clock is not that of other ranks"
+        )
+    return 0
+
+
+def _left_out(left_out: LeftOut, sifted: Sifted) -> list[str]:
+    """What was left out of a file, a line each for damaged text, odd values, impossible times."""
+    found = []
+    reasons = left_out.reasons + sifted.reasons
+    odd = reasons.pop(ODD, 0)
+    if left_out.damaged:
+        found.append(
+            f"{left_out.damaged} event(s) whose text is no JSON left out; the first: "
+            f"{left_out.first_damage}"
+        )
+    if odd:
+        found.append(
+            f"{odd} event(s) with a name, category or id that is missing or of no use: left out"
+        )
+    if reasons:
+        told = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+        found.append(f"{reasons.total()} event(s) at impossible times left out: {told}")
+    return [*found, *sifted.problems]
+
+
+def _shortcomings(
+    columns: Columns, trace: TraceFile, p2p: list[P2POp], *, gpu_only: bool
+) -> list[str]:
     if not columns.count:
         return [] if trace.problems else ["traceEvents is empty"]
-    if all(columns.gpu[3::4]) and not columns.p2p:
+    if all(place % 2 for place in columns.gpu[3::GPU_COLUMNS]) and not columns.p2p:
         return [NO_KERNELS]
+    if gpu_only:
+        return [GPU_ONLY]
     unposted = sum(op.posted_ns is None for op in p2p)
-    if not unposted:
-        return []
     return [
         f"{unposted} of {len(p2p)} sends and recvs: no launch call, c10d operator or annotation "
         "tells when the host posted them"
-    ]
+    ] * bool(unposted)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from repro_pp_graphs.traces import splice
-from repro_pp_graphs.traces.events import EVENT_GAP, NO_JSON, Value, each_of, mend
+from repro_pp_graphs.traces.decoding import Decoding, Times
+from repro_pp_graphs.traces.events import EVENT_GAP, Value, plain
 from repro_pp_graphs.traces.numbering import Facts, Gloo, Numbering
+from repro_pp_graphs.traces.salvage import NO_JSON
 
 SIDE_BY_SIDE = frozenset({"kernel", "gpu_memcpy", "gpu_memset", "overhead"})
 GLOO: dict[str, Gloo] = {"gloo:send": "send", "gloo:recv": "recv"}
-RANK_IDS = (b'"correlation":', b'"External id":')
+RANK_IDS = [
+    re.compile(rb'("' + name + rb'":\s*"?)(?=\d)') for name in (b"correlation", b"External id")
+]
 
 
 class WireEvent(msgspec.Struct, gc=False, omit_defaults=True):
-    """Any event of the Trace Event format; the arguments stay as they are written."""
+    """Any event of the Trace Event format; what is not read of it stays as it is written."""
 
     ph: str = ""
     cat: str | UnsetType = UNSET
@@ -27,26 +33,37 @@ class WireEvent(msgspec.Struct, gc=False, omit_defaults=True):
     ts: float | UnsetType = UNSET
     dur: float | UnsetType = UNSET
     id: Value | UnsetType = UNSET
-    bp: str | UnsetType = UNSET
-    s: str | UnsetType = UNSET
-    tts: float | UnsetType = UNSET
-    tdur: float | UnsetType = UNSET
-    cname: str | UnsetType = UNSET
-    scope: str | UnsetType = UNSET
+    bp: Raw | UnsetType = UNSET
+    s: Raw | UnsetType = UNSET
+    tts: Raw | UnsetType = UNSET
+    tdur: Raw | UnsetType = UNSET
+    cname: Raw | UnsetType = UNSET
+    scope: Raw | UnsetType = UNSET
     bind_id: Value | UnsetType = UNSET
-    flow_in: bool | UnsetType = UNSET
-    flow_out: bool | UnsetType = UNSET
+    flow_in: Raw | UnsetType = UNSET
+    flow_out: Raw | UnsetType = UNSET
     id2: Raw | UnsetType = UNSET
-    sf: Value | UnsetType = UNSET
+    sf: Raw | UnsetType = UNSET
     stack: Raw | UnsetType = UNSET
-    esf: Value | UnsetType = UNSET
+    esf: Raw | UnsetType = UNSET
     estack: Raw | UnsetType = UNSET
     args: Raw | UnsetType = UNSET
 
 
-WIRE = msgspec.json.Decoder(list[WireEvent])
-WIRE_EVENT = msgspec.json.Decoder(WireEvent)
 ENCODER = msgspec.json.Encoder()
+ARGUMENTS = msgspec.json.Decoder(dict[str, Any])
+
+
+class Reading(NamedTuple):
+    """What reading a file has told of its events.
+
+    `sound`: JSON to its end, nothing to mend or to leave out. `times` the first and last possible
+    ts, `left_out_ns` ts and length of further events that cannot be.
+    """
+
+    sound: bool
+    times: Times | None = None
+    left_out_ns: frozenset[tuple[int, int]] = frozenset()
 
 
 class Rewritten(NamedTuple):
@@ -60,14 +77,15 @@ class RankRewriter:
     """Maps one rank's pids, tids, flow ids and correlations to numbers no other rank has.
 
     `key` has three digits and is written in front of an id: no two ranks' ids can meet. Where the
-    file is `sound` (JSON to its end, nothing to mend) blocks of Kineto's layout are not decoded.
+    file is sound blocks of Kineto's layout are not decoded.
     """
 
-    def __init__(self, numbering: Numbering, key: int, shift_ns: int, *, sound: bool) -> None:
+    def __init__(self, numbering: Numbering, key: int, shift_ns: int, reading: Reading) -> None:
         self.numbering = numbering
         self.key = str(key)
         self.shift_ns = shift_ns
-        self.sound = sound
+        self.reading = reading
+        self.decoding = Decoding(WireEvent, reading.times)
         self.held: list[WireEvent] = []
         # A lane as it is written -> the same in the file, and as it is to be written.
         self.lanes: dict[bytes, tuple[tuple[Any, Any], bytes]] = {}
@@ -75,10 +93,12 @@ class RankRewriter:
     def rewrite(self, block: memoryview) -> Rewritten | None:
         """The block's events in their new numbers; names of processes and threads are held back.
 
-        A block that is no JSON is left out (reading the ranks has reported it).
+        What reading the ranks could not use, and has reported, is left out.
         """
         text = bytes(block[1:-1])
-        parts = splice.around_metadata(text) if self.sound else [(text, False)]
+        if not text.isascii():
+            text = text.decode(errors="replace").encode()
+        parts = splice.around_metadata(text) if self.reading.sound else [(text, False)]
         done = [
             found
             for part, regular in parts
@@ -92,6 +112,8 @@ class RankRewriter:
         """Regular events with ids and lanes replaced in their text; None where there are others."""
         try:
             cut = splice.Cut(splice.key_ids(text, self.key.encode()))
+            if not cut.lanes:
+                return None  # another layout than Kineto's
             for lane in dict.fromkeys(cut.lanes):
                 if lane not in self.lanes:
                     self.lanes[lane] = self._lane(lane, cut.first_name(lane))
@@ -113,7 +135,7 @@ class RankRewriter:
             found = msgspec.json.decode(b"{" + text + b"}")
         except msgspec.DecodeError as error:
             raise splice.Irregular from error
-        old = found["pid"], found["tid"]
+        old = plain(found["pid"]), plain(found["tid"])
         if self.numbering.kinds.get(old[0], "profiler") == "profiler":
             raise splice.Irregular  # what kind of process it is the event's category tells
         self.numbering.admit(old, None, name)
@@ -125,11 +147,11 @@ class RankRewriter:
     def _recoded(self, text: bytes) -> Rewritten | None:
         """Any events, decoded and encoded again."""
         events = self._decode(text)
-        kept = [event for event in events if event.ph != "M"]
+        kept = [event for event in events if event.ph != "M" and _is_whole(event)]
         self.held += [event for event in events if event.ph == "M"]
         key, shift, numbering = self.key, self.shift_ns, self.numbering
         for event in kept:
-            old = event.pid, event.tid
+            old = _lane_of(event)
             numbering.admit(old, event.cat, event.name)
             event.pid, event.tid = numbering.pids[old[0]], numbering.tids[old]
             gloo: Gloo = GLOO.get(str(event.name), "") if event.cat == "user_annotation" else ""
@@ -145,33 +167,46 @@ class RankRewriter:
         return Rewritten(ENCODER.encode(kept)[1:-1], len(kept)) if kept else None
 
     def _decode(self, text: bytes) -> list[WireEvent]:
-        keyed, key = text, self.key.encode()
-        for name in RANK_IDS:
-            written = name + b" " if name + b" " in keyed else name
-            keyed = keyed.replace(written, written + key)
-        # an id that is no number takes no key; what has to be mended still takes it
-        for version in (keyed, text):
-            for change in (bytes, mend):
-                try:
-                    return WIRE.decode(b"[" + change(version) + b"]")
-                except NO_JSON:
-                    continue
-        try:
-            return each_of(b"[" + mend(keyed) + b"]", WIRE_EVENT)[0]
-        except NO_JSON:
-            return []
+        for numbers in RANK_IDS:
+            text = numbers.sub(rb"\g<1>" + self.key.encode(), text)
+        events = self.decoding.events(b"[" + text + b"]")
+        if not self.reading.left_out_ns:
+            return events
+        return [event for event in events if not self._left_out(event)]
+
+    def _left_out(self, event: WireEvent) -> bool:
+        """Whether reading has left it out; lengths are good to a ns, as ends are rounded."""
+        ts, dur = _ns(event.ts), _ns(event.dur)
+        return any((ts, dur + off) in self.reading.left_out_ns for off in (-1, 0, 1))
 
     def metadata(self) -> list[Facts]:
         """Names and order of the processes and threads that hold events."""
         told: dict[tuple[Any, Any], dict[str, Facts]] = {}
         for event in self.held:
-            args = msgspec.json.decode(event.args) if isinstance(event.args, Raw) else {}
-            args = args if isinstance(args, dict) else {}
+            args: Facts = {}
+            with suppress(*NO_JSON):
+                args = ARGUMENTS.decode(event.args) if isinstance(event.args, Raw) else {}
+            lane = _lane_of(event)
             if event.name == "process_labels":
-                self.numbering.trust_label(event.pid, str(args.get("labels", "")))
+                self.numbering.trust_label(lane[0], str(args.get("labels", "")))
             if str(event.name).startswith("thread_"):
-                told.setdefault((event.pid, event.tid), {})[str(event.name)] = args
+                told.setdefault(lane, {})[str(event.name)] = args
         return self.numbering.processes() + self.numbering.named_threads(told)
+
+
+def _is_whole(event: WireEvent) -> bool:
+    """Whether an event has what the format asks of one with a time."""
+    return not (
+        event.ts is UNSET
+        or event.pid is UNSET
+        or event.tid is UNSET
+        or (event.ph == "X" and (event.name is UNSET or event.dur is UNSET))
+    )
+
+
+def _lane_of(event: WireEvent) -> tuple[Any, Any]:
+    pid, tid = event.pid, event.tid
+    return plain(pid) if type(pid) is str else pid, plain(tid) if type(tid) is str else tid
 
 
 def _ns(time_us: float | UnsetType) -> int:

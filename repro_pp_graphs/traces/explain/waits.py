@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from repro_pp_graphs.traces.columns import BLOCKED_US, CALLS
+from repro_pp_graphs.traces.columns import BLOCKED_US, call_kind
 from repro_pp_graphs.traces.edges import Edge, sent_ns
 from repro_pp_graphs.traces.explain.messages import Message
 from repro_pp_graphs.traces.explain.operations import operator_around
@@ -32,7 +32,7 @@ def partners(rank: RankTrace, edges: list[Edge]) -> dict[int, P2POp]:
 
 def launches(call: Span) -> bool:
     """Whether a CUDA or HIP call launches kernels, or a graph."""
-    return CALLS[call.name] in ("graph", "launch")
+    return call_kind(call.name) in ("graph", "launch")
 
 
 def blocking(call: Span) -> bool:

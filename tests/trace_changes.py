@@ -1,0 +1,68 @@
+"""Small real traces with something changed, and the analysis of the unchanged ones."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from repro_pp_graphs.traces.analyze import analyze
+from repro_pp_graphs.traces.folder import Case, cases_of, read_case
+
+DATA = Path(__file__).parent / "data" / "traces"
+REFERENCE = "h200_case_A"
+Event = dict[str, Any]
+Change = Callable[[Event], Event | None]
+
+
+@cache
+def texts(name: str = REFERENCE) -> dict[str, str]:
+    """The ranks' JSON by file name, as Kineto lays it out."""
+    return {
+        path.name.removesuffix(".gz"): gzip.decompress(path.read_bytes()).decode()
+        for path in sorted((DATA / name).iterdir())
+    }
+
+
+def minified(text: str) -> str:
+    return json.dumps(json.loads(text), separators=(",", ":"))
+
+
+def write(folder: Path, changed: dict[str, str | bytes]) -> Path:
+    """The reference ranks in a folder, those that are given changed."""
+    folder.mkdir(exist_ok=True)
+    for name, text in (texts() | changed).items():
+        (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return folder
+
+
+def with_events(text: str, change: Change) -> str:
+    """A rank's JSON with each event changed, or left out where None comes back."""
+    document = json.loads(text)
+    events = map(change, document["traceEvents"])
+    document["traceEvents"] = [event for event in events if event is not None]
+    return json.dumps(document)
+
+
+def only_case(*paths: Path) -> Case:
+    cases = cases_of(list(paths))
+    assert len(cases) == 1
+    return read_case(*next(iter(cases.items())))
+
+
+def facts_of(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """The analysis of a folder without the case's name, and its warnings."""
+    facts = analyze(only_case(folder))
+    del facts["case"]
+    return facts, facts.pop("warnings")
+
+
+@cache
+def undamaged() -> dict[str, Any]:
+    """The reference's analysis."""
+    facts, warnings = facts_of(DATA / REFERENCE)
+    assert warnings == []
+    return facts
