@@ -14,7 +14,8 @@
 # OVERHEAD: measurement and profile are separate passes; nothing is recorded while measuring.
 # The profile pass slows the server and is never part of a reported number.
 #
-# EXIT: 0 all launches measured; 1 one failed; 2 usage or preflight; 130 interrupted.
+# EXIT: 0 all launches measured; 1 one failed; 2 usage or preflight, or another run is at work in
+# --out; 130 interrupted.
 
 set -euo pipefail
 export PYTHONSAFEPATH=1 # in the folder above a checkout of sglang, `sglang` is that folder
@@ -30,15 +31,15 @@ stop_grace_s=20   # for a server to end by itself after SIGINT
 nsys_grace_s=900  # the same under nsys, which then writes its report
 load_s=3600       # the profile pass ends its load much earlier
 plan_options=()
-server_pid="" load_pid="" step_pid="" current="" begun=0
+server_pid="" load_pid="" step_pid="" current="" begun=0 made_out=0
 merged=() # of the first two launches, the folders whose traces are whole
 
+# shellcheck source=repro_pp_graphs/sh/group.sh
+source "$here/repro_pp_graphs/sh/group.sh"
 # shellcheck source=repro_pp_graphs/sh/step.sh
 source "$here/repro_pp_graphs/sh/step.sh"
 # shellcheck source=repro_pp_graphs/sh/setup.sh
 source "$here/repro_pp_graphs/sh/setup.sh"
-# shellcheck source=repro_pp_graphs/sh/group.sh
-source "$here/repro_pp_graphs/sh/group.sh"
 
 usage() {
   cat <<'USAGE'
@@ -145,10 +146,11 @@ start_server() { # start_server LABEL
   begin_group server_pid "$out/logs/$1_server.log" bash "$out/logs/$1_server_command.sh"
 }
 
+# 0; 1 where the traces are not those that the profile saw
 stop_server() { # stop_server LABEL GRACE_SECONDS
   end_group "$server_pid" "$2"
   server_pid=""
-  step "${tool[@]}" settle "$out/logs" "$1" || true
+  step "${tool[@]}" settle "$out" "$1"
 }
 
 measure() { # measure LABEL URL: the unprofiled pass, whose numbers are reported
@@ -163,10 +165,10 @@ measure() { # measure LABEL URL: the unprofiled pass, whose numbers are reported
   step "${tool[@]}" wait-ready "$out/logs" "$1" "$server_pid" --if-dead \
     --exit-file "$(exit_file "$server_pid")" || return 1
   if grep -q stalled "$log"; then # it lives and sends nothing: what its ranks do, while they live
-    mark_failed "$1" "the server stalled; see $log and $out/logs/$1_hang.txt"
+    mark "$1" failed "the server stalled; see $log and $out/logs/$1_hang.txt"
     step "${tool[@]}" hang "$out/logs" "$1" "$server_pid" || true
   else
-    mark_failed "$1" "client: exit $status; see $log"
+    mark "$1" failed "client: exit $status; see $log"
   fi
   return 1
 }
@@ -175,46 +177,47 @@ profile() { # profile LABEL URL: a second load, profiled until every rank's trac
   local status=0
   begin_group load_pid "$out/logs/$1_profile_load.log" "${client[@]}" --base-url "$2" \
     --batch "$batch" --max-new-tokens "$((max_new_tokens * 4))" --warmup 0 --duration "$load_s"
-  step "${tool[@]}" profile "$out/logs" "$1" "$server_pid" "$out/trace/$1" \
+  step "${tool[@]}" profile "$out" "$1" "$server_pid" \
     --exit-file "$(exit_file "$server_pid")" || status=$?
   end_group "$load_pid" 5 TERM
   load_pid=""
   printf '%s\n' "" "(A load to profile the server under, ended with the profile: interrupted" \
     "prompts are as it should be. No reported number is from it.)" \
-    >>"$out/logs/$1_profile_load.log"
+    2>/dev/null >>"$out/logs/$1_profile_load.log" || true
   return "$status"
 }
 
 explain() { # explain LABEL: the traces as one, and in numbers
   local trace=$out/trace/$1 analysis=$out/logs/$1_analysis
   step -a "$out/logs/merge.log" "${tool[@]}" merge "$trace" -o "${trace}_chrome_trace.json" &&
-    step -o "$analysis.txt" "${tool[@]}" analyze "$trace" --json "$analysis.json" && return
-  mark_failed "$1" "the traces could not be read; see $analysis.txt, $out/logs/merge.log"
+    step -w "$analysis.txt" "${tool[@]}" analyze "$trace" --json "$analysis.json" && return
+  mark "$1" failed "the traces could not be read; see $out/logs/merge.log"
   return 1
 }
 
-mark() { # mark LABEL STATUS [REASON]
-  "${tool[@]}" status "$out/logs" "$@"
+mark() { # mark LABEL STATUS [REASON]: a reason is printed too
+  step "${tool[@]}" status "$out/logs" "$@" || true
 }
 
-mark_failed() { # mark_failed LABEL REASON
-  say "  $1 failed: $2"
-  mark "$1" failed "$2"
+begin() { # begin LABEL: its record, and nothing of another origin where its results will be
+  current=$1
+  step "${tool[@]}" begin "$out" "$1" --root "$here" && return
+  mark "$1" failed
+  current=""
+  return 1
 }
 
-side_by_side() { # the first two launches in one view, decode starts aligned
+side_by_side() { # side_by_side FILE: the first two launches in one view, decode starts aligned
   ((${#merged[@]} >= 2)) || return 0
-  step -a "$out/logs/merge.log" "${tool[@]}" merge "${merged[@]}" \
-    -o "$out/trace/A_vs_B_chrome_trace.json" ||
+  step -a "$out/logs/merge.log" "${tool[@]}" merge "${merged[@]}" -o "$out/$1" ||
     say "  the side-by-side trace failed; see $out/logs/merge.log"
 }
 
 # 0 measured, 1 failed. Never ends the run: the other cases still count.
 run_launch() { # run_launch LABEL URL
   local label=$1 url=$2 status=0 grace_s=$stop_grace_s died=()
-  current=$label
   say "$label"
-  mark "$label" running
+  begin "$label" || return
   start_server "$label"
   if ! step "${tool[@]}" wait-ready "$out/logs" "$label" "$server_pid" \
     --exit-file "$(exit_file "$server_pid")" --timeout-s "$start_timeout_s"; then
@@ -227,9 +230,9 @@ run_launch() { # run_launch LABEL URL
   # seen with graphs on: a crash once the traces are whole costs nothing but a warning
   leader_lives "$server_pid" || died=(--server-died)
   ((!opt_nsys)) || say "  nsys writes trace/$label.nsys-rep: minutes"
-  stop_server "$label" "$grace_s"
+  stop_server "$label" "$grace_s" || status=1
   if ((status == 0 && opt_nsys)) && [[ ! -s $out/trace/$label.nsys-rep ]]; then
-    mark_failed "$label" "nsys left no $out/trace/$label.nsys-rep; see the server's log"
+    mark "$label" failed "nsys left no $out/trace/$label.nsys-rep; see the server's log"
     status=1
   fi
   if ((status == 0 && traced)); then
@@ -251,13 +254,12 @@ run_launch() { # run_launch LABEL URL
 # 0 measured, 1 failed; measured and traced by one program, which needs no server
 run_probe() { # run_probe LABEL
   local label=$1 logs=$out/logs status=0
-  current=$label
   say "$label (probe)"
-  mark "$label" running
+  begin "$label" || return
   # shellcheck disable=SC2016 # the inner shell expands them
   if ! step -o "$logs/${label}_client.log" bash -c 'exec bash "$1" 2>"$2"' probe \
     "$logs/${label}_probe_command.sh" "$logs/${label}_probe.log"; then
-    mark_failed "$label" "$(tail -n 1 "$logs/${label}_probe.log")"
+    mark "$label" failed "$(tail -n 1 "$logs/${label}_probe.log")"
     status=1
   elif ((traced)); then
     explain "$label" || status=1
@@ -265,31 +267,38 @@ run_probe() { # run_probe LABEL
   if ((status == 0 && traced)); then
     step "${tool[@]}" check-arm "$logs" "$label" "$logs/${label}_analysis.json" || status=1
   fi
+  step "${tool[@]}" settle "$out" "$label" || status=1
   ((status)) || mark "$label" ok
   current=""
   return "$status"
 }
 
 collect_env() { # collect_env NAME: text and JSON
-  local collect=(bash "$here/collect_env.sh" --python "$python")
-  step -o "$out/logs/$1.txt" "${collect[@]}" || true
-  step -o "$out/logs/$1.json" "${collect[@]}" --json || true
+  # shellcheck disable=SC2016 # the inner shell expands them
+  local kind collect=(bash -c 'exec bash "$@" 2>/dev/null' collect_env
+    "$here/collect_env.sh" --python "$python")
+  for kind in txt json; do
+    step -w "$out/logs/$1.$kind" "${collect[@]}" || say "  no $out/logs/$1.$kind: collect_env failed"
+    collect+=(--json)
+  done
 }
 
 ### the one trap
 # shellcheck disable=SC2317 # the trap calls it
 undo() {
-  local status=$?
+  local status=$? was_interrupted=$interrupted
   trap - EXIT
   trap '' INT TERM HUP # a second Ctrl-C must not stop the clean-up
+  interrupted=0        # else its own steps would end it
   [[ -z $step_pid ]] || end_group "$step_pid" 5 TERM
   [[ -z $load_pid ]] || end_group "$load_pid" 3 TERM
   [[ -z $server_pid ]] || end_group "$server_pid" 3
-  if ((interrupted && begun)); then
-    [[ -z $current ]] || mark "$current" interrupted || true
+  if ((was_interrupted && begun)); then
+    [[ -z $current ]] || mark "$current" interrupted
     say "interrupted; measured so far:"
-    "${tool[@]}" summary "$out" || true
+    step "${tool[@]}" summary "$out" || true
   fi
+  unlock
   exit "$status"
 }
 
@@ -299,6 +308,26 @@ interrupt() {
   ((beginning)) || exit 130 # else the process that has just begun is not yet known
 }
 
+# shellcheck disable=SC2317 # the trap calls it
+unlock() { # give up --out, which the plan took for this process
+  local boot pid start mine started
+  { read -r boot pid start _ <"$out/run.lock"; } 2>/dev/null || return 0
+  read -r mine </proc/sys/kernel/random/boot_id
+  read_start_time started $$
+  [[ "$boot $pid $start" == "$mine $$ $started" ]] || return 0
+  rm -f "$out/logs/.reserve" "$out/run.lock"
+  ((!made_out)) || rmdir "$out" 2>/dev/null || true # nothing came to be
+}
+
+make_plan() { # into lines, of whichever file nobody else can see
+  local file
+  file=$(mktemp) && exec {planned}<>"$file" && rm -f "$file"
+  step -o "/dev/fd/$planned" "${tool[@]}" plan --root "$here" --out "$out" --python "$python" \
+    --owner "$$" "${plan_options[@]}" || exit 2
+  mapfile -t lines <&"$planned"
+  exec {planned}<&-
+}
+
 main() {
   parse_options "$@"
   trap undo EXIT
@@ -306,16 +335,15 @@ main() {
   ((opt_dry_run)) || clean_up_killed_runs
   choose_python
   set_commands
-  local planned lines failed=0 label url resumed line number=0
-  planned=$("${tool[@]}" plan --root "$here" --out "$out" --python "$python" \
-    "${plan_options[@]}") || exit 2
+  local lines planned failed=0 ran=0 label url resumed line number=0 pair
+  [[ -d $out ]] || made_out=1
+  make_plan
   if ((opt_dry_run)); then
-    say "$planned"
+    printf '%s\n' "${lines[@]}"
     exit 0
   fi
   # first the load, then a launch a line
-  mapfile -t lines <<<"$planned"
-  IFS=$'\t' read -r batch max_new_tokens traced <<<"${lines[0]}"
+  IFS=$'\t' read -r batch max_new_tokens traced pair <<<"${lines[0]}"
   mkdir -p "$out/trace"
   begun=1
   [[ -s $out/logs/env.json ]] || collect_env env # --resume: that of the first launch stays
@@ -324,16 +352,20 @@ main() {
     if ((resumed)); then
       :
     elif [[ $opt_engine == probe ]]; then
+      ran=1
       run_probe "$label" || failed=1
     else
+      ran=1
       run_launch "$label" "$url" || failed=1
     fi
     ((++number > 2)) || [[ ! -e $out/trace/${label}_chrome_trace.json ]] ||
       merged+=("$out/trace/$label")
   done
-  side_by_side
-  collect_env env_after
-  "${tool[@]}" summary "$out" || failed=1
+  if ((ran)); then
+    side_by_side "$pair"
+    collect_env env_after
+  fi
+  step "${tool[@]}" summary "$out" || failed=1
   exit "$failed"
 }
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
 from pathlib import Path
 
+from repro_pp_graphs.files import BadFile, is_full
 from repro_pp_graphs.terminal import complain
 
 # command -> (module with `main(argv) -> exit status`, one line for the overview)
@@ -18,13 +20,14 @@ COMMANDS = {
 }
 STEPS = {  # of run_repro.sh
     "plan": ("run.plan_cli", "what will run, checked"),
+    "begin": ("run.begin", "clear the way of a launch"),
     "gpus": ("server.gpus", "does a run here need an environment with CUDA"),
     "wait-ready": ("run.wait_ready", "wait until the server answers"),
     "hang": ("run.hang", "what the ranks of a server that stalls are doing"),
     "profile": ("run.profile_pass", "collect every rank's trace"),
     "check-arm": ("run.check_arm", "did the graphs run as claimed"),
     "status": ("run.status", "record how a launch ended"),
-    "settle": ("run.settle", "port and GPU memory are free again"),
+    "settle": ("run.settle", "its own traces; port, memory free"),
     "summary": ("report.summary_cli", "rewrite summary.json, print the table"),
 }
 EXAMPLES = """\
@@ -56,10 +59,33 @@ def main(argv: list[str]) -> int:
         complain("repro_pp_graphs", f"no command '{argv[0]}': one of {', '.join(known)}")
         return 2
     try:
-        module = importlib.import_module(f"repro_pp_graphs.{known[argv[0]][0]}")
-        return int(module.main(argv[1:]))
+        return _run(known[argv[0]][0], argv)
     except ModuleNotFoundError as error:
         return _in_made_environment(argv, str(error.name))
+
+
+def _run(module: str, argv: list[str]) -> int:
+    """Run a command's module; a full disk or a torn file of the run becomes one line."""
+    try:
+        status = int(importlib.import_module(f"repro_pp_graphs.{module}").main(argv[1:]))
+        sys.stdout.flush()  # here, where a full disk can still become a line
+    except BadFile as error:
+        complain(argv[0], f"{error}: run again, without --resume what is there is moved aside")
+        return 1
+    except OSError as error:
+        if not is_full(error):
+            raise
+        _silence_stdout()
+        place = error.filename or "where its output goes"
+        complain(argv[0], f"{place}: {error.strerror}; free some space, then try again")
+        return 1
+    return status
+
+
+def _silence_stdout() -> None:
+    """What could not be written is not tried again when Python ends."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _in_made_environment(argv: list[str], missing: str) -> int:

@@ -14,6 +14,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 state=$here/.state
 opt_python="" opt_dry_run=0 opt_cpu=1 engine_module=sglang step_pid=""
 
+# shellcheck source=repro_pp_graphs/sh/group.sh
+source "$here/repro_pp_graphs/sh/group.sh"
 # shellcheck source=repro_pp_graphs/sh/step.sh
 source "$here/repro_pp_graphs/sh/step.sh"
 # shellcheck source=repro_pp_graphs/sh/setup.sh

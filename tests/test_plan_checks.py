@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from repro_pp_graphs.run import preflight, previous
+from repro_pp_graphs.run import preflight
 from repro_pp_graphs.run.check_arm import GraphState, objections, observe
 from repro_pp_graphs.run.profile_pass import TraceFiles, is_whole_gzip
 from repro_pp_graphs.run.record import Launch, Plan
-from repro_pp_graphs.run.settle import port_is_free
 from repro_pp_graphs.server import process
 from repro_pp_graphs.server.gpus import Gpu
+from repro_pp_graphs.server.listener import LOOPBACK, is_free
 from repro_pp_graphs.server.log import DecodeLine
 
 H100_MIB = 81559
@@ -64,8 +64,8 @@ def listener(address: str = "127.0.0.1"):
 def test_a_port_is_free_once_nobody_listens(address):
     with listener(address) as server:
         port = server.getsockname()[1]
-        assert not port_is_free(port)
-    assert port_is_free(port)
+        assert not is_free(LOOPBACK, port)
+    assert is_free(LOOPBACK, port)
 
 
 def test_a_connection_in_time_wait_does_not_hold_a_port():
@@ -73,7 +73,7 @@ def test_a_connection_in_time_wait_does_not_hold_a_port():
         port = server.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)):
             server.accept()[0].close()  # the side that closes first waits
-    assert port_is_free(port)
+    assert is_free(LOOPBACK, port)
 
 
 def test_each_busy_port_is_named_once():
@@ -290,35 +290,7 @@ def test_an_arm_that_is_not_what_it_claims_is_told(expects, lines, launches, say
     assert all(text in found[0] for text in says)
 
 
-# an earlier run, a process
-
-
-def test_an_earlier_run_is_moved_aside_whole(tmp_path):
-    (tmp_path / "logs").mkdir()
-    (tmp_path / "trace" / "A").mkdir(parents=True)
-    for name in ("logs/run.json", "logs/A_client.json", "logs/.gitkeep", "trace/A/1.gz"):
-        (tmp_path / name).write_text(name, encoding="utf-8")
-    kept = previous.move_aside(tmp_path)
-    assert sorted(str(p.relative_to(kept)) for p in kept.rglob("*") if p.is_file()) == [
-        "logs/A_client.json",
-        "logs/run.json",
-        "trace/A/1.gz",
-    ]
-    assert [p.name for p in (tmp_path / "logs").iterdir()] == [".gitkeep"]
-    assert (kept / "trace/A/1.gz").read_text(encoding="utf-8") == "trace/A/1.gz"
-
-
-def test_the_folder_of_an_earlier_run_is_named_by_its_first_start(tmp_path):
-    (tmp_path / "logs").mkdir()
-    text = '{"began": "2026-11-24 03:15:00"}'
-    for name in ("run.json", "A_server.log", "B_server.log"):
-        (tmp_path / "logs" / name).write_text(text, encoding="utf-8")
-    tried = previous.move_aside(tmp_path, ["logs/A_server.log", "logs/none"])
-    assert tried.name.startswith("20261124_031500_resumed_2")
-    assert (tried / "logs/A_server.log").exists()
-    kept = previous.move_aside(tmp_path)
-    assert kept.name == "20261124_031500"
-    assert sorted(path.name for path in kept.glob("logs/*")) == ["B_server.log", "run.json"]
+# a process
 
 
 def test_a_zombie_is_not_alive():

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from repro_pp_graphs.run import begin, record, results, status
 from repro_pp_graphs.run import options as run_options
-from repro_pp_graphs.run import record, status
 from repro_pp_graphs.run.plan import PlanError, Planner, case_order
 from repro_pp_graphs.run.record import Launch, Plan
 from repro_pp_graphs.server.argfile import ArgFileError
@@ -23,7 +23,8 @@ BASE = """\
 --port 30000
 """
 KNOWN = """
---model-path --pp-size --tp-size --port --nnodes --device --load-format --json-model-override-args
+--model-path --pp-size --tp-size --host --port --nnodes --device --load-format
+--json-model-override-args
 --cuda-graph-max-bs --cuda-graph-bs --disable-cuda-graph --disable-decode-cuda-graph
 --cuda-graph-backend-decode --cuda-graph-config --attention-backend --sampling-backend
 --grammar-backend --disable-overlap-schedule --max-total-tokens --max-running-requests
@@ -31,6 +32,10 @@ KNOWN = """
 --pp-max-micro-batch-size
 """
 FLAGS = frozenset(KNOWN.split())
+PLAN = {
+    **{"mode": "gpu", "batch": 16, "max_new_tokens": 128, "profile": True, "profile_steps": 48},
+    **{"with_stack": False, "nsys": False, "gpu_used_mib": {}},
+}
 ON = "# label: A\n--cuda-graph-max-bs 64\n"
 OFF = "# label: B\n--disable-cuda-graph\n"
 
@@ -105,6 +110,115 @@ def test_tensor_parallel_ranks_count(tmp_path):
 def test_two_nodes_share_the_ranks(tmp_path):
     plan = plan_of(tmp_path, base=BASE + "--nnodes 2\n", count=2)
     assert (plan.mode, plan.launches[0].ranks) == ("gpu", 2)
+
+
+@pytest.mark.parametrize(
+    ("pp", "tp", "nodes", "ranks"),
+    [(4, 1, 4, 1), (4, 2, 2, 4), (2, 4, 4, 2), (1, 8, 2, 4), (3, 1, 1, 3), (2, 2, 4, 1)],
+)
+def test_nodes_that_share_alike_get_their_ranks(tmp_path, pp, tp, nodes, ranks):
+    base = f"--model-path x/y\n--pp-size {pp}\n--tp-size {tp}\n--nnodes {nodes}\n"
+    assert {each.ranks for each in plan_of(tmp_path, base=base, count=8).launches} == {ranks}
+
+
+@pytest.mark.parametrize(
+    ("pp", "tp", "nodes", "told"),
+    [
+        (2, 1, 4, "--nnodes 4 for pp 2 x tp 1"),  # more nodes than ranks: 0 a node
+        (4, 1, 8, "--nnodes 8"),
+        (3, 1, 2, "--nnodes 2"),  # the third stage would be nobody's
+        (4, 3, 6, "--nnodes 6"),
+        (2, 3, 4, "--nnodes 4"),
+        (4, 1, 0, "--nnodes 0"),
+        (4, 1, -1, "--nnodes -1"),
+        (0, 1, 1, "--pp-size 0"),
+        (-4, 1, 1, "--pp-size -4"),
+        (4, 0, 1, "--tp-size 0"),
+        (4, 1, "", "--nnodes"),
+        (4, 1, "--5", "several arguments on one line"),
+        (4, 1, "two", "--nnodes two"),
+    ],
+)
+def test_nodes_that_would_get_no_rank_or_fewer_are_refused(tmp_path, pp, tp, nodes, told):
+    base = f"--model-path x/y\n--pp-size {pp}\n--tp-size {tp}\n--nnodes={nodes}\n"
+    with pytest.raises((PlanError, ArgFileError)) as refused:
+        plan_of(tmp_path, base=base, count=8)
+    assert told in str(refused.value)
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "-1", "x", ""])
+def test_a_port_in_a_file_that_is_none_is_refused(tmp_path, port):
+    with pytest.raises((PlanError, ArgFileError), match="--port"):
+        plan_of(tmp_path, mine=f"--port {port}")
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("", "http://127.0.0.1:30000"),
+        ("--host 0.0.0.0", "http://127.0.0.1:30000"),
+        ("--host ::1", "http://[::1]:30000"),
+        ("--host 10.0.0.7", "http://10.0.0.7:30000"),
+    ],
+)
+def test_a_server_is_asked_at_its_host(tmp_path, host, url):
+    (launch,) = plan_of(tmp_path, mine=host).launches
+    assert launch.base_url == url
+    assert record.from_json(record.to_json(Plan(**{**PLAN, "launches": [launch]}))).launches == [
+        launch
+    ]
+
+
+# what a run leaves, by name
+
+
+def named(*labels: str, **changes) -> Plan:
+    """A plan of one launch a label, in rounds of their own."""
+    launches = [
+        Launch(
+            **{"label": label, "case": label, "round": 1, "python": "p", "sglang_version": "1"},
+            **{"args": [], "argv": [], "env": {}, "port": 1, "model": "m", "pp_size": 2},
+            **{"tp_size": 1, "nodes": 1, "expects_graphs": None, "captured_max_bs": None},
+        )
+        for label in labels
+    ]
+    return Plan(**{**PLAN, "launches": launches, **changes})
+
+
+@pytest.mark.parametrize(
+    ("labels", "name"),
+    [
+        (("CASE_A_decode_graphs", "CASE_B_no_graphs"), "A_vs_B"),
+        (("CASE_A_decode_graphs", "CASE_B_no_graphs", "CASE_C_sync"), "A_vs_B"),
+        (("CASE_A_decode_graphs", "CASE_C_sync"), "CASE_A_decode_graphs_vs_CASE_C_sync"),
+        (("CASE_B_no_graphs", "CASE_A_decode_graphs"), "CASE_B_no_graphs_vs_CASE_A_decode_graphs"),
+        (("CASE_A_decode_graphs", "CASE_A_decode_graphs_r2"), None),
+        (("mine", "yours"), "mine_vs_yours"),
+    ],
+)
+def test_the_side_by_side_trace_is_named_by_what_it_holds(labels, name):
+    name = name or "_vs_".join(labels)
+    assert results.side_by_side(named(*labels)) == f"trace/{name}_chrome_trace.json"
+
+
+def test_one_launch_or_none_traced_has_no_side_by_side_trace():
+    assert results.side_by_side(named("one")) == ""
+    assert results.side_by_side(named("one", "two", profile=False)) == ""
+
+
+@pytest.mark.parametrize(
+    ("labels", "clash"),
+    [
+        (("CASE_A_x", "CASE_B_y", "A_vs_B"), "trace/A_vs_B_chrome_trace.json"),
+        (("a", "b", "a_vs_b"), "trace/a_vs_b_chrome_trace.json"),
+        (("a", "a_chrome_trace.json"), "trace/a_chrome_trace.json"),
+        (("a", "a"), "logs/a_analysis.json"),
+        (("a", "b", "a_vs_b_2"), None),
+        (("run", "summary", "env", "merge"), None),
+    ],
+)
+def test_two_results_of_one_name_are_seen_before_anything_runs(labels, clash):
+    assert results.clashes(named(*labels))[:1] == ([clash] if clash else [])
 
 
 def test_a_cases_own_pipeline_size_decides_what_it_needs(tmp_path):
@@ -387,9 +501,13 @@ def test_facts_of_a_launch_add_up(tmp_path):
 
 
 def test_a_launch_that_runs_again_forgets_why_it_failed(tmp_path):
-    for words in (["failed", "port in use"], ["running"], ["ok"]):
-        status.main([str(tmp_path), "A", *words])
-    assert record.load_facts(tmp_path, "A") == {"status": "ok"}
+    plan = plan_of(tmp_path, count=0)
+    (tmp_path / "logs").mkdir()
+    status.main([str(tmp_path / "logs"), "A", "failed", "port in use"])
+    begin.begin(tmp_path, plan, "A")
+    status.main([str(tmp_path / "logs"), "A", "ok"])
+    facts = record.load_facts(tmp_path / "logs", "A")
+    assert (facts["status"], facts.get("reason")) == ("ok", None)
 
 
 @pytest.mark.parametrize(

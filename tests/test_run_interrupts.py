@@ -103,13 +103,19 @@ def test_an_interrupt_after_the_last_launch_still_gives_the_summary(harness: Har
     assert harness.statuses() == {"good": "ok"}
 
 
-def test_a_terminals_ctrl_c_while_planning_exits_130_in_silence(harness: Harness):
-    planning = harness.root / "planning"
-    harness.replace(
-        "run/plan_cli.py",
-        "        found = seen.gpus\n",
-        f"        import pathlib, time; pathlib.Path({str(planning)!r}).touch(); time.sleep(60)\n",
-    )
+PLANNING = "    found = seen.gpus\n"
+
+
+@pytest.fixture
+def planning(harness: Harness) -> Path:
+    """A plan that goes on until it is ended; the file that it makes as it begins."""
+    reached = harness.root / "planning"
+    line = f"    import pathlib, time; pathlib.Path({str(reached)!r}).touch(); time.sleep(600)\n"
+    harness.replace("run/plan_cli.py", PLANNING, line)
+    return reached
+
+
+def test_a_terminals_ctrl_c_while_planning_exits_130_in_silence(harness: Harness, planning: Path):
     running = harness.start("--cases", "graphs_on")
     wait_until(planning.exists)
     os.killpg(running.process.pid, signal.SIGINT)  # to the whole foreground group
@@ -117,6 +123,56 @@ def test_a_terminals_ctrl_c_while_planning_exits_130_in_silence(harness: Harness
     assert done.status == 130
     assert harness.left_over() == []
     assert "Traceback" not in done.err
+    assert not harness.out.exists(), "the lock, or its folder, is left"
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_to_the_harness_alone_ends_the_planning_at_once(
+    harness: Harness, planning: Path, sent: signal.Signals
+):
+    running = harness.start("--cases", "graphs_on")
+    wait_until(planning.exists)
+    running.process.send_signal(sent)  # the plan itself would go on for 600 s
+    assert running.end().status == 130
+    assert harness.left_over() == []
+    assert list((harness.root / ".state" / "groups").iterdir()) == []
+
+
+def killed(harness: Harness, reached: Path, *options: str) -> int:
+    """Start a run, and kill the harness alone once `reached` is there; its pid."""
+    running = harness.start(*options)
+    wait_until(reached.exists)
+    running.process.kill()
+    running.process.wait()
+    assert harness.left_over(), "the step should have survived its harness"
+    return running.process.pid
+
+
+@pytest.mark.parametrize("step", ["plan", "collect_env.sh", "merge"])
+def test_the_next_run_ends_a_step_that_a_killed_harness_left(harness: Harness, step: str):
+    reached = harness.root / "reached"
+    wait = f"    import pathlib, time; pathlib.Path({str(reached)!r}).touch(); time.sleep(600)\n"
+    package = harness.root / "repro_pp_graphs"
+    path, old, new = {
+        "plan": (package / "run/plan_cli.py", PLANNING, PLANNING + wait),
+        "merge": (
+            package / "traces/merge_cli.py",
+            "    options = made.parse_args(argv)\n",
+            "    options = made.parse_args(argv)\n" + wait,
+        ),
+        "collect_env.sh": (harness.root / "collect_env.sh", "", f"touch '{reached}'; sleep 600\n"),
+    }[step]
+    kept = path.read_text()
+    path.write_text(kept.replace(old, new, 1))
+    harness.case("one")
+    pid = killed(harness, reached, "--cases", "one")
+    path.write_text(kept)
+    done = harness.run("--cases", "one")
+    assert done.status == 0, done.lines
+    (told,) = [line for line in done.out.splitlines() if "was killed" in line]
+    assert f"(pid {pid}) was killed and left {step} running" in told
+    assert harness.left_over() == []
+    assert harness.statuses() == {"one": "ok"}
 
 
 def test_the_next_run_ends_what_a_killed_harness_left(harness: Harness):

@@ -64,6 +64,23 @@ def test_a_port_that_is_taken(harness: Harness):
     with socket.create_server(("127.0.0.1", harness.port)):
         told = refusal(harness.run("--cases", "graphs_on"))
     assert str(harness.port) in told and "--port" in told
+    assert f"in use by pid {os.getpid()} (" in told
+
+
+@pytest.mark.parametrize(("part", "target"), [("logs", "/nowhere"), ("trace", "gone")])
+def test_a_link_to_a_folder_that_is_not_there(part: str, target: str, harness: Harness):
+    harness.out.mkdir()
+    (harness.out / part).symlink_to(target)
+    told = refusal(harness.run("--cases", "graphs_on"))
+    assert f"{harness.out}/{part}: a link to {target}" in told
+    assert [path.name for path in harness.out.iterdir()] == [part]
+
+
+def test_a_file_where_a_folder_should_be(harness: Harness):
+    harness.out.mkdir()
+    (harness.out / "trace").write_text("mine")
+    assert f"{harness.out}/trace: not a folder" in refusal(harness.run("--cases", "graphs_on"))
+    assert (harness.out / "trace").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
@@ -167,6 +184,46 @@ def test_a_dry_run_of_what_can_run_has_no_complaints(harness: Harness):
     done = harness.run("--dry-run", "--pp-size", "2")
     assert done.status == 0, done.lines
     assert "would stop" not in done.out
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "No such file"),
+        (b"", "it holds no prompt"),
+        (b"\n \n\t\n", "it holds no prompt"),
+        (b"caf\xe9\n", "not UTF-8"),
+    ],
+)
+def test_prompts_that_the_client_could_not_read(content: bytes | None, told: str, harness: Harness):
+    path = harness.root / "prompts.txt"
+    path.unlink() if content is None else path.write_bytes(content)
+    said = refusal(harness.run("--cases", "graphs_on"))
+    assert str(path) in said and told in said
+
+
+def test_every_argument_file_is_read_before_the_first_server_starts(harness: Harness):
+    harness.case("good")
+    harness.case("odd", "--mem-fraction-static 0.5 --port 1")
+    assert "server_args_odd.txt:2" in refusal(harness.run("--cases", "good,odd"))
+    for line in ("--max-total-tokens", "--max-total-tokens many", "--disable-radix-cache 1"):
+        harness.case("odd", line)
+        told = refusal(harness.run("--cases", "good,odd"))
+        assert line.split()[0] in told and "server_args_" in told
+
+
+def test_a_host_that_is_not_this_machine(harness: Harness):
+    harness.case("far", "--host 192.0.2.1")
+    told = refusal(harness.run("--cases", "far"))
+    assert "--host 192.0.2.1" in told and "--host 127.0.0.1" in told
+
+
+def test_a_label_that_is_the_side_by_side_traces_name(harness: Harness):
+    harness.case("CASE_A_1")
+    harness.case("CASE_B_1")
+    harness.case("A_vs_B")
+    told = refusal(harness.run("--cases", "CASE_A_1,CASE_B_1,A_vs_B"))
+    assert "trace/A_vs_B_chrome_trace.json" in told and "label" in told
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import server_logs
-from fake_sglang.harness import free_port
+from fake_sglang.harness import Harness, free_port
 from standin_server import MODEL, StandIn
 
 from repro_pp_graphs.run import record, wait_ready
@@ -63,6 +63,18 @@ def test_a_port_that_accepts_and_says_nothing_is_not_ready(
     monkeypatch.setattr(wait_ready.Server, "healthy", lambda self: healthy(self, 0.2))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert wait(logs_folder(tmp_path, silent.getsockname()[1], QUIET)) == 1
+
+
+def test_a_server_whose_log_says_nothing_is_measured_and_profiled(tmp_path: Path):
+    with Harness(tmp_path / "r") as harness:
+        harness.replace("run/profile_pass.py", "SILENT_LOAD_S = 5.0", "SILENT_LOAD_S = 0.5")
+        harness.case("quiet", "FAKE_QUIET=1")
+        done = harness.run("--cases", "quiet")
+        assert done.status == 0, done.lines
+        (launch,) = harness.summary()["launches"]
+        assert launch["status"] == "ok" and launch["metrics"]["completed"] == 2
+        assert len(launch["trace_bytes"]) == 2
+        assert "the log names no decode steps" in done.out
 
 
 def test_nothing_that_listens_is_not_ready(tmp_path: Path):

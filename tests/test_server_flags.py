@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from repro_pp_graphs.server import flags
 from repro_pp_graphs.server.argfile import parse
-from repro_pp_graphs.server.flags import FlagError, ProbeError, Release
+from repro_pp_graphs.server.flags import FlagError, ProbeError, Release, Rule
 
 OLD = Release(
     "0.5.2",
@@ -81,15 +82,85 @@ def fake_python(folder, body: str) -> str:
 
 
 def test_the_probe_finds_its_answer_among_what_sglang_prints(tmp_path):
-    answer = 'PROBE{"version": "0.5.9", "flags": ["--a", "--b"], "place": "/s p/sglang"}'
+    rules = '{"--a": null, "--b": {"values": "1", "kind": "int", "choices": []}}'
+    answer = f'PROBE{{"version": "0.5.9", "rules": {rules}, "place": "/s p/sglang"}}'
     python = fake_python(tmp_path, f"print('a banner')\nprint('''{answer}''')\nprint('bye')\n")
     assert flags.probe(python, {}) == Release(
-        "0.5.9", frozenset({"--a", "--b"}), Path("/s p/sglang")
+        "0.5.9", frozenset({"--a", "--b"}), Path("/s p/sglang"), {"--b": Rule("1", "int")}
     )
 
 
-def test_a_stored_release_reads_back():
-    assert flags.release_from_json(flags.release_to_json(NEW)) == NEW
+@pytest.mark.parametrize("release", [NEW, replace(NEW, rules={"--pp-size": Rule("1", "int")})])
+def test_a_stored_release_reads_back(release):
+    assert flags.release_from_json(flags.release_to_json(release)) == release
+
+
+def test_what_an_older_harness_stored_is_asked_for_anew():
+    with pytest.raises(KeyError):
+        flags.release_from_json('{"version": "0.5.9", "flags": ["--a"], "place": "/s"}')
+
+
+@pytest.mark.parametrize(
+    ("rule", "given", "told"),
+    [
+        (Rule("0"), [], ""),
+        (Rule("0"), ["1"], "takes no value"),
+        (Rule("1"), ["x"], ""),
+        (Rule("1"), [], "takes 1 value"),
+        (Rule("1"), ["x", "y"], "2 given"),
+        (Rule("1", "int"), ["-1"], ""),
+        (Rule("1", "int"), ["1.5"], "'1.5' is not a whole number"),
+        (Rule("1", "float"), ["0,85"], "'0,85' is not a number"),
+        (Rule("1", "float"), ["1e-3"], ""),
+        (Rule("+", "int"), ["1", "2", "8"], ""),
+        (Rule("+", "int"), ["1", "two"], "'two' is not a whole number"),
+        (Rule("+", "int"), [], "none given"),
+        (Rule("*"), [], ""),
+        (Rule("?"), [], ""),
+        (Rule("1", "", ("triton", "fa3")), ["fa3"], ""),
+        (Rule("1", "", ("triton", "fa3")), ["fa4"], "'fa4' is none of triton, fa3"),
+    ],
+)
+def test_values_that_an_argument_does_not_take_are_refused(rule, given, told):
+    release = replace(NEW, rules={"--random-seed": rule})
+    text = " ".join(["--random-seed", *given])
+    if not told:
+        assert fit(text, release)[0] == ["--random-seed", *given]
+        return
+    with pytest.raises(FlagError) as refused:
+        fit(text, release)
+    assert told in str(refused.value) and "--random-seed" in str(refused.value)
+
+
+def test_the_probe_tells_what_argparse_would_refuse(tmp_path):
+    package = tmp_path / "sglang" / "srt"
+    package.mkdir(parents=True)
+    for folder in (package.parent, package):
+        (folder / "__init__.py").touch()
+    (package / "server_args.py").write_text(
+        "class ServerArgs:\n    @staticmethod\n    def add_cli_args(parser):\n"
+        "        parser.add_argument('--on', action='store_true')\n"
+        "        parser.add_argument('--size', '--length', type=int)\n"
+        "        parser.add_argument('--share', type=float)\n"
+        "        parser.add_argument('--sizes', type=int, nargs='+')\n"
+        "        parser.add_argument('--pick', choices=['a', 'b'])\n"
+        "        parser.add_argument('--own', type=lambda text: text)\n"
+        "        parser.add_argument('--add', action='append')\n"
+    )
+    facts = tmp_path / "sglang-0.5.9.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: sglang\nVersion: 0.5.9\n")
+    rules = flags.probe(sys.executable, {"PYTHONPATH": str(tmp_path)}).rules
+    assert {name: rules.get(name) for name in ("--on", "--size", "--length", "--share")} == {
+        "--on": Rule("0"),
+        "--size": Rule("1", "int"),
+        "--length": Rule("1", "int"),
+        "--share": Rule("1", "float"),
+    }
+    assert rules["--sizes"] == Rule("+", "int")
+    assert rules["--pick"] == Rule("1", "", ("a", "b"))
+    assert rules["--own"] == Rule("1")
+    assert "--add" not in rules
 
 
 def test_the_probe_reports_the_last_line_of_a_failed_import(tmp_path):

@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 
 from repro_pp_graphs.bundle import issue, leaves, stage
+from repro_pp_graphs.files import BadFile
 
 ROOM = "issue_bundle"  # the folder that the archive unpacks to
 
@@ -64,6 +65,9 @@ def main(argv: list[str]) -> int:
     command, source, target = argv[0], Path(argv[1]), Path(argv[2])
     try:
         (lay_out if command == "stage" else pack)(source, target)
+    except BadFile as error:
+        print(f"--bundle: {error}: name a folder with a whole run", file=sys.stderr)
+        return 1
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = f"{type(error).__name__}: {error}"
         print(f"--bundle: {source}: {what}", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +67,6 @@ def _said_at_the_end(logs: Path, result: dict[str, Any]) -> Iterator[str]:
 def _program(run: dict[str, Any]) -> str:
     """What a launch of run.json or summary.json ran: server, or probe."""
     return "probe" if run.get("engine") == "probe" else "server"
-
-
-def _results(logs: Path) -> dict[str, Any]:
-    """summary.json, or what it would say where a run was killed before it."""
-    found = _load(logs / "summary.json")
-    return found or summary_of.summarise(logs, record.load(logs))
 
 
 def describe(logs: Path, plan: dict[str, Any], result: dict[str, Any]) -> list[str]:
@@ -180,8 +175,8 @@ def environment(logs: Path, whole: bool = True) -> list[str]:
 def text_of(run: Path) -> str:
     """The whole issue text. OSError or ValueError where logs/run.json is not readable."""
     logs = run / "logs"
-    plan = json.loads((logs / "run.json").read_text(encoding="utf-8"))
-    result = _results(logs)
+    made = record.load(logs)
+    plan, result = asdict(made), summary_of.stored(logs, made)
     parts = [
         "### Checklist",
         "",

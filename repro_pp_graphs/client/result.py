@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,11 @@ def check_writable(name: str, path: Path, draft_of: Callable[[Path], Path]) -> N
 def write_json(path: Path, document: dict[str, Any]) -> None:
     """Write whole or not at all."""
     part = part_of(path)
-    part.write_text(json.dumps(document, separators=(",", ":")) + "\n", encoding="utf-8")
-    if part != path.resolve():
+    regular = part != path.resolve()
+    with part.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(document, separators=(",", ":")) + "\n")
+        if regular:
+            file.flush()
+            os.fsync(file.fileno())
+    if regular:
         part.replace(path.resolve())

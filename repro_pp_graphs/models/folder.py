@@ -6,6 +6,8 @@ import json
 import re
 from pathlib import Path
 
+from repro_pp_graphs.files import write_whole
+
 _HERE = Path(__file__).parent
 _SPECIAL = ("<s>", "</s>", "<pad>")
 
@@ -99,4 +101,4 @@ def write(shape: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-        (folder / name).write_text(text, encoding="utf-8")
+        write_whole(folder / name, text)  # another run's server may be reading it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from repro_pp_graphs.files import draft_of
 from repro_pp_graphs.probe.cells import Cell, balanced
 from repro_pp_graphs.probe.options import ProbeOptions
 
@@ -28,12 +29,6 @@ def prepare(options: ProbeOptions) -> None:
         cells = balanced(options.graphs, options.sends, 1)
         for cell in cells:
             _clear(trace_folder(options.trace, cell, len(cells)))
-
-
-def draft_of(path: Path) -> Path:
-    """What is written and then renamed, so that a reader never sees half; a device is itself."""
-    special = path.exists() and not path.is_file()
-    return path if special else path.with_name(path.name + ".part")
 
 
 def _try_file(name: str, path: Path) -> None:

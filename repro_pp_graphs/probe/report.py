@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import sys
@@ -13,13 +12,13 @@ from typing import Any
 
 import torch
 
+from repro_pp_graphs.files import write_json
 from repro_pp_graphs.probe import explain, table
 from repro_pp_graphs.probe.cells import Cell
 from repro_pp_graphs.probe.client_result import client_result
 from repro_pp_graphs.probe.intervals import interval
 from repro_pp_graphs.probe.journal import Journal
 from repro_pp_graphs.probe.options import SETTLING_STEPS, ProbeOptions
-from repro_pp_graphs.probe.places import draft_of
 from repro_pp_graphs.probe.ring import Ring
 from repro_pp_graphs.probe.schedule import Schedule
 from repro_pp_graphs.probe.truth import check_folder
@@ -183,7 +182,4 @@ class Report:
 
 def _save(path: Path, document: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = draft_of(path)
-    draft.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    if draft != path:
-        draft.replace(path)
+    write_json(path, document)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from repro_pp_graphs import files
 from repro_pp_graphs.environment import changes
+from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.run import record
 from repro_pp_graphs.run.record import Launch, Plan
 from repro_pp_graphs.server import needs, shims
@@ -46,42 +47,109 @@ RESOLVED = (
 )
 
 
-def _read(path: Path) -> dict[str, Any]:
+# summary.json as far as the table needs it
+SUMMARY: dict[str, Any] = {
+    "mode": str,
+    "rehearsal": bool,
+    "nsys": bool,
+    "sessions": list[str],
+    "launches": list[dict[str, Any]],
+}
+_LAUNCH_KEYS = ("label", "case", "round", "status", "metrics", "sends", "sglang_version")
+UNREADABLE = "unreadable"  # a launch whose record cannot be read, or is of another run
+AGAIN = "--resume measures that launch again"
+
+
+def _read(path: Path, hint: object, warnings: list[str], remedy: str) -> dict[str, Any]:
+    """A result file; empty where there is none, and with a warning where it is something else."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return files.read_object(path, hint)
+    except FileNotFoundError:
+        return {}
+    except (OSError, BadFile) as error:
+        warnings.append(f"{error}: left out; {remedy}")
+        return {}
+
+
+def _facts(logs: Path, launch: Launch, plan: Plan) -> dict[str, Any]:
+    """What was recorded of a launch of this run; its status is UNREADABLE, with a reason, where the
+    record is torn or of another run."""
+    path = record.facts_path(logs, launch.label)
+    try:
+        found = record.load_facts(logs, launch.label)
+        if found and plan.run_id and found.get("run_id") != plan.run_id:
+            raise BadFile(f"{path} is of another run")
+    except (OSError, BadFile) as error:
+        return {"status": UNREADABLE, "reason": f"{error}; {AGAIN}"}
+    return {key: value for key, value in found.items() if key in record.FACTS}
+
+
+def _client(logs: Path, launch: Launch, facts: dict[str, Any]) -> dict[str, Any]:
+    """The client's summary of a launch; empty, with a warning, where it is not that launch's."""
+    path = logs / f"{launch.label}_client.json"
+    found: dict[str, Any] = _read(path, record.CLIENT, facts["warnings"], AGAIN).get("summary", {})
+    measured = facts.pop("client_sha256", None)
+    if found and measured and files.sha256(path) != measured:
+        facts["warnings"].append(f"{path} is not what was measured: left out; {AGAIN}")
         return {}
     return found
 
 
 def summarise_launch(logs: Path, launch: Launch, plan: Plan) -> dict[str, Any]:
-    """One launch: status (ok, failed, not run), metrics, resolved arguments, graph state."""
-    facts = record.load_facts(logs, launch.label)
-    client = _read(logs / f"{launch.label}_client.json").get("summary", {})
+    """One launch: status (ok, failed, not run, unreadable), metrics, resolved arguments, graph
+    state."""
+    facts = _facts(logs, launch, plan)
+    status = facts.pop("status", "not run")
+    facts["warnings"] = list(facts.get("warnings", []))
+    client = {} if status in ("not run", UNREADABLE) else _client(logs, launch, facts)
+    path = logs / f"{launch.label}_analysis.json"
+    make = f"python -m repro_pp_graphs analyze trace/{launch.label} --json {path} makes it anew"
+    analysis = _read(path, record.ANALYSIS, facts["warnings"], make) if client else {}
     info = facts.pop("server_info", {})
+    facts.pop("run_id", None)
+    if status == "ok" and not client:
+        status = UNREADABLE
+        facts["reason"] = f"there is no {launch.label}_client.json of it; {AGAIN}"
     return {
         "label": launch.label,
         "case": launch.case,
         "round": launch.round,
-        "status": facts.pop("status", "not run"),
+        "status": status,
         **facts,
         "sglang_version": info.get("version", launch.sglang_version),
         "sends": sends(launch, plan),
         "expects_graphs": launch.expects_graphs,
         "server_args": launch.args,
         "resolved": {key: info[key] for key in RESOLVED if key in info},
-        "metrics": {key: client[key] for key in METRICS if key in client},
-        "decode_batches": decode_batches(_read(logs / f"{launch.label}_analysis.json")),
-        "token_send_ms": token_send_ms(_read(logs / f"{launch.label}_analysis.json")),
+        "metrics": {key: client[key] for key in METRICS if _is_number(client.get(key))},
+        "decode_batches": decode_batches(analysis),
+        "token_send_ms": token_send_ms(analysis),
         "client_warnings": client.get("warnings", []),
     }
+
+
+def stored(logs: Path, plan: Plan) -> dict[str, Any]:
+    """summary.json of that run, or what it would say where it is missing, torn or of another."""
+    found = _read(logs / "summary.json", SUMMARY, [], "")
+    launches = found.get("launches", [])
+    whole = SUMMARY.keys() <= found.keys() and all(
+        key in launch for launch in launches for key in _LAUNCH_KEYS
+    )
+    labels = [launch.label for launch in plan.launches]
+    if whole and labels == [launch["label"] for launch in launches]:
+        return found
+    return summarise(logs, plan)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def decode_batches(analysis: dict[str, Any]) -> dict[str, int]:
     """Decode steps by batch size on the first rank, from the traces: how the load was split."""
     ranks = analysis.get("ranks") or {"": {}}
     sizes: dict[str, int] = next(iter(ranks.values())).get("decode_batch_sizes", {})
-    return sizes
+    return sizes if isinstance(sizes, dict) else {}
 
 
 def token_send_ms(analysis: dict[str, Any]) -> dict[str, float]:
@@ -95,10 +163,12 @@ def token_send_ms(analysis: dict[str, Any]) -> dict[str, float]:
     found = analysis.get("token_return") or {}
     if not found.get("enough"):
         return {}
-    sent = found["delivery_us"] if found["delivery_enough"] else {}
-    means = {"host": found["host_us"]["send"], "sent": sent.get("send")}
-    if sent and all(rank["basis"] == "gpu" for rank in analysis["ranks"].values()):
-        means |= {"under_graph": sent["overlapped_with_graph"], "idle": sent["idle"]}
+    host = found.get("host_us", {})
+    sent = found.get("delivery_us", {}) if found.get("delivery_enough") else {}
+    means = {"host": host.get("send"), "sent": sent.get("send")}
+    ranks = analysis.get("ranks", {}).values()
+    if sent and all(rank.get("basis") == "gpu" for rank in ranks):
+        means |= {"under_graph": sent.get("overlapped_with_graph"), "idle": sent.get("idle")}
     return {name: round(values["mean"] / 1e3, 4) for name, values in means.items() if values}
 
 
@@ -115,9 +185,15 @@ def sends(launch: Launch, plan: Plan) -> str:
 
 
 def summarise(logs: Path, plan: Plan) -> dict[str, Any]:
-    """The whole run, as stored in summary.json."""
+    """The whole run, as stored in summary.json; `sessions` are the times at which it was begun and
+    resumed, and a launch's `session` counts them from 1."""
     launches = [summarise_launch(logs, launch, plan) for launch in plan.launches]
-    changed = changes.between(_read(logs / "env.json"), _read(logs / "env_after.json"))
+    warnings: list[str] = []
+    envs = [
+        _read(logs / f"{name}.json", changes.SHAPE, warnings, "it is written anew by the next run")
+        for name in ("env", "env_after")
+    ]
+    changed = changes.between(*envs)
     return {
         "schema": 1,
         "engine": plan.engine,
@@ -125,8 +201,10 @@ def summarise(logs: Path, plan: Plan) -> dict[str, Any]:
         "rehearsal": plan.rehearsal,
         "nsys": plan.nsys,
         "began": plan.began,
+        "sessions": [plan.began, *plan.resumed],
         "load": {"batch": plan.batch, "max_new_tokens": plan.max_new_tokens},
         "complete": all(launch["status"] == "ok" for launch in launches),
+        "warnings": warnings,
         "environment_changes": None if changed is None else [each._asdict() for each in changed],
         "launches": launches,
     }

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
+from typing import Any
 
+from repro_pp_graphs import files
+from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.report import summary, table
-from repro_pp_graphs.run import record
+from repro_pp_graphs.run import record, results
 from repro_pp_graphs.run.record import Plan
-from repro_pp_graphs.terminal import wrapped
+from repro_pp_graphs.terminal import complain, wrapped
+
+LOST = "its plan is lost: run again, what is there is then moved to previous/"
 
 
 def next_steps(out: Path, plan: Plan, traces: list[Path]) -> list[str]:
@@ -41,15 +45,31 @@ def main(argv: list[str]) -> int:
     logs = out / "logs"
     if not (logs / "run.json").is_file():
         parser.error(f"{out}: no run there (no logs/run.json); name the folder that --out named")
-    plan = record.load(logs)
+    try:
+        plan = record.load(logs)
+    except (OSError, BadFile) as error:
+        complain("summary", f"{error}: {LOST}")
+        return 2
     result = summary.summarise(logs, plan)
-    (logs / "summary.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    written = _write(logs / "summary.json", result)
     print()
     print("\n".join(table.lines(result)))
     for remark in table.remarks(result):
         print("\n".join(wrapped(remark, "! ")))
     print()
-    names = [*(launch.label for launch in plan.launches), "A_vs_B"]
-    candidates = [out / "trace" / f"{name}_chrome_trace.json" for name in names]
-    print("\n".join(next_steps(out, plan, [path for path in candidates if path.exists()])))
-    return 0 if result["complete"] else 1
+    names = [results.merged(launch.label) for launch in plan.launches]
+    names += [results.side_by_side(plan)]
+    traces = [out / name for name in filter(None, names) if (out / name).exists()]
+    print("\n".join(next_steps(out, plan, traces)))
+    return 0 if result["complete"] and written else 1
+
+
+def _write(path: Path, result: dict[str, Any]) -> bool:
+    """Store the summary; False, and a line, where the disk does not take it."""
+    try:
+        files.write_json(path, result)
+    except OSError as error:
+        remedy = "free some space, then: python -m repro_pp_graphs summary"
+        complain("summary", f"{path}: {error.strerror}; {remedy} {path.parents[1]}")
+        return False
+    return True

@@ -57,9 +57,11 @@ def split(launch: dict[str, Any]) -> str:
     return " ".join(launch.get("decode_batches") or ()) or "-"
 
 
-def _cells(launch: dict[str, Any]) -> list[tuple[str, str]]:
+def _cells(launch: dict[str, Any], sessions: int) -> list[tuple[str, str]]:
     metrics = launch["metrics"]
     cells = [("status", launch["status"])]
+    if sessions > 1:
+        cells.append(("session", f"{launch.get('session', '-')} of {sessions}"))
     cells += [(name, number(metrics.get(key))) for name, key in ROWS]
     send = launch.get("token_send_ms", {})
     cells += [(name, number(send[key])) for name, key in SEND_ROWS if key in send]
@@ -100,15 +102,35 @@ def _short(label: str) -> str:
 def lines(summary: dict[str, Any]) -> list[str]:
     """The table: a column a launch, two abreast; the ratio of the first to the second."""
     out = []
+    sessions = len(summary["sessions"]) if _resumed(summary) else 1
     for block in blocks(summary["launches"]):
         heads = "".join(f"{_short(launch['label']):>{_WIDTH}}" for launch in block)
         out.append(f"{'':<{_NAME_WIDTH}}{heads}" + ("   ratio" if len(block) == 2 else ""))
-        by_launch = [dict(_cells(launch)) for launch in block]
+        by_launch = [dict(_cells(launch, sessions)) for launch in block]
         for name in dict.fromkeys(name for cells in by_launch for name in cells):
             values = "".join(f"{cells.get(name, '-'):>{_WIDTH}}" for cells in by_launch)
             out.append(f"{name:<{_NAME_WIDTH}}{values}   {_ratio(name, block)}".rstrip())
         out.append("")
     return out
+
+
+def _resumed(summary: dict[str, Any]) -> list[str]:
+    """A remark where launches were measured before and after a --resume."""
+    begun: dict[int, list[str]] = {}
+    for launch in summary["launches"]:
+        if launch.get("session"):
+            begun.setdefault(launch["session"], []).append(launch["label"])
+    if len(begun) < 2:
+        return []
+    parts = [
+        f"session {number}, begun {summary['sessions'][number - 1]}: {', '.join(labels)}"
+        for number, labels in sorted(begun.items())
+        if number <= len(summary["sessions"])
+    ]
+    return [
+        f"Resumed ({'; '.join(parts)}): a difference between launches of different sessions may "
+        "come from what changed in between."
+    ]
 
 
 def _sends(launches: list[dict[str, Any]]) -> list[str]:
@@ -170,6 +192,7 @@ def remarks(summary: dict[str, Any]) -> list[str]:
         found += _sends(summary["launches"])
     if not probe:
         found += _uneven_splits(summary["launches"])
+    found += _resumed(summary) + summary.get("warnings", [])
     changed = [changes.Change(**each) for each in summary.get("environment_changes") or []]
     found += [f"environment changed during the run: {text}" for text in changes.lines(changed)]
     for launch in summary["launches"]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from repro_pp_graphs.files import read_object
 from repro_pp_graphs.run import record
 from repro_pp_graphs.run.failure import read_log
 from repro_pp_graphs.run.record import Launch
+from repro_pp_graphs.run.settle import traces_of
 from repro_pp_graphs.server import flags, log, needs, shims
 from repro_pp_graphs.server.log import DecodeLine
 from repro_pp_graphs.terminal import wrapped
@@ -82,17 +83,19 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     if options.server_died:
         text = f"the server died after its last pass; see {options.label}_server.log"
-        earlier = record.load_facts(options.logs, options.label).get("warnings", [])
-        record.save_facts(options.logs, options.label, warnings=[*earlier, text])
+        record.warn(options.logs, options.label, text)
     launches = None
     if options.analysis and options.analysis.exists():
-        launches = json.loads(options.analysis.read_text(encoding="utf-8"))["graph_launches"]
+        launches = read_object(options.analysis, record.ANALYSIS).get("graph_launches")
     launch = record.load(options.logs).launch(options.label)
     text = read_log(options.logs / f"{options.label}_server.log")
     state = observe(log.decode_lines(text), launches)
     found = objections(state, launch)
     on_cuda = launch.expects_graphs is not None
     found += needs.unproven(text, launch.env, launch.ranks, on_cuda)
+    more, lost = traces_of(options.logs.parent, options.label)
+    if more or lost:
+        found.append(f"while its traces were read, others came or went: {', '.join(more + lost)}")
     installed = {name: shims.REASONS[name] for name in shims.names_in(launch.env)}
     record.save_facts(options.logs, options.label, graph_state=asdict(state), shims=installed)
     if not found:

@@ -6,6 +6,7 @@ import textwrap
 import time
 from pathlib import Path
 
+from repro_pp_graphs import files
 from repro_pp_graphs.run import hang
 from repro_pp_graphs.server import diagnosis
 from repro_pp_graphs.server.diagnosis import Diagnosis
@@ -34,8 +35,13 @@ def exit_status(path: Path | None) -> int | None:
 
 
 def of_dead(log_path: Path, exit_file: Path | None = None) -> Diagnosis:
-    """Why a server has died."""
-    return diagnosis.diagnose(read_log(log_path), exit_status(exit_file))
+    """Why a server has died; on a full disk its log may lack the cause."""
+    found = diagnosis.diagnose(read_log(log_path), exit_status(exit_file))
+    full = "" if found.line else files.low_space(log_path.parent, below=files.FULL_BYTES)
+    if not full:
+        return found
+    cause = f"{diagnosis.UNKNOWN}: {full}, so that its log may lack the cause"
+    return Diagnosis(cause, "free some, then go on with --resume")
 
 
 def of_living(log_path: Path) -> Diagnosis:

@@ -19,6 +19,7 @@ import textwrap
 import time
 from pathlib import Path
 
+from repro_pp_graphs.files import write_whole
 from repro_pp_graphs.run import record
 from repro_pp_graphs.server import log, process
 from repro_pp_graphs.terminal import wrapped
@@ -137,7 +138,7 @@ def report(logs: Path, label: str, pid: int, python: str) -> list[str]:
     lines = rank_lines(text)
     found, how = stacks(pid, python, log_path)
     path = logs / f"{label}_hang.txt"
-    path.write_text("\n".join([*lines, "", found]), encoding="utf-8")
+    write_whole(path, "\n".join([*lines, "", found]))
     return [*lines, *wrapped(f"{path}: {how}", "    stacks: ")]
 
 

@@ -32,6 +32,7 @@ class Options:
     resume: bool
     dry_run: bool
     engine: str
+    owner: int  # the process that holds --out while the run lasts; 0 for nobody
 
 
 def _positive(text: str) -> int:
@@ -66,6 +67,7 @@ def parse(argv: list[str]) -> Options:
         parser.add_argument(name, action="store_true")
     for name in ("--resume", "--dry-run"):
         parser.add_argument(name, action="store_true")
+    parser.add_argument("--owner", type=int, default=0)
     given = vars(parser.parse_args(argv))
     cases = [name for name in given.pop("cases").split(",") if name]
     out, root = given.pop("out").absolute(), given.pop("root").absolute()

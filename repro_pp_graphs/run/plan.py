@@ -10,7 +10,7 @@ from typing import Any
 from repro_pp_graphs.models import folder as model_folder
 from repro_pp_graphs.run.options import Options
 from repro_pp_graphs.run.record import Launch, Plan
-from repro_pp_graphs.server import argfile, flags, needs, shims
+from repro_pp_graphs.server import argfile, flags, listener, needs, shims
 from repro_pp_graphs.server.argfile import ServerArgs
 from repro_pp_graphs.server.flags import Release
 from repro_pp_graphs.server.gpus import Gpu
@@ -165,6 +165,35 @@ def _cover_batch(args: ServerArgs, batch: int) -> list[str]:
     ]
 
 
+def _sizes(args: ServerArgs, case: str) -> tuple[int, int]:
+    """Pipeline and tensor parallel size. Raises PlanError unless sglang puts as many ranks on
+    every node, and at least one."""
+    sizes = {name: args.get_int(name, 1) for name in ("--pp-size", "--tp-size", "--nnodes")}
+    for name, value in sizes.items():
+        if value < 1:
+            raise PlanError(
+                f"case {case}: {name} {value}: at least 1; mend it in server_args_*.txt"
+            )
+    pp_size, tp_size, nodes = sizes.values()
+    # whole stages a node, or whole nodes a stage, among which its TP ranks are dealt out
+    if pp_size % nodes and (nodes % pp_size or tp_size % (nodes // pp_size)):
+        raise PlanError(
+            f"case {case}: --nnodes {nodes} for pp {pp_size} x tp {tp_size}: some nodes would get "
+            "no rank, or fewer than others; --nnodes must divide --pp-size, or be a multiple of it "
+            "that leaves every node as many TP ranks"
+        )
+    return pp_size, tp_size
+
+
+def _port(args: ServerArgs, case: str) -> int:
+    port = args.get_int("--port", 30000)
+    if not 0 < port < 65536:
+        raise PlanError(
+            f"case {case}: --port {port}: from 1 to 65535; mend it in server_args_*.txt"
+        )
+    return port
+
+
 def _cpu_binding(ranks: int) -> str:
     """One core a rank, round-robin: `0|1` (releases from 0.5.19 refuse more ranks than NUMA
     nodes without it; older ones take one value a TP rank)."""
@@ -213,8 +242,10 @@ class Planner:
     def _ranks(self, base: ServerArgs, case: str) -> int:
         """Ranks of a case on this machine."""
         args = load_case(self.options.root, case).over(base)
-        pp_size = self.options.pp_size or args.get_int("--pp-size", 1)
-        return pp_size * args.get_int("--tp-size", 1) // args.get_int("--nnodes", 1)
+        if self.options.pp_size:
+            args.set("--pp-size", str(self.options.pp_size))
+        pp_size, tp_size = _sizes(args, case)
+        return pp_size * tp_size // args.get_int("--nnodes", 1)
 
     def _launch(self, plan: Plan, base: ServerArgs, case: str, number: int) -> Launch:
         options = self.options
@@ -227,7 +258,7 @@ class Planner:
         if options.port:
             args.set("--port", str(options.port))
         _choose_model(args, options, plan.mode)
-        pp_size, tp_size = args.get_int("--pp-size", 1), args.get_int("--tp-size", 1)
+        pp_size, tp_size = _sizes(args, case)
         if args.get_int("--dp-size", 1) > 1 and "--enable-dp-attention" not in args.flags:
             raise PlanError("--dp-size: replicas of the pipeline are not supported; leave it out")
         python = args.python or options.python
@@ -271,7 +302,8 @@ class Planner:
             args=args.argv(),
             argv=[python, "-m", module, *args.argv()],
             env=args.env,
-            port=args.get_int("--port", 30000),
+            host=args.get("--host", listener.LOOPBACK),
+            port=_port(args, case),
             model=args.get("--model-path"),
             pp_size=pp_size,
             tp_size=tp_size,

@@ -1,7 +1,8 @@
 """Plan a run, check what it needs, and write what run_repro.sh follows.
 
-run_repro.sh reads stdout, tab-separated: first batch, tokens, traced (1 or 0); then a launch a
-line: label, base URL, done by an earlier run (1 or 0). All else goes to stderr.
+run_repro.sh reads stdout, tab-separated: first batch, tokens, traced (1 or 0), the side-by-side
+trace (or -); then a launch a line: label, base URL, done by an earlier run (1 or 0). All else goes
+to stderr.
 """
 
 from __future__ import annotations
@@ -9,15 +10,28 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import shutil
 import subprocess
 import sys
 import time
-from dataclasses import replace
+import uuid
 from pathlib import Path
 
+from repro_pp_graphs import files
+from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.models import folder as model_folder
+from repro_pp_graphs.run import (
+    begin,
+    inputs,
+    lock,
+    plan_probe,
+    preflight,
+    previous,
+    record,
+    results,
+    resume,
+)
 from repro_pp_graphs.run import options as run_options
-from repro_pp_graphs.run import plan_probe, preflight, previous, record
 from repro_pp_graphs.run.command import command_script, shell_words
 from repro_pp_graphs.run.options import Options
 from repro_pp_graphs.run.plan import PlanError, Planner
@@ -76,7 +90,7 @@ class CachedProbe:
         say(f"  asking sglang {done.stdout.split()[0]} for its arguments (once an environment)")
         release = flags.probe(python, env)
         self.folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(flags.release_to_json(release), encoding="utf-8")
+        files.write_whole(path, flags.release_to_json(release))
         return release
 
 
@@ -115,28 +129,8 @@ def dry_run_lines(plan: Plan, options: Options) -> list[str]:
         lines.append("")
     lines.append("# files")
     for launch in plan.launches:
-        lines += [f"{options.out}/{name}" for name in files_of(launch, plan)]
-    envs = (f"{name}.{kind}" for name in ("env", "env_after") for kind in ("txt", "json"))
-    lines += [f"{options.out}/logs/{name}" for name in ("run.json", *envs, "summary.json")]
-    if plan.profile:
-        lines.append(f"{options.out}/logs/merge.log")
-        if len(plan.launches) > 1:
-            lines.append(f"{options.out}/trace/A_vs_B_chrome_trace.json")
-    return lines
-
-
-def files_of(launch: Launch, plan: Plan) -> list[str]:
-    """What one launch leaves, relative to --out."""
-    logs = [f"{plan.program}.log", f"{plan.program}_command.sh"]
-    logs += ["client.log", "client.json", "launch.json"]
-    probe = plan.engine == "probe"
-    logs += ["probe.json"] if probe else []
-    names = [f"logs/{launch.label}_{name}" for name in logs]
-    if plan.profile:
-        parts = ["analysis.json", "analysis.txt"] + ([] if probe else ["profile_load.log"])
-        names += [f"logs/{launch.label}_{part}" for part in parts]
-        names += [f"trace/{launch.label}/", f"trace/{launch.label}_chrome_trace.json"]
-    return names + ([f"trace/{launch.label}.nsys-rep"] if plan.nsys else [])
+        lines += [f"{options.out}/{name}" for name in results.of_launch(launch, plan)]
+    return lines + [f"{options.out}/{name}" for name in results.of_run(plan)]
 
 
 def client_command(plan: Plan, options: Options, launch: Launch) -> str:
@@ -162,41 +156,60 @@ def make_models(plan: Plan, options: Options) -> None:
 
 
 def write(plan: Plan, options: Options) -> None:
-    """Put plan and command scripts on disk."""
+    """Put plan and command scripts on disk, and room for what must be written on a full one."""
     logs = options.out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    (logs / "run.json").write_text(record.to_json(plan), encoding="utf-8")
     for launch in plan.launches:
         script = logs / f"{launch.label}_{plan.program}_command.sh"
-        script.write_text(_script(launch, plan, options), encoding="utf-8")
+        files.write_whole(script, _script(launch, plan, options))
+    files.write_whole(logs / "run.json", record.to_json(plan))
+    files.hold_reserve(logs)
 
 
 def clear_the_way(plan: Plan, options: Options) -> set[str]:
     """Move an earlier run's results aside; with --resume only those of launches to repeat.
 
-    Returns the labels that are done. Raises PlanError where --resume finds other options.
+    Returns the labels that are done. Raises PlanError where --resume cannot go on, OSError.
     """
     logs = options.out / "logs"
     if not (logs / "run.json").exists():
+        names = [name for one in plan.launches for name in results.claimed(one, plan)]
+        names += results.of_run(plan) + results.traces(options.out)
+        if line := begin.clear(options.out, list(dict.fromkeys(names)), "run"):
+            say("\n".join(wrapped(line, "  aside:  ")))
         return set()
     if not options.resume:
         kept = previous.move_aside(options.out)
         say(f"  kept:   the earlier run, now in {kept}")
         return set()
-    earlier = record.load(logs)
-    if replace(earlier, gpu_used_mib={}, began="") != replace(plan, gpu_used_mib={}):
+    return _resume(plan, options)
+
+
+def _resume(plan: Plan, options: Options) -> set[str]:
+    logs = options.out / "logs"
+    try:
+        earlier = record.load(logs)
+    except BadFile as error:
         raise PlanError(
-            f"--resume: {logs}/run.json was made with other options or argument files; "
-            "without --resume it is moved aside and the run starts over"
-        )
-    plan.began = earlier.began
-    done = set()
-    for launch in plan.launches:
-        if record.load_facts(logs, launch.label).get("status") == "ok":
-            done.add(launch.label)
-        else:
-            hang = f"logs/{launch.label}_hang.txt"
-            previous.move_aside(options.out, [*files_of(launch, plan), hang])
+            f"--resume: {error}: there is nothing to go on with; without --resume what is there is "
+            "moved aside and the run starts over"
+        ) from None
+    if reason := resume.refusal(logs, earlier, plan):
+        raise PlanError(reason)
+    plan.began, plan.run_id, plan.resumed = earlier.began, earlier.run_id, earlier.resumed
+    done, lines = resume.done(logs, plan)
+    for line in lines:
+        say("\n".join(wrapped(line, "  again:  ")))
+    again = [launch for launch in plan.launches if launch.label not in done]
+    for path in logs.glob("*.part"):  # of a run that was killed
+        path.unlink()
+    for path in (options.out / "trace").glob(".merge-*"):
+        shutil.rmtree(path, ignore_errors=True)
+    if again:
+        plan.resumed = [*plan.resumed, time.strftime(previous.STAMP)]
+        names = [name for launch in again for name in results.claimed(launch, plan)]
+        names += [name for name in results.of_run(plan) if name not in results.KEPT]
+        previous.move_aside(options.out, names)
     since = f" (begun {plan.began})" if plan.began else ""
     say(f"  resume: {len(done)} of {len(plan.launches)} launches are done{since}")
     return done
@@ -209,39 +222,62 @@ def main(argv: list[str]) -> int:
     if lacking and not options.dry_run:
         complain(f"{options.python} lacks {' and '.join(lacking)}: pip install them there")
         return 2
-    probe = CachedProbe(options.root / ".state" / "releases", options.dry_run)
     try:
-        seen = gpus.Seen([]) if options.cpu else gpus.find()
-        found = seen.gpus
-        if seen.remark:
-            say("\n".join(wrapped(seen.remark, "  GPUs:   ")))
-        if options.engine == "probe":
-            plan = plan_probe.plan(options, found)
-        else:
-            plan = Planner(options, found, probe).plan()
-        say("\n".join(overview(plan, options)))
-        if options.dry_run:
-            print("\n".join(dry_run_lines(plan, options)))
-            for problem in preflight.problems(plan, found, options.out):
-                lines = wrapped(problem, "  would stop the run: ")
-                print("\n".join(f"#{line[1:]}" for line in lines))
-            return 0
-        options.out.mkdir(parents=True, exist_ok=True)
-        make_models(plan, options)
-        problems = preflight.problems(plan, found, options.out)
-        if problems:
-            raise PlanError("\n".join(problems))
-        done = clear_the_way(plan, options)
+        if options.owner and not options.dry_run:
+            _lock(options)
+        return _plan(options)
     except gpus.GpuError as error:
         complain(f"{error}, or --cpu for a rehearsal")
-        return 2
-    except (PlanError, ArgFileError, flags.FlagError, flags.ProbeError, OSError) as error:
+    except (PlanError, ArgFileError, flags.FlagError, flags.ProbeError, lock.LockError) as error:
         for line in str(error).splitlines():
             complain(line)
-        return 2
+    except OSError as error:
+        full = "; free some space, or choose another --out" if files.is_full(error) else ""
+        complain(f"{error}{full}")
+    return 2
+
+
+def _lock(options: Options) -> None:
+    """Raises LockError where another run is at work in --out, OSError."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    if word := lock.take(options.out, options.owner):
+        say("\n".join(wrapped(word, "  lock:   ")))
+
+
+def _plan(options: Options) -> int:
+    seen = gpus.Seen([]) if options.cpu else gpus.find()
+    found = seen.gpus
+    if seen.remark:
+        say("\n".join(wrapped(seen.remark, "  GPUs:   ")))
+    probe = CachedProbe(options.root / ".state" / "releases", options.dry_run)
+    if options.engine == "probe":
+        plan = plan_probe.plan(options, found)
+    else:
+        plan = Planner(options, found, probe).plan()
+    if clashing := results.clashes(plan):
+        raise PlanError(
+            f"two results would be called {clashing[0]}: give a case another label ('# label:' in "
+            "its server_args file)"
+        )
+    say("\n".join(overview(plan, options)))
+    if options.dry_run:
+        print("\n".join(dry_run_lines(plan, options)))
+        for problem in preflight.problems(plan, found, options):
+            lines = wrapped(problem, "  would stop the run: ")
+            print("\n".join(f"#{line[1:]}" for line in lines))
+        return 0
+    options.out.mkdir(parents=True, exist_ok=True)
+    make_models(plan, options)
+    if problems := preflight.problems(plan, found, options):
+        raise PlanError("\n".join(problems))
+    plan.inputs = inputs.of(plan, options.root)
+    plan.machine = inputs.machine(plan.mode, found)
+    done = clear_the_way(plan, options)
     plan.began = plan.began or time.strftime(previous.STAMP)
+    plan.run_id = plan.run_id or uuid.uuid4().hex
     write(plan, options)
-    print(f"{plan.batch}\t{plan.max_new_tokens}\t{int(plan.profile)}")
+    pair = results.side_by_side(plan) or "-"
+    print(f"{plan.batch}\t{plan.max_new_tokens}\t{int(plan.profile)}\t{pair}")
     for launch in plan.launches:
         print(f"{launch.label}\t{launch.base_url}\t{int(launch.label in done)}")
     return 0

@@ -12,8 +12,9 @@ from typing import Any
 
 from repro_pp_graphs.models import folder as model_folder
 from repro_pp_graphs.models import size
+from repro_pp_graphs.run.options import Options
 from repro_pp_graphs.run.record import Launch, Plan
-from repro_pp_graphs.run.settle import port_is_free
+from repro_pp_graphs.server import listener
 from repro_pp_graphs.server.gpus import Gpu
 
 TRACE_DISK_GIB = 2.0  # traces of a profile pass, all ranks and the merged one, per launch
@@ -52,12 +53,45 @@ HUB_REMEDY = {
 
 
 def check_ports(plan: Plan) -> list[str]:
-    """Every launch's port must be free."""
-    return [
-        f"port {port} is in use: end what listens there (ss -ltnp 'sport = :{port}'), or --port N"
-        for port in sorted({launch.port for launch in plan.launches})
-        if not port_is_free(port)
-    ]
+    """Every launch's port must be free, at the host that its server will listen at."""
+    found = []
+    for host, port in sorted({(launch.host, launch.port) for launch in plan.launches}):
+        try:
+            if not listener.is_free(host, port):
+                who = listener.owner(host, port, os.getpid()).stranger
+                by = f" by {who}" if who else ""
+                found.append(
+                    f"port {port} is in use{by}: end what listens there "
+                    f"(ss -ltnp 'sport = :{port}'), or --port N"
+                )
+        except listener.UnknownHostError as error:
+            found.append(f"{error}: name an address of this machine, as --host 127.0.0.1")
+    return found
+
+
+def check_folders(out: Path) -> list[str]:
+    """logs and trace must be folders, or links to folders that are there."""
+    found = []
+    for path in (out / "logs", out / "trace"):
+        if path.is_symlink() and not path.exists():
+            found.append(
+                f"{path}: a link to {path.readlink()}, which is not there: mount or make it"
+            )
+        elif path.exists() and not path.is_dir():
+            found.append(f"{path}: not a folder; move it away, or choose another --out")
+    return found
+
+
+def check_prompts(root: Path) -> list[str]:
+    """The client's prompts: it reads them only once the first server is up."""
+    path = root / "prompts.txt"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        return [f"{path}: {error.strerror}; put a prompt on each of its lines"]
+    except UnicodeDecodeError:
+        return [f"{path}: not UTF-8; store it anew in that encoding"]
+    return [] if text.strip() else [f"{path}: it holds no prompt; put one on each of its lines"]
 
 
 def check_disk(plan: Plan, out: Path) -> list[str]:
@@ -189,9 +223,11 @@ def check_nsys(plan: Plan) -> list[str]:
     return ["--nsys: nsys is not on the PATH: install Nsight Systems, or leave --nsys out"]
 
 
-def problems(plan: Plan, gpus: list[Gpu], out: Path) -> list[str]:
+def problems(plan: Plan, gpus: list[Gpu], options: Options) -> list[str]:
     """All that stands in the way, cheapest check first."""
+    out = options.out
     if plan.engine == "probe":
-        return check_disk(plan, out) + check_memory(plan, gpus)
-    found = check_nsys(plan) + check_layers(plan) + check_ports(plan) + check_disk(plan, out)
+        return check_folders(out) + check_disk(plan, out) + check_memory(plan, gpus)
+    found = check_folders(out) + check_nsys(plan) + check_layers(plan) + check_prompts(options.root)
+    found += check_ports(plan) + check_disk(plan, out)
     return found + check_memory(plan, gpus) + check_models(plan)

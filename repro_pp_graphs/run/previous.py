@@ -1,43 +1,158 @@
-"""An earlier run's results in the same place: moved aside, never overwritten."""
+"""Results of another run, or of another try: moved to previous/, whole, never overwritten.
+
+Where logs/, trace/ or previous/ is on a disk of its own (a link, a mount) nothing is copied
+across: what lay there stays on that disk, in its folder .previous/, and previous/ has a link to
+it.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import json
+import errno
 import re
+import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from repro_pp_graphs.files import RESERVE, BadFile, read_object
+
 STAMP = "%Y-%m-%d %H:%M:%S"
+PARTS = ("logs", "trace")
+NEARBY = ".previous"
+# not a run's: git's, ours, and that of a disk's root
+LEFT_ALONE = (".gitkeep", RESERVE, NEARBY, "lost+found")
 
 
-def move_aside(out: Path, names: Iterable[str] | None = None) -> Path:
-    """Move results to out/previous/<when that run began>, and return that folder.
+def everything(out: Path) -> list[str]:
+    """All that lies in out/logs and out/trace, relative to `out`."""
+    return [
+        f"{part}/{path.name}"
+        for part in PARTS
+        if (out / part).is_dir()
+        for path in sorted((out / part).iterdir())
+        if path.name not in LEFT_ALONE
+    ]
 
-    `names` are relative to `out`, files of launches that --resume tries again: they go to a folder
-    of their own beside it. By default all that lies in out/logs and out/trace.
+
+def existing(out: Path, names: Iterable[str]) -> list[str]:
+    """Those of the names, relative to `out`, that there are; a link without its target too."""
+    paths = ((name.rstrip("/"), out / name.rstrip("/")) for name in names)
+    return [name for name, path in paths if path.exists() or path.is_symlink()]
+
+
+def move_aside(out: Path, names: Iterable[str] | None = None, why: str = "resumed") -> Path:
+    """Move results to a new folder out/previous/<when that run began>, and return that folder.
+
+    `names` are relative to `out`; they go to a folder of their own, which says `why`: tries that
+    --resume repeats, or files of other origin. By default all that lies in out/logs and out/trace.
+    All of it moves or nothing: what has moved comes back where one cannot be moved. The plan goes
+    last, so that a move that kill -9 stopped is gone on with by the next run. Raises OSError.
     """
-    kept = out / "previous" / _folder_name(_began(out / "logs" / "run.json"))
+    kept = out / "previous" / _folder_name(began(out / "logs" / "run.json"))
     if names is None:
-        found = [path for part in ("logs", "trace") for path in (out / part).glob("*")]
+        names = everything(out)
     else:
-        kept = kept.with_name(f"{kept.name}_resumed_{_folder_name(time.strftime(STAMP))}")
-        found = [path for path in (out / name for name in names) if path.exists()]
-    for path in found:
-        if path.name != ".gitkeep":
-            target = kept / path.relative_to(out)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.rename(target)
+        names = existing(out, names)
+        kept = kept.with_name(f"{kept.name}_{why}_{_folder_name(_now())}")
+    names = sorted(names, key=lambda name: name == "logs/run.json")
+    with _no_signals():
+        kept = _new_folder(kept)
+        moved: list[tuple[Path, Path]] = []
+        rooms: dict[str, Path] = {}
+        try:
+            for name in names:
+                _move(out, name.rstrip("/"), kept, rooms, moved)
+        except OSError:
+            for source, target in reversed(moved):
+                with contextlib.suppress(OSError):
+                    target.rename(source)
+            for part in PARTS:
+                if (kept / part).is_symlink():
+                    (kept / part).unlink()
+            _remove_empty(kept, *rooms.values())
+            raise
     return kept
 
 
-def _began(run_json: Path) -> str:
-    """When a run was first started; where it does not say, when its plan was written."""
-    told = ""
-    with contextlib.suppress(ValueError, AttributeError):
-        told = json.loads(run_json.read_text(encoding="utf-8")).get("began", "")
-    return told or time.strftime(STAMP, time.localtime(run_json.stat().st_mtime))
+def _move(
+    out: Path, name: str, kept: Path, rooms: dict[str, Path], moved: list[tuple[Path, Path]]
+) -> None:
+    """Rename one file or folder into `kept`, or beside its own folder where that is elsewhere."""
+    part, _, rest = name.partition("/")
+    source = out / name
+    room = rooms.get(part, kept / part)
+    try:
+        _rename(source, room / rest)
+    except OSError as error:
+        if error.errno != errno.EXDEV or part in rooms:
+            raise
+        _remove_empty((room / rest).parent, room)
+        room = _new_folder((out / part).resolve() / NEARBY / kept.name)
+        (kept / part).symlink_to(room)
+        rooms[part] = room  # known before it can fail, so that it is removed again
+        _rename(source, room / rest)
+    rooms[part] = room
+    moved.append((source, room / rest))
+
+
+def _rename(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_symlink() and not source.readlink().is_absolute():
+        # it would point elsewhere from there
+        target.symlink_to(source.parent.resolve() / source.readlink())
+        source.unlink()
+        return
+    source.rename(target)
+
+
+def _new_folder(wanted: Path) -> Path:
+    """Make a folder of that name; where it is taken, as after a clock was set back, <name>_2."""
+    number, path = 1, wanted
+    while True:
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            path = wanted.with_name(f"{wanted.name}_{number}")
+        else:
+            return path
+
+
+def _remove_empty(*folders: Path) -> None:
+    for folder in folders:
+        for path in sorted(folder.rglob("*"), reverse=True):
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+@contextlib.contextmanager
+def _no_signals() -> Iterator[None]:
+    """Renaming takes milliseconds: a signal acts after it."""
+    held = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def began(run_json: Path) -> str:
+    """When a run was first started; where it does not say, when its plan was written, or now."""
+    said = ""
+    with contextlib.suppress(OSError, BadFile):
+        said = str(read_object(run_json).get("began", ""))
+    if re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", said):
+        return said
+    with contextlib.suppress(OSError):
+        return time.strftime(STAMP, time.localtime(run_json.stat().st_mtime))
+    return _now()
+
+
+def _now() -> str:
+    return time.strftime(STAMP)
 
 
 def _folder_name(stamp: str) -> str:

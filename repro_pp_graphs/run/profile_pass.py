@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import time
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import requests
 
-from repro_pp_graphs.run import failure, hang, record
+from repro_pp_graphs.run import begin, failure, hang, record
+from repro_pp_graphs.run.disk import DiskWatch, drafts_of
 from repro_pp_graphs.run.failure import read_log
 from repro_pp_graphs.run.live import LiveLine
 from repro_pp_graphs.run.record import Launch
 from repro_pp_graphs.run.wait_ready import LINGER_S
-from repro_pp_graphs.server import log, process
+from repro_pp_graphs.server import listener, log, process
 from repro_pp_graphs.server.http import Server
+from repro_pp_graphs.terminal import wrapped
+from repro_pp_graphs.traces.naming import is_trace, parts
 
 POLL_S = 0.25
 DECODING_LIMIT_S = 120.0  # for the load's first decode step
+SILENT_LOAD_S = 5.0
 STEPS_LIMIT_S = 180.0  # for num_steps to pass; then /stop_profile
 WRITE_LIMIT_S = 300.0  # for the ranks to write what they have
+SLACK_S = 1.0  # a server's time of a request may be rounded
 
 
 class ProfileError(RuntimeError):
@@ -37,6 +44,33 @@ def is_whole_gzip(path: Path) -> bool:
     except (OSError, zlib.error):
         return False
     return unpack.eof
+
+
+@dataclass
+class Origin:
+    """What identifies the files of one profile.
+
+    Their name begins with the profile's id: the one that was asked for, or in releases that take
+    none (up to 0.5.10 at least) the time at which the server got the request, in s since 1970.
+    """
+
+    profile_id: str
+    asked_s: float
+    answered_s: float
+    pp_size: int
+    tp_size: int
+
+    def rank_of(self, path: Path) -> tuple[int, int] | None:
+        """The (PP, TP) rank that wrote a file; None where the profile's ranks did not."""
+        stem, ranks = parts(path)
+        rank = ranks.get("PP", 0), ranks.get("TP", 0)
+        ours = stem == self.profile_id or self._is_the_request(stem)
+        return rank if ours and rank[0] < self.pp_size and rank[1] < self.tp_size else None
+
+    def _is_the_request(self, stem: str) -> bool:
+        with contextlib.suppress(ValueError):
+            return self.asked_s - SLACK_S <= float(stem) <= self.answered_s + SLACK_S
+        return False
 
 
 class TraceFiles:
@@ -58,7 +92,7 @@ class TraceFiles:
 
 
 class ProfilePass:
-    """One profile of one launch."""
+    """One profile of one launch, into a folder that is empty."""
 
     def __init__(self, launch: Launch, pid: int, log_path: Path, folder: Path) -> None:
         self.launch = launch
@@ -67,43 +101,79 @@ class ProfilePass:
         self.files = TraceFiles(folder)
         self.server = Server(launch.base_url)
         self.line = LiveLine("profile")
+        self.origin = Origin(str(time.time()), 0.0, 0.0, launch.pp_size, launch.tp_size)
+        self.disk = DiskWatch(self.line, log_path.parent, folder, drafts_of(launch))
 
     def server_gone(self) -> bool:
         """Has the server, or one of its ranks, died?"""
         # the main process outlives a dead rank by up to a minute
         return not process.alive(self.pid) or log.is_dying(read_log(self.log_path))
 
+    def traces(self) -> list[Path]:
+        """The files of this profile that are complete now."""
+        return [path for path in self.files.whole() if self.origin.rank_of(path) is not None]
+
+    def strangers(self) -> list[Path]:
+        """The traces in the folder that this profile did not write."""
+        there = filter(is_trace, sorted(self.files.folder.glob("*")))
+        return [path for path in there if self.origin.rank_of(path) is None]
+
+    def _ranks_written(self) -> int:
+        return len({self.origin.rank_of(path) for path in self.traces()})
+
     def wait_for_decode(self, seen: int) -> None:
-        """Wait until the load decodes: a profile without load never reaches its steps."""
+        """Wait until the load decodes: a profile without load never reaches its steps.
+
+        `seen` are the log's decode lines so far; where the measuring pass left none the log does
+        not show them (--log-level warning), and the load is given SILENT_LOAD_S.
+        """
+        if not seen:
+            self.line.show("the log names no decode steps: giving the load some time")
+            time.sleep(SILENT_LOAD_S)
+            return
         limit_s = self.line.elapsed_s + DECODING_LIMIT_S
         while len(log.decode_lines(read_log(self.log_path))) <= seen:
             if self.server_gone():
                 raise ProfileError("the server died before the profile began")
             if self.line.elapsed_s > limit_s:
-                raise ProfileError(f"no decode step in {DECODING_LIMIT_S:.0f} s of load")
+                raise ProfileError(
+                    f"no decode step in {DECODING_LIMIT_S:.0f} s of load{self.disk.remedy()}"
+                )
+            self.disk.look()
             self.line.show("waiting for the load to decode")
             time.sleep(POLL_S)
 
     def wait_for_files(self, limit_s: float, stage: str) -> int:
-        """Wait for every rank's whole file, at most `limit_s`; returns how many there are."""
+        """Wait for every rank's whole file, at most `limit_s`; returns how many ranks have one."""
         end_s = self.line.elapsed_s + limit_s
         while True:
             if self.server_gone():  # the other ranks may still be writing
                 end_s = min(end_s, self.line.elapsed_s + LINGER_S)
-            count = len(self.files.whole())
+            count = self._ranks_written()
             if count >= self.launch.ranks or self.line.elapsed_s > end_s:
                 return count
+            self.disk.look()
             self.line.show(f"{stage}: {count} of {self.launch.ranks} ranks written")
             time.sleep(POLL_S)
+
+    def start(self, num_steps: int, with_stack: bool) -> None:
+        """Ask the launch's own server for a profile. Raises ProfileError."""
+        at = listener.owner(self.launch.host, self.launch.port, self.pid)
+        if at.stranger:
+            raise ProfileError(f"port {self.launch.port} is now answered by {at.stranger}")
+        self.origin.asked_s = time.time()
+        try:
+            self.server.start_profile(
+                str(self.files.folder), num_steps, with_stack, self.origin.profile_id
+            )
+        except requests.RequestException as error:
+            raise ProfileError(f"/start_profile failed ({error}); see the server's log") from None
+        self.origin.answered_s = time.time()
 
     def run(self, num_steps: int, with_stack: bool) -> list[str]:
         """Profile; returns warnings. Raises ProfileError without a whole file of every rank."""
         self.wait_for_decode(len(log.decode_lines(read_log(self.log_path))))
-        folder = str(self.files.folder)
-        try:
-            self.server.start_profile(folder, num_steps, with_stack)
-        except requests.RequestException as error:
-            raise ProfileError(f"/start_profile failed ({error}); see the server's log") from None
+        self.start(num_steps, with_stack)
         warnings = []
         count = self.wait_for_files(STEPS_LIMIT_S, f"{num_steps} steps")
         if count < self.launch.ranks and not self.server_gone():
@@ -113,29 +183,30 @@ class ProfilePass:
         if count < self.launch.ranks:
             state = "the server died" if self.server_gone() else "time ran out"
             raise ProfileError(
-                f"{count} of {self.launch.ranks} ranks' traces are whole ({state}); "
-                f"see {self.log_path} and {folder}"
+                f"{count} of {self.launch.ranks} ranks' traces are whole "
+                f"({state}{self.disk.remedy()}); see {self.log_path} and {self.files.folder}"
             )
-        if count > self.launch.ranks:
-            warnings.append(f"{count} trace files for {self.launch.ranks} ranks in {folder}")
+        if len(self.traces()) > count:
+            warnings.append(f"{len(self.traces())} trace files of {count} ranks")
         return warnings
 
 
 def main(argv: list[str]) -> int:
-    """profile LOGS LABEL PID FOLDER: 0 with every rank's trace, 1 without."""
+    """profile OUT LABEL PID: 0 with every rank's trace, 1 without."""
     parser = argparse.ArgumentParser(prog="repro_pp_graphs profile", description=__doc__)
-    parser.add_argument("logs", type=Path)
+    parser.add_argument("out", type=Path)
     parser.add_argument("label")
     parser.add_argument("pid", type=int)
-    parser.add_argument("folder", type=Path)
     parser.add_argument(
         "--exit-file", type=Path, help="where its exit status is noted once it has ended"
     )
     options = parser.parse_args(argv)
-    plan = record.load(options.logs)
-    log_path = options.logs / f"{options.label}_server.log"
-    options.folder.mkdir(parents=True, exist_ok=True)
-    one = ProfilePass(plan.launch(options.label), options.pid, log_path, options.folder)
+    out, logs, label = options.out, options.out / "logs", options.label
+    plan = record.load(logs)
+    log_path, folder = logs / f"{label}_server.log", out / "trace" / label
+    _say(logs, label, begin.clear(out, [f"trace/{label}/"]))
+    folder.mkdir(parents=True)
+    one = ProfilePass(plan.launch(label), options.pid, log_path, folder)
     try:
         warnings = one.run(plan.profile_steps, plan.with_stack)
     except ProfileError as error:
@@ -144,17 +215,21 @@ def main(argv: list[str]) -> int:
             found = failure.of_dead(log_path, options.exit_file)
             print("\n".join(failure.lines(found, log_path)))
         else:
-            python = one.launch.python
-            print("\n".join(hang.report(options.logs, options.label, options.pid, python)))
-        record.save_facts(options.logs, options.label, status="failed", reason=f"profile: {error}")
+            print("\n".join(hang.report(logs, label, options.pid, one.launch.python)))
+        record.save_facts(logs, label, status="failed", reason=f"profile: {error}")
         return 1
-    sizes = {path.name: path.stat().st_size for path in one.files.whole()}
+    finally:
+        _say(logs, label, begin.clear(out, [f"trace/{label}/{p.name}" for p in one.strangers()]))
+    sizes = {path.name: path.stat().st_size for path in one.traces()}
     one.line.end(f"{len(sizes)} traces, {sum(sizes.values()) / 1e6:.1f} MB")
-    record.save_facts(
-        options.logs,
-        options.label,
-        profile_s=round(one.line.elapsed_s, 2),
-        trace_bytes=sizes,
-        warnings=warnings,
-    )
+    seconds = round(one.line.elapsed_s, 2)
+    record.save_facts(logs, label, profile_s=seconds, trace_bytes=sizes)
+    record.warn(logs, label, *warnings)
     return 0
+
+
+def _say(logs: Path, label: str, line: str) -> None:
+    """Print, and record, what was moved aside."""
+    if line:
+        print("\n".join(wrapped(line, "  ")))
+        record.warn(logs, label, line)

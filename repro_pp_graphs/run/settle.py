@@ -1,28 +1,19 @@
-"""After a server has ended: wait until its port and GPU memory are free again."""
+"""After a server has ended: its traces are those that it wrote, its port and memory are free."""
 
 from __future__ import annotations
 
 import argparse
-import socket
 import time
 from pathlib import Path
 
-from repro_pp_graphs.run import record
-from repro_pp_graphs.server import gpus
+from repro_pp_graphs.run import begin, record
+from repro_pp_graphs.run.record import Launch, Plan
+from repro_pp_graphs.server import gpu_counters, gpus, listener
+from repro_pp_graphs.terminal import wrapped
+from repro_pp_graphs.traces.naming import is_trace
 
 SLACK_MIB = 512  # other processes' memory moves a little
 POLL_S = 0.2
-
-
-def port_is_free(port: int) -> bool:
-    """Can 127.0.0.1:`port` be bound? Connections in TIME_WAIT do not count."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def held_memory(before_mib: dict[str, int]) -> list[str]:
@@ -37,23 +28,63 @@ def held_memory(before_mib: dict[str, int]) -> list[str]:
         return [str(error)]
 
 
+def wait_until_free(plan: Plan, launch: Launch, timeout_s: float) -> str:
+    """Wait for GPU memory and port, which the next launch needs; what was still held at the end."""
+    end_s = time.monotonic() + timeout_s
+    while True:
+        held = held_memory(plan.gpu_used_mib) if plan.gpu_used_mib else []
+        if not held and (not launch.port or listener.is_free(launch.host, launch.port)):
+            return ""
+        if time.monotonic() > end_s:
+            return ", ".join(held) or f"port {launch.port}"
+        time.sleep(POLL_S)
+
+
+def traces_of(out: Path, label: str) -> tuple[list[str], list[str]]:
+    """Of a launch's trace folder: what came in beside the files that its profile saw whole, by
+    name relative to `out`, and which of those are gone or changed; both empty unprofiled."""
+    sizes = record.load_facts(out / "logs", label).get("trace_bytes") or {}
+    folder = out / "trace" / label
+    there = {path.name: path.stat().st_size for path in folder.glob("*") if is_trace(path)}
+    more = [f"trace/{label}/{name}" for name in there if sizes and name not in sizes]
+    return more, [name for name, size in sizes.items() if there.get(name) != size]
+
+
+def claim_traces(out: Path, label: str) -> str:
+    """Move aside what is not of the launch's profile; why the launch fails where some of that is
+    gone or changed."""
+    logs = out / "logs"
+    more, lost = traces_of(out, label)
+    if line := begin.clear(out, more):
+        print("\n".join(wrapped(line, "  ")))
+        record.warn(logs, label, line)
+    return f"{out}/trace/{label}: {', '.join(lost)} changed after the profile" if lost else ""
+
+
+def count_gpus(plan: Plan, logs: Path, label: str) -> None:
+    """Complete the launch's GPU counters, with warnings of what they say."""
+    counters = record.load_facts(logs, label).get("gpu_counters")
+    if counters:
+        counters["after"] = gpu_counters.read(list(plan.gpu_used_mib))
+        record.save_facts(logs, label, gpu_counters=counters)
+        record.warn(logs, label, *gpu_counters.remarks(counters["before"], counters["after"]))
+
+
 def main(argv: list[str]) -> int:
-    """settle LOGS LABEL: 0 once all is free, 1 where it is not after the limit."""
+    """settle OUT LABEL: 0; 1 where the launch's traces are not what its profile saw."""
     parser = argparse.ArgumentParser(prog="repro_pp_graphs settle", description=__doc__)
-    parser.add_argument("logs", type=Path)
+    parser.add_argument("out", type=Path)
     parser.add_argument("label")
     parser.add_argument("--timeout-s", type=float, default=60)
     options = parser.parse_args(argv)
-    plan = record.load(options.logs)
-    port = plan.launch(options.label).port
-    end_s = time.monotonic() + options.timeout_s
-    while True:
-        held = held_memory(plan.gpu_used_mib) if plan.gpu_used_mib else []
-        if not held and port_is_free(port):
-            return 0
-        if time.monotonic() > end_s:
-            break
-        time.sleep(POLL_S)
-    what = ", ".join(held) or f"port {port}"
-    print(f"  not free {options.timeout_s:.0f} s after the server's end: {what}; see nvidia-smi")
-    return 1
+    out, label, logs = options.out, options.label, options.out / "logs"
+    plan = record.load(logs)
+    count_gpus(plan, logs, label)
+    reason = claim_traces(out, label)
+    if reason:
+        print("\n".join(wrapped(f"{label} failed: {reason}", "  ")))
+        record.save_facts(logs, label, status="failed", reason=reason)
+    if held := wait_until_free(plan, plan.launch(label), options.timeout_s):
+        text = f"not free {options.timeout_s:.0f} s after the server's end: {held}; see nvidia-smi"
+        print("\n".join(wrapped(text, "  ")))
+    return int(bool(reason))

@@ -7,13 +7,19 @@ import time
 from pathlib import Path
 
 from repro_pp_graphs.run import failure, hang, record
+from repro_pp_graphs.run.disk import DiskWatch
 from repro_pp_graphs.run.failure import read_log
 from repro_pp_graphs.run.live import LiveLine
 from repro_pp_graphs.run.record import Launch
-from repro_pp_graphs.server import log, process
+from repro_pp_graphs.server import listener, log, process
+from repro_pp_graphs.server.diagnosis import Diagnosis
 from repro_pp_graphs.server.http import Server
 
 POLL_S = 0.25
+OUSTED = "is not the one that answers"
+OTHER_SERVER = Diagnosis(
+    "another server on its port", "end that (ss -ltnp shows it), or use --port"
+)
 ASK_S = 2.0  # between questions to a server whose log does not say that it listens
 LINGER_S = 2.0  # after a rank's failure, for the rest of its message to reach the log
 
@@ -23,6 +29,7 @@ def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> str:
     server = Server(launch.base_url)
     line = LiveLine("server")
     dying_since: float | None = None
+    disk = DiskWatch(line, log_path.parent)
     ask_at_s = 0.0
     while line.elapsed_s < timeout_s:
         text = read_log(log_path)
@@ -35,12 +42,16 @@ def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> str:
             if time.monotonic() - dying_since > LINGER_S:
                 line.end(f"a rank failed while {stage}")
                 return "a rank failed"
+        disk.look()
         # fired up, it may still refuse /health
         line.show("warming up" if stage == "ready" else stage, log.latest(text))
         # the log may not say so (--log-level warning); /health runs a generation: not worth asking
         # before the server listens
         says_so = stage in ("warming up", "ready")
         if says_so or (line.elapsed_s >= ask_at_s and server.listens()):
+            if stranger := listener.owner(launch.host, launch.port, pid).stranger:
+                line.end(f"port {launch.port} is answered by {stranger}")
+                return OUSTED
             if server.healthy() and server.model():
                 line.end(f"ready: {server.model()}")
                 return ""
@@ -74,6 +85,12 @@ def main(argv: list[str]) -> int:
     trouble = wait(launch, options.pid, log_path, options.timeout_s)
     start_s = round(time.monotonic() - begin, 2)
     if not trouble:
+        if not listener.owner(launch.host, launch.port, options.pid).ours:
+            record.warn(
+                options.logs,
+                options.label,
+                f"the process behind {launch.base_url} cannot be seen: not known to be its server",
+            )
         info = Server(launch.base_url).info()
         record.save_facts(
             options.logs, options.label, server_start_s=start_s, server_info=_resolved(info)
@@ -85,9 +102,9 @@ def main(argv: list[str]) -> int:
 
 
 def explain_dead(options: argparse.Namespace, trouble: str) -> int:
-    """Print and record why a server has died; always 1."""
+    """Print and record why a server has died, or has no port to listen at; always 1."""
     log_path = options.logs / f"{options.label}_server.log"
-    found = failure.of_dead(log_path, options.exit_file)
+    found = OTHER_SERVER if trouble == OUSTED else failure.of_dead(log_path, options.exit_file)
     print("\n".join([f"    server {trouble}", *failure.lines(found, log_path)]))
     return _failed(options, f"server {trouble}: {found.cause}")
 

@@ -50,9 +50,11 @@ class ServerArgs:
         return values[0] if values else default
 
     def get_int(self, flag: str, default: int) -> int:
-        """The flag's value as a number; raises ArgFileError where it is none."""
+        """The flag's value as a number; raises ArgFileError where it is none, or has none."""
+        if self.flags.get(_CANONICAL.get(flag, flag)) == []:
+            raise ArgFileError(f"{flag}: give it a number in server_args_*.txt")
         text = self.get(flag, str(default))
-        if not text.lstrip("-").isdigit():
+        if not re.fullmatch("-?[0-9]+", text):
             raise ArgFileError(f"{flag} {text}: not a whole number; mend it in server_args_*.txt")
         return int(text)
 

@@ -7,7 +7,8 @@ import json
 import os
 import re
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -33,15 +34,24 @@ import argparse, importlib.metadata, importlib.util, json
 from sglang.srt.server_args import ServerArgs
 parser = argparse.ArgumentParser()
 ServerArgs.add_cli_args(parser)
-flags = sorted(name for action in parser._actions for name in action.option_strings)
+own = (argparse._StoreAction, argparse._StoreTrueAction, argparse._StoreFalseAction)
+rules = {{}}
+for action in parser._actions:
+    rule = None
+    if isinstance(action, own):
+        kind = getattr(action.type, "__name__", "") if action.type in (int, float) else ""
+        choices = [str(choice) for choice in action.choices or ()]
+        nargs = "1" if action.nargs is None else str(action.nargs)
+        rule = {{"values": nargs, "kind": kind, "choices": choices}}
+    rules |= {{name: rule for name in action.option_strings}}
 place = importlib.util.find_spec("sglang").submodule_search_locations[0]
 version = importlib.metadata.version("sglang")
-print("PROBE" + json.dumps({{"version": version, "flags": flags, "place": place}}))
+print("PROBE" + json.dumps({{"version": version, "rules": rules, "place": place}}))
 """
 
 
 class FlagError(ValueError):
-    """An argument that the release does not know; the message names a near one."""
+    """An argument that the release does not know, or takes otherwise; the message says how."""
 
 
 class ProbeError(RuntimeError):
@@ -49,24 +59,62 @@ class ProbeError(RuntimeError):
 
 
 @dataclass(frozen=True)
+class Rule:
+    """What an argument takes: how many values ("0", "1", "+", ...), of which type, which ones."""
+
+    values: str
+    kind: str = ""  # int, float, or anything
+    choices: tuple[str, ...] = ()
+
+    def objection(self, given: list[str]) -> str:
+        """What is wrong with the values given; empty where nothing is."""
+        if self.values.isdigit() and len(given) != int(self.values):
+            return f"takes {self.values.replace('0', 'no')} value(s), {len(given)} given"
+        if self.values == "+" and not given:
+            return "takes a value or more, none given"
+        for value in given:
+            if self.kind and not _is_a(self.kind, value):
+                return f"'{value}' is not {'a whole number' if self.kind == 'int' else 'a number'}"
+            if self.choices and value not in self.choices:
+                return f"'{value}' is none of {', '.join(self.choices)}"
+        return ""
+
+
+def _is_a(kind: str, text: str) -> bool:
+    try:
+        {"int": int, "float": float}[kind](text)
+    except ValueError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
 class Release:
-    """One interpreter's sglang: version, accepted command-line flags, package folder."""
+    """One interpreter's sglang: version, accepted command-line flags, package folder, and what
+    the flags take, as far as that is known."""
 
     version: str
     flags: frozenset[str]
     place: Path
+    rules: Mapping[str, Rule] = field(default_factory=dict)
 
 
 def release_from_json(text: str) -> Release:
     """The inverse of release_to_json. Raises KeyError where an older harness wrote it."""
     found = json.loads(text)
-    return Release(found["version"], frozenset(found["flags"]), Path(found["place"]))
+    rules = {
+        name: Rule(rule["values"], rule["kind"], tuple(rule["choices"]))
+        for name, rule in found["rules"].items()
+        if rule
+    }
+    return Release(found["version"], frozenset(found["rules"]), Path(found["place"]), rules)
 
 
 def release_to_json(release: Release) -> str:
     """A release as one line."""
-    found = {"version": release.version, "flags": sorted(release.flags)}
-    return json.dumps({**found, "place": str(release.place)})
+    rules = {name: release.rules.get(name) for name in sorted(release.flags)}
+    stored = {name: rule and asdict(rule) for name, rule in rules.items()}
+    return json.dumps({"version": release.version, "rules": stored, "place": str(release.place)})
 
 
 def version_numbers(version: str) -> tuple[int, ...]:
@@ -102,7 +150,7 @@ def probe(python: str, env: dict[str, str], timeout_s: float = 180.0) -> Release
 def fit(args: ServerArgs, release: Release) -> tuple[ServerArgs, list[str]]:
     """Rewrite renamed arguments for this release; returns them and a note for each rewrite.
 
-    Raises FlagError for an argument that the release knows under no name.
+    Raises FlagError for an argument that the release knows under no name, or takes otherwise.
     """
     fitted = ServerArgs(env=args.env, python=args.python, label=args.label)
     notes = []
@@ -110,6 +158,11 @@ def fit(args: ServerArgs, release: Release) -> tuple[ServerArgs, list[str]]:
         name = _known_name(flag, release)
         if name != flag and not _same_option(name, flag):
             notes.append(f"{flag} is {name} in sglang {release.version}")
+        rule = release.rules.get(name)
+        if rule and (objection := rule.objection(values)):
+            raise FlagError(
+                f"{flag}: {objection}, in sglang {release.version}; mend it in server_args_*.txt"
+            )
         fitted.flags[name] = values
     return fitted, notes
 

@@ -53,16 +53,21 @@ class Server:
         """The arguments that the server resolved, and its state; empty where it says nothing."""
         return self._first(("/server_info", "/get_server_info"), 20.0)
 
-    def start_profile(self, output_dir: str, num_steps: int, with_stack: bool) -> str:
+    def start_profile(
+        self, output_dir: str, num_steps: int, with_stack: bool, profile_id: str
+    ) -> str:
         """Ask every rank to profile its next `num_steps` forward steps; returns the answer.
 
-        Raises requests.RequestException where the server refuses.
+        The files' names begin with `profile_id`, or with the time of the request in releases that
+        let the server choose (0.5.2 to 0.5.10; 0.5.16 and 0.5.21 take it). Raises
+        requests.RequestException where the server refuses.
         """
         body: dict[str, Any] = {
             "output_dir": output_dir,
             "num_steps": num_steps,
             "activities": ["CPU", "GPU"],
             "with_stack": with_stack,
+            "profile_id": profile_id,
         }
         answer = self._session.post(self.base_url + "/start_profile", json=body, timeout=60)
         answer.raise_for_status()

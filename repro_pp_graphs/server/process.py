@@ -1,32 +1,44 @@
-"""A process by pid: does it still run, what is it called, who is in its session?"""
+"""Processes by pid, from /proc: do they run, who descends from whom, which sockets are theirs."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
 from pathlib import Path
 
+_STATE, _PARENT, _SESSION, _START = 0, 1, 3, 19  # fields of /proc/PID/stat after the command's name
 
-def _stat(pid: int) -> list[str]:
-    """/proc/<pid>/stat from the state on: state, parent, group, session, ...; empty for none."""
+
+def _stat(pid: int | str) -> list[str]:
+    """The fields of /proc/PID/stat after the command's name; empty where there is no such pid."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:
         return []
-    # the command name may itself hold spaces and brackets
-    return stat.rpartition(")")[2].split()
+    # the name may itself hold spaces and brackets
+    return text.rpartition(")")[2].split()
 
 
 def alive(pid: int) -> bool:
     """True while the process runs; a zombie that waits for its parent does not."""
-    stat = _stat(pid)
-    return bool(stat) and stat[0] not in ("Z", "X")
+    fields = _stat(pid)
+    return bool(fields) and fields[_STATE] not in ("Z", "X")
+
+
+def start_ticks(pid: int) -> str:
+    """When the process began, in clock ticks since boot: a recycled pid has another one. Empty
+    where there is no such process."""
+    fields = _stat(pid)
+    return fields[_START] if fields else ""
 
 
 def session(leader: int) -> list[int]:
     """The live processes of the session that `leader` began, by pid; empty where it began none."""
-    pids = sorted(int(path.name) for path in Path("/proc").glob("[0-9]*"))
-    found = ((pid, _stat(pid)) for pid in pids)
+    found = ((pid, _stat(pid)) for pid in sorted(_pids()))
     return [
-        pid for pid, stat in found if stat and stat[0] not in ("Z", "X") and stat[3] == str(leader)
+        pid
+        for pid, fields in found
+        if fields and fields[_STATE] not in ("Z", "X") and fields[_SESSION] == str(leader)
     ]
 
 
@@ -45,3 +57,40 @@ def title(pid: int) -> str:
     except OSError:
         words = b""
     return words.decode("utf-8", "replace").strip()[:60] or name(pid)
+
+
+def _pids() -> list[int]:
+    return [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+
+
+def family(pid: int) -> set[int]:
+    """The process, its descendants, and whoever is in the session that it leads."""
+    parents: dict[int, int] = {}
+    found = {pid}
+    for each in _pids():
+        if fields := _stat(each):
+            parents[each] = int(fields[_PARENT])
+            if int(fields[_SESSION]) == pid:
+                found.add(each)
+    while more := {each for each, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def socket_inodes(pids: Iterable[int]) -> set[str]:
+    """The sockets that these processes hold open, by their numbers; without those of processes
+    that may not be looked into."""
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for path in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    target = str(path.readlink())
+                    if target.startswith("socket:["):
+                        found.add(target[len("socket:[") : -1])
+    return found
+
+
+def owners(inode: str) -> list[int]:
+    """The processes that hold a socket open, as far as they may be looked into."""
+    return [pid for pid in sorted(_pids()) if inode in socket_inodes([pid])]

@@ -18,10 +18,21 @@ read_start_time() { # read_start_time VARIABLE PID: clock ticks since boot; empt
   ticks=${stat[19]}
 }
 
-start_time() { # start_time PID: the same, printed
-  local found
-  read_start_time found "$1"
-  printf '%s' "$found"
+# By the process itself, before it becomes the program: there is no moment without a record.
+record_group() { # record_group PID WHAT: that it is this harness's
+  local boot ours theirs
+  read -r boot </proc/sys/kernel/random/boot_id
+  read_start_time ours $$
+  read_start_time theirs "$1"
+  {
+    [[ -d $state/groups && -d $state/exits ]] || mkdir -p "$state/groups" "$state/exits"
+    [[ ! -e $state/exits/$1 ]] || rm -f "$state/exits/$1" # of an earlier process with that pid
+    printf '%s %s %s %s %s %s\n' "$boot" $$ "$ours" "$1" "$theirs" "$2" >"$state/groups/$1"
+  } 2>/dev/null || true
+}
+
+forget_group() { # forget_group PID
+  rm -f "$state/groups/$1" "$state/exits/$1"
 }
 
 exit_file() { # exit_file PID: where the exit status of a group's leader is noted
@@ -30,18 +41,21 @@ exit_file() { # exit_file PID: where the exit status of a group's leader is note
 
 begin_group() { # begin_group VARIABLE LOG COMMAND...: runs COMMAND in a session of its own
   local -n group_pid=$1
-  local log=$2 handed=$state/begun.$$ waiter boot ours theirs
+  local log=$2 handed=$state/begun.$$ waiter
   shift 2
   # shellcheck disable=SC2034 # the trap reads it
   beginning=1
   mkdir -p "$state/groups" "$state/exits"
+  rm -f "$handed" # of a harness that was killed, and had this pid
   # The waiter, a process of its own, notes the exit status: this shell forgets that of a disowned
   # job, and of another it would report the end on the terminal.
   (
     trap '' TERM HUP # it is in the terminal's group, as this shell is
     status=0
     # bash starts background commands ignoring SIGINT; the server must hear ours
-    (trap - INT TERM HUP && exec setsid "$@") >"$log" 2>&1 </dev/null &
+    # shellcheck disable=SC2094 # only the log's name is recorded
+    (trap - INT TERM HUP && record_group "$BASHPID" "$log" && exec setsid "$@") \
+      >"$log" 2>&1 </dev/null &
     printf '%s\n' "$!" >"$handed"
     wait "$!" || status=$?
     printf '%s\n' "$status" >"$(exit_file "$!")"
@@ -56,11 +70,6 @@ begin_group() { # begin_group VARIABLE LOG COMMAND...: runs COMMAND in a session
   done 2>/dev/null
   rm -f "$handed"
   waiters[$group_pid]=$waiter
-  read -r boot </proc/sys/kernel/random/boot_id
-  read_start_time ours $$
-  read_start_time theirs "$group_pid"
-  printf '%s %s %s %s %s %s\n' "$boot" $$ "$ours" "$group_pid" "$theirs" "$log" \
-    >"$state/groups/$group_pid"
   begun_one
 }
 
@@ -107,7 +116,7 @@ end_group() {
   while [[ -n $waiter ]] && kill -0 "$waiter" 2>/dev/null && ((tenths-- > 0)); do
     sleep 0.1
   done
-  rm -f "$state/groups/$1" "$(exit_file "$1")"
+  forget_group "$1"
 }
 
 session_members() { # session_members PID: live processes of the session that PID began
@@ -121,20 +130,34 @@ session_members() { # session_members PID: live processes of the session that PI
 
 # A record outlives its harness only when that was killed with -9 (or the machine went down).
 clean_up_killed_runs() {
-  local record boot harness harness_start leader leader_start what members
+  local record now boot harness harness_start leader leader_start what members found
+  local -A left=() leaders=() pids=()
+  read -r now </proc/sys/kernel/random/boot_id
   for record in "$state"/groups/*; do
     [[ -f $record ]] || continue
-    read -r boot harness harness_start leader leader_start what <"$record"
-    if [[ $boot == "$(cat /proc/sys/kernel/random/boot_id)" ]]; then
-      [[ $(start_time "$harness") != "$harness_start" ]] || continue # still at work
+    read -r boot harness harness_start leader leader_start what <"$record" || true
+    if [[ $boot == "$now" ]]; then
+      read_start_time found "$harness"
+      [[ $found != "$harness_start" ]] || ! leader_lives "$harness" || continue # still at work
       # a pid taken by a stranger since then has another start time
-      [[ -z $(start_time "$leader") || $(start_time "$leader") == "$leader_start" ]] || leader=0
+      read_start_time found "$leader"
+      [[ -z $found || $found == "$leader_start" ]] || leader=0
       members=$([[ $leader == 0 ]] || session_members "$leader")
       if [[ -n $members ]]; then
-        say "a harness (pid $harness) was killed and left ${what##*/} running: ending $members"
-        end_group "$leader" 5
+        left[$harness]+="${left[$harness]:+, }${what##*/}"
+        leaders[$harness]+="$leader " pids[$harness]+="$members"
+        continue # its record goes once it has ended
       fi
     fi
     rm -f "$record" "$(exit_file "${record##*/}")"
+  done
+  for harness in "${!left[@]}"; do
+    say "a harness (pid $harness) was killed and left ${left[$harness]} running: ending" \
+      "${pids[$harness]% }"
+    for leader in ${leaders[$harness]}; do
+      what=TERM # for a step; what has a log is a server, or its load
+      [[ $(<"$state/groups/$leader") != *.log ]] || what=INT
+      end_group "$leader" 5 "$what"
+    done
   done
 }

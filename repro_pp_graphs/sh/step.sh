@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# Say, die, and run one step at a time. Sets: step_pid, while a step runs
+# shellcheck disable=SC2154 # the script that sources this sets state
+# Say, die, and run one step at a time. Uses: state, group.sh. Sets: step_pid, while a step runs
 beginning=0 interrupted=0 # a trap that fires while a process begins leaves it to begun_one
 
 die() { # die STATUS MESSAGE: in lines of 79 columns, paths whole
@@ -23,22 +24,49 @@ begun_one() { # now that the trap can find the process
 
 # In the background and waited for: bash runs a trap at once only while it waits.
 # With a redirection of its own: one on the call would still hold when the trap prints.
-step() { # step [-o FILE | -a FILE] COMMAND ARGS: a program (no function); returns its status
-  local status=0 to="" both=0
-  case $1 in
-    -o) to=$2 && shift 2 ;;
-    -a) to=$2 both=1 && shift 2 ;; # appended, stderr too
-  esac
+# step [-o FILE | -w FILE | -a FILE] COMMAND ARGS: a program (no function); returns its status.
+# -o: stdout as it comes; -w: FILE appears once it is whole; -a: appended, stderr too
+step() {
+  local status=0 to="" how="" file=""
+  if [[ $1 == -[owa] ]]; then
+    how=$1 file=$2 to=$2 && shift 2
+    [[ $how != -w ]] || to=$file.part
+  fi
   # shellcheck disable=SC2034 # the trap reads it
   beginning=1
   (
     trap - INT # bash starts background commands ignoring it
-    [[ -z $to ]] || if ((both)); then exec >>"$to" 2>&1; else exec >"$to"; fi
+    case $how in
+      -a) exec >>"$to" 2>&1 ;;
+      -?) exec >"$to" ;;
+    esac
+    name_step "$@"
+    record_group "$BASHPID" "$REPLY"
     exec setsid "$@"
   ) &
   step_pid=$!
   begun_one
   wait "$step_pid" || status=$?
+  forget_group "$step_pid"
   step_pid=""
+  [[ $how != -w ]] || keep_whole "$to" "$file" "$status" || status=$?
   return "$status"
+}
+
+name_step() { # name_step COMMAND ARGS: into REPLY, what a reader calls it: plan, collect_env.sh
+  REPLY=$*
+  case $REPLY in
+    *" -m repro_pp_graphs "*) REPLY=${REPLY#* -m repro_pp_graphs } REPLY=${REPLY%% *} ;;
+    */client_benchmark.py*) REPLY=client_benchmark.py ;;
+    */collect_env.sh*) REPLY=collect_env.sh ;;
+    *) REPLY=${1##*/} ;;
+  esac
+}
+
+keep_whole() { # keep_whole DRAFT FILE STATUS: a step's output, once it is on the disk
+  if (($3 == 0)) && sync "$1" && mv -f "$1" "$2"; then
+    return 0
+  fi
+  rm -f "$1"
+  return 1
 }

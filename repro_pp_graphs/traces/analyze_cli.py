@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from repro_pp_graphs.files import write_whole
 from repro_pp_graphs.terminal import complain
 from repro_pp_graphs.traces import cli
 from repro_pp_graphs.traces.analyze import analyze
@@ -40,7 +41,7 @@ def main(argv: list[str]) -> int:
         text = json.dumps(_document(facts), indent=1) + "\n"
         try:
             options.json.parent.mkdir(parents=True, exist_ok=True)
-            options.json.write_text(text, encoding="utf-8")
+            write_whole(options.json, text)
         except OSError as error:
             complain(COMMAND, f"--json {options.json}: cannot be written ({error.strerror})")
             return 1

@@ -15,6 +15,7 @@ from typing import IO, Any, NamedTuple, Protocol, cast
 
 import msgspec
 
+from repro_pp_graphs.files import sync
 from repro_pp_graphs.traces.decoding import Times
 from repro_pp_graphs.traces.events import TraceFile
 from repro_pp_graphs.traces.folder import Case, workers_for
@@ -135,6 +136,7 @@ def merge(cases: list[Case], shifts_ns: list[int], added: Added, target: Path) -
             out.write(b",\n" * bool(total and extra))
             out.write(b",\n".join(extra))
             out.write(b"\n]}\n")
+        sync(whole)
         whole.replace(target)
     return total + len(extra)
 

@@ -8,17 +8,23 @@ Faults, by environment variables (a case file's NAME=value lines):
                truncated, missing_rank, steps_never    the last rank's trace; all ranks' traces
                slow_stop                     does not end on SIGINT
                stubborn                      nothing but SIGKILL ends server or ranks
+               usurped                       does not listen; a process of nobody's does instead
+               foreign_traces                another server's ranks write into the folder too
+               fill:<start, measure, profile, traces>   the disk of --out is full from then on
   FAKE_MENDED  a file: once it exists there is no fault
   FAKE_GRAPHS  True, False                   what log and traces say, whatever was asked for
+  FAKE_QUIET   nothing goes to the log, as with --log-level warning
   FAKE_ITL_MS  milliseconds a token (default 2)
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -27,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from sglang.faults import DEATHS, SCHEDULER, SIGQUIT
-from sglang.rank import CAUSE, FAULT, VERSION, graphs_run, log, run_rank
+from sglang.rank import CAUSE, CHOOSES_ID, FAULT, VERSION, graphs_run, log, run_rank
 from sglang.srt.entrypoints import engine
 from sglang.srt.server_args import ServerArgs
 
@@ -62,6 +68,24 @@ class Ranks:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def fill_disk(moment: str) -> None:
+    """Leave no room on the disk of the log, if FAKE_FAULT says so of this moment."""
+    if FAULT != "fill" or moment != CAUSE:
+        return
+    log_path = Path("/proc/self/fd/1").resolve()
+    with contextlib.suppress(OSError), (log_path.parents[1] / "ballast").open("wb", 0) as ballast:
+        while True:
+            ballast.write(b"x" * 4096)
+
+
+def usurp(port: int) -> None:
+    """Let a process that is no descendant of ours listen at the port."""
+    server = Path(__file__).resolve().parents[3] / "standin_server.py"
+    line = 'setsid "$@" >/dev/null 2>&1 </dev/null &'
+    words = [sys.executable, str(server), "--port", str(port)]
+    subprocess.run(["bash", "-c", line, "usurp", *words], check=True)
+
+
 def serve(args: argparse.Namespace, ranks: Ranks) -> None:
     sys.path.append(str(Path(__file__).resolve().parents[3]))
     import standin_server  # noqa: PLC0415 - beside the tests
@@ -77,6 +101,8 @@ def serve(args: argparse.Namespace, ranks: Ranks) -> None:
                 super().do_GET()
 
         def _stream(self, payload: dict[str, Any], number: int) -> None:
+            if number > 0:
+                fill_disk("measure")
             if FAULT == "die_measure" and number > 0:
                 text = (
                     "torch.AcceleratorError: CUDA error: an illegal memory access was encountered"
@@ -96,24 +122,36 @@ def serve(args: argparse.Namespace, ranks: Ranks) -> None:
             if self.path == "/start_profile":
                 # the load's next prompt may have come in since
                 asked = next(what for to, what in reversed(self.server.received) if to == self.path)
-                self._profile({**asked, "id": f"{time.time():.4f}"})
+                given = None if CHOOSES_ID else asked.get("profile_id")
+                self._profile({**asked, "id": given or f"{time.time():.4f}"})
             elif self.path == "/stop_profile" and pending:
                 ranks.send(pending)
 
         def _profile(self, request: dict[str, Any]) -> None:
             for rank in range(args.pp_size):
                 log(f"Profiling starts. Traces will be saved to: {request['output_dir']}", rank)
+            fill_disk("profile")
             if FAULT == "die_profile":
                 ranks.vanish()
             if FAULT == "steps_never":
                 pending.update(request)
                 return
+            if FAULT == "foreign_traces":
+                ranks.send({**request, "id": "1790000000.5"})
+                ranks.wait()
             ranks.send(request)
+            if FAULT == "fill" and CAUSE == "traces":
+                ranks.wait()
+                fill_disk("traces")
             if FAULT == "die_after_traces":
                 ranks.wait()
                 ranks.vanish()
 
     itl_s = float(os.environ.get("FAKE_ITL_MS", "2")) / 1e3
+    if FAULT == "usurped":
+        usurp(args.port)
+        log(f"INFO:     Uvicorn running on http://127.0.0.1:{args.port} (Press CTRL+C to quit)")
+        threading.Event().wait()
     fault = FAULT if FAULT == "stall" else None
     behaviour = standin_server.Behaviour(itl_s=itl_s, fault=fault, fault_after=2)
     stand_in = standin_server.StandIn(behaviour, args.port)
@@ -141,6 +179,7 @@ def main() -> None:
     args = parser.parse_args()
     args.pp_size, args.tp_size = args.pipeline_parallel_size, args.tensor_parallel_size
     log(f"server_args=ServerArgs(model_path='{args.model_path}', pp_size={args.pp_size})")
+    fill_disk("start")
     ranks = Ranks(args)
     if FAULT == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

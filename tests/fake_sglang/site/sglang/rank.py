@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import faulthandler
 import importlib.metadata
 import os
@@ -19,13 +20,18 @@ from sglang.srt import distributed
 MENDED = Path(os.environ.get("FAKE_MENDED", "/never")).exists()
 FAULT, _, CAUSE = ("" if MENDED else os.environ.get("FAKE_FAULT", "")).partition(":")
 VERSION = importlib.metadata.version("sglang")
-OLD_NAMES = tuple(int(part) for part in VERSION.split(".")[:3]) < (0, 5, 4)
+NUMBERS = tuple(int(part) for part in VERSION.split(".")[:3])
+OLD_NAMES = NUMBERS < (0, 5, 4)
+CHOOSES_ID = NUMBERS < (0, 5, 11)  # of a profile: the client cannot
 
 
 def log(text: str, rank: int | None = None) -> None:
+    if os.environ.get("FAKE_QUIET"):
+        return
     where = "" if rank is None else f" PP{rank}"
-    # one write a line: the ranks share the file
-    os.write(1, f"[{time.strftime('%Y-%m-%d %H:%M:%S')}{where}] {text}\n".encode())
+    # one write a line: the ranks share the file; on a full disk logging goes on without it
+    with contextlib.suppress(OSError):
+        os.write(1, f"[{time.strftime('%Y-%m-%d %H:%M:%S')}{where}] {text}\n".encode())
 
 
 def graphs_run(args: argparse.Namespace) -> bool:
@@ -66,7 +72,12 @@ def export(rank: int, args: argparse.Namespace, request: dict[str, Any]) -> None
     if not (last and FAULT == "missing_rank"):
         profiler = torch.profiler.profile(document)
         profiler.start()
-        profiler.export_chrome_trace(str(path))
+        try:
+            profiler.export_chrome_trace(str(path))
+        except OSError as error:  # the scheduler dies of it, and takes the server along
+            log(f"Scheduler hit an exception: {error!r}", rank)
+            os.kill(os.getppid(), signal.SIGKILL)
+            os._exit(1)
     if last and FAULT == "truncated":
         path.write_bytes(path.read_bytes()[:-30])
     log(f"Profiling done. Traces are saved to: {path.parent}", rank)

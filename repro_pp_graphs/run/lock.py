@@ -1,0 +1,176 @@
+"""One run at a time in a folder: DIR/run.lock, which names the run that is at work there.
+
+It is made by a hard link, or with O_EXCL where the file system has no links: both hold on NFS.
+run_repro.sh removes it when it ends; one that kill -9 left is known by its owner having ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from repro_pp_graphs.server import process
+
+NAME = "run.lock"
+STAMP = "%Y-%m-%dT%H:%M:%S"
+WAIT_S = 5.0  # for another process that is just making, or removing, a lock
+
+
+class LockError(RuntimeError):
+    """Somebody else's lock; the message says whose, and what to do."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who holds a lock, in the order of its line; run_repro.sh compares the first three."""
+
+    boot: str  # the kernel's boot id
+    pid: str
+    start: str  # when the process began, in clock ticks since boot
+    pid_space: str  # the container, as pids go
+    machine: str  # a digest of /etc/machine-id; "unknown" where there is none
+    host: str
+    since: str
+
+    def line(self) -> str:
+        """As stored."""
+        return " ".join(asdict(self).values()) + "\n"
+
+
+def owner_of(pid: int) -> Owner:
+    """The process as an owner, now."""
+    return Owner(
+        _read("/proc/sys/kernel/random/boot_id"),
+        str(pid),
+        process.start_ticks(pid) or "gone",
+        _pid_space(),
+        _machine(),
+        socket.gethostname() or "unknown",
+        time.strftime(STAMP),
+    )
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii").strip() or "unknown"
+    except (OSError, UnicodeDecodeError):
+        return "unknown"
+
+
+def _pid_space() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").stat().st_ino)
+    except OSError:
+        return "unknown"
+
+
+def _machine() -> str:
+    # machine-id(5) asks that it is not published as it is
+    found = _read("/etc/machine-id")
+    digest = hashlib.sha256(f"repro_pp_graphs {found}".encode()).hexdigest()
+    return found if found == "unknown" else digest[:16]
+
+
+def parse(text: str) -> Owner | None:
+    """The owner that a lock names; None where it is no lock of ours."""
+    words = text.split()
+    return Owner(*words) if len(words) == len(fields(Owner)) and words[1].isdigit() else None
+
+
+def held(owner: Owner, here: Owner) -> str:
+    """Why a lock still counts, seen by `here`; empty where its owner has ended."""
+    who = f"run_repro.sh (pid {owner.pid} on {owner.host}, since {owner.since.replace('T', ' ')})"
+    if (owner.boot, owner.pid_space) == (here.boot, here.pid_space):
+        pid = int(owner.pid)
+        if process.alive(pid) and process.start_ticks(pid) == owner.start:
+            return f"{who} is at work there: wait for it, or choose another --out"
+        return ""
+    known = "unknown" not in (owner.machine, here.machine)
+    same = known and (owner.machine, owner.host) == (here.machine, here.host)
+    if same and owner.boot != here.boot:
+        return ""  # this machine has been started anew since
+    return f"{who} began on another machine or in another container; once it has ended, remove"
+
+
+def take(out: Path, pid: int) -> str:
+    """Lock `out` for the process `pid`; returns a word on a stale lock that was there, or "".
+
+    Raises LockError where a run is, or may be, at work there; OSError where it cannot be written.
+    """
+    path, mine, word = out / NAME, owner_of(pid), ""
+    end_s = time.monotonic() + WAIT_S
+    while not _make(path, mine.line()):
+        with contextlib.suppress(FileNotFoundError), _alone(path):
+            text = path.read_text(encoding="utf-8", errors="replace")
+            owner = parse(text)
+            if owner is None:
+                if text.strip() or time.monotonic() > end_s:
+                    raise LockError(
+                        f"{path} is no lock of this harness: remove it if no run is at work there"
+                    )
+            elif why := held(owner, mine):
+                raise LockError(f"{out}: {why}{f' {path}' if why.endswith('remove') else ''}")
+            else:
+                path.unlink()
+                word = f"{path} of a run that has ended (pid {owner.pid}): taken over"
+        time.sleep(0.05)
+    return word
+
+
+def _make(path: Path, line: str) -> bool:
+    """Make the lock with its line in it; False where there is one. Raises OSError."""
+    draft = path.with_name(f"{NAME}.{socket.gethostname()}.{os.getpid()}")
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            # NFS may repeat a link that it has made: then the draft has two names
+            return draft.stat().st_nlink == 2
+        except OSError:
+            return _make_exclusively(path, line)
+        return True
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+
+
+def _make_exclusively(path: Path, line: str) -> bool:
+    try:
+        file = path.open("x", encoding="utf-8")
+    except FileExistsError:
+        return False
+    try:
+        with file:
+            file.write(line)
+    except OSError:
+        path.unlink()
+        raise
+    return True
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Of the processes of this machine only one judges, and removes, a lock at a time."""
+    where = path.parent.stat()
+    name = f"\0repro_pp_graphs lock {where.st_dev} {where.st_ino}"
+    with socket.socket(socket.AF_UNIX) as mutex:
+        end_s = time.monotonic() + WAIT_S
+        while True:
+            try:
+                mutex.bind(name)
+                break
+            except OSError:
+                if time.monotonic() > end_s:
+                    raise LockError(f"{path}: another run is taking it: try again") from None
+                time.sleep(0.02)
+        yield

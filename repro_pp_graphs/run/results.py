@@ -1,0 +1,79 @@
+"""What a run leaves, by name, relative to --out; folders end in a slash."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from repro_pp_graphs.run.record import Launch, Plan
+
+MERGED = "_chrome_trace.json"
+# of a whole run, what --resume goes on with
+KEPT = ("logs/run.json", "logs/env.txt", "logs/env.json", "logs/merge.log")
+
+
+def of_launch(launch: Launch, plan: Plan) -> list[str]:
+    """What one launch leaves."""
+    label = launch.label
+    logs = [f"{plan.program}.log", f"{plan.program}_command.sh"]
+    logs += ["client.log", "client.json", "launch.json"]
+    probe = plan.engine == "probe"
+    logs += ["probe.json"] if probe else []
+    if plan.profile:
+        logs += ["analysis.json", "analysis.txt"] + ([] if probe else ["profile_load.log"])
+    names = [f"logs/{label}_{name}" for name in logs]
+    if plan.profile:
+        names += [f"trace/{label}/", merged(label)]
+    return names + ([f"trace/{label}.nsys-rep"] if plan.nsys else [])
+
+
+def claimed(launch: Launch, plan: Plan) -> list[str]:
+    """What one launch leaves, and what it leaves only where it fails: nothing of another origin may
+    lie there."""
+    return [*of_launch(launch, plan), f"logs/{launch.label}_hang.txt"]
+
+
+def of_run(plan: Plan) -> list[str]:
+    """What all launches leave together."""
+    envs = (f"{name}.{kind}" for name in ("env", "env_after") for kind in ("txt", "json"))
+    names = [f"logs/{name}" for name in ("run.json", *envs, "summary.json")]
+    if plan.profile:
+        names.append("logs/merge.log")
+        if pair := side_by_side(plan):
+            names.append(pair)
+    return names
+
+
+def merged(label: str) -> str:
+    """All ranks of a launch in one trace."""
+    return f"trace/{label}{MERGED}"
+
+
+def side_by_side(plan: Plan) -> str:
+    """The first two launches in one trace: named A_vs_B where their labels are those of cases A
+    and B, else by the labels; empty where there is one launch, or no trace."""
+    if len(plan.launches) < 2 or not plan.profile:
+        return ""
+    first, second = (launch.label for launch in plan.launches[:2])
+    if first.startswith("CASE_A_") and second.startswith("CASE_B_"):
+        return merged("A_vs_B")
+    return merged(f"{first}_vs_{second}")
+
+
+def clashes(plan: Plan) -> list[str]:
+    """Names that two launches, or a launch and the run, would both write."""
+    names = [*of_run(plan), *(name for one in plan.launches for name in of_launch(one, plan))]
+    plain = [name.rstrip("/") for name in names]
+    return sorted({name for name in plain if plain.count(name) > 1})
+
+
+def traces(out: Path) -> list[str]:
+    """What lies in out/trace and is plainly of some run: merged traces, nsys's reports, folders of
+    ranks' traces. Whatever else is there is left alone."""
+    found = []
+    for path in sorted((out / "trace").glob("*")):
+        name = f"trace/{path.name}"
+        if path.is_dir() and any(path.glob("*.trace.json*")):
+            found.append(f"{name}/")
+        elif path.name.endswith((MERGED, f"{MERGED}.gz", ".nsys-rep")):
+            found.append(name)
+    return found

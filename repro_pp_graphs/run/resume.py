@@ -1,0 +1,110 @@
+"""--resume: is it the same run, and which of its launches are done?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from repro_pp_graphs.files import BadFile, read_object
+from repro_pp_graphs.run import record
+from repro_pp_graphs.run.record import Launch, Plan
+
+MOST = 4  # differences that are named one by one
+OPTIONS = {
+    "engine": "--engine",
+    "mode": "mode",
+    "batch": "--batch",
+    "max_new_tokens": "--max-new-tokens",
+    "profile": "profiled",
+    "profile_steps": "--profile-steps",
+    "with_stack": "--with-stack",
+    "nsys": "--nsys",
+}
+LAUNCH = {"python": "interpreter", "sglang_version": "sglang", "model": "model"}
+MOVING = ("--port",)  # decides nothing that is measured
+
+
+def differences(then: Plan, now: Plan) -> list[str]:
+    """What differs between the run that is to be resumed and the one that is asked for."""
+    found = list(_pairs(OPTIONS, vars(then), vars(now)))
+    found += _named("machine: ", then.machine, now.machine)
+    found += [
+        f"{name} has other content"
+        if name in then.inputs
+        else f"{name} (not recorded then, {digest[:8]} now)"
+        for name, digest in now.inputs.items()
+        if then.inputs.get(name) != digest
+    ]
+    labels = [[launch.label for launch in plan.launches] for plan in (then, now)]
+    if labels[0] != labels[1]:
+        return [*found, f"launches ({', '.join(labels[0])} then; {', '.join(labels[1])} now)"]
+    for first, second in zip(then.launches, now.launches, strict=True):
+        found += _of_launch(first, second)
+    return list(dict.fromkeys(found))
+
+
+def _of_launch(then: Launch, now: Launch) -> list[str]:
+    head = f"{now.label}: "
+    found = [head + text for text in _pairs(LAUNCH, vars(then), vars(now))]
+    if then.sglang_version != now.sglang_version:
+        return found  # its arguments are spelt otherwise
+    found += _named(head, _by_flag(then.args), _by_flag(now.args))
+    return found + list(_named(head, then.env, now.env))
+
+
+def _pairs(names: dict[str, str], then: dict[str, object], now: dict[str, object]) -> Iterator[str]:
+    for key, name in names.items():
+        if then[key] != now[key]:
+            yield f"{name} ({then[key]} then, {now[key]} now)"
+
+
+def _named(head: str, then: dict[str, str], now: dict[str, str]) -> Iterator[str]:
+    for name in dict.fromkeys([*then, *now]):
+        if then.get(name) != now.get(name) and name not in MOVING:
+            values = (values.get(name, "none") or "set" for values in (then, now))
+            yield "{}{} ({} then, {} now)".format(head, name, *values)
+
+
+def _by_flag(args: list[str]) -> dict[str, str]:
+    """Arguments as {flag: values}."""
+    found: dict[str, str] = {}
+    flag = ""
+    for word in args:
+        if word.startswith("--"):
+            flag = word
+            found[flag] = ""
+        else:
+            found[flag] = f"{found.get(flag, '')} {word}".strip()
+    return found
+
+
+def refusal(logs: Path, then: Plan, now: Plan) -> str:
+    """Why --resume cannot go on; empty where it can."""
+    found = differences(then, now)
+    if not found:
+        return ""
+    more = f"; and {len(found) - MOST} more" if len(found) > MOST else ""
+    return (
+        f"--resume: not as in {logs}/run.json: {'; '.join(found[:MOST])}{more}; without --resume "
+        "that run is moved aside and a new one starts"
+    )
+
+
+def done(logs: Path, plan: Plan) -> tuple[set[str], list[str]]:
+    """The labels of launches that need not run again, and a line for each whose files say it is
+    done and cannot be trusted."""
+    labels, lines = set(), []
+    for launch in plan.launches:
+        try:
+            facts = record.load_facts(logs, launch.label)
+            if facts.get("status") != "ok":
+                continue
+            if facts.get("run_id") != plan.run_id:
+                raise BadFile(f"{record.facts_path(logs, launch.label)} is of another run")
+            for name in ["client", "analysis"][: 1 + plan.profile]:
+                read_object(logs / f"{launch.label}_{name}.json")
+        except (OSError, BadFile) as error:
+            lines.append(f"{launch.label} is measured again: {error}")
+        else:
+            labels.add(launch.label)
+    return labels, lines

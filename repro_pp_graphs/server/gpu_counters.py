@@ -1,0 +1,147 @@
+"""What the GPUs count, before and after a launch: clocks, what held them back, ECC errors, Xids.
+
+Read with nvidia-smi, Xids from the kernel's log, each with a time limit. A field that the driver
+does not know is left out.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from typing import Any
+
+LIMIT_S = 10.0  # for one nvidia-smi, or dmesg
+# power in W, clocks in MHz, temperature in degrees C
+STATES = (
+    "clocks.sm",
+    "clocks.mem",
+    "power.draw",
+    "power.limit",
+    "temperature.gpu",
+    "clocks_event_reasons.active",
+)
+ECC = ("ecc.errors.corrected.volatile.total", "ecc.errors.uncorrected.volatile.total")
+# microseconds for which clocks were held back since the driver was loaded; newer drivers have them
+HELD_BACK = {
+    "clocks_event_reasons_counters.sw_power_cap": "power capping",
+    "clocks_event_reasons_counters.sw_thermal_slowdown": "temperature (software)",
+    "clocks_event_reasons_counters.hw_thermal_slowdown": "temperature (hardware)",
+    "clocks_event_reasons_counters.hw_power_brake_slowdown": "the power brake",
+    "clocks_event_reasons_counters.sync_boost": "sync boost",
+}
+FIELDS = ("uuid", "index", *STATES, *ECC, *HELD_BACK)
+# what drivers before 535 call them
+OLDER = {"clocks_event_reasons.active": "clocks_throttle_reasons.active"}
+LEAST_HELD_S = 0.1
+_UNKNOWN = re.compile(r'Field "([^"]+)" is not a valid')
+_XID = re.compile(r"NVRM: Xid.*")
+
+Counters = dict[str, Any]
+
+
+def read(uuids: list[str]) -> Counters:
+    """The counters of those GPUs (of all, where none of them is known) and the kernel's Xid lines.
+
+    {"gpus": [{"uuid": ..., "clocks.sm": 1980, ...}, ...], "xid_lines": [...]}; where a tool gives
+    no answer its part is None, and "gpus_why" or "xid_why" says why. Never raises.
+    """
+    found: Counters = {}
+    rows, why = _query()
+    ours = [row for row in rows or [] if row["uuid"] in uuids]
+    found["gpus"] = ours or rows
+    if why:
+        found["gpus_why"] = why
+    text, why = _run("dmesg")
+    found["xid_lines"] = None if why else _XID.findall(text)
+    if why:
+        found["xid_why"] = why
+    return found
+
+
+def _query() -> tuple[list[Counters] | None, str]:
+    """A row a GPU, or None and why; asks again without the fields that the driver does not know."""
+    asked = list(FIELDS)
+    while True:
+        text, why = _run("nvidia-smi", f"--query-gpu={','.join(asked)}", "--format=csv,noheader")
+        if not why:
+            return parse(text, asked), ""
+        unknown = _UNKNOWN.search(text)
+        if not unknown or unknown[1] not in asked:
+            return None, why
+        at = asked.index(unknown[1])
+        asked[at : at + 1] = [OLDER[unknown[1]]] if unknown[1] in OLDER else []
+
+
+def _run(*command: str) -> tuple[str, str]:
+    """A command's output, and why it failed, or an empty text."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=LIMIT_S, check=False
+        )
+    except OSError as error:
+        return "", f"{command[0]}: {error.strerror}"
+    except subprocess.TimeoutExpired:
+        return "", f"{command[0]} gave no answer in {LIMIT_S:.0f} s"
+    text = done.stdout + done.stderr
+    last = text.strip().splitlines()[-1:] or ["no output"]
+    return text, f"{command[0]}: {last[0]}" if done.returncode else ""
+
+
+def parse(text: str, asked: list[str]) -> list[Counters]:
+    """nvidia-smi's rows (csv, no header) for those fields; `[N/A]` and the like are left out."""
+    names = {older: name for name, older in OLDER.items()}
+    rows = []
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.split(",")]
+        if len(cells) != len(asked):
+            continue
+        row = {names.get(name, name): _value(cell) for name, cell in zip(asked, cells, strict=True)}
+        rows.append({name: value for name, value in row.items() if value is not None})
+    return [row for row in rows if "uuid" in row]
+
+
+def _value(cell: str) -> float | int | str | None:
+    """`1980 MHz` -> 1980, `612.34 W` -> 612.34, hexadecimal and names as they are."""
+    if not cell or cell.startswith("["):
+        return None
+    number = re.fullmatch(r"(-?\d+)(\.\d+)?(?: [A-Za-z%]+)?", cell)
+    if not number:
+        return cell
+    return float(number[1] + number[2]) if number[2] else int(number[1])
+
+
+def remarks(before: Counters, after: Counters) -> list[str]:
+    """What happened to the GPUs between the two that a reader of the numbers must know."""
+    found = []
+    earlier = {row["uuid"]: row for row in before.get("gpus") or []}
+    for row in after.get("gpus") or []:
+        texts = _changes(earlier.get(row["uuid"], {}), row)
+        found += [f"GPU {row.get('index', row['uuid'])}: {text}" for text in texts]
+    if before.get("gpus") and after.get("gpus") is None:
+        found.append(f"GPU counters are lacking after it: {after['gpus_why']}")
+    known = before.get("xid_lines")
+    if known is not None:
+        found += [line for line in after.get("xid_lines") or [] if line not in known]
+    return found
+
+
+def _changes(before: Counters, after: Counters) -> list[str]:
+    """What one GPU counted in between; nothing of a counter that one of the two lacks."""
+
+    def counted(name: str) -> float:
+        values = before.get(name), after.get(name)
+        if not all(isinstance(value, int | float) for value in values):
+            return 0.0
+        return float(values[1]) - float(values[0])  # type: ignore[arg-type]
+
+    found = []
+    for name in ECC:
+        if (errors := counted(name)) > 0:
+            found.append(f"{errors:.0f} {name.split('.')[2]} ECC errors during the launch")
+    for name, what in HELD_BACK.items():
+        if (held_s := counted(name) / 1e6) > LEAST_HELD_S:
+            found.append(f"clocks held back by {what} for {held_s:.1f} s during the launch")
+    limits = before.get("power.limit"), after.get("power.limit")
+    if None not in limits and limits[0] != limits[1]:
+        found.append(f"power limit {limits[0]} W -> {limits[1]} W during the launch")
+    return found
