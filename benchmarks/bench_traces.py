@@ -34,16 +34,16 @@ POLL_S = 0.01
 
 TIMED = "import sys, time; from pathlib import Path; folder = Path(sys.argv[1])\n"
 OURS = """
-from repro_pp_graphs.traces.folder import cases_of, read_case
-from repro_pp_graphs.traces.analyze import analyze
-from repro_pp_graphs.traces.merge import merge
-from repro_pp_graphs.traces.tracks import Additions, shifts
+from repro_pp_graphs.traces.read.cases import cases_of, read_case
+from repro_pp_graphs.traces.explain.analysis import analyze
+from repro_pp_graphs.traces.merge.chrome_trace import merge
+from repro_pp_graphs.traces.merge.pipeline_tracks import Additions, shifts
 start = time.perf_counter()
 cases = [read_case(*item) for item in cases_of([folder]).items()]
 """
 DECODE_ALL = """
 from concurrent.futures import ProcessPoolExecutor
-from repro_pp_graphs.traces.folder import trace_files, workers_for
+from repro_pp_graphs.traces.read.cases import trace_files, workers_for
 paths = trace_files([folder])
 start = time.perf_counter()
 workers = workers_for(paths)
@@ -57,9 +57,9 @@ JOBS = {
     "analyse": TIMED + OURS + "[analyze(case) for case in cases]\n",
     "decode": TIMED
     + """
-from repro_pp_graphs.traces.events import TraceFile
-from repro_pp_graphs.traces.columns import Event
-from repro_pp_graphs.traces.decoding import Decoding, events_of
+from repro_pp_graphs.traces.read.blocks import TraceFile
+from repro_pp_graphs.traces.read.columns import Event
+from repro_pp_graphs.traces.read.decoding import Decoding, events_of
 def decode(path):
     for events in events_of(TraceFile(path), Decoding(Event)):
         pass
@@ -68,8 +68,8 @@ def decode(path):
     "decode whole": TIMED
     + """
 import gzip, msgspec
-from repro_pp_graphs.traces.columns import Event
-from repro_pp_graphs.traces.events import open_trace
+from repro_pp_graphs.traces.read.columns import Event
+from repro_pp_graphs.traces.read.blocks import open_trace
 class File(msgspec.Struct):
     traceEvents: list[Event]
 def decode(path):

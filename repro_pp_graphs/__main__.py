@@ -14,9 +14,12 @@ from repro_pp_graphs.terminal import complain
 # command -> (module with `main(argv) -> exit status`, one line for the overview)
 COMMANDS = {
     "probe": ("probe.probe_cli", "the mechanism of #10865, without sglang"),
-    "analyze": ("traces.analyze_cli", "where a decode step's time goes, from the ranks' traces"),
-    "merge": ("traces.merge_cli", "all ranks, or two cases, in one trace for ui.perfetto.dev"),
-    "open": ("traces.open_cli", "show a trace in ui.perfetto.dev"),
+    "analyze": (
+        "traces.commands.analyze",
+        "where a decode step's time goes, from the ranks' traces",
+    ),
+    "merge": ("traces.commands.merge", "all ranks, or two cases, in one trace for ui.perfetto.dev"),
+    "open": ("traces.commands.open", "show a trace in ui.perfetto.dev"),
 }
 STEPS = {  # of run_repro.sh
     "plan": ("run.plan_cli", "what will run, checked"),

@@ -59,7 +59,7 @@ def test_wrong_usage_is_one_sentence_and_status_2(capsys, argv, told):
 
 
 def test_a_missing_module_is_named_with_what_to_run(capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "repro_pp_graphs.traces.analyze_cli", None)
+    monkeypatch.setitem(sys.modules, "repro_pp_graphs.traces.commands.analyze", None)
     monkeypatch.setattr(os, "execv", lambda *_: None)
     assert main(["analyze", "x"]) == 2
     assert "-m pip install" in capsys.readouterr().err.replace("\n", " ")

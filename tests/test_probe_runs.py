@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from probe_harness import CHECKOUT, PYTHON, Probe
 
-from repro_pp_graphs.traces.analyze_cli import main as analyze
+from repro_pp_graphs.traces.commands.analyze import main as analyze
 
 SENDS = ["blocking", "async", "comm_stream", "events", "batched"]
 # a share, not all: a rank can be preempted between its note and its call

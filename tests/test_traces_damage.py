@@ -16,8 +16,8 @@ from test_traces_maker import TraceMaker, ring
 from test_traces_merge import faults, merged
 from trace_changes import facts_of, minified, only_case, texts, undamaged, write
 
-from repro_pp_graphs.traces import events
-from repro_pp_graphs.traces.analyze import analyze
+from repro_pp_graphs.traces.explain.analysis import analyze
+from repro_pp_graphs.traces.read import blocks as events
 
 CUT = re.compile(r"(?<=\}),(?=\s*\{\s*\"ph\")")
 CONTROL = "|||\x01S(1): <module>"

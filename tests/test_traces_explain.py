@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 from test_traces_maker import TraceMaker, ring
 from trace_changes import only_case
 
-from repro_pp_graphs.traces import intervals as sets
-from repro_pp_graphs.traces.analyze import analyze
+from repro_pp_graphs.traces import time_sets as sets
+from repro_pp_graphs.traces.explain.analysis import analyze
 from repro_pp_graphs.traces.explain.report import lines
-from repro_pp_graphs.traces.intervals import partition
-from repro_pp_graphs.traces.model import intervals
+from repro_pp_graphs.traces.time_sets import intervals, partition
 
 DATA = Path(__file__).parent / "data" / "traces"
 STEP_US = 200_000

@@ -21,9 +21,9 @@ pytest.importorskip("msgspec")
 
 from test_traces_maker import BASE_NS, TraceMaker, ring
 
-from repro_pp_graphs.traces.merge_cli import main as merge
-from repro_pp_graphs.traces.open_cli import LOOPBACK, VIEWER, TraceServer, first_view, view_of
-from repro_pp_graphs.traces.open_cli import main as open_trace
+from repro_pp_graphs.traces.commands.merge import main as merge
+from repro_pp_graphs.traces.commands.open import LOOPBACK, VIEWER, TraceServer, first_view, view_of
+from repro_pp_graphs.traces.commands.open import main as open_trace
 
 DATA = Path(__file__).parent / "data" / "traces"
 NUMBER = (int, float)
@@ -389,9 +389,10 @@ def test_a_damaged_rank_leaves_a_valid_trace_of_the_others(tmp_path, capsys):
 def test_a_writing_process_that_is_killed_is_told_in_a_line(tmp_path, capsys, monkeypatch):
     for maker in ring():
         maker.write(tmp_path)
-    monkeypatch.setattr("repro_pp_graphs.traces.merge.workers_for", lambda paths: 2)
+    monkeypatch.setattr("repro_pp_graphs.traces.merge.chrome_trace.workers_for", lambda paths: 2)
     monkeypatch.setattr(
-        "repro_pp_graphs.traces.merge.Numbering", lambda *names: os.kill(os.getpid(), SIGKILL)
+        "repro_pp_graphs.traces.merge.chrome_trace.Numbering",
+        lambda *names: os.kill(os.getpid(), SIGKILL),
     )
     assert merge([str(tmp_path), "-o", str(tmp_path / "out" / "merged.json")]) == 1
     assert "has been killed" in capsys.readouterr().err

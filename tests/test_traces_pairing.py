@@ -12,14 +12,15 @@ pytest.importorskip("msgspec")
 from test_traces_maker import BASE_NS, TraceMaker, ring
 from trace_changes import only_case
 
-from repro_pp_graphs.traces.analyze import analyze
-from repro_pp_graphs.traces.clocks import SLACK_NS, bounds, intervals
-from repro_pp_graphs.traces.edges import Channel, Edge, edges_of
+from repro_pp_graphs.traces.explain.analysis import analyze
 from repro_pp_graphs.traces.explain.report import lines
 from repro_pp_graphs.traces.model import P2POp
-from repro_pp_graphs.traces.pairing import pair, pair_queues
-from repro_pp_graphs.traces.queues import queues_of
-from repro_pp_graphs.traces.settle import allow_for_clocks
+from repro_pp_graphs.traces.pair.clock_check import allow_for_clocks
+from repro_pp_graphs.traces.pair.clocks import bounds, intervals
+from repro_pp_graphs.traces.pair.edge import Channel, Edge
+from repro_pp_graphs.traces.pair.edges import edges_of
+from repro_pp_graphs.traces.pair.pairing import pair, pair_queues
+from repro_pp_graphs.traces.pair.queues import SLACK_NS, queues_of
 
 DATA = Path(__file__).parent / "data" / "traces"
 

@@ -11,7 +11,7 @@ pytest.importorskip("msgspec")
 
 from trace_changes import DATA, Change, Event, only_case, texts, with_events, write
 
-from repro_pp_graphs.traces.analyze import analyze
+from repro_pp_graphs.traces.explain.analysis import analyze
 
 LAUNCH = "cuLaunchKernelEx"
 

@@ -19,9 +19,8 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from repro_pp_graphs.traces.edges import edges_of
-from repro_pp_graphs.traces.folder import Case
-from repro_pp_graphs.traces.model import P2POp, RankTrace
+from repro_pp_graphs.traces.model import Case, P2POp, RankTrace
+from repro_pp_graphs.traces.pair.edges import edges_of
 
 WIRE_NS = 15_000
 NONE, NO_SKEW = st.just(0), st.just(0.0)

@@ -13,8 +13,8 @@ pytest.importorskip("msgspec")
 from test_traces_maker import TraceMaker, ring
 from trace_changes import facts_of, only_case, texts, with_events, write
 
-from repro_pp_graphs.traces.analyze import analyze
-from repro_pp_graphs.traces.folder import cases_of, read_case
+from repro_pp_graphs.traces.explain.analysis import analyze
+from repro_pp_graphs.traces.read.cases import cases_of, read_case
 
 
 def groups(rank: int, pp_size: int, tp_size: int, *, named: bool = False) -> dict[str, Any]:

@@ -14,10 +14,11 @@ pytest.importorskip("msgspec")
 from test_traces_maker import TraceMaker, ring
 from trace_changes import only_case
 
-from repro_pp_graphs.traces import events, folder
-from repro_pp_graphs.traces.analyze_cli import main as analyze
-from repro_pp_graphs.traces.folder import cases_of
-from repro_pp_graphs.traces.merge_cli import main as merge
+from repro_pp_graphs.traces.commands.analyze import main as analyze
+from repro_pp_graphs.traces.commands.merge import main as merge
+from repro_pp_graphs.traces.read import blocks as events
+from repro_pp_graphs.traces.read import cases as folder
+from repro_pp_graphs.traces.read.cases import cases_of
 
 
 def write_ring(folder: Path, pp_size: int = 2, **kwargs) -> list[TraceMaker]:

@@ -22,7 +22,7 @@ pytest.importorskip("msgspec")
 
 from trace_changes import only_case
 
-from repro_pp_graphs.traces.analyze import analyze
+from repro_pp_graphs.traces.explain.analysis import analyze
 from repro_pp_graphs.traces.explain.conclusion import CANNOT_TELL, conclusion, verdict
 from repro_pp_graphs.traces.explain.report import lines
 from repro_pp_graphs.traces.explain.words import delivery_known

@@ -14,7 +14,7 @@ from test_traces_explain import sync_release
 from test_traces_maker import TraceMaker, ring
 from trace_changes import only_case
 
-from repro_pp_graphs.traces.analyze import analyze
+from repro_pp_graphs.traces.explain.analysis import analyze
 from repro_pp_graphs.traces.explain.report import lines
 
 DATA = Path(__file__).parent / "data" / "traces"

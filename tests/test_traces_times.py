@@ -24,7 +24,7 @@ from trace_changes import (
     write,
 )
 
-from repro_pp_graphs.traces.folder import cases_of, read_case
+from repro_pp_graphs.traces.read.cases import cases_of, read_case
 
 LAST = "CASE_A-TP-0-PP-3.trace.json"
 THIRD = "CASE_A-TP-0-PP-2.trace.json"

@@ -9,8 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from repro_pp_graphs.traces.analyze import analyze
-from repro_pp_graphs.traces.folder import Case, cases_of, read_case
+from repro_pp_graphs.traces.explain.analysis import analyze
+from repro_pp_graphs.traces.model import Case
+from repro_pp_graphs.traces.read.cases import cases_of, read_case
 
 DATA = Path(__file__).parent / "data" / "traces"
 REFERENCE = "h200_case_A"

@@ -72,8 +72,9 @@ def fits(found_us: float, low_us: float, high_us: float) -> bool:
 def check_folder(folder: Path) -> dict[str, Any]:
     """Counts over all edges of a traced run; `skipped` says why nothing could be checked."""
     try:
-        from repro_pp_graphs.traces.edges import edges_of, sent_ns  # noqa: PLC0415 - needs msgspec
-        from repro_pp_graphs.traces.folder import cases_of, read_case  # noqa: PLC0415
+        from repro_pp_graphs.traces.pair.edge import sent_ns  # noqa: PLC0415
+        from repro_pp_graphs.traces.pair.edges import edges_of  # noqa: PLC0415 - needs msgspec
+        from repro_pp_graphs.traces.read.cases import cases_of, read_case  # noqa: PLC0415
     except ModuleNotFoundError as error:
         return {"skipped": f"the analyser needs {error.name}"}
     ((name, members),) = cases_of([folder]).items()

@@ -20,7 +20,7 @@ from repro_pp_graphs.run.wait_ready import LINGER_S
 from repro_pp_graphs.server import listener, log, process
 from repro_pp_graphs.server.http import Server
 from repro_pp_graphs.terminal import wrapped
-from repro_pp_graphs.traces.naming import is_trace, parts
+from repro_pp_graphs.traces.read.identity import is_trace, parts
 
 POLL_S = 0.25
 DECODING_LIMIT_S = 120.0  # for the load's first decode step

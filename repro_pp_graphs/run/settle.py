@@ -10,7 +10,7 @@ from repro_pp_graphs.run import begin, record
 from repro_pp_graphs.run.record import Launch, Plan
 from repro_pp_graphs.server import gpu_counters, gpus, listener
 from repro_pp_graphs.terminal import wrapped
-from repro_pp_graphs.traces.naming import is_trace
+from repro_pp_graphs.traces.read.identity import is_trace
 
 SLACK_MIB = 512  # other processes' memory moves a little
 POLL_S = 0.2

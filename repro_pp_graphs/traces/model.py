@@ -1,8 +1,7 @@
-"""What is kept of one rank's trace. All times are ns since the Unix epoch."""
+"""What is kept of one rank's trace, and of a case's. All times are ns since the Unix epoch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,12 +9,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-Intervals = npt.NDArray[np.int64]  # shape (n, 2): start, end
-
-
-def intervals(pairs: Iterable[tuple[int, int]]) -> Intervals:
-    """Pairs of (start, end) as an array of shape (n, 2), also for n = 0."""
-    return np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
+from repro_pp_graphs.traces.time_sets import Intervals, intervals
 
 
 class P2POp(msgspec.Struct, gc=False):
@@ -104,3 +98,18 @@ class RankTrace:
     tp_size: int = 1
     rank_told: bool = True
     gpu_only: bool = False
+
+
+@dataclass(slots=True)
+class Case:
+    """The ranks of one profile, by (pp, tp), and what is wrong with them."""
+
+    name: str
+    ranks: list[RankTrace]
+    pp_size: int
+    tp_size: int
+    warnings: list[str] = field(default_factory=list)
+
+    def label(self, rank: RankTrace) -> str:
+        """`3`, with tensor parallelism `3.1`: PP rank, TP rank."""
+        return f"{rank.pp}.{rank.tp}" if self.tp_size > 1 else str(rank.pp)

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from repro_pp_graphs.traces.edges import Edge
 from repro_pp_graphs.traces.explain.messages import INTEGERS, Message, What, messages
 from repro_pp_graphs.traces.explain.operations import Kind, host_ends
+from repro_pp_graphs.traces.explain.steps import GpuWork
 from repro_pp_graphs.traces.explain.waits import cuda_waits, gloo_waits, partners, waits
-from repro_pp_graphs.traces.intervals import merged, outside
-from repro_pp_graphs.traces.model import Intervals, P2POp, RankTrace, intervals
-from repro_pp_graphs.traces.steps import GpuWork
+from repro_pp_graphs.traces.model import P2POp, RankTrace
+from repro_pp_graphs.traces.pair.edge import Edge
+from repro_pp_graphs.traces.time_sets import Intervals, intervals, merged, outside
 
 # A message -> its row. The rows are shown in this order; `python` is what no call covers, `host`
 # stands for it and `launch` where the trace lacks what would tell them apart.

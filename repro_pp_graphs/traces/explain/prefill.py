@@ -10,7 +10,7 @@ from bisect import bisect_right
 
 from repro_pp_graphs.traces.explain.host import Host, token_count
 from repro_pp_graphs.traces.explain.messages import Message
-from repro_pp_graphs.traces.steps import STEP
+from repro_pp_graphs.traces.explain.steps import STEP
 
 PREFILL_MODES = frozenset({"EXTEND", "MIXED", "SPLIT_PREFILL"})
 # Hidden states of this many times the elements of a decode step's are of a prefill.

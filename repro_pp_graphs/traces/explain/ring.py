@@ -16,9 +16,9 @@ import numpy.typing as npt
 from repro_pp_graphs.traces.explain.host import Host
 from repro_pp_graphs.traces.explain.messages import Message
 from repro_pp_graphs.traces.explain.seen import almost_all, batches_there, enough, recorded_by_all
-from repro_pp_graphs.traces.folder import Case
+from repro_pp_graphs.traces.explain.steps import RUN_SPANS, named
+from repro_pp_graphs.traces.model import Case
 from repro_pp_graphs.traces.quantiles import quantile
-from repro_pp_graphs.traces.steps import RUN_SPANS, named
 
 
 class Step(msgspec.Struct):

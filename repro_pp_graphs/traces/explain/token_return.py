@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from repro_pp_graphs.traces.edges import Edge, sent_ns, spread
 from repro_pp_graphs.traces.explain.host import Host
 from repro_pp_graphs.traces.explain.messages import TOKEN_SEND, Message, calls_between
 from repro_pp_graphs.traces.explain.operations import operator_around
@@ -23,15 +22,16 @@ from repro_pp_graphs.traces.explain.seen import (
     unseen,
 )
 from repro_pp_graphs.traces.explain.waits import BLOCKED_NS, flight
-from repro_pp_graphs.traces.folder import Case
-from repro_pp_graphs.traces.intervals import (
+from repro_pp_graphs.traces.model import Case, P2POp
+from repro_pp_graphs.traces.pair.edge import Edge, sent_ns
+from repro_pp_graphs.traces.quantiles import spread
+from repro_pp_graphs.traces.time_sets import (
     clip,
     length,
     partition,
     ranges,
     taken,
 )
-from repro_pp_graphs.traces.model import P2POp
 
 # Why a wait ends -> the name of its share of the host's span (docs/traces.md)
 SPLIT = {

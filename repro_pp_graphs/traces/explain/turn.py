@@ -13,7 +13,6 @@ from itertools import pairwise
 import msgspec
 import numpy as np
 
-from repro_pp_graphs.traces.edges import Floats
 from repro_pp_graphs.traces.explain.host import REST, ROWS, Host, anchors
 from repro_pp_graphs.traces.explain.messages import Message
 from repro_pp_graphs.traces.explain.seen import (
@@ -28,10 +27,16 @@ from repro_pp_graphs.traces.explain.seen import (
 )
 from repro_pp_graphs.traces.explain.waits import blocking
 from repro_pp_graphs.traces.explain.words import count
-from repro_pp_graphs.traces.folder import Case
-from repro_pp_graphs.traces.intervals import common, lengths_between, merged, outside
-from repro_pp_graphs.traces.model import Intervals, RankTrace, intervals
-from repro_pp_graphs.traces.quantiles import quantile
+from repro_pp_graphs.traces.model import Case, RankTrace
+from repro_pp_graphs.traces.quantiles import Floats, quantile
+from repro_pp_graphs.traces.time_sets import (
+    Intervals,
+    common,
+    intervals,
+    lengths_between,
+    merged,
+    outside,
+)
 
 
 class Row(msgspec.Struct):

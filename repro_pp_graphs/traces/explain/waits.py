@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from repro_pp_graphs.traces.columns import BLOCKED_US, call_kind
-from repro_pp_graphs.traces.edges import Edge, sent_ns
+from repro_pp_graphs.traces.cuda_calls import BLOCKED_US, call_kind
 from repro_pp_graphs.traces.explain.messages import Message
 from repro_pp_graphs.traces.explain.operations import operator_around
-from repro_pp_graphs.traces.intervals import common, merged, outside
-from repro_pp_graphs.traces.model import Intervals, P2POp, RankTrace, Span, intervals
-from repro_pp_graphs.traces.steps import GpuWork
+from repro_pp_graphs.traces.explain.steps import GpuWork
+from repro_pp_graphs.traces.model import P2POp, RankTrace, Span
+from repro_pp_graphs.traces.pair.edge import Edge, sent_ns
+from repro_pp_graphs.traces.time_sets import Intervals, common, intervals, merged, outside
 
 # A call that launches work and takes this long waits for room in the launch queue.
 FULL_QUEUE_NS = 1_000_000

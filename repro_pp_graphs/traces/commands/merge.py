@@ -6,9 +6,9 @@ import sys
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from repro_pp_graphs.traces import cli
-from repro_pp_graphs.traces.merge import merge
-from repro_pp_graphs.traces.tracks import Additions, shifts
+from repro_pp_graphs.traces.commands import paths as cli
+from repro_pp_graphs.traces.merge.chrome_trace import merge
+from repro_pp_graphs.traces.merge.pipeline_tracks import Additions, shifts
 
 COMMAND = "merge"
 DESCRIPTION = "Write one Chrome trace of all ranks for ui.perfetto.dev."

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from repro_pp_graphs.traces.folder import Case
-from repro_pp_graphs.traces.model import P2POp, RankTrace
+from repro_pp_graphs.traces.model import Case, P2POp, RankTrace
 
 GPU_CATEGORIES = frozenset({"kernel", "gpu_memcpy", "gpu_memset", "gpu_user_annotation"})
 PROFILER_CATEGORIES = frozenset({"", "Trace", "overhead"})

@@ -5,64 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from repro_pp_graphs.traces.clock_shift import Witness
-from repro_pp_graphs.traces.clocks import SLACK_NS
-from repro_pp_graphs.traces.folder import Case
-from repro_pp_graphs.traces.model import P2POp, RankTrace
-from repro_pp_graphs.traces.pairing import Pairing, pair_queues
-from repro_pp_graphs.traces.quantiles import median, quantile
-from repro_pp_graphs.traces.queues import Queues, queues_of
-from repro_pp_graphs.traces.settle import allow_for_clocks
+from repro_pp_graphs.traces.model import Case, P2POp, RankTrace
+from repro_pp_graphs.traces.pair.clock_check import allow_for_clocks
+from repro_pp_graphs.traces.pair.edge import Channel, Edge, Pairing, sent_ns
+from repro_pp_graphs.traces.pair.pairing import pair_queues
+from repro_pp_graphs.traces.pair.queues import SLACK_NS, queues_of
+from repro_pp_graphs.traces.quantiles import Floats
 
-Floats = npt.NDArray[np.float64]
 # Of a channel's recvs, from which share on it counts as posted in batches.
 BATCHED_SHARE = 0.2
-
-
-@dataclass(slots=True)
-class Channel:
-    """The sends and recvs of one process group on an edge, each in its order, paired.
-
-    `queues` are their columns, None where nothing can be paired; `witness` what lags tell.
-    """
-
-    name: str
-    sends: list[P2POp]
-    recvs: list[P2POp]
-    pairing: Pairing
-    queues: Queues | None = None
-    witness: Witness | None = None
-
-    def paired(self) -> list[tuple[P2POp, P2POp]]:
-        return [(self.sends[i], self.recvs[j]) for i, j in self.pairing.pairs]
-
-
-@dataclass(slots=True)
-class Edge:
-    """All P2P of one backend from one global rank to another; a rank without a trace is None."""
-
-    backend: str
-    src_rank: int
-    dst_rank: int
-    src: RankTrace | None
-    dst: RankTrace | None
-    channels: list[Channel]
-
-    def paired(self) -> list[tuple[P2POp, P2POp]]:
-        return [pair for channel in self.channels for pair in channel.paired()]
-
-    @property
-    def one_host(self) -> bool | None:
-        """Whether the ranks run on the same host; None where their files name none."""
-        hosts = [rank.host for rank in (self.src, self.dst) if rank and rank.host]
-        return hosts[0] == hosts[1] if len(hosts) == 2 else None
-
-    @property
-    def largest(self) -> Channel:
-        """The channel with most pairs, among equals with most operations."""
-        return max(self.channels, key=lambda c: (len(c.pairing.pairs), len(c.sends) + len(c.recvs)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,20 +107,3 @@ def pair_times(edge: Edge) -> PairTimes:
         lag=(r_end - s_end) / 1000,
         buffered=int(np.sum(s_end < r_start)),
     )
-
-
-def sent_ns(send: P2POp, recv: P2POp) -> int:
-    """When a paired send was over."""
-    return send.end_ns if send.backend == "nccl" else min(send.end_ns, recv.end_ns)
-
-
-def spread(values: Floats) -> dict[str, float]:
-    """Mean, median, 99th percentile and maximum (us), empty for no values."""
-    if not len(values):
-        return {}
-    return {
-        "mean": round(float(np.mean(values)), 3),
-        "median": round(median(values), 3),
-        "p99": round(quantile(values, 0.99), 3),
-        "max": round(float(np.max(values)), 3),
-    }

@@ -8,8 +8,8 @@ from typing import Any
 
 from repro_pp_graphs.files import write_whole
 from repro_pp_graphs.terminal import complain
-from repro_pp_graphs.traces import cli
-from repro_pp_graphs.traces.analyze import analyze
+from repro_pp_graphs.traces.commands import paths as cli
+from repro_pp_graphs.traces.explain.analysis import analyze
 from repro_pp_graphs.traces.explain.report import lines
 
 COMMAND = "analyze"

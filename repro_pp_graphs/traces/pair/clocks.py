@@ -10,16 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import combinations, product
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from repro_pp_graphs.traces.clock_shift import AGREE_NS, Witness
+from repro_pp_graphs.traces.pair.edge import Edge
+from repro_pp_graphs.traces.pair.equal_lags import AGREE_NS, Witness
+from repro_pp_graphs.traces.pair.queues import SLACK_NS
 
-if TYPE_CHECKING:
-    from repro_pp_graphs.traces.edges import Edge
-
-# How far a recv may seem to end before its send starts: GPU times of two processes are converted
-# each on its own, and gloo's annotation opens only after the message has been handed over.
-SLACK_NS = {"nccl": 10_000, "gloo": 50_000}
 # A recv may end so much later than its send (NCCL over sockets) without any clock being wrong.
 LATENCY_NS = 300_000
 

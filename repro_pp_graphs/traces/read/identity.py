@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from repro_pp_graphs.traces.events import number
+from repro_pp_graphs.traces.read.blocks import number
 
 SUFFIXES = (".json.gz", ".json")
 MERGED_SUFFIXES = tuple("_chrome_trace" + suffix for suffix in SUFFIXES)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from repro_pp_graphs.traces.clock_shift import Witness, witness
-from repro_pp_graphs.traces.clocks import ON_ONE_CLOCK, SLACK_NS, Apart, Heard, behind, told
-from repro_pp_graphs.traces.pairing import Pairing, best_run, interval, offsets, pair_queues
-from repro_pp_graphs.traces.queues import Queues, Run
-
-if TYPE_CHECKING:
-    from repro_pp_graphs.traces.edges import Channel, Edge
+from repro_pp_graphs.traces.pair.clocks import ON_ONE_CLOCK, Apart, Heard, behind, told
+from repro_pp_graphs.traces.pair.edge import Channel, Edge, Pairing
+from repro_pp_graphs.traces.pair.equal_lags import Witness, witness
+from repro_pp_graphs.traces.pair.pairing import best_run, interval, offsets, pair_queues
+from repro_pp_graphs.traces.pair.queues import SLACK_NS, Queues, Run
 
 # How far two ranks' clocks may be apart: of two hosts what NTP leaves, of one where nothing says
 # that they agree. A message that takes as long is not a prompt one.

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from repro_pp_graphs.traces.columns import GPU_COLUMNS, Columns
-from repro_pp_graphs.traces.labels import P2PKernel
 from repro_pp_graphs.traces.model import Span
+from repro_pp_graphs.traces.read.columns import GPU_COLUMNS, Columns
+from repro_pp_graphs.traces.read.peers import P2PKernel
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

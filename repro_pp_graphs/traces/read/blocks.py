@@ -19,7 +19,14 @@ from typing import IO, Any, cast
 
 import msgspec
 
-from repro_pp_graphs.traces.salvage import BETWEEN, NO_JSON, ONE_VALUE, Damage, mend, take_apart
+from repro_pp_graphs.traces.read.salvage import (
+    BETWEEN,
+    NO_JSON,
+    ONE_VALUE,
+    Damage,
+    mend,
+    take_apart,
+)
 
 try:  # twice as fast as zlib, but no part of an sglang environment
     igzip: ModuleType | None = importlib.import_module("isal.igzip")

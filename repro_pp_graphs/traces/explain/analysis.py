@@ -6,17 +6,19 @@ from typing import Any
 
 import msgspec
 
-from repro_pp_graphs.traces.clocks import Bounds, bounds, interval, intervals
-from repro_pp_graphs.traces.edges import Edge, edges_of, pair_times, spread
 from repro_pp_graphs.traces.explain.host import anchors, host_of, token_counts
 from repro_pp_graphs.traces.explain.prefill import mark_prefill
 from repro_pp_graphs.traces.explain.ring import DEPTH, Step, decode_step
 from repro_pp_graphs.traces.explain.seen import recorded_by_all
 from repro_pp_graphs.traces.explain.sends import manner
+from repro_pp_graphs.traces.explain.steps import bubble, gpu_work, micro_batches, shares, steps
 from repro_pp_graphs.traces.explain.token_return import token_return
 from repro_pp_graphs.traces.explain.turn import turns
-from repro_pp_graphs.traces.folder import Case
-from repro_pp_graphs.traces.steps import bubble, gpu_work, micro_batches, shares, steps
+from repro_pp_graphs.traces.model import Case
+from repro_pp_graphs.traces.pair.clocks import Bounds, bounds, interval, intervals
+from repro_pp_graphs.traces.pair.edge import Edge
+from repro_pp_graphs.traces.pair.edges import edges_of, pair_times
+from repro_pp_graphs.traces.quantiles import spread
 
 
 def analyze(case: Case) -> dict[str, Any]:

@@ -10,15 +10,15 @@ event is missing in the middle, the offset changes: the rest is paired on its ow
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from repro_pp_graphs.traces.model import P2POp
+from repro_pp_graphs.traces.pair.edge import Pairing
+from repro_pp_graphs.traces.pair.queues import Bools, Queues, Run, edges, gaps, queues_of, stretches
+from repro_pp_graphs.traces.pair.rivals import rival_delay
 from repro_pp_graphs.traces.quantiles import median, quantile
-from repro_pp_graphs.traces.queues import Bools, Queues, Run, edges, gaps, queues_of, stretches
-from repro_pp_graphs.traces.rivals import rival_delay
 
 # Repeating shapes make offsets one period apart look alike; longest period looked for.
 OFFSETS_AHEAD = 96
@@ -34,21 +34,6 @@ CLEARLY_BETTER = 0.8
 SHORTEST_PIECE = 4
 # So many pairs in a row whose varying shapes agree are no accident.
 GOOD_STRETCH = 5
-
-
-@dataclass(slots=True)
-class Pairing:
-    """Pairs of indices (send, recv), the offset of most of them, and why there are none.
-
-    `run` is the longest run of pairs at that offset; `clock_ns` how far the receiver's clock was
-    taken to be ahead of the sender's.
-    """
-
-    pairs: list[tuple[int, int]] = field(default_factory=list)
-    offset: int | None = None
-    reason: str = ""
-    run: Run | None = None
-    clock_ns: int = 0
 
 
 class Usual(NamedTuple):

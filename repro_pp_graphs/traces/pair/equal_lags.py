@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from repro_pp_graphs.traces.pair.queues import Ints, Queues, Run
 from repro_pp_graphs.traces.quantiles import median
-from repro_pp_graphs.traces.queues import Ints, Queues, Run
 
 # The lags of so many pairs, of this share of all, lie together at the true offset.
 FEWEST_ALIKE = 5

@@ -12,19 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from repro_pp_graphs.traces.edges import edges_of, sent_ns
-from repro_pp_graphs.traces.folder import Case
-from repro_pp_graphs.traces.intervals import merged
-from repro_pp_graphs.traces.merge import Placed
-from repro_pp_graphs.traces.model import Intervals, P2POp, RankTrace, intervals
-from repro_pp_graphs.traces.numbering import Lanes, rank_name
-from repro_pp_graphs.traces.steps import (
+from repro_pp_graphs.traces.explain.steps import (
     RUN_SPANS,
     decode_spans,
     gpu_work,
     named,
     window,
 )
+from repro_pp_graphs.traces.merge.chrome_trace import Placed
+from repro_pp_graphs.traces.merge.numbering import Lanes, rank_name
+from repro_pp_graphs.traces.model import Case, P2POp, RankTrace
+from repro_pp_graphs.traces.pair.edge import sent_ns
+from repro_pp_graphs.traces.pair.edges import edges_of
+from repro_pp_graphs.traces.time_sets import Intervals, intervals, merged
 
 Event = dict[str, Any]
 BUBBLE_BINS = 1000

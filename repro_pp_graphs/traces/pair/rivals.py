@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from repro_pp_graphs.traces.queues import Ints, Queues, Run
+from repro_pp_graphs.traces.pair.queues import Ints, Queues, Run
 
 # How many operations beside a pair must fit another reading of it.
 NEIGHBOURS = 4

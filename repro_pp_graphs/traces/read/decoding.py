@@ -12,8 +12,8 @@ from typing import Annotated, Generic, Literal, NamedTuple, TypeVar, cast, get_a
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from repro_pp_graphs.traces.events import TraceFile
-from repro_pp_graphs.traces.salvage import NO_JSON, Damage, is_json, mend, take_apart
+from repro_pp_graphs.traces.read.blocks import TraceFile
+from repro_pp_graphs.traces.read.salvage import NO_JSON, Damage, is_json, mend, take_apart
 
 # No profile is as long: an event further from the first ones of its file has an impossible time.
 HOUR_US = 3600e6

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from repro_pp_graphs.traces.events import Value, number
 from repro_pp_graphs.traces.model import P2POp
-from repro_pp_graphs.traces.naming import Identity
+from repro_pp_graphs.traces.read.blocks import Value, number
+from repro_pp_graphs.traces.read.identity import Identity
 
 ANNOTATION = re.compile(r"nccl:(send|recv) (\d{1,9})(?:->|<-)(\d{1,9})")
 # Kineto widens an annotation on the GPU by a ns on either side; us.

@@ -16,13 +16,19 @@ from typing import IO, Any, NamedTuple, Protocol, cast
 import msgspec
 
 from repro_pp_graphs.files import sync
-from repro_pp_graphs.traces.decoding import Times
-from repro_pp_graphs.traces.events import TraceFile
-from repro_pp_graphs.traces.folder import Case, workers_for
-from repro_pp_graphs.traces.model import RankTrace
-from repro_pp_graphs.traces.numbering import PROCESSES_PER_RANK, Lanes, Names, Numbering, names_of
-from repro_pp_graphs.traces.rewrite import RankRewriter, Reading
-from repro_pp_graphs.traces.steps import window
+from repro_pp_graphs.traces.explain.steps import window
+from repro_pp_graphs.traces.merge.numbering import (
+    PROCESSES_PER_RANK,
+    Lanes,
+    Names,
+    Numbering,
+    names_of,
+)
+from repro_pp_graphs.traces.merge.rewrite import RankRewriter, Reading
+from repro_pp_graphs.traces.model import Case, RankTrace
+from repro_pp_graphs.traces.read.blocks import TraceFile
+from repro_pp_graphs.traces.read.cases import workers_for
+from repro_pp_graphs.traces.read.decoding import Times
 
 FIRST_KEY = 100
 COPY_BYTES = 1 << 20

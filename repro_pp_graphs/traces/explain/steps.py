@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from repro_pp_graphs.traces.folder import Case
-from repro_pp_graphs.traces.intervals import clip, merged, total
-from repro_pp_graphs.traces.model import Intervals, RankTrace, Span, intervals
+from repro_pp_graphs.traces.model import Case, RankTrace, Span
 from repro_pp_graphs.traces.quantiles import median
+from repro_pp_graphs.traces.time_sets import Intervals, clip, intervals, merged, total
 
 STEP = re.compile(r"step\[(\w+)(?: bs=(\d+))?")
 LOOP_SPANS = ("recv_requests", "scheduler.recv_requests")

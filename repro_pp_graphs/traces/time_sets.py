@@ -3,14 +3,19 @@ intervals of one step are lists, which are faster there."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
-from repro_pp_graphs.traces.model import Intervals, intervals
-
+Intervals = npt.NDArray[np.int64]  # shape (n, 2): start, end
 Ranges = list[tuple[int, int]]
+
+
+def intervals(pairs: Iterable[tuple[int, int]]) -> Intervals:
+    """Pairs of (start, end) as an array of shape (n, 2), also for n = 0."""
+    return np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
 
 
 def merged(raw: Intervals) -> Intervals:

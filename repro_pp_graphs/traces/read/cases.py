@@ -6,13 +6,13 @@ import os
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 
-from repro_pp_graphs.traces.model import RankTrace
-from repro_pp_graphs.traces.naming import Identity, identify, is_trace, parts
-from repro_pp_graphs.traces.reader import GPU_ONLY, NO_KERNELS, read_rank
+from repro_pp_graphs.traces.model import Case, RankTrace
+from repro_pp_graphs.traces.read.identity import Identity, identify, is_trace, parts
+from repro_pp_graphs.traces.read.rank import GPU_ONLY, NO_KERNELS, read_rank
 
 # Starting processes costs more than reading this much, bytes as stored.
 PARALLEL_FROM_BYTES = 1 << 20
@@ -20,21 +20,6 @@ DAY_US = 24 * 3600e6
 # Of missing ranks, so many are named.
 MOST_NAMED = 8
 OTHER_BASE = "its baseTimeNanoseconds is missing or days from the other ranks': took theirs"
-
-
-@dataclass(slots=True)
-class Case:
-    """The ranks of one profile, by (pp, tp), and what is wrong with them."""
-
-    name: str
-    ranks: list[RankTrace]
-    pp_size: int
-    tp_size: int
-    warnings: list[str] = field(default_factory=list)
-
-    def label(self, rank: RankTrace) -> str:
-        """`3`, with tensor parallelism `3.1`: PP rank, TP rank."""
-        return f"{rank.pp}.{rank.tp}" if self.tp_size > 1 else str(rank.pp)
 
 
 def trace_files(paths: list[Path]) -> list[Path]:

@@ -14,6 +14,11 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 
+# How far a recv may seem to end before its send starts: GPU times of two processes are converted
+# each on its own, and gloo's annotation opens only after the message has been handed over.
+SLACK_NS = {"nccl": 10_000, "gloo": 50_000}
+
+
 class Run(NamedTuple):
     """Sends first..last (exclusive) paired at one offset."""
 

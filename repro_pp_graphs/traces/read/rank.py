@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from repro_pp_graphs.traces.columns import GPU_COLUMNS, LARGEST, Columns, Event, GlooOp
-from repro_pp_graphs.traces.decoding import ODD, Decoding, LeftOut, events_of
-from repro_pp_graphs.traces.events import LATEST_NS, TraceFile, Value, number
-from repro_pp_graphs.traces.intervals import merged
-from repro_pp_graphs.traces.labels import label_kernels
-from repro_pp_graphs.traces.model import Intervals, Kernels, P2POp, RankTrace, Span, intervals
-from repro_pp_graphs.traces.naming import Identity
-from repro_pp_graphs.traces.sift import Sifted, sift_gpu
+from repro_pp_graphs.traces.model import Kernels, P2POp, RankTrace, Span
+from repro_pp_graphs.traces.read.blocks import LATEST_NS, TraceFile, Value, number
+from repro_pp_graphs.traces.read.columns import GPU_COLUMNS, LARGEST, Columns, Event, GlooOp
+from repro_pp_graphs.traces.read.decoding import ODD, Decoding, LeftOut, events_of
+from repro_pp_graphs.traces.read.identity import Identity
+from repro_pp_graphs.traces.read.peers import label_kernels
+from repro_pp_graphs.traces.read.sift import Sifted, sift_gpu
+from repro_pp_graphs.traces.time_sets import Intervals, intervals, merged
 
 NO_KERNELS = "no GPU kernels: a CPU run, or the profiler recorded none"
 GPU_ONLY = (

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from itertools import accumulate
 from operator import itemgetter
 
-from repro_pp_graphs.traces.events import BOUNDARY
+from repro_pp_graphs.traces.read.blocks import BOUNDARY
 
 DIGITS = frozenset(b"0123456789")
 RANK_IDS = (b'"correlation": ', b'"External id": ')

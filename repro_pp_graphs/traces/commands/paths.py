@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from repro_pp_graphs.terminal import Parser, complain
-from repro_pp_graphs.traces.folder import Case, cases_of, read_case
+from repro_pp_graphs.traces.model import Case
+from repro_pp_graphs.traces.read.cases import cases_of, read_case
 
 
 def parser(command: str, options: str, description: str, examples: str) -> Parser:

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from repro_pp_graphs.traces import splice
-from repro_pp_graphs.traces.decoding import Decoding, Times
-from repro_pp_graphs.traces.events import EVENT_GAP, Value, plain
-from repro_pp_graphs.traces.numbering import Facts, Gloo, Numbering
-from repro_pp_graphs.traces.salvage import NO_JSON
+from repro_pp_graphs.traces.merge import rewrite_text as splice
+from repro_pp_graphs.traces.merge.numbering import Facts, Gloo, Numbering
+from repro_pp_graphs.traces.read.blocks import EVENT_GAP, Value, plain
+from repro_pp_graphs.traces.read.decoding import Decoding, Times
+from repro_pp_graphs.traces.read.salvage import NO_JSON
 
 SIDE_BY_SIDE = frozenset({"kernel", "gpu_memcpy", "gpu_memset", "overhead"})
 GLOO: dict[str, Gloo] = {"gloo:send": "send", "gloo:recv": "recv"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from array import array
 from functools import lru_cache
 from sys import intern
@@ -12,12 +11,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from repro_pp_graphs.traces.events import Value, number, plain
-from repro_pp_graphs.traces.labels import SIDES, Label, LaunchSite, Mark, P2PKernel
-from repro_pp_graphs.traces.salvage import NO_JSON
+from repro_pp_graphs.traces.cuda_calls import BLOCKED_US, call_kind
+from repro_pp_graphs.traces.read.blocks import Value, number, plain
+from repro_pp_graphs.traces.read.peers import SIDES, Label, LaunchSite, Mark, P2PKernel
+from repro_pp_graphs.traces.read.salvage import NO_JSON
 
-# A CUDA call that only enqueues returns in about 10 us.
-BLOCKED_US = 50.0
 # Of the launches, as many as the runtime's own where the driver's are not recorded.
 DRIVERS_SHARE = 0.5
 GPU_WORK = frozenset({"kernel", "gpu_memcpy", "gpu_memset"})
@@ -26,12 +24,6 @@ STREAM_BITS = 20
 GPU_COLUMNS = 4
 LARGEST = 2**62
 OPERATORS = frozenset({"record_param_comms", "c10d::send", "c10d::recv_"})
-# CUDA's and HIP's names, with their suffixes (`Ex`, `_ptsz`); the first pattern that fits holds.
-CALL_KINDS = (
-    ("graph", re.compile("GraphLaunch")),
-    ("launch", re.compile("Launch")),
-    ("copy", re.compile("Memcpy.*(Async|WithStream)")),
-)
 
 
 class Args(msgspec.Struct, gc=False):
@@ -70,12 +62,6 @@ NO_ARGS = Args()
 
 # Names of calls that do none of this, as far as they have come up.
 QUIET: set[Value] = set()
-
-
-@lru_cache(maxsize=1024)
-def call_kind(name: str) -> str:
-    """`graph`, `launch` or `copy`, empty for all other CUDA and HIP calls."""
-    return next((kind for kind, pattern in CALL_KINDS if pattern.search(name)), "")
 
 
 def whole(value: Value) -> int:

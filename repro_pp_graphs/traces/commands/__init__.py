@@ -1,0 +1,1 @@
+"""The commands on traces: analyze, merge, open."""

@@ -1,0 +1,1 @@
+"""A case's ranks, or two cases, as one Chrome trace."""

@@ -1,0 +1,1 @@
+"""Which send belongs to which receive: queues, offsets, clocks."""

@@ -1,0 +1,1 @@
+"""Trace files in, a case out: what each rank recorded."""
