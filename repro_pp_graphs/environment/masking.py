@@ -83,6 +83,7 @@ _GAP = re.compile(
     r"""["'\\]*(?:%22)?\s*(?:[:=]|%3[ADad])\s*|["'\\]+,\s*(?:[bB](?=["']))?|\s+""", re.ASCII
 )
 _PLAIN = re.compile(r"[^\s\"']*", re.ASCII)
+_ESCAPED = re.compile(r"(\\+[\"'])[^\n]*?(?<!\\)\1")
 _MARKS = re.compile(r"[\"'\\]*")
 _QUOTED = {
     mark: re.compile(rf"{mark}[^{mark}\\]*(?:\\.[^{mark}\\]*)*", re.DOTALL) for mark in "\"'"
@@ -100,6 +101,9 @@ class Pair(NamedTuple):
 def _word_end(text: str, start: int) -> int:
     """Where one word to a shell, or a string of JSON, ends: quotes and all. No further than one
     string over several lines: what opens it may be no quote but an apostrophe."""
+    escaped = _ESCAPED.match(text, start, start + LONGEST)  # \\"a string\\" of JSON in JSON
+    if escaped:
+        return escaped.end()
     at, one_line = _end(_PLAIN, text, start), True
     while one_line and text[at : at + 1] in ("'", '"'):
         end = _end(_QUOTED[text[at]], text, at, at + LONGEST)
@@ -387,13 +391,14 @@ def mask_secrets(text: str) -> str:
         text = _URL.sub(_mask_url, text)
     if "%40" in text:
         text = _URL_ENCODED.sub(_mask_encoded_url, text)
+    # first: what stands around a secret may hold the name of the next
+    text = _mask_pairs(text, _lower(text))
     lower = _lower(text)
     for around in _AROUND:
         masked = _mask_around(text, lower, around)
         if masked is not text:
             text, lower = masked, _lower(masked)
     text = _replaced(text, _discord_tokens(text))
-    text = _mask_pairs(text, _lower(text))
     text = _UUID.sub("-...", text)
     text = _TELEGRAM.sub(f":{MASK}", text)
     return _LONG.sub(_mask_long, text)
