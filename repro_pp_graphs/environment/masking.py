@@ -9,6 +9,8 @@ a literal found in it, and a character that a pattern has read is not read again
 from __future__ import annotations
 
 import json
+import os
+import pwd
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -84,6 +86,9 @@ _GAP = re.compile(
 )
 _PLAIN = re.compile(r"[^\s\"']*", re.ASCII)
 _ESCAPED = re.compile(r"(\\+[\"'])[^\n]*?(?<!\\)\1")
+_COUNT = re.compile("[0-9]+[^0-9A-Za-z]*")
+_LONG_NUMBERS = re.compile(r"[\]\[0-9.,;:)}\"'\\ ]*")
+_TELLING_CHARS = 100  # of a value, unless it is made of numbers
 _MARKS = re.compile(r"[\"'\\]*")
 _QUOTED = {
     mark: re.compile(rf"{mark}[^{mark}\\]*(?:\\.[^{mark}\\]*)*", re.DOTALL) for mark in "\"'"
@@ -98,20 +103,51 @@ class Pair(NamedTuple):
     end: int
 
 
-def _word_end(text: str, start: int) -> int:
-    """Where one word to a shell, or a string of JSON, ends: quotes and all. No further than one
-    string over several lines: what opens it may be no quote but an apostrophe."""
-    escaped = _ESCAPED.match(text, start, start + LONGEST)  # \\"a string\\" of JSON in JSON
-    if escaped:
-        return escaped.end()
-    at, one_line = _end(_PLAIN, text, start), True
-    while one_line and text[at : at + 1] in ("'", '"'):
-        end = _end(_QUOTED[text[at]], text, at, at + LONGEST)
-        if text[end : end + 1] != text[at]:
-            return end
-        one_line = text.find("\n", at, end) < 0
-        at = _end(_PLAIN, text, end + 1)
-    return at
+class _Word(NamedTuple):
+    """Where one word to a shell, or a string of JSON, ends, and where its first part does: up to
+    a quote, or to the end of its line."""
+
+    end: int
+    first_end: int
+
+
+class _Words:
+    """The words of a text. What looks like the quote that opens a part may be the one that closed
+    another, so that words may overlap: where they share a part, it is read once."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._ends: dict[int, int] = {}  # of the words that go on with the quote at the key
+
+    def at(self, start: int) -> _Word:
+        """The word that starts there, quotes and all."""
+        text = self._text
+        escaped = _ESCAPED.match(text, start, start + LONGEST)  # \\"a string\\" of JSON in JSON
+        if escaped:
+            return _Word(escaped.end(), escaped.end())
+        plain = _end(_PLAIN, text, start)
+        first = plain if plain > start else self._quoted_end(start)
+        line = text.find("\n", start, first)
+        return _Word(self._end_from(plain), line if line >= 0 else first)
+
+    def _quoted_end(self, at: int) -> int:
+        """Past the quote that closes the one there; the limit where none does."""
+        mark = self._text[at : at + 1]
+        end = _end(_QUOTED[mark], self._text, at, at + LONGEST) if mark in _QUOTED else at
+        return end + 1 if end > at and self._text[end : end + 1] == mark else end
+
+    def _end_from(self, at: int) -> int:
+        text, passed = self._text, []
+        while at not in self._ends and text[at : at + 1] in ("'", '"'):
+            passed.append(at)
+            end = self._quoted_end(at)
+            closed = end - at > 1 and text[end - 1] == text[at]
+            at = _end(_PLAIN, text, end) if closed else end
+            if not closed:
+                break
+        end = self._ends.get(at, at)
+        self._ends.update(dict.fromkeys(passed, end))
+        return end
 
 
 def _end(pattern: re.Pattern[str], text: str, start: int, limit: int = sys.maxsize) -> int:
@@ -142,39 +178,39 @@ def _lower(text: str) -> str:
 
 
 def pairs(text: str, lower: str) -> Iterator[Pair]:
-    """The names in a text that promise a secret, each with its value, in order."""
-    done = 0
+    """The names in a text that promise a secret, each with its value, in order; values may
+    overlap."""
+    words, done = _Words(text), 0
     for match in _NAME.finditer(lower):
         end = match.end()
         if match.start() < done or lower[end : end + 1] not in _AFTER_NAME:
             continue
         start = _name_start(text, match.start())
         name = text[start:end]
-        if not _promise(name).secret:
-            continue
-        gap = _GAP.match(text, end)
+        gap = _GAP.match(text, end) if _promise(name).secret else None
         if gap is None or not _takes(name, gap[0], text[gap.end() : gap.end() + 2]):
             continue
-        value = _value(text, gap.end(), name, text[start - 1 : start])
-        if value > gap.end():
-            yield Pair(name, gap.end(), value)
-            line = text.find("\n", gap.end(), value)
-            done = line if line >= 0 else value  # further lines may name secrets of their own
+        if _is_no_value(text, gap.end(), name):
+            continue
+        word = words.at(gap.end())
+        # names after # are counts in sglang's log
+        if text[start - 1 : start] == "#" and _COUNT.fullmatch(text, gap.end(), word.end):
+            continue
+        # of long values, which may overlap, only numbers are read to the end
+        numbers = _LONG_NUMBERS.fullmatch(text, gap.end(), word.end)
+        known = word.end if numbers else min(word.end, gap.end() + _TELLING_CHARS)
+        if word.end > gap.end() and is_secret(name, text[gap.end() : known]):
+            yield Pair(name, gap.end(), word.end)
+            done = word.first_end  # what follows may name secrets of its own
 
 
-def _value(text: str, start: int, name: str, before: str) -> int:
-    """Where a secret's value ends; `start` where it is none. Names after # are counts in
-    sglang's log."""
+def _is_no_value(text: str, start: int, name: str) -> bool:
+    """Whether a value opens a list of others, or is masked already: a quote that follows opens
+    something else."""
     opens = text.startswith("{", _end(_MARKS, text, start))
     if opens and not _promise(name).beside_fraction_or_list:
-        return start
-    if text.startswith(MASK, start) and _end(_PLAIN, text, start) == start + len(MASK):
-        return start  # a quote that follows opens something else
-    end = _word_end(text, start)
-    value = text[start:end]
-    if (before == "#" and re.match("[0-9]+[^0-9A-Za-z]*$", value)) or not is_secret(name, value):
-        return start
-    return end
+        return True
+    return text.startswith(MASK, start) and _end(_PLAIN, text, start) == start + len(MASK)
 
 
 def _mask_pairs(text: str, lower: str) -> str:
@@ -525,7 +561,7 @@ class Masker:
     def learn_from(self, text: str) -> None:
         """Learn what a text, such as a command, names as secrets."""
         found = pairs(text, _lower(text))
-        self.learn(bare(text[pair.start : pair.end]) for pair in found)
+        self.learn(bare(text[pair.start : min(pair.end, pair.start + LONGEST)]) for pair in found)
 
     def learn_from_json(self, value: object) -> None:
         """Learn what a JSON value names as secrets."""
@@ -566,6 +602,15 @@ class Masker:
         lead = f"{name} " if name.startswith("-") else ""
         masked = self.string(lead + text)[len(lead) :]
         return value if masked == text else masked
+
+
+def of_this_process(people: bool = True) -> Masker:
+    """A Masker that knows this process's variables, user and host."""
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container's user without a name
+        user = ""
+    return Masker(os.environ, people, user, os.uname().nodename)
 
 
 def _is_path(name: str, value: str) -> bool:
