@@ -31,7 +31,7 @@ _SECRET_NAME = re.compile(
     "|api_?key|access_?key|session_?(?:id|key)|key_|_keys_|connection_?string"
     "|_(?:auth|pass|pwd|pw|pat|sig|dsn|pin|otp|creds?|salt|serial)_"
 )
-_NO_SECRET = re.compile("tokeniz|token_ids|token_count|key_value|forward_pass")
+_NO_SECRET = re.compile("tokeniz|token_ids|token_count|key_value|forward_pass|ib_pkey")
 _NUMBERS = re.compile(r"[\]\[0-9., ]+")
 _FRACTION_OR_LIST = re.compile(r"[0-9]+[.][0-9]+$|[{]|\[$")
 
@@ -611,6 +611,16 @@ def of_this_process(people: bool = True) -> Masker:
     except KeyError:  # a container's user without a name
         user = ""
     return Masker(os.environ, people, user, os.uname().nodename)
+
+
+@lru_cache(maxsize=1)
+def _of_secrets() -> Masker:
+    return of_this_process(people=False)
+
+
+def excerpt(text: str) -> str:
+    """A piece of a log without its secrets, for the terminal and a run's records."""
+    return _of_secrets().string(text)
 
 
 def _is_path(name: str, value: str) -> bool:
