@@ -43,12 +43,14 @@ json=0 port=30000 why="python3: not found" packages="" variables=()
 die() { printf 'collect_env.sh: %s\n' "$1" >&2; exit 2; }
 
 section() { # section NAME [KEY VALUE]...: nothing here masks, so that no VALUE may hold a secret
-  local comma="" value
+  local comma="" value words
   if ((json)); then printf ',\n"%s": {' "$1"; else printf '## %s\n```text\n' "${1^}"; fi
   for ((shift = 2; shift < $#; shift += 2)); do
     value=${*:shift+1:1}
     value=${value//$'\n'/; }
-    value=${value//[^ -~]/ }
+    # shellcheck disable=SC2206 # single spaces between words
+    words=(${value//[^ -~]/ })
+    value=${words[*]-}
     if ((json)); then
       value=${value//\\/\\\\}
       printf '%s\n "%s": "%s"' "$comma" "${*:shift:1}" "${value//\"/\\\"}"
@@ -72,7 +74,8 @@ find_packages() { # of the first Python here that has sglang, else of the first
   [[ -z $asked ]] || pythons=("$asked")
   for word in "${pythons[@]}"; do
     [[ -n $(type -P -- "$word") ]] || continue
-    why="not asked: repro_pp_graphs/environment is not beside collect_env.sh, or needs a newer Python"
+    why="$word: older than 3.8, or parts are missing"
+    [[ -d $here/repro_pp_graphs/environment ]] || why="$word: repro_pp_graphs/environment is missing"
     if found=$(timeout 5 "$word" -c "$PACKAGES" 2>&-); then packages=$found && return; fi
     [[ -n $packages ]] || packages=$found
   done
@@ -96,8 +99,10 @@ while (($#)); do
       (($# > 1)) || die "$1 needs a value"
       [[ $1 != --port ]] || port=$2
       shift ;;
-    -h | --help) section "the short list takes" options "[--json] [--port P] [--python PATH]" && exit ;;
-    *) die "$1: takes Python 3.8 or newer and repro_pp_graphs/environment beside this script" ;;
+    -h | --help)
+      echo "usage, without Python 3.8: bash collect_env.sh [--json] [--port P] [--python PATH]"
+      exit ;;
+    *) die "$1: unknown, or it takes Python 3.8 and repro_pp_graphs/environment (see --help)" ;;
   esac
   shift
 done
@@ -120,5 +125,5 @@ section network interfaces "not listed: that takes Python"
 # shellcheck disable=SC2086 # a name and a version a line
 section software "Python probe" "$why" $packages
 section environment "${variables[@]}"
-section server "port $port" "not asked: that takes Python 3.8 and repro_pp_graphs/environment"
+section server "port $port" "not asked: that takes Python"
 ((!json)) || printf '}\n'
