@@ -20,7 +20,9 @@ sys.path.insert(0, sys.argv.pop(1))
 from repro_pp_graphs.environment.__main__ import main
 sys.exit(main(sys.argv[1:]))'
 
-here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]-$0}")" && pwd)
+self=${BASH_SOURCE[0]-$0}
+[[ ! -L $self ]] || self=$(readlink -f -- "$self")
+here=$(cd -- "$(dirname -- "$self")" && pwd)
 asked="" previous=""
 for word; do
   [[ $previous != --python ]] || asked=$word

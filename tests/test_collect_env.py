@@ -452,6 +452,12 @@ def test_a_python_that_hangs_is_given_up(tmp_path: Path) -> None:
     assert facts["software"]["early"] == "kept"
 
 
+def test_called_through_a_link_from_elsewhere_it_finds_its_package(tmp_path: Path) -> None:
+    (tmp_path / "link.sh").symlink_to(SCRIPT)
+    done = run("--port", CLOSED_PORT, script=tmp_path / "link.sh")
+    assert "Python executable" in done.stdout
+
+
 def test_copied_alone_it_still_lists_the_packages(tmp_path: Path) -> None:
     shutil.copy(SCRIPT, tmp_path)
     done = subprocess.run(
