@@ -37,8 +37,10 @@ done
 ### the short list; it needs neither /proc, /dev nor /tmp
 readonly PACKAGES='import importlib.util as util, sys
 from importlib import metadata
-for each in metadata.distributions():
-    print("".join(str(each.metadata["Name"]).split()), "".join(str(each.version).split()))
+found = {}
+for each in metadata.distributions(): # of two of a name the first is imported
+    found.setdefault("".join(str(each.metadata["Name"]).split()), "".join(str(each.version).split()))
+for pair in sorted(found.items()): print(*pair)
 sys.exit(not getattr(util.find_spec("sglang"), "origin", 0))'
 json=0 port=30000 why="python3: not found" packages="" variables=()
 
