@@ -430,6 +430,22 @@ def test_an_environment_made_here_is_asked_where_the_default_python_has_no_sglan
     assert ".venv-gpu" in json.loads(given.stdout)["software"], "another than the one asked for"
 
 
+@pytest.mark.parametrize(("default", "taken"), [("torch", ".venv-cpu"), ("sglang", "default")])
+def test_the_package_too_asks_the_environment_that_has_sglang(
+    tmp_path: Path, default: str, taken: str
+) -> None:
+    script = Path(shutil.copy(SCRIPT, tmp_path))
+    package = tmp_path / "repro_pp_graphs" / "environment"
+    shutil.copytree(ROOT / "repro_pp_graphs" / "environment", package)
+    python_with(tmp_path / ".venv-gpu", "torch")
+    python_with(tmp_path / ".venv-cpu", "sglang")
+    python_with(tmp_path / "default", default)
+    env = bare(PYTHON=f"{tmp_path}/default/bin/python")
+    options = ("--json", "--no-redact", "--port", CLOSED_PORT)
+    software = json.loads(run(*options, env=env, script=script).stdout)["software"]
+    assert software["sglang found"] == f"{tmp_path}/{taken}/sglang/__init__.py"
+
+
 def test_text_fits_80_columns_but_for_single_long_words(tmp_path: Path) -> None:
     env = bare(
         f"{tool(tmp_path / 'bin', 'nvidia-smi', NVIDIA_SMI)}:/a/path:{'/quite/long' * 9}",

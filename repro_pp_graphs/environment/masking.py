@@ -122,7 +122,7 @@ class _Words:
     def at(self, start: int) -> _Word:
         """The word that starts there, quotes and all."""
         text = self._text
-        escaped = _ESCAPED.match(text, start, start + LONGEST)  # \\"a string\\" of JSON in JSON
+        escaped = _ESCAPED.match(text, start, start + LONGEST)  # a string of JSON in JSON
         if escaped:
             return _Word(escaped.end(), escaped.end())
         plain = _end(_PLAIN, text, start)
