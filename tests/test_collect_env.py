@@ -318,6 +318,13 @@ def test_the_oldest_python_here_collects_the_same(tmp_path: Path) -> None:
     assert asked["software"]["Python executable"].startswith(str(oldest.resolve().parent))
 
 
+def test_the_oldest_python_here_imports_all_that_any_python_may_run() -> None:
+    names = sorted(path.stem for path in (ROOT / "repro_pp_graphs/environment").glob("[a-z]*.py"))
+    modules = ", ".join(f"repro_pp_graphs.environment.{name}" for name in names)
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {modules}"
+    subprocess.run([next(pythons()), "-I", "-S", "-c", code], check=True)
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "repro_pp_graphs/environment").glob("*.py")))
 def test_what_any_python_runs_is_written_for_3_8(path: Path) -> None:
     ast.parse(path.read_text(), feature_version=(3, 8))

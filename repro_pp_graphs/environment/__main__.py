@@ -139,9 +139,17 @@ def collect(options: argparse.Namespace, probes: Probes) -> dict[str, dict[str, 
 
 def _write(path: Path, text: str) -> None:
     """Whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="ascii")
-    partial.replace(path)
+    draft = path.with_name(f"{path.name}.part")
+    try:
+        with draft.open("w", encoding="ascii") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError:
+        if draft.exists():
+            draft.unlink()
+        raise
 
 
 def _end(number: int, _frame: object) -> NoReturn:

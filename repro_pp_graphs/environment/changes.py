@@ -21,7 +21,7 @@ class Change(NamedTuple):
 Place = Tuple[str, str, "int | None"]  # section, key, GPU
 
 _SECTIONS = ("system", "gpus", "network", "software", "environment", "server")
-SHAPE = dict.fromkeys(("summary", *_SECTIONS), dict[str, str])  # of what is read (conform.py)
+SHAPE = dict.fromkeys(("summary", *_SECTIONS), Dict[str, str])  # of what is read (conform.py)
 # moves by itself, or says nothing while the GPU idles, as it does before and after a run
 _MOVING = {
     ("system", "load average"),
