@@ -273,14 +273,11 @@ run_probe() { # run_probe LABEL
   return "$status"
 }
 
-collect_env() { # collect_env NAME: text and JSON
+collect_env() { # collect_env NAME: text and JSON of the same facts
   # shellcheck disable=SC2016 # the inner shell expands them
-  local kind collect=(bash -c 'exec bash "$@" 2>/dev/null' collect_env
-    "$here/collect_env.sh" --python "$python")
-  for kind in txt json; do
-    step -w "$out/logs/$1.$kind" "${collect[@]}" || say "  no $out/logs/$1.$kind: collect_env failed"
-    collect+=(--json)
-  done
+  step -w "$out/logs/$1.txt" bash -c 'exec bash "$@" 2>/dev/null' collect_env \
+    "$here/collect_env.sh" --python "$python" --json-file "$out/logs/$1.json" ||
+    say "  no $out/logs/$1.txt: collect_env failed"
 }
 
 ### the one trap

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -18,8 +20,7 @@ from typing import Any
 import pytest
 from planted_secrets import NAMED, SECRETS
 
-from repro_pp_graphs.environment import __main__ as facts_of
-from repro_pp_graphs.environment import libraries, packages, server
+from repro_pp_graphs.environment import interpreter, libraries, packages, server
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "collect_env.sh"
@@ -278,16 +279,131 @@ def test_a_chroot_without_proc_and_dev_is_enough(tmp_path: Path) -> None:
     assert facts["software"]["Python probe"] == "python3: not found"
 
 
-@pytest.mark.parametrize("script", [SCRIPT, ROOT / "repro_pp_graphs/bundle/bundle.sh"])
-def test_nothing_newer_than_bash_4_4_is_used(script: Path) -> None:
+def test_nothing_newer_than_bash_4_4_is_used() -> None:
     newer = (
         r"\$\{[a-z_]+@[UuLKk]\}", r"\bwait -p\b", "EPOCH(REAL)?(TIME|SECONDS)", "SRANDOM",
         "BASH_ARGV0",
         r"\$\{ ", "assoc_expand_once", "localvar_inherit", "globskipdots", "varredir_close",
         r"\bread -E\b", r"\$\{\|", r"compgen -V", r"printf .*%Q", r"\bBASH_MONOSECONDS\b",
     )  # fmt: skip
-    text = script.read_text()
+    text = SCRIPT.read_text()
     assert [feature for feature in newer if re.search(feature, text)] == []
+
+
+def pythons() -> Iterator[Path]:
+    """The interpreters of this machine from 3.8 on, the oldest first."""
+    for minor in range(8, sys.version_info.minor):
+        found = [shutil.which(f"python3.{minor}") or ""]
+        found += map(str, Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python"))
+        for python in filter(None, found):
+            answer = subprocess.run([python, "-V"], capture_output=True, text=True, check=False)
+            if answer.stdout.startswith(f"Python 3.{minor}."):
+                yield Path(python)
+    yield Path(sys.executable)
+
+
+def test_the_oldest_python_here_collects_the_same(tmp_path: Path) -> None:
+    oldest = next(pythons())
+    path = tool(tmp_path / "bin", "nvidia-smi", NVIDIA_SMI)
+    tool(tmp_path / "bin", "python3", f'#!/bin/bash\nexec {oldest} "$@"\n')
+    env = bare(path, NCCL_DEBUG="INFO", MY_TOKEN="xyzzy-xyzzy", NCCL_X="xyzzy-xyzzy")
+    facts = collect("--no-redact", env=env)
+    (tmp_path / "bin" / "python3").unlink()
+    newer = collect("--no-redact", env=env)
+    assert facts["environment"]["NCCL_X"] == "<masked>"
+    assert {section: list(facts[section]) for section in SECTIONS} == {
+        section: list(newer[section]) for section in SECTIONS
+    }
+    asked = json.loads(run("--json", "--python", str(oldest), "--port", CLOSED_PORT).stdout)
+    assert asked["software"]["Python executable"].startswith(str(oldest.resolve().parent))
+
+
+def test_the_oldest_python_here_imports_all_that_any_python_may_run() -> None:
+    names = sorted(path.stem for path in (ROOT / "repro_pp_graphs/environment").glob("[a-z]*.py"))
+    modules = ", ".join(f"repro_pp_graphs.environment.{name}" for name in names)
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {modules}"
+    subprocess.run([next(pythons()), "-I", "-S", "-c", code], check=True)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "repro_pp_graphs/environment").glob("*.py")))
+def test_what_any_python_runs_is_written_for_3_8(path: Path) -> None:
+    ast.parse(path.read_text(), feature_version=(3, 8))
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in (
+            [each.name for each in node.names]
+            if isinstance(node, ast.Import)
+            else [str(node.module)]
+        )
+    }
+    assert imported <= {*sys.stdlib_module_names, "repro_pp_graphs"}
+
+
+def test_a_python_that_is_too_old_is_passed_over(tmp_path: Path) -> None:
+    for name in ("bash", *COREUTILS):
+        (tmp_path / name).symlink_to(shutil.which(name) or name)
+    tool(tmp_path, "python3", "#!/bin/bash\necho\n")  # what 3.6 answers to whether it will do
+    env = {"PATH": str(tmp_path)}
+    assert run("--help", env=env | {"PYTHON": sys.executable}).stdout.startswith("usage:")
+    root = tmp_path / "root"
+    shutil.copytree(ROOT / "repro_pp_graphs" / "environment", root / "repro_pp_graphs/environment")
+    script = Path(shutil.copy(SCRIPT, root))
+    done = run("--json", env=env, script=script)
+    said = json.loads(done.stdout)["software"]["Python probe"]
+    assert said == "python3: older than 3.8, or parts are missing"
+
+
+def test_without_python_no_variable_is_shown_that_may_hold_a_secret(tmp_path: Path) -> None:
+    script = Path(shutil.copy(SCRIPT, tmp_path))
+    names = ("NCCL_DEBUG", "NCCL_IB_HCA", "NCCL_NET", "NCCL_SOCKET_IFNAME", "CUDA_VISIBLE_DEVICES")
+    for number, (text, secret) in enumerate(SECRETS.values()):
+        name = names[number % len(names)]
+        env = bare(**{name: text, "HF_TOKEN": text, "PYTHON": "none"})
+        if number < len(names):
+            assert secret not in run("--json", env=env, script=script).stdout
+        assert not re.fullmatch("[A-Za-z0-9_,.:^=-]{0,16}", text)
+    shown = json.loads(run("--json", env=bare(NCCL_DEBUG="INFO"), script=script).stdout)
+    assert shown["environment"] == {"NCCL_DEBUG": "INFO"}
+
+
+@pytest.mark.parametrize("option", ["--bundle", "--json-file", "--bogus"])
+def test_without_its_package_what_it_cannot_do_is_refused(tmp_path: Path, option: str) -> None:
+    done = run(option, script=Path(shutil.copy(SCRIPT, tmp_path)))
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert option in done.stderr
+
+
+def test_one_collection_gives_text_and_json(tmp_path: Path) -> None:
+    path = tmp_path / "env.json"
+    done = run("--json-file", str(path), "--port", CLOSED_PORT)
+    facts = json.loads(path.read_text())
+    assert f"date    {facts['summary']['date']}\n" in done.stdout
+    assert re.search(
+        rf"^load average +{re.escape(facts['system']['load average'])}$", done.stdout, re.M
+    )
+    assert list(tmp_path.iterdir()) == [path]
+    nowhere = run("--json-file", str(tmp_path / "no" / "env.json"), "--port", CLOSED_PORT)
+    assert (nowhere.returncode, nowhere.stderr.count("\n")) == (1, 1)
+
+
+def test_what_it_started_ends_with_it(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    path = tool(
+        tmp_path / "bin",
+        "nvidia-smi",
+        f"#!/bin/bash\necho $$ >{pid}.new\nmv {pid}.new {pid}\nsleep 60\n",
+    )
+    command = ["bash", str(SCRIPT), "--port", CLOSED_PORT]
+    with subprocess.Popen(command, env=bare(path), stdout=subprocess.PIPE) as collector:
+        while not pid.exists():
+            assert collector.poll() is None
+            time.sleep(0.01)
+        collector.terminate()
+        assert collector.wait() == 143
+    stat = Path("/proc", pid.read_text().strip(), "stat")
+    assert not stat.exists() or stat.read_text().rsplit(") ", 1)[1].startswith("Z")
 
 
 def python_with(folder: Path, package: str) -> None:
@@ -321,6 +437,22 @@ def test_an_environment_made_here_is_asked_where_the_default_python_has_no_sglan
     assert ".venv-gpu" in json.loads(given.stdout)["software"], "another than the one asked for"
 
 
+@pytest.mark.parametrize(("default", "taken"), [("torch", ".venv-cpu"), ("sglang", "default")])
+def test_the_package_too_asks_the_environment_that_has_sglang(
+    tmp_path: Path, default: str, taken: str
+) -> None:
+    script = Path(shutil.copy(SCRIPT, tmp_path))
+    package = tmp_path / "repro_pp_graphs" / "environment"
+    shutil.copytree(ROOT / "repro_pp_graphs" / "environment", package)
+    python_with(tmp_path / ".venv-gpu", "torch")
+    python_with(tmp_path / ".venv-cpu", "sglang")
+    python_with(tmp_path / "default", default)
+    env = bare(PYTHON=f"{tmp_path}/default/bin/python")
+    options = ("--json", "--no-redact", "--port", CLOSED_PORT)
+    software = json.loads(run(*options, env=env, script=script).stdout)["software"]
+    assert software["sglang found"] == f"{tmp_path}/{taken}/sglang/__init__.py"
+
+
 def test_text_fits_80_columns_but_for_single_long_words(tmp_path: Path) -> None:
     env = bare(
         f"{tool(tmp_path / 'bin', 'nvidia-smi', NVIDIA_SMI)}:/a/path:{'/quite/long' * 9}",
@@ -341,6 +473,12 @@ def test_a_python_that_hangs_is_given_up(tmp_path: Path) -> None:
     facts = json.loads(run("--json", "--python", str(slow), "--port", CLOSED_PORT).stdout)
     assert "no answer in" in facts["software"]["Python probe"]
     assert facts["software"]["early"] == "kept"
+
+
+def test_called_through_a_link_from_elsewhere_it_finds_its_package(tmp_path: Path) -> None:
+    (tmp_path / "link.sh").symlink_to(SCRIPT)
+    done = run("--port", CLOSED_PORT, script=tmp_path / "link.sh")
+    assert "Python executable" in done.stdout
 
 
 def test_copied_alone_it_still_lists_the_packages(tmp_path: Path) -> None:
@@ -605,7 +743,7 @@ def test_nccl_of_a_running_server_comes_first(fake_nccl: Path) -> None:
 def test_a_driver_too_old_for_torch_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libraries, "driver_cuda", lambda: "12.8")
     monkeypatch.setattr(packages, "torch_build", lambda: {"version": "2.9.1", "cuda": "13.0"})
-    notes = [fact.value for fact in facts_of.software() if fact.key == "look at"]
+    notes = [fact.value for fact in interpreter.software() if fact.key == "look at"]
     assert notes == ["torch is built for CUDA 13.0, the driver takes 12.8"]
 
 

@@ -16,7 +16,7 @@ import pytest
 from fake_sglang.harness import CHECKOUT, Harness
 from planted_secrets import SECRETS
 
-from repro_pp_graphs.bundle import issue, leaves, stage
+from repro_pp_graphs.bundle import issue, stage
 from repro_pp_graphs.bundle.cut import cut_log
 
 A, B = "CASE_A_decode_graphs", "CASE_B_no_graphs"
@@ -336,17 +336,3 @@ def test_json_keeps_an_option_beside_its_value() -> None:
     text = stage.dumps(value)
     assert '"args": ["--api-key", "x"]' in text
     assert json.loads(text) == value
-
-
-def test_json_comes_back_from_its_leaves() -> None:
-    value = {"a": [1, -0.5, True, None, "x", {"b": ["--opt", "v\n\x1f"]}], "": {}, "词\\": [[]]}
-    lines = leaves.lines(value)
-    texts = [line.partition(leaves.SEPARATOR)[2] for line in lines.splitlines()]
-    assert leaves.filled(value, iter(texts)) == value
-    assert f"--opt{leaves.SEPARATOR}v\\n\\u001f\n" in lines
-
-
-def test_a_masked_leaf_is_a_string_even_where_an_escape_was_cut() -> None:
-    assert leaves.filled({"a": [1, "b"]}, iter(["a", "<masked>", 'x\\"<masked>\\'])) == {
-        "a": ["<masked>", 'x\\"<masked>\\']
-    }

@@ -1,5 +1,5 @@
 """One archive for an issue: what a run left, cut to the telling parts, and a ready issue text.
 
-Nothing here masks secrets, except whole private keys, which a cut could tear apart: bundle.sh
-sends every file through the masking of collect_env.sh before it is packed.
+All of it is masked as collect_env.sh masks what it prints; private keys before a cut could tear
+them apart.
 """

@@ -1,76 +1,111 @@
-"""python -m repro_pp_graphs.bundle stage RUN FOLDER | pack FOLDER ARCHIVE (used by bundle.sh)."""
+"""Pack what a run left, masked, as one archive for an issue; used by collect_env.sh --bundle."""
 
 from __future__ import annotations
 
+import argparse
+import io
 import json
 import sys
 import tarfile
+import textwrap
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from repro_pp_graphs.bundle import issue, leaves, stage
+from repro_pp_graphs.bundle import issue, stage
+from repro_pp_graphs.environment import masking
 from repro_pp_graphs.files import BadFile
 
 ROOM = "issue_bundle"  # the folder that the archive unpacks to
+FORM = "https://github.com/sgl-project/sglang/issues/new/choose"
 
 
-def lay_out(run: Path, folder: Path) -> None:
-    """Write the bundle's files, not yet masked, and the notes on them: a line `name TAB note`.
-
-    JSON goes to folder/json, and as lines to folder/files: masked as text it would break.
-    """
-    items = [*stage.items(run), stage.Item("issue.md", issue.text_of(run), "")]
-    for part in ("files", "json"):
-        (folder / part).mkdir()
-    for item in items:
-        text = item.text
-        if item.name.endswith(".json") and (value := _parsed(text)) is not None:
-            (folder / "json" / item.name).write_text(text, encoding="utf-8")
-            text = leaves.lines(value)
-        (folder / "files" / item.name).write_text(text, encoding="utf-8")
-    notes = "".join(f"{item.name}\t{item.note}\n" for item in items)
-    (folder / "notes").write_text(notes, encoding="utf-8")
-
-
-def _parsed(text: str) -> object:
-    """The JSON value; None where a run left a file that is none."""
+def _parsed(item: stage.Item) -> object:
+    """The JSON value of an item; None where it is no JSON, or a run left a broken one."""
     try:
-        value: object = json.loads(text)
+        value: object = json.loads(item.text) if item.name.endswith(".json") else None
     except ValueError:
         return None
     return value
 
 
-def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    member.uid = member.gid = 0
-    member.uname = member.gname = ""
-    return member
+def _names_secrets(name: str) -> bool:
+    """Whether a file holds the arguments and environments of servers."""
+    return name == "run.json" or name.endswith(("_command.sh", "_launch.json"))
 
 
-def pack(folder: Path, archive: Path) -> None:
-    """A .tar.gz of folder/masked, its JSON put together again, without the owners' names."""
-    for path in (folder / "json").iterdir():
-        masked = folder / "masked" / path.name
-        texts = masked.read_text(encoding="utf-8").split("\n")
-        value = leaves.filled(json.loads(path.read_text(encoding="utf-8")), iter(texts))
-        masked.write_text(stage.dumps(value) + "\n", encoding="utf-8")
+def masked(items: list[stage.Item], masker: masking.Masker) -> list[stage.Item]:
+    """The files masked, JSON still JSON: also what the servers' arguments and environments call a
+    secret, wherever it turns up."""
+    values = [_parsed(item) for item in items]
+    for item, value in zip(items, values, strict=True):
+        if _names_secrets(item.name):
+            masker.learn_from(item.text) if value is None else masker.learn_from_json(value)
+    out = []
+    for item, value in zip(items, values, strict=True):
+        as_json = None if value is None else f"{stage.dumps(masker.json(value))}\n"
+        out.append(item._replace(text=as_json or masker.text(item.text)))
+    return out
+
+
+def pack(items: list[stage.Item], archive: Path) -> None:
+    """A .tar.gz of the files, without the owners' names."""
     partial = archive.with_name(f"{archive.name}.partial")
     with tarfile.open(partial, "w:gz") as tar:
-        for path in sorted((folder / "masked").iterdir()):
-            tar.add(path, f"{ROOM}/{path.name}", filter=_anonymous)
+        for item in sorted(items):
+            data = item.text.encode()
+            member = tarfile.TarInfo(f"{ROOM}/{item.name}")
+            member.size, member.mtime = len(data), int(time.time())
+            tar.addfile(member, io.BytesIO(data))
     partial.replace(archive)
+
+
+def contents(items: list[stage.Item]) -> Iterator[str]:
+    """A line a file with its size and how much of it was masked, then what was cut of it."""
+    yield f"{'bytes':>9}  {'masked':>6}  file"
+    total = 0
+    for item in sorted(items):
+        count = item.text.count(masking.MASK)
+        total += count
+        yield f"{len(item.text.encode()):9}  {count:6}  {item.name}"
+        yield from (f"{'':20} {line}" for line in textwrap.wrap(item.note, 58))
+    yield f"{total} secrets are masked in all ({masking.MASK} stands where each was)"
+
+
+def lines(items: list[stage.Item], archive: Path, text: Path) -> Iterator[str]:
+    """What to print once the archive is written."""
+    yield text.read_text(encoding="utf-8")
+    yield "-------- the issue text ends here; below is what the archive holds --------"
+    yield ""
+    yield from contents(items)
+    yield ""
+    yield "Nothing has been sent. Look through it first: masking knows the names and shapes"
+    yield "of secrets, not yours. Then attach the archive to the issue:"
+    yield f"  {'archive':8} {archive} ({archive.stat().st_size} bytes)"
+    yield f"  {'text':8} {text}"
+    yield f"  {'form':8} {FORM}"
 
 
 def main(argv: list[str]) -> int:
     """0, or 1 with a line where something cannot be read or written."""
-    command, source, target = argv[0], Path(argv[1]), Path(argv[2])
+    parser = argparse.ArgumentParser(prog="repro_pp_graphs.bundle", description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--no-redact", dest="people", action="store_false")
+    options = parser.parse_args(argv)
+    run: Path = options.run
+    archive, text = run / "logs" / "issue_bundle.tar.gz", run / "logs" / "issue.md"
     try:
-        (lay_out if command == "stage" else pack)(source, target)
+        found = [*stage.items(run), stage.Item("issue.md", issue.text_of(run), "")]
+        items = masked(found, masking.of_this_process(options.people))
+        pack(items, archive)
+        text.write_text(items[-1].text, encoding="utf-8")
+        print("\n".join(lines(items, archive, text)))
     except BadFile as error:
         print(f"--bundle: {error}: name a folder with a whole run", file=sys.stderr)
         return 1
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = f"{type(error).__name__}: {error}"
-        print(f"--bundle: {source}: {what}", file=sys.stderr)
+        print(f"--bundle: {run}: {what}", file=sys.stderr)
         return 1
     return 0
 

@@ -6,6 +6,8 @@ import re
 from collections import Counter
 from typing import NamedTuple
 
+from repro_pp_graphs.environment.masking import without_private_keys
+
 WHOLE = 150  # lines: a log this short stays as it is
 HEAD, TAIL = 40, 60
 BEFORE, AFTER = 2, 8  # lines kept around an error or a warning
@@ -25,11 +27,6 @@ _STAGE = re.compile(
     r"max_total_num_tokens|Uvicorn running|fired up"
 )
 _SAMPLED = (re.compile("Decode batch"), re.compile("Prefill batch"))
-_KEY = re.compile(
-    r"-{4,5} ?BEGIN[A-Z0-9 ]*PRIVATE KEY(?: BLOCK)? ?-{4,5}"
-    r"(?:.{0,20000}?-{4,5} ?END[A-Z0-9 ]*PRIVATE KEY(?: BLOCK)? ?-{4,5}|[A-Za-z0-9+/=\\\s]*)",
-    re.DOTALL,
-)
 
 
 class Cut(NamedTuple):
@@ -37,11 +34,6 @@ class Cut(NamedTuple):
 
     text: str
     note: str
-
-
-def without_keys(text: str) -> str:
-    """The text with its private keys masked as a whole, before a cut parts head from body."""
-    return _KEY.sub("<masked>", text.replace("\0", " "))
 
 
 def _shorten(line: str) -> str:
@@ -91,7 +83,7 @@ def cut_log(text: str) -> Cut:
     Lines that quote prompts (`--log-requests`) are left out; of a progress bar its last state
     stays.
     """
-    raw = without_keys(text).removesuffix("\n").split("\n")
+    raw = without_private_keys(text.replace("\0", " ")).removesuffix("\n").split("\n")
     lines = [_shorten(line.rstrip("\r").rsplit("\r", 1)[-1]) for line in raw]
     prompts = {index for index, line in enumerate(lines) if _PROMPT.search(line)}
     everything = set(range(len(lines)))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from repro_pp_graphs.bundle.cut import Cut, cut_log, without_keys
+from repro_pp_graphs.bundle.cut import Cut, cut_log
 
 REPORT_BYTES = 4_000_000  # a larger report stays out
 
@@ -65,10 +65,10 @@ def items(run: Path) -> Iterator[Item]:
         if path.suffix == ".log":
             yield Item(path.name, *cut_log(_read(path)))
         elif path.suffix == ".json":
-            yield Item(path.name, *_json(path, without_keys(_read(path))))
+            yield Item(path.name, *_json(path, _read(path)))
         elif path.suffix in (".txt", ".sh"):
-            yield Item(path.name, without_keys(_read(path)), "")
+            yield Item(path.name, _read(path), "")
     for path in sorted([*run.glob("report.*"), *run.glob("logs/report.*")]):
         if path.stat().st_size <= REPORT_BYTES:
-            yield Item(path.name, without_keys(_read(path)), "")
+            yield Item(path.name, _read(path), "")
     yield Item("traces.txt", traces(run), "names and sizes only")

@@ -1,6 +1,6 @@
-"""What an interpreter can tell about itself and the servers beside it, for collect_env.sh.
+"""What collect_env.sh prints, the masking of secrets, and what changed between two collections.
 
-Imports neither torch nor sglang: package metadata, files, and ctypes on the CUDA and NCCL
-libraries. Runs on Python 3.8 and later, whatever interpreter the reader asks about. Nothing
-here masks secrets: collect_env.sh does, on everything that it prints.
+Standard library only, and Python 3.8 or later: any interpreter of a system will do, and the one
+that is asked about itself runs this too. Imports neither torch nor sglang: package metadata,
+files, and ctypes on the CUDA and NCCL libraries, in a process of its own.
 """

@@ -1,108 +1,185 @@
-"""python -m repro_pp_graphs.environment PORT: facts, one a line: section TAB key TAB value."""
+"""What collect_env.sh does: options, collect once, print."""
 
 from __future__ import annotations
 
+import argparse
+import os
 import re
+import shutil
+import signal
+import subprocess
 import sys
-from collections.abc import Iterator
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
 
-from repro_pp_graphs.environment import libraries, packages, server
+from repro_pp_graphs.environment import facts as found
+from repro_pp_graphs.environment import gpus, masking, software, system, variables
+from repro_pp_graphs.environment.facts import Facts
+from repro_pp_graphs.environment.probes import Probes
 
+ROOT = Path(__file__).resolve().parents[2]
+_GPU_TOOLS = ("nvidia-smi", "amd-smi", "rocm-smi")
+_BUDGET_S, _BUDGET_WITH_GPUS_S = 4, 18
+_DESCRIPTION = """\
+What a bug report about sglang, NCCL or CUDA graphs needs: system, GPUs,
+network, software, environment variables, the server on a port; secrets masked."""
+_EPILOG = """\
+examples:
+  bash collect_env.sh > env.txt                    # paste this into the issue
+  bash collect_env.sh --json > env.json            # to compare two machines
+  bash collect_env.sh --python ~/venv/bin/python   # the server's environment
+  bash collect_env.sh --port 31000                 # and its resolved arguments
+  bash collect_env.sh --bundle                     # one archive for the issue
 
-class Fact(NamedTuple):
-    """One line of the output; the key "look at" may come several times."""
-
-    section: str
-    key: str
-    value: str
-
-
-def numbers(version: str) -> tuple[int, ...]:
-    """(2, 27, 5) of "2.27.5, from somewhere"."""
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
-
-
-def interpreter() -> Iterator[Fact]:
-    """Which Python this is."""
-    kind = " (virtual environment)" if sys.prefix != sys.base_prefix else ""
-    yield Fact("software", "Python", sys.version)
-    yield Fact("software", "Python executable", sys.executable + kind)
-
-
-def software() -> Iterator[Fact]:
-    """Packages, torch's build, the driver's CUDA; sglang and torch for the summary."""
-    found = dict(packages.installed())
-    kernels = [f"{n} {found[n]}" for n in ("sglang-kernel", "sgl-kernel") if n in found]
-    yield Fact("summary", "sglang", ", ".join([found.get("sglang", "not installed"), *kernels]))
-    for name, version in found.items():
-        yield Fact("software", name, version)
-    for module in ("sglang", "torch"):
-        place = packages.module_file(module) or "no such module"
-        yield Fact("software", f"{module} found", str(place))
-    build = packages.torch_build()
-    runtimes = {n: build[n] for n in ("cuda", "hip") if build.get(n, "None") != "None"}
-    torch = [build.get("version", "not installed"), *map(" ".join, runtimes.items())]
-    yield Fact("summary", "torch", ", ".join(torch))
-    yield Fact("software", "torch build", ", ".join(map(" ".join, build.items())) or "no torch")
-    driver = libraries.driver_cuda()
-    yield Fact("software", "CUDA the driver takes", driver)
-    built_for = runtimes.get("cuda", "")
-    if numbers(driver) and numbers(driver)[:1] < numbers(built_for)[:1]:
-        text = f"torch is built for CUDA {built_for}, the driver takes {driver}"
-        yield Fact("summary", "look at", text)
+Any Python from 3.8 on will do; without one it prints a short list. Uses
+nvidia-smi, dmesg and root if there. Costs a few Python processes that do not
+import torch, six nvidia-smi calls; every program has a time limit, all together
+4 s, or 18 s where there are GPUs. --bundle takes the whole repository and
+Python 3.10; it looks at RUN_DIR only and writes issue_bundle.tar.gz and
+issue.md into RUN_DIR/logs.
+exit status: 0, 2 for a wrong option, 1 where a file could not be written."""
+# what a Python that is asked for a bundle runs: its own packages, but this checkout's code
+_BUNDLE = """import sys
+sys.path[0] = sys.argv.pop(1)
+from repro_pp_graphs.bundle.__main__ import main; sys.exit(main(sys.argv[1:]))"""
 
 
-def nccl() -> Iterator[Fact]:
-    """Each libnccl with its version; what disagrees with pip's package or torch's pin."""
-    pip = next((v for n, v in packages.installed() if n.startswith("nvidia-nccl")), "")
-    pin = packages.torch_nccl_pin()
-    if pin:
-        yield Fact("software", "NCCL torch asks for", pin)
-    if pip and pin and numbers(pip) != numbers(pin):
-        yield Fact("summary", "look at", f"NCCL: torch asks for {pin}, pip has {pip}")
-    for what, text in libraries.nccl_settings():
-        yield Fact("network", f"NCCL {what}", text)
-    torch = packages.module_file("torch")
-    sites = [str(torch.parents[1]), *sys.path] if torch else sys.path
-    seen = list(libraries.nccl([pid for pid, _ in server.processes()], sites))
-    for library in seen:
-        text = f"{library.version} {library.path}" if library.version else library.error
-        yield Fact("software", f"NCCL {library.where}", text)
-    loadable = [library for library in seen if library.version]
-    for library in loadable:
-        if pip and numbers(library.version) != numbers(pip):
-            text = f"NCCL: {library.version} {library.where}, pip's metadata say {pip}"
-            yield Fact("summary", "look at", text)
-    best = f"{loadable[0].version} ({loadable[0].where})" if loadable else "not found"
-    yield Fact("summary", "NCCL", best)
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, and exit status 2."""
+        said = re.sub("argument (.*): expected one argument", r"\1 needs a value", message)
+        self.exit(2, f"collect_env.sh: {said} (see --help)\n")
 
 
-def servers(port: int) -> Iterator[Fact]:
-    """The sglang processes here, and the server that answers on the port."""
-    for pid, command in server.processes():
-        yield Fact("server", f"process {pid}", command)
-    said, state = server.ask(port)
-    yield Fact("server", f"port {port}", said)
-    telling = ("version", "model_path", "tp_size", "pp_size")
-    short = [f"{key} {state[key]}" for key in telling if key in state]
-    yield Fact("summary", "server", f"port {port}: {', '.join(short)}" if short else said)
-    for key, text in state.items():
-        yield Fact("server", key, text)
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="bash collect_env.sh",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    bundle = "pack what a run of run_repro.sh left in RUN_DIR (default: this folder): logs cut to "
+    bundle += "the telling parts, environment, results, a ready issue text; all masked, in one "
+    bundle += ".tar.gz, nothing sent"
+    python = "the interpreter to ask about (default: $PYTHON or python3, or .venv-gpu or .venv-cpu "
+    python += "beside this script if it lacks sglang)"
+    redact = "show paths, names, addresses (secrets stay masked)"
+    port = "ask the server on 127.0.0.1:P (default: 30000, sglang's own)"
+    add = parser.add_argument
+    add("--bundle", nargs="?", const=str(ROOT), metavar="RUN_DIR", help=bundle)
+    add("--json", action="store_true", help="the same facts as one JSON object")
+    add("--json-file", type=Path, metavar="FILE", help="write them there as JSON too")
+    add("--no-redact", dest="people", action="store_false", help=redact)
+    add("--port", default="30000", metavar="P", help=port)
+    add("--python", metavar="PATH", help=python)
+    return parser
 
 
-def main(port: int) -> None:
-    """Print each fact as it comes: a probe that dies, foreign libraries last, takes none along."""
-    for probe in (interpreter, software, partial(servers, port), nccl):
-        last = "the start"
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if not re.fullmatch("[1-9][0-9]{0,4}", options.port) or int(options.port) > 65535:
+        parser.error(f"--port {options.port}: not a port number")
+    if options.python is not None and not shutil.which(options.python):
+        parser.error(f"--python {options.python}: no such program")
+    if options.bundle is not None:
+        _check_bundle(parser, options)
+    return options
+
+
+def _check_bundle(parser: _Parser, options: argparse.Namespace) -> None:
+    code = ROOT / "repro_pp_graphs" / "bundle"
+    record = Path(options.bundle, "logs", "run.json")
+    if options.json or options.json_file:
+        parser.error("--json and --bundle do not go together")
+    if not code.is_dir():
+        parser.error(f"--bundle needs the whole repository: no {code}")
+    if not os.access(record, os.R_OK):
+        parser.error(f"--bundle {options.bundle}: no run of run_repro.sh: {record} is missing")
+
+
+def _bundle(options: argparse.Namespace, probes: Probes) -> NoReturn:
+    """Become a Python that can pack."""
+    python = options.python or software.choose_python(probes, ROOT)
+    check = "import sys; sys.exit(sys.version_info < (3, 10))"
+    if subprocess.run([python, "-c", check], stderr=subprocess.PIPE, check=False).returncode:
+        named = "name one with --python"
+        _parser().error(f"--bundle needs Python 3.10 or later, and {python} is none: {named}")
+    shown = [] if options.people else ["--no-redact"]
+    os.execvp(python, [python, "-c", _BUNDLE, str(ROOT), options.bundle, *shown])
+
+
+def collect(options: argparse.Namespace, probes: Probes) -> dict[str, dict[str, str]]:
+    """Section -> key -> text of all that can be found, masked."""
+    facts = Facts(masking.of_this_process(options.people))
+    port = int(options.port)
+    python = options.python or software.choose_python(probes, ROOT)
+    asked = software.Software.start(probes, ROOT, python, port)
+    clocks = system.Clocks.start(probes)
+    facts.add("summary", "date", system.now())
+    for key in ("sglang", "torch", "NCCL"):
+        facts.add("summary", key, f"not told by {python}")
+    facts.add("summary", "server", "not told")
+    steps: dict[str, Callable[[], None]] = {
+        "system": lambda: system.collect(facts, clocks),
+        "gpus": lambda: gpus.collect(facts, probes),
+        "network": lambda: system.collect_network(facts),
+        "software": lambda: software.collect(facts, asked, port),
+        "environment": lambda: variables.collect(facts),
+    }
+    for section, step in steps.items():
         try:
-            for fact in probe():
-                last = fact.key
-                print(*(" ".join(part.split()) for part in fact), sep="\t", flush=True)
-        except Exception as error:
-            print("software", f"failed after {last}", repr(error), sep="\t", flush=True)
+            step()
+        except Exception as error:  # what this machine does not let us see ends one section
+            facts.add(section, "the rest", f"not collected: {type(error).__name__}: {error}")
+    return facts.by_section()
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    draft = path.with_name(f"{path.name}.part")
+    try:
+        with draft.open("w", encoding="ascii") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError:
+        if draft.exists():
+            draft.unlink()
+        raise
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    sys.exit(128 + number)
+
+
+def main(argv: list[str]) -> int:
+    """The exit status."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)  # the programs that were asked are ended too
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    options = _parse(argv)
+    has_gpu_tool = any(map(shutil.which, _GPU_TOOLS))
+    probes = Probes(_BUDGET_WITH_GPUS_S if has_gpu_tool else _BUDGET_S)
+    try:
+        if options.bundle is not None:
+            _bundle(options, probes)
+        facts = collect(options, probes)
+    finally:
+        probes.stop()
+    if options.json_file:
+        try:
+            _write(options.json_file, found.as_json(facts))
+        except OSError as error:
+            said = f"--json-file {options.json_file}: {error.strerror}"
+            print(f"collect_env.sh: {said}: name a place that can be written", file=sys.stderr)
+            return 1
+    sys.stdout.write(found.as_json(facts) if options.json else found.as_text(facts))
+    return 0
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    sys.exit(main(sys.argv[1:]))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Dict, NamedTuple, Tuple
 
-Facts = dict[str, dict[str, str]]
+Facts = Dict[str, Dict[str, str]]
 
 
 class Change(NamedTuple):
@@ -18,10 +18,10 @@ class Change(NamedTuple):
     after: str
 
 
-Place = tuple[str, str, "int | None"]  # section, key, GPU
+Place = Tuple[str, str, "int | None"]  # section, key, GPU
 
 _SECTIONS = ("system", "gpus", "network", "software", "environment", "server")
-SHAPE = dict.fromkeys(("summary", *_SECTIONS), dict[str, str])  # of what is read (conform.py)
+SHAPE = dict.fromkeys(("summary", *_SECTIONS), Dict[str, str])  # of what is read (conform.py)
 # moves by itself, or says nothing while the GPU idles, as it does before and after a run
 _MOVING = {
     ("system", "load average"),
@@ -77,7 +77,7 @@ def _places(facts: Facts) -> dict[Place, str]:
                 found[section, key, None] = value
                 continue
             values = spread_out(value, int(count[1]))
-            found |= {(section, key, gpu): each for gpu, each in enumerate(values)}
+            found.update({(section, key, gpu): each for gpu, each in enumerate(values)})
     return found
 
 

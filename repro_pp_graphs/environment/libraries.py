@@ -84,7 +84,7 @@ def nccl_settings() -> Iterator[tuple[str, str]]:
     for name in (os.environ.get("NCCL_CONF_FILE", ""), f"{home}/.nccl.conf", "/etc/nccl.conf"):
         if name and Path(name).is_file():
             lines = map(str.strip, Path(name).read_text(errors="replace").splitlines())
-            yield f"file {name}", "; ".join(line for line in lines if line and line[0] != "#")
+            yield f"file {name}", "\n".join(line for line in lines if line and line[0] != "#")
     folders = os.environ.get("LD_LIBRARY_PATH", "").split(":")
     folders += ["/usr/lib", "/usr/lib64", "/usr/local/lib", "/opt/amazon/ofi-nccl/lib"]
     folders += map(str, Path("/usr/lib").glob("*-linux-gnu"))

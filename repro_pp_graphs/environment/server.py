@@ -6,8 +6,11 @@ import http.client
 import json
 import shlex
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from repro_pp_graphs.environment.told import Fact, tell
 
 PATHS = ("/server_info", "/get_server_info")  # the second up to 0.5.4 and as an alias since
 TIMEOUT_S = 1.5
@@ -82,3 +85,21 @@ def ask(port: int) -> tuple[str, dict[str, str]]:
     if not isinstance(info, dict):
         return f"answers {status} to {path}, not as an sglang server does", {}
     return f"answers {path}", resolved(info)
+
+
+def facts(port: int) -> Iterator[Fact]:
+    """The sglang processes here, and the server that answers on the port."""
+    for pid, command in processes():
+        yield Fact("server", f"process {pid}", " ".join(command.split()))
+    said, state = ask(port)
+    yield Fact("server", f"port {port}", said)
+    telling = ("version", "model_path", "tp_size", "pp_size")
+    short = [f"{key} {state[key]}" for key in telling if key in state]
+    yield Fact("summary", "server", f"port {port}: {', '.join(short)}" if short else said)
+    for key, text in state.items():
+        yield Fact("server", key, text)
+
+
+def main(port: int) -> None:
+    """Print its facts as told.py has it."""
+    tell(partial(facts, port))

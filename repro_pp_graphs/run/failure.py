@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from repro_pp_graphs import files
+from repro_pp_graphs.environment import masking
 from repro_pp_graphs.run import hang
 from repro_pp_graphs.server import diagnosis
 from repro_pp_graphs.server.diagnosis import Diagnosis
@@ -34,19 +36,24 @@ def exit_status(path: Path | None) -> int | None:
     return None
 
 
+def _masked(found: Diagnosis) -> Diagnosis:
+    """It may quote the log: to be printed and recorded without secrets."""
+    return replace(found, cause=masking.excerpt(found.cause))
+
+
 def of_dead(log_path: Path, exit_file: Path | None = None) -> Diagnosis:
     """Why a server has died; on a full disk its log may lack the cause."""
     found = diagnosis.diagnose(read_log(log_path), exit_status(exit_file))
     full = "" if found.line else files.low_space(log_path.parent, below=files.FULL_BYTES)
     if not full:
-        return found
+        return _masked(found)
     cause = f"{diagnosis.UNKNOWN}: {full}, so that its log may lack the cause"
     return Diagnosis(cause, "free some, then go on with --resume")
 
 
 def of_living(log_path: Path) -> Diagnosis:
     """Why a server that still lives is not ready."""
-    found = diagnosis.diagnose(read_log(log_path), alive=True)
+    found = _masked(diagnosis.diagnose(read_log(log_path), alive=True))
     if found.known:
         return found
     silent_s = time.time() - log_path.stat().st_mtime if log_path.exists() else 0.0
@@ -58,7 +65,7 @@ def of_living(log_path: Path) -> Diagnosis:
 
 
 def _quoted(line: Line) -> str:
-    return textwrap.shorten(line.text, LINE_LENGTH, placeholder=" ...")
+    return textwrap.shorten(masking.excerpt(line.text), LINE_LENGTH, placeholder=" ...")
 
 
 def lines(found: Diagnosis, log_path: Path) -> list[str]:

@@ -19,6 +19,7 @@ import textwrap
 import time
 from pathlib import Path
 
+from repro_pp_graphs.environment import masking
 from repro_pp_graphs.files import write_whole
 from repro_pp_graphs.run import record
 from repro_pp_graphs.server import log, process
@@ -41,7 +42,8 @@ def rank_lines(text: str) -> list[str]:
     lines = ["    ranks, each with its last step or stage, longest silent first:"]
     for rank, line in shown:
         head = f"      {rank:<{width}} {line.when[-8:]} "
-        lines.append(head + textwrap.shorten(line.text, 79 - len(head), placeholder=" ..."))
+        text = masking.excerpt(line.text)
+        lines.append(head + textwrap.shorten(text, 79 - len(head), placeholder=" ..."))
     if len(last) > len(shown):
         lines.append(f"      and {len(last) - len(shown)} ranks that spoke later")
     return lines

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from repro_pp_graphs import files
+from repro_pp_graphs.environment import masking
 from repro_pp_graphs.run import begin, record
 from repro_pp_graphs.terminal import wrapped
 
@@ -30,7 +31,8 @@ def main(argv: list[str]) -> int:
     facts = {"status": options.status}
     if options.status == "failed":
         known = str(record.load_facts(logs, label).get("reason", ""))
-        facts["reason"] = with_disk(logs, options.reason or known or NO_REASON)
+        given = masking.excerpt(options.reason or "")  # may be a line of a log
+        facts["reason"] = with_disk(logs, given or known or NO_REASON)
         if facts["reason"] != known:
             print("\n".join(wrapped(f"{label} failed: {facts['reason']}", "  ")))
     if measured := files.sha256(logs / f"{label}_client.json"):

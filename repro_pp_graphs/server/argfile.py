@@ -7,12 +7,12 @@ import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from repro_pp_graphs.environment import masking
 from repro_pp_graphs.server import shims
 
 _LABEL = re.compile(r"#\s*label:\s*(.*?)\s*$")
 _LABEL_SHAPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ENV_LINE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
-_SECRET_NAME = re.compile(r"(token$|secret|passw|api_?key|credential)", re.IGNORECASE)
 # sglang writes its arguments to the log and serves them at /server_info
 _SECRET_FLAGS = ("--api-key", "--admin-api-key", "--ssl-keyfile-password")
 
@@ -105,7 +105,7 @@ def _add_line(args: ServerArgs, words: list[str], place: str) -> None:
         name, value = assignment[1], assignment[2]
         if name == "PYTHON":
             args.python = value
-        elif _SECRET_NAME.search(name):
+        elif masking.is_secret(name, value):
             raise ArgFileError(
                 f"{place}: {name} would be stored with the run; export it in your shell instead, "
                 "the server inherits it"
