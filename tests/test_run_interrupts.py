@@ -156,7 +156,7 @@ def test_the_next_run_ends_a_step_that_a_killed_harness_left(harness: Harness, s
     path, old, new = {
         "plan": (package / "run/plan_cli.py", PLANNING, PLANNING + wait),
         "merge": (
-            package / "traces/merge_cli.py",
+            package / "traces/commands/merge.py",
             "    options = made.parse_args(argv)\n",
             "    options = made.parse_args(argv)\n" + wait,
         ),
