@@ -148,3 +148,15 @@ def test_many_ranks_are_summed_up_on_a_screen(tmp_path):
     text = "\n".join(found)
     assert "64 PP ranks" in text
     assert "--json" in text
+
+
+def test_a_trace_with_gpu_activities_only_says_so_where_the_token_return_would_stand(tmp_path):
+    on_host = ("cpu_op", "user_annotation", "cuda_runtime", "cuda_driver")
+    for path in (DATA / "h200_case_A").iterdir():
+        document = json.loads(gzip.decompress(path.read_bytes()))
+        document["traceEvents"] = [
+            event for event in document["traceEvents"] if event.get("cat") not in on_host
+        ]
+        (tmp_path / path.name).write_bytes(gzip.compress(json.dumps(document).encode()))
+    text = sentences(shown(tmp_path))
+    assert "Token return: not seen, the trace has GPU activities only; profile with" in text

@@ -64,6 +64,7 @@ def analyze(case: Case) -> dict[str, Any]:
             case.label(rank): rank.unlabelled_p2p for rank in case.ranks if rank.unlabelled_p2p
         },
         "clocks": intervals(most, numbers),
+        "gpu_only": bool(case.ranks) and all(rank.gpu_only for rank in case.ranks),
         "sends": manner(last[0]) if last and case.pp_size > 1 else "unknown",
         "decode_step": msgspec.to_builtins(step) if isinstance(step, Step) else None,
         "decode_step_unknown": "" if isinstance(step, Step) else step,

@@ -271,6 +271,11 @@ def _no_token_return(facts: Facts) -> str:
         return "Token return: none, there is one PP rank."
     if not any(label.split(".")[0] == str(last) for label in facts["ranks"]):
         return f"Token return: not seen, PP{last} has no trace."
+    if facts["gpu_only"]:
+        return (
+            "Token return: not seen, the trace has GPU activities only; profile with "
+            '"activities": ["CPU", "GPU"].'
+        )
     if any(label.split(".")[0] == str(last) for label in facts["p2p_without_metadata"]):
         return f"Token return: not seen, no P2P kernel of PP{last} says who its peer is."
     return f"Token return: not seen, PP{last} sent no tokens while it was recorded."
