@@ -141,6 +141,7 @@ def test_a_server_that_was_not_started_here_is_not_measured(
     said = " ".join(done.out.split())
     assert f"port {harness.port} is answered by pid" in said
     assert "cause: another server on its port" in said and "--port" in said
+    assert f"server's end: port {harness.port}, by pid" in said
     (launch,) = harness.summary()["launches"]
     assert (launch["status"], launch["metrics"]) == ("failed", {})
     assert [line for line in harness.left_over() if "standin_server" in line], "not ours to end"

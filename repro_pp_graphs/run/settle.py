@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from repro_pp_graphs.terminal import wrapped
 from repro_pp_graphs.traces.read.identity import is_trace
 
 SLACK_MIB = 512  # other processes' memory moves a little
+STRANGER_S = 5.0
 POLL_S = 0.2
 
 
@@ -29,14 +31,26 @@ def held_memory(before_mib: dict[str, int]) -> list[str]:
 
 
 def wait_until_free(plan: Plan, launch: Launch, timeout_s: float) -> str:
-    """Wait for GPU memory and port, which the next launch needs; what was still held at the end."""
-    end_s = time.monotonic() + timeout_s
+    """Wait for GPU memory and port, which the next launch needs; what is still held at the end.
+
+    A port that another process holds is not waited for as long: that one does not end by itself.
+    """
+    begin_s = time.monotonic()
     while True:
         held = held_memory(plan.gpu_used_mib) if plan.gpu_used_mib else []
-        if not held and (not launch.port or listener.is_free(launch.host, launch.port)):
+        port_held = bool(launch.port) and not listener.is_free(launch.host, launch.port)
+        if not held and not port_held:
             return ""
-        if time.monotonic() > end_s:
-            return ", ".join(held) or f"port {launch.port}"
+        who = ""
+        if port_held and not held:
+            who = listener.owner(launch.host, launch.port, os.getpid()).stranger
+        past_s = time.monotonic() - begin_s
+        if past_s > (min(STRANGER_S, timeout_s) if who else timeout_s):
+            where = f", by {who}" if who else ""
+            memory = f"{', '.join(held)} (see nvidia-smi)" if held else ""
+            return (
+                f"{past_s:.0f} s after the server's end: {memory or f'port {launch.port}{where}'}"
+            )
         time.sleep(POLL_S)
 
 
@@ -85,6 +99,5 @@ def main(argv: list[str]) -> int:
         print("\n".join(wrapped(f"{label} failed: {reason}", "  ")))
         record.save_facts(logs, label, status="failed", reason=reason)
     if held := wait_until_free(plan, plan.launch(label), options.timeout_s):
-        text = f"not free {options.timeout_s:.0f} s after the server's end: {held}; see nvidia-smi"
-        print("\n".join(wrapped(text, "  ")))
+        print("\n".join(wrapped(f"not free {held}", "  ")))
     return int(bool(reason))
