@@ -212,7 +212,7 @@ def token_return(steps: int = 22) -> dict:
         return {"mean": mean, "median": mean - 1, "p99": 2 * mean, "max": 3 * mean}
 
     delivery = {"send": us(100_000), "overlapped_with_graph": us(30_000), "idle": us(70_000)}
-    seen = {"steps": steps, "enough": steps > 0, "delivery_enough": steps > 0}
+    seen = {"steps": steps, "enough": steps > 0, "delivery_known": steps > 0}
     return {**seen, "host_us": {"send": us(95_000)}, "delivery_us": delivery}
 
 
@@ -222,6 +222,22 @@ def test_the_token_send_is_told_in_milliseconds():
     assert sent == {"host": 95, "sent": 100, "under_graph": 30, "idle": 70}
     assert summary.token_send_ms({}) == {}
     assert summary.token_send_ms({**analysis, "token_return": token_return(steps=0)}) == {}
+
+
+def test_a_release_without_a_version_is_not_said_to_send_in_any_way(tmp_path):
+    text = told(tmp_path, plan(launch("A", "on", sglang_version="")))
+    assert "PP sends are unknown: not looked up for this release" in " ".join(text.split())
+
+
+def test_a_delivery_that_clocks_leave_open_is_not_given():
+    found = token_return() | {"delivery_known": False}
+    analysis = {"token_return": found, "ranks": {"0": {"basis": "gpu"}}}
+    assert summary.token_send_ms(analysis) == {"host": 95}
+
+
+def test_an_analysis_without_the_figure_gives_none():
+    sparse = {"enough": True, "delivery_known": True, "host_us": {"send": {"median": 5.0}}}
+    assert summary.token_send_ms({"token_return": sparse, "ranks": {}}) == {}
 
 
 def test_without_kernels_no_idle_time_is_claimed():

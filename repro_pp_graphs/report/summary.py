@@ -158,18 +158,20 @@ def token_send_ms(analysis: dict[str, Any]) -> dict[str, float]:
     `host`: the host span that sends; `sent`: from that span's begin until the last byte has left;
     `under_graph` and `idle`: the parts of `sent` with the rank's graph kernels running, and with
     none of its compute kernels running (both left out on a CPU, which has no kernels). Empty
-    without traces, and where too few of the steps are seen whole.
+    without traces, and where too few of the steps are seen whole; `host` alone where it is not
+    known when the last byte has left.
     """
     found = analysis.get("token_return") or {}
     if not found.get("enough"):
         return {}
     host = found.get("host_us", {})
-    sent = found.get("delivery_us", {}) if found.get("delivery_enough") else {}
+    sent = found.get("delivery_us", {}) if found.get("delivery_known") else {}
     means = {"host": host.get("send"), "sent": sent.get("send")}
     ranks = analysis.get("ranks", {}).values()
     if sent and all(rank.get("basis") == "gpu" for rank in ranks):
         means |= {"under_graph": sent.get("overlapped_with_graph"), "idle": sent.get("idle")}
-    return {name: round(values["mean"] / 1e3, 4) for name, values in means.items() if values}
+    known = {name: (values or {}).get("mean") for name, values in means.items()}
+    return {name: round(us / 1e3, 4) for name, us in known.items() if us is not None}
 
 
 def sends(launch: Launch, plan: Plan) -> str:

@@ -114,7 +114,7 @@ FACTS: dict[str, Any] = {
 }
 # what is read of logs/<label>_client.json
 CLIENT: dict[str, Any] = {"summary": {"warnings": list[str]}}
-_SPREAD = ({"median": float}, None)
+_SPREAD = ({"mean": float}, None)
 # what is read of logs/<label>_analysis.json
 ANALYSIS: dict[str, Any] = {
     "graph_launches": dict[str, int],

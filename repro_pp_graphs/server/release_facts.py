@@ -27,9 +27,7 @@ SENDS_MEAN: dict[str, str] = {
 
 
 def pp_sends(numbers: tuple[int, ...]) -> Sends:
-    """How a release's PP loop sends, by its version's numbers, (0, 5, 2); empty for no version."""
-    if not numbers:
-        return "asynchronous"  # a checkout of its own: taken as new
+    """How a release's PP loop sends, by its version's numbers, (0, 5, 2); empty: unknown."""
     return next((how for since, how in PP_SENDS if numbers >= since), "unknown")
 
 

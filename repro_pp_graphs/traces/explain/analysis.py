@@ -14,6 +14,7 @@ from repro_pp_graphs.traces.explain.sends import manner
 from repro_pp_graphs.traces.explain.steps import bubble, gpu_work, micro_batches, shares, steps
 from repro_pp_graphs.traces.explain.token_return import token_return
 from repro_pp_graphs.traces.explain.turn import turns
+from repro_pp_graphs.traces.explain.words import delivery_known
 from repro_pp_graphs.traces.model import Case
 from repro_pp_graphs.traces.pair.clocks import Bounds, bounds, interval, intervals
 from repro_pp_graphs.traces.pair.edge import Edge
@@ -51,7 +52,7 @@ def analyze(case: Case) -> dict[str, Any]:
     known = None if step == DEPTH else micro_batches(case)
     under_way = step.micro_batches if isinstance(step, Step) else known
     found, unknown = turns(case, hosts_of)
-    return {
+    facts = {
         "schema": 1,
         "case": case.name,
         "pp_size": case.pp_size,
@@ -76,6 +77,9 @@ def analyze(case: Case) -> dict[str, Any]:
         "ring": bubble(case, list(rows.values()), under_way),
         "warnings": [*case.warnings, *_doubts(case, edges)],
     }
+    if facts["token_return"]:
+        facts["token_return"]["delivery_known"] = delivery_known(facts)
+    return facts
 
 
 def _edge(case: Case, edge: Edge, most: Bounds) -> dict[str, Any]:
