@@ -1,0 +1,96 @@
+"""summary.json as types: schema 2. Schema 1 had the same names without `verdict`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from repro_pp_graphs.stats.model import Verdict
+
+SCHEMA = 2
+
+Status = Literal["ok", "failed", "running", "interrupted", "not run", "unreadable"]
+
+
+class LaunchSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One server launch: what was measured, and under what state."""
+
+    label: str
+    case: str
+    round: int
+    status: Status
+    warnings: list[str]
+    sglang_version: str
+    sends: str  # how PP sends go: blocking, synchronous, asynchronous, ...
+    expects_graphs: bool | None  # None on a CPU
+    server_args: list[str]
+    resolved: dict[str, Any]  # of the server's own account of its arguments
+    metrics: dict[str, float]  # of the measuring client; the names carry the units
+    decode_batches: dict[str, int]  # decode steps by batch size, on the first rank, while traced
+    token_send_ms: dict[str, float]  # means of the profile pass: host, sent, under_graph, idle
+    client_warnings: list[str]
+    reason: str | None = None  # why it failed, or is unreadable
+    session: int | None = None  # 1: measured before any --resume
+    began: str | None = None  # local time, 2026-11-24 03:15:00
+    server_start_s: float | None = None
+    profile_s: float | None = None
+    trace_bytes: dict[str, int] | None = None  # by file name
+    graph_state: dict[str, Any] | None = None  # decode lines with and without a graph, launches
+    shims: dict[str, str] | None = None  # name and reason
+    gpu_counters: dict[str, Any] | None = None  # before, after
+
+
+class Load(msgspec.Struct, kw_only=True):
+    """What the client asks of every launch."""
+
+    batch: int  # prompts in flight
+    max_new_tokens: int  # a prompt
+
+
+class Change(msgspec.Struct, kw_only=True):
+    """A fact of the environment that differs between the run's start and its end."""
+
+    section: str
+    key: str
+    gpu: int | None
+    before: str
+    after: str
+
+
+class Summary(msgspec.Struct, kw_only=True):
+    """A run: its state, its launches in the order of the plan, and what they say."""
+
+    schema: int
+    engine: str  # sglang, probe
+    mode: str  # gpu, one_gpu, cpu
+    rehearsal: bool
+    nsys: bool
+    began: str  # local time
+    sessions: list[str]  # when it was begun and resumed; a launch's `session` counts them from 1
+    load: Load
+    complete: bool  # every launch was measured
+    warnings: list[str]
+    environment_changes: list[Change] | None  # None: not collected
+    launches: list[LaunchSummary]
+    verdict: Verdict | None = None  # None in schema 1
+
+
+_FIRST_SCHEMA = {"engine": "sglang", "began": "", "sessions": [], "warnings": []}
+_FIRST_LAUNCH: dict[str, Any] = {
+    **{"warnings": [], "sglang_version": "", "sends": "", "expects_graphs": None},
+    **{"server_args": [], "resolved": {}, "metrics": {}, "decode_batches": {}},
+    **{"token_send_ms": {}, "client_warnings": []},
+}
+
+
+def from_json(value: dict[str, Any]) -> Summary:
+    """A stored summary of schema 1 or 2; what schema 1 came to have later is filled in.
+
+    Raises msgspec.ValidationError where it is something else.
+    """
+    launches = value.get("launches")
+    if isinstance(launches, list):
+        filled = [_FIRST_LAUNCH | each for each in launches if isinstance(each, dict)]
+        value = {"environment_changes": None, **_FIRST_SCHEMA, **value, "launches": filled}
+    return msgspec.convert(value, Summary)

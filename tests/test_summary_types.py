@@ -1,0 +1,26 @@
+"""summary.json's types: they fit what runs of schema 1 stored."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from repro_pp_graphs.report import model
+
+OLD = {
+    "schema": 1, "mode": "gpu", "rehearsal": False, "nsys": False, "complete": True,
+    "load": {"batch": 16, "max_new_tokens": 256},
+    "launches": [{"label": "A", "case": "graphs_on", "round": 1, "status": "ok"}],
+}  # fmt: skip
+
+
+def test_a_summary_of_schema_1_is_read():
+    read = model.from_json(OLD)
+    assert (read.schema, read.engine, read.verdict) == (1, "sglang", None)
+    assert read.launches[0].label == "A" and read.launches[0].metrics == {}
+
+
+@pytest.mark.parametrize("torn", [{}, {"launches": 3}, {**OLD, "launches": [{"label": 1}]}])
+def test_what_is_no_summary_is_refused(torn):
+    with pytest.raises(msgspec.ValidationError):
+        model.from_json(torn)
