@@ -156,7 +156,8 @@ stop_server() { # stop_server LABEL GRACE_SECONDS
 measure() { # measure LABEL URL: the unprofiled pass, whose numbers are reported
   local log=$out/logs/$1_client.log status=0
   step -o "$log" "${client[@]}" --base-url "$2" --batch "$batch" \
-    --max-new-tokens "$max_new_tokens" --warmup 1 --output "$out/logs/$1_client.json" || status=$?
+    --max-new-tokens "$max_new_tokens" --warmup 1 --warmup-passes "$warmup_passes" --control 5 \
+    --output "$out/logs/$1_client.json" || status=$?
   if ((status == 0)); then
     say "  client  $(sed -n 's/^throughput *//p' "$log")"
     return 0
@@ -340,7 +341,7 @@ main() {
     exit 0
   fi
   # first the load, then a launch a line
-  IFS=$'\t' read -r batch max_new_tokens traced pair <<<"${lines[0]}"
+  IFS=$'\t' read -r batch max_new_tokens warmup_passes traced pair <<<"${lines[0]}"
   mkdir -p "$out/trace"
   begun=1
   [[ -s $out/logs/env.json ]] || collect_env env # --resume: that of the first launch stays

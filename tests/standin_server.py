@@ -50,6 +50,7 @@ class Behaviour:
     ignore_close: bool = False  # keeps the connection open although asked to close it
     fault: str | None = None
     fault_after: int = 0
+    fault_from: int = 0  # the requests before this one do not fail, counted from 0
     fault_requests: int | None = None  # only the first so many requests fail
     http_status: int = 503
     message: str = "stand-in fault"
@@ -107,7 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _stream(self, payload: dict[str, Any], number: int) -> None:
         how = self.server.behaviour
         limited = how.fault_requests is not None and number >= how.fault_requests
-        fault = None if limited else how.fault
+        fault = None if limited or number < how.fault_from else how.fault
         if fault == "http":
             self._whole(how.http_status, {"error": {"message": how.message}})
             return

@@ -8,6 +8,7 @@ from typing import Any
 
 from .options import Options
 from .record import Record
+from .warm_up import WarmUpPass, not_steady_caveat
 
 BUSY_SHARE = 0.8  # of a core
 READ_TOGETHER_SHARE = 0.05
@@ -70,10 +71,15 @@ def length_caveat(records: Sequence[Record], asked: int) -> str | None:
 
 
 def caveats(
-    summary: dict[str, Any], records: Sequence[Record], options: Options, prompts_in_file: int
+    summary: dict[str, Any],
+    records: Sequence[Record],
+    options: Options,
+    prompts_in_file: int,
+    warm_up_passes: Sequence[WarmUpPass] = (),
 ) -> list[str]:
     """Every sentence for a run; `prompts_in_file` is 0 with synthetic prompts."""
-    sentences = []
+    unsteady = not_steady_caveat(warm_up_passes)
+    sentences = [unsteady] if unsteady else []
     if summary["ignored_lines"]:
         sentences.append(
             f"{summary['ignored_lines']} lines of the answers are no field of an event stream and "
@@ -88,10 +94,16 @@ def caveats(
             "with one token an event"
         )
     sent = len(records) + options.warmup * options.batch
+    sent += sum(one.prompts for one in warm_up_passes)
     if 0 < prompts_in_file < sent and summary["total_output_tokens"]:
         sentences.append(
             f"{prompts_in_file} prompts in the file, {sent} sent (warm-up included): a prefix "
             f"cache may serve the repeats ({summary['total_cached_tokens']} cached tokens reported)"
+        )
+    if summary["control_requests"] < options.control and not summary["interrupted"]:
+        sentences.append(
+            f"only {summary['control_requests']} of {options.control} control requests brought a "
+            "token: whether the machine changed is less sure"
         )
     if options.default_prompts:
         sentences.append(

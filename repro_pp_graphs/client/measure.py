@@ -10,8 +10,10 @@ from typing import Any
 
 from .bench_serving import bench_serving_line
 from .clock import clock_ns
+from .control import control_options, control_streams
 from .driver import Driver
 from .load import streams_to_send
+from .metrics import ttft_ms
 from .options import Options
 from .prompts import Prompts, prompts_in_all
 from .record import Record
@@ -23,10 +25,13 @@ from .signals import ignore_signals
 from .stream import parse_stream
 from .summary import summarize
 from .terminal import complain, say, wrapped
+from .warm_up import WarmUpPass, is_steady, pass_of
+
+PASS_STRIDE = 10**9  # between the numbers of two passes' prompts
 
 
 class Measurement:
-    """A warm-up and the run that counts; what was reached when a signal ends either."""
+    """Warm-up, the run that counts, and the control; what was reached when a signal ends one."""
 
     def __init__(self, options: Options, prompts: Prompts) -> None:
         self.run = Run(begin_ns=clock_ns(), interrupted=True)
@@ -37,18 +42,49 @@ class Measurement:
 
     def take(self) -> None:
         """Send everything and wait for it. Without a server, `run` is the warm-up's."""
-        options = self._options
         try:
             self.model = self._server.model()
             warm = self._warm_up()
             if self.no_server:
                 self.run = warm  # its failures are the report: nothing else would come of measuring
-            elif not warm.interrupted:
-                total = prompts_in_all(options, self._prompts)
-                ahead = streams_to_send(options, self.model, self._prompts, 0, total)
-                self.run = Driver(ahead, self._server, options, "measuring").run()
+            elif not warm.interrupted and (passes := self._warm_up_passes()) is not None:
+                self.run = self._load(0, "measuring")
+                self.run.warm_up_passes = passes
+                self._control()
         except KeyboardInterrupt:
-            self.run.end_ns = clock_ns()
+            self.run.interrupted = True
+            self.run.end_ns = self.run.end_ns or clock_ns()
+
+    def _load(self, first: int, label: str) -> Run:
+        """The measured load, once; its prompts are numbered from `first`."""
+        total = prompts_in_all(self._options, self._prompts)
+        ahead = streams_to_send(self._options, self.model, self._prompts, first, total)
+        return Driver(ahead, self._server, self._options, label).run()
+
+    def _warm_up_passes(self) -> list[WarmUpPass] | None:
+        """Repeat the load until two passes agree, prompts fail or --warmup-passes are sent; None
+        when a signal ended it. Lines of a file are the same in every pass, synthetic prompts not.
+        """
+        passes: list[WarmUpPass] = []
+        for number in range(1, self._options.warmup_passes + 1):
+            first = 0 if len(self._prompts) else -number * PASS_STRIDE
+            run = self._load(first, f"warm-up pass {number}")
+            if run.interrupted:
+                return None
+            passes.append(pass_of(records_of(run, self._options)))
+            if passes[-1].failed or is_steady(passes):
+                break
+        return passes
+
+    def _control(self) -> None:
+        """Send the control requests that were asked for; a signal ends them and the run."""
+        if self.run.interrupted or not self._options.control:
+            return
+        options = control_options(self._options)
+        run = Driver(control_streams(options, self.model), self._server, options, "control").run()
+        self.run.interrupted = run.interrupted
+        records = records_of(run, options)[1:]
+        self.run.control_ttft_ms = [ttft_ms(record) for record in records if record.error is None]
 
     def _warm_up(self) -> Run:
         options = self._options

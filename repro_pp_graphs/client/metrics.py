@@ -38,6 +38,16 @@ def e2e_ms(record: Record) -> float:
     return (record.events[-1][0] - record.start_ns) / 1e6
 
 
+def ttft_ms(record: Record) -> float:
+    """From the start of a prompt (at a request rate: when it was due) to its first token, ms."""
+    return (record.events[0][0] - record.start_ns) / 1e6
+
+
+def tpot_ms(record: Record) -> float:
+    """Time per output token after the first, of a prompt with two tokens or more, ms."""
+    return (record.events[-1][0] - record.events[0][0]) / 1e6 / (record.tokens - 1)
+
+
 def itl_ms(record: Record) -> list[float]:
     """Gap between two arrivals divided by the new tokens of the later one, once a token; ms."""
     gaps: list[float] = []

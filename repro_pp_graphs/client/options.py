@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 DEFAULT_INPUT_LEN = 64
+AUTO_PASSES = 5
 EXAMPLES = """examples:
   one request of 16 prompts, 128 tokens each, raw arrivals saved
     python client_benchmark.py --batch 16 --max-new-tokens 128 --output run.json
@@ -51,6 +52,8 @@ class Options(argparse.Namespace):
     ignore_eos: bool
     seed: int
     warmup: int
+    warmup_passes: int
+    control: int
     stall_timeout_s: float
     max_error_rate: float
     reader: str
@@ -72,6 +75,11 @@ def _number(
         return value
 
     return parse
+
+
+def _passes(text: str) -> int:
+    """An argparse type: how many warm-up passes at most."""
+    return AUTO_PASSES if text == "auto" else int(_number(int, 0)(text))
 
 
 def options_parser() -> argparse.ArgumentParser:
@@ -112,6 +120,12 @@ def options_parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="for arrivals, synthetic prompts and OpenAI's seed (0)")
     add("--warmup", type=_number(int, 0), default=1, metavar="N",
         help="requests sent and awaited before measuring (1)")
+    add("--warmup-passes", type=_passes, default=0, metavar="N",
+        help="then repeat the measured load until TTFT and TPOT of two passes in a row agree "
+        f"within 5 %%, at most N times (0; auto: {AUTO_PASSES})")
+    add("--control", type=_number(int, 0), default=0, metavar="N",
+        help="after measuring, send one short prompt alone for one token, N times: its TTFT, "
+        "which decode CUDA graphs cannot change, shows whether the machine changed (0)")
     add = parser.add_argument_group("result").add_argument
     add("--output", type=Path, metavar="FILE.json", help="summary and every raw arrival")
     add("--bench-serving-json", type=Path, metavar="FILE.jsonl",

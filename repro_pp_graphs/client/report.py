@@ -89,7 +89,22 @@ def throughput_lines(summary: dict[str, Any]) -> list[str]:
             f"{summary['max_concurrent_requests']} at most"
             + (", with those that wait to be sent" if waits_for_a_place(summary) else ""),
         ),
+        *around_lines(summary),
     ]
+
+
+def around_lines(summary: dict[str, Any]) -> list[str]:
+    """The warm-up passes and the control, where there were any."""
+    lines = []
+    if passes := summary["warmup_passes"]:
+        steady = {True: "the last two agree", False: "not steady", None: "too few to compare"}
+        said = steady[summary["warmup_steady"]]
+        lines.append(row("warm-up", f"{passes} pass{'es' * (passes > 1)} of the load: {said}"))
+    if summary["control_ttft_ms"] is not None:
+        times = summary["control_requests"]
+        text = f"TTFT of one short prompt alone {number(summary['control_ttft_ms'])} ms"
+        lines.append(row("control", f"{text}, median of {times}"))
+    return lines
 
 
 def self_check_text(summary: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from .clock import KernelClock
 from .stream import Stream
+from .warm_up import WarmUpPass
 
 
 @dataclass
@@ -19,3 +20,5 @@ class Run:
     interrupted: bool = False
     reader: str = ""
     clock: KernelClock = field(default_factory=KernelClock)
+    warm_up_passes: list[WarmUpPass] = field(default_factory=list)  # that went before it
+    control_ttft_ms: list[float] = field(default_factory=list)  # one a control request after it

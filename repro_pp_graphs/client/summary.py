@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from .caveats import caveats
-from .metrics import distribution, e2e_ms, itl_ms, itl_over_time, peak_in_flight, steady_state
+from .metrics import (
+    distribution,
+    e2e_ms,
+    itl_ms,
+    itl_over_time,
+    peak_in_flight,
+    steady_state,
+    tpot_ms,
+    ttft_ms,
+)
 from .options import Options
 from .record import Record
 from .run import Run
+from .warm_up import is_steady
 
 
 def self_check(records: Sequence[Record], run: Run, total_tokens: int) -> dict[str, Any]:
@@ -55,10 +66,9 @@ def latencies(records: Sequence[Record], completed: Sequence[Record]) -> dict[st
         r for r in records if r.events and (r.error is None or r.error.startswith("interrupted"))
     ]
     long = [r for r in completed if r.tokens > 1]
-    tpot_ms = ((r.events[-1][0] - r.events[0][0]) / 1e6 / (r.tokens - 1) for r in long)
     return {
-        **distribution("ttft_ms", ((r.events[0][0] - r.start_ns) / 1e6 for r in streaming)),
-        **distribution("tpot_ms", tpot_ms),
+        **distribution("ttft_ms", map(ttft_ms, streaming)),
+        **distribution("tpot_ms", map(tpot_ms, long)),
         **distribution("itl_ms", itertools.chain.from_iterable(map(itl_ms, streaming))),
         **distribution("e2e_latency_ms", map(e2e_ms, completed)),
         **distribution("queue_ms", ((r.sent_ns - r.intended_ns) / 1e6 for r in completed)),
@@ -77,6 +87,18 @@ def how_measured(records: Sequence[Record], run: Run) -> dict[str, Any]:
         "token_counts": "final_usage" if counted_late else "per_event",
         "ignored_lines": len(ignored),
         "first_ignored_line": ignored[0][:60].decode("utf-8", "replace") if ignored else None,
+    }
+
+
+def around(run: Run) -> dict[str, Any]:
+    """What came before and after the measured load: warm-up passes, and the control."""
+    control_ms = run.control_ttft_ms
+    return {
+        "warmup_passes": len(run.warm_up_passes),
+        "warmup_steady": is_steady(run.warm_up_passes),
+        "warmup_figures": [vars(one) for one in run.warm_up_passes],
+        "control_ttft_ms": statistics.median(control_ms) if control_ms else None,
+        "control_requests": len(control_ms),
     }
 
 
@@ -111,7 +133,8 @@ def summarize(
         "steady_state": steady_state(records),
         "itl_over_time": itl_over_time(records, begin_ns, end_ns),
         **how_measured(records, run),
+        **around(run),
         "self_check": self_check(records, run, output_tokens),
     }
-    summary["warnings"] = caveats(summary, records, options, prompts_in_file)
+    summary["warnings"] = caveats(summary, records, options, prompts_in_file, run.warm_up_passes)
     return summary

@@ -1,8 +1,8 @@
 """Plan a run, check what it needs, and write what run_repro.sh follows.
 
-run_repro.sh reads stdout, tab-separated: first batch, tokens, traced (1 or 0), the side-by-side
-trace (or -); then a launch a line: label, base URL, done by an earlier run (1 or 0). All else goes
-to stderr.
+run_repro.sh reads stdout, tab-separated: first batch, tokens, warm-up passes at most, traced (1 or
+0), the side-by-side trace (or -); then a launch a line: label, base URL, done by an earlier run (1
+or 0). All else goes to stderr.
 """
 
 from __future__ import annotations
@@ -138,7 +138,8 @@ def client_command(plan: Plan, options: Options, launch: Launch) -> str:
     words = [options.python, f"{options.root}/client_benchmark.py"]
     words += ["--prompts", f"{options.root}/prompts.txt", "--base-url", launch.base_url]
     words += ["--batch", str(plan.batch), "--max-new-tokens", str(plan.max_new_tokens)]
-    words += ["--warmup", "1", "--output", f"{options.out}/logs/{launch.label}_client.json"]
+    words += ["--warmup", "1", "--warmup-passes", str(plan.warmup_passes), "--control", "5"]
+    words += ["--output", f"{options.out}/logs/{launch.label}_client.json"]
     return shell_words(words)
 
 
@@ -277,7 +278,8 @@ def _plan(options: Options) -> int:
     plan.run_id = plan.run_id or uuid.uuid4().hex
     write(plan, options)
     pair = results.side_by_side(plan) or "-"
-    print(f"{plan.batch}\t{plan.max_new_tokens}\t{int(plan.profile)}\t{pair}")
+    load = f"{plan.batch}\t{plan.max_new_tokens}\t{plan.warmup_passes}"
+    print(f"{load}\t{int(plan.profile)}\t{pair}")
     for launch in plan.launches:
         print(f"{launch.label}\t{launch.base_url}\t{int(launch.label in done)}")
     return 0

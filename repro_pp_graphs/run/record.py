@@ -77,6 +77,11 @@ class Plan:
         return self.mode == "cpu"
 
     @property
+    def warmup_passes(self) -> int:
+        """The client's --warmup-passes: at most so many, before it measures."""
+        return 3 if self.rehearsal else 5
+
+    @property
     def session(self) -> int:
         """1 for the run as first started, 2 after the first --resume, ..."""
         return 1 + len(self.resumed)

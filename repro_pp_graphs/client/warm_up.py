@@ -1,0 +1,70 @@
+"""Warm-up passes: the measured load itself, repeated until two passes in a row agree."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .metrics import tpot_ms, ttft_ms
+from .record import Record
+
+AGREE_SHARE = 0.05  # two passes agree when their figures differ by at most this share
+
+
+@dataclass(frozen=True)
+class WarmUpPass:
+    """What one pass came to; None where no prompt gave such a figure (TPOT needs two tokens)."""
+
+    prompts: int
+    failed: int
+    median_ttft_ms: float | None
+    mean_tpot_ms: float | None
+
+
+def pass_of(records: Sequence[Record]) -> WarmUpPass:
+    """The figures of a pass, over its completed prompts."""
+    completed = [record for record in records if record.error is None]
+    tpots = [tpot_ms(record) for record in completed if record.tokens > 1]
+    return WarmUpPass(
+        prompts=len(records),
+        failed=len(records) - len(completed),
+        median_ttft_ms=statistics.median(map(ttft_ms, completed)) if completed else None,
+        mean_tpot_ms=statistics.fmean(tpots) if tpots else None,
+    )
+
+
+def agree(one: WarmUpPass, other: WarmUpPass) -> bool:
+    """Whether both passes completed, and TTFT and TPOT differ by at most AGREE_SHARE."""
+    if one.failed or other.failed or one.median_ttft_ms is None or other.median_ttft_ms is None:
+        return False
+    pairs = [(one.median_ttft_ms, other.median_ttft_ms)]
+    if one.mean_tpot_ms is not None and other.mean_tpot_ms is not None:
+        pairs.append((one.mean_tpot_ms, other.mean_tpot_ms))
+    return all(abs(a - b) <= AGREE_SHARE * min(a, b) for a, b in pairs)
+
+
+def is_steady(passes: Sequence[WarmUpPass]) -> bool | None:
+    """Whether the last two passes agree; None where there were fewer than two to compare."""
+    return agree(*passes[-2:]) if len(passes) > 1 else None
+
+
+def not_steady_caveat(passes: Sequence[WarmUpPass]) -> str | None:
+    """The sentence for a warm-up whose last pass failed or whose last two differ; else None."""
+    if passes and passes[-1].failed:
+        return (
+            f"prompts failed in warm-up pass {len(passes)}: whether the server had reached its "
+            "usual speed is not known"
+        )
+    if is_steady(passes) is not False:
+        return None
+    figures = []
+    for label, name in (("TTFT", "median_ttft_ms"), ("TPOT", "mean_tpot_ms")):
+        values = [getattr(one, name) for one in passes]
+        if None not in values:
+            figures.append(f"{label} {', '.join(f'{value:.1f}' for value in values)} ms")
+    return (
+        f"the server had not settled after {len(passes)} warm-up passes ({'; '.join(figures)}; "
+        f"steady: two in a row within {AGREE_SHARE:.0%}): what is measured may still hold "
+        "compilation or the load of other processes; a larger --warmup-passes may help"
+    )
