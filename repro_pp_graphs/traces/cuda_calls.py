@@ -15,7 +15,17 @@ CALL_KINDS = (
 )
 
 
+# Calls that return when a stream, an event or the device has got so far.
+SYNCHRONISES = re.compile("Synchronize")
+
+
 @lru_cache(maxsize=1024)
 def call_kind(name: str) -> str:
     """`graph`, `launch` or `copy`, empty for all other CUDA and HIP calls."""
     return next((kind for kind, pattern in CALL_KINDS if pattern.search(name)), "")
+
+
+@lru_cache(maxsize=1024)
+def synchronises(name: str) -> bool:
+    """Whether a CUDA or HIP call only waits: for a stream, an event or the device."""
+    return bool(SYNCHRONISES.search(name))

@@ -43,15 +43,22 @@ class Span(msgspec.Struct, gc=False):
 
 @dataclass(slots=True)
 class Kernels:
-    """GPU work other than P2P, by start: kernels, copies and sets."""
+    """GPU work other than P2P, by start: kernels, copies and sets.
+
+    `posted` is when the host's call began that launched it, ns, -1 where that call is not in the
+    trace; `stream` a number for each stream of the rank (0, 1, ...), in no order.
+    """
 
     times: Intervals
     correlation: npt.NDArray[np.int64]
     is_copy: npt.NDArray[np.bool_]
+    posted: npt.NDArray[np.int64]
+    stream: npt.NDArray[np.int32]
 
     @classmethod
     def none(cls) -> Kernels:
-        return cls(intervals([]), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.bool_))
+        none = np.empty(0, dtype=np.int64)
+        return cls(intervals([]), none, none.astype(np.bool_), none, none.astype(np.int32))
 
 
 @dataclass(slots=True)
@@ -59,8 +66,9 @@ class RankTrace:
     """One rank's facts.
 
     `launches` are the host's cudaGraphLaunch calls with their correlation; `calls` the main
-    thread's CUDA calls that took 50 us or more, and its copies; `uploads` the copies from
-    pageable memory, bytes by correlation (-1: not known); `spans` the main thread's annotations;
+    thread's CUDA calls that took 50 us or more, and its copies; `syncs` the shorter
+    ones that only wait for the GPU; `uploads` the copies from pageable memory, bytes by correlation
+    (-1: not known); `spans` the main thread's annotations;
     `sends` and `recvs` the host's c10d operators, `nccl_marks` its annotations of NCCL operations
     (`nccl:send 1->0`); `operators` when the main thread was inside a host operator;
     `launched_share` of its kernels' launches, how many calls were recorded (None without kernels);
@@ -85,6 +93,7 @@ class RankTrace:
     spans: list[Span] = field(default_factory=list)
     launches: list[tuple[int, int, int]] = field(default_factory=list)
     calls: list[Span] = field(default_factory=list)
+    syncs: list[Span] = field(default_factory=list)
     uploads: dict[int, int] = field(default_factory=dict)
     sends: list[Span] = field(default_factory=list)
     recvs: list[Span] = field(default_factory=list)

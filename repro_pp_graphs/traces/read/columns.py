@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from repro_pp_graphs.traces.cuda_calls import BLOCKED_US, call_kind
+from repro_pp_graphs.traces.cuda_calls import BLOCKED_US, call_kind, synchronises
 from repro_pp_graphs.traces.read.blocks import Value, number, plain
 from repro_pp_graphs.traces.read.peers import SIDES, Label, LaunchSite, Mark, P2PKernel
 from repro_pp_graphs.traces.read.salvage import NO_JSON
@@ -118,6 +118,7 @@ class Columns:
         self.gloo: list[GlooOp] = []
         self.launches: list[tuple[float, float, int]] = []
         self.calls: list[tuple[Value, tuple[str, float, float, int]]] = []
+        self.syncs: list[tuple[Value, tuple[str, float, float, int]]] = []
         self.uploads: dict[int, int] = {}
         self.sends: list[tuple[str, float, float, int]] = []
         self.recvs: list[tuple[str, float, float, int]] = []
@@ -243,15 +244,19 @@ class Columns:
         correlation = whole((event.args or NO_ARGS).correlation)
         kind = call_kind(name)
         self.driver_calls += event.cat == "cuda_driver"
+        waits = synchronises(name)
         if kind:
             self.posted.extend((correlation, event.ts))
-        else:
+        elif not waits:
             QUIET.add(event.name)
         if kind == "graph":
             self.launches.append((event.ts, event.dur, correlation))
         if event.dur >= BLOCKED_US or kind == "copy":
             tid = event.tid if type(event.tid) is int else plain(event.tid)
             self.calls.append((tid, (intern(name), event.ts, event.dur, correlation)))
+        elif waits and event.dur >= 0:
+            tid = event.tid if type(event.tid) is int else plain(event.tid)
+            self.syncs.append((tid, (intern(name), event.ts, event.dur, correlation)))
 
     def _mark(self, event: Event) -> None:
         if str(event.name).startswith("nccl:"):

@@ -7,6 +7,7 @@ from bisect import bisect_right
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from repro_pp_graphs.traces.model import Kernels, P2POp, RankTrace, Span
 from repro_pp_graphs.traces.read.blocks import LATEST_NS, TraceFile, Value, number
@@ -86,6 +87,7 @@ def read_rank(path: Path, who: Identity, base_ns: int | None = None) -> RankTrac
         launches=sorted((ns(ts), ns(ts + max(0, dur)), corr) for ts, dur, corr in columns.launches),
         p2p_kernels=intervals(sorted((ns(k.ts), ns(k.ts + k.dur)) for k in columns.p2p)),
         calls=in_turn(of_main(columns.calls)),
+        syncs=_spans(of_main(columns.syncs), base_ns, sifted, in_turn=False),
         uploads=columns.uploads,
         sends=send_calls,
         recvs=in_turn(columns.recvs),
@@ -179,7 +181,28 @@ def _kernels(columns: Columns, base_ns: int) -> Kernels:
     rows = rows[np.argsort(rows[:, 0], kind="stable")]
     times = np.stack([_ns(rows[:, 0], base_ns), _ns(rows[:, 0] + rows[:, 1], base_ns)], axis=1)
     launches = np.where(np.abs(rows[:, 2]) < LARGEST, rows[:, 2], -1)
-    return Kernels(times, launches.astype(np.int64), rows[:, 3] % 2 != 0)
+    _, streams = np.unique(rows[:, 3] // 2, return_inverse=True)
+    return Kernels(
+        times,
+        launches.astype(np.int64),
+        rows[:, 3] % 2 != 0,
+        _posted(columns, rows[:, 2], base_ns),
+        streams.reshape(-1).astype(np.int32),
+    )
+
+
+def _posted(
+    columns: Columns, correlations: npt.NDArray[np.float64], base_ns: int
+) -> npt.NDArray[np.int64]:
+    """When the calls with these correlations began, ns; -1 where they are not in the trace."""
+    calls = np.array(columns.posted).reshape(-1, 2)
+    if not len(calls):
+        return np.full(len(correlations), -1, dtype=np.int64)
+    calls = calls[np.argsort(calls[:, 0], kind="stable")]
+    at = np.minimum(calls[:, 0].searchsorted(correlations), len(calls) - 1)
+    known = (calls[at, 0] == correlations) & (correlations >= 0)
+    found: npt.NDArray[np.int64] = np.where(known, _ns(calls[at, 1], base_ns), -1)
+    return found
 
 
 def _base_ns(trace: TraceFile) -> int:
