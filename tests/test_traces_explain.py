@@ -12,7 +12,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from test_traces_maker import TraceMaker, ring
-from trace_changes import only_case
+from trace_changes import analysed, only_case
 
 from repro_pp_graphs.traces import time_sets as sets
 from repro_pp_graphs.traces.explain.analysis import analyze
@@ -96,7 +96,7 @@ def sync_release(named: bool, steps: int = 4) -> tuple[TraceMaker, TraceMaker]:
 def test_the_three_numbers_of_the_issue_come_out_of_a_blocking_send(tmp_path, named):
     for maker in sync_release(named):
         maker.write(tmp_path)
-    facts = analyze(only_case(tmp_path))
+    facts = analysed(only_case(tmp_path))
     told = facts["token_return"]
     assert told["steps"] == 4
     assert told["found_by"].startswith("send_res_dict" if named else "send_tensor_dict")
@@ -109,7 +109,7 @@ def test_the_three_numbers_of_the_issue_come_out_of_a_blocking_send(tmp_path, na
 def test_the_host_span_is_split_by_what_it_waits_for(tmp_path):
     for maker in sync_release(named=False):
         maker.write(tmp_path)
-    told = analyze(only_case(tmp_path))["token_return"]
+    told = analysed(only_case(tmp_path))["token_return"]
     split = {name: cell["mean"] for name, cell in told["split_us"].items()}
     assert split["blocked_on_own_graph"] == 29_000
     assert split["transfer"] == 430  # from the c10d::send call until the recv ends
@@ -125,7 +125,7 @@ def test_the_host_span_is_split_by_what_it_waits_for(tmp_path):
 def test_waits_and_transfer_follow_the_definitions(tmp_path):
     for maker in sync_release(named=True):
         maker.write(tmp_path)
-    (edge,) = analyze(only_case(tmp_path))["p2p"]
+    (edge,) = analysed(only_case(tmp_path))["p2p"]
     assert edge["pairs"] == 8
     assert edge["send_wait_us"]["max"] == 70_260
     assert edge["recv_wait_us"]["max"] == 0
@@ -141,7 +141,7 @@ def test_a_send_that_ends_before_its_recv_starts_is_buffered(tmp_path):
         second.p2p("recv", 0, 1000 * n + 300, 10)
     for maker in (first, second):
         maker.write(tmp_path)
-    (edge,) = analyze(only_case(tmp_path))["p2p"]
+    (edge,) = analysed(only_case(tmp_path))["p2p"]
     assert edge["buffered"] == 5
     assert edge["lag_us"]["median"] == 300
 
@@ -149,7 +149,7 @@ def test_a_send_that_ends_before_its_recv_starts_is_buffered(tmp_path):
 def test_kernels_of_a_graph_are_told_by_its_launchs_correlation_alone(tmp_path):
     for maker in sync_release(named=True):
         maker.write(tmp_path)
-    facts = analyze(only_case(tmp_path))
+    facts = analysed(only_case(tmp_path))
     assert facts["graph_launches"] == {"0": 0, "1": 4}
     assert facts["ranks"]["1"]["graph_us"] == 30_000
 
@@ -157,7 +157,7 @@ def test_kernels_of_a_graph_are_told_by_its_launchs_correlation_alone(tmp_path):
 def test_busy_p2p_and_idle_shares_add_up_to_one(tmp_path):
     for maker in ring(4, steps=10):
         maker.write(tmp_path)
-    facts = analyze(only_case(tmp_path))
+    facts = analysed(only_case(tmp_path))
     for row in facts["ranks"].values():
         shares = [row[f"{kind}_fraction"] for kind in ("busy", "p2p", "idle")]
         assert sum(shares) == pytest.approx(1, abs=2e-4)
@@ -170,13 +170,13 @@ def test_empty_slots_of_the_loop_lower_the_number_of_micro_batches(tmp_path):
         for n in range(16):
             maker.span("recv_requests", 750 * n, 10)
         maker.write(tmp_path)
-    facts = analyze(only_case(tmp_path))["ring"]
+    facts = analysed(only_case(tmp_path))["ring"]
     assert facts["micro_batches"] == 3
     assert facts["ideal_bubble_fraction"] == 0.25
 
 
 def test_decode_steps_are_counted_by_batch_size():
-    facts = analyze(only_case(DATA / "h200_case_A"))
+    facts = analysed(only_case(DATA / "h200_case_A"))
     assert facts["ranks"]["3"]["decode_batch_sizes"] == {"1": 8, "4": 8, "11": 8}
     assert facts["ring"]["micro_batches"] == 3
     assert facts["token_return"]["steps"] == 24
@@ -188,4 +188,4 @@ def test_the_table_fits_80_columns_and_shows_every_edge(case):
     shown = lines(facts)
     assert max(map(len, shown)) <= 80
     assert sum(line.startswith(("nccl ", "gloo ")) for line in shown) == 8
-    assert np.isfinite(facts["window_us"])
+    assert np.isfinite(facts.window_us)

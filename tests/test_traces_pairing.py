@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("msgspec")
 
 from test_traces_maker import BASE_NS, TraceMaker, ring
-from trace_changes import only_case
+from trace_changes import analysed, only_case
 
 from repro_pp_graphs.traces.explain.analysis import analyze
 from repro_pp_graphs.traces.explain.report import lines
@@ -55,7 +55,7 @@ def edge_between(src: int, dst: int, ours: list[P2POp], theirs: list[P2POp]) -> 
 
 @pytest.mark.parametrize("case", ["A", "B"])
 def test_the_reference_traces_give_the_table_computed_independently(case):
-    facts = analyze(only_case(DATA / f"h200_case_{case}"))
+    facts = analysed(only_case(DATA / f"h200_case_{case}"))
     table = {
         (e["src"], e["dst"]): (e["sends"], e["recvs"], e["offset"], e["pairs"])
         for e in facts["p2p"]
@@ -74,7 +74,7 @@ def test_the_reference_traces_give_the_table_computed_independently(case):
 def test_ranks_that_start_at_different_steps_are_paired_with_the_offset_between_them(tmp_path):
     for maker in ring(4, steps=12):
         maker.write(tmp_path)
-    facts = analyze(only_case(tmp_path))
+    facts = analysed(only_case(tmp_path))
     offsets = {(e["src"], e["dst"]): (e["offset"], e["pairs"]) for e in facts["p2p"]}
     assert offsets == {(0, 1): (-1, 11), (1, 2): (-1, 11), (2, 3): (-1, 11), (3, 0): (3, 9)}
 
@@ -86,7 +86,7 @@ def test_the_ranks_base_times_are_brought_to_one_clock(tmp_path):
         event["ts"] += 7_000_000
     for maker in (first, second):
         maker.write(tmp_path)
-    assert [e["pairs"] for e in analyze(only_case(tmp_path))["p2p"]] == [5, 5]
+    assert [e["pairs"] for e in analysed(only_case(tmp_path))["p2p"]] == [5, 5]
 
 
 def test_causality_rules_out_a_recv_that_ends_before_its_send():
@@ -159,7 +159,7 @@ def test_metadata_of_the_linked_operator_stands_in_for_missing_kernel_arguments(
                     }
                 )
         maker.write(tmp_path)
-    assert [e["pairs"] for e in analyze(only_case(tmp_path))["p2p"]] == [5, 5]
+    assert [e["pairs"] for e in analysed(only_case(tmp_path))["p2p"]] == [5, 5]
 
 
 def annotated(maker: TraceMaker, own: int, peers: dict[str, int], on_gpu: bool) -> None:
@@ -190,7 +190,7 @@ def test_the_annotation_around_kernel_or_launch_stands_in_for_both(tmp_path, on_
         peers = {"send": (maker.rank + 1) % 4, "recv": (maker.rank - 1) % 4}
         annotated(maker, maker.rank, peers, on_gpu)
         maker.write(tmp_path)
-    assert [e["pairs"] for e in analyze(only_case(tmp_path))["p2p"]] == [5, 5, 5, 3]
+    assert [e["pairs"] for e in analysed(only_case(tmp_path))["p2p"]] == [5, 5, 5, 3]
 
 
 def test_annotations_number_ranks_in_their_group_so_tp_lanes_stay_apart(tmp_path):
@@ -200,7 +200,7 @@ def test_annotations_number_ranks_in_their_group_so_tp_lanes_stay_apart(tmp_path
             lane.events = [{**event, "args": dict(event["args"])} for event in maker.events]
             annotated(lane, pp, {"send": 1 - pp, "recv": 1 - pp}, on_gpu=True)
             lane.write(tmp_path, f"CASE-TP-{tp}-PP-{pp}.trace.json.gz")
-    facts = analyze(only_case(tmp_path))
+    facts = analysed(only_case(tmp_path))
     assert {(e["src"], e["dst"], e["tp"]): e["pairs"] for e in facts["p2p"]} == {
         (0, 1, 0): 5,
         (0, 1, 1): 5,
@@ -219,7 +219,7 @@ def test_global_peer_ranks_keep_tp_lanes_apart(tmp_path):
                     if side in event["args"]:
                         event["args"][side] = 2 * event["args"][side] + tp
             lane.write(tmp_path, f"CASE-TP-{tp}-PP-{pp}.trace.json.gz")
-    edges = analyze(only_case(tmp_path))["p2p"]
+    edges = analysed(only_case(tmp_path))["p2p"]
     assert sorted((e["src"], e["dst"], e["tp"], e["pairs"]) for e in edges) == [
         (0, 1, 0, 5),
         (0, 1, 1, 5),
@@ -234,7 +234,7 @@ def test_p2p_without_metadata_is_counted_and_never_guessed(tmp_path):
         for _ in range(3):
             maker.kernel("ncclDevKernel_SendRecv(x)", 50_000, 10, 999_999)
         maker.write(tmp_path)
-    facts = analyze(only_case(tmp_path))
+    facts = analysed(only_case(tmp_path))
     assert facts["p2p_without_metadata"] == {"0": 3, "1": 3}
     assert [e["pairs"] for e in facts["p2p"]] == [5, 5]
     assert sum("carry no peer" in text for text in facts["warnings"]) == 2
@@ -250,7 +250,7 @@ def test_messages_of_two_process_groups_are_two_queues(tmp_path):
         second.p2p("recv", 0, 1000 * n + 50, 10)
     for maker in (first, second):
         maker.write(tmp_path)
-    (edge,) = analyze(only_case(tmp_path))["p2p"]
+    (edge,) = analysed(only_case(tmp_path))["p2p"]
     assert edge["pairs"] == 16
     assert [(c["group"], c["offset"]) for c in edge["channels"]] == [("11", 0), ("12", 0)]
 
@@ -279,7 +279,7 @@ def test_gloo_is_paired_by_the_same_code_requests_apart(tmp_path):
         second.span("gloo:recv", at + 201, 40)
     for maker in (first, second):
         maker.write(tmp_path)
-    facts = analyze(only_case(tmp_path))
+    facts = analysed(only_case(tmp_path))
     assert facts["p2p_gloo"] == []
     (edge,) = facts["p2p"]
     assert edge["backend"] == "gloo"
@@ -296,7 +296,7 @@ def test_causality_both_ways_bounds_the_clocks(tmp_path):
         maker.write(tmp_path)
     most = bounds(edges_of(only_case(tmp_path)), [0, 1, 2])
     for row in intervals(most, [0, 1, 2]):
-        assert row["low_us"] < 0 < row["high_us"]
+        assert row.low_us < 0 < row.high_us
 
 
 def test_a_clock_ahead_moves_its_interval_by_as_much(tmp_path):
@@ -309,8 +309,8 @@ def test_a_clock_ahead_moves_its_interval_by_as_much(tmp_path):
     (before,), (after,) = (
         intervals(bounds(edges_of(only_case(f)), [0, 1]), [0, 1]) for f in (plain, moved)
     )
-    assert after["low_us"] - before["low_us"] == pytest.approx(15)
-    assert after["high_us"] - before["high_us"] == pytest.approx(15)
+    assert after.low_us - before.low_us == pytest.approx(15)
+    assert after.high_us - before.high_us == pytest.approx(15)
 
 
 def hosts_apart(folder: Path, ahead_us: int, jitter_us: float) -> list[TraceMaker]:
@@ -326,16 +326,16 @@ def hosts_apart(folder: Path, ahead_us: int, jitter_us: float) -> list[TraceMake
 def test_several_hosts_are_told_with_the_interval_their_waits_are_good_to(tmp_path):
     hosts_apart(tmp_path, 0, jitter_us=30)
     facts = analyze(only_case(tmp_path))
-    assert facts["hosts"] == ["node0", "node1"]
-    for edge in facts["p2p"]:
-        assert edge["pairs"] == 13
-        assert edge["clock_us"]["low_us"] < 0 < edge["clock_us"]["high_us"]
+    assert facts.hosts == ["node0", "node1"]
+    for edge in facts.p2p:
+        assert edge.pairs == 13
+        assert edge.clock_us.low_us < 0 < edge.clock_us.high_us
     assert any("2 hosts" in line for line in lines(facts))
 
 
 def test_hosts_whose_steps_are_all_alike_are_not_paired_by_guess(tmp_path):
     hosts_apart(tmp_path, 0, jitter_us=0)
-    facts = analyze(only_case(tmp_path))
+    facts = analysed(only_case(tmp_path))
     assert [edge["pairs"] for edge in facts["p2p"]] == [0, 0]
     assert all("both fit: the receiver's clock may be" in e["unpairable"] for e in facts["p2p"])
 
@@ -346,7 +346,7 @@ def test_an_edge_whose_lags_vary_is_paired_by_the_clocks_that_another_edge_tells
         if event["args"].get("Collective name") == "recv":
             event["dur"] += n * 37 % 500
     first.write(tmp_path)
-    there, back = analyze(only_case(tmp_path))["p2p"]
+    there, back = analysed(only_case(tmp_path))["p2p"]
     assert (there["pairs"], there["offset"]) == (13, -1)
     assert (back["pairs"], back["offset"]) == (13, 1)
 
@@ -357,7 +357,7 @@ def clocks_apart(folder: Path, ahead_us: int, host: str) -> list[dict[str, Any]]
         maker.header = {"host_name": host} if host else {}
         maker.base_ns += 1000 * ahead_us * maker.rank
         maker.write(folder)
-    return analyze(only_case(folder))["p2p"]
+    return analysed(only_case(folder))["p2p"]
 
 
 @pytest.mark.parametrize("ahead_us", [-900, -400, 400, 900])
@@ -404,6 +404,6 @@ def test_kernels_of_one_name_for_all_collectives_are_told_apart_by_their_metadat
         maker.kernel("ncclDevKernel_Generic(x)", 50_000, 10, 77, **{"Collective name": "allreduce"})
         maker.write(tmp_path)
     case = only_case(tmp_path)
-    assert [e["pairs"] for e in analyze(case)["p2p"]] == [5, 5]
+    assert [e["pairs"] for e in analysed(case)["p2p"]] == [5, 5]
     assert all(rank.unlabelled_p2p == 0 for rank in case.ranks)
     assert all(rank.kernels.times.max() >= 50_000_000 for rank in case.ranks)

@@ -9,9 +9,7 @@ import pytest
 
 pytest.importorskip("msgspec")
 
-from trace_changes import DATA, Change, Event, only_case, texts, with_events, write
-
-from repro_pp_graphs.traces.explain.analysis import analyze
+from trace_changes import DATA, Change, Event, analysed, only_case, texts, with_events, write
 
 LAUNCH = "cuLaunchKernelEx"
 
@@ -29,7 +27,7 @@ def delivery(facts: dict[str, Any]) -> tuple[float, float]:
 
 
 def test_the_reference_trace_shows_what_the_whole_one_does(tmp_path):
-    facts = analyze(only_case(DATA / "h200_case_A"))
+    facts = analysed(only_case(DATA / "h200_case_A"))
     assert delivery(facts) == (6.69, 4.33)
     assert facts["warnings"] == []
 
@@ -54,7 +52,7 @@ def test_a_launch_is_told_by_any_name_that_cuda_or_hip_gives_it(tmp_path, names)
                 event["name"] = event["name"].replace(name, names[name])
         return event
 
-    facts = analyze(only_case(changed(tmp_path, renamed)))
+    facts = analysed(only_case(changed(tmp_path, renamed)))
     assert delivery(facts) == (6.69, 4.33)
     assert facts["warnings"] == []
 
@@ -64,7 +62,7 @@ def without_driver_calls(event: Event) -> Event | None:
 
 
 def test_without_driver_calls_a_send_is_posted_at_its_c10d_operator(tmp_path):
-    facts = analyze(only_case(changed(tmp_path, without_driver_calls)))
+    facts = analysed(only_case(changed(tmp_path, without_driver_calls)))
     assert delivery(facts) == (6.69, 4.33)
     assert facts["warnings"] == []
 
@@ -75,7 +73,7 @@ def test_without_operators_either_a_send_is_posted_at_the_annotation_around_it(t
             return None
         return without_driver_calls(event)
 
-    facts = analyze(only_case(changed(tmp_path, bare)))
+    facts = analysed(only_case(changed(tmp_path, bare)))
     assert delivery(facts) == (6.69, 4.33)
     assert facts["warnings"] == []
 

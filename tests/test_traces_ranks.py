@@ -11,9 +11,8 @@ import pytest
 pytest.importorskip("msgspec")
 
 from test_traces_maker import TraceMaker, ring
-from trace_changes import facts_of, only_case, texts, with_events, write
+from trace_changes import analysed, facts_of, only_case, texts, with_events, write
 
-from repro_pp_graphs.traces.explain.analysis import analyze
 from repro_pp_graphs.traces.read.cases import cases_of, read_case
 
 
@@ -114,7 +113,7 @@ def test_the_groups_count_where_ranks_are_missing(tmp_path):
     case = only_case(tmp_path)
     assert [(rank.pp, rank.tp, rank.rank) for rank in case.ranks] == [(0, 0, 0), (1, 0, 2)]
     assert case.warnings == ["no trace of PP0 TP1, PP1 TP1: its edges are not paired"]
-    assert {(e["src"], e["dst"]): e["pairs"] for e in analyze(case)["p2p"]} == {
+    assert {(e["src"], e["dst"]): e["pairs"] for e in analysed(case)["p2p"]} == {
         (0, 1): 5,
         (1, 0): 5,
     }

@@ -25,7 +25,7 @@ from trace_changes import only_case
 from repro_pp_graphs.traces.explain.analysis import analyze
 from repro_pp_graphs.traces.explain.conclusion import CANNOT_TELL, conclusion, verdict
 from repro_pp_graphs.traces.explain.report import lines
-from repro_pp_graphs.traces.explain.words import delivery_known
+from repro_pp_graphs.traces.facts import Analysis
 
 DATA = Path(__file__).parent / "data" / "traces"
 Event = dict[str, Any]
@@ -44,7 +44,7 @@ RELEASES = {
 
 
 @cache
-def facts_of(name: str) -> dict[str, Any]:
+def facts_of(name: str) -> Analysis:
     return analyze(only_case(DATA / name))
 
 
@@ -132,32 +132,32 @@ def test_the_send_takes_what_the_raw_events_say(name):
         "overlapped_with_graph": [covered(graph, a, b) for a, b in sends],
         "idle": [b - a - covered(compute, a, b) for a, b in sends],
     }
-    told = facts_of(name)["token_return"]
+    told = facts_of(name).token_return
     # where the file is cut inside a send, its last kernel is missing and the send does not count
-    all_whole = told["steps_counted"] == len(sends)
-    assert all_whole or told["steps_counted"] == len(sends) - 1
+    all_whole = told.steps_counted == len(sends)
+    assert all_whole or told.steps_counted == len(sends) - 1
     for key, values in by_hand.items():
         mean = pytest.approx(sum(values) / len(values), abs=2 if all_whole else 20)
-        assert told["host_us"][key]["mean"] == mean, key
+        assert getattr(told.host_us, key).mean == mean, key
 
 
 @pytest.mark.parametrize(("name", "expected"), RELEASES.items())
 def test_how_sends_behave_and_what_they_wait_for_is_told(name, expected):
     facts = facts_of(name)
-    assert (facts["sends"], verdict(facts)) == expected
+    assert (facts.sends, verdict(facts)) == expected
 
 
 @pytest.mark.parametrize("name", RELEASES)
 def test_a_turn_is_shared_out_without_a_rest(name):
     facts = facts_of(name)
-    assert not facts["turns_unknown"]
-    assert len(facts["turns"]) == facts["pp_size"]
-    for turn in facts["turns"].values():
-        parts = [row["mean"] for row in turn["rows"].values()]
-        assert sum(parts) == pytest.approx(turn["mean"], abs=0.1)
-        assert turn["rows"]["other_messages"]["mean"] <= 0.05 * turn["mean"]
-        for row in turn["rows"].values():
-            assert sum(row["waits"].values()) <= row["mean"] + 0.1
+    assert not facts.turns_unknown
+    assert len(facts.turns) == facts.pp_size
+    for turn in facts.turns.values():
+        parts = [row.mean for row in turn.rows.values()]
+        assert sum(parts) == pytest.approx(turn.mean, abs=0.1)
+        assert turn.rows["other_messages"].mean <= 0.05 * turn.mean
+        for row in turn.rows.values():
+            assert sum(row.waits.values()) <= row.mean + 0.1
 
 
 def test_the_wait_behind_a_late_peer_is_followed_to_its_root():
@@ -170,15 +170,15 @@ def test_the_wait_behind_a_late_peer_is_followed_to_its_root():
 
 def test_releases_0_5_3_to_0_5_6_wait_in_the_next_receive():
     facts = facts_of("sglang056_graphs_on")
-    assert facts["turns"]["1"]["rows"]["token_recv"]["waits"]["peer_late"] > 20_000
-    assert facts["token_return"]["host_us"]["send"]["mean"] < 1000
+    assert facts.turns["1"].rows["token_recv"].waits["peer_late"] > 20_000
+    assert facts.token_return.host_us.send.mean < 1000
     assert "PP1's host in the receive of token ids" in " ".join(conclusion(facts))
 
 
 @pytest.mark.parametrize("name", RELEASES)
 def test_a_decode_step_takes_the_time_from_one_message_of_a_micro_batch_to_its_next(name):
     """By hand: every m-th message of hidden states of rank 0 is of the same micro-batch."""
-    step = facts_of(name)["decode_step"]
+    step = facts_of(name).decode_step
     kernels = [
         e
         for e in events_of(min((DATA / name).iterdir()))
@@ -187,16 +187,16 @@ def test_a_decode_step_takes_the_time_from_one_message_of_a_micro_batch_to_its_n
         and "Dst Rank" in e["args"]
     ]
     moments = sorted(e["ts"] for e in kernels)[::2]  # hidden states and residual
-    m = step["micro_batches"]
+    m = step.micro_batches
     gaps = sorted(b - a for a, b in zip(moments, moments[m:], strict=False))
-    assert step["median"] == pytest.approx(gaps[len(gaps) // 2], rel=0.05)
+    assert step.median == pytest.approx(gaps[len(gaps) // 2], rel=0.05)
     assert m == {"sglang052_pp4": 4, "h200_case_A": 3, "h200_case_B": 3}.get(name, 2)
 
 
 def test_batches_and_sizes_are_known_without_annotations():
-    for row in facts_of("sglang052_graphs_on")["ranks"].values():
-        assert row["batches"] >= 12
-        assert set(row["decode_batch_sizes"]) == {"8"}
+    for row in facts_of("sglang052_graphs_on").ranks.values():
+        assert row.batches >= 12
+        assert set(row.decode_batch_sizes) == {"8"}
 
 
 def named(*names: str) -> Callable[[Event], bool]:
@@ -245,14 +245,14 @@ def documents(name: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def written(changed: dict[str, dict[str, Any]], folder: Path) -> dict[str, Any]:
+def written(changed: dict[str, dict[str, Any]], folder: Path) -> Analysis:
     """The analysis of some ranks' documents."""
     for file, document in changed.items():
         (folder / file.removesuffix(".gz")).write_text(json.dumps(document))
     return analyze(only_case(folder))
 
 
-def without(name: str, remove: Callable[[Event], bool], folder: Path) -> dict[str, Any]:
+def without(name: str, remove: Callable[[Event], bool], folder: Path) -> Analysis:
     changed = {
         file: {**document, "traceEvents": [e for e in document["traceEvents"] if not remove(e)]}
         for file, document in documents(name).items()
@@ -260,25 +260,25 @@ def without(name: str, remove: Callable[[Event], bool], folder: Path) -> dict[st
     return written(changed, folder)
 
 
-def same_or_unknown(found: dict[str, Any], whole: dict[str, Any], slack: float) -> None:
+def same_or_unknown(found: Analysis, whole: Analysis, slack: float) -> None:
     """No other number than before: within the slack, or not given."""
     if verdict(found) != CANNOT_TELL:
         assert verdict(found) == verdict(whole)
-        told, before = found["token_return"], whole["token_return"]
-        host = told["host_us"]["send"]["mean"]
-        assert host == pytest.approx(before["host_us"]["send"]["mean"], rel=slack)
-        if told["delivery_enough"]:
-            mean = before["delivery_us"]["send"]["mean"]
-            assert told["delivery_us"]["send"]["mean"] == pytest.approx(mean, rel=slack)
-    for label, turn in found["turns"].items():
-        assert turn["mean"] == pytest.approx(whole["turns"][label]["mean"], rel=slack)
-        if "launch" in turn["rows"]:  # else operators and Python are one row
+        told, before = found.token_return, whole.token_return
+        host = told.host_us.send.mean
+        assert host == pytest.approx(before.host_us.send.mean, rel=slack)
+        if told.delivery_known:
+            mean = before.delivery_us.send.mean
+            assert told.delivery_us.send.mean == pytest.approx(mean, rel=slack)
+    for label, turn in found.turns.items():
+        assert turn.mean == pytest.approx(whole.turns[label].mean, rel=slack)
+        if "launch" in turn.rows:  # else operators and Python are one row
             for row in ("launch", "python"):
-                before = whole["turns"][label]["rows"][row]["mean"]
-                assert turn["rows"][row]["mean"] == pytest.approx(before, rel=0.2, abs=100)
-    if found["decode_step"]:
-        mean = whole["decode_step"]["mean"]
-        assert found["decode_step"]["mean"] == pytest.approx(mean, rel=slack)
+                before = whole.turns[label].rows[row].mean
+                assert turn.rows[row].mean == pytest.approx(before, rel=0.2, abs=100)
+    if found.decode_step:
+        mean = whole.decode_step.mean
+        assert found.decode_step.mean == pytest.approx(mean, rel=slack)
 
 
 @pytest.mark.parametrize("kind", REMOVALS)
@@ -319,8 +319,6 @@ def on_clocks_apart(name: str, apart_us: float) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("name", RELEASES)
 def test_hosts_whose_clocks_differ_get_the_same_answer_or_none(name, apart_us, tmp_path):
     found = written(on_clocks_apart(name, apart_us), tmp_path)
-    told = found["token_return"]
-    told["delivery_enough"] = delivery_known(found)
     same_or_unknown(found, facts_of(name), 0.05)
 
 
@@ -340,14 +338,14 @@ def test_without_a_rank_the_others_are_explained_alike(name, missing, tmp_path):
     changed = dict(sorted(documents(name).items()))
     del changed[list(changed)[missing]]
     found = written(changed, tmp_path)
-    assert len(found["turns"]) == len(changed)
-    for label, turn in found["turns"].items():
-        assert turn["mean"] == pytest.approx(facts_of(name)["turns"][label]["mean"], rel=0.1)
-    assert found["decode_step"] is None
+    assert len(found.turns) == len(changed)
+    for label, turn in found.turns.items():
+        assert turn.mean == pytest.approx(facts_of(name).turns[label].mean, rel=0.1)
+    assert found.decode_step is None
     assert "in the ranks with a trace" in (text := " ".join(conclusion(found))) or missing == 0
     if missing == 0:
-        mean = facts_of(name)["token_return"]["host_us"]["send"]["mean"]
-        assert found["token_return"]["host_us"]["send"]["mean"] == pytest.approx(mean, rel=0.15)
+        mean = facts_of(name).token_return.host_us.send.mean
+        assert found.token_return.host_us.send.mean == pytest.approx(mean, rel=0.15)
     else:
         assert "Token return: not seen" in text
 
@@ -355,9 +353,9 @@ def test_without_a_rank_the_others_are_explained_alike(name, missing, tmp_path):
 def test_a_loop_deeper_than_its_ranks_has_no_known_number_of_micro_batches():
     """--pp-async-batch-depth 1: three micro-batches in two ranks, by the client's prompts."""
     facts = facts_of("sglang0516_async_depth")
-    assert facts["decode_step"] is None
+    assert facts.decode_step is None
     assert "--pp-async-batch-depth" in " ".join(conclusion(facts))
-    assert facts["ring"]["micro_batches"] is facts["ring"]["ideal_bubble_fraction"] is None
+    assert facts.ring.micro_batches is facts.ring.ideal_bubble_fraction is None
 
 
 @pytest.mark.parametrize("name", ["sglang056_graphs_on", "sglang0516_graphs_on"])
@@ -379,9 +377,9 @@ def test_one_step_is_not_a_mean(tmp_path):
     name = "sglang052_graphs_on"
     begin = min(e["ts"] for e in events_of(last_rank(name)))
     found = without(name, lambda e: e.get("ts", begin) > begin + 30_000, tmp_path)
-    assert found["token_return"]["steps"] >= 1
+    assert found.token_return.steps >= 1
     assert verdict(found) == CANNOT_TELL
-    assert not found["turns"]
+    assert not found.turns
 
 
 def test_where_a_few_long_turns_make_up_the_mean_the_median_stands_beside_it(tmp_path):
@@ -401,7 +399,7 @@ def test_where_a_few_long_turns_make_up_the_mean_the_median_stands_beside_it(tmp
         file: {**document, "traceEvents": [held(event) for event in document["traceEvents"]]}
         for file, document in documents(name).items()
     }
-    median_us = facts_of(name)["turns"]["1"]["median"]
+    median_us = facts_of(name).turns["1"].median
     assert f"; the median is {median_us / 1000:.2f} ms)" in " ".join(
         conclusion(written(changed, tmp_path))
     )
@@ -412,8 +410,8 @@ def test_the_printed_analysis_fits_80_columns_and_begins_with_what_was_seen(name
     shown = [line for line in lines(facts_of(name)) if not line.startswith("warning: ")]
     assert max(map(len, shown)) <= 80
     text = " ".join(" ".join(shown).split())
-    told = facts_of(name)["token_return"]
-    seen = f"{told['steps_counted']} of PP{told['src']}'s {told['steps_there']} decode steps"
+    told = facts_of(name).token_return
+    seen = f"{told.steps_counted} of PP{told.src}'s {told.steps_there} decode steps"
     assert seen in text
     order = ["recorded together", "A decode step takes", "The longest wait", "Token return PP"]
     places = [text.index(each) for each in order]
@@ -423,13 +421,13 @@ def test_the_printed_analysis_fits_80_columns_and_begins_with_what_was_seen(name
 def test_prefill_steps_are_left_out_and_counted():
     """A profile of sglang 0.5.21 on a CPU that begins before the load: 3 prefills, then decode."""
     facts = facts_of("cpu_prefill")
-    told = facts["token_return"]
+    told = facts.token_return
     marks = Counter(
         event["name"].split("[")[1].split()[0]
         for event in events_of(last_rank("cpu_prefill"))
         if event["name"].startswith("step[")
     )
-    assert (marks["EXTEND"], told["prefill_steps"]) == (3, 3)
-    assert marks["DECODE"] - 2 <= told["steps_counted"] <= marks["DECODE"]
-    assert facts["ranks"]["1"]["decode_batch_sizes"] == {"4": marks["DECODE"]}
+    assert (marks["EXTEND"], told.prefill_steps) == (3, 3)
+    assert marks["DECODE"] - 2 <= told.steps_counted <= marks["DECODE"]
+    assert facts.ranks["1"].decode_batch_sizes == {"4": marks["DECODE"]}
     assert "3 prefill steps left out" in " ".join(conclusion(facts))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from repro_pp_graphs.traces.explain.analysis import analyze
+from repro_pp_graphs.traces.facts import document
 from repro_pp_graphs.traces.model import Case
 from repro_pp_graphs.traces.read.cases import cases_of, read_case
 
@@ -54,9 +55,14 @@ def only_case(*paths: Path) -> Case:
     return read_case(*next(iter(cases.items())))
 
 
+def analysed(case: Case) -> dict[str, Any]:
+    """The analysis of a case as --json writes it."""
+    return document(analyze(case))
+
+
 def facts_of(folder: Path) -> tuple[dict[str, Any], list[str]]:
     """The analysis of a folder without the case's name, and its warnings."""
-    facts = analyze(only_case(folder))
+    facts = analysed(only_case(folder))
     del facts["case"]
     return facts, facts.pop("warnings")
 

@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from repro_pp_graphs.traces.time_sets import Intervals, intervals
 
+Backend = Literal["nccl", "gloo"]
+
 
 class P2POp(msgspec.Struct, gc=False):
     """One send or recv: an NCCL kernel on the GPU, or a gloo operation on the host.
@@ -26,7 +28,7 @@ class P2POp(msgspec.Struct, gc=False):
     dtype: str | None
     start_ns: int
     end_ns: int
-    backend: Literal["nccl", "gloo"]
+    backend: Backend
     posted_ns: int | None
     channel: str = ""
     lane: tuple[int | float | str | None, int | float | str | None] = (None, None)

@@ -1,4 +1,5 @@
-"""Quantiles with linear interpolation; numpy's own import numpy.ma, which takes 17 ms."""
+"""Quantiles with linear interpolation; np.quantile takes 40 ms when first called, and 280 us a
+call where this takes 10."""
 
 from __future__ import annotations
 
@@ -6,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from repro_pp_graphs.traces.facts import Spread
 
 Floats = npt.NDArray[np.float64]
 
@@ -24,13 +27,16 @@ def median(values: npt.NDArray[Any]) -> float:
     return quantile(values, 0.5)
 
 
-def spread(values: Floats) -> dict[str, float]:
-    """Mean, median, 99th percentile and maximum (us), empty for no values."""
-    if not len(values):
-        return {}
-    return {
-        "mean": round(float(np.mean(values)), 3),
-        "median": round(median(values), 3),
-        "p99": round(quantile(values, 0.99), 3),
-        "max": round(float(np.max(values)), 3),
-    }
+def spread(values: Floats) -> Spread:
+    """Mean, median, 99th percentile and maximum of at least one value (us), to the ns."""
+    return Spread(
+        mean=round(float(np.mean(values)), 3),
+        median=round(median(values), 3),
+        p99=round(quantile(values, 0.99), 3),
+        max=round(float(np.max(values)), 3),
+    )
+
+
+def spread_if_any(values: Floats) -> Spread | None:
+    """The spread of values (us); None where there are none."""
+    return spread(values) if len(values) else None

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
-from repro_pp_graphs.files import write_whole
+from repro_pp_graphs.files import write_json
 from repro_pp_graphs.terminal import complain
 from repro_pp_graphs.traces.commands import paths as cli
 from repro_pp_graphs.traces.explain.analysis import analyze
 from repro_pp_graphs.traces.explain.report import lines
+from repro_pp_graphs.traces.facts import Analyses, Analysis, document
 
 COMMAND = "analyze"
 DESCRIPTION = "Pair sends with recvs across ranks; say where a decode step's time goes."
@@ -38,18 +37,17 @@ def main(argv: list[str]) -> int:
     facts = [analyze(case) for case in read]
     print("\n\n".join("\n".join(lines(case_facts)) for case_facts in facts))
     if options.json:
-        text = json.dumps(_document(facts), indent=1) + "\n"
         try:
             options.json.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(options.json, text)
+            write_json(options.json, document(_together(facts)))
         except OSError as error:
             complain(COMMAND, f"--json {options.json}: cannot be written ({error.strerror})")
             return 1
     return 0
 
 
-def _document(facts: list[dict[str, Any]]) -> dict[str, Any]:
-    """One case's analysis, or several under `cases`."""
-    if len(facts) == 1:
-        return facts[0]
-    return {"schema": 1, "cases": {case_facts["case"]: case_facts for case_facts in facts}}
+def _together(found: list[Analysis]) -> Analysis | Analyses:
+    """One case's analysis, or several by their names."""
+    if len(found) == 1:
+        return found[0]
+    return Analyses(cases={each.case: each for each in found})

@@ -1,125 +1,126 @@
-"""The facts of one case as the JSON contract has them."""
+"""The facts of one case, put together: see traces/facts.py for what each of them is."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
-
-from repro_pp_graphs.traces.explain.host import anchors, host_of, token_counts
+from repro_pp_graphs.traces.explain.host import Host, anchors, host_of, token_counts
 from repro_pp_graphs.traces.explain.prefill import mark_prefill
-from repro_pp_graphs.traces.explain.ring import DEPTH, Step, decode_step
+from repro_pp_graphs.traces.explain.ring import DEPTH, decode_step
 from repro_pp_graphs.traces.explain.seen import recorded_by_all
 from repro_pp_graphs.traces.explain.sends import manner
-from repro_pp_graphs.traces.explain.steps import bubble, gpu_work, micro_batches, shares, steps
+from repro_pp_graphs.traces.explain.steps import bubble, gpu_work, micro_batches, rank_facts
 from repro_pp_graphs.traces.explain.token_return import token_return
 from repro_pp_graphs.traces.explain.turn import turns
-from repro_pp_graphs.traces.explain.words import delivery_known
+from repro_pp_graphs.traces.explain.words import clock_doubt_us
+from repro_pp_graphs.traces.facts import Analysis, ChannelFacts, DecodeStep, EdgeFacts, RankFacts
 from repro_pp_graphs.traces.model import Case
 from repro_pp_graphs.traces.pair.clocks import Bounds, bounds, interval, intervals
 from repro_pp_graphs.traces.pair.edge import Edge
 from repro_pp_graphs.traces.pair.edges import edges_of, pair_times
-from repro_pp_graphs.traces.quantiles import spread
+from repro_pp_graphs.traces.quantiles import spread_if_any
 
 
-def analyze(case: Case) -> dict[str, Any]:
-    """The analysis of one case; keys and units are in docs/traces.md."""
+def analyze(case: Case) -> Analysis:
+    """The analysis of one case."""
     edges = edges_of(case)
-    hosts = sorted({rank.host for rank in case.ranks if rank.host})
     numbers = [rank.rank for rank in case.ranks]
     most = bounds(edges, numbers)
     nccl = [_edge(case, edge, most) for edge in edges if edge.backend == "nccl"]
     gloo = [_edge(case, edge, most) for edge in edges if edge.backend == "gloo"]
     # without a GPU gloo carries the tensors; with one, their sizes and the requests
     on_gpu = bool(nccl) or any(rank.unlabelled_p2p for rank in case.ranks)
-    work = [gpu_work(rank) for rank in case.ranks]
-    hosts_of = [
-        host_of(rank, its, edges, case.pp_size) for rank, its in zip(case.ranks, work, strict=True)
-    ]
-    mark_prefill(hosts_of, case.pp_size)
-    start, end = recorded_by_all(case, hosts_of)
-    last = [host for host in hosts_of if host.rank.pp == case.pp_size - 1]
-    sizes = token_counts(last[0]) if last else []  # every rank runs the same batches
-    rows = {
-        case.label(host.rank): {
-            **shares(host.rank, host.work, start, end),
-            **steps(host.rank, host.work, len(anchors(host, case.pp_size)), sizes),
-        }
-        for host in hosts_of
-    }
-    step = decode_step(case, hosts_of)
+    hosts = _hosts(case, edges)
+    start, end = recorded_by_all(case, hosts)
+    last = [host for host in hosts if host.rank.pp == case.pp_size - 1]
+    ranks = _ranks(case, hosts, (start, end))
+    step = decode_step(case, hosts)
     # with a deeper loop, annotations do not tell how many slots it has
     known = None if step == DEPTH else micro_batches(case)
-    under_way = step.micro_batches if isinstance(step, Step) else known
-    found, unknown = turns(case, hosts_of)
-    facts = {
-        "schema": 1,
-        "case": case.name,
-        "pp_size": case.pp_size,
-        "tp_size": case.tp_size,
-        "window_us": (end - start) / 1000,
-        "hosts": hosts,
-        "p2p": nccl if on_gpu else gloo,
-        "p2p_gloo": gloo if on_gpu else [],
-        "p2p_without_metadata": {
+    under_way = step.micro_batches if isinstance(step, DecodeStep) else known
+    found, unknown = turns(case, hosts)
+    names = sorted({rank.host for rank in case.ranks if rank.host})
+    clocks = intervals(most, numbers)
+    return Analysis(
+        case=case.name,
+        pp_size=case.pp_size,
+        tp_size=case.tp_size,
+        window_us=(end - start) / 1000,
+        hosts=names,
+        p2p=nccl if on_gpu else gloo,
+        p2p_gloo=gloo if on_gpu else [],
+        p2p_without_metadata={
             case.label(rank): rank.unlabelled_p2p for rank in case.ranks if rank.unlabelled_p2p
         },
-        "clocks": intervals(most, numbers),
-        "gpu_only": bool(case.ranks) and all(rank.gpu_only for rank in case.ranks),
-        "sends": manner(last[0]) if last and case.pp_size > 1 else "unknown",
-        "decode_step": msgspec.to_builtins(step) if isinstance(step, Step) else None,
-        "decode_step_unknown": "" if isinstance(step, Step) else step,
-        "turns": msgspec.to_builtins(found),
-        "turns_unknown": unknown,
-        "token_return": token_return(case, hosts_of, edges),
-        "graph_launches": {case.label(rank): len(rank.launches) for rank in case.ranks},
-        "ranks": rows,
-        "ring": bubble(case, list(rows.values()), under_way),
-        "warnings": [*case.warnings, *_doubts(case, edges)],
+        clocks=clocks,
+        gpu_only=bool(case.ranks) and all(rank.gpu_only for rank in case.ranks),
+        sends=manner(last[0]) if last and case.pp_size > 1 else "unknown",
+        decode_step=step if isinstance(step, DecodeStep) else None,
+        decode_step_unknown="" if isinstance(step, DecodeStep) else step,
+        turns=found,
+        turns_unknown=unknown,
+        token_return=token_return(case, hosts, edges, clock_doubt_us(clocks, names)),
+        graph_launches={case.label(rank): len(rank.launches) for rank in case.ranks},
+        ranks=ranks,
+        ring=bubble(case, list(ranks.values()), under_way),
+        warnings=[*case.warnings, *_doubts(case, edges)],
+    )
+
+
+def _hosts(case: Case, edges: list[Edge]) -> list[Host]:
+    """Every rank's host, the messages of its prefill batches marked."""
+    hosts = [host_of(rank, gpu_work(rank), edges, case.pp_size) for rank in case.ranks]
+    mark_prefill(hosts, case.pp_size)
+    return hosts
+
+
+def _ranks(case: Case, hosts: list[Host], window_ns: tuple[int, int]) -> dict[str, RankFacts]:
+    """Each rank's use of the window and its steps, by its label."""
+    last = [host for host in hosts if host.rank.pp == case.pp_size - 1]
+    sizes = token_counts(last[0]) if last else []  # every rank runs the same batches
+    return {
+        case.label(host.rank): rank_facts(
+            host.rank, host.work, window_ns, len(anchors(host, case.pp_size)), sizes
+        )
+        for host in hosts
     }
-    if facts["token_return"]:
-        facts["token_return"]["delivery_known"] = delivery_known(facts)
-    return facts
 
 
-def _edge(case: Case, edge: Edge, most: Bounds) -> dict[str, Any]:
+def _edge(case: Case, edge: Edge, most: Bounds) -> EdgeFacts:
     """One edge; `offset` and `unpairable` are of its channel with most pairs."""
     times = pair_times(edge)
-    counts = {
-        "sends": sum(len(channel.sends) for channel in edge.channels),
-        "recvs": sum(len(channel.recvs) for channel in edge.channels),
-    }
+    sends = sum(len(channel.sends) for channel in edge.channels)
+    recvs = sum(len(channel.recvs) for channel in edge.channels)
     pairs = len(times.lag)
-    return {
-        "src": edge.src_rank // case.tp_size,
-        "dst": edge.dst_rank // case.tp_size,
-        "tp": edge.src_rank % case.tp_size,
-        "backend": edge.backend,
-        **counts,
-        "offset": edge.largest.pairing.offset,
-        "pairs": pairs,
-        "unmatched_sends": counts["sends"] - pairs,
-        "unmatched_recvs": counts["recvs"] - pairs,
-        "unpairable": edge.largest.pairing.reason or None,
-        "channels": [
-            {
-                "group": channel.name,
-                "sends": len(channel.sends),
-                "recvs": len(channel.recvs),
-                "offset": channel.pairing.offset,
-                "pairs": len(channel.pairing.pairs),
-                "clock_ahead_us": channel.pairing.clock_ns / 1000,
-            }
+    return EdgeFacts(
+        src=edge.src_rank // case.tp_size,
+        dst=edge.dst_rank // case.tp_size,
+        tp=edge.src_rank % case.tp_size,
+        backend=edge.backend,
+        sends=sends,
+        recvs=recvs,
+        offset=edge.largest.pairing.offset,
+        pairs=pairs,
+        unmatched_sends=sends - pairs,
+        unmatched_recvs=recvs - pairs,
+        unpairable=edge.largest.pairing.reason or None,
+        channels=[
+            ChannelFacts(
+                group=channel.name,
+                sends=len(channel.sends),
+                recvs=len(channel.recvs),
+                offset=channel.pairing.offset,
+                pairs=len(channel.pairing.pairs),
+                clock_ahead_us=channel.pairing.clock_ns / 1000,
+            )
             for channel in edge.channels
         ],
-        "buffered": times.buffered,
-        "transfer_us": spread(times.transfer),
-        "shorter_us": spread(times.shorter),
-        "send_wait_us": spread(times.send_wait),
-        "recv_wait_us": spread(times.recv_wait),
-        "lag_us": spread(times.lag),
-        "clock_us": interval(most, edge.src_rank, edge.dst_rank),
-    }
+        buffered=times.buffered,
+        transfer_us=spread_if_any(times.transfer),
+        shorter_us=spread_if_any(times.shorter),
+        send_wait_us=spread_if_any(times.send_wait),
+        recv_wait_us=spread_if_any(times.recv_wait),
+        lag_us=spread_if_any(times.lag),
+        clock_us=interval(most, edge.src_rank, edge.dst_rank),
+    )
 
 
 def _doubts(case: Case, edges: list[Edge]) -> list[str]:

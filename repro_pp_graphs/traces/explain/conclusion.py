@@ -11,15 +11,23 @@ from repro_pp_graphs.traces.explain.words import (
     RECEIVES,
     ROW_PHRASES,
     WORTH_SAYING,
-    Facts,
     clock_doubt_us,
     count,
-    delivery_known,
     mean_of,
     neighbour,
     on_gpu,
     share,
     time,
+)
+from repro_pp_graphs.traces.facts import (
+    Analysis,
+    Cause,
+    DeliverySplit,
+    HostSplit,
+    Portion,
+    RowName,
+    TokenReturn,
+    Turn,
 )
 
 # A wait of a turn that is shorter than this share of it is not called long.
@@ -30,22 +38,43 @@ CANNOT_TELL = "cannot tell"
 NO_WAIT = "no wait"
 
 
-def verdict(facts: Facts) -> str:
+def sends_held(facts: Analysis) -> tuple[Portion, HostSplit] | None:
+    """The token sends' hold on the host, and what it does in them; None where too few of the steps
+    are seen whole to conclude anything."""
+    returned = facts.token_return
+    if returned is None or not returned.enough:
+        return None
+    host, split = returned.host_us, returned.split_us
+    return (host, split) if host and split else None
+
+
+def delivered(facts: Analysis) -> tuple[Portion, DeliverySplit] | None:
+    """The time until the token ids are delivered, and what goes on in it; None where it is not
+    known when the last byte has left."""
+    returned = facts.token_return
+    if returned is None or not returned.delivery_known:
+        return None
+    sent, split = returned.delivery_us, returned.delivery_split_us
+    return (sent, split) if sent and split else None
+
+
+def verdict(facts: Analysis) -> str:
     """What the host waits for most in the token send.
 
     A cause of `waits.CAUSES`, "no wait" where it waits for at most a tenth of the send, "cannot
     tell" where too few of the steps are seen whole, or clocks that may differ decide.
     """
-    told = facts["token_return"]
-    if not told or not told["enough"]:
+    held = sends_held(facts)
+    if held is None:
         return CANNOT_TELL
-    split, whole = told["split_us"], told["host_us"]["send"]["mean"]
-    causes = {
-        "own_graph": split["blocked_on_own_graph"]["mean"],
-        "own_compute": split["blocked_on_own_compute"]["mean"],
-        "peer_late": split["peer_late"]["mean"],
-        "transfer": split["transfer"]["mean"],
-        "otherwise": split["blocked_otherwise"]["mean"],
+    host, split = held
+    whole = host.send.mean
+    causes: dict[Cause, float] = {
+        "own_graph": split.blocked_on_own_graph.mean,
+        "own_compute": split.blocked_on_own_compute.mean,
+        "peer_late": split.peer_late.mean,
+        "transfer": split.transfer.mean,
+        "otherwise": split.blocked_otherwise.mean,
     }
     if sum(causes.values()) <= WORTH_SAYING * whole:
         return NO_WAIT
@@ -53,12 +82,12 @@ def verdict(facts: Facts) -> str:
     return most if most.startswith("own_") or _clocks_do(facts, whole) else CANNOT_TELL
 
 
-def _clocks_do(facts: Facts, time_us: float) -> bool:
+def _clocks_do(facts: Analysis, time_us: float) -> bool:
     """Whether the ranks' clocks are close enough to share out a time between them."""
-    return clock_doubt_us(facts) <= WORTH_SAYING * time_us
+    return clock_doubt_us(facts.clocks, facts.hosts) <= WORTH_SAYING * time_us
 
 
-def conclusion(facts: Facts) -> list[str]:
+def conclusion(facts: Analysis) -> list[str]:
     """The sentences, in the order in which they are printed; each a paragraph."""
     found = [recorded(facts)]
     for part in (step, longest_wait, token_return, not_known):
@@ -66,27 +95,27 @@ def conclusion(facts: Facts) -> list[str]:
     return found
 
 
-def recorded(facts: Facts) -> str:
+def recorded(facts: Analysis) -> str:
     """What was recorded: ranks, time, how the sends behave, steps seen of those there."""
-    ranks = count(facts["pp_size"], "PP rank")
-    ranks += f" x {facts['tp_size']} TP" if facts["tp_size"] > 1 else ""
-    read, world = len(facts["ranks"]), facts["pp_size"] * facts["tp_size"]
+    ranks = count(facts.pp_size, "PP rank")
+    ranks += f" x {facts.tp_size} TP" if facts.tp_size > 1 else ""
+    read, world = len(facts.ranks), facts.pp_size * facts.tp_size
     ranks += f", {read} with a trace" if read < world else ""
-    window_us = facts["window_us"]
-    text = f"{facts['case']}: {ranks}, "
+    window_us = facts.window_us
+    text = f"{facts.case}: {ranks}, "
     together = "recorded together" if read > 1 else "recorded"
     text += f"{together} for {time(window_us)}" if window_us else f"not {together} long enough"
-    told = facts["token_return"]
-    if told:
-        src = f"PP{told['src']}"
-        text += f"; {told['steps_counted']} of {src}'s {told['steps_there']} decode steps"
-        text += f" ({facts['tp_size']} TP ranks)" if facts["tp_size"] > 1 else ""
+    returned = facts.token_return
+    if returned:
+        src = f"PP{returned.src}"
+        text += f"; {returned.steps_counted} of {src}'s {returned.steps_there} decode steps"
+        text += f" ({facts.tp_size} TP ranks)" if facts.tp_size > 1 else ""
         text += " are seen whole"
-        if told["prefill_steps"]:
-            text += f", {count(told['prefill_steps'], 'prefill step')} left out"
+        if returned.prefill_steps:
+            text += f", {count(returned.prefill_steps, 'prefill step')} left out"
     text += "."
-    if told and on_gpu(facts):
-        text += f" {_sentence(MEANING[facts['sends']])}"
+    if returned and on_gpu(facts):
+        text += f" {_sentence(MEANING[facts.sends])}"
     return text
 
 
@@ -94,74 +123,69 @@ def _sentence(text: str) -> str:
     return text[0].upper() + text[1:] + "."
 
 
-def step(facts: Facts) -> list[str]:
+def step(facts: Analysis) -> list[str]:
     """A step's time, the last rank's turn, and what its host does while its GPU is idle."""
-    last = last_label(facts)
-    turn = facts["turns"].get(last)
-    took = facts["decode_step"]
+    last = facts.label_of_last()
+    turn = facts.turns.get(last)
+    took = facts.decode_step
     found = []
     if took:
         found.append(
-            f"A decode step takes {time(took['mean'])} {mean_of(took['steps'], '', took)}, with "
-            f"{count(took['micro_batches'], 'micro-batch')} under way."
+            f"A decode step takes {time(took.mean)} {mean_of(took.steps, '', took)}, with "
+            f"{count(took.micro_batches, 'micro-batch')} under way."
         )
     if turn:
-        text = f"A turn of PP{last}'s loop takes {time(turn['mean'])} "
-        text += mean_of(turn["turns"], "", turn)
-        found.append(text + (idle(turn, last) if turn["gpu_idle"] is not None else "."))
+        text = f"A turn of PP{last}'s loop takes {time(turn.mean)} "
+        text += mean_of(turn.turns, "", turn)
+        found.append(text + ("." if turn.gpu_idle is None else idle(turn, turn.gpu_idle, last)))
     return [" ".join(found)] if found else []
 
 
-def idle(turn: Facts, label: str) -> str:
+def idle(turn: Turn, gpu_idle_us: float, label: str) -> str:
     """What a rank's host does in a turn while its GPU computes nothing, the longest parts first."""
-    spent = {name: row["gpu_idle"] for name, row in turn["rows"].items() if row["gpu_idle"]}
+    spent = {name: row.gpu_idle for name, row in turn.rows.items() if row.gpu_idle}
     most = sorted(spent.items(), key=lambda item: -item[1])
-    said = [f"{ROW_PHRASES[name]} {time(us)}" for name, us in most if us >= 0.05 * turn["gpu_idle"]]
-    computes = turn["mean"] - turn["gpu_idle"]
+    said = [f"{ROW_PHRASES[name]} {time(us)}" for name, us in most if us >= 0.05 * gpu_idle_us]
+    computes = turn.mean - gpu_idle_us
     text = f": PP{label}'s GPU computes for {time(computes)} of it and is without compute for "
-    text += time(turn["gpu_idle"])
+    text += time(gpu_idle_us)
     return text + (f". Its host spends these in {', '.join(said)}." if said else ".")
 
 
-def last_label(facts: Facts) -> str:
-    """The label of the last PP rank, of its first TP lane."""
-    return f"{facts['pp_size'] - 1}" + (".0" if facts["tp_size"] > 1 else "")
-
-
-def longest_wait(facts: Facts) -> list[str]:
+def longest_wait(facts: Analysis) -> list[str]:
     """The longest wait of any rank's turn: in which row and call, for what, and what is behind."""
     waits = [
         (us, label, name, cause)
-        for label, turn in facts["turns"].items()
-        for name, row in turn["rows"].items()
-        for cause, us in row["waits"].items()
+        for label, turn in facts.turns.items()
+        for name, row in turn.rows.items()
+        for cause, us in row.waits.items()
     ]
-    if not waits or facts["turns_unknown"]:
+    if not waits or facts.turns_unknown:
         return []  # the longest may be a rank's that is not known
     us, label, name, cause = max(waits, key=lambda wait: wait[0])
-    turn = facts["turns"][label]
-    if us < LONG_SHARE * turn["mean"]:
+    turn = facts.turns[label]
+    if us < LONG_SHARE * turn.mean:
         return [f"No host waits for longer than {time(us)} of a turn in one place."]
-    row = turn["rows"][name]
-    call = max(row["calls"], key=lambda key: row["calls"][key], default="")
+    row = turn.rows[name]
+    call = max(row.calls, key=lambda key: row.calls[key], default="")
     text = (
         f"The longest wait of a turn{_seen_of(facts)}: PP{label}'s host in {ROW_PHRASES[name]}, "
-        f"{time(us)} of {time(row['mean'])}" + f", in {call}" * bool(call) + ", "
+        f"{time(us)} of {time(row.mean)}" + f", in {call}" * bool(call) + ", "
     )
     if cause in ("peer_late", "transfer") and not _clocks_do(facts, us):
         # whether the peer was late, or the message under way, is a matter of both ranks' clocks
         at_all = name in (*RECEIVES, "token_send", "hidden_send")
-        return [f"{text}for {neighbour(label, name, facts) if at_all else 'a peer'}."]
+        return [f"{text}for {neighbour(label, name, facts.pp_size) if at_all else 'a peer'}."]
     return [text + _cause(facts, label, name, cause) + behind(facts, label, name, cause)]
 
 
-def _seen_of(facts: Facts) -> str:
+def _seen_of(facts: Analysis) -> str:
     """That the longest wait may be one of a rank that has no trace."""
-    all_read = len(facts["ranks"]) == facts["pp_size"] * facts["tp_size"]
+    all_read = len(facts.ranks) == facts.pp_size * facts.tp_size
     return "" if all_read else " in the ranks with a trace"
 
 
-def _cause(facts: Facts, label: str, name: str, cause: str) -> str:
+def _cause(facts: Analysis, label: str, name: RowName, cause: Cause) -> str:
     if cause == "own_graph":
         return "for its own decode graph."
     if cause == "own_compute":
@@ -170,73 +194,74 @@ def _cause(facts: Facts, label: str, name: str, cause: str) -> str:
         return "for something that the trace does not show."
     if name not in (*RECEIVES, "token_send", "hidden_send"):
         return "for a peer." if cause == "peer_late" else "for a transfer."
-    peer = neighbour(label, name, facts)
+    peer = neighbour(label, name, facts.pp_size)
     if cause == "transfer":
         return f"for the transfer {'from' if name in RECEIVES else 'to'} {peer}."
     return f"for {peer} to {'send' if name in RECEIVES else 'receive'}."
 
 
-def behind(facts: Facts, label: str, name: str, cause: str) -> str:
+def behind(facts: Analysis, label: str, name: RowName, cause: Cause) -> str:
     """Who a late peer is itself waiting for, from rank to rank, as far as it explains most."""
     said: list[str] = []
     seen = {label}
     while cause == "peer_late" and name in (*RECEIVES, "token_send", "hidden_send"):
-        late = facts["turns"][label]["rows"][name]
-        peer = neighbour(label, name, facts).removeprefix("PP")
-        place = max(late["peer_in"], key=lambda row: late["peer_in"][row], default=None)
-        if place is None or late["peer_in"][place] < 0.5 * late["waits"]["peer_late"]:
+        late = facts.turns[label].rows[name]
+        peer = neighbour(label, name, facts.pp_size).removeprefix("PP")
+        place = max(late.peer_in, key=lambda row: late.peer_in[row], default=None)
+        if place is None or late.peer_in[place] < 0.5 * late.waits["peer_late"]:
             break
         text = f"PP{peer} is in {ROW_PHRASES[place]}"
-        row = facts["turns"].get(peer, {}).get("rows", {}).get(place)
-        if row is None or peer in seen or not row["waits"]:
+        turn = facts.turns.get(peer)
+        row = turn.rows.get(place) if turn else None
+        if row is None or peer in seen or not row.waits:
             said.append(text)
             break
-        cause = max(row["waits"], key=lambda key: row["waits"][key])
+        cause = max(row.waits, key=lambda key: row.waits[key])
         said.append(f"{text}, {_cause(facts, peer, place, cause).rstrip('.')}")
         seen.add(peer)
         label, name = peer, place
     return f" Meanwhile {'; '.join(said)}." if said else ""
 
 
-def token_return(facts: Facts) -> list[str]:
+def token_return(facts: Analysis) -> list[str]:
     """How long the send holds the host, how much of it the rank's own graph runs, and the rest."""
-    told = facts["token_return"]
-    if not told:
+    returned = facts.token_return
+    if not returned:
         return [_no_token_return(facts)]
-    src, dst = f"PP{told['src']}", f"PP{told['dst']}"
-    if not told["enough"]:
+    src, dst = f"PP{returned.src}", f"PP{returned.dst}"
+    held = sends_held(facts)
+    if held is None:
         return [
             f"Token return {src} -> {dst}: cannot tell. "
-            f"{told['steps_counted']} of {told['steps_there']} steps are seen whole: too few."
+            f"{returned.steps_counted} of {returned.steps_there} steps are seen whole: too few."
         ]
-    host = told["host_us"]
+    host, split = held
     text = f"Token return {src} -> {dst}: the send holds {src}'s host for "
-    text += f"{time(host['send']['mean'])} {mean_of(told['steps_counted'], ' steps', host['send'])}"
+    text += f"{time(host.send.mean)} {mean_of(returned.steps_counted, ' steps', host.send)}"
     if not on_gpu(facts):
         return [text + "."]
-    return [text + _of_it(facts, src) + _delivery(facts, src, dst)]
+    whole = host.send.mean
+    return [text + _of_it(facts, src, whole, split) + _delivery(facts, src, dst, whole)]
 
 
-def _of_it(facts: Facts, src: str) -> str:
+def _of_it(facts: Analysis, src: str, whole: float, split: HostSplit) -> str:
     """What of the send is waiting for the rank's own work, and what is the send's own part."""
-    told = facts["token_return"]
-    split, whole = told["split_us"], told["host_us"]["send"]["mean"]
     if verdict(facts) == NO_WAIT:
         return ", and does not wait in it."
-    graph, others = split["blocked_on_own_graph"]["mean"], split["blocked_on_own_compute"]["mean"]
+    graph, others = split.blocked_on_own_graph.mean, split.blocked_on_own_compute.mean
     if graph + others <= WORTH_SAYING * whole:
         if not _clocks_do(facts, whole):
             return "."
-        late, moving = split["peer_late"]["mean"], split["transfer"]["mean"]
+        late, moving = split.peer_late.mean, split.transfer.mean
         parts = [(late, "for its peer"), (moving, "for the transfer")]
         said = [f"{time(us)} {text}" for us, text in parts if us > WORTH_SAYING * whole]
         return f"; in it the host waits {' and '.join(said)}." if said else "."
-    turn = facts["turns"].get(last_label(facts))
+    turn = facts.turns.get(facts.label_of_last())
     rest = whole - graph - others
-    of_turn = f", {share(rest / turn['mean'])} of a turn" if turn else ""
+    of_turn = f", {share(rest / turn.mean)} of a turn" if turn else ""
     what = "decode graph" if graph >= others else "kernels"
     what += " and other kernels" if graph >= others > FEW * whole else ""
-    late = split["peer_late"]["mean"] if _clocks_do(facts, rest) else 0
+    late = split.peer_late.mean if _clocks_do(facts, rest) else 0
     peer = f", {time(late)} of it waiting for its peer" if late > WORTH_SAYING * rest else ""
     return (
         f". For {time(graph + others)} of it the host waits for {src}'s own {what}, before whose "
@@ -244,80 +269,81 @@ def _of_it(facts: Facts, src: str) -> str:
     )
 
 
-def _delivery(facts: Facts, src: str, dst: str) -> str:
+def _delivery(facts: Analysis, src: str, dst: str, host_us: float) -> str:
     """What goes on until the last byte has left, where that takes longer than the send itself."""
-    told = facts["token_return"]
-    if not delivery_known(facts):
+    known = delivered(facts)
+    if known is None:
         return ""
-    whole = told["delivery_us"]["send"]["mean"]
-    if whole <= 1.1 * told["host_us"]["send"]["mean"]:
+    sent, split = known
+    whole = sent.send.mean
+    if whole <= 1.1 * host_us:
         return ""
-    texts = {
-        "own_graph": f"{src}'s own decode graph runs",
-        "own_compute": f"{src}'s other kernels run",
-        "peer_late": f"{dst} has not started its receive",
-        "transfer": "the transfer runs",
-        "other": "no send is under way yet",
-    }
-    parts = {key: told["delivery_split_us"][key]["mean"] for key in texts}
-    most = sorted(parts.items(), key=lambda item: -item[1])
-    said = [f"for {time(us)} {texts[key]}" for key, us in most if us > WORTH_SAYING * whole]
+    parts = [
+        (split.own_graph.mean, f"{src}'s own decode graph runs"),
+        (split.own_compute.mean, f"{src}'s other kernels run"),
+        (split.peer_late.mean, f"{dst} has not started its receive"),
+        (split.transfer.mean, "the transfer runs"),
+        (split.other.mean, "no send is under way yet"),
+    ]
+    most = sorted(parts, key=lambda part: -part[0])
+    said = [f"for {time(us)} {text}" for us, text in most if us > WORTH_SAYING * whole]
     return f" The last byte has left after {time(whole)}: {', '.join(said)}."
 
 
-def _no_token_return(facts: Facts) -> str:
-    last = facts["pp_size"] - 1
+def _no_token_return(facts: Analysis) -> str:
+    last = facts.pp_size - 1
     if not last:
         return "Token return: none, there is one PP rank."
-    if not any(label.split(".")[0] == str(last) for label in facts["ranks"]):
+    if not any(label.split(".")[0] == str(last) for label in facts.ranks):
         return f"Token return: not seen, PP{last} has no trace."
-    if facts["gpu_only"]:
+    if facts.gpu_only:
         return (
             "Token return: not seen, the trace has GPU activities only; profile with "
             '"activities": ["CPU", "GPU"].'
         )
-    if any(label.split(".")[0] == str(last) for label in facts["p2p_without_metadata"]):
+    if any(label.split(".")[0] == str(last) for label in facts.p2p_without_metadata):
         return f"Token return: not seen, no P2P kernel of PP{last} says who its peer is."
     return f"Token return: not seen, PP{last} sent no tokens while it was recorded."
 
 
-def not_known(facts: Facts) -> list[str]:
-    """What could not be told, and why: one paragraph, none where there is nothing."""
-    told = facts["token_return"]
+def not_known(facts: Analysis) -> list[str]:
+    """What is not known, and why: one paragraph, none where there is nothing."""
+    returned = facts.token_return
     found = []
-    if told:
+    if returned:
         found += [
-            f"{count(number, 'token send')} left out: {why}" for why, number in told["gaps"].items()
+            f"{count(number, 'token send')} left out: {why}"
+            for why, number in returned.gaps.items()
         ]
-        if told["enough"] and not told["delivery_enough"]:
+        if returned.enough and not returned.delivery_enough:
             found.append(
-                f"when the last byte has left ({told['delivered_counted']} of "
-                f"{told['steps_there']} sends are seen to their end)"
+                f"when the last byte has left ({returned.delivered_counted} of "
+                f"{returned.steps_there} sends are seen to their end)"
             )
-        elif told["enough"] and not delivery_known(facts):
+        elif returned.enough and not returned.delivery_known:
             found.append(
                 "when the last byte has left (the ranks' clocks may differ by "
-                f"{time(clock_doubt_us(facts))})"
+                f"{time(clock_doubt_us(facts.clocks, facts.hosts))})"
             )
-        found += _unpaired(facts, told)
+        found += _unpaired(facts, returned)
     by_reason: dict[str, list[str]] = {}
-    for label, why in facts["turns_unknown"].items():
+    for label, why in facts.turns_unknown.items():
         by_reason.setdefault(why, []).append(f"PP{label}")
     for why, labels in by_reason.items():
         names = ", ".join(labels[:4]) + (f" and {len(labels) - 4} more" if len(labels) > 4 else "")
         found.append(f"what a turn of {names} is made of ({why})")
-    if facts["pp_size"] > 1 and facts["turns"] and not facts["decode_step"]:
-        found.append(f"a decode step's time ({facts['decode_step_unknown']})")
+    if facts.pp_size > 1 and facts.turns and not facts.decode_step:
+        found.append(f"a decode step's time ({facts.decode_step_unknown})")
     return [f"Not known: {'; '.join(found)}."] if found else []
 
 
-def _unpaired(facts: Facts, told: Facts) -> list[str]:
+def _unpaired(facts: Analysis, returned: TokenReturn) -> list[str]:
     names = [
-        edge["backend"]
-        for edge in (*facts["p2p"], *facts["p2p_gloo"])
-        if (edge["src"], edge["dst"]) == (told["src"], told["dst"]) and not edge["pairs"]
+        edge.backend
+        for edge in (*facts.p2p, *facts.p2p_gloo)
+        if (edge.src, edge.dst) == (returned.src, returned.dst) and not edge.pairs
     ]
     if not names:
         return []
     backends = " and ".join(dict.fromkeys(names))
-    return [f"what PP{told['dst']} does meanwhile (no {backends} sends to it are paired)"]
+    return [f"what PP{returned.dst} does meanwhile (no {backends} sends to it are paired)"]

@@ -10,13 +10,14 @@ from repro_pp_graphs.traces.explain.messages import INTEGERS, Message, What, mes
 from repro_pp_graphs.traces.explain.operations import Kind, host_ends
 from repro_pp_graphs.traces.explain.steps import GpuWork
 from repro_pp_graphs.traces.explain.waits import cuda_waits, gloo_waits, partners, waits
+from repro_pp_graphs.traces.facts import Cause, RowName
 from repro_pp_graphs.traces.model import P2POp, RankTrace
 from repro_pp_graphs.traces.pair.edge import Edge
 from repro_pp_graphs.traces.time_sets import Intervals, intervals, merged, outside
 
 # A message -> its row. The rows are shown in this order; `python` is what no call covers, `host`
 # stands for it and `launch` where the trace lacks what would tell them apart.
-MESSAGE_ROWS = {
+MESSAGE_ROWS: dict[tuple[What, Kind], RowName] = {
     ("tokens", "send"): "token_send",
     ("tokens", "recv"): "token_recv",
     ("hidden", "send"): "hidden_send",
@@ -26,8 +27,8 @@ MESSAGE_ROWS = {
     ("unknown", "send"): "other_messages",
     ("unknown", "recv"): "other_messages",
 }
-REST = ("launch", "python", "host")
-ROWS = (*dict.fromkeys(MESSAGE_ROWS.values()), "results", *REST)
+REST: tuple[RowName, ...] = ("launch", "python", "host")
+ROWS: tuple[RowName, ...] = (*dict.fromkeys(MESSAGE_ROWS.values()), "results", *REST)
 
 
 @dataclass(slots=True)
@@ -38,8 +39,8 @@ class Host:
     work: GpuWork
     graph: Intervals
     messages: list[Message]
-    rows: dict[str, Intervals]
-    waits: dict[str, Intervals]
+    rows: dict[RowName, Intervals]
+    waits: dict[Cause, Intervals]
     in_gloo: Intervals
     other: dict[int, P2POp]
 
@@ -66,9 +67,9 @@ def host_of(rank: RankTrace, work: GpuWork, edges: list[Edge], pp_size: int) -> 
     return Host(rank, work, merged(work.extents), found, rows, causes, in_gloo, other, sorted_out)
 
 
-def _rows(rank: RankTrace, found: list[Message], in_cuda: Intervals) -> dict[str, Intervals]:
+def _rows(rank: RankTrace, found: list[Message], in_cuda: Intervals) -> dict[RowName, Intervals]:
     """The rows as disjoint sets; `python` is what they leave of a turn and has none."""
-    rows: dict[str, Intervals] = {}
+    rows: dict[RowName, Intervals] = {}
     for name in dict.fromkeys(MESSAGE_ROWS.values()):
         rows[name] = merged(
             intervals(

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from repro_pp_graphs.traces.explain.conclusion import conclusion
+from repro_pp_graphs.traces.explain.conclusion import conclusion, delivered, sends_held
 from repro_pp_graphs.traces.explain.words import (
     CAUSE_TITLES,
     ROW_TITLES,
     WIDTH,
-    Facts,
     clock_doubt_us,
     count,
-    delivery_known,
     ms,
     on_gpu,
     share,
     time,
     wrapped,
 )
+from repro_pp_graphs.traces.facts import Analysis, EdgeFacts, Portion, Row, Spread, Turn
 
 # As many ranks fit beside one another in the table of turns; more rows than these are summed up.
 RANKS_ABREAST = 4
@@ -25,8 +24,8 @@ MOST_ROWS = 12
 WORTH_A_LINE = 0.02
 
 
-def lines(facts: Facts) -> list[str]:
-    """Lines that show one case's analysis (the dict that `analyze` returns)."""
+def lines(facts: Analysis) -> list[str]:
+    """Lines that show one case's analysis."""
     found: list[str] = []
     for paragraph in conclusion(facts):
         found += wrapped(paragraph)
@@ -43,9 +42,9 @@ def _shown(labels: list[str]) -> list[str]:
     return [labels[0], *labels[1 - RANKS_ABREAST :]]
 
 
-def _turns(facts: Facts) -> list[str]:
+def _turns(facts: Analysis) -> list[str]:
     """Where each rank's host spends a turn: means and p99, ms; the means add up."""
-    turns = facts["turns"]
+    turns = facts.turns
     if not turns:
         return []
     labels = _shown(list(turns))
@@ -56,20 +55,20 @@ def _turns(facts: Facts) -> list[str]:
     head = "".join(f"{'PP' + label:>7}{'p99':>6}" for label in labels)
     found = [f"{title:<28}" if len(title) <= 28 else title]
     found = [found[0] + head] if len(title) <= 28 else [title, f"{'':<28}{head}"]
-    rows = [name for name in ROW_TITLES if any(name in turns[label]["rows"] for label in labels)]
+    rows = [name for name in ROW_TITLES if any(name in turns[label].rows for label in labels)]
     for name in rows:
-        cells = [turns[label]["rows"].get(name) for label in labels]
-        if not any(cell and cell["mean"] for cell in cells):
+        cells = [turns[label].rows.get(name) for label in labels]
+        if not any(cell and cell.mean for cell in cells):
             continue
         found.append(f"{ROW_TITLES[name]:<28}" + "".join(_cell(cell) for cell in cells))
         for cause, text in CAUSE_TITLES.items():
-            waits = [cell["waits"].get(cause, 0) if cell else 0 for cell in cells]
-            lengths = [turns[label]["mean"] for label in labels]
+            waits = [cell.waits.get(cause, 0) if cell else 0 for cell in cells]
+            lengths = [turns[label].mean for label in labels]
             if any(w >= WORTH_A_LINE * whole for w, whole in zip(waits, lengths, strict=True)):
                 found.append(f"  {text:<26}" + "".join(_lone(us) for us in waits))
     found.append(f"{'the whole turn':<28}" + "".join(_cell(turns[label]) for label in labels))
     if on_gpu(facts):
-        idle = [turns[label]["gpu_idle"] for label in labels]
+        idle = [turns[label].gpu_idle for label in labels]
         found.append(f"  {'its GPU computes nothing':<26}" + "".join(map(_lone, idle)))
     found = [line.rstrip() for line in found]
     found += wrapped("(means, which add up, and p99; indented: what the host waits for in it)", "")
@@ -82,56 +81,54 @@ def _lone(value_us: float | None) -> str:
     return f"{text:>7}{'':6}"
 
 
-def _cell(cell: Facts | None) -> str:
-    if cell is None or not cell["mean"]:
+def _cell(cell: Row | Turn | None) -> str:
+    if cell is None or not cell.mean:
         return " " * 13
-    return f"{ms(cell['mean']):>7}{ms(cell['p99']):>6}"
+    return f"{ms(cell.mean):>7}{ms(cell.p99):>6}"
 
 
-def _token_return(facts: Facts) -> list[str]:
+def _token_return(facts: Analysis) -> list[str]:
     """The token return beside the numbers of #10865, ms."""
-    told = facts["token_return"]
-    if not told or not told["enough"]:
+    returned, held = facts.token_return, sends_held(facts)
+    if returned is None or held is None:
         return []
-    src, dst = f"PP{told['src']}", f"PP{told['dst']}"
+    src, dst = f"PP{returned.src}", f"PP{returned.dst}"
     gpu = on_gpu(facts)
     found = [
         f"{f'token return {src} -> {dst}, ms':<42}{'mean':>8}{'p99':>8}"
         + (f"{'#10865':>9}" if gpu else "")
     ]
 
-    def row(title: str, cell: Facts, issue: str = "") -> None:
-        numbers = f"{ms(cell['mean']):>8}{ms(cell['p99']):>8}"
-        found.append((f"{title:<42}{numbers}" + (f"{issue:>9}" if gpu else "")).rstrip())
+    def row(title: str, cell: Spread | None, issue: str = "") -> None:
+        if cell:
+            numbers = f"{ms(cell.mean):>8}{ms(cell.p99):>8}"
+            found.append((f"{title:<42}{numbers}" + (f"{issue:>9}" if gpu else "")).rstrip())
 
-    host, sent = told["host_us"], told.get("delivery_us")
-    row(f"the send holds {src}'s host", host["send"], "100")
-    if gpu:
-        row("  kernels of its own decode graph run", host["overlapped_with_graph"], "30")
-        row("  none of its compute kernels runs", host["idle"], "70")
-    if "upload_us" in told:
-        row("  the copy of its metadata to the GPU", told["upload_us"])
-    if sent and delivery_known(facts):
-        if sent == host:
+    def portion(title: str, cells: Portion, issue: tuple[str, str, str] = ("", "", "")) -> None:
+        row(title, cells.send, issue[0])
+        if gpu:
+            row("  kernels of its own decode graph run", cells.overlapped_with_graph, issue[1])
+            row("  none of its compute kernels runs", cells.idle, issue[2])
+
+    host, known = held[0], delivered(facts)
+    portion(f"the send holds {src}'s host", host, ("100", "30", "70"))
+    row("  the copy of its metadata to the GPU", returned.upload_us)
+    if known:
+        if known[0] == host:
             found.append("until the last byte has left: the same")
         else:
-            row("until the last byte has left", sent["send"])
-            if gpu:
-                row("  kernels of its own decode graph run", sent["overlapped_with_graph"])
-                row("  none of its compute kernels runs", sent["idle"])
-        if "until_received_us" in told:
-            row(f"until {dst} has received it", told["until_received_us"])
-    if told["prefill_us"]:
-        row(f"in prefill steps the send holds {src}'s host", told["prefill_us"], "3")
+            portion("until the last byte has left", known[0])
+        row(f"until {dst} has received it", returned.until_received_us)
+    row(f"in prefill steps the send holds {src}'s host", returned.prefill_us, "3")
     calls = [
-        f"{call['name']} {time(call['total_us'] / told['steps_counted'])} a step"
-        for call in told["blocking_calls"][:3]
+        f"{call.name} {time(call.total_us / returned.steps_counted)} a step"
+        for call in returned.blocking_calls[:3]
     ]
     found += wrapped(f"the send blocks in {', '.join(calls)}", "  ") if calls else []
     return found
 
 
-def _ranks(facts: Facts) -> list[str]:
+def _ranks(facts: Analysis) -> list[str]:
     gpu = on_gpu(facts)
     names = ("computes", "P2P only", "idle") if gpu else ("batch", "receives", "other")
     found = [
@@ -139,24 +136,25 @@ def _ranks(facts: Facts) -> list[str]:
         + "".join(f"{name:>10}" for name in names)
         + "   decode steps"
     ]
-    for label in _some(list(facts["ranks"])):
-        row = facts["ranks"][label]
-        graphs = f"{facts['graph_launches'][label]:>7}" if gpu else ""
+    for label in _some(list(facts.ranks)):
+        row = facts.ranks[label]
+        graphs = f"{facts.graph_launches[label]:>7}" if gpu else ""
         cells = "".join(
-            f"{share(row[key]):>10}" for key in ("busy_fraction", "p2p_fraction", "idle_fraction")
+            f"{share(part):>10}"
+            for part in (row.busy_fraction, row.p2p_fraction, row.idle_fraction)
         )
-        batches = "-" if row["batches"] is None else row["batches"]
+        batches = "-" if row.batches is None else row.batches
         line = f"PP{label:<4} {batches:>7}{graphs} {cells}  "
-        found.append((line + _sizes(row["decode_batch_sizes"], WIDTH - len(line))).rstrip())
-    if len(facts["ranks"]) > MOST_ROWS:
-        found.append(f"({len(facts['ranks'])} ranks in all: --json has each)")
-    ring = facts["ring"]
+        found.append((line + _sizes(row.decode_batch_sizes, WIDTH - len(line))).rstrip())
+    if len(facts.ranks) > MOST_ROWS:
+        found.append(f"({len(facts.ranks)} ranks in all: --json has each)")
+    ring = facts.ring
     what = "no compute" if gpu else "outside run_batch"
-    text = f"bubble {share(ring['bubble_fraction'])} ({what}, mean of the ranks)"
-    if ring["micro_batches"]:
-        best = share(ring["ideal_bubble_fraction"])
-        batches = count(ring["micro_batches"], "micro-batch")
-        text += f"; at best {best} with {batches} in {count(facts['pp_size'], 'stage')}"
+    text = f"bubble {share(ring.bubble_fraction)} ({what}, mean of the ranks)"
+    if ring.micro_batches:
+        best = share(ring.ideal_bubble_fraction)
+        batches = count(ring.micro_batches, "micro-batch")
+        text += f"; at best {best} with {batches} in {count(facts.pp_size, 'stage')}"
     return [*found, *wrapped(text)]
 
 
@@ -177,26 +175,29 @@ def _sizes(steps: dict[str, int], width: int) -> str:
     return f"{sum(steps.values())} at {min(sizes)} to {max(sizes)}"
 
 
-def _pairs(facts: Facts) -> list[str]:
+def _pairs(facts: Analysis) -> list[str]:
     """Sends paired with their receives, each edge a row; means, ms."""
-    edges = [*facts["p2p"], *facts["p2p_gloo"]]
+    edges = [*facts.p2p, *facts.p2p_gloo]
     if not edges:
         return []
     heads = f"{'paired':>13}{'transfer':>10}{'send waits':>12}{'recv waits':>12}"
     found = [f"{'messages, means in ms':<24}{heads}"]
     shown = edges if len(edges) <= 2 * MOST_ROWS else _longest(edges)
     for edge in shown:
-        name = f"{edge['backend']} PP{edge['src']} -> PP{edge['dst']}" + (
-            f" TP{edge['tp']}" if facts["tp_size"] > 1 else ""
+        name = f"{edge.backend} PP{edge.src} -> PP{edge.dst}" + (
+            f" TP{edge.tp}" if facts.tp_size > 1 else ""
         )
-        pairs = f"{edge['pairs']} of {max(edge['sends'], edge['recvs'])}"
+        pairs = f"{edge.pairs} of {max(edge.sends, edge.recvs)}"
         cells = "".join(
-            f"{ms(edge[key].get('mean')):>{width}}"
-            for key, width in (("transfer_us", 10), ("send_wait_us", 12), ("recv_wait_us", 12))
+            f"{ms(spread.mean if spread else None):>{width}}"
+            for spread, width in (
+                (edge.transfer_us, 10),
+                (edge.send_wait_us, 12),
+                (edge.recv_wait_us, 12),
+            )
         )
         found.append(
-            f"{name:<24}{pairs:>13}"
-            + (cells if edge["pairs"] else "  not paired: see the warnings")
+            f"{name:<24}{pairs:>13}" + (cells if edge.pairs else "  not paired: see the warnings")
         )
     if len(shown) < len(edges):
         found.append(
@@ -210,40 +211,40 @@ def _pairs(facts: Facts) -> list[str]:
     return [*found, *wrapped(text, "")]
 
 
-def _longest(edges: list[Facts]) -> list[Facts]:
+def _longest(edges: list[EdgeFacts]) -> list[EdgeFacts]:
     """The edges with the longest mean waits, and those that are not paired, in their order."""
 
-    def weight(edge: Facts) -> float:
-        waits = [edge[key].get("mean", 0) for key in ("send_wait_us", "recv_wait_us")]
-        return max(waits) if edge["pairs"] else float("inf")
+    def weight(edge: EdgeFacts) -> float:
+        waits = [spread.mean for spread in (edge.send_wait_us, edge.recv_wait_us) if spread]
+        return max(waits, default=float("inf"))
 
     chosen = sorted(edges, key=weight, reverse=True)[:MOST_ROWS]
     return [edge for edge in edges if any(edge is other for other in chosen)]
 
 
-def _clocks(facts: Facts) -> list[str]:
+def _clocks(facts: Analysis) -> list[str]:
     """How good times between ranks are, in a sentence."""
-    rows = facts["clocks"]
+    rows = facts.clocks
     if not rows:
         return []
     widths = [
-        max(abs(row["low_us"]), abs(row["high_us"]))
+        max(abs(row.low_us), abs(row.high_us))
         for row in rows
-        if row["low_us"] is not None and row["high_us"] is not None
+        if row.low_us is not None and row.high_us is not None
     ]
-    hosts = f"{len(facts['hosts'])} hosts: " if len(facts["hosts"]) > 1 else ""
-    if len(facts["hosts"]) == 1 and len(widths) < len(rows):
+    hosts = f"{len(facts.hosts)} hosts: " if len(facts.hosts) > 1 else ""
+    if len(facts.hosts) == 1 and len(widths) < len(rows):
         return wrapped("one host, one clock: times between ranks are good as they are", "")
     if not widths:
         return wrapped(
             f"{hosts}nothing bounds the ranks' clocks: times between ranks are not sure", ""
         )
-    apart = "may differ by" if clock_doubt_us(facts) else "agree to"
+    apart = "may differ by" if clock_doubt_us(rows, facts.hosts) else "agree to"
     text = f"{hosts}clocks {apart} {time(max(widths))}: times between ranks are good to that"
     if len(widths) < len(rows):
         text += f" ({len(rows) - len(widths)} of {len(rows)} pairs of ranks are not bounded)"
     return wrapped(text, "")
 
 
-def _warnings(facts: Facts) -> list[str]:
-    return [f"warning: {text}" for text in facts["warnings"]]  # whole lines: for grep
+def _warnings(facts: Analysis) -> list[str]:
+    return [f"warning: {text}" for text in facts.warnings]  # whole lines: for grep

@@ -9,7 +9,6 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from itertools import pairwise
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -17,22 +16,9 @@ from repro_pp_graphs.traces.explain.host import Host
 from repro_pp_graphs.traces.explain.messages import Message
 from repro_pp_graphs.traces.explain.seen import almost_all, batches_there, enough, recorded_by_all
 from repro_pp_graphs.traces.explain.steps import RUN_SPANS, named
+from repro_pp_graphs.traces.facts import DecodeStep
 from repro_pp_graphs.traces.model import Case
 from repro_pp_graphs.traces.quantiles import quantile
-
-
-class Step(msgspec.Struct):
-    """Decode steps, us: how many were followed, from one batch of a micro-batch to its next.
-
-    `micro_batches`: batches that rank 0 sends off in one step; steps with another number of them
-    are not counted, and where those are many there is no Step.
-    """
-
-    steps: int
-    mean: float
-    median: float
-    p99: float
-    micro_batches: int
 
 
 class _Lane:
@@ -89,7 +75,7 @@ class _Lane:
 DEPTH = "the last rank sends before it runs, as with --pp-async-batch-depth"
 
 
-def decode_step(case: Case, hosts: list[Host]) -> Step | str:
+def decode_step(case: Case, hosts: list[Host]) -> DecodeStep | str:
     """The decode step as rank 0 sees it; why it is not known where it is not."""
     ranks = sorted((h for h in hosts if h.rank.tp == 0), key=lambda host: host.rank.pp)
     if case.pp_size < 2 or [host.rank.pp for host in ranks] != list(range(case.pp_size)):
@@ -120,7 +106,7 @@ def decode_step(case: Case, hosts: list[Host]) -> Step | str:
         return (
             f"messages seem to be paired a turn late: {usual} micro-batches in {case.pp_size} ranks"
         )
-    return Step(
+    return DecodeStep(
         steps=len(values),
         mean=round(float(np.mean(values)), 3),
         median=round(quantile(values, 0.5), 3),

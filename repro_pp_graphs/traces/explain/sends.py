@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Literal
 
 from repro_pp_graphs.traces.explain.host import Host
 from repro_pp_graphs.traces.explain.messages import BYTES, Message
-
-Manner = Literal["on_device", "synchronous", "asynchronous", "unknown"]
+from repro_pp_graphs.traces.facts import Manner
 
 # manner -> what it means, with the releases whose source does so
 MEANING: dict[Manner, str] = {

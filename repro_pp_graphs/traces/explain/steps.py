@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from repro_pp_graphs.traces.facts import RankFacts, Ring
 from repro_pp_graphs.traces.model import Case, RankTrace, Span
 from repro_pp_graphs.traces.quantiles import median
 from repro_pp_graphs.traces.time_sets import Intervals, clip, intervals, merged, total
@@ -69,23 +69,31 @@ def named(rank: RankTrace, names: tuple[str, ...]) -> list[Span]:
     return []
 
 
-def steps(rank: RankTrace, work: GpuWork, batches: int, tokens: list[int]) -> dict[str, Any]:
-    """Counts of a rank's steps: by forward mode, decode steps by batch size, graph launches.
+def rank_facts(
+    rank: RankTrace, work: GpuWork, window_ns: tuple[int, int], batches: int, tokens: list[int]
+) -> RankFacts:
+    """A rank's use of the window, and its steps: by forward mode, decode steps by batch size.
 
     `batches` and `tokens` are what its messages show: how many batches, and of how many sequences
     each; they stand in where the trace has no annotations of batches.
     """
+    has_gpu = bool(len(rank.kernels.times) or len(rank.p2p_kernels))
+    busy, p2p = shares(rank, work, window_ns, has_gpu) if window_ns[1] > window_ns[0] else NO_SHARES
     marks = [match for span in rank.spans if (match := STEP.match(span.name))]
     sizes = Counter(match[2] for match in marks if match[1] == "DECODE" and match[2])
     sizes = sizes or Counter(str(size) for size in tokens)
     extents = np.diff(work.extents)[:, 0]
-    return {
-        "batches": len(named(rank, RUN_SPANS)) or batches or None,
-        "modes": dict(Counter(match[1] for match in marks)),
-        "decode_batch_sizes": dict(sorted(sizes.items(), key=lambda item: int(item[0]))),
-        "graph_launches": len(rank.launches),
-        "graph_us": round(median(extents) / 1000, 3) if len(extents) else None,
-    }
+    return RankFacts(
+        busy_fraction=None if busy is None else round(busy, 4),
+        p2p_fraction=None if p2p is None else round(p2p, 4),
+        idle_fraction=None if busy is None or p2p is None else round(1 - busy - p2p, 4),
+        basis=None if busy is None else "gpu" if has_gpu else "host",
+        batches=len(named(rank, RUN_SPANS)) or batches or None,
+        modes=dict(Counter(match[1] for match in marks)),
+        decode_batch_sizes=dict(sorted(sizes.items(), key=lambda item: int(item[0]))),
+        graph_launches=len(rank.launches),
+        graph_us=round(median(extents) / 1000, 3) if len(extents) else None,
+    )
 
 
 def decode_spans(rank: RankTrace) -> list[Span]:
@@ -131,15 +139,18 @@ def _extent(rank: RankTrace) -> tuple[int, int] | None:
     return None
 
 
-def shares(rank: RankTrace, work: GpuWork, start: int, end: int) -> dict[str, Any]:
-    """Busy, P2P and idle share of the window; they add up to 1.
+NO_SHARES = (None, None)
+
+
+def shares(
+    rank: RankTrace, work: GpuWork, window_ns: tuple[int, int], has_gpu: bool
+) -> tuple[float, float]:
+    """Busy and P2P share of a window; the rest of it the rank is idle.
 
     P2P counts only while nothing else runs. Without a GPU, running a batch counts as busy and
     waiting in gloo as P2P.
     """
-    if end <= start:
-        return {"busy_fraction": None, "p2p_fraction": None, "idle_fraction": None}
-    has_gpu = len(rank.kernels.times) or len(rank.p2p_kernels)
+    start, end = window_ns
     if has_gpu:
         busy, p2p = work.busy, work.p2p
     else:
@@ -148,24 +159,18 @@ def shares(rank: RankTrace, work: GpuWork, start: int, end: int) -> dict[str, An
     length = end - start
     busy, p2p = clip(busy, start, end), clip(p2p, start, end)
     busy_share = total(busy) / length
-    p2p_share = total(merged(np.concatenate([busy, p2p]))) / length - busy_share
-    return {
-        "busy_fraction": round(busy_share, 4),
-        "p2p_fraction": round(p2p_share, 4),
-        "idle_fraction": round(1 - busy_share - p2p_share, 4),
-        "basis": "gpu" if has_gpu else "host",
-    }
+    return busy_share, total(merged(np.concatenate([busy, p2p]))) / length - busy_share
 
 
-def bubble(case: Case, rows: list[dict[str, Any]], m: int | None) -> dict[str, Any]:
+def bubble(case: Case, rows: list[RankFacts], m: int | None) -> Ring:
     """Share of the ring's time in which a rank computes nothing, against the ideal.
 
     With m micro-batches (None: not known) in a ring of p equal stages a stage works at most m/p of
     the time.
     """
-    busy = [row["busy_fraction"] for row in rows if row["busy_fraction"] is not None]
-    return {
-        "micro_batches": m,
-        "bubble_fraction": round(1 - float(np.mean(busy)), 4) if busy else None,
-        "ideal_bubble_fraction": round(max(0.0, 1 - m / case.pp_size), 4) if m else None,
-    }
+    busy = [row.busy_fraction for row in rows if row.busy_fraction is not None]
+    return Ring(
+        micro_batches=m,
+        bubble_fraction=round(1 - float(np.mean(busy)), 4) if busy else None,
+        ideal_bubble_fraction=round(max(0.0, 1 - m / case.pp_size), 4) if m else None,
+    )

@@ -7,7 +7,8 @@ others. Where too few of the steps count, nothing is concluded.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,10 +22,19 @@ from repro_pp_graphs.traces.explain.seen import (
     recorded_by_all,
     unseen,
 )
-from repro_pp_graphs.traces.explain.waits import BLOCKED_NS, flight
+from repro_pp_graphs.traces.explain.waits import BLOCKED_NS, CAUSES, flight
+from repro_pp_graphs.traces.explain.words import WORTH_SAYING
+from repro_pp_graphs.traces.facts import (
+    BlockingCall,
+    DeliverySplit,
+    HostSplit,
+    Portion,
+    Spread,
+    TokenReturn,
+)
 from repro_pp_graphs.traces.model import Case, P2POp
 from repro_pp_graphs.traces.pair.edge import Edge, sent_ns
-from repro_pp_graphs.traces.quantiles import spread
+from repro_pp_graphs.traces.quantiles import spread, spread_if_any
 from repro_pp_graphs.traces.time_sets import (
     clip,
     length,
@@ -33,14 +43,22 @@ from repro_pp_graphs.traces.time_sets import (
     taken,
 )
 
-# Why a wait ends -> the name of its share of the host's span (docs/traces.md)
-SPLIT = {
-    "own_graph": "blocked_on_own_graph",
-    "own_compute": "blocked_on_own_compute",
-    "peer_late": "peer_late",
-    "transfer": "transfer",
-    "otherwise": "blocked_otherwise",
-}
+
+class _Delivery(NamedTuple):
+    """The time from a token send's begin until it is delivered, ns; fields as in the structs."""
+
+    portion: tuple[int, ...]  # Portion
+    split: tuple[int, ...]  # DeliverySplit
+    until_received_ns: int | None  # None where no send in it is paired
+
+
+class _SendTimes(NamedTuple):
+    """One token send, ns; the tuples have the order of the fields of the structs."""
+
+    portion: tuple[int, ...]  # Portion
+    split: tuple[int, ...]  # HostSplit
+    upload_ns: int | None  # None where no copy begins it
+    delivery: _Delivery | None  # None where it is not known when the last byte has left
 
 
 def _sends(host: Host, message: Message) -> list[tuple[P2POp, P2POp | None]]:
@@ -67,67 +85,66 @@ def _delivered_ns(message: Message, sends: list[tuple[P2POp, P2POp | None]]) -> 
     return max([message.end_ns, *left])
 
 
-def _host_part(host: Host, message: Message) -> dict[str, float]:
-    """The host's span of one token send, ns, by the definitions in docs/traces.md."""
-    start, end = message.start_ns, message.end_ns
-    whole = [(start, end)]
-    launched, compute = (ranges(clip(t, start, end)) for t in (host.work.graph, host.work.compute))
-    split = {
-        f"split.{SPLIT[cause]}": length(ranges(clip(times, start, end)))
-        for cause, times in host.waits.items()
-    }
-    facts: dict[str, float] = {
-        **split,
-        "split.other_host": end - start - sum(split.values()),
-        "host.send": end - start,
-        "host.overlapped_with_graph": taken(whole, launched)[0],
-        "host.idle": length(taken(whole, compute)[1]),
-    }
-    if message.upload:
-        _, over = operator_around(host.rank, message.upload.start_ns)
-        facts["upload.us"] = max(over, message.upload.end_ns) - start
-    return facts
-
-
-def _delivery_part(
-    host: Host, message: Message, sends: list[tuple[P2POp, P2POp | None]], delivered: int
-) -> dict[str, float]:
-    """The time from a token send's begin until it is delivered, ns."""
-    start = message.start_ns
-    whole = [(start, delivered)]
-    graph, launched, compute = (
-        ranges(clip(times, start, delivered))
-        for times in (host.graph, host.work.graph, host.work.compute)
+def _portion(host: Host, start_ns: int, end_ns: int) -> tuple[int, int, int]:
+    """Length of a span, of it under the rank's graphs, and without its compute kernels, ns."""
+    whole = [(start_ns, end_ns)]
+    graph, compute = (
+        ranges(clip(times, start_ns, end_ns)) for times in (host.work.graph, host.work.compute)
     )
+    return end_ns - start_ns, taken(whole, graph)[0], length(taken(whole, compute)[1])
+
+
+def _host_split(host: Host, message: Message) -> tuple[int, ...]:
+    """What the host does in a token send, ns: its waits by cause, and the rest."""
+    start, end = message.start_ns, message.end_ns
+    waits = [length(ranges(clip(host.waits[cause], start, end))) for cause in CAUSES]
+    return *waits, end - start - sum(waits)
+
+
+def _upload_ns(host: Host, message: Message) -> int | None:
+    """How long the copy of the metadata that begins a token send takes; None without one."""
+    if message.upload is None:
+        return None
+    _, over = operator_around(host.rank, message.upload.start_ns)
+    return max(over, message.upload.end_ns) - message.start_ns
+
+
+def _delivery(
+    host: Host, message: Message, sends: list[tuple[P2POp, P2POp | None]], delivered: int
+) -> _Delivery:
+    """The time from a token send's begin until it is delivered."""
+    start = message.start_ns
     early, moving = map(ranges, flight([send for send, _ in sends], host.other))
-    on_the_way = partition(
-        whole,
+    graph, compute = (
+        ranges(clip(times, start, delivered)) for times in (host.graph, host.work.compute)
+    )
+    split = partition(
+        [(start, delivered)],
         {"peer_late": early, "transfer": moving, "own_graph": graph, "own_compute": compute},
         "other",
     )
-    facts: dict[str, float] = {
-        **{f"delivery_split.{name}": value for name, value in on_the_way.items()},
-        "delivery.send": delivered - start,
-        "delivery.overlapped_with_graph": taken(whole, launched)[0],
-        "delivery.idle": length(taken(whole, compute)[1]),
-    }
     arrivals = [recv.end_ns for _, recv in sends if recv]
-    if arrivals:
-        facts["until_received.us"] = max(arrivals) - start
-    return facts
+    return _Delivery(
+        _portion(host, start, delivered),
+        tuple(split[name] for name in DeliverySplit.__struct_fields__),
+        max(arrivals) - start if arrivals else None,
+    )
 
 
-def token_return(case: Case, hosts: list[Host], edges: list[Edge]) -> dict[str, Any]:
-    """Spread over the token returns of the last rank (every TP lane of it), us.
+def token_return(
+    case: Case, hosts: list[Host], edges: list[Edge], clock_doubt_us: float
+) -> TokenReturn | None:
+    """Spread over the token returns of the last rank (every TP lane of it).
 
     Of those within the time in which every rank was recorded (of all where there are none): at its
-    edges a send waits for a peer that starts or stops its profiler. Empty where the last rank is
-    missing or sent no tokens while it was recorded.
+    edges a send waits for a peer that starts or stops its profiler. None where the last rank is
+    missing or sent no tokens while it was recorded. `clock_doubt_us`: how far the ranks' clocks may
+    be apart.
     """
     last = [host for host in hosts if host.rank.pp == case.pp_size - 1 and host.rank.pp]
     found = [(host, message) for host in last for message in host.of("tokens", "send")]
     if not found:
-        return {}
+        return None
     begin_ns, end_ns = recorded_by_all(case, hosts)
     inside = [
         (host, message)
@@ -142,26 +159,36 @@ def token_return(case: Case, hosts: list[Host], edges: list[Edge]) -> dict[str, 
     ]
     prefill = [message for _, message in inside if message.prefill]
     there = max(_steps_there(case, hosts), len(inside)) - len(prefill)
-    facts: dict[str, Any] = {
-        "src": case.pp_size - 1,
-        "dst": 0,
-        "steps": len(found),
-        "steps_there": there,
-        "prefill_steps": len(prefill),
-        "prefill_us": spread(np.array([m.end_ns - m.start_ns for m in prefill if not m.gap]) / 1e3),
-        "steps_counted": len(counted),
-        "enough": enough(len(counted), there),
-        "gaps": dict(
+    times = _times(counted, edges)
+    delivered = [each.delivery for each in times if each.delivery]
+    lengths_us = _spread_ns([each.portion[0] for each in delivered])
+    clocks_do = lengths_us is not None and clock_doubt_us <= WORTH_SAYING * lengths_us.mean
+    return TokenReturn(
+        src=case.pp_size - 1,
+        dst=0,
+        steps=len(found),
+        steps_there=there,
+        prefill_steps=len(prefill),
+        prefill_us=_spread_ns([m.end_ns - m.start_ns for m in prefill if not m.gap]),
+        steps_counted=len(counted),
+        enough=enough(len(counted), there),
+        gaps=dict(
             Counter(gap for host, message in inside if (gap := message.gap or gaps[id(host)]))
         ),
-        "found_by": TOKEN_SEND if _annotated(found) else "send_tensor_dict (by its operators)",
-    }
-    rows, delivered = _rows(counted, edges)
-    facts["delivered_counted"] = delivered
-    facts["delivery_enough"] = enough(delivered, there)
-    facts |= _spreads(rows)
-    facts["blocking_calls"] = _blocking_calls(counted)
-    return facts
+        found_by=TOKEN_SEND if _annotated(found) else "send_tensor_dict (by its operators)",
+        delivered_counted=len(delivered),
+        delivery_enough=enough(len(delivered), there),
+        delivery_us=Portion(*_spreads([d.portion for d in delivered])) if delivered else None,
+        delivery_split_us=(
+            DeliverySplit(*_spreads([each.split for each in delivered])) if delivered else None
+        ),
+        host_us=Portion(*_spreads([each.portion for each in times])) if times else None,
+        split_us=HostSplit(*_spreads([each.split for each in times])) if times else None,
+        until_received_us=_spread_ns([each.until_received_ns for each in delivered]),
+        upload_us=_spread_ns([each.upload_ns for each in times]),
+        blocking_calls=_blocking_calls(counted),
+        delivery_known=enough(len(delivered), there) and clocks_do,
+    )
 
 
 def _annotated(found: list[tuple[Host, Message]]) -> bool:
@@ -182,27 +209,29 @@ def _steps_there(case: Case, hosts: list[Host]) -> int:
     return max(sum(received), sum(ran))
 
 
-def _rows(
-    counted: list[tuple[Host, Message]], edges: list[Edge]
-) -> tuple[list[dict[str, float]], int]:
-    """The parts of every counted step, and in how many the delivery is known.
+def _times(counted: list[tuple[Host, Message]], edges: list[Edge]) -> list[_SendTimes]:
+    """The times of every counted step.
 
     A step whose send has fewer NCCL operations than the others' is not whole: when its last byte
     left is not known. Nor is that of any step where the rank's sends lie in no message.
     """
     forms = Counter(message.form for _, message in counted)
     usual = forms.most_common(1)[0][0] if forms else None
-    rows, delivered = [], 0
-    stray = _stray_share(counted, edges)
+    in_messages = _stray_share(counted, edges) <= 1 - ENOUGH
+    found = []
     for host, message in counted:
-        row = _host_part(host, message)
         sends = _sends(host, message)
-        moment = _delivered_ns(message, sends) if message.form == usual else None
-        if moment is not None and stray <= 1 - ENOUGH:
-            row |= _delivery_part(host, message, sends, moment)
-            delivered += 1
-        rows.append({name: value / 1000 for name, value in row.items()})
-    return rows, delivered
+        whole = in_messages and message.form == usual
+        moment = _delivered_ns(message, sends) if whole else None
+        found.append(
+            _SendTimes(
+                _portion(host, message.start_ns, message.end_ns),
+                _host_split(host, message),
+                _upload_ns(host, message),
+                None if moment is None else _delivery(host, message, sends, moment),
+            )
+        )
+    return found
 
 
 def _stray_share(counted: list[tuple[Host, Message]], edges: list[Edge]) -> float:
@@ -222,21 +251,17 @@ def _stray_share(counted: list[tuple[Host, Message]], edges: list[Edge]) -> floa
     return stray / total if total else 0.0
 
 
-def _spreads(rows: list[dict[str, float]]) -> dict[str, Any]:
-    """Median, p99, max and mean of each part, us, grouped as the JSON has them."""
-    found: dict[str, Any] = {}
-    for key in sorted({key for row in rows for key in row}):
-        group, name = key.split(".")
-        values = np.array([row[key] for row in rows if key in row])
-        cell = spread(values)
-        if name == "us":
-            found[f"{group}_us"] = cell
-        else:
-            found.setdefault(f"{group}_us", {})[name] = cell
-    return found
+def _spreads(rows: Sequence[tuple[int, ...]]) -> list[Spread]:
+    """The spread of each column of one or more rows in ns, us."""
+    return [spread(column) for column in np.array(rows).T / 1000]
 
 
-def _blocking_calls(counted: list[tuple[Host, Message]]) -> list[dict[str, Any]]:
+def _spread_ns(values: Sequence[int | None]) -> Spread | None:
+    """The spread of the values that are known, in ns, us; None where none is."""
+    return spread_if_any(np.array([value for value in values if value is not None]) / 1000)
+
+
+def _blocking_calls(counted: list[tuple[Host, Message]]) -> list[BlockingCall]:
     """The CUDA calls that held the host in these sends, the longest in all first."""
     calls: Counter[str] = Counter()
     spent_ns: Counter[str] = Counter()
@@ -246,6 +271,6 @@ def _blocking_calls(counted: list[tuple[Host, Message]]) -> list[dict[str, Any]]
                 calls[call.name] += 1
                 spent_ns[call.name] += min(call.end_ns, message.end_ns) - call.start_ns
     return [
-        {"name": name, "calls": calls[name], "total_us": round(ns / 1000)}
+        BlockingCall(name=name, calls=calls[name], total_us=round(ns / 1000))
         for name, ns in spent_ns.most_common()
     ]

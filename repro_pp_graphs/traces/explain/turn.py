@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from itertools import pairwise
 
-import msgspec
 import numpy as np
 
 from repro_pp_graphs.traces.explain.host import REST, ROWS, Host, anchors
@@ -27,6 +26,7 @@ from repro_pp_graphs.traces.explain.seen import (
 )
 from repro_pp_graphs.traces.explain.waits import blocking
 from repro_pp_graphs.traces.explain.words import count
+from repro_pp_graphs.traces.facts import Row, RowName, Turn
 from repro_pp_graphs.traces.model import Case, RankTrace
 from repro_pp_graphs.traces.quantiles import Floats, quantile
 from repro_pp_graphs.traces.time_sets import (
@@ -37,40 +37,6 @@ from repro_pp_graphs.traces.time_sets import (
     merged,
     outside,
 )
-
-
-class Row(msgspec.Struct):
-    """A part of a rank's turn, us a turn: mean and p99.
-
-    `waits`: of the mean, what the host waits for (`waits.CAUSES`); `peer_in`: while a peer is late,
-    the row that the peer's host is in, us a turn, known on a common clock; `under_own_graph` and
-    `gpu_idle`: of the mean, while a decode graph of the rank runs, and while no compute kernel of
-    it runs (None without GPU work); `calls`: its calls that block, with what they take, us a turn.
-    """
-
-    mean: float
-    p99: float
-    waits: dict[str, float] = {}
-    peer_in: dict[str, float] = {}
-    under_own_graph: float | None = None
-    gpu_idle: float | None = None
-    calls: dict[str, float] = {}
-
-
-class Turn(msgspec.Struct):
-    """A rank's turns, us: how many were seen, their length, and what they are made of.
-
-    `rows` add up to `mean`; `gpu_idle`: of the mean, while no compute kernel of the rank runs;
-    `spans`: of the time in no call or in operators, sglang's own annotation around it.
-    """
-
-    turns: int
-    mean: float
-    median: float
-    p99: float
-    rows: dict[str, Row]
-    gpu_idle: float | None = None
-    spans: dict[str, float] = {}
 
 
 class _Turns:
@@ -133,12 +99,13 @@ def _turn(case: Case, host: Host, its: _Turns, by_rank: dict[int, Host]) -> Turn
     rows = {name: common(times, whole) for name, times in host.rows.items()}
     if not _calls_complete(host):
         del rows["launch"]
-    rest = "python" if "launch" in rows else "host"
+    rest: RowName = "python" if "launch" in rows else "host"
     rows[rest] = outside(whole, merged(np.concatenate(list(rows.values()))))
-    facts = {name: _row(host, its, rows[name]) for name in ROWS if name in rows}
-    for name, row in facts.items():
-        late = common(rows[name], host.waits["peer_late"])
-        row.peer_in = _peer_in(_peer(case, host, name, by_rank), late, its)
+    facts = {
+        name: _row(host, its, rows[name], _peer(case, host, name, by_rank))
+        for name in ROWS
+        if name in rows
+    }
     lengths = its.us(whole)
     on_gpu = len(host.work.compute)
     return Turn(
@@ -152,16 +119,19 @@ def _turn(case: Case, host: Host, its: _Turns, by_rank: dict[int, Host]) -> Turn
     )
 
 
-def _row(host: Host, its: _Turns, times: Intervals) -> Row:
-    """One row of a turn; `peer_in` is left to the caller, who knows the other ranks."""
-    row = Row(its.mean(times), round(quantile(its.us(times), 0.99), 3))
+def _row(host: Host, its: _Turns, times: Intervals, peer: Host | None) -> Row:
+    """One row of a turn, with the rank at the other end of its messages where that is known."""
     spent = {cause: its.mean(common(times, waits)) for cause, waits in host.waits.items()}
-    row.waits = {cause: us for cause, us in spent.items() if us}
-    if len(host.work.compute):
-        row.under_own_graph = its.mean(common(times, host.graph))
-        row.gpu_idle = its.mean(outside(times, host.work.compute))
-    row.calls = _calls(host, times, its)
-    return row
+    on_gpu = len(host.work.compute)
+    return Row(
+        mean=its.mean(times),
+        p99=round(quantile(its.us(times), 0.99), 3),
+        waits={cause: us for cause, us in spent.items() if us},
+        peer_in=_peer_in(peer, common(times, host.waits["peer_late"]), its),
+        under_own_graph=its.mean(common(times, host.graph)) if on_gpu else None,
+        gpu_idle=its.mean(outside(times, host.work.compute)) if on_gpu else None,
+        calls=_calls(host, times, its),
+    )
 
 
 def _calls_complete(host: Host) -> bool:
@@ -170,7 +140,7 @@ def _calls_complete(host: Host) -> bool:
     return bool(len(host.rank.operators)) and len(host.rank.launches) >= ENOUGH * graphs - EDGES
 
 
-def _peer(case: Case, host: Host, name: str, by_rank: dict[int, Host]) -> Host | None:
+def _peer(case: Case, host: Host, name: RowName, by_rank: dict[int, Host]) -> Host | None:
     """The rank at the other end of a row's messages, where it is on the same host's clock."""
     if name not in ("token_send", "hidden_send", "token_recv", "hidden_recv"):
         return None
@@ -179,7 +149,7 @@ def _peer(case: Case, host: Host, name: str, by_rank: dict[int, Host]) -> Host |
     return peer if peer and peer.rank.host == host.rank.host else None
 
 
-def _peer_in(peer: Host | None, late: Intervals, its: _Turns) -> dict[str, float]:
+def _peer_in(peer: Host | None, late: Intervals, its: _Turns) -> dict[RowName, float]:
     """While a peer is late, the row its host is in, us a turn; {} where that is not known."""
     if peer is None or not len(late):
         return {}
@@ -202,7 +172,7 @@ def _calls(host: Host, times: Intervals, its: _Turns) -> dict[str, float]:
     return dict(sorted(((n, us) for n, us in spent.items() if us), key=lambda item: -item[1]))
 
 
-def _spans(rank: RankTrace, rows: dict[str, Intervals], its: _Turns) -> dict[str, float]:
+def _spans(rank: RankTrace, rows: dict[RowName, Intervals], its: _Turns) -> dict[str, float]:
     """Of the time in Python and in operators, the annotation of sglang's loop around it."""
     free = merged(np.concatenate([rows[name] for name in REST if name in rows]))
     found = {}

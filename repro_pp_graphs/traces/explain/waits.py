@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 
 from repro_pp_graphs.traces.cuda_calls import BLOCKED_US, call_kind
 from repro_pp_graphs.traces.explain.messages import Message
 from repro_pp_graphs.traces.explain.operations import operator_around
 from repro_pp_graphs.traces.explain.steps import GpuWork
+from repro_pp_graphs.traces.facts import Cause
 from repro_pp_graphs.traces.model import P2POp, RankTrace, Span
 from repro_pp_graphs.traces.pair.edge import Edge, sent_ns
 from repro_pp_graphs.traces.time_sets import Intervals, common, intervals, merged, outside
@@ -16,7 +19,7 @@ from repro_pp_graphs.traces.time_sets import Intervals, common, intervals, merge
 FULL_QUEUE_NS = 1_000_000
 BLOCKED_NS = int(BLOCKED_US * 1000)
 
-CAUSES = ("own_graph", "own_compute", "peer_late", "transfer", "otherwise")
+CAUSES: tuple[Cause, ...] = get_args(Cause)
 
 
 def partners(rank: RankTrace, edges: list[Edge]) -> dict[int, P2POp]:
@@ -83,7 +86,7 @@ def flight(ops: list[P2POp], other: dict[int, P2POp]) -> tuple[Intervals, Interv
 
 def waits(
     rank: RankTrace, work: GpuWork, in_cuda: Intervals, in_gloo: Intervals, other: dict[int, P2POp]
-) -> dict[str, Intervals]:
+) -> dict[Cause, Intervals]:
     """The host's waits by cause, disjoint sets.
 
     In a CUDA call it waits for the rank's own GPU: a decode graph, other kernels, else an NCCL
@@ -96,19 +99,15 @@ def waits(
     in_gloo = outside(in_gloo, in_cuda)
     late, moving = flight(nccl, other)
     gloo_late, gloo_moving = flight(gloo, other)
-    found: dict[str, list[Intervals]] = {cause: [] for cause in CAUSES}
-    for span, claims in (
-        (
-            in_cuda,
-            {
-                "own_graph": graph,
-                "own_compute": work.compute,
-                "peer_late": late,
-                "transfer": moving,
-            },
-        ),
-        (in_gloo, {"peer_late": gloo_late, "transfer": gloo_moving}),
-    ):
+    found: dict[Cause, list[Intervals]] = {cause: [] for cause in CAUSES}
+    of_cuda: dict[Cause, Intervals] = {
+        "own_graph": graph,
+        "own_compute": work.compute,
+        "peer_late": late,
+        "transfer": moving,
+    }
+    of_gloo: dict[Cause, Intervals] = {"peer_late": gloo_late, "transfer": gloo_moving}
+    for span, claims in ((in_cuda, of_cuda), (in_gloo, of_gloo)):
         left = span
         for cause, claim in claims.items():
             found[cause].append(common(left, claim))

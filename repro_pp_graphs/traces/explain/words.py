@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from textwrap import wrap
-from typing import Any
+
+from repro_pp_graphs.traces.facts import (
+    Analysis,
+    Cause,
+    DecodeStep,
+    RankClocks,
+    RowName,
+    Spread,
+    Turn,
+)
 
 WIDTH = 80
 
-Facts = dict[str, Any]
-
 # A row of a turn: in the table, and after "its host is in"
-ROW_TITLES = {
+ROW_TITLES: dict[RowName, str] = {
     "token_send": "send of token ids",
     "token_recv": "receive of token ids",
     "hidden_send": "send of hidden states",
@@ -22,7 +30,7 @@ ROW_TITLES = {
     "python": "Python (in no call)",
     "host": "operators and Python",
 }
-ROW_PHRASES = {
+ROW_PHRASES: dict[RowName, str] = {
     "token_send": "the send of token ids",
     "token_recv": "the receive of token ids",
     "hidden_send": "the send of hidden states",
@@ -34,14 +42,14 @@ ROW_PHRASES = {
     "python": "Python",
     "host": "operators and Python",
 }
-CAUSE_TITLES = {
+CAUSE_TITLES: dict[Cause, str] = {
     "own_graph": "for its own decode graph",
     "own_compute": "for its own other kernels",
     "peer_late": "for a peer not there yet",
     "transfer": "for the transfer",
     "otherwise": "for something else",
 }
-RECEIVES = ("token_recv", "hidden_recv")
+RECEIVES: tuple[RowName, ...] = ("token_recv", "hidden_recv")
 # A part of a time that is smaller than this share of it is not worth a word.
 WORTH_SAYING = 0.1
 # A mean this many times the median is not typical.
@@ -64,31 +72,23 @@ def ms(value_us: float | None) -> str:
     return "-" if value_us is None else f"{value_us / 1e3:.2f}"
 
 
-def mean_of(number: int, what: str, cell: Facts) -> str:
+def mean_of(number: int, what: str, cell: Spread | Turn | DecodeStep) -> str:
     """How many a mean is of; with the median where a few long ones make up much of the mean."""
     text = f"mean of {number}{what}"
-    few = cell["mean"] > SKEWED * cell["median"]
-    return f"({text}; the median is {time(cell['median'])})" if few else f"({text})"
+    few = cell.mean > SKEWED * cell.median
+    return f"({text}; the median is {time(cell.median)})" if few else f"({text})"
 
 
-def clock_doubt_us(facts: Facts) -> float:
+def clock_doubt_us(clocks: Sequence[RankClocks], hosts: Sequence[str]) -> float:
     """How far apart the ranks' clocks may be, us; 0 where they share one as far as can be seen."""
     doubt = 0.0
-    for row in facts["clocks"]:
-        low, high = row["low_us"], row["high_us"]
+    for row in clocks:
+        low, high = row.low_us, row.high_us
         if low is None or high is None:
-            doubt = float("inf") if len(facts["hosts"]) > 1 else doubt
-        elif len(facts["hosts"]) > 1 or not low <= 0 <= high:
+            doubt = float("inf") if len(hosts) > 1 else doubt
+        elif len(hosts) > 1 or not low <= 0 <= high:
             doubt = max(doubt, abs(low), abs(high))
     return doubt
-
-
-def delivery_known(facts: Facts) -> bool:
-    """Whether it is known when the last byte has left: in enough steps, and by the clocks."""
-    told = facts["token_return"]
-    if not told["delivery_enough"]:
-        return False
-    return bool(clock_doubt_us(facts) <= WORTH_SAYING * told["delivery_us"]["send"]["mean"])
 
 
 def share(value: float | None) -> str:
@@ -114,13 +114,13 @@ def wrapped(text: str, indent: str = "", later: str = "  ") -> list[str]:
     )
 
 
-def on_gpu(facts: Facts) -> bool:
+def on_gpu(found: Analysis) -> bool:
     """Whether any rank's trace has GPU work."""
-    return any(row["basis"] == "gpu" for row in facts["ranks"].values() if "basis" in row)
+    return any(rank.basis == "gpu" for rank in found.ranks.values())
 
 
-def neighbour(label: str, row: str, facts: Facts) -> str:
+def neighbour(label: str, row: RowName, pp_size: int) -> str:
     """The rank at the other end of a row's messages: the previous one of a receive."""
     pp, _, tp = label.partition(".")
-    other = (int(pp) + (-1 if row in RECEIVES else 1)) % facts["pp_size"]
+    other = (int(pp) + (-1 if row in RECEIVES else 1)) % pp_size
     return f"PP{other}" + (f".{tp}" if tp else "")

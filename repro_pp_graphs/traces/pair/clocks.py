@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from itertools import combinations, product
 from typing import NamedTuple
 
+from repro_pp_graphs.traces.facts import ClockBounds, RankClocks
 from repro_pp_graphs.traces.pair.edge import Edge
 from repro_pp_graphs.traces.pair.equal_lags import AGREE_NS, Witness
 from repro_pp_graphs.traces.pair.queues import SLACK_NS
@@ -63,18 +64,19 @@ def _chained(most: Bounds, ranks: Iterable[int]) -> Bounds:
     return most
 
 
-def interval(most: Bounds, a: int, b: int) -> dict[str, float | None]:
+def interval(most: Bounds, a: int, b: int) -> ClockBounds:
     """Where `clock of b - clock of a` can lie, us; None where nothing bounds it."""
     low, high = most.get((b, a)), most.get((a, b))
-    return {
-        "low_us": None if low is None else round(-low, 3),
-        "high_us": None if high is None else round(high, 3),
-    }
+    return ClockBounds(
+        low_us=None if low is None else round(-low, 3),
+        high_us=None if high is None else round(high, 3),
+    )
 
 
-def intervals(most: Bounds, ranks: list[int]) -> list[dict[str, float | int | None]]:
+def intervals(most: Bounds, ranks: list[int]) -> list[RankClocks]:
     """The interval of each two ranks."""
-    return [{"a": a, "b": b, **interval(most, a, b)} for a, b in combinations(ranks, 2)]
+    found = [(a, b, interval(most, a, b)) for a, b in combinations(ranks, 2)]
+    return [RankClocks(a=a, b=b, low_us=at.low_us, high_us=at.high_us) for a, b, at in found]
 
 
 def told(heard: Heard) -> tuple[dict[tuple[int, int], Apart], bool, bool]:

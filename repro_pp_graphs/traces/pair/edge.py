@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from repro_pp_graphs.traces.model import P2POp, RankTrace
+from repro_pp_graphs.traces.model import Backend, P2POp, RankTrace
 from repro_pp_graphs.traces.pair.equal_lags import Witness
 from repro_pp_graphs.traces.pair.queues import Queues, Run
 
@@ -46,7 +46,7 @@ class Channel:
 class Edge:
     """All P2P of one backend from one global rank to another; a rank without a trace is None."""
 
-    backend: str
+    backend: Backend
     src_rank: int
     dst_rank: int
     src: RankTrace | None

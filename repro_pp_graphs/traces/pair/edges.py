@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from repro_pp_graphs.traces.model import Case, P2POp, RankTrace
+from repro_pp_graphs.traces.model import Backend, Case, P2POp, RankTrace
 from repro_pp_graphs.traces.pair.clock_check import allow_for_clocks
 from repro_pp_graphs.traces.pair.edge import Channel, Edge, Pairing, sent_ns
 from repro_pp_graphs.traces.pair.pairing import pair_queues
@@ -32,8 +32,8 @@ class PairTimes:
 def edges_of(case: Case) -> list[Edge]:
     """Every edge that carries P2P, NCCL first, by sending rank."""
     ranks = {rank.rank: rank for rank in case.ranks}
-    sends: dict[tuple[str, int, int], list[P2POp]] = {}
-    recvs: dict[tuple[str, int, int], list[P2POp]] = {}
+    sends: dict[tuple[Backend, int, int], list[P2POp]] = {}
+    recvs: dict[tuple[Backend, int, int], list[P2POp]] = {}
     for rank in case.ranks:
         for op in rank.p2p:
             if op.kind == "send":
@@ -47,7 +47,7 @@ def edges_of(case: Case) -> list[Edge]:
 
 
 def _edge(
-    key: tuple[str, int, int],
+    key: tuple[Backend, int, int],
     sends: list[P2POp],
     recvs: list[P2POp],
     ranks: dict[int, RankTrace],

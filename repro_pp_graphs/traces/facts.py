@@ -1,0 +1,312 @@
+"""The analysis of a case as types: what `analyze` finds, `--json` writes and other steps read.
+
+Times are us (the fields end in `_us`, or the struct says so), shares 0 to 1, rank labels `3`, with
+tensor parallelism `3.1` (PP rank, TP rank). None is JSON's null, but for a field of type `Nothing`,
+whose JSON is an empty object, and for a field whose default it is, which the JSON then lacks.
+Light to import: no numpy.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast, get_args, get_type_hints
+
+import msgspec
+
+from repro_pp_graphs.files import BadFile, read_object
+
+Nothing = Annotated[
+    None, msgspec.Meta(extra_json_schema={"type": "object", "maxProperties": 0})
+]  # None here, {} in the JSON: so schema 1 has it
+
+# What a host is in, as rows of a turn (docs/traces.md, Turns).
+RowName = Literal[
+    "token_send",
+    "token_recv",
+    "hidden_send",
+    "hidden_recv",
+    "requests",
+    "other_messages",
+    "results",
+    "launch",
+    "python",
+    "host",
+]
+# What a host waits for.
+Cause = Literal["own_graph", "own_compute", "peer_late", "transfer", "otherwise"]
+# How the last rank's token send behaves (sends.py).
+Manner = Literal["on_device", "synchronous", "asynchronous", "unknown"]
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """Mean, median, 99th percentile and maximum of one or more values (us)."""
+
+    mean: float
+    median: float
+    p99: float
+    max: float
+
+
+class ClockBounds(msgspec.Struct, frozen=True):
+    """Between what `clock of b - clock of a` lies, us; None where nothing bounds it."""
+
+    low_us: float | None
+    high_us: float | None
+
+
+class RankClocks(msgspec.Struct, frozen=True):
+    """ClockBounds of two global ranks."""
+
+    a: int
+    b: int
+    low_us: float | None
+    high_us: float | None
+
+
+class ChannelFacts(msgspec.Struct, frozen=True):
+    """One process group on an edge: its operations, and how they are paired."""
+
+    group: str  # the process group's name, where the trace has it
+    sends: int
+    recvs: int
+    offset: int | None  # index of a recv less that of its send, in most pairs
+    pairs: int
+    clock_ahead_us: float  # how far the receiver's clock was taken to be ahead to find them
+
+
+class EdgeFacts(msgspec.Struct, frozen=True):
+    """The P2P of one backend from one rank to another; spreads are over the pairs, us."""
+
+    src: int  # PP rank
+    dst: int  # PP rank
+    tp: int  # TP rank of the sender
+    backend: Literal["nccl", "gloo"]
+    sends: int
+    recvs: int
+    offset: int | None  # of the channel with most pairs
+    pairs: int
+    unmatched_sends: int
+    unmatched_recvs: int
+    unpairable: str | None  # why the channel with most pairs has none
+    channels: list[ChannelFacts]
+    buffered: int  # pairs whose send was over before the recv began
+    transfer_us: Spread | Nothing  # from when both have begun until both are over
+    shorter_us: Spread | Nothing  # the shorter one of send and recv
+    send_wait_us: Spread | Nothing  # the send has begun, the recv has not
+    recv_wait_us: Spread | Nothing  # the recv has begun, the send has not
+    lag_us: Spread | Nothing  # end of the recv less end of the send
+    clock_us: ClockBounds  # of the receiver's clock against the sender's
+
+
+class DecodeStep(msgspec.Struct, frozen=True):
+    """Decode steps, us: how many were followed, from one batch of a micro-batch to its next.
+
+    `micro_batches`: batches that rank 0 sends off in one step; steps with another number of them
+    are not counted, and where those are many there is no DecodeStep.
+    """
+
+    steps: int
+    mean: float
+    median: float
+    p99: float
+    micro_batches: int
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A part of a rank's turn, us a turn: mean and p99.
+
+    `waits`: of the mean, what the host waits for; `peer_in`: while a peer is late, the row that the
+    peer's host is in, us a turn, known on a common clock; `under_own_graph` and `gpu_idle`: of the
+    mean, while a decode graph of the rank runs, and while no compute kernel of it runs (None
+    without GPU work); `calls`: its calls that block, with what they take, us a turn.
+    """
+
+    mean: float
+    p99: float
+    waits: dict[Cause, float]
+    peer_in: dict[RowName, float]
+    under_own_graph: float | None
+    gpu_idle: float | None
+    calls: dict[str, float]
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """A rank's turns, us: how many were seen, their length, and what they are made of.
+
+    `rows` add up to `mean`; `gpu_idle`: of the mean, while no compute kernel of the rank runs;
+    `spans`: of the time in no call or in operators, sglang's own annotation around it.
+    """
+
+    turns: int
+    mean: float
+    median: float
+    p99: float
+    rows: dict[RowName, Row]
+    gpu_idle: float | None
+    spans: dict[str, float]
+
+
+class Portion(msgspec.Struct, frozen=True):
+    """A token send, or the time until it is delivered, by #10865's three numbers, us."""
+
+    send: Spread  # its whole length
+    overlapped_with_graph: Spread  # a kernel of a decode graph of the rank runs
+    idle: Spread  # no compute kernel of the rank runs
+
+
+class HostSplit(msgspec.Struct, frozen=True):
+    """What the host does in a token send, us; the means add up to its length."""
+
+    blocked_on_own_graph: Spread
+    blocked_on_own_compute: Spread
+    peer_late: Spread
+    transfer: Spread
+    blocked_otherwise: Spread
+    other_host: Spread  # it does not wait
+
+
+class DeliverySplit(msgspec.Struct, frozen=True):
+    """What goes on until a token send is delivered, us; the means add up to that time."""
+
+    peer_late: Spread
+    transfer: Spread
+    own_graph: Spread
+    own_compute: Spread
+    other: Spread
+
+
+class BlockingCall(msgspec.Struct, frozen=True):
+    """A CUDA call that held the host in the counted token sends: how often, how long in all."""
+
+    name: str
+    calls: int
+    total_us: int
+
+
+class TokenReturn(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The last rank's send of the token ids to rank 0; spreads are over the steps counted, us.
+
+    The groups that default to None are absent where no step has them.
+    """
+
+    src: int  # PP rank
+    dst: int  # PP rank
+    steps: int  # token sends in the trace
+    steps_there: int  # decode steps while all ranks were recorded, by whatever shows most
+    prefill_steps: int  # left out
+    prefill_us: Spread | Nothing  # the host's span in these
+    steps_counted: int  # whose send is seen whole
+    enough: bool  # so many of them that a conclusion can rest on them
+    gaps: dict[str, int]  # why the others are not counted, and how many
+    found_by: str  # by what token sends were recognised
+    delivered_counted: int  # of those counted, when the last byte has left is known
+    delivery_enough: bool  # so many of them that a conclusion can rest on them
+    delivery_us: Portion | None = None  # from the send's begin until the last byte has left
+    delivery_split_us: DeliverySplit | None = None  # what goes on meanwhile
+    host_us: Portion | None = None  # the span of the host that sends
+    split_us: HostSplit | None = None  # what the host does in it
+    until_received_us: Spread | None = None  # from the send's begin until rank 0 has received it
+    upload_us: Spread | None = None  # the copy of the metadata to the GPU
+    blocking_calls: list[BlockingCall]  # the longest in all first
+    delivery_known: bool  # in enough steps, and by clocks that agree well enough
+
+
+class RankFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A rank's use of the window, and its steps."""
+
+    busy_fraction: float | None  # it computes; without a GPU: it runs a batch
+    p2p_fraction: float | None  # only P2P runs; without a GPU: it receives
+    idle_fraction: float | None  # the rest; the three add up to 1
+    basis: Literal["gpu", "host"] | None = None  # of the fractions; absent without a window
+    batches: int | None  # None: nothing in the trace shows them
+    modes: dict[str, int]  # batches by forward mode, as annotated
+    decode_batch_sizes: dict[str, int]  # decode steps by the number of sequences in them
+    graph_launches: int
+    graph_us: float | None  # median time from a graph's first kernel to its last; None: no graph
+
+
+class Ring(msgspec.Struct, frozen=True):
+    """The pipeline bubble, against that of equal stages."""
+
+    micro_batches: int | None  # under way at a time; None: not known
+    bubble_fraction: float | None  # 1 - mean of the ranks' busy_fraction
+    ideal_bubble_fraction: float | None  # 1 - micro_batches / pp_size
+
+
+class Analysis(msgspec.Struct, frozen=True, kw_only=True):
+    """The analysis of one case: its JSON contract is `schema` 1."""
+
+    schema: Literal[1] = 1
+    case: str
+    pp_size: int
+    tp_size: int
+    window_us: float  # the time in which every rank was recorded; 0: there is none
+    hosts: list[str]
+    p2p: list[EdgeFacts]  # what carries tensors: NCCL, without a GPU gloo
+    p2p_gloo: list[EdgeFacts]  # gloo beside NCCL
+    p2p_without_metadata: dict[str, int]  # P2P kernels that name no peer, by rank label
+    clocks: list[RankClocks]  # of every two ranks
+    gpu_only: bool  # the profiler recorded no CPU activities
+    sends: Manner
+    decode_step: DecodeStep | None
+    decode_step_unknown: str  # why it is not known
+    turns: dict[str, Turn]  # by rank label
+    turns_unknown: dict[str, str]  # why a rank has none
+    token_return: TokenReturn | Nothing
+    graph_launches: dict[str, int]  # cudaGraphLaunch calls of the host, by rank label
+    ranks: dict[str, RankFacts]  # by rank label
+    ring: Ring
+    warnings: list[str]
+
+    def label_of_last(self) -> str:
+        """The label of the last PP rank, of its first TP lane."""
+        return f"{self.pp_size - 1}" + (".0" if self.tp_size > 1 else "")
+
+
+class Analyses(msgspec.Struct, frozen=True, kw_only=True):
+    """What `--json` writes for several cases: each analysis by its case's name."""
+
+    schema: Literal[1] = 1
+    cases: dict[str, Analysis]
+
+
+_EMPTY = frozenset(
+    name
+    for kind in (Analysis, EdgeFacts, TokenReturn)
+    for name, hint in get_type_hints(kind, include_extras=True).items()
+    if Nothing in get_args(hint)
+)
+
+
+def document(found: Analysis | Analyses) -> dict[str, Any]:
+    """The JSON object of an analysis."""
+    return cast(dict[str, Any], _with(msgspec.to_builtins(found), None, {}))
+
+
+def from_document(value: dict[str, Any]) -> Analysis:
+    """The inverse of `document` for one case; keys that no field has are passed over.
+
+    Raises msgspec.ValidationError, whose text names the place, where something else is in it.
+    """
+    return msgspec.convert(_with(value, {}, None), Analysis)
+
+
+def _with(value: object, old: object, new: object) -> object:
+    """A copy in which the fields of type Nothing have another value for none."""
+    if isinstance(value, dict):
+        return {
+            key: new if key in _EMPTY and each == old else _with(each, old, new)
+            for key, each in value.items()
+        }
+    return [_with(each, old, new) for each in value] if isinstance(value, list) else value
+
+
+def read_analysis(path: Path) -> Analysis:
+    """The analysis in a file that `--json` wrote for one case.
+
+    Raises OSError where it cannot be read, BadFile where it is empty, cut off, or something else.
+    """
+    try:
+        return from_document(read_object(path))
+    except msgspec.ValidationError as error:
+        raise BadFile(f"{path} is not what this harness writes ({error})") from None
