@@ -42,7 +42,7 @@ from repro_pp_graphs.server.flags import Release
 from repro_pp_graphs.terminal import wrapped
 
 # what the harness itself imports later; an environment of sglang holds them
-NEEDED = ("requests", "msgspec", "numpy")
+NEEDED = ("requests", "msgspec", "numpy", "scipy")
 
 # what identifies an installed sglang without importing it
 IDENTITY = """

@@ -43,7 +43,7 @@ class Comparison(msgspec.Struct, kw_only=True):
     role: Role
     better: Better
     word: Word
-    text: str  # the same as a sentence, with the figures
+    why: str  # what the word rests on; of CANNOT TELL, what is lacking
     margin: float  # of "no difference larger than": 0.05 is 5 %
     values_a: dict[str, float]  # by launch label, in the order measured
     values_b: dict[str, float]

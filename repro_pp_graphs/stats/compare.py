@@ -1,0 +1,295 @@
+"""Two cases compared over their launches: a word for each metric, by rules fixed before the run.
+
+docs/verdict.md has the rules.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from repro_pp_graphs.stats import power, ranks
+from repro_pp_graphs.stats.drift import Design, Fit, Floats, Untestable, design, fit, outlying
+from repro_pp_graphs.stats.looks import Look, look
+from repro_pp_graphs.stats.model import (
+    Better,
+    Comparison,
+    Estimate,
+    LeftOut,
+    Pair,
+    Role,
+    Word,
+)
+
+MARGIN = 0.05  # a smaller difference of a ratio counts as none
+LEAST_LAUNCHES = 3  # a case: with two the interval is shown and nothing concluded
+Scale = Literal["ratio", "difference"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What is compared: its name among a launch's values, its part, the better direction."""
+
+    name: str
+    role: Role
+    better: Better = "lower"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One launch: its values by metric, in the order in which the launches ran.
+
+    `fault`: why it does not count (it failed, or its GPU did); empty where it does.
+    """
+
+    label: str
+    case: str
+    round: int
+    values: dict[str, float]
+    session: int = 1
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was fixed before the run: rounds by look, as in looks.look, and the margin."""
+
+    planned: Sequence[int]
+    extended: Sequence[int] = ()
+    margin: float = MARGIN
+
+
+@dataclass(frozen=True)
+class Rules:
+    """At which level to test, what counts as no difference, and why not to test at all."""
+
+    alpha: float
+    margin: float = MARGIN
+    withheld: str = ""
+
+
+@dataclass(frozen=True)
+class _Arms:
+    """The values of two cases in the order of their launches."""
+
+    labels: list[str]
+    values: Floats
+    is_a: list[bool]
+    sessions: list[int]
+
+    def of(self, first: bool) -> dict[str, float]:
+        found = zip(self.labels, self.values, self.is_a, strict=True)
+        return {label: float(value) for label, value, is_a in found if is_a is first}
+
+    def without(self, places: Sequence[int]) -> _Arms:
+        kept = [at for at in range(len(self.labels)) if at not in places]
+        return _Arms(
+            [self.labels[at] for at in kept],
+            self.values[kept],
+            [self.is_a[at] for at in kept],
+            [self.sessions[at] for at in kept],
+        )
+
+
+def pair(
+    a: str, b: str, samples: Sequence[Sample], metrics: Sequence[Metric], asked: Asked
+) -> Pair:
+    """Case `a` against case `b` in every metric; the first metric is the primary."""
+    ours = [sample for sample in samples if sample.case in (a, b)]
+    left_out = [LeftOut(label=each.label, why=each.fault) for each in ours if each.fault]
+    counted = [sample for sample in ours if not sample.fault]
+    at = look(asked.planned, asked.extended, whole_rounds(a, b, counted))
+    rules = Rules(at.alpha, asked.margin, at.withheld)
+    found = [compare(a, b, counted, metric, rules) for metric in metrics]
+    measured = [each for each in found if each.values_a or each.values_b or each.role == "primary"]
+    _correct(measured, rules)
+    return Pair(
+        a=a,
+        b=b,
+        alpha=at.alpha,
+        alpha_why=at.why,
+        comparisons=measured,
+        left_out=left_out,
+        unproven=_moved(measured),
+        notes=_notes(counted, at),
+    )
+
+
+def whole_rounds(a: str, b: str, counted: Sequence[Sample]) -> int:
+    """Rounds in which both cases were measured."""
+    rounds = [{each.round for each in counted if each.case == case} for case in (a, b)]
+    return len(rounds[0] & rounds[1])
+
+
+def compare(a: str, b: str, samples: Sequence[Sample], metric: Metric, rules: Rules) -> Comparison:
+    """One metric of two cases. Every sample counts that has it."""
+    arms = _arms(a, samples, metric.name)
+    first, second = arms.of(True), arms.of(False)
+    found = Comparison(
+        metric=metric.name,
+        role=metric.role,
+        better=metric.better,
+        word="CANNOT TELL",
+        why="",
+        margin=rules.margin,
+        values_a=first,
+        values_b=second,
+        mean_a=float(np.mean(list(first.values()))) if first else None,
+        mean_b=float(np.mean(list(second.values()))) if second else None,
+    )
+    found.why = _lacking(a, b, arms)
+    if found.why:
+        return found
+    try:
+        plan = design(arms.is_a, arms.sessions)
+    except Untestable as error:
+        found.why = str(error)
+        return found
+    logs = np.log(arms.values)
+    fitted = fit(plan, logs)
+    found.estimate = _estimate(plan, logs, fitted, rules.alpha, "ratio")
+    found.exact_p = ranks.exact_p(list(first.values()), list(second.values()))
+    found.ranks_separate = ranks.separate(list(first.values()), list(second.values()))
+    found.detectable = math.expm1(power.detectable(plan, fitted.variances[0], rules.alpha))
+    _mark_outlying(found, arms, plan, logs, rules)
+    found.word, found.why = _word(found, rules)
+    if found.word == "CANNOT TELL":
+        margin = math.log1p(rules.margin)
+        found.rounds_needed = power.rounds_needed(fitted.variances[0], rules.alpha, margin)
+    if found.word in ("DIFFERENT", "BORDERLINE"):
+        lower = found.estimate.value < 1
+        found.favours = a if lower == (metric.better == "lower") else b
+    return found
+
+
+def difference(a: str, samples: Sequence[Sample], name: str, alpha: float) -> Estimate | None:
+    """A - B of a value that may be 0, in its own unit; None where launches or order do not do."""
+    arms = _arms(a, samples, name)
+    if min(sum(arms.is_a), len(arms.is_a) - sum(arms.is_a)) < 2:
+        return None
+    try:
+        plan = design(arms.is_a, arms.sessions)
+    except Untestable:
+        return None
+    return _estimate(plan, arms.values, fit(plan, arms.values), alpha, "difference")
+
+
+def _arms(a: str, samples: Sequence[Sample], name: str) -> _Arms:
+    having = [sample for sample in samples if name in sample.values]
+    return _Arms(
+        [sample.label for sample in having],
+        np.array([sample.values[name] for sample in having], dtype=float),
+        [sample.case == a for sample in having],
+        [sample.session for sample in having],
+    )
+
+
+def _lacking(a: str, b: str, arms: _Arms) -> str:
+    """Why there is nothing to test; empty where there is."""
+    counts = {a: sum(arms.is_a), b: len(arms.is_a) - sum(arms.is_a)}
+    missing = [case for case, count in counts.items() if not count]
+    if missing:
+        return f"not measured in {' and '.join(missing)}"
+    if min(counts.values()) == 1:
+        few = [case for case, count in counts.items() if count == 1]
+        return f"one launch of {' and '.join(few)}: untestable, whatever the ratio"
+    if not np.all(np.isfinite(arms.values)) or np.min(arms.values) <= 0:
+        return "a value of 0 or less has no ratio"
+    return ""
+
+
+def _estimate(plan: Design, values: Floats, fitted: Fit, alpha: float, scale: Scale) -> Estimate:
+    """The first series of a fit as an estimate, exponentiated for a ratio."""
+    value, half = float(fitted.value[0]), float(fitted.half_width(alpha)[0])
+    ends = [value, value - half, value + half]
+    if scale == "ratio":
+        ends = [_exp(end) for end in ends]
+    spreads = np.sqrt(fitted.variances[0])
+    return Estimate(
+        scale=scale,
+        value=ends[0],
+        low=ends[1],
+        high=ends[2],
+        p=float(fitted.p()[0]),
+        df=float(fitted.df[0]),
+        spread_a=float(spreads[0]),
+        spread_b=float(spreads[1]),
+        drift=float(plan.drift @ values),
+        pooled=plan.pooled,
+    )
+
+
+def _exp(value: float) -> float:
+    """exp, within what a float and JSON can hold."""
+    return math.exp(min(max(value, -700.0), 700.0))
+
+
+def _mark_outlying(
+    found: Comparison, arms: _Arms, plan: Design, logs: Floats, rules: Rules
+) -> None:
+    """Launches unlike the others, and the ratio without them; nothing is dropped."""
+    places = outlying(plan, logs)
+    found.outlying = [arms.labels[at] for at in places]
+    rest = arms.without(places)
+    if places and min(sum(rest.is_a), len(rest.is_a) - sum(rest.is_a)) >= 2:
+        try:
+            less = design(rest.is_a, rest.sessions)
+        except Untestable:
+            return
+        logs = np.log(rest.values)
+        found.without_outlying = _estimate(less, logs, fit(less, logs), rules.alpha, "ratio")
+
+
+def _word(found: Comparison, rules: Rules) -> tuple[Word, str]:
+    """The word for an interval, and why. `found` has its estimate."""
+    estimate, fewest = found.estimate, min(len(found.values_a), len(found.values_b))
+    if rules.withheld or fewest < LEAST_LAUNCHES or estimate is None:
+        return "CANNOT TELL", rules.withheld or f"{fewest} launches a case: too few"
+    if not estimate.low <= 1 <= estimate.high:
+        return _unequal(found, rules)
+    if 1 / (1 + rules.margin) < estimate.low and estimate.high < 1 + rules.margin:
+        return "NO DIFFERENCE LARGER THAN", f"the interval lies within {rules.margin:.0%} of 1"
+    return "CANNOT TELL", "the interval holds 1, and differences that would matter"
+
+
+def _unequal(found: Comparison, rules: Rules) -> tuple[Word, str]:
+    """The word where the interval excludes 1: the order of the launches must agree."""
+    if found.ranks_separate:
+        return "DIFFERENT", "the interval excludes 1 and no launches of the two overlap"
+    if found.exact_p is not None and found.exact_p <= rules.alpha:
+        return "DIFFERENT", "the interval excludes 1 and the exact U test agrees"
+    return "BORDERLINE", "the interval excludes 1, but launches overlap: add a block of two rounds"
+
+
+def _correct(found: Sequence[Comparison], rules: Rules) -> None:
+    """Holm's correction over the secondary metrics: what it takes back is at most BORDERLINE."""
+    tested = [each for each in found if each.role == "secondary" and each.estimate]
+    corrected = ranks.holm([each.estimate.p for each in tested if each.estimate])
+    for each, p in zip(tested, corrected, strict=True):
+        each.p_holm = p
+        if each.word == "DIFFERENT" and p > rules.alpha:
+            each.word = "BORDERLINE"
+            each.why = f"not after Holm's correction over {len(tested)} metrics"
+
+
+def _moved(found: Sequence[Comparison]) -> str:
+    """The control that moved: what graphs cannot change differs; empty where none did."""
+    for each in found:
+        if each.role == "control" and each.word in ("DIFFERENT", "BORDERLINE") and each.estimate:
+            return f"{each.metric}, which cannot differ, does: {each.estimate.value:.3f}"
+    return ""
+
+
+def _notes(counted: Sequence[Sample], at: Look) -> list[str]:
+    sessions = sorted({sample.session for sample in counted})
+    found = [at.why]
+    if len(sessions) > 1:
+        found.append(
+            f"the launches are of {len(sessions)} sessions (--resume): each has a level of its own "
+            "in the fit"
+        )
+    return found
