@@ -9,7 +9,7 @@ import pytest
 from fake_sglang.harness import PYTHON, Harness
 
 from repro_pp_graphs.server import gpu_counters
-from repro_pp_graphs.server.gpu_counters import FIELDS, parse, remarks
+from repro_pp_graphs.server.gpu_counters import FIELDS, faults, parse, remarks
 
 # answers a query field by field, as the driver whose fields are in fields.txt; a row a GPU
 SMI = """#!/usr/bin/env bash
@@ -199,3 +199,43 @@ def test_a_launch_on_a_cpu_has_none(tmp_path: Path):
         harness.case("one")
         assert harness.run("--cases", "one", "--no-profile").status == 0
         assert "gpu_counters" not in harness.summary()["launches"][0]
+
+
+def counted(xids: list[str] | None = (), **changes: object) -> gpu_counters.Counters:
+    row = {"uuid": "GPU-0", "index": 0, "pci.bus_id": "00000000:04:00.0", **changes}
+    return {"gpus": [row], "xid_lines": None if xids is None else list(xids)}
+
+
+ECC = {"ecc.errors.corrected.volatile.total": 0, "ecc.errors.uncorrected.volatile.total": 0}
+CAPPED = {"clocks_event_reasons_counters.sw_power_cap": 0}
+XID = "NVRM: Xid (PCI:0000:04:00): 79, GPU has fallen off the bus."
+
+
+@pytest.mark.parametrize(
+    ("after", "says"),
+    [
+        (counted(**ECC), ""),
+        (counted(**ECC | {"ecc.errors.uncorrected.volatile.total": 2}), "2 uncorrected ECC errors"),
+        (counted(**ECC | {"ecc.errors.corrected.volatile.total": 1}), "1 corrected ECC errors"),
+        (counted([XID]), "Xid (PCI:0000:04:00)"),
+        (counted([XID.replace(":04:", ":84:")]), ""),  # of another GPU of the machine
+        (counted(["NVRM: Xid of no address"]), "of no address"),
+        (counted(uuid="GPU-1"), "GPU 0 was lost"),
+        ({"gpus": None, "gpus_why": "nvidia-smi: GPU is lost. Reboot"}, "GPU 0 was lost"),
+        ({"gpus": None, "gpus_why": "nvidia-smi gave no answer in 10 s"}, ""),
+        (counted(**CAPPED | {"clocks_event_reasons_counters.sw_power_cap": 9e6}), ""),
+    ],
+)
+def test_only_what_a_gpu_of_its_own_lost_makes_a_launch_no_measurement(after, says):
+    found = faults(counted(**ECC, **CAPPED), after)
+    assert says in " ".join(found) and bool(found) == bool(says)
+
+
+def test_an_xid_from_before_the_launch_is_not_its_own_and_a_second_one_is():
+    assert faults(counted([XID]), counted([XID])) == []
+    assert faults(counted([XID]), counted([XID, XID])) == [XID]
+    assert faults(counted(None), counted([XID])) == []  # when it came is not known
+
+
+def test_an_xid_where_our_gpus_addresses_are_not_known_may_be_ours():
+    assert faults({"gpus": [{"uuid": "GPU-0"}], "xid_lines": []}, counted([XID])) == [XID]

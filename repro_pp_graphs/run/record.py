@@ -119,13 +119,17 @@ FACTS: dict[str, Any] = {
 }
 # what is read of logs/<label>_client.json
 CLIENT: dict[str, Any] = {"summary": {"warnings": list[str]}}
-_SPREAD = ({"mean": float}, None)
+_SPREAD = ({"mean": float, "median": float}, None)
 # what is read of logs/<label>_analysis.json
 ANALYSIS: dict[str, Any] = {
+    "pp_size": int,
+    "tp_size": int,
+    "sends": str,
+    "turns": dict[str, dict[str, Any]],
     "graph_launches": dict[str, int],
     "ranks": dict[str, dict[str, Any]],
     "token_return": {
-        "host_us": {"send": _SPREAD},
+        "host_us": {"send": _SPREAD, "overlapped_with_graph": _SPREAD, "idle": _SPREAD},
         "delivery_us": {"send": _SPREAD, "overlapped_with_graph": _SPREAD, "idle": _SPREAD},
     },
 }

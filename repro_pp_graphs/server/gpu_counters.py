@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections import Counter
 from typing import Any
 
 LIMIT_S = 10.0  # for one nvidia-smi, or dmesg
@@ -29,12 +30,15 @@ HELD_BACK = {
     "clocks_event_reasons_counters.hw_power_brake_slowdown": "the power brake",
     "clocks_event_reasons_counters.sync_boost": "sync boost",
 }
-FIELDS = ("uuid", "index", *STATES, *ECC, *HELD_BACK)
+FIELDS = ("uuid", "index", "pci.bus_id", *STATES, *ECC, *HELD_BACK)
 # what drivers before 535 call them
 OLDER = {"clocks_event_reasons.active": "clocks_throttle_reasons.active"}
 LEAST_HELD_S = 0.1
 _UNKNOWN = re.compile(r'Field "([^"]+)" is not a valid')
 _XID = re.compile(r"NVRM: Xid.*")
+# NVRM: Xid (PCI:0000:04:00): 79, ...; nvidia-smi says 00000000:04:00.0
+_ADDRESS = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2}):([0-9a-f]{2})", re.IGNORECASE)
+_LOST = re.compile(r"GPU is lost|fallen off the bus", re.IGNORECASE)
 
 Counters = dict[str, Any]
 
@@ -119,29 +123,63 @@ def remarks(before: Counters, after: Counters) -> list[str]:
         found += [f"GPU {row.get('index', row['uuid'])}: {text}" for text in texts]
     if before.get("gpus") and after.get("gpus") is None:
         found.append(f"GPU counters are lacking after it: {after['gpus_why']}")
-    known = before.get("xid_lines")
-    if known is not None:
-        found += [line for line in after.get("xid_lines") or [] if line not in known]
+    return found + _new_xids(before, after)
+
+
+def faults(before: Counters, after: Counters) -> list[str]:
+    """Why a launch between the two is no measurement: an ECC error, an Xid or the loss of a GPU
+    that it ran on. Clocks that were held back are none."""
+    rows = {row["uuid"]: row for row in after.get("gpus") or []}
+    found = []
+    for row in before.get("gpus") or []:
+        name = f"GPU {row.get('index', row['uuid'])}"
+        if row["uuid"] in rows:
+            found += [f"{name}: {text}" for text in _ecc_errors(row, rows[row["uuid"]])]
+        elif rows or _LOST.search(after.get("gpus_why", "")):
+            found.append(f"{name} was lost during the launch")
+    addresses = {_address(str(row.get("pci.bus_id", ""))) for row in before.get("gpus") or []}
+    for line in _new_xids(before, after):
+        # an address that is not known, on either side, may be that of a GPU of the launch
+        if None in addresses or _address(line) in (None, *addresses):
+            found.append(line)
     return found
+
+
+def _address(text: str) -> tuple[int, ...] | None:
+    """PCI domain, bus and device in a text."""
+    found = _ADDRESS.search(text)
+    return tuple(int(part, 16) for part in found.groups()) if found else None
+
+
+def _new_xids(before: Counters, after: Counters) -> list[str]:
+    """Xid lines that the kernel's log has gained; none where it could not be read before."""
+    known = before.get("xid_lines")
+    if known is None:
+        return []
+    return list((Counter(after.get("xid_lines") or []) - Counter(known)).elements())
 
 
 def _changes(before: Counters, after: Counters) -> list[str]:
     """What one GPU counted in between; nothing of a counter that one of the two lacks."""
 
-    def counted(name: str) -> float:
-        values = before.get(name), after.get(name)
-        if not all(isinstance(value, int | float) for value in values):
-            return 0.0
-        return float(values[1]) - float(values[0])  # type: ignore[arg-type]
-
-    found = []
-    for name in ECC:
-        if (errors := counted(name)) > 0:
-            found.append(f"{errors:.0f} {name.split('.')[2]} ECC errors during the launch")
+    found = _ecc_errors(before, after)
     for name, what in HELD_BACK.items():
-        if (held_s := counted(name) / 1e6) > LEAST_HELD_S:
+        if (held_s := _counted(name, before, after) / 1e6) > LEAST_HELD_S:
             found.append(f"clocks held back by {what} for {held_s:.1f} s during the launch")
     limits = before.get("power.limit"), after.get("power.limit")
     if None not in limits and limits[0] != limits[1]:
         found.append(f"power limit {limits[0]} W -> {limits[1]} W during the launch")
     return found
+
+
+def _ecc_errors(before: Counters, after: Counters) -> list[str]:
+    counts = {name.split(".")[2]: _counted(name, before, after) for name in ECC}
+    return [f"{n:.0f} {kind} ECC errors during the launch" for kind, n in counts.items() if n > 0]
+
+
+def _counted(name: str, before: Counters, after: Counters) -> float:
+    """By how much a counter has gone up; 0 where one of the two lacks it."""
+    values = before.get(name), after.get(name)
+    if not all(isinstance(value, int | float) for value in values):
+        return 0.0
+    return float(values[1]) - float(values[0])  # type: ignore[arg-type]

@@ -1,0 +1,65 @@
+"""The last rank's token return as one launch's profile has it, in milliseconds.
+
+Where the wait for the GPU is held decides what is counted: in the send (releases whose sends
+block, and those whose sends wait for nothing), or in the send and the receive that follows it
+(sends over gloo alone: sglang 0.5.3 to 0.5.6).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from repro_pp_graphs.stats.names import IDLE, OUTSIDE, OWN_GRAPH, RETURN
+
+# rows of a turn in which the host sends, receives, or waits for its results
+_MESSAGES = (
+    *("token_send", "token_recv", "hidden_send", "hidden_recv"),
+    *("requests", "other_messages", "results"),
+)
+
+
+def of(analysis: dict[str, Any]) -> dict[str, float]:
+    """The figures of an analysis by name (stats/names.py); those that it does not have are left
+    out, all of them where ranks ran on a CPU: it has no kernels to tell idle time by."""
+    ranks = analysis.get("ranks") or {}
+    if not ranks or any(rank.get("basis") != "gpu" for rank in ranks.values()):
+        return {}
+    rows = _rows(analysis)
+    found = _in_send_and_receive(rows) if analysis.get("sends") == "synchronous" else {}
+    if analysis.get("sends") in ("on_device", "asynchronous"):
+        found = _in_send(analysis.get("token_return") or {})
+    parts = [rows[name].get("gpu_idle") for name in _MESSAGES if name in rows]
+    if parts and None not in parts:
+        found[OUTSIDE] = sum(parts)
+    return {name: round(us / 1000, 4) for name, us in found.items() if us is not None}
+
+
+def _rows(analysis: dict[str, Any]) -> dict[str, Any]:
+    """The rows of the last rank's turn; of its first TP lane."""
+    last = f"{analysis.get('pp_size', 1) - 1}" + (".0" if analysis.get("tp_size", 1) > 1 else "")
+    rows = (analysis.get("turns") or {}).get(last, {}).get("rows")
+    if not isinstance(rows, dict):
+        return {}
+    return {name: row for name, row in rows.items() if isinstance(row, dict)}
+
+
+def _in_send(told: dict[str, Any]) -> dict[str, Any]:
+    """Medians of a decode step's token send, us."""
+    if not told.get("enough"):
+        return {}
+    host = told.get("host_us") or {}
+    names = {RETURN: "send", OWN_GRAPH: "overlapped_with_graph", IDLE: "idle"}
+    return {name: (host.get(key) or {}).get("median") for name, key in names.items()}
+
+
+def _in_send_and_receive(rows: dict[str, Any]) -> dict[str, Any]:
+    """Means of a turn's token send and receive, us."""
+    both = [rows[name] for name in ("token_send", "token_recv") if name in rows]
+    if len(both) < 2:
+        return {}
+    names = {RETURN: "mean", OWN_GRAPH: "under_own_graph", IDLE: "gpu_idle"}
+    found: dict[str, Any] = {}
+    for name, key in names.items():
+        parts = [row.get(key) for row in both]
+        found[name] = None if None in parts else sum(parts)
+    return found

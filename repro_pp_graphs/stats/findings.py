@@ -1,0 +1,134 @@
+"""Does #10865 reproduce: three findings on graphs on (A) against graphs off (B), and a headline.
+
+The rules were written before any run was looked at: docs/verdict.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from repro_pp_graphs.stats import ranks
+from repro_pp_graphs.stats.compare import LEAST_LAUNCHES, Metric, Rules, Sample, compare, difference
+from repro_pp_graphs.stats.model import Answer, Comparison, Estimate, Finding, Headline
+from repro_pp_graphs.stats.names import IDLE, RETURN
+
+# of a decode step without graphs: a smaller difference in the token return counts as none
+STEP_SHARE = 0.05
+QUESTIONS = {
+    "longer": "Does the last rank's token return take longer with graphs?",
+    "idle": "Does its part in which the rank's GPU computes nothing take longer with graphs?",
+    "cost": "Is TPOT worse with graphs than without, or than with asynchronous sends?",
+}
+
+
+@dataclass(frozen=True)
+class Arms:
+    """Graphs on (a) and off (b), their launches that count, the step (ms) without graphs, and what
+    stands against any answer."""
+
+    a: str
+    b: str
+    samples: Sequence[Sample]
+    step_ms: float | None
+    rules: Rules
+    against: str = ""
+
+
+def longer(arms: Arms) -> Finding:
+    """Finding 1: the token return as a whole."""
+    return _waiting(arms, "longer", RETURN)
+
+
+def idle(arms: Arms) -> Finding:
+    """Finding 2: its part outside the rank's own work. Waiting for the own graph is none of it."""
+    return _waiting(arms, "idle", IDLE)
+
+
+def _waiting(arms: Arms, name: str, metric: str) -> Finding:
+    ratio = compare(arms.a, arms.b, arms.samples, Metric(metric, "mechanism"), arms.rules)
+    apart = difference(arms.a, arms.samples, metric, arms.rules.alpha)
+    margin = None if arms.step_ms is None else STEP_SHARE * arms.step_ms
+    answer, why = _longer_by(ratio, apart, margin, arms)
+    return Finding(
+        name="longer" if name == "longer" else "idle",
+        question=QUESTIONS[name],
+        answer=answer,
+        text=why,
+        source="profile" if ratio.values_a or ratio.values_b else "",
+        a=ratio.mean_a,
+        b=ratio.mean_b,
+        ratio=ratio.estimate,
+        difference=apart,
+        margin=margin,
+    )
+
+
+def _longer_by(
+    ratio: Comparison, apart: Estimate | None, margin: float | None, arms: Arms
+) -> tuple[Answer, str]:
+    """yes: certainly longer, and by the margin or more; no: certainly by less than the margin."""
+    fewest = min(len(ratio.values_a), len(ratio.values_b))
+    if not ratio.values_a and not ratio.values_b:
+        return "cannot tell", "not measured in this run"
+    if against := arms.against or arms.rules.withheld:
+        return "cannot tell", against
+    if apart is None or margin is None or fewest < LEAST_LAUNCHES:
+        few = f"{fewest} launches a case: too few"
+        return "cannot tell", few if fewest > 1 else ratio.why
+    a, b = list(ratio.values_a.values()), list(ratio.values_b.values())
+    agree = ranks.separate(a, b) or ranks.exact_p(a, b) <= arms.rules.alpha
+    if apart.low > 0 and apart.value >= margin and agree:
+        return "yes", f"by {STEP_SHARE:.0%} of a decode step or more"
+    if apart.high < margin:
+        return "no", f"not by {STEP_SHARE:.0%} of a decode step ({margin:.3g} ms) or more"
+    return "cannot tell", f"the interval holds no difference, or {margin:.3g} ms, and more"
+
+
+def cost(arms: Arms, without: Comparison, asynchronous: Comparison | None) -> Finding:
+    """Finding 3: TPOT of A against B, and against graphs with asynchronous sends where measured."""
+    legs = [_worse(arms, without)]
+    if asynchronous is not None:
+        legs.append(_worse(arms, asynchronous))
+    answers = [answer for answer, _ in legs]
+    answer: Answer = "no"
+    if "cannot tell" in answers:
+        answer = "cannot tell"
+    if "yes" in answers:
+        answer = "yes"
+    texts = [f"than without graphs: {legs[0][1]}"]
+    texts += [f"than with asynchronous sends: {why}" for _, why in legs[1:]]
+    if asynchronous is None:
+        texts.append("no case with asynchronous sends of this release was measured beside it")
+    return Finding(
+        name="cost",
+        question=QUESTIONS["cost"],
+        answer=answer,
+        text="; ".join(texts),
+        source="client" if without.mean_a is not None else "",
+        a=without.mean_a,
+        b=without.mean_b,
+        ratio=without.estimate,
+        difference=difference(arms.a, arms.samples, without.metric, arms.rules.alpha),
+    )
+
+
+def _worse(arms: Arms, found: Comparison) -> tuple[Answer, str]:
+    if arms.against:
+        return "cannot tell", arms.against
+    if found.word == "DIFFERENT":
+        worse = found.favours != arms.a
+        return ("yes", "worse") if worse else ("no", "better")
+    if found.word == "NO DIFFERENCE LARGER THAN":
+        return "no", f"no difference larger than {found.margin:.0%}"
+    return "cannot tell", found.why
+
+
+def headline(findings: Sequence[Finding]) -> Headline:
+    """REPRODUCED: all three; PARTLY: one or two; NOT REPRODUCED: three times no."""
+    answers = [finding.answer for finding in findings]
+    if all(answer == "yes" for answer in answers):
+        return "REPRODUCED"
+    if "yes" in answers:
+        return "PARTLY"
+    return "NOT REPRODUCED" if all(answer == "no" for answer in answers) else "CANNOT TELL"

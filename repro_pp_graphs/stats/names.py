@@ -1,0 +1,18 @@
+"""Names of what is compared, among a launch's values; the names carry the units."""
+
+from __future__ import annotations
+
+TPOT = "mean_tpot_ms"  # the primary metric, fixed before any run
+# of the last rank's token return to rank 0, a decode step: its host's time in it, the part under
+# its own decode graph, and the part in which no compute kernel of its GPU runs
+RETURN, OWN_GRAPH, IDLE = "token_return_ms", "token_return_own_graph_ms", "token_return_idle_ms"
+# a turn of the last rank's host in messages and waits while its GPU computes nothing
+OUTSIDE = "waits_outside_own_work_ms"
+CONTROL = "control_ttft_ms"  # of one short prompt alone: graphs cannot change it
+SECONDARY = {  # and which direction is better
+    "median_ttft_ms": "lower",
+    "p99_ttft_ms": "lower",
+    "median_itl_ms": "lower",
+    "p99_itl_ms": "lower",
+    "output_throughput": "higher",
+}
