@@ -33,6 +33,7 @@ def schema_text(kind: type[msgspec.Struct]) -> str:
     schema = msgspec.json.schema(kind)
     kinds = _structs(kind, {})
     for name, found in schema["$defs"].items():
+        found["description"] = inspect.cleandoc(kinds[name].__doc__ or "")
         for field, text in _comments(kinds[name]).items():
             at = found["properties"][field]
             # a description beside $ref holds in the current JSON Schema, not before 2019-09

@@ -29,24 +29,28 @@ def main(argv: list[str]) -> int:
     cases = cli.cases_at(COMMAND, options.paths)
     if cases is None:
         return 2
-    read = [case for case in cases if case.ranks]
+    read = cli.with_ranks(cases)
     if not read:
         cli.warn(COMMAND, cases)
         return cli.nothing_read(COMMAND)
-    read[0].warnings += [text for case in cases if not case.ranks for text in case.warnings]
     facts = [analyze(case) for case in read]
-    print("\n\n".join("\n".join(lines(case_facts)) for case_facts in facts))
+    print(in_words(facts), end="")
     if options.json:
         try:
             options.json.parent.mkdir(parents=True, exist_ok=True)
-            write_json(options.json, document(_together(facts)))
+            write_json(options.json, document(together(facts)))
         except OSError as error:
             complain(COMMAND, f"--json {options.json}: cannot be written ({error.strerror})")
             return 1
     return 0
 
 
-def _together(found: list[Analysis]) -> Analysis | Analyses:
+def in_words(found: list[Analysis]) -> str:
+    """The analyses as they are printed, one after another."""
+    return "\n\n".join("\n".join(lines(each)) for each in found) + "\n"
+
+
+def together(found: list[Analysis]) -> Analysis | Analyses:
     """One case's analysis, or several by their names."""
     if len(found) == 1:
         return found[0]

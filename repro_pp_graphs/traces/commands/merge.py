@@ -20,6 +20,10 @@ EXAMPLES = """examples:
 
 exit status: 0 written (warnings on stderr); 1 nothing could be read; 2 usage
 """
+KILLED = (
+    "a process that was writing a rank has been killed (too little memory?): free some, or merge "
+    "fewer ranks"
+)
 
 
 def main(argv: list[str]) -> int:
@@ -47,11 +51,7 @@ def main(argv: list[str]) -> int:
         print(f"merge: cannot write {options.output}: {error}", file=sys.stderr)
         return 1
     except BrokenProcessPool:
-        print(
-            "merge: a process that was writing a rank has been killed (too little memory?): "
-            "free some, or merge fewer ranks",
-            file=sys.stderr,
-        )
+        print(f"merge: {KILLED}", file=sys.stderr)
         return 1
     ranks = sum(len(case.ranks) for case in cases)
     print(f"{options.output}: {events} events of {ranks} ranks; open it at https://ui.perfetto.dev")

@@ -19,9 +19,9 @@ from repro_pp_graphs.traces.pair.edges import edges_of, pair_times
 from repro_pp_graphs.traces.quantiles import spread_if_any
 
 
-def analyze(case: Case) -> Analysis:
-    """The analysis of one case."""
-    edges = edges_of(case)
+def analyze(case: Case, edges: list[Edge] | None = None) -> Analysis:
+    """The analysis of one case; `edges` are those that `edges_of` found, where they are there."""
+    edges = edges_of(case) if edges is None else edges
     numbers = [rank.rank for rank in case.ranks]
     most = bounds(edges, numbers)
     nccl = [_edge(case, edge, most) for edge in edges if edge.backend == "nccl"]

@@ -22,7 +22,7 @@ from repro_pp_graphs.traces.explain.steps import (
 from repro_pp_graphs.traces.merge.chrome_trace import Placed
 from repro_pp_graphs.traces.merge.numbering import Lanes, rank_name
 from repro_pp_graphs.traces.model import Case, P2POp, RankTrace
-from repro_pp_graphs.traces.pair.edge import sent_ns
+from repro_pp_graphs.traces.pair.edge import Edge, sent_ns
 from repro_pp_graphs.traces.pair.edges import edges_of
 from repro_pp_graphs.traces.time_sets import Intervals, intervals, merged
 
@@ -100,10 +100,11 @@ def shifts(cases: list[Case]) -> list[int]:
 
 class Additions:
     """Makes the added events of all cases: `slices` first, and what needs to know where the ranks'
-    own events went, `arrows`, last."""
+    own events went, `arrows`, last. `edges`: each case's, where they have been found already."""
 
-    def __init__(self, cases: list[Case]) -> None:
+    def __init__(self, cases: list[Case], edges: list[list[Edge]] | None = None) -> None:
         self.cases = cases
+        self.edges = edges
         self.tracks: list[Track] = []
         self.messages: list[tuple[Track, P2POp, Track, P2POp, str]] = []
 
@@ -117,7 +118,7 @@ class Additions:
             for track in mine.values():
                 yield from _steps(track)
                 yield from _bubbles(track)
-            for edge in edges_of(case):
+            for edge in self.edges[at] if self.edges else edges_of(case):
                 if edge.src_rank not in mine or edge.dst_rank not in mine:
                     continue
                 src, dst = mine[edge.src_rank], mine[edge.dst_rank]

@@ -1,0 +1,55 @@
+"""A case's merged trace and its analysis from one reading of the traces: a step of run_repro.sh."""
+
+from __future__ import annotations
+
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+from repro_pp_graphs.files import write_json, write_whole
+from repro_pp_graphs.traces.commands.analyze import in_words, together
+from repro_pp_graphs.traces.commands.merge import KILLED
+from repro_pp_graphs.traces.commands.paths import NOTHING_READ, read_cases, with_ranks
+from repro_pp_graphs.traces.explain.analysis import analyze
+from repro_pp_graphs.traces.facts import document
+from repro_pp_graphs.traces.merge.chrome_trace import merge
+from repro_pp_graphs.traces.merge.pipeline_tracks import Additions, shifts
+from repro_pp_graphs.traces.pair.edges import edges_of
+
+
+class CannotExplainError(ValueError):
+    """Why a folder's traces could not be merged and analysed, in a sentence with what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """How many events of how many ranks the merged trace has, and what is wrong with the traces."""
+
+    events: int
+    ranks: int
+    warnings: list[str]
+
+
+def explain_case(folder: Path, merged: Path, json: Path, text: Path) -> Explained:
+    """Read the ranks' traces in a folder once; write the merged trace, and the analysis as JSON and
+    as text. Each file appears whole or not at all, the merged one first.
+
+    Raises FileNotFoundError where there is no such folder, CannotExplainError where no trace in it
+    could be read or a process was killed, OSError where a file cannot be written.
+    """
+    found = read_cases([folder])
+    cases = with_ranks(found)
+    warnings = [text for case in found for text in case.warnings]
+    if not cases:
+        raise CannotExplainError("; ".join([NOTHING_READ, *warnings]))
+    edges = [edges_of(case) for case in cases]
+    try:
+        events = merge(cases, shifts(cases), Additions(cases, edges), merged)
+    except BrokenProcessPool:
+        raise CannotExplainError(KILLED) from None
+    analyses = [analyze(*each) for each in zip(cases, edges, strict=True)]
+    for path in (json, text):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(json, document(together(analyses)))
+    write_whole(text, in_words(analyses))
+    return Explained(events, sum(len(case.ranks) for case in cases), warnings)
