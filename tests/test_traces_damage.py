@@ -12,9 +12,9 @@ import pytest
 
 pytest.importorskip("msgspec")
 
-from test_traces_maker import TraceMaker, ring
-from test_traces_merge import faults, merged
+from merged_traces import faults, merged
 from trace_changes import facts_of, minified, only_case, texts, undamaged, write
+from trace_maker import TraceMaker, ring
 
 from repro_pp_graphs.traces.explain.analysis import analyze
 from repro_pp_graphs.traces.read import blocks as events

@@ -11,8 +11,8 @@ pytest.importorskip("msgspec")
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from test_traces_maker import TraceMaker, ring
 from trace_changes import analysed, only_case
+from trace_maker import TraceMaker, ring, sync_release
 
 from repro_pp_graphs.traces import time_sets as sets
 from repro_pp_graphs.traces.explain.analysis import analyze
@@ -20,8 +20,6 @@ from repro_pp_graphs.traces.explain.report import lines
 from repro_pp_graphs.traces.time_sets import intervals, partition
 
 DATA = Path(__file__).parent / "data" / "traces"
-STEP_US = 200_000
-GRAPH_KERNEL = "decode_kernel"
 
 pairs = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)).map(sorted), max_size=8)
 
@@ -49,47 +47,6 @@ def test_a_partition_adds_up_to_its_span(span, first, second):
     assert sum(shares.values()) == sets.length(whole)
     assert shares["a"] == len(points(span) & points(first))
     assert shares["b"] == len(points(span) & points(second) - points(first))
-
-
-def sync_release(named: bool, steps: int = 4) -> tuple[TraceMaker, TraceMaker]:
-    """The last of two ranks as releases before 0.5.7 send: blocked, then waiting for rank 0.
-
-    As send_tensor_dict does it: the pickled metadata is uploaded, gloo sends its size, then NCCL
-    the metadata and each tensor. A step of 200 ms: the graph runs from 1 to 31 ms; the upload, from
-    pageable memory, waits for it from 2 ms on; the NCCL send of the metadata starts at 31.54 ms
-    and spins until rank 0 posts its recv at 101.8 ms; that of the token ids, posted at once, runs
-    behind it on the stream until 101.9 ms.
-    """
-    first, last = TraceMaker(0, 2), TraceMaker(1, 2)
-    for n in range(steps):
-        at = n * STEP_US
-        graph = 10_000 + n
-        last.call("cudaGraphLaunch", at + 100, 200, graph)
-        for part in range(3):
-            last.kernel(GRAPH_KERNEL, at + 1000 + 10_000 * part, 10_000, graph)
-        if named:
-            last.span("send_res_dict_to_next_stage", at + 2000, 29_600)
-        upload = 20_000 + n
-        last.call("cudaMemcpyAsync", at + 2000, 29_005, upload)
-        last.add(
-            "gpu_memcpy",
-            "Memcpy HtoD (Pageable -> Device)",
-            at + 31_000,
-            2,
-            stream=21,
-            correlation=upload,
-        )
-        last.add("cpu_op", "c10d::send", at + 31_050, 20)
-        last.span("gloo:send", at + 31_060, 440)
-        first.span("gloo:recv", at + 31_000, 480)
-        last.add("cpu_op", "c10d::send", at + 31_510, 40)
-        last.p2p("send", 0, at + 31_540, 70_310, posted=at + 31_530, elements=300, dtype="Byte")
-        last.add("cpu_op", "c10d::send", at + 31_560, 40)
-        last.p2p("send", 0, at + 101_850, 50, posted=at + 31_570)
-        last.add("cpu_op", "c10d::recv_", at + 120_000, 10)
-        first.p2p("recv", 1, at + 101_800, 50, elements=300, dtype="Byte")
-        first.p2p("recv", 1, at + 101_850, 50)
-    return first, last
 
 
 @pytest.mark.parametrize("named", [True, False])

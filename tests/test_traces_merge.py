@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import re
@@ -19,72 +18,14 @@ import pytest
 
 pytest.importorskip("msgspec")
 
-from test_traces_maker import BASE_NS, TraceMaker, ring
+from merged_traces import crossings, faults, merged
+from trace_maker import BASE_NS, TraceMaker, ring
 
 from repro_pp_graphs.traces.commands.merge import main as merge
 from repro_pp_graphs.traces.commands.open import LOOPBACK, VIEWER, TraceServer, first_view, view_of
 from repro_pp_graphs.traces.commands.open import main as open_trace
 
 DATA = Path(__file__).parent / "data" / "traces"
-NUMBER = (int, float)
-
-
-def faults(document: dict[str, Any]) -> list[str]:
-    """Breaches of the Trace Event format, and of what Perfetto's importer asks beyond it."""
-    found: list[str] = []
-    starts: dict[Any, float] = {}
-    ends: list[tuple[Any, float]] = []
-    for event in document["traceEvents"]:
-        ph = event.get("ph")
-        if ph not in ("X", "M", "i", "s", "t", "f", "C"):
-            found.append(f"phase {ph}")
-        if not isinstance(event.get("name"), str):
-            found.append(f"no name: {event}")
-        if not (isinstance(event.get("pid"), int) and isinstance(event.get("tid"), int)):
-            found.append(f"pid or tid is no integer: {event}")
-        if ph != "M" and not isinstance(event.get("ts"), NUMBER):
-            found.append(f"no ts: {event}")
-        if ph == "X" and not (isinstance(event.get("dur"), NUMBER) and event["dur"] >= 0):
-            found.append(f"no dur: {event}")
-        flow = (event.get("cat"), event.get("name"), event.get("id"))
-        if ph == "s":
-            if flow in starts:
-                found.append(f"two flows start as {flow}")
-            starts[flow] = event["ts"]
-        if ph == "f":
-            ends.append((flow, event["ts"]))
-        if ph == "C" and not all(isinstance(v, NUMBER) for v in event["args"].values()):
-            found.append(f"counter without a number: {event}")
-    found += [
-        f"flow {flow} ends before it starts"
-        for flow, ts in ends
-        if flow[0] == "p2p" and ts < starts.get(flow, float("inf"))
-    ]
-    return found
-
-
-def crossings(document: dict[str, Any], category: str) -> int:
-    """Slices of a category that overlap another of their thread without lying inside it."""
-    lanes = defaultdict(list)
-    for event in document["traceEvents"]:
-        if event["ph"] == "X" and event.get("cat") == category:
-            start = round(event["ts"] * 1000)
-            lanes[event["pid"], event["tid"]].append((start, start + round(event["dur"] * 1000)))
-    count = 0
-    for slices in lanes.values():
-        stack: list[int] = []
-        for start, end in sorted(slices, key=lambda s: (s[0], -s[1])):
-            while stack and stack[-1] <= start:
-                stack.pop()
-            count += bool(stack) and end > stack[-1]
-            stack.append(end)
-    return count
-
-
-def merged(out: Path, *paths: Path) -> dict[str, Any]:
-    assert merge([*map(str, paths), "-o", str(out)]) == 0
-    data = out.read_bytes()
-    return json.loads(gzip.decompress(data) if out.suffix == ".gz" else data)
 
 
 def processes(document: dict[str, Any]) -> dict[int, str]:

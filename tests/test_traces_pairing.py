@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("msgspec")
 
-from test_traces_maker import BASE_NS, TraceMaker, ring
 from trace_changes import analysed, only_case
+from trace_maker import BASE_NS, TraceMaker, ring
 
 from repro_pp_graphs.traces.explain.analysis import analyze
 from repro_pp_graphs.traces.explain.report import lines

@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip("msgspec")
 
-from test_traces_maker import TraceMaker, ring
 from trace_changes import analysed, facts_of, only_case, texts, with_events, write
+from trace_maker import TraceMaker, ring
 
 from repro_pp_graphs.traces.read.cases import cases_of, read_case
 

@@ -11,8 +11,8 @@ import pytest
 
 pytest.importorskip("msgspec")
 
-from test_traces_maker import TraceMaker, ring
 from trace_changes import only_case
+from trace_maker import TraceMaker, ring
 
 from repro_pp_graphs.traces.commands.analyze import main as analyze
 from repro_pp_graphs.traces.commands.merge import main as merge
@@ -210,3 +210,9 @@ def test_a_json_file_that_is_no_trace_is_warned_of_and_changes_nothing_else(tmp_
     facts = json.loads(out.read_text())
     assert list(facts["ranks"]) == ["0", "1"]
     assert facts["warnings"] == ["summary.json: holds no traceEvents"]
+
+
+def test_the_made_up_layout_is_valid_json_and_has_kinetos_event_boundary():
+    maker = ring()[0]
+    assert json.loads(maker.text()) == maker.document()
+    assert maker.text().count("},\n  {") == len(maker.document()["traceEvents"]) - 1

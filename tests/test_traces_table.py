@@ -10,9 +10,8 @@ import pytest
 
 pytest.importorskip("msgspec")
 
-from test_traces_explain import sync_release
-from test_traces_maker import TraceMaker, ring
 from trace_changes import only_case
+from trace_maker import TraceMaker, ring, sync_release
 
 from repro_pp_graphs.traces.explain.analysis import analyze
 from repro_pp_graphs.traces.explain.report import lines

@@ -10,8 +10,7 @@ import pytest
 
 pytest.importorskip("msgspec")
 
-from test_traces_maker import TraceMaker, ring
-from test_traces_merge import crossings, faults, merged
+from merged_traces import crossings, faults, merged
 from trace_changes import (
     DATA,
     REFERENCE,
@@ -23,6 +22,7 @@ from trace_changes import (
     with_events,
     write,
 )
+from trace_maker import TraceMaker, ring
 
 from repro_pp_graphs.traces.read.cases import cases_of, read_case
 

@@ -1,4 +1,4 @@
-"""Small traces for the other tests, laid out as Kineto lays them out, and a check of that."""
+"""Small traces for tests, laid out as Kineto lays them out."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 BASE_NS = 1_790_857_026_000_000_000
+STEP_US = 200_000
+GRAPH_KERNEL = "decode_kernel"
 
 
 @dataclass
@@ -164,7 +166,42 @@ def ring(
     return makers
 
 
-def test_the_made_up_layout_is_valid_json_and_has_kinetos_event_boundary():
-    maker = ring()[0]
-    assert json.loads(maker.text()) == maker.document()
-    assert maker.text().count("},\n  {") == len(maker.document()["traceEvents"]) - 1
+def sync_release(named: bool, steps: int = 4) -> tuple[TraceMaker, TraceMaker]:
+    """The last of two ranks as releases before 0.5.7 send: blocked, then waiting for rank 0.
+
+    As send_tensor_dict does it: the pickled metadata is uploaded, gloo sends its size, then NCCL
+    the metadata and each tensor. A step of 200 ms: the graph runs from 1 to 31 ms; the upload, from
+    pageable memory, waits for it from 2 ms on; the NCCL send of the metadata starts at 31.54 ms
+    and spins until rank 0 posts its recv at 101.8 ms; that of the token ids, posted at once, runs
+    behind it on the stream until 101.9 ms.
+    """
+    first, last = TraceMaker(0, 2), TraceMaker(1, 2)
+    for n in range(steps):
+        at = n * STEP_US
+        graph = 10_000 + n
+        last.call("cudaGraphLaunch", at + 100, 200, graph)
+        for part in range(3):
+            last.kernel(GRAPH_KERNEL, at + 1000 + 10_000 * part, 10_000, graph)
+        if named:
+            last.span("send_res_dict_to_next_stage", at + 2000, 29_600)
+        upload = 20_000 + n
+        last.call("cudaMemcpyAsync", at + 2000, 29_005, upload)
+        last.add(
+            "gpu_memcpy",
+            "Memcpy HtoD (Pageable -> Device)",
+            at + 31_000,
+            2,
+            stream=21,
+            correlation=upload,
+        )
+        last.add("cpu_op", "c10d::send", at + 31_050, 20)
+        last.span("gloo:send", at + 31_060, 440)
+        first.span("gloo:recv", at + 31_000, 480)
+        last.add("cpu_op", "c10d::send", at + 31_510, 40)
+        last.p2p("send", 0, at + 31_540, 70_310, posted=at + 31_530, elements=300, dtype="Byte")
+        last.add("cpu_op", "c10d::send", at + 31_560, 40)
+        last.p2p("send", 0, at + 101_850, 50, posted=at + 31_570)
+        last.add("cpu_op", "c10d::recv_", at + 120_000, 10)
+        first.p2p("recv", 1, at + 101_800, 50, elements=300, dtype="Byte")
+        first.p2p("recv", 1, at + 101_850, 50)
+    return first, last
