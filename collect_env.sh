@@ -119,7 +119,7 @@ gpus="nvidia-smi: not found"
   --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>&1) || gpus+=" (failed)"
 os=$(field /etc/os-release PRETTY_NAME=) shm=$(df -h --output=size,avail /dev/shm 2>&- | tail -n 1)
 ((!json)) || printf '{"schema": 1'
-section summary date "$(date -u '+%Y-%m-%d %H:%M:%S UTC')" sglang "not told by ${asked:-python3}"
+section summary date "$(date -u '+%Y-%m-%d %H:%M:%S UTC')" sglang "unknown: ${asked:-python3} did not say"
 section system OS "${os//\"/}" kernel "$(uname -r) $(uname -m)" \
   CPU "$(nproc --all) CPUs, $(nproc) usable here" memory "$(field /proc/meminfo MemTotal:)" \
   /dev/shm "${shm:-not mounted}" "ulimit memlock" "$(ulimit -l)" "ulimit nofile" "$(ulimit -n)" \

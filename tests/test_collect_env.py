@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from planted_secrets import NAMED, SECRETS
 
-from repro_pp_graphs.environment import interpreter, libraries, packages, server
+from repro_pp_graphs.environment import interpreter, libraries, packages, running_servers
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "collect_env.sh"
@@ -492,7 +492,7 @@ def test_copied_alone_it_still_lists_the_packages(tmp_path: Path) -> None:
     )
     facts = json.loads(done.stdout)
     assert facts["software"]["pytest"] == pytest.__version__
-    assert facts["summary"]["sglang"].startswith(("0.", "not told by"))
+    assert facts["summary"]["sglang"].startswith(("0.", "unknown: "))
 
 
 def test_a_very_long_value_is_cut_in_the_open_and_masked() -> None:
@@ -619,7 +619,7 @@ def test_a_server_on_the_port_tells_its_resolved_arguments() -> None:
 )
 def test_other_answers_on_the_port_are_named(status: int, body: bytes, said: str) -> None:
     with answering({"/server_info": (status, body)}) as port:
-        assert server.ask(int(port)) == (said, {})
+        assert running_servers.ask(int(port)) == (said, {})
 
 
 def test_no_server_on_the_port_is_said() -> None:
@@ -661,7 +661,7 @@ def test_a_commit_is_read_without_git(tmp_path: Path) -> None:
     (checkout / ".git" / "packed-refs").write_text("# pack\n" + "ab" * 20 + " refs/heads/main\n")
     assert packages.commit(checkout) == f"{'ab' * 20} (refs/heads/main)"
     told = collect("--no-redact", env=env)["software"]["sglang"]
-    assert f"at {'ab' * 20} (refs/heads/main), dirty or not is not told" in told
+    assert f"at {'ab' * 20} (refs/heads/main), dirty or not is unknown" in told
     (checkout / ".git" / "HEAD").write_text("cd" * 20 + "\n")
     assert packages.commit(checkout) == "cd" * 20
 

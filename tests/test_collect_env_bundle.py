@@ -16,8 +16,8 @@ import pytest
 from fake_sglang.harness import CHECKOUT, Harness
 from planted_secrets import SECRETS
 
-from repro_pp_graphs.bundle import issue, stage
-from repro_pp_graphs.bundle.cut import cut_log
+from repro_pp_graphs.bundle import contents, issue
+from repro_pp_graphs.bundle.shorten_log import shorten_log
 
 A, B = "CASE_A_decode_graphs", "CASE_B_no_graphs"
 SECTIONS = ["Checklist", "Describe the bug", "Reproduction", "Environment"]
@@ -282,12 +282,12 @@ def long_log(*extra: str, at: int = 2000) -> str:
 
 def test_a_short_log_stays_whole() -> None:
     text = "".join(f"line {n}\n" for n in range(100))
-    assert cut_log(text) == (text, "")
+    assert shorten_log(text) == (text, "")
 
 
 def test_a_long_log_keeps_its_ends_its_troubles_and_a_sample() -> None:
     trace = ["Traceback (most recent call last):", *["  File x, line 1"] * 40, "ValueError: bad"]
-    text, note = cut_log(long_log("before", *trace, "after"))
+    text, note = shorten_log(long_log("before", *trace, "after"))
     lines = text.splitlines()
     assert len(lines[0]) > 12000  # the server's arguments are not cut
     assert lines[-1] == "[10:00:3999 PP0] Decode batch, #running-req: 8, cuda graph: True"
@@ -301,7 +301,7 @@ def test_a_long_log_keeps_its_ends_its_troubles_and_a_sample() -> None:
 
 def test_the_same_warning_over_and_over_is_kept_a_few_times() -> None:
     warnings = [f"[PP0] WARNING: attempt {n} failed" for n in range(900)]
-    text, _ = cut_log(long_log(*warnings))
+    text, _ = shorten_log(long_log(*warnings))
     assert 3 <= text.count("WARNING: attempt") < 20
 
 
@@ -310,29 +310,29 @@ def test_lines_that_quote_prompts_are_left_out_and_counted() -> None:
         "[10:00] Receive: obj=GenerateReqInput(text='my private prompt')",
         '{"event": "request.finished", "text": "my private prompt"}',
     ]
-    text, note = cut_log("\n".join(["ready", *quoting, "more"]))
+    text, note = shorten_log("\n".join(["ready", *quoting, "more"]))
     assert "private" not in text
     assert note == "2 lines that quote prompts left out"
 
 
 def test_a_private_key_is_gone_even_where_the_cut_would_tear_it_apart() -> None:
     key = ["-----BEGIN PRIVATE KEY-----", *["MIIabcxyz/123"] * 30, "-----END PRIVATE KEY-----"]
-    text = cut_log(long_log(*key, at=3930)).text  # its head is cut away, its tail kept
+    text = shorten_log(long_log(*key, at=3930)).text  # its head is cut away, its tail kept
     assert "MIIabcxyz" not in text
     assert "cuda graph: True" in text.splitlines()[-1]
 
 
 def test_of_a_progress_bar_the_last_state_stays() -> None:
-    assert cut_log("0%\r50%\r100% done\nnext\n").text == "100% done\nnext\n"
+    assert shorten_log("0%\r50%\r100% done\nnext\n").text == "100% done\nnext\n"
 
 
 def test_a_very_long_line_is_cut_between_words() -> None:
-    line = cut_log("word " * 300 + "hf_" + "a" * 2000).text
+    line = shorten_log("word " * 300 + "hf_" + "a" * 2000).text
     assert re.fullmatch(r"(word )+\[\.\.\. \d+ characters left out \.\.\.\]\n", line)
 
 
 def test_json_keeps_an_option_beside_its_value() -> None:
     value = {"args": ["--api-key", "x"], "list": [{"a": []}, [1, 2]], "none": {}}
-    text = stage.dumps(value)
+    text = contents.dumps(value)
     assert '"args": ["--api-key", "x"]' in text
     assert json.loads(text) == value

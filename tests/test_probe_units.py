@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from repro_pp_graphs.probe import launcher, places, table
 from repro_pp_graphs.probe.cells import SENDS, Send, balanced, parse_send
-from repro_pp_graphs.probe.explain import TokenSend, explained, pace, spread, token_sends
-from repro_pp_graphs.probe.intervals import interval
+from repro_pp_graphs.probe.confidence import interval
 from repro_pp_graphs.probe.journal import Batch, Call, Journal
+from repro_pp_graphs.probe.model_stage import Shape, layers_of, reference_tokens
 from repro_pp_graphs.probe.options import SETTLING_STEPS, parse
 from repro_pp_graphs.probe.report import SUMMARISED
-from repro_pp_graphs.probe.stage import Shape, layers_of, reference_tokens
+from repro_pp_graphs.probe.send_split import TokenSend, explained, pace, spread, token_sends
 from repro_pp_graphs.probe.truth import fits, waits_us
 
 # cells

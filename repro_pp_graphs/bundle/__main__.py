@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from repro_pp_graphs.bundle import issue, stage
+from repro_pp_graphs.bundle import contents, issue
 from repro_pp_graphs.environment import masking
 from repro_pp_graphs.files import BadFile
 
@@ -20,7 +20,7 @@ ROOM = "issue_bundle"  # the folder that the archive unpacks to
 FORM = "https://github.com/sgl-project/sglang/issues/new/choose"
 
 
-def _parsed(item: stage.Item) -> object:
+def _parsed(item: contents.Item) -> object:
     """The JSON value of an item; None where it is no JSON, or a run left a broken one."""
     try:
         value: object = json.loads(item.text) if item.name.endswith(".json") else None
@@ -34,7 +34,7 @@ def _names_secrets(name: str) -> bool:
     return name == "run.json" or name.endswith(("_command.sh", "_launch.json"))
 
 
-def masked(items: list[stage.Item], masker: masking.Masker) -> list[stage.Item]:
+def masked(items: list[contents.Item], masker: masking.Masker) -> list[contents.Item]:
     """The files masked, JSON still JSON: also what the servers' arguments and environments call a
     secret, wherever it turns up."""
     values = [_parsed(item) for item in items]
@@ -43,12 +43,12 @@ def masked(items: list[stage.Item], masker: masking.Masker) -> list[stage.Item]:
             masker.learn_from(item.text) if value is None else masker.learn_from_json(value)
     out = []
     for item, value in zip(items, values, strict=True):
-        as_json = None if value is None else f"{stage.dumps(masker.json(value))}\n"
+        as_json = None if value is None else f"{contents.dumps(masker.json(value))}\n"
         out.append(item._replace(text=as_json or masker.text(item.text)))
     return out
 
 
-def pack(items: list[stage.Item], archive: Path) -> None:
+def pack(items: list[contents.Item], archive: Path) -> None:
     """A .tar.gz of the files, without the owners' names."""
     partial = archive.with_name(f"{archive.name}.partial")
     with tarfile.open(partial, "w:gz") as tar:
@@ -60,7 +60,7 @@ def pack(items: list[stage.Item], archive: Path) -> None:
     partial.replace(archive)
 
 
-def contents(items: list[stage.Item]) -> Iterator[str]:
+def listing(items: list[contents.Item]) -> Iterator[str]:
     """A line a file with its size and how much of it was masked, then what was cut of it."""
     yield f"{'bytes':>9}  {'masked':>6}  file"
     total = 0
@@ -72,12 +72,12 @@ def contents(items: list[stage.Item]) -> Iterator[str]:
     yield f"{total} secrets are masked in all ({masking.MASK} stands where each was)"
 
 
-def lines(items: list[stage.Item], archive: Path, text: Path) -> Iterator[str]:
+def lines(items: list[contents.Item], archive: Path, text: Path) -> Iterator[str]:
     """What to print once the archive is written."""
     yield text.read_text(encoding="utf-8")
     yield "-------- the issue text ends here; below is what the archive holds --------"
     yield ""
-    yield from contents(items)
+    yield from listing(items)
     yield ""
     yield "Nothing has been sent. Look through it first: masking knows the names and shapes"
     yield "of secrets, not yours. Then attach the archive to the issue:"
@@ -95,7 +95,7 @@ def main(argv: list[str]) -> int:
     run: Path = options.run
     archive, text = run / "logs" / "issue_bundle.tar.gz", run / "logs" / "issue.md"
     try:
-        found = [*stage.items(run), stage.Item("issue.md", issue.text_of(run), "")]
+        found = [*contents.items(run), contents.Item("issue.md", issue.text_of(run), "")]
         items = masked(found, masking.of_this_process(options.people))
         pack(items, archive)
         text.write_text(items[-1].text, encoding="utf-8")

@@ -120,8 +120,8 @@ def collect(options: argparse.Namespace, probes: Probes) -> dict[str, dict[str, 
     clocks = system.Clocks.start(probes)
     facts.add("summary", "date", system.now())
     for key in ("sglang", "torch", "NCCL"):
-        facts.add("summary", key, f"not told by {python}")
-    facts.add("summary", "server", "not told")
+        facts.add("summary", key, f"unknown: {python} did not say")
+    facts.add("summary", "server", "unknown")
     steps: dict[str, Callable[[], None]] = {
         "system": lambda: system.collect(facts, clocks),
         "gpus": lambda: gpus.collect(facts, probes),

@@ -6,8 +6,8 @@ import re
 import sys
 from collections.abc import Iterator
 
-from repro_pp_graphs.environment import libraries, packages, server
-from repro_pp_graphs.environment.told import LOOK_AT, Fact, tell
+from repro_pp_graphs.environment import libraries, packages, running_servers
+from repro_pp_graphs.environment.fact_lines import LOOK_AT, Fact, print_facts
 
 
 def numbers(version: str) -> tuple[int, ...]:
@@ -57,7 +57,7 @@ def nccl() -> Iterator[Fact]:
         yield Fact("network", f"NCCL {what}", text)
     torch = packages.module_file("torch")
     sites = [str(torch.parents[1]), *sys.path] if torch else sys.path
-    seen = list(libraries.nccl([pid for pid, _ in server.processes()], sites))
+    seen = list(libraries.nccl([pid for pid, _ in running_servers.processes()], sites))
     for library in seen:
         text = f"{library.version} {library.path}" if library.version else library.error
         yield Fact("software", f"NCCL {library.where}", text)
@@ -71,5 +71,5 @@ def nccl() -> Iterator[Fact]:
 
 
 def main() -> None:
-    """Print its facts as told.py has it."""
-    tell(interpreter, software, nccl)
+    """Print its facts a line each (fact_lines.py)."""
+    print_facts(interpreter, software, nccl)

@@ -69,7 +69,7 @@ def nccl(server_pids: list[str], sites: list[str]) -> Iterator[Library]:
 
 
 def driver_cuda() -> str:
-    """The CUDA version that the driver library supports, or why it cannot be told."""
+    """The CUDA version that the driver library supports, or why it is unknown."""
     code = ctypes.c_int()
     try:
         ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(code))

@@ -465,7 +465,7 @@ _LOCAL_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01
 _ADDRESS = re.compile(
     r"[0-9](?<![0-9.].)[0-9]{0,2}(?:\.[0-9]{1,3}){3}(?=:[0-9]{2,5}|[\]/])", re.DOTALL
 )
-# Addresses that no other network can reach tell nodes apart and betray nobody.
+# Addresses that no other network can reach distinguish nodes and betray nobody.
 _PRIVATE = re.compile(
     r"(0|10|127|169\.254|192\.168|172\.(1[6-9]|2[0-9]|3[01])"
     r"|100\.(6[4-9]|[7-9][0-9]|1[01][0-9]|12[0-7]))\."
@@ -539,7 +539,7 @@ def _spellings(secret: str) -> set[str]:
 
 class Masker:
     """Masks texts and JSON; knows the secrets of this process's environment variables, and those
-    that it was told to learn."""
+    that learn() was given."""
 
     def __init__(
         self, environ: Mapping[str, str], people: bool = True, user: str = "", host: str = ""

@@ -41,17 +41,17 @@ def commit(checkout: Path) -> str:
 
 
 def state(checkout: Path) -> str:
-    """Where a checkout is: "commit (ref), v1-2-gabc-dirty", the last part as git tells it."""
-    told = [commit(checkout)]
+    """Where a checkout is: "commit (ref), v1-2-gabc-dirty", the last part as git describes it."""
+    parts = [commit(checkout)]
     describe = ["git", "-C", str(checkout), "describe", "--always", "--tags", "--dirty"]
     try:
         done = subprocess.run(describe, capture_output=True, text=True, timeout=2, check=True)
-        told.append(done.stdout.strip())
+        parts.append(done.stdout.strip())
     except FileNotFoundError:
-        told.append("git: not found, so dirty or not is not told")
+        parts.append("git: not found, so dirty or not is unknown")
     except subprocess.SubprocessError as error:
-        told.append(f"dirty or not is not told ({type(error).__name__})")
-    return ", ".join(told)
+        parts.append(f"dirty or not is unknown ({type(error).__name__})")
+    return ", ".join(parts)
 
 
 def origin(distribution: metadata.Distribution) -> str:

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from repro_pp_graphs.environment.fact_lines import LOOK_AT, read_facts
 from repro_pp_graphs.environment.facts import Facts
 from repro_pp_graphs.environment.probes import Answer, Probe, Probes
 from repro_pp_graphs.environment.system import first
-from repro_pp_graphs.environment.told import LOOK_AT, facts_in
 
 # without importing it; a folder of that name in the current directory is none
 _HAS_SGLANG = """import importlib.util as u, sys
@@ -22,7 +22,7 @@ sys.path[:] = [p for p in sys.path if p] + sys.argv[1:]
 from repro_pp_graphs.environment import interpreter; interpreter.main()"""
 _SERVERS = """import sys
 sys.path.insert(0, sys.argv[2])
-from repro_pp_graphs.environment import server; server.main(int(sys.argv[1]))"""
+from repro_pp_graphs.environment import running_servers; running_servers.main(int(sys.argv[1]))"""
 _LIMIT_S = 4
 
 
@@ -73,15 +73,15 @@ def collect(facts: Facts, asked: Software, port: int) -> None:
     """The sections "software" and "server", and what they say for the summary."""
     checkout = asked.checkout.answer()
     facts.add("software", "this checkout", checkout.text if checkout.ok else "")
-    told = asked.interpreter.answer()
-    if not told.ok:
-        text = told.text or f"{asked.python}: failed without a word"
+    found = asked.interpreter.answer()
+    if not found.ok:
+        text = found.text or f"{asked.python}: failed without a word"
         facts.add("software", "Python probe", text)
-    _add_told(facts, told)
+    _add_printed(facts, found)
     servers = asked.servers.answer()
     if not servers.ok:
         facts.add("server", f"port {port}", servers.text or "asking failed without a word")
-    _add_told(facts, servers)
+    _add_printed(facts, servers)
     answer = asked.nvcc.answer()
     release = first("release (.*)", answer.text) if answer.ok else ""
     facts.add("software", "nvcc", f"{release} {_nvcc()}" if release else answer.text)
@@ -91,8 +91,9 @@ def collect(facts: Facts, asked: Software, port: int) -> None:
         facts.add("software", name, version or answer.text)
 
 
-def _add_told(facts: Facts, answer: Answer) -> None:
-    for fact in facts_in(f"{answer.text}\n{answer.partial}"):
+def _add_printed(facts: Facts, answer: Answer) -> None:
+    """The facts that a probe has printed, as far as it got."""
+    for fact in read_facts(f"{answer.text}\n{answer.partial}"):
         if fact.key == LOOK_AT:
             facts.note(fact.value)
         else:

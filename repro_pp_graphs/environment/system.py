@@ -56,14 +56,14 @@ class Clocks(NamedTuple):
         if offset:
             return offset
         answer = self.timedatectl.answer()
-        return f"offset not told, {answer.text}" if answer.ok else "chronyc, timedatectl: no answer"
+        return f"offset unknown, {answer.text}" if answer.ok else "chronyc, timedatectl: no answer"
 
 
 def collect(facts: Facts, clocks: Clocks) -> None:
     """The section "system"."""
     system = os.uname()
     name = first('^PRETTY_NAME="?([^"\n]*)', slurp("/etc/os-release"))
-    facts.add("system", "OS", name or "not told")
+    facts.add("system", "OS", name or "unknown")
     facts.add("system", "kernel", f"{system.release} {system.machine}")
     for key, text in (*_container(), *_hardware(), *_ulimits(facts), *_cgroup()):
         facts.add("system", key, text)
@@ -89,11 +89,11 @@ def _container() -> Iterator[tuple[str, str]]:
     parts = [slurp(f"/sys/class/dmi/id/{name}") for name in ("sys_vendor", "product_name")]
     if " hypervisor" in slurp("/proc/cpuinfo"):
         parts.append("(virtual machine)")
-    yield "machine", " ".join(filter(None, parts)) or "not told"
+    yield "machine", " ".join(filter(None, parts)) or "unknown"
 
 
 def _hardware() -> Iterator[tuple[str, str]]:
-    model = first(r"^model name\s*: (.*)", slurp("/proc/cpuinfo")) or "model not told"
+    model = first(r"^model name\s*: (.*)", slurp("/proc/cpuinfo")) or "model unknown"
     usable = len(os.sched_getaffinity(0))
     yield "CPU", f"{model}; {os.sysconf('SC_NPROCESSORS_CONF')} CPUs, {usable} usable here"
     nodes = _numbered(Path("/sys/devices/system/node").glob("node[0-9]*"))
@@ -102,7 +102,7 @@ def _hardware() -> Iterator[tuple[str, str]]:
     memory = slurp("/proc/meminfo")
     sizes = [first(rf"^{name}: +(\d+) kB", memory) for name in ("MemTotal", "MemAvailable")]
     total, free = (f"{int(size) * 1024 // _GIB} GiB" if size else "" for size in sizes)
-    yield "memory", f"{total or 'not told'}, {free or '?'} available"
+    yield "memory", f"{total or 'unknown'}, {free or '?'} available"
     yield "/dev/shm", _shared_memory()
 
 

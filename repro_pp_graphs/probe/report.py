@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from repro_pp_graphs.files import write_json
-from repro_pp_graphs.probe import explain, table
+from repro_pp_graphs.probe import send_split, table
 from repro_pp_graphs.probe.cells import Cell
 from repro_pp_graphs.probe.client_result import client_result
-from repro_pp_graphs.probe.intervals import interval
+from repro_pp_graphs.probe.confidence import interval
 from repro_pp_graphs.probe.journal import Journal
 from repro_pp_graphs.probe.options import SETTLING_STEPS, ProbeOptions
 from repro_pp_graphs.probe.ring import Ring
@@ -68,9 +68,9 @@ def row_of(
     """One repetition's figures, from all ranks' journals; keys carry their units."""
     first_turn = SETTLING_STEPS * schedule.slots
     queued = None if cell.send.asynchronous else schedule.slots - 1
-    sends = explain.token_sends(journals, clocks, first_turn, queued)
-    parts = explain.explained(sends)
-    pace = explain.pace(journals[0], schedule.slots, batch, first_turn)
+    sends = send_split.token_sends(journals, clocks, first_turn, queued)
+    parts = send_split.explained(sends)
+    pace = send_split.pace(journals[0], schedule.slots, batch, first_turn)
     host, delivered = parts["host"], parts["delivered"]
     return {
         "graphs": "on" if cell.graphs else "off",
@@ -88,8 +88,8 @@ def row_of(
         "delivered_own_ms": delivered["own"],
         "delivered_late_peer_ms": delivered["late_peer"],
         "delivered_rest_ms": delivered["rest"],
-        "launch_ms": explain.launch_ms(journals[-1], first_turn)["median"],
-        "device_ms": explain.device_ms(journals[-1], first_turn)["median"],
+        "launch_ms": send_split.launch_ms(journals[-1], first_turn)["median"],
+        "device_ms": send_split.device_ms(journals[-1], first_turn)["median"],
         "step_ms": pace["step_ms"]["median"],
         "step_p99_ms": pace["step_ms"]["p99"],
         "tokens_per_s": pace["tokens_per_s"],

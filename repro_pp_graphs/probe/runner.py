@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from repro_pp_graphs.probe.stage import Stage
+from repro_pp_graphs.probe.model_stage import Stage
 
 WARM_UPS = 2  # cuBLAS picks its kernels and workspaces before a capture
 

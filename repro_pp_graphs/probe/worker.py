@@ -14,10 +14,10 @@ from repro_pp_graphs.probe import places, report, ring, tracing
 from repro_pp_graphs.probe.cells import Cell, balanced
 from repro_pp_graphs.probe.journal import Journal
 from repro_pp_graphs.probe.loops import Loop
+from repro_pp_graphs.probe.model_stage import Shape, Stage, reference_tokens
 from repro_pp_graphs.probe.options import SETTLING_STEPS, ProbeOptions
 from repro_pp_graphs.probe.ring import Ring
 from repro_pp_graphs.probe.runner import Runner
-from repro_pp_graphs.probe.stage import Shape, Stage, reference_tokens
 
 
 class WrongTokens(RuntimeError):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from repro_pp_graphs.bundle.cut import Cut, cut_log
+from repro_pp_graphs.bundle.shorten_log import Shortened, shorten_log
 
 REPORT_BYTES = 4_000_000  # a larger report stays out
 
@@ -33,17 +33,17 @@ def dumps(value: object, indent: str = "") -> str:
     return json.dumps(value)
 
 
-def _json(path: Path, text: str) -> Cut:
+def _json(path: Path, text: str) -> Shortened:
     try:
         value = json.loads(text)
     except ValueError:
-        return cut_log(text)
+        return shorten_log(text)
     note = ""
     if path.name.endswith("_client.json") and isinstance(value, dict):
         for request in value.get("requests", []):
             request["events"] = len(request.get("events", []))
         note = "token arrivals as their number"
-    return Cut(dumps(value) + "\n", note)
+    return Shortened(dumps(value) + "\n", note)
 
 
 def _read(path: Path) -> str:
@@ -63,7 +63,7 @@ def items(run: Path) -> Iterator[Item]:
         if not path.is_file() or path.stem == "report":
             continue
         if path.suffix == ".log":
-            yield Item(path.name, *cut_log(_read(path)))
+            yield Item(path.name, *shorten_log(_read(path)))
         elif path.suffix == ".json":
             yield Item(path.name, *_json(path, _read(path)))
         elif path.suffix in (".txt", ".sh"):

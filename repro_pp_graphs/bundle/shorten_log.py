@@ -29,7 +29,7 @@ _STAGE = re.compile(
 _SAMPLED = (re.compile("Decode batch"), re.compile("Prefill batch"))
 
 
-class Cut(NamedTuple):
+class Shortened(NamedTuple):
     """The text that is left, and what was cut in words (empty where nothing was)."""
 
     text: str
@@ -77,7 +77,7 @@ def _telling(lines: list[str]) -> set[int]:
     return kept
 
 
-def cut_log(text: str) -> Cut:
+def shorten_log(text: str) -> Shortened:
     """Head, tail, errors and warnings, the server's arguments and stages, a sample of the rest.
 
     Lines that quote prompts (`--log-requests`) are left out; of a progress bar its last state
@@ -105,4 +105,4 @@ def cut_log(text: str) -> Cut:
         )
     if prompts:
         notes.append(f"{len(prompts)} lines that quote prompts left out")
-    return Cut("\n".join(out) + "\n", "; ".join(notes))
+    return Shortened("\n".join(out) + "\n", "; ".join(notes))

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from repro_pp_graphs.environment.told import Fact, tell
+from repro_pp_graphs.environment.fact_lines import Fact, print_facts
 
 PATHS = ("/server_info", "/get_server_info")  # the second up to 0.5.4 and as an alias since
 TIMEOUT_S = 1.5
@@ -101,5 +101,5 @@ def facts(port: int) -> Iterator[Fact]:
 
 
 def main(port: int) -> None:
-    """Print its facts as told.py has it."""
-    tell(partial(facts, port))
+    """Print its facts a line each (fact_lines.py)."""
+    print_facts(partial(facts, port))

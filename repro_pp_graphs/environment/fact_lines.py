@@ -18,7 +18,7 @@ class Fact(NamedTuple):
     value: str
 
 
-def tell(*finders: Callable[[], Iterable[Fact]]) -> None:
+def print_facts(*finders: Callable[[], Iterable[Fact]]) -> None:
     """Print each fact as it comes: a finder that dies, foreign libraries last, takes none along."""
     for finder in finders:
         last = "the start"
@@ -34,7 +34,7 @@ def _on_one_line(text: str) -> str:
     return _LINE_FEED.join(" ".join(line.split()) for line in text.split("\n"))
 
 
-def facts_in(text: str) -> Iterator[Fact]:
+def read_facts(text: str) -> Iterator[Fact]:
     """The facts of such lines; other lines are passed over."""
     for line in text.split("\n"):
         section, _, rest = line.partition("\t")
