@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from repro_pp_graphs.pp_clock.rows import CLOCK, PREFIX_ENV
 from repro_pp_graphs.run.record import Launch
 from repro_pp_graphs.server import shims
 
@@ -17,6 +18,9 @@ def command_script(launch: Launch, program: str, root: Path, nsys_output: Path |
     lines += [f"export {name}={shlex.quote(value)}" for name, value in launch.env.items()]
     if launch.env.get(shims.ENV_NAME):
         lines.append(f'export PYTHONPATH={shlex.quote(str(root))}"${{PYTHONPATH:+:$PYTHONPATH}}"')
+    if "pp_clock" in shims.names_in(launch.env):
+        here = '"$(cd "${BASH_SOURCE[0]%/*}" && pwd)"'  # where this script lies: a folder may move
+        lines.append(f"export {PREFIX_ENV}={here}/{shlex.quote(launch.label + CLOCK)}")
     words = launch.argv
     if nsys_output:
         words = [*_nsys(nsys_output), *words]

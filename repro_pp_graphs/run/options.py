@@ -33,6 +33,7 @@ class Options:
     dry_run: bool
     engine: str
     owner: int  # the process that holds --out while the run lasts; 0 for nobody
+    pp_clock: bool = True  # time the waits of every turn (docs/pp_clock.md)
 
 
 def _positive(text: str) -> int:
@@ -63,6 +64,7 @@ def parse(argv: list[str]) -> Options:
     parser.add_argument("--model")
     parser.add_argument("--engine", choices=("sglang", "probe"), default="sglang")
     parser.add_argument("--no-profile", dest="profile", action="store_false")
+    parser.add_argument("--no-pp-clock", dest="pp_clock", action="store_false")
     for name in ("--dummy-weights", "--with-stack", "--nsys", "--one-gpu", "--cpu"):
         parser.add_argument(name, action="store_true")
     for name in ("--resume", "--dry-run"):

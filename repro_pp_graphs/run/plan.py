@@ -269,6 +269,8 @@ class Planner:
             args.env.setdefault("SGLANG_CPU_OMP_THREADS_BIND", _cpu_binding(pp_size * tp_size))
         if pp_size > 1 and may_lack_pp_rank(numbers):
             args = ServerArgs(env={shims.ENV_NAME: "trace_rank"}).over(args)
+        if pp_size > 1 and options.pp_clock:
+            args = ServerArgs(env={shims.ENV_NAME: "pp_clock"}).over(args)
         if plan.mode == "one_gpu" and numbers and numbers < (0, 5, 7):
             raise PlanError(
                 f"--one-gpu needs sglang 0.5.7 or newer, this is {'.'.join(map(str, numbers))}: "

@@ -19,6 +19,7 @@ REASONS = {
     "trace_rank": "releases before 0.5.3.post2 leave the PP rank out of trace names: ranks "
     "overwrite one another",
     "keep_profilers": "a finished torch profiler that is freed while another records can crash",
+    "pp_clock": "the waits of every turn are timed, and messages numbered in a profile",
     "sync_send": "PP sends hold the host and follow in the order of sglang 0.5.2",
 }
 

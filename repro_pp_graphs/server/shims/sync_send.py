@@ -16,17 +16,15 @@ processes a batch's tokens after it has sent the older ones on, not before.
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.machinery
 import importlib.util
 import logging
 import pickle
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from repro_pp_graphs.server.shims.after_import import after_import
 from repro_pp_graphs.server.source import ClassSource, text_of
 
 LOOP_FILE = "srt/managers/scheduler_pp_mixin.py"
@@ -194,35 +192,9 @@ def patch(module: ModuleType) -> None:
     mixin.event_loop_pp = event_loop_pp
 
 
-class _AfterImport(importlib.abc.MetaPathFinder):
-    """Calls `then` with one module, right after it has been imported."""
-
-    def __init__(self, name: str, then: Callable[[ModuleType], None]) -> None:
-        self._name, self._then = name, then
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        del path, target
-        if fullname != self._name:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
-        if spec is None or spec.loader is None:
-            return spec
-        execute = spec.loader.exec_module
-
-        def execute_then(module: ModuleType) -> None:
-            execute(module)
-            self._then(module)
-
-        spec.loader.exec_module = execute_then  # type: ignore[method-assign]
-        return spec
-
-
 def install() -> None:
     """Patch sglang's PP loop once it is imported: importing it here would change the order."""
-    sys.meta_path.insert(0, _AfterImport("sglang." + LOOP_FILE[:-3].replace("/", "."), patch))
+    after_import("sglang." + LOOP_FILE[:-3].replace("/", "."), patch)
 
 
 def install_in_server() -> None:

@@ -1,0 +1,97 @@
+"""When a rank's own batches ran on its GPU, on the host's clock, without ever waiting for the GPU.
+
+Two CUDA events lie around a batch's kernels; they are read in a later turn, once both have passed.
+A base event ties the GPU's time to the host's: it is recorded on an idle stream between two looks
+at the host's clock, and asked for in between. It is renewed twice a second, for CUDA gives the time
+between two events as a float of ms, which is good for less than 1 us only up to some seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+RENEW_NS = 500_000_000
+TRY_AGAIN_NS = 100_000_000
+OLDEST_NS = 4_000_000_000  # 2 ** 12 ms in a float32: steps of 0.24 us
+PATIENCE_NS = 200_000  # for a base event to pass
+MOST_PENDING = 64
+
+Write = Callable[[int, int, int, int], None]  # turn, begin ns, end ns, uncertainty ns
+
+
+class _Base(NamedTuple):
+    event: Any
+    host_ns: int  # the middle of the two looks
+    width_ns: int  # between them
+
+
+class DeviceClock:
+    """The events of one rank. Its methods belong to the scheduler's thread."""
+
+    def __init__(self, cuda: Any, write: Write) -> None:  # noqa: ANN401 - torch.cuda
+        self._cuda = cuda
+        self._write = write
+        self._idle = cuda.Stream(priority=-1)
+        self._free: list[Any] = []
+        self._pending: deque[tuple[int, Any, Any, _Base]] = deque()
+        self._base: _Base | None = None
+        self._tried_ns = 0
+        self._begun: Any = None
+        self.dropped = 0  # batches whose events were not read
+
+    def _event(self) -> Any:  # noqa: ANN401
+        return self._free.pop() if self._free else self._cuda.Event(enable_timing=True)
+
+    def begin(self) -> None:
+        """Right before a batch's first kernel is launched, on the stream that it goes to."""
+        if self._base is None or self._begun is not None:
+            return
+        if len(self._pending) >= MOST_PENDING:
+            self.dropped += 1
+        elif not self._cuda.is_current_stream_capturing():
+            self._begun = self._event()
+            self._begun.record()
+
+    def end(self, turn: int) -> None:
+        """Right after its last kernel was launched."""
+        begun, self._begun = self._begun, None
+        if begun is None or self._base is None:
+            return
+        if self._cuda.is_current_stream_capturing():
+            return
+        ended = self._event()
+        ended.record()
+        self._pending.append((turn, begun, ended, self._base))
+
+    def read(self, now_ns: int) -> None:
+        """Write down the batches that have ended by now; renew the base where it is due."""
+        while self._pending and self._pending[0][2].query():
+            turn, begun, ended, base = self._pending.popleft()
+            self._write(turn, _host_ns(base, begun), _host_ns(base, ended), base.width_ns)
+            self._free += [begun, ended]
+        self._renew(now_ns)
+
+    def _renew(self, now_ns: int) -> None:
+        base = self._base
+        age_ns = now_ns - base.host_ns if base else OLDEST_NS
+        if age_ns < RENEW_NS or now_ns - self._tried_ns < TRY_AGAIN_NS:
+            return
+        self._tried_ns = now_ns
+        event = self._cuda.Event(enable_timing=True)
+        before_ns = time.monotonic_ns()
+        event.record(self._idle)
+        while not event.query():
+            if time.monotonic_ns() - before_ns > PATIENCE_NS:
+                if age_ns >= OLDEST_NS:
+                    self._base = None  # too old to be exact: no times rather than wrong ones
+                return
+        after_ns = time.monotonic_ns()
+        self._base = _Base(event, (before_ns + after_ns) // 2, after_ns - before_ns)
+
+
+def _host_ns(base: _Base, event: Any) -> int:  # noqa: ANN401
+    since_base_ms: float = base.event.elapsed_time(event)
+    return base.host_ns + round(since_base_ms * 1e6)

@@ -1,0 +1,507 @@
+"""Time what a rank's host does in a turn of the PP loop, and number its messages while profiled.
+
+Every row (repro_pp_graphs/pp_clock/rows.py) is one call: its begin and end on CLOCK_MONOTONIC, its
+turn, its kind. What the clock takes hold of is in clock_hooks.py. A fault of the clock stops the
+clock, never the server; the header of the rank's file says so.
+
+Environment: REPRO_PP_CLOCK, where the files go (`<that>_PP0_TP0.rows`); REPRO_PP_CLOCK_ROWS, rows a
+rank; REPRO_PP_CLOCK_ALTERNATE=N, the clock is off in every second N turns: what it costs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from repro_pp_graphs.pp_clock import rows
+from repro_pp_graphs.pp_clock.rows import CODES, PREFIX_ENV, RowFile
+from repro_pp_graphs.server.shims import clock_hooks
+from repro_pp_graphs.server.shims.after_import import after_import
+from repro_pp_graphs.server.shims.device_clock import DeviceClock
+
+SCHEDULER = "sglang.srt.managers.scheduler"
+ROWS_ENV = "REPRO_PP_CLOCK_ROWS"
+ALTERNATE_ENV = "REPRO_PP_CLOCK_ALTERNATE"
+ACTIVE = "repro shim pp_clock is active"  # a rank's line in the server's log
+TOKENS = "next_token_ids"  # the entry of a message that makes it one of token ids
+ANNOTATION = "pp_clock:"
+P2P = ("send", "recv", "isend", "irecv")
+
+Call = Callable[..., Any]
+_log = logging.getLogger(__name__)
+
+
+class Clock:
+    """One rank's clock: the turn that it is in, and the file that its rows go to."""
+
+    def __init__(self, file: RowFile, alternate: int, profiled: Callable[[], bool]) -> None:
+        self.file = file
+        self.on = True  # rows are written; off in every second window, and after a fault
+        self.turn = 0
+        self.messages = 0
+        self.device: DeviceClock | None = None
+        self.profiled = profiled
+        self._alternate = alternate
+        self._thread = threading.get_ident()
+        self._begin_ns = 0
+        self._mark = 0  # rows before this turn's
+        self._work = False
+        self._flags = self._batch_size = self._without_work = 0
+        self._failed = False
+
+    def fail(self, what: str, error: Exception) -> None:
+        """Stop for good, and say why."""
+        self._failed, self.on, self.device = True, False, None
+        try:
+            self.file.describe(failed=f"turn {self.turn}: {what}: {type(error).__name__}: {error}")
+            _log.warning("repro shim pp_clock: stopped (%s: %r); the server goes on", what, error)
+        except Exception:
+            _log.exception("repro shim pp_clock: stopped; the server goes on")
+
+    @property
+    def mine(self) -> bool:
+        """Whether the calling thread is the scheduler's."""
+        return threading.get_ident() == self._thread
+
+    def write(self, kind: int, begin_ns: int, end_ns: int) -> None:
+        """A call of this turn."""
+        if not self.on or not self.mine:
+            return
+        try:
+            self.file.write(begin_ns, end_ns, self.turn, kind, 0, 0, self.messages)
+        except Exception as error:
+            self.fail("a row", error)
+        if kind <= rows.LAST_OF_WORK:
+            self._work = True
+
+    def batch(self, decode: bool, size: int) -> None:
+        """The batch of this turn, before it is launched."""
+        self._work = True
+        self._flags = rows.DECODE if decode else rows.PREFILL
+        self._batch_size = min(size, 0xFFFF)
+
+    def graph(self) -> None:
+        """The batch of this turn ran as a CUDA graph."""
+        self._flags |= rows.GRAPH
+
+    def next_turn(self) -> None:
+        """A turn begins: the one before is over."""
+        if self._failed or not self.mine:
+            return
+        try:
+            self._next_turn(time.monotonic_ns())
+        except Exception as error:
+            self.fail("a turn", error)
+
+    def _next_turn(self, now_ns: int) -> None:
+        if self._begin_ns:
+            self._close(now_ns)
+            self.turn += 1
+        self._begin_ns, self._work, self._batch_size = now_ns, False, 0
+        self._flags = rows.PROFILED if self.profiled() else 0
+        if self._alternate:
+            self.on = self.turn // self._alternate % 2 == 0
+            self._flags |= 0 if self.on else rows.OFF
+        if self.device and self.on:
+            self.device.read(now_ns)
+        self._mark = self.file.count
+
+    def _close(self, now_ns: int) -> None:
+        if not self._work:  # a server without requests turns thousands of times a second
+            self.file.count = self._mark
+            self._without_work += 1
+            return
+        turn = CODES["turn"]
+        self.file.write(
+            self._begin_ns,
+            now_ns,
+            self.turn,
+            turn,
+            self._flags,
+            self._batch_size,
+            self.messages,
+            self._without_work,
+        )
+        self._without_work = 0
+
+    def own_batch(self, turn: int, begin_ns: int, end_ns: int, width_ns: int) -> None:
+        """What the GPU did for a batch of an earlier turn."""
+        kind = CODES["own_batch"]
+        self.file.write(begin_ns, end_ns, turn, kind, 0, 0, self.messages, width_ns)
+
+
+class Wrappers:
+    """The functions that take the place of sglang's own, and call them."""
+
+    def __init__(self, clock: Clock, works: Callable[[], tuple[Any, Any, Any]]) -> None:
+        self._clock = clock
+        self._works = works
+        self._asking = False
+
+    def turn(self, call: Call) -> Call:
+        """recv_requests or ingest_requests, once a turn."""
+        clock = self._clock
+
+        def next_turn(*args: Any, **more: Any) -> Any:  # noqa: ANN401
+            if not self._asking:
+                clock.next_turn()
+            self._asking = True
+            try:
+                return call(*args, **more)
+            finally:
+                self._asking = False
+
+        return next_turn
+
+    def timed(self, kind: str, call: Call) -> Call:
+        """Any call whose kind is known."""
+        clock, code, now = self._clock, CODES[kind], time.monotonic_ns
+
+        def timed(*args: Any, **more: Any) -> Any:  # noqa: ANN401
+            begin_ns = now()
+            result = call(*args, **more)
+            clock.write(code, begin_ns, now())
+            return result
+
+        return timed
+
+    def launch(self, call: Call) -> Call:
+        """run_batch(batch, ...): also tells what the batch is, and whether a graph ran."""
+        clock, code, now = self._clock, CODES["launch"], time.monotonic_ns
+
+        def launch(batch: Any, *args: Any, **more: Any) -> Any:  # noqa: ANN401
+            try:
+                clock.batch(batch.forward_mode.is_decode(), len(batch.reqs))
+            except Exception as error:
+                clock.fail("the batch", error)
+            begin_ns = now()
+            result = call(batch, *args, **more)
+            end_ns = now()
+            if clock.device and clock.on:
+                try:
+                    clock.device.end(clock.turn)
+                except Exception as error:
+                    clock.fail("the event after a batch", error)
+            clock.write(code, begin_ns, end_ns)
+            if getattr(result, "can_run_cuda_graph", False):
+                clock.graph()
+            return result
+
+        return launch
+
+    def forward(self, call: Call) -> Call:
+        """ModelRunner.forward: the batch's first kernel follows."""
+        clock = self._clock
+
+        def forward(*args: Any, **more: Any) -> Any:  # noqa: ANN401
+            if clock.device and clock.on and clock.mine:
+                try:
+                    clock.device.begin()
+                except Exception as error:
+                    clock.fail("the event before a batch", error)
+            return call(*args, **more)
+
+        return forward
+
+    def send_tensors(self, call: Call) -> Call:
+        """send_tensor_dict(tensor_dict, ...): of token ids, or of hidden states."""
+        tokens, hidden = self.timed("send_tokens", call), self.timed("send_hidden", call)
+
+        def send(tensor_dict: Any, *args: Any, **more: Any) -> Any:  # noqa: ANN401
+            return (tokens if _is_tokens(tensor_dict) else hidden)(tensor_dict, *args, **more)
+
+        return send
+
+    def recv_tensors(self, call: Call) -> Call:
+        """recv_tensor_dict(...): what it was is known when it has come."""
+        clock, now = self._clock, time.monotonic_ns
+        tokens, hidden = CODES["recv_tokens"], CODES["recv_hidden"]
+
+        def receive(*args: Any, **more: Any) -> Any:  # noqa: ANN401
+            begin_ns = now()
+            result = call(*args, **more)
+            clock.write(tokens if _is_tokens(result) else hidden, begin_ns, now())
+            return result
+
+        return receive
+
+    def requests(self, call: Call) -> Call:
+        """point_to_point_pyobj(data, rank, group, src, dst, ...)."""
+        sent, received = self.timed("send_requests", call), self.timed("recv_requests", call)
+
+        def requests(data: Any, rank: int, *args: Any, **more: Any) -> Any:  # noqa: ANN401
+            src = args[1] if len(args) > 1 else more.get("src", 0)
+            return (sent if rank == src else received)(data, rank, *args, **more)
+
+        return requests
+
+    def wait_sent(self, call: Call) -> Call:
+        """_pp_commit_comm_work(work, ...): which works they are tells what was sent."""
+        clock, now, works = self._clock, time.monotonic_ns, self._works
+        codes = [CODES[f"wait_sent_{what}"] for what in ("tokens", "hidden", "requests")]
+
+        def wait(work: Any, *args: Any, **more: Any) -> Any:  # noqa: ANN401
+            if not work:
+                return call(work, *args, **more)
+            code = next((c for c, known in zip(codes, works(), strict=True) if work is known), 0)
+            begin_ns = now()
+            result = call(work, *args, **more)
+            if code:
+                clock.write(code, begin_ns, now())
+            return result
+
+        return wait
+
+    def wait_results(self, call: Call) -> Call:
+        """The loop waits for the event that comes last in what this returns."""
+
+        def exchange(*args: Any, **more: Any) -> Any:  # noqa: ANN401
+            result = call(*args, **more)
+            if isinstance(result, tuple) and hasattr(result[-1], "synchronize"):
+                event = _Event(result[-1], self.timed("wait_results", result[-1].synchronize))
+                return (*result[:-1], event)
+            return result
+
+        return exchange
+
+
+class _Event:
+    """An event whose synchronize is timed; everything else is the event's own."""
+
+    def __init__(self, event: Any, synchronize: Call) -> None:  # noqa: ANN401
+        self._event = event
+        self.synchronize = synchronize
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self._event, name)
+
+
+def _is_tokens(message: Any) -> bool:  # noqa: ANN401
+    try:
+        return TOKENS in message
+    except TypeError:
+        return False
+
+
+class Messages:
+    """Numbers a rank's P2P messages by process group, sender and receiver, from 1.
+
+    Both ends of a channel count the same messages in the same order, so equal numbers are the two
+    ends of one message. While a profile runs each call is annotated with its number.
+    """
+
+    def __init__(
+        self, clock: Clock, rank: int, names: dict[int, str], span: Callable[[str], Any]
+    ) -> None:
+        self._clock = clock
+        self._rank = rank
+        self._names = names  # of process groups, by id
+        self._span = span
+        self._counts: dict[tuple[bool, Any, Any, int], int] = {}
+
+    def numbered(self, call: Call, sends: bool) -> Call:
+        """torch.distributed's send, recv, isend or irecv."""
+        clock, counts = self._clock, self._counts
+        side = "dst" if sends else "src"
+
+        def message(tensor: Any, *args: Any, **more: Any) -> Any:  # noqa: ANN401
+            if not clock.mine:
+                return call(tensor, *args, **more)
+            peer = args[0] if args else more.get(side)
+            group = args[1] if len(args) > 1 else more.get("group")
+            tag = args[2] if len(args) > 2 else more.get("tag", 0)
+            key = (sends, id(group), peer, tag)
+            counts[key] = number = counts.get(key, 0) + 1
+            clock.messages += 1
+            if not clock.profiled():
+                return call(tensor, *args, **more)
+            with self._span(self._name(sends, group, peer, tag, number)):
+                return call(tensor, *args, **more)
+
+        return message
+
+    def _name(self, sends: bool, group: Any, peer: Any, tag: int, number: int) -> str:  # noqa: ANN401
+        """`pp_clock:send 1->0 pp_cpu #123`"""
+        ends = f"{self._rank}->{peer}" if sends else f"{peer}->{self._rank}"
+        where = self._names.get(id(group)) or getattr(group, "group_name", "other")
+        channel = f"{where}/{tag}" if tag else where
+        return f"{ANNOTATION}{'send' if sends else 'recv'} {ends} {channel} #{number}"
+
+
+def _put(owner: Any, name: str, function: Call) -> None:  # noqa: ANN401
+    """Replace a method of one object; of its class where the object takes no attributes."""
+    try:
+        setattr(owner, name, function)
+    except AttributeError:
+        setattr(type(owner), name, lambda _self, *args, **more: function(*args, **more))
+
+
+def _owners(scheduler: Any) -> dict[str, Any]:  # noqa: ANN401
+    """The live objects whose methods are wrapped, by the names that the hooks have for them."""
+    worker = getattr(scheduler, "tp_worker", None)
+    runner = getattr(worker, "model_runner", None)
+    if runner is None:
+        runner = getattr(getattr(worker, "worker", None), "model_runner", None)
+    users = [
+        module
+        for name, module in list(sys.modules.items())
+        if name.startswith("sglang.srt.managers.") and hasattr(module, "point_to_point_pyobj")
+    ]
+    return {
+        "Scheduler": scheduler,
+        "SchedulerRequestReceiver": getattr(scheduler, "request_receiver", None),
+        "GroupCoordinator": getattr(scheduler, "pp_group", None),
+        "ModelRunner": runner,
+        "": users[0] if users else None,
+        "users": users,
+    }
+
+
+def _works(scheduler: Any) -> Callable[[], tuple[Any, Any, Any]]:  # noqa: ANN401
+    names = ("send_output_work", "send_proxy_work", "send_req_work")
+    return lambda: tuple(getattr(scheduler, name, None) for name in names)  # type: ignore[return-value]
+
+
+def wrap(scheduler: Any, clock: Clock, version: tuple[int, ...]) -> dict[str, str]:  # noqa: ANN401
+    """Put the clock's functions in place; the hooks that the release lacks, and why."""
+    owners = _owners(scheduler)
+    places = clock_hooks.resolve(clock_hooks.parameters(owners))
+    wrappers = Wrappers(clock, _works(scheduler))
+    makers: dict[str, Callable[[Call], Call]] = {
+        "turn": wrappers.turn,
+        "launch": wrappers.launch,
+        "own_batch": wrappers.forward,
+        "send_tensors": wrappers.send_tensors,
+        "recv_tensors": wrappers.recv_tensors,
+        "requests": wrappers.requests,
+        "wait_sent": wrappers.wait_sent,
+        "wait_results": wrappers.wait_results,
+        "process": lambda call: wrappers.timed("process", call),
+    }
+    for name, place in places.items():
+        if place is None:
+            continue
+        holders = owners["users"] if not place.owner else [owners[place.owner]]
+        for holder in holders:
+            _put(holder, place.name, makers[name](getattr(holder, place.name)))
+    clock.file.describe(found={name: str(place) for name, place in places.items() if place})
+    return clock_hooks.lacking(places, version)
+
+
+def _group_names(scheduler: Any, torch: Any) -> dict[int, str]:  # noqa: ANN401
+    """Short names of the process groups that PP messages go through, the same on every rank."""
+    found = {id(None): "world", id(torch.distributed.group.WORLD): "world"}
+    for name, group in (("world", "world_group"), ("pp", "pp_group")):
+        coordinator = getattr(scheduler, group, None)
+        for kind, suffix in (("device_group", ""), ("cpu_group", "_cpu")):
+            found[id(getattr(coordinator, kind, found))] = name + suffix
+    return found
+
+
+def number_messages(scheduler: Any, clock: Clock, torch: Any) -> None:  # noqa: ANN401
+    """Count, and in a profile annotate, every P2P message of this process's scheduler thread."""
+    distributed = torch.distributed
+    span = torch.profiler.record_function
+    rank = distributed.get_rank() if distributed.is_initialized() else 0
+    messages = Messages(clock, rank, _group_names(scheduler, torch), span)
+    for name in P2P:
+        call = getattr(distributed, name)
+        setattr(distributed, name, messages.numbered(call, name.endswith("send")))
+
+
+def _device_clock(clock: Clock, torch: Any) -> str:  # noqa: ANN401
+    """Time the batches on the GPU too; why not, where that is not possible."""
+    if not torch.cuda.is_available():
+        return "no CUDA here: how long a batch runs is not known"
+    try:
+        clock.device = DeviceClock(torch.cuda, clock.own_batch)
+    except Exception as error:
+        return f"no CUDA events: {type(error).__name__}: {error}"
+    return ""
+
+
+def _version(module: ModuleType | None) -> str:
+    return str(getattr(module, "__version__", ""))
+
+
+def start(scheduler: Any, prefix: str) -> Clock:  # noqa: ANN401
+    """Begin a rank's rows and wrap what they time. Raises OSError without room for them."""
+    import torch  # noqa: PLC0415
+
+    from repro_pp_graphs.server.flags import version_numbers  # noqa: PLC0415
+
+    group = scheduler.pp_group
+    pp_rank, pp_size = group.rank_in_group, group.world_size
+    rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else pp_rank
+    tp_rank = rank % max(1, torch.distributed.get_world_size() // pp_size)
+    path = rows.path_of(prefix, pp_rank, tp_rank)
+    wanted = int(os.environ.get(ROWS_ENV) or rows.CAPACITY)
+    file = RowFile(path, rows.capacity_for(path.parent, wanted))
+    alternate = int(os.environ.get(ALTERNATE_ENV) or 0)
+    clock = Clock(file, alternate, torch.autograd._profiler_enabled)
+    version = _version(sys.modules.get("sglang"))
+    file.describe(
+        pid=os.getpid(),
+        pp_rank=pp_rank,
+        pp_size=pp_size,
+        tp_rank=tp_rank,
+        loop_size=pp_size + _depth(scheduler),
+        sglang_version=version,
+        alternate=alternate,
+    )
+    number_messages(scheduler, clock, torch)
+    lacks = wrap(scheduler, clock, version_numbers(version) if version else ())
+    if why := _device_clock(clock, torch):
+        lacks["own_batch"] = why
+    file.describe(lacks=lacks)
+    _log.info(
+        "%s: PP rank %d of %d, rows in %s; lacks %s",
+        ACTIVE,
+        pp_rank,
+        pp_size,
+        path,
+        "; ".join(f"{name} ({why})" for name, why in lacks.items()) or "nothing",
+    )
+    return clock
+
+
+def _depth(scheduler: Any) -> int:  # noqa: ANN401
+    """Batches in flight beyond one a rank (0.5.7 and newer)."""
+    arguments = getattr(scheduler, "server_args", None)
+    return int(getattr(arguments, "pp_async_batch_depth", 0) or 0)
+
+
+def patch(module: ModuleType) -> None:
+    """Start the clock of every scheduler of that module as its event_loop_pp begins."""
+    scheduler = module.Scheduler
+    loop = scheduler.event_loop_pp
+
+    def event_loop_pp(self: Any) -> Any:  # noqa: ANN401
+        try:
+            start(self, os.environ[PREFIX_ENV])
+        except Exception:
+            _log.exception("repro shim pp_clock: not started; the server goes on without it")
+        return loop(self)
+
+    scheduler.event_loop_pp = event_loop_pp
+
+
+def install() -> None:
+    """Patch sglang's scheduler once it is imported, where it is known where the rows go."""
+    if os.environ.get(PREFIX_ENV):
+        after_import(SCHEDULER, patch)
+
+
+def install_in_server() -> None:
+    """In the process that spawns the ranks: nothing of an earlier launch stays."""
+    if prefix := os.environ.get(PREFIX_ENV):
+        folder = Path(prefix).parent
+        for path in folder.glob(f"{Path(prefix).name}_PP*{rows.SUFFIX}"):
+            path.unlink()
