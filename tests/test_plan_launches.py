@@ -202,11 +202,19 @@ def test_on_a_cpu_the_overlay_yields_to_the_case_and_needs_no_gpu_argument(tmp_p
 
 
 def test_on_enough_gpus_nothing_stands_between_the_user_and_sglang(tmp_path):
-    for launch in plan_of(tmp_path).launches:
+    for launch in plan_of(tmp_path, "--no-pp-clock").launches:
         assert launch.argv[:3] == ["/usr/bin/python3", "-m", "sglang.launch_server"]
         assert launch.env == {}
         assert [note.split(":")[0] for note in launch.notes] == ["--pp-max-micro-batch-size 4"]
         assert launch.model == "meta-llama/Llama-3.1-70B-Instruct"
+
+
+def test_the_clock_alone_stands_there_by_default_where_there_is_a_pipeline(tmp_path):
+    for launch in plan_of(tmp_path).launches:
+        assert launch.argv[:3] == ["/usr/bin/python3", "-m", "repro_pp_graphs.server.launch"]
+        assert launch.env == {"REPRO_SHIMS": "pp_clock"}
+    (one,) = plan_of(tmp_path, "--pp-size", "1", mine="").launches
+    assert "REPRO_SHIMS" not in one.env
 
 
 def test_ranks_on_one_gpu_get_the_shim_and_a_small_cache(tmp_path):
@@ -299,7 +307,8 @@ def test_two_cases_of_one_label_are_refused(tmp_path, argv, cases):
     ],
 )
 def test_old_releases_get_the_pp_rank_into_their_traces(tmp_path, release, pp_size, needed):
-    launch = plan_of(tmp_path, "--pp-size", pp_size, release=release).launches[0]
+    argv = ("--no-pp-clock", "--pp-size", pp_size)
+    launch = plan_of(tmp_path, *argv, release=release).launches[0]
     assert ("trace_rank" in launch.env.get("REPRO_SHIMS", "")) == needed
     assert ("repro_pp_graphs.server.launch" in launch.argv) == needed
     assert any("trace_rank" in note for note in launch.notes) == needed
@@ -314,7 +323,7 @@ def test_the_reason_for_the_trace_shim_names_the_right_releases(tmp_path):
 def test_a_shim_that_the_user_names_is_kept_beside_ours(tmp_path):
     text = "REPRO_SHIMS=keep_profilers\n"
     (launch,) = plan_of(tmp_path, release="0.5.2", mine=text).launches
-    assert launch.env["REPRO_SHIMS"].split(",") == ["keep_profilers", "trace_rank"]
+    assert launch.env["REPRO_SHIMS"].split(",") == ["keep_profilers", "trace_rank", "pp_clock"]
     with pytest.raises(PlanError, match="no such shim"):
         plan_of(tmp_path, mine="REPRO_SHIMS=nope\n")
 

@@ -19,8 +19,8 @@ def command_script(launch: Launch, program: str, root: Path, nsys_output: Path |
     if launch.env.get(shims.ENV_NAME):
         lines.append(f'export PYTHONPATH={shlex.quote(str(root))}"${{PYTHONPATH:+:$PYTHONPATH}}"')
     if "pp_clock" in shims.names_in(launch.env):
-        here = '"$(cd "${BASH_SOURCE[0]%/*}" && pwd)"'  # where this script lies: a folder may move
-        lines.append(f"export {PREFIX_ENV}={here}/{shlex.quote(launch.label + CLOCK)}")
+        lines.append('here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) # a folder may move')
+        lines.append(f'export {PREFIX_ENV}="$here"/{shlex.quote(launch.label + CLOCK)}')
     words = launch.argv
     if nsys_output:
         words = [*_nsys(nsys_output), *words]

@@ -294,7 +294,8 @@ class Planner:
         module = "sglang.launch_server"
         if args.env.get(shims.ENV_NAME):
             module = "repro_pp_graphs.server.launch"
-            notes += [f"shim {name}: {shims.REASONS[name]}" for name in _shim_names(args)]
+            named = [name for name in _shim_names(args) if name != "pp_clock"]  # on by default
+            notes += [f"shim {name}: {shims.REASONS[name]}" for name in named]
         return Launch(
             label=label,
             case=case,

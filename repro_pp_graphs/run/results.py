@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from repro_pp_graphs.run.record import Launch, Plan
+from repro_pp_graphs.server import shims
 
 MERGED = "_chrome_trace.json"
 # of a whole run, what --resume goes on with
@@ -20,16 +21,26 @@ def of_launch(launch: Launch, plan: Plan) -> list[str]:
     logs += ["probe.json"] if probe else []
     if plan.profile:
         logs += ["analysis.json", "analysis.txt"] + ([] if probe else ["profile_load.log"])
+    if "pp_clock" in shims.names_in(launch.env):
+        logs += ["pp_clock.json", *(f"pp_clock_{rank}.rows.gz" for rank in _ranks(launch))]
     names = [f"logs/{label}_{name}" for name in logs]
     if plan.profile:
         names += [f"trace/{label}/", merged(label)]
     return names + ([f"trace/{label}.nsys-rep"] if plan.nsys else [])
 
 
+def _ranks(launch: Launch) -> list[str]:
+    """The ranks of a launch on this machine that name files: PP0_TP0, PP0_TP1, ..."""
+    every = [(pp, tp) for pp in range(launch.pp_size) for tp in range(launch.tp_size)]
+    return [f"PP{pp}_TP{tp}" for pp, tp in every[: launch.ranks]]
+
+
 def claimed(launch: Launch, plan: Plan) -> list[str]:
     """What one launch leaves, and what it leaves only where it fails: nothing of another origin may
     lie there."""
-    return [*of_launch(launch, plan), f"logs/{launch.label}_hang.txt"]
+    names = of_launch(launch, plan)
+    raw = [name.removesuffix(".gz") for name in names if name.endswith(".rows.gz")]
+    return [*names, *raw, f"logs/{launch.label}_hang.txt"]
 
 
 def of_run(plan: Plan) -> list[str]:

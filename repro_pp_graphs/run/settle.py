@@ -7,9 +7,10 @@ import os
 import time
 from pathlib import Path
 
+from repro_pp_graphs.pp_clock import collect
 from repro_pp_graphs.run import begin, record
 from repro_pp_graphs.run.record import Launch, Plan
-from repro_pp_graphs.server import gpu_counters, gpus, listener
+from repro_pp_graphs.server import gpu_counters, gpus, listener, shims
 from repro_pp_graphs.terminal import wrapped
 from repro_pp_graphs.traces.read.identity import is_trace
 
@@ -75,6 +76,21 @@ def claim_traces(out: Path, label: str) -> str:
     return f"{out}/trace/{label}: {', '.join(lost)} changed after the profile" if lost else ""
 
 
+def collect_clock(logs: Path, launch: Launch) -> None:
+    """Keep what the ranks' clocks wrote, and warn of what they lack."""
+    if "pp_clock" not in shims.names_in(launch.env):
+        return
+    try:
+        found = collect.collect(logs, launch.label)
+    except OSError as error:
+        record.warn(logs, launch.label, f"pp_clock: {error}: its rows are kept, its facts are not")
+        return
+    if found is None:
+        record.warn(logs, launch.label, "pp_clock: no rank left rows; see the server's log")
+    else:
+        record.warn(logs, launch.label, *(f"pp_clock: {text}" for text in found.warnings))
+
+
 def count_gpus(plan: Plan, logs: Path, label: str) -> None:
     """Complete the launch's GPU counters, with warnings of what they say."""
     counters = record.load_facts(logs, label).get("gpu_counters")
@@ -94,6 +110,7 @@ def main(argv: list[str]) -> int:
     out, label, logs = options.out, options.label, options.out / "logs"
     plan = record.load(logs)
     count_gpus(plan, logs, label)
+    collect_clock(logs, plan.launch(label))
     reason = claim_traces(out, label)
     if reason:
         print("\n".join(wrapped(f"{label} failed: {reason}", "  ")))

@@ -1,7 +1,7 @@
 """Time what a rank's host does in a turn of the PP loop, and number its messages while profiled.
 
 Every row (repro_pp_graphs/pp_clock/rows.py) is one call: its begin and end on CLOCK_MONOTONIC, its
-turn, its kind. What the clock takes hold of is in clock_hooks.py. A fault of the clock stops the
+turn, its kind. What the clock takes hold of is in pp_clock/hooks.py. A fault of the clock stops the
 clock, never the server; the header of the rank's file says so.
 
 Environment: REPRO_PP_CLOCK, where the files go (`<that>_PP0_TP0.rows`); REPRO_PP_CLOCK_ROWS, rows a
@@ -20,11 +20,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from repro_pp_graphs.pp_clock import rows
+from repro_pp_graphs.pp_clock import hooks, rows
+from repro_pp_graphs.pp_clock.device import DeviceClock
 from repro_pp_graphs.pp_clock.rows import CODES, PREFIX_ENV, RowFile
-from repro_pp_graphs.server.shims import clock_hooks
-from repro_pp_graphs.server.shims.after_import import after_import
-from repro_pp_graphs.server.shims.device_clock import DeviceClock
+from repro_pp_graphs.server.after_import import after_import
 
 SCHEDULER = "sglang.srt.managers.scheduler"
 ROWS_ENV = "REPRO_PP_CLOCK_ROWS"
@@ -84,7 +83,7 @@ class Clock:
     def batch(self, decode: bool, size: int) -> None:
         """The batch of this turn, before it is launched."""
         self._work = True
-        self._flags = rows.DECODE if decode else rows.PREFILL
+        self._flags |= rows.DECODE if decode else rows.PREFILL
         self._batch_size = min(size, 0xFFFF)
 
     def graph(self) -> None:
@@ -372,7 +371,7 @@ def _works(scheduler: Any) -> Callable[[], tuple[Any, Any, Any]]:  # noqa: ANN40
 def wrap(scheduler: Any, clock: Clock, version: tuple[int, ...]) -> dict[str, str]:  # noqa: ANN401
     """Put the clock's functions in place; the hooks that the release lacks, and why."""
     owners = _owners(scheduler)
-    places = clock_hooks.resolve(clock_hooks.parameters(owners))
+    places = hooks.resolve(hooks.parameters(owners))
     wrappers = Wrappers(clock, _works(scheduler))
     makers: dict[str, Callable[[Call], Call]] = {
         "turn": wrappers.turn,
@@ -392,7 +391,7 @@ def wrap(scheduler: Any, clock: Clock, version: tuple[int, ...]) -> dict[str, st
         for holder in holders:
             _put(holder, place.name, makers[name](getattr(holder, place.name)))
     clock.file.describe(found={name: str(place) for name, place in places.items() if place})
-    return clock_hooks.lacking(places, version)
+    return hooks.lacking(places, version)
 
 
 def _group_names(scheduler: Any, torch: Any) -> dict[int, str]:  # noqa: ANN401

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from repro_pp_graphs.server.shims.after_import import after_import
+from repro_pp_graphs.server.after_import import after_import
 from repro_pp_graphs.server.source import ClassSource, text_of
 
 LOOP_FILE = "srt/managers/scheduler_pp_mixin.py"

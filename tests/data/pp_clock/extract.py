@@ -1,8 +1,8 @@
 """python extract.py WHEEL...: what the clock's hooks rely on in each release, as hooks.json.
 
-For every sglang wheel named: the calls of event_loop_pp and of the loop's own methods in the order
-of the text, the parameters of what the clock wraps, and the modules that use point_to_point_pyobj.
-Read from the sources (ast); nothing is imported.
+Of every sglang wheel named: what event_loop_pp and the loop's own methods call, in the order of the
+text, the parameters of what the clock wraps, the modules that use point_to_point_pyobj; releases of
+which all that is the same stand together. Read from the sources (ast); nothing is imported.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ CLASSES = {  # class -> the file that may define it
     "SchedulerPPMixin": MANAGERS + "scheduler_pp_mixin.py",
     "GroupCoordinator": "sglang/srt/distributed/parallel_state.py",
     "ModelRunner": "sglang/srt/model_executor/model_runner.py",
+    "SchedulerRequestReceiver": MANAGERS + "scheduler_components/request_receiver.py",
 }
 WRAPPED = {
     "Scheduler": (
@@ -32,7 +33,13 @@ WRAPPED = {
     ),
     "GroupCoordinator": ("send_tensor_dict", "recv_tensor_dict", "send_object", "recv_object"),
     "ModelRunner": ("forward",),
+    "SchedulerRequestReceiver": ("recv_requests",),
 }
+P2P = tuple(
+    f"{place}.{name}"
+    for place in ("dist", "torch.distributed")
+    for name in ("send", "recv", "isend", "irecv")
+)
 MESSAGES = "point_to_point_pyobj"
 
 
@@ -46,17 +53,23 @@ def dotted(node: ast.AST) -> str:
 
 
 def calls(method: ast.FunctionDef) -> list[str]:
-    """The calls in a method, each once, in the order of the text."""
-    found = [node for node in ast.walk(method) if isinstance(node, ast.Call)]
-    found.sort(key=lambda node: (node.lineno, node.col_offset))
-    return list(dict.fromkeys(name for node in found if (name := dotted(node.func))))
+    """The calls in a method, and torch's functions for messages that it names, each once, in the
+    order of the text."""
+    found = [(node, dotted(node.func)) for node in ast.walk(method) if isinstance(node, ast.Call)]
+    found += [
+        (n, dotted(n))
+        for n in ast.walk(method)
+        if isinstance(n, ast.Attribute) and dotted(n) in P2P
+    ]
+    found.sort(key=lambda pair: (pair[0].lineno, pair[0].col_offset))
+    return list(dict.fromkeys(name for _, name in found if name))
 
 
 def relevant(names: list[str]) -> list[str]:
     """Those of the calls that a hook may stand on."""
-    wanted = ("_pp_", "requests", "run_batch", "batch_result", "tensor_dict", "send_object")
-    wanted += ("recv_object", MESSAGES, "synchronize", "torch.distributed.", "model_runner.forward")
-    return [name for name in names if any(word in name for word in wanted)]
+    wanted = ("self._pp_", "recv_requests", "ingest_requests", "self.run_batch", "tensor_dict")
+    wanted += ("process_batch_result", "send_object", "recv_object", MESSAGES, "event.synchronize")
+    return [name for name in names if name in P2P or any(word in name for word in wanted)]
 
 
 def parameters(method: ast.FunctionDef) -> list[str]:
@@ -89,10 +102,7 @@ def of_wheel(path: Path) -> dict[str, Any]:
         todo += [each for each in inner if each.startswith("_pp_")]
     users = [n for n, text in texts.items() if MESSAGES in text and f"def {MESSAGES}" not in text]
     plain = [text for text in texts.values() if f"def {MESSAGES}" in text]
-    owners = {
-        "Scheduler": scheduler,
-        **{c: classes[c] for c in ("GroupCoordinator", "ModelRunner")},
-    }
+    owners = classes | {"Scheduler": scheduler}
     defined = {
         f"{owner}.{name}": parameters(owners[owner][name])
         for owner, wrapped in WRAPPED.items()
@@ -101,6 +111,7 @@ def of_wheel(path: Path) -> dict[str, Any]:
     }
     for text in plain:
         defined[MESSAGES] = parameters(functions(text, "")[MESSAGES])
+        reached[MESSAGES] = relevant(calls(functions(text, "")[MESSAGES]))
     for name in ("send_tensor_dict", "recv_tensor_dict", "send_object", "recv_object"):
         if name in classes["GroupCoordinator"]:
             reached[f"GroupCoordinator.{name}"] = relevant(calls(classes["GroupCoordinator"][name]))
@@ -110,13 +121,12 @@ def of_wheel(path: Path) -> dict[str, Any]:
 
 def main(paths: list[str]) -> None:
     """Write hooks.json beside this file."""
-    found = {}
-    for path in map(Path, paths):
-        version = path.name.split("-")[1]
-        found[version] = of_wheel(path)
-    ordered = dict(sorted(found.items(), key=lambda item: key(item[0])))
-    lines = [f"{json.dumps(v)}: {json.dumps(facts)}" for v, facts in ordered.items()]
-    text = "{\n" + ",\n".join(lines) + "\n}\n"
+    groups: dict[str, list[str]] = {}
+    for path in sorted(map(Path, paths), key=lambda path: key(path.name.split("-")[1])):
+        facts = json.dumps(of_wheel(path))
+        groups.setdefault(facts, []).append(path.name.split("-")[1])
+    lines = [f'{{"releases": {json.dumps(names)}, {facts[1:]}' for facts, names in groups.items()]
+    text = "[\n" + ",\n".join(lines) + "\n]\n"
     (Path(__file__).parent / "hooks.json").write_text(text, encoding="utf-8")
 
 

@@ -83,6 +83,17 @@ def export(rank: int, args: argparse.Namespace, request: dict[str, Any]) -> None
     log(f"Profiling done. Traces are saved to: {path.parent}", rank)
 
 
+def write_rows(rank: int, args: argparse.Namespace) -> None:
+    """The file that the shim pp_clock would write: a turn, where the shim is asked for."""
+    if prefix := os.environ.get("REPRO_PP_CLOCK"):
+        from repro_pp_graphs.pp_clock import rows  # noqa: PLC0415 - a plain launch has no such path
+
+        with contextlib.suppress(OSError):
+            file = rows.RowFile(rows.path_of(prefix, rank, 0), rows.LEAST_CAPACITY)
+            file.describe(pp_rank=rank, pp_size=args.pp_size, tp_rank=0, loop_size=args.pp_size)
+            file.write(1, 2, 0, rows.CODES["turn"], rows.DECODE, 2)
+
+
 def run_rank(rank: int, args: argparse.Namespace, pipe: Connection) -> None:
     """A rank's process: waits for profile requests, and outlives its parent as a real one may."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -93,6 +104,7 @@ def run_rank(rank: int, args: argparse.Namespace, pipe: Connection) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     group = distributed.get_pp_group()
     group.rank_in_group, group.world_size = rank, args.pp_size
+    write_rows(rank, args)
     log("Load weight begin. avail mem=78.50 GB", rank)
     if FAULT != "never_ready":
         log("Load weight end. elapsed=0.01 s, type=LlamaForCausalLM, avail mem=78.0 GB", rank)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 RENEW_NS = 500_000_000
 TRY_AGAIN_NS = 100_000_000
 OLDEST_NS = 4_000_000_000  # 2 ** 12 ms in a float32: steps of 0.24 us
-PATIENCE_NS = 200_000  # for a base event to pass
+PATIENCE_NS = 200_000  # for a base event to pass; between the two looks
 MOST_PENDING = 64
 
 Write = Callable[[int, int, int, int], None]  # turn, begin ns, end ns, uncertainty ns
@@ -83,13 +83,15 @@ class DeviceClock:
         event = self._cuda.Event(enable_timing=True)
         before_ns = time.monotonic_ns()
         event.record(self._idle)
-        while not event.query():
-            if time.monotonic_ns() - before_ns > PATIENCE_NS:
-                if age_ns >= OLDEST_NS:
-                    self._base = None  # too old to be exact: no times rather than wrong ones
-                return
+        passed = event.query()
         after_ns = time.monotonic_ns()
-        self._base = _Base(event, (before_ns + after_ns) // 2, after_ns - before_ns)
+        while not passed and after_ns - before_ns <= PATIENCE_NS:
+            passed = event.query()
+            after_ns = time.monotonic_ns()
+        if passed and after_ns - before_ns <= PATIENCE_NS:
+            self._base = _Base(event, (before_ns + after_ns) // 2, after_ns - before_ns)
+        elif age_ns >= OLDEST_NS:
+            self._base = None  # too old to be exact: no times rather than wrong ones
 
 
 def _host_ns(base: _Base, event: Any) -> int:  # noqa: ANN401

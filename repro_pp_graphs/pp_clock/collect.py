@@ -1,0 +1,100 @@
+"""After a server has ended: its ranks' rows become facts, and are kept compressed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from repro_pp_graphs import files
+from repro_pp_graphs.files import BadFile
+from repro_pp_graphs.pp_clock import facts, rows
+from repro_pp_graphs.pp_clock.model import ClockFacts
+from repro_pp_graphs.pp_clock.rows import CLOCK, SUFFIX, Rows, RowsError
+
+
+def facts_path(logs: Path, label: str) -> Path:
+    """Where a launch's facts are."""
+    return logs / f"{label}{CLOCK}.json"
+
+
+def row_files(logs: Path, label: str) -> list[Path]:
+    """The ranks' files of a launch, compressed or not, by rank."""
+    return sorted(
+        path
+        for path in logs.glob(f"{label}{CLOCK}_PP*_TP*")
+        if path.name.endswith((SUFFIX, SUFFIX + ".gz"))
+    )
+
+
+def _window(logs: Path, label: str) -> facts.Window | None:
+    try:
+        client: dict[str, Any] = files.read_object(logs / f"{label}_client.json")
+        return facts.window_of(client)
+    except (OSError, BadFile, KeyError, TypeError, IndexError):
+        return None
+
+
+def _rows(paths: list[Path]) -> tuple[list[Rows], list[str]]:
+    """What can be read, and a sentence for what cannot."""
+    found, faults = [], []
+    for path in paths:
+        try:
+            found.append(rows.read(path))
+        except (OSError, EOFError, RowsError) as error:
+            faults.append(f"{error}: left out" if isinstance(error, RowsError) else f"{error}")
+    return found, faults
+
+
+def read(logs: Path, label: str) -> ClockFacts | None:
+    """The facts of a launch, from its ranks' rows; None where no rank left any."""
+    found, faults = _rows(row_files(logs, label))
+    if not found:
+        return None
+    result = facts.summary(found, _window(logs, label))
+    result.warnings += faults
+    return result
+
+
+def keep(logs: Path, label: str) -> list[str]:
+    """Compress what the ranks left; a sentence for what could not be."""
+    faults = []
+    for path in row_files(logs, label):
+        if path.suffix != ".gz":
+            try:
+                rows.keep(path)
+            except RowsError:
+                path.unlink()  # a rank that died before its first row
+            except OSError as error:
+                faults.append(f"{path} stays uncompressed ({error.strerror})")
+    return faults
+
+
+def collect(logs: Path, label: str) -> ClockFacts | None:
+    """Write logs/<label>_pp_clock.json and keep the rows; None where no rank left any.
+
+    Raises OSError where the facts cannot be written.
+    """
+    result = read(logs, label)
+    faults = keep(logs, label)
+    if result is None:
+        return None
+    result.warnings += faults
+    files.write_json(facts_path(logs, label), json.loads(msgspec.json.encode(result)))
+    return result
+
+
+def load(logs: Path, label: str) -> ClockFacts | None:
+    """The facts that a launch left; None for none.
+
+    Raises BadFile where they are torn or something else.
+    """
+    path = facts_path(logs, label)
+    try:
+        return msgspec.convert(files.read_object(path), ClockFacts)
+    except FileNotFoundError:
+        return None
+    except msgspec.ValidationError as error:
+        raise BadFile(f"{path} is not what this harness writes ({error})") from None

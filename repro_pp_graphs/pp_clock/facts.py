@@ -1,0 +1,347 @@
+"""From the ranks' rows to facts: turns by mode, their calls, their waits. Pure functions.
+
+A row belongs to the turn that it was written in; the batch that a message is of may have been
+launched in another. With `loop` micro-batches in flight and `pp` ranks the last rank sends the
+tokens of the batch launched loop - pp turns ago, a rank receives those of loop - 1 turns ago, and
+one that is not the last sends on those of loop turns ago.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from repro_pp_graphs.pp_clock import rows
+from repro_pp_graphs.pp_clock.model import ClockFacts, Mode, OnOff, Rank, Spread, Turns
+from repro_pp_graphs.pp_clock.rows import CODES, KINDS, Row, Rows
+from repro_pp_graphs.traces.quantiles import median, quantile
+
+Window = tuple[int, int]  # CLOCK_MONOTONIC, ns
+
+ENOUGH_TURNS = 20  # of a kind, before its absence or a ratio says something
+DISTORTION_LIMIT = 1.10
+MOST_LACKING = 0.02  # share of turns without the GPU's times that is not worth a word
+_TURN, _LAUNCH, _OWN = CODES["turn"], CODES["launch"], CODES["own_batch"]
+_SENT, _GOT = CODES["send_tokens"], CODES["recv_tokens"]
+WAITS = frozenset(
+    CODES[name] for name in KINDS.values() if name.startswith(("send_", "recv_", "wait_"))
+)
+
+
+def window_of(client: dict[str, Any]) -> Window | None:
+    """The measured window of a client's result: first request sent to last token received."""
+    requests = [each for each in client.get("requests") or () if each.get("events")]
+    if not requests:
+        return None
+    return min(r["start_ns"] for r in requests), max(r["events"][-1][0] for r in requests)
+
+
+def spread(values_ns: Sequence[float]) -> Spread:
+    """Of at least one duration (ns)."""
+    values = np.asarray(values_ns, np.float64) / 1e6
+    mean, middle, late = float(np.mean(values)), median(values), quantile(values, 0.99)
+    return Spread(
+        count=len(values), mean=round(mean, 5), median=round(middle, 5), p99=round(late, 5)
+    )
+
+
+class _Loop:
+    """A rank's rows by turn, and what its turns' batches were."""
+
+    def __init__(self, rank: Rows) -> None:
+        self.header = rank.header
+        self.size = int(rank.header.get("loop_size") or rank.header.get("pp_size") or 1)
+        self.depth = self.size - int(rank.header.get("pp_size") or 1)
+        self.is_last = rank.header.get("pp_rank") == int(rank.header.get("pp_size") or 0) - 1
+        self.turns = {row.turn: row for row in rank.rows if row.kind == _TURN}
+        self.calls: dict[int, list[Row]] = defaultdict(list)
+        for row in rank.rows:
+            if row.kind not in (_TURN, _OWN):
+                self.calls[row.turn].append(row)
+        self.own = {row.turn: row for row in rank.rows if row.kind == _OWN}
+        ordered = sorted(self.own.values(), key=lambda row: row.begin_ns)
+        self._begins = [row.begin_ns for row in ordered]
+        self._ends = [row.end_ns for row in ordered]
+
+    def mode(self, turn: int) -> Mode | None:
+        """What the batch launched in a turn was; None for no batch, or where no row tells."""
+        row = self.turns.get(turn)
+        if row is None:
+            return None
+        return (
+            "decode" if row.flags & rows.DECODE else "prefill" if row.flags & rows.PREFILL else None
+        )
+
+    def batch_turn(self, row: Row) -> int:
+        """The turn in which the batch was launched that a row is of."""
+        if row.kind == _GOT:
+            return row.turn - self.size + 1
+        if row.kind == _SENT:
+            return row.turn - (self.depth if self.is_last else self.size)
+        return row.turn
+
+    def steady(self, turn: int) -> bool:
+        """Whether the turn and those whose batches it still deals with all decode."""
+        return all(self.mode(turn - back) == "decode" for back in range(self.size + 1))
+
+    def known_on_gpu(self, turn: int) -> bool:
+        """Whether the batches that may run during a turn were all timed on the GPU."""
+        nearby = (turn - back for back in range(self.size + 1))
+        return all(each in self.own for each in nearby if self.mode(each))
+
+    def in_own_batch(self, begin_ns: int, end_ns: int) -> int:
+        """How much of a time (ns) a batch of the rank's own ran on its GPU; one stream, so batches
+        follow one another."""
+        at = max(0, bisect.bisect_right(self._begins, begin_ns) - 1)
+        found, covered = 0, begin_ns
+        while at < len(self._begins) and self._begins[at] < end_ns:
+            low, high = max(self._begins[at], covered), min(self._ends[at], end_ns)
+            found += max(0, high - low)
+            covered = max(covered, high)
+            at += 1
+        return found
+
+
+def _own_time(row: Row, others: Iterable[Row]) -> int:
+    """How long a call took (ns), without the timed calls inside it."""
+    inside = (
+        other.end_ns - other.begin_ns
+        for other in others
+        if other is not row and row.begin_ns <= other.begin_ns and other.end_ns <= row.end_ns
+    )
+    return row.end_ns - row.begin_ns - sum(inside)
+
+
+def _calls(loop: _Loop, chosen: Iterable[int], mode: Mode) -> dict[str, Spread]:
+    """Calls of batches of that mode, by kind."""
+    times: dict[int, list[int]] = defaultdict(list)
+    for turn in chosen:
+        calls = loop.calls[turn]
+        for row in calls:
+            if loop.mode(loop.batch_turn(row)) == mode:
+                took = _own_time(row, calls) if row.kind == _LAUNCH else row.end_ns - row.begin_ns
+                times[row.kind].append(took)
+    return {KINDS[kind]: spread(times[kind]) for kind in sorted(times)}
+
+
+def turns_of(loop: _Loop, chosen: Sequence[int], mode: Mode) -> Turns | None:
+    """The facts of those turns; None for none."""
+    strict = [t for t in chosen if loop.mode(t) == mode and (mode == "prefill" or loop.steady(t))]
+    if not strict:
+        return None
+    waits: list[int] = []
+    within: list[int] = []
+    outside: dict[int, list[int]] = defaultdict(list)
+    for turn in strict:
+        rows_of_turn = [row for row in loop.calls[turn] if row.kind in WAITS]
+        waits.append(sum(row.end_ns - row.begin_ns for row in rows_of_turn))
+        if not loop.own or not loop.known_on_gpu(turn):
+            continue
+        by_kind: dict[int, int] = defaultdict(int)
+        for row in rows_of_turn:
+            own = loop.in_own_batch(row.begin_ns, row.end_ns)
+            by_kind[row.kind] += row.end_ns - row.begin_ns - own
+        within.append(waits[-1] - sum(by_kind.values()))
+        outside[0].append(sum(by_kind.values()))
+        for kind, took in by_kind.items():
+            outside[kind].append(took)
+    rows_of_turns = [loop.turns[turn] for turn in strict]
+    ran = [loop.own[t].end_ns - loop.own[t].begin_ns for t in strict if t in loop.own]
+    everything = outside.pop(0, [])
+    return Turns(
+        turn=spread([row.end_ns - row.begin_ns for row in rows_of_turns]),
+        waits=spread(waits),
+        calls=_calls(loop, chosen, mode),
+        split=len(within),
+        waits_in_own_batch=spread(within) if within else None,
+        waits_outside=spread(everything) if everything else None,
+        outside={KINDS[kind]: spread(outside[kind]) for kind in sorted(outside)},
+        own_batch=spread(ran) if ran else None,
+        graphs=sum(bool(row.flags & rows.GRAPH) for row in rows_of_turns),
+    )
+
+
+def _in_window(loop: _Loop, window: Window | None) -> list[int]:
+    """The turns that lie in the window, clock on and no profile."""
+    if window is None:
+        return []
+    return [
+        turn
+        for turn, row in loop.turns.items()
+        if window[0] <= row.begin_ns
+        and row.end_ns <= window[1]
+        and not row.flags & (rows.OFF | rows.PROFILED)
+    ]
+
+
+def _profiled(loop: _Loop) -> list[int]:
+    """The turns that a profile saw whole: without its begin, for which ranks wait for one another,
+    and its end, at which they write."""
+    found: list[int] = []
+    run: list[int] = []
+    for turn, row in loop.turns.items():
+        if row.flags & rows.PROFILED:
+            run.append(turn)
+        else:
+            found += run[2 * loop.size : -loop.size]
+            run = []
+    return found + run[2 * loop.size : -loop.size]
+
+
+def _by_mode(loop: _Loop, chosen: Sequence[int]) -> dict[Mode, Turns]:
+    modes: tuple[Mode, Mode] = ("decode", "prefill")
+    found = {mode: turns_of(loop, chosen, mode) for mode in modes}
+    return {mode: turns for mode, turns in found.items() if turns}
+
+
+def key_of(header: dict[str, Any], tp_size: int) -> str:
+    """A rank's name: PP1, or PP1 TP0 where a stage has several."""
+    name = f"PP{header.get('pp_rank')}"
+    return f"{name} TP{header.get('tp_rank')}" if tp_size > 1 else name
+
+
+def _rank(rank: Rows, loop: _Loop, window: Window | None) -> Rank:
+    header = rank.header
+    return Rank(
+        pp_rank=header.get("pp_rank", -1),
+        tp_rank=header.get("tp_rank", -1),
+        rows=len(rank.rows),
+        lost=rank.lost,
+        torn=rank.torn,
+        measured=_by_mode(loop, _in_window(loop, window)),
+        profiled=_by_mode(loop, _profiled(loop)),
+        found=header.get("found", {}),
+        lacks=header.get("lacks", {}),
+        failed=header.get("failed", ""),
+    )
+
+
+def never_called(rank: Rank, pp_size: int) -> list[str]:
+    """Kinds that a rank in its place must have had in its decode turns, and has not."""
+    decode = rank.measured.get("decode")
+    if decode is None or decode.turn.count < ENOUGH_TURNS:
+        return []
+    wanted = ["launch", "send_tokens", "recv_tokens", "process"]
+    if rank.pp_rank < pp_size - 1:
+        wanted += ["send_hidden"] + ["send_requests"] * (rank.tp_rank == 0)
+    if rank.pp_rank > 0:
+        wanted += ["recv_hidden"] + ["recv_requests"] * (rank.tp_rank == 0)
+    wanted += [name for name in ("wait_results",) if name in rank.found]
+    return [name for name in wanted if name not in decode.calls]
+
+
+def _rank_warnings(
+    key: str, rank: Rank, rows_of: Rows, pp_size: int, window: Window | None
+) -> list[str]:
+    found = [f"{key}: the clock stopped: {rank.failed}"] if rank.failed else []
+    found += [
+        f"{key}: {name}: {why}"
+        for name, why in rank.lacks.items()
+        if why.startswith(("not in this release", "no CUDA events"))
+    ]
+    if lost := never_called(rank, pp_size):
+        found.append(f"{key}: no call of {', '.join(lost)} was seen: not timed in this release")
+    first = rows_of.rows[0].begin_ns if rows_of.rows else 0
+    if rank.lost and window and first > window[0]:
+        found.append(
+            f"{key}: {rank.lost} of its rows were overwritten, some of the measured window: a "
+            "larger REPRO_PP_CLOCK_ROWS keeps them"
+        )
+    decode = rank.measured.get("decode")
+    if decode and "own_batch" in rank.found and "own_batch" not in rank.lacks:
+        unsplit = decode.turn.count - decode.split
+        if unsplit > MOST_LACKING * decode.turn.count:
+            found.append(
+                f"{key}: {unsplit} of {decode.turn.count} decode turns lack the GPU's times: their "
+                "waits are not split"
+            )
+    return found
+
+
+def _distortion(rank: Rank | None) -> tuple[float | None, float | None]:
+    """Mean and median decode turn, profiled over unprofiled."""
+    if rank is None or not {"decode"} <= rank.measured.keys() & rank.profiled.keys():
+        return None, None
+    measured, profiled = rank.measured["decode"].turn, rank.profiled["decode"].turn
+    if min(measured.count, profiled.count) < ENOUGH_TURNS or not measured.median:
+        return None, None
+    return round(profiled.mean / measured.mean, 4), round(profiled.median / measured.median, 4)
+
+
+def on_off(loop: _Loop) -> OnOff | None:
+    """Windows with the clock on against those off after them; None where it did not alternate, or
+    for fewer than five pairs."""
+    size = int(loop.header.get("alternate") or 0)
+    if not size:
+        return None
+    windows: dict[int, list[int]] = defaultdict(list)
+    for turn, row in loop.turns.items():
+        if loop.steady(turn) and not row.flags & rows.PROFILED:
+            windows[turn // size].append(row.end_ns - row.begin_ns)
+    whole = {at: sum(times) / len(times) for at, times in windows.items() if len(times) == size}
+    pairs = [(whole[at], whole[at + 1]) for at in whole if at % 2 == 0 and at + 1 in whole]
+    if len(pairs) < 5:
+        return None
+    logs = np.array([math.log(on / off) for on, off in pairs])
+    middle, error = float(np.mean(logs)), float(np.std(logs, ddof=1)) / math.sqrt(len(logs))
+    return OnOff(
+        turns_a_window=size,
+        pairs=len(pairs),
+        on_ms=round(float(np.mean([on for on, _ in pairs])) / 1e6, 5),
+        off_ms=round(float(np.mean([off for _, off in pairs])) / 1e6, 5),
+        ratio=round(math.exp(middle), 5),
+        low=round(math.exp(middle - 2 * error), 5),
+        high=round(math.exp(middle + 2 * error), 5),
+    )
+
+
+def summary(ranks: Sequence[Rows], window: Window | None) -> ClockFacts:
+    """The facts of a launch from its ranks' rows (one or more) and its client's window."""
+    loops = [_Loop(rank) for rank in ranks]
+    headers = [rank.header for rank in ranks]
+    tp_size = 1 + max(int(header.get("tp_rank") or 0) for header in headers)
+    pp_size = max(int(header.get("pp_size") or 1) for header in headers)
+    keys = [key_of(header, tp_size) for header in headers]
+    found = {
+        key: _rank(rank, loop, window) for key, rank, loop in zip(keys, ranks, loops, strict=True)
+    }
+    last = next((k for k in keys if found[k].pp_rank == pp_size - 1), "")
+    distortion, distortion_median = _distortion(found.get(last))
+    warnings = []
+    for key, rank in zip(keys, ranks, strict=True):
+        warnings += _rank_warnings(key, found[key], rank, pp_size, window)
+    missing = set(range(pp_size)) - {rank.pp_rank for rank in found.values()}
+    warnings += [f"PP{rank} left no rows" for rank in sorted(missing)]
+    if distortion and distortion_median and max(distortion, distortion_median) > DISTORTION_LIMIT:
+        warnings.append(
+            f"the profile made a decode turn {distortion:.2f} times as long (median "
+            f"{distortion_median:.2f}): figures of the traces are not those of the measured pass"
+        )
+    return ClockFacts(
+        pp_size=pp_size,
+        loop_size=max(loop.size for loop in loops),
+        ranks=found,
+        last=last,
+        window_s=round((window[1] - window[0]) / 1e9, 3) if window else None,
+        distortion=distortion,
+        distortion_median=distortion_median,
+        on_off=on_off(loops[keys.index(last)]) if last else None,
+        warnings=_together(warnings),
+    )
+
+
+def _together(warnings: list[str]) -> list[str]:
+    """Warnings that several ranks share, once: `PP0, PP1: ...`."""
+    whose: dict[str, list[str]] = defaultdict(list)
+    for text in warnings:
+        head, colon, rest = text.partition(": ")
+        whose[rest if colon and head.startswith("PP") else text].append(head if colon else "")
+    return [
+        f"{', '.join(heads)}: {text}" if heads[0].startswith("PP") and text != heads[0] else text
+        for text, heads in whose.items()
+    ]

@@ -1,0 +1,48 @@
+"""The clock's facts as lines of at most 80 columns."""
+
+from __future__ import annotations
+
+from repro_pp_graphs.pp_clock.model import ClockFacts, Spread, Turns
+
+_KIND_WIDTH = 22
+
+
+def _row(name: str, found: Spread) -> str:
+    numbers = "".join(f"{value:>11.4f}" for value in (found.mean, found.median, found.p99))
+    return f"  {name:<{_KIND_WIDTH}}{found.count:>9}{numbers}"
+
+
+def turn_lines(turns: Turns) -> list[str]:
+    """A rank's turns of one mode: the turn, its waits, its calls."""
+    named = {"turn": turns.turn, "waits of a turn": turns.waits}
+    if turns.waits_in_own_batch and turns.waits_outside:
+        named |= {
+            "  in its own batch": turns.waits_in_own_batch,
+            "  outside it": turns.waits_outside,
+        }
+    if turns.own_batch:
+        named["own batch on the GPU"] = turns.own_batch
+    return [_row(name, found) for name, found in (*named.items(), *turns.calls.items())]
+
+
+def lines(facts: ClockFacts) -> list[str]:
+    """Every rank's turns, ms; then what the profile and the clock cost, and what is missing."""
+    head = f"{'ms':<{_KIND_WIDTH + 2}}{'count':>9}{'mean':>11}{'median':>11}{'p99':>11}"
+    found = []
+    for key, rank in facts.ranks.items():
+        for when, modes in (("measured", rank.measured), ("profiled", rank.profiled)):
+            for mode, turns in modes.items():
+                graphs = f", {turns.graphs} as graphs" if turns.graphs else ""
+                found += [f"{key} {mode}, {when} ({turns.turn.count} turns{graphs})", head]
+                found += [*turn_lines(turns), ""]
+    if facts.distortion is not None:
+        found.append(
+            f"A profiled decode turn is {facts.distortion:.3f} times an unprofiled one (means; "
+            f"{facts.distortion_median:.3f} medians)."
+        )
+    if both := facts.on_off:
+        found.append(
+            f"Clock on / off: {both.ratio:.4f} ({both.low:.4f} to {both.high:.4f}), "
+            f"{both.pairs} pairs of windows."
+        )
+    return found + [f"! {text}" for text in facts.warnings]

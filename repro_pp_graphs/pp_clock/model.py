@@ -1,0 +1,84 @@
+"""What the clock's rows say of a launch: logs/<label>_pp_clock.json, and a launch's `pp_clock` in
+summary.json. Times are ms of the ranks' hosts."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Mode = Literal["decode", "prefill"]
+
+
+class Spread(msgspec.Struct, kw_only=True):
+    """Of one kind of call, or of a turn: how many, and how long (ms)."""
+
+    count: int
+    mean: float
+    median: float
+    p99: float
+
+
+class Turns(msgspec.Struct, kw_only=True):
+    """A rank's turns of one mode, one micro-batch each; a decode step is `loop_size` of them.
+
+    `waits` are all calls of a turn that send, receive or wait, together. Their part while a batch
+    of the rank's own ran on its GPU and the part outside are known for turns whose batches were
+    timed on the GPU: `split` counts them, and may be fewer than the turns.
+    """
+
+    turn: Spread
+    waits: Spread
+    calls: dict[str, Spread]  # by kind (rows.KINDS), each call by itself, without what it calls
+    split: int = 0
+    waits_in_own_batch: Spread | None = None  # None: nothing is known of the GPU
+    waits_outside: Spread | None = None
+    outside: dict[str, Spread] = {}  # the part outside by kind, summed over a turn
+    own_batch: Spread | None = None  # on the GPU, first kernel to last
+    graphs: int = 0  # of the turns, those whose batch ran as a CUDA graph
+
+
+class Rank(msgspec.Struct, kw_only=True):
+    """One rank's clock: what it took hold of, what it wrote, its turns."""
+
+    pp_rank: int
+    tp_rank: int
+    rows: int
+    lost: int  # rows overwritten by newer ones
+    torn: int
+    measured: dict[Mode, Turns]  # inside the client's measured window
+    profiled: dict[Mode, Turns]  # while a profile ran
+    found: dict[str, str] = {}  # hook -> the function it is on
+    lacks: dict[str, str] = {}  # hook -> why it is not there
+    failed: str = ""  # why the clock stopped early
+
+
+class OnOff(msgspec.Struct, kw_only=True):
+    """Decode turns with the clock on against off, in windows that alternate inside one server."""
+
+    turns_a_window: int
+    pairs: int  # a window on, the window off after it
+    on_ms: float  # mean turn
+    off_ms: float
+    ratio: float  # on / off, geometric mean over pairs
+    low: float  # two standard errors to either side
+    high: float
+
+
+class ClockFacts(msgspec.Struct, kw_only=True):
+    """A launch by its clocks."""
+
+    pp_size: int
+    loop_size: int  # micro-batches in flight: turns a step
+    ranks: dict[str, Rank]  # PP0, PP1, ...; with TP ranks PP0 TP0, ...
+    last: str = ""  # the last PP rank's key, "" where it left nothing
+    window_s: float | None = None  # the measured window's length; None without a client's result
+    distortion: float | None = None  # mean decode turn profiled / unprofiled, on the last rank
+    distortion_median: float | None = None  # the same of medians
+    on_off: OnOff | None = None
+    warnings: list[str] = []
+
+    def last_rank(self, mode: Mode = "decode") -> Turns | None:
+        """The last PP rank's measured turns; None where there are none."""
+        rank = self.ranks.get(self.last)
+        return rank.measured.get(mode) if rank else None

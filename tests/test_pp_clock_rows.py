@@ -1,0 +1,130 @@
+"""The rows of pp_clock: what a rank writes outlives kill -9, and a torn row is recognised."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from repro_pp_graphs.pp_clock import collect, rows
+
+ROOT = Path(__file__).resolve().parents[1]
+WRITER = """
+import sys
+from pathlib import Path
+from repro_pp_graphs.pp_clock import rows
+file = rows.RowFile(Path(sys.argv[1]), 1 << 12)
+file.describe(pp_rank=1, pp_size=2, loop_size=2)
+while True:
+    at = file.count
+    file.write(at, at + 7, at // 10, 2, 0, 4, at, 5)
+    if at == 1000:
+        print("some", flush=True)
+"""
+
+
+def test_rows_are_read_after_the_writer_was_killed(tmp_path):
+    path = tmp_path / "x.rows"
+    command = [sys.executable, "-c", WRITER, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as writer:
+        assert writer.stdout is not None and writer.stdout.readline() == b"some\n"
+        writer.send_signal(signal.SIGKILL)
+    assert writer.returncode == -signal.SIGKILL
+    found = rows.read(path)
+    assert found.header["pp_rank"] == 1 and found.torn <= 1
+    assert len(found.rows) > 1000 or found.lost
+    for row in found.rows:
+        at = row.number - 1
+        assert row == (at + 1, at, at + 7, at // 10, 2, 0, 4, at, 5)
+    numbers = [row.number for row in found.rows]
+    assert numbers[0] == found.lost + 1
+    # one may be torn, where the kill came
+    assert numbers[-1] - numbers[0] + 1 - len(numbers) <= found.torn
+
+
+def written(path: Path, count: int, capacity: int = 8) -> rows.RowFile:
+    file = rows.RowFile(path, capacity)
+    file.describe(pp_rank=0)
+    for at in range(count):
+        file.write(at, at + 1, at, 2)
+    return file
+
+
+@pytest.mark.parametrize(("count", "lost"), [(0, 0), (1, 0), (8, 0), (9, 1), (27, 19)])
+def test_when_full_the_newest_stay_and_the_lost_are_counted(tmp_path, count, lost):
+    written(tmp_path / "x.rows", count)
+    found = rows.read(tmp_path / "x.rows")
+    assert found.lost == lost and found.torn == 0
+    assert [row.number for row in found.rows] == list(range(lost + 1, count + 1))
+
+
+@pytest.mark.parametrize("cut", range(1, rows.ROW_BYTES))
+def test_a_row_of_which_a_part_was_written_is_torn(tmp_path, cut):
+    # a row's bytes come from the front: its number is new, the one at its end is still the old
+    path = tmp_path / "x.rows"
+    file = written(path, 11)
+    third = rows.HEADER_BYTES + 2 * rows.ROW_BYTES
+    whole = bytes(file.map[third : third + rows.ROW_BYTES])
+    before = rows.LAYOUT.pack(3, 2, 3, 2, 2, 0, 0, 0, 0, 3)
+    file.map[third : third + rows.ROW_BYTES] = whole[:cut] + before[cut:]
+    found = rows.read(path)
+    numbers = [row.number for row in found.rows]
+    seen = 11 in numbers
+    # complete only where what is missing is equal in both rows
+    assert seen == (whole[:cut] + before[cut:] == whole)
+    assert seen or found.torn == 1
+
+
+def test_the_room_is_taken_at_the_start(tmp_path):
+    path = tmp_path / "x.rows"
+    written(path, 0, 1 << 12)
+    assert path.stat().st_blocks * 512 >= rows.HEADER_BYTES + (1 << 12) * rows.ROW_BYTES
+
+
+def test_a_disk_that_is_nearly_full_gives_fewer_rows(tmp_path, monkeypatch):
+    free = os.statvfs(tmp_path)
+    assert rows.capacity_for(tmp_path, 5000) == min(
+        5000, max(rows.LEAST_CAPACITY, free.f_bavail * free.f_frsize // 32 // rows.ROW_BYTES)
+    )
+    monkeypatch.setattr(rows.shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 20))
+    assert rows.capacity_for(tmp_path, 1 << 20) == rows.LEAST_CAPACITY
+
+
+def test_the_kept_copy_says_the_same_and_takes_little_room(tmp_path):
+    path = tmp_path / "x_pp_clock_PP0_TP0.rows"
+    written(path, 300, 1 << 16)
+    before = rows.read(path)
+    copy = rows.keep(path)
+    assert rows.read(copy) == before and not path.exists()
+    assert copy.stat().st_size < 20_000
+    assert collect.row_files(tmp_path, "x") == [copy]
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 9000, b'{"format": 2}' + b"\0" * 9000, b"[1]"])
+def test_what_holds_no_rows_is_refused_by_name(tmp_path, data):
+    path = tmp_path / "x_pp_clock_PP0_TP0.rows"
+    path.write_bytes(data)
+    with pytest.raises(rows.RowsError, match=path.name):
+        rows.read(path)
+    assert collect.collect(tmp_path, "x") is None and not list(tmp_path.iterdir())
+
+
+def test_a_copy_that_breaks_off_costs_its_rank_and_says_so(tmp_path):
+    written(tmp_path / "x_pp_clock_PP0_TP0.rows", 5)
+    broken = tmp_path / "x_pp_clock_PP1_TP0.rows.gz"
+    broken.write_bytes(gzip.compress(b"\0" * 9000)[:-9])
+    found = collect.read(tmp_path, "x")
+    assert found is not None and list(found.ranks) == ["PP0"] and len(found.warnings) >= 1
+
+
+def test_a_header_that_does_not_fit_leaves_the_rows_readable(tmp_path):
+    file = written(tmp_path / "x.rows", 3)
+    file.describe(failed="x" * rows.HEADER_BYTES)
+    found = rows.read(tmp_path / "x.rows")
+    assert found.header["cut"] and len(found.rows) == 3

@@ -1,0 +1,424 @@
+"""The shim pp_clock in a small PP loop: what it times, numbers, leaves alone; and when it fails."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from repro_pp_graphs.pp_clock import device, rows
+from repro_pp_graphs.pp_clock.rows import CODES, KINDS
+from repro_pp_graphs.server.shims import pp_clock
+
+SPANS: list[str] = []
+
+
+class Profile:
+    on = False
+
+
+@contextlib.contextmanager
+def record_function(name: str) -> Iterator[None]:
+    SPANS.append(name)
+    yield
+
+
+def fake_torch(rank: int) -> Any:
+    def send(tensor: Any, dst: int | None = None, group: Any = None, tag: int = 0) -> str:
+        return "work"
+
+    def recv(tensor: Any, src: int | None = None, group: Any = None, tag: int = 0) -> str:
+        return "work"
+
+    distributed = SimpleNamespace(
+        **{"send": send, "isend": send, "recv": recv, "irecv": recv},
+        group=SimpleNamespace(WORLD="the world"),
+        is_initialized=lambda: True,
+        get_rank=lambda: rank,
+        get_world_size=lambda: 2,
+    )
+    return SimpleNamespace(
+        distributed=distributed,
+        cuda=SimpleNamespace(is_available=lambda: False),
+        profiler=SimpleNamespace(record_function=record_function),
+        autograd=SimpleNamespace(_profiler_enabled=lambda: Profile.on),
+    )
+
+
+class Group:
+    """A pipeline group whose messages are one P2P call each."""
+
+    def __init__(self, torch: Any, rank: int) -> None:
+        self.torch, self.rank_in_group, self.world_size = torch, rank, 2
+        self.device_group, self.cpu_group = object(), object()
+        self.incoming: list[dict[str, Any]] = []
+
+    def send_tensor_dict(self, tensor_dict: Any, all_gather_group: Any = None) -> list[str]:
+        other = 1 - self.rank_in_group
+        return [self.torch.distributed.isend(tensor_dict, other, group=self.device_group)]
+
+    def recv_tensor_dict(self, all_gather_group: Any = None) -> Any:
+        self.torch.distributed.irecv(None, src=1 - self.rank_in_group, group=self.device_group)
+        return self.incoming.pop(0)
+
+
+class Batch:
+    def __init__(self, decode: bool, size: int) -> None:
+        self.forward_mode = SimpleNamespace(is_decode=lambda: decode)
+        self.reqs = [None] * size
+
+
+class Event:
+    waited = 0
+
+    def synchronize(self) -> None:
+        self.waited += 1
+
+
+class Scheduler:
+    """The last rank of 0.5.7 and newer, as far as the clock sees it."""
+
+    def __init__(self, torch: Any, rank: int = 1) -> None:
+        self.pp_group = Group(torch, rank)
+        self.world_group = SimpleNamespace(device_group=object(), cpu_group=object())
+        self.server_args = SimpleNamespace(pp_async_batch_depth=0)
+        self.send_output_work: list[str] = []
+        self.send_proxy_work: list[str] = []
+        self.send_req_work: list[str] = []
+        self.event = Event()
+        self.batches: list[Batch | None] = []
+        self.ran: list[int] = []
+        self.tp_worker = SimpleNamespace(model_runner=SimpleNamespace(forward=self.forward))
+
+    def forward(self, forward_batch: Any) -> None:
+        self.ran.append(len(forward_batch.reqs))
+
+    def recv_requests(self) -> list[Any]:
+        return []
+
+    def run_batch(self, batch: Batch, pp_proxy_tensors: Any = None) -> Any:
+        self.tp_worker.model_runner.forward(batch)
+        return SimpleNamespace(can_run_cuda_graph=batch.forward_mode.is_decode())
+
+    def process_batch_result(self, batch: Batch, result: Any) -> None:
+        pass
+
+    def _pp_commit_comm_work(self, work: list[str], fence: bool = False) -> None:
+        work.clear()
+
+    def _pp_commit_send_output_work_and_preprocess_output_tensors(self, a: int, b: int) -> Any:
+        self._pp_commit_comm_work(work=self.send_output_work)
+        self.send_output_work = self.pp_group.send_tensor_dict({"next_token_ids": 1})
+        return None, None, self.event
+
+    def event_loop_pp(self) -> None:
+        for batch in self.batches:
+            self.recv_requests()
+            if batch is None:
+                continue
+            self.pp_group.incoming.append({"hidden_states": 1})
+            self.pp_group.recv_tensor_dict()
+            result = self.run_batch(batch)
+            back = self._pp_commit_send_output_work_and_preprocess_output_tensors(0, 1)
+            back[-1].synchronize()
+            self.process_batch_result(batch, result)
+        self.recv_requests()
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """A scheduler class that is patched, its torch, where its rows go."""
+    torch = fake_torch(1)
+    module = SimpleNamespace(point_to_point_pyobj=lambda data, rank, group, src, dst: [])
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setitem(sys.modules, "sglang", SimpleNamespace(__version__="0.5.16"))
+    monkeypatch.setitem(sys.modules, "sglang.srt.managers.scheduler_pp_mixin", module)
+    monkeypatch.setenv(pp_clock.PREFIX_ENV, str(tmp_path / "x_pp_clock"))
+    monkeypatch.setenv(pp_clock.ROWS_ENV, "4096")
+    monkeypatch.setattr(Profile, "on", False)
+    SPANS.clear()
+    kind = type("Scheduler", (Scheduler,), {})
+    pp_clock.patch(SimpleNamespace(Scheduler=kind))
+    return kind, torch, tmp_path / "x_pp_clock_PP1_TP0.rows"
+
+
+def go(made: Any, *batches: Batch | None, scheduler: Any = None) -> tuple[Any, rows.Rows]:
+    """Run the patched loop over these batches, a turn each; the scheduler and its rows."""
+    kind, torch, path = made
+    scheduler = scheduler or kind(torch)
+    scheduler.batches = list(batches)
+    scheduler.event_loop_pp()
+    return scheduler, rows.read(path)
+
+
+def kinds(found: rows.Rows) -> Counter[str]:
+    return Counter(KINDS[row.kind] for row in found.rows)
+
+
+def test_every_call_of_a_turn_has_a_row_and_the_turn_tells_its_batch(made):
+    scheduler, found = go(made, Batch(False, 2), Batch(True, 3), Batch(True, 3))
+    assert scheduler.ran == [2, 3, 3] and scheduler.event.waited == 3
+    assert kinds(found) == {
+        **dict.fromkeys(("turn", "recv_hidden", "launch", "send_tokens", "wait_results"), 3),
+        **{"process": 3, "wait_sent_tokens": 2},  # nothing had been sent before the first
+    }
+    turns = [row for row in found.rows if row.kind == CODES["turn"]]
+    assert [(row.turn, row.flags, row.batch_size) for row in turns] == [
+        (0, rows.PREFILL, 2),
+        (1, rows.DECODE | rows.GRAPH, 3),
+        (2, rows.DECODE | rows.GRAPH, 3),
+    ]
+    for row in found.rows:
+        turn = next(each for each in turns if each.turn == row.turn)
+        assert turn.begin_ns <= row.begin_ns <= row.end_ns <= turn.end_ns
+    assert found.header["loop_size"] == 2 and "failed" not in found.header
+
+
+def test_what_the_release_lacks_is_in_the_header(made):
+    kind, _, _ = made
+    _, found = go(made, Batch(True, 1))
+    assert found.header["lacks"] == {
+        "own_batch": "no CUDA here: how long a batch runs is not known"
+    }
+    del Scheduler.process_batch_result
+    try:
+        scheduler = kind(made[1])
+        scheduler.process_batch_result = lambda output, batch: None
+        _, found = go(made, Batch(True, 1), scheduler=scheduler)
+    finally:
+        Scheduler.process_batch_result = lambda self, batch, result: None
+    assert "not in this release" in found.header["lacks"]["process"]
+    assert kinds(found)["launch"] == 1
+
+
+def test_turns_without_work_leave_no_rows_but_are_counted(made):
+    _, found = go(made, Batch(True, 1), *[None] * 500, Batch(True, 1))
+    turns = [row for row in found.rows if row.kind == CODES["turn"]]
+    assert [(row.turn, row.value) for row in turns] == [(0, 0), (501, 500)]
+
+
+def test_messages_are_numbered_from_the_loops_begin_and_annotated_in_a_profile_only(made):
+    kind, torch, _ = made
+    scheduler = kind(torch)
+    go(made, Batch(True, 1), Batch(True, 1), scheduler=scheduler)
+    assert SPANS == []
+    Profile.on = True
+    scheduler.pp_group.send_tensor_dict({"next_token_ids": 1})
+    torch.distributed.send(None, 0, group=scheduler.pp_group.device_group)
+    torch.distributed.recv(None, src=0, group=scheduler.world_group.cpu_group)
+    torch.distributed.send(None, dst=0, group=scheduler.pp_group.cpu_group, tag=7)
+    torch.distributed.isend(None, 0)
+    # two by the loop before; send and isend are one channel
+    assert SPANS == [
+        "pp_clock:send 1->0 pp #3",
+        "pp_clock:send 1->0 pp #4",
+        "pp_clock:recv 0->1 world_cpu #1",
+        "pp_clock:send 1->0 pp_cpu/7 #1",
+        "pp_clock:send 1->0 world #1",
+    ]
+
+
+def test_other_threads_are_neither_timed_nor_counted(made):
+    kind, torch, path = made
+    scheduler = kind(torch)
+    _, before = go(made, Batch(True, 1), scheduler=scheduler)
+
+    def elsewhere() -> None:
+        scheduler.pp_group.send_tensor_dict({"next_token_ids": 1})
+        torch.distributed.send(None, 0, group=scheduler.pp_group.device_group)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert rows.read(path).rows == before.rows
+    Profile.on = True
+    torch.distributed.send(None, 0, group=scheduler.pp_group.device_group)
+    assert SPANS == ["pp_clock:send 1->0 pp #2"]
+
+
+@pytest.mark.parametrize("fault", ["write", "batch", "folder"])
+def test_a_fault_of_the_clock_stops_the_clock_and_not_the_server(made, monkeypatch, fault):
+    if fault == "folder":
+        monkeypatch.setenv(pp_clock.PREFIX_ENV, "/nowhere/x")
+    if fault == "write":
+        monkeypatch.setattr(rows.RowFile, "write", lambda *_: 1 / 0)
+    batch = Batch(True, 1)
+    if fault == "batch":
+        del batch.forward_mode
+        batch.forward_mode = None
+    kind, torch, path = made
+    scheduler = kind(torch)
+    scheduler.batches = [batch] * 3
+    scheduler.run_batch = lambda batch: SimpleNamespace(can_run_cuda_graph=False)
+    scheduler.event_loop_pp()
+    assert scheduler.event.waited == 3
+    if fault != "folder":
+        assert "turn 0" in rows.read(path).header["failed"]
+
+
+def test_an_error_of_sglang_goes_through_unchanged(made):
+    kind, torch, _ = made
+    scheduler = kind(torch)
+    scheduler.pp_group.send_tensor_dict = lambda tensor_dict: (_ for _ in ()).throw(OSError("gone"))
+    scheduler.batches = [Batch(True, 1)]
+    with pytest.raises(OSError, match="gone"):
+        scheduler.event_loop_pp()
+
+
+def test_a_method_of_an_object_that_takes_no_attributes_is_wrapped_on_its_class():
+    class Receiver:
+        __slots__ = ()
+
+        def recv_requests(self, limit: int = 0) -> int:
+            return limit
+
+    receiver = Receiver()
+    inner = receiver.recv_requests
+    pp_clock._put(receiver, "recv_requests", lambda *args, **more: inner(*args, **more) + 1)
+    assert receiver.recv_requests(4) == 5
+
+
+def test_windows_alternate(made, monkeypatch):
+    monkeypatch.setenv(pp_clock.ALTERNATE_ENV, "2")
+    _, found = go(made, *[Batch(True, 1)] * 8)
+    turns = {
+        row.turn: bool(row.flags & rows.OFF) for row in found.rows if row.kind == CODES["turn"]
+    }
+    assert turns == {turn: turn // 2 % 2 == 1 for turn in range(8)}
+    assert {row.turn for row in found.rows if row.kind == CODES["launch"]} == {0, 1, 4, 5}
+
+
+class FakeEvent:
+    """A CUDA event on a made-up GPU, whose clock runs from `CUDA.begin_ns` of the host's."""
+
+    def __init__(self, enable_timing: bool) -> None:
+        assert enable_timing
+        self.at_ms: float | None = None
+
+    def record(self, stream: Any = None) -> None:
+        self.at_ms = CUDA.passes_ms(stream)
+
+    def query(self) -> bool:
+        assert self.at_ms is not None
+        return CUDA.now_ms() >= self.at_ms
+
+    def elapsed_time(self, later: FakeEvent) -> float:
+        assert self.query() and later.query() and self.at_ms is not None
+        return later.at_ms - self.at_ms  # type: ignore[operator]
+
+
+class CUDA:
+    """A GPU with a queue of work and an idle stream."""
+
+    begin_ns = 0
+    queued_ms = 0.0
+    capturing = False
+    stuck = False
+    Event = FakeEvent
+
+    @staticmethod
+    def Stream(priority: int) -> str:
+        return "idle"
+
+    @staticmethod
+    def is_current_stream_capturing() -> bool:
+        return CUDA.capturing
+
+    @staticmethod
+    def now_ms() -> float:
+        return (time.monotonic_ns() - CUDA.begin_ns) / 1e6
+
+    @staticmethod
+    def passes_ms(stream: Any) -> float:
+        if stream == "idle":
+            return CUDA.now_ms() + (1e9 if CUDA.stuck else 0)
+        return max(CUDA.now_ms(), CUDA.queued_ms)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    monkeypatch.setattr(CUDA, "begin_ns", time.monotonic_ns())
+    for name, value in (("queued_ms", 0.0), ("capturing", False), ("stuck", False)):
+        monkeypatch.setattr(CUDA, name, value)
+    written: list[tuple[int, ...]] = []
+    clock = device.DeviceClock(CUDA, lambda *row: written.append(row))
+    return clock, written
+
+
+def find_a_base(clock: device.DeviceClock) -> None:
+    """Until the host was not preempted between its two looks."""
+    while clock._base is None:
+        clock.read(time.monotonic_ns())
+        time.sleep(0.01)
+
+
+def test_a_batch_is_written_once_it_has_ended_on_the_hosts_clock(gpu):
+    clock, written = gpu
+    find_a_base(clock)
+    before_ns = time.monotonic_ns()
+    clock.begin()
+    after_ns = time.monotonic_ns()
+    CUDA.queued_ms = CUDA.now_ms() + 20  # the graph that has been launched
+    clock.end(7)
+    clock.read(time.monotonic_ns())
+    assert written == []  # still running: nothing is waited for
+    while CUDA.now_ms() < CUDA.queued_ms:
+        time.sleep(0.001)
+    clock.read(time.monotonic_ns())
+    ((turn, begin_ns, end_ns, width_ns),) = written
+    assert turn == 7
+    assert before_ns - width_ns <= begin_ns <= after_ns + width_ns
+    assert abs(end_ns - (CUDA.begin_ns + CUDA.queued_ms * 1e6)) <= width_ns + 1000
+
+
+def test_nothing_is_recorded_while_a_stream_captures(gpu):
+    clock, written = gpu
+    find_a_base(clock)
+    CUDA.capturing = True
+    clock.begin()
+    clock.end(1)
+    CUDA.capturing = False
+    clock.end(2)  # no begin of its own
+    clock.read(time.monotonic_ns())
+    assert written == []
+
+
+def test_without_a_base_that_passes_there_are_no_times(gpu):
+    clock, written = gpu
+    CUDA.stuck = True
+    for turn in range(3):
+        clock.read(time.monotonic_ns())
+        clock.begin()
+        clock.end(turn)
+    clock.read(time.monotonic_ns())
+    assert written == []
+
+
+def test_a_gpu_that_is_stuck_costs_no_memory(gpu):
+    clock, written = gpu
+    find_a_base(clock)
+    CUDA.queued_ms = 1e9
+    for turn in range(1000):
+        clock.begin()
+        clock.end(turn)
+    clock.read(time.monotonic_ns())
+    assert written == [] and clock.dropped == 1000 - device.MOST_PENDING
+
+
+def test_an_earlier_launchs_rows_go_before_the_server_starts(tmp_path, monkeypatch):
+    monkeypatch.setenv(pp_clock.PREFIX_ENV, str(tmp_path / "x_pp_clock"))
+    for name in ("x_pp_clock_PP0_TP0.rows", "x_r2_pp_clock_PP0_TP0.rows", "x_client.json"):
+        Path(tmp_path, name).touch()
+    pp_clock.install_in_server()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "x_client.json",
+        "x_r2_pp_clock_PP0_TP0.rows",
+    ]
