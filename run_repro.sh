@@ -63,6 +63,7 @@ USAGE: ./run_repro.sh [options]
   --one-gpu            let ranks share GPUs, in time slices
   --cpu                rehearse on the CPU even where there are GPUs
   --no-profile         measure only, no traces
+  --no-pp-clock        do not time the waits of every turn (docs/pp_clock.md)
   --profile-steps N    forward steps to trace (default 48; rehearsal 24)
   --with-stack         Python stacks in the traces (slows arm B more than A)
   --nsys               run each server under `nsys profile` (no torch traces)
@@ -98,7 +99,7 @@ parse_options() {
       --dry-run) opt_dry_run=1 plan_options+=("$option") ;;
       --cpu) opt_cpu=1 plan_options+=("$option") ;;
       --nsys) stop_grace_s=$nsys_grace_s opt_nsys=1 plan_options+=("$option") ;;
-      --dummy-weights | --one-gpu | --no-profile | --with-stack | --resume)
+      --dummy-weights | --one-gpu | --no-profile | --no-pp-clock | --with-stack | --resume)
         plan_options+=("$option")
         ;;
       --out) need_value "$option" $# && out=$2 && shift ;;
