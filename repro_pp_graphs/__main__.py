@@ -19,6 +19,7 @@ COMMANDS = {
         "where a decode step's time goes, from the ranks' traces",
     ),
     "merge": ("traces.commands.merge", "all ranks, or two cases, in one trace for ui.perfetto.dev"),
+    "report": ("report.report_command", "report.md and report.html of a run, or of traces"),
     "open": ("traces.commands.open", "show a trace in ui.perfetto.dev"),
 }
 STEPS = {  # of run_repro.sh

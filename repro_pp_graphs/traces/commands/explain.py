@@ -6,11 +6,14 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from repro_pp_graphs.files import write_json, write_whole
 from repro_pp_graphs.traces.commands.analyze import in_words, together
 from repro_pp_graphs.traces.commands.merge import KILLED
 from repro_pp_graphs.traces.commands.paths import NOTHING_READ, read_cases, with_ranks
 from repro_pp_graphs.traces.explain.analysis import analyze
+from repro_pp_graphs.traces.explain.timeline import timeline
 from repro_pp_graphs.traces.facts import document
 from repro_pp_graphs.traces.merge.chrome_trace import merge
 from repro_pp_graphs.traces.merge.pipeline_tracks import Additions, shifts
@@ -30,9 +33,12 @@ class Explained:
     warnings: list[str]
 
 
-def explain_case(folder: Path, merged: Path, json: Path, text: Path) -> Explained:
+def explain_case(
+    folder: Path, merged: Path, json: Path, text: Path, slices: Path | None = None
+) -> Explained:
     """Read the ranks' traces in a folder once; write the merged trace, and the analysis as JSON and
-    as text. Each file appears whole or not at all, the merged one first.
+    as text, and some decode steps as slices for the report. Each file appears whole or not at all,
+    the merged one first.
 
     Raises FileNotFoundError where there is no such folder, CannotExplainError where no trace in it
     could be read or a process was killed, OSError where a file cannot be written.
@@ -52,4 +58,7 @@ def explain_case(folder: Path, merged: Path, json: Path, text: Path) -> Explaine
         path.parent.mkdir(parents=True, exist_ok=True)
     write_json(json, document(together(analyses)))
     write_whole(text, in_words(analyses))
+    shown = timeline(cases[0], edges[0]) if slices else None
+    if slices and shown:
+        write_whole(slices, msgspec.json.encode(shown).decode() + "\n")
     return Explained(events, sum(len(case.ranks) for case in cases), warnings)

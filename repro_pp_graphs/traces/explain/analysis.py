@@ -28,7 +28,7 @@ def analyze(case: Case, edges: list[Edge] | None = None) -> Analysis:
     gloo = [_edge(case, edge, most) for edge in edges if edge.backend == "gloo"]
     # without a GPU gloo carries the tensors; with one, their sizes and the requests
     on_gpu = bool(nccl) or any(rank.unlabelled_p2p for rank in case.ranks)
-    hosts = _hosts(case, edges)
+    hosts = hosts_of(case, edges)
     start, end = recorded_by_all(case, hosts)
     last = [host for host in hosts if host.rank.pp == case.pp_size - 1]
     ranks = _ranks(case, hosts, (start, end))
@@ -65,7 +65,7 @@ def analyze(case: Case, edges: list[Edge] | None = None) -> Analysis:
     )
 
 
-def _hosts(case: Case, edges: list[Edge]) -> list[Host]:
+def hosts_of(case: Case, edges: list[Edge]) -> list[Host]:
     """Every rank's host, the messages of its prefill batches marked."""
     hosts = [host_of(rank, gpu_work(rank), edges, case.pp_size) for rank in case.ranks]
     mark_prefill(hosts, case.pp_size)

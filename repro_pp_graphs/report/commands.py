@@ -1,0 +1,109 @@
+"""The commands of a run as anyone can run them: plain sglang, and what the harness changes."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from repro_pp_graphs.models import folder as models
+from repro_pp_graphs.run.record import Launch, Plan
+from repro_pp_graphs.server import shims
+
+OWN_MODULE = "repro_pp_graphs.server.launch"  # sglang.launch_server with shims
+WIDE = 78
+# What a shim changes in the server, beside the reason for it (shims.REASONS).
+CHANGES = {
+    "cpu": "sglang runs without its CUDA kernel package: a rehearsal, nothing to repeat on GPUs",
+    "one_gpu": "all ranks share a GPU",
+    "trace_rank": "the PP rank is in the names of trace files, which this release leaves out; "
+    "without it ranks overwrite one another's traces, the serving is the same",
+    "keep_profilers": "a profiler that has finished is kept, since freeing it can crash; the "
+    "serving is the same",
+    "sync_send": "PP sends hold the host, in the order of sglang 0.5.2: without the shim there is "
+    "no such case",
+    "pp_clock": "sends, receives and waits of a turn are timed; the serving is the same",
+}
+
+
+def folded(words: list[str]) -> str:
+    """A command over several lines: an option and its value stay together."""
+    lines, line = [], ""
+    for word in words:
+        quoted = shlex.quote(word)
+        begins = word.startswith("-") and line
+        if begins and len(line) + len(quoted) > WIDE - 20:
+            lines.append(line)
+            line = "  " + quoted
+        else:
+            line = f"{line} {quoted}".strip() if not line.startswith("  ") else f"{line} {quoted}"
+    return " \\\n".join([*lines, line])
+
+
+def server(launch: Launch) -> str:
+    """A case's server as plain sglang starts it, its variables in front."""
+    variables = [f"{k}={shlex.quote(v)}" for k, v in launch.env.items() if k != shims.ENV_NAME]
+    module = "sglang.launch_server" if OWN_MODULE in launch.argv else _module(launch)
+    command = folded(["python", "-m", module, *map(_portable, launch.args)])
+    return " \\\n".join([*variables, command])
+
+
+def _module(launch: Launch) -> str:
+    """The module that a launch runs: what follows -m."""
+    at = launch.argv.index("-m") + 1 if "-m" in launch.argv else 0
+    return launch.argv[at] if 0 < at < len(launch.argv) else "sglang.launch_server"
+
+
+def _portable(argument: str) -> str:
+    """A model folder that the harness made, without the path that it has on this machine."""
+    path = Path(argument)
+    return path.name if ".state" in path.parts else argument
+
+
+def changes(launch: Launch) -> list[str]:
+    """What the launch's shims change in plain sglang, a sentence each."""
+    return [
+        f"`{name}`: {CHANGES.get(name, shims.REASONS.get(name, 'see its file'))}"
+        for name in shims.names_in(launch.env)
+    ]
+
+
+def model(plan: Plan) -> str:
+    """What the model is, where its path says nothing to anyone else; empty otherwise."""
+    path = Path(plan.launches[0].model)
+    if ".state" not in path.parts or models.shape_of(path.name) is None:
+        return ""
+    config = f"repro_pp_graphs/models/{models.shape_of(path.name)}.json"
+    return (
+        f"`{path.name}` is a folder with {config} as its config.json, a made-up tokenizer of "
+        "bytes and no weights (`--load-format dummy`): any model of that shape will do."
+    )
+
+
+def client(plan: Plan) -> str:
+    """The load as run_repro.sh sends it."""
+    words = ["python", "client_benchmark.py", "--base-url", plan.launches[0].base_url]
+    words += ["--batch", str(plan.batch), "--max-new-tokens", str(plan.max_new_tokens)]
+    return folded([*words, "--warmup", "1"])
+
+
+def bench_serving(plan: Plan, prompt_tokens: float | None) -> str:
+    """About the same load from sglang's own client: as many prompts at once, as long in the mean
+    (100 tokens where that is not known), as many new tokens."""
+    launch = plan.launches[0]
+    words = ["python", "-m", "sglang.bench_serving", "--backend", "sglang"]
+    words += ["--host", launch.host, "--port", str(launch.port)]
+    words += ["--dataset-name", "random-ids", "--random-range-ratio", "1"]
+    words += ["--random-input-len", str(round(prompt_tokens or 100))]
+    words += ["--random-output-len", str(plan.max_new_tokens)]
+    words += ["--num-prompts", str(plan.batch), "--max-concurrency", str(plan.batch)]
+    return folded(words)
+
+
+def firsts(plan: Plan) -> Iterator[Launch]:
+    """The first launch of each case, in their order."""
+    seen: set[str] = set()
+    for launch in plan.launches:
+        if launch.case not in seen:
+            seen.add(launch.case)
+            yield launch

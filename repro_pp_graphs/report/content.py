@@ -1,0 +1,204 @@
+"""What a report says, before it is Markdown or HTML: both are written from this."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from repro_pp_graphs.environment import changes
+from repro_pp_graphs.report import commands, table
+from repro_pp_graphs.report.differences import beside_graphs, between_cases
+from repro_pp_graphs.report.source import Source
+from repro_pp_graphs.report.tables import Table, arms, differing, first_explained, turns
+from repro_pp_graphs.stats.model import Verdict
+from repro_pp_graphs.traces.explain.conclusion import conclusion, token_return
+from repro_pp_graphs.traces.facts import Analysis
+
+MOST_NAMED = 6  # arguments in a warning
+FINDING_TITLES = {
+    "longer": "Does the token send take longer with graphs?",
+    "idle": "Does its part outside the own graph take longer?",
+    "cost": "Does it cost TPOT?",
+}
+ISSUE = "https://github.com/sgl-project/sglang/issues/10865"
+
+
+class Command(msgspec.Struct, kw_only=True):
+    """What to run: its title, the command, what to know of it."""
+
+    title: str
+    text: str
+    notes: list[str] = []
+
+
+class Said(msgspec.Struct, kw_only=True):
+    """What the traces of one launch say, in sentences."""
+
+    name: str
+    paragraphs: list[str]
+
+
+class Content(msgspec.Struct, kw_only=True):
+    """A report. `headline` is the answer, `lead` what it rests on, `warnings` what speaks against
+    it, `remarks` what to know besides."""
+
+    name: str  # of the folder
+    when: str
+    what: str  # release, machine, load: one sentence
+    headline: str
+    lead: list[str]
+    warnings: list[str]
+    arms: Table | None
+    turns: Table | None
+    explained: list[Said]
+    differing: Table | None
+    remarks: list[str]
+    environment: list[tuple[str, str]]
+    changed: list[str] | None  # None: not known
+    commands: list[Command]
+
+
+def content(source: Source) -> Content:
+    """Everything that a report of this folder says."""
+    found = between_cases(source)
+    others = beside_graphs(found)
+    warnings = []
+    if others:
+        names = ", ".join(others[:MOST_NAMED])
+        more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
+        warnings.append(
+            f"The cases differ in more than CUDA graphs ({names}{more}): a difference between "
+            "them may come from any of these."
+        )
+    headline, lead, against = _answer(source)
+    remarks = _remarks(source)
+    return Content(
+        name=source.folder.resolve().name,
+        when=source.summary.began if source.summary else "",
+        what=_what(source),
+        headline=headline,
+        lead=lead,
+        warnings=[*warnings, *against],
+        arms=arms(source),
+        turns=turns(source),
+        explained=[
+            Said(name=each.name, paragraphs=_sentences(each.analysis))
+            for _, each in first_explained(source)
+            if each.analysis
+        ],
+        differing=differing(source, found),
+        remarks=remarks,
+        environment=list(source.environment.items()),
+        changed=_changed(source),
+        commands=_commands(source),
+    )
+
+
+def _sentences(analysis: Analysis) -> list[str]:
+    return conclusion(analysis)
+
+
+def _answer(source: Source) -> tuple[str, list[str], list[str]]:
+    """The headline, what it rests on, and what it is no evidence of."""
+    found = source.summary
+    if found is None:
+        known = [(e.name, e.analysis) for _, e in first_explained(source) if e.analysis]
+        said = [f"{name}: {text}" for name, facts in known for text in token_return(facts)[:1]]
+        return _headline_of_traces([name for name, _ in known]), said[:MOST_NAMED], []
+    if found.verdict is None:
+        return "No verdict: the run holds no comparison.", [], []
+    verdict = found.verdict
+    return _headline(verdict), _lead(verdict), list(verdict.limits)
+
+
+def _headline_of_traces(names: list[str]) -> str:
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"Where a decode step's time goes: {shown}"
+
+
+def _headline(verdict: Verdict) -> str:
+    word = verdict.headline
+    return verdict.text if verdict.text.startswith(word) else f"{word}: {verdict.text}"
+
+
+def _lead(verdict: Verdict) -> list[str]:
+    lines = [
+        f"{FINDING_TITLES[each.name]} {each.answer[0].upper()}{each.answer[1:]}: {each.text}"
+        for each in verdict.findings
+    ]
+    if not lines:
+        lines += [pair.primary.why for pair in verdict.pairs if pair.comparisons]
+    return lines + ([verdict.reason] if verdict.reason else [])
+
+
+def _what(source: Source) -> str:
+    """One sentence: what ran where under which load."""
+    plan, found = source.plan, source.summary
+    if plan is None or found is None:
+        traced = [each.analysis for _, each in first_explained(source) if each.analysis]
+        sizes = sorted({f"{each.pp_size} PP ranks" for each in traced})
+        return f"Traces alone, of {', '.join(sizes)}: no launches, so nothing is compared."
+    first = plan.launches[0]
+    versions = ", ".join(sorted({launch.sglang_version for launch in found.launches}))
+    gpus = "a CPU" if plan.mode == "cpu" else source.environment.get("GPUs") or "GPUs"
+    engine = "the ring probe, without sglang" if found.engine == "probe" else f"sglang {versions}"
+    rounds = max(launch.round for launch in plan.launches)
+    launches = f"{rounds} launch{'es' * (rounds > 1)} of each of {len(source.cases)} case"
+    return (
+        f"{engine[0].upper()}{engine[1:]} on {gpus}, PP {first.pp_size} x TP {first.tp_size}, "
+        f"{Path(first.model).name}; {plan.batch} prompts at once, {plan.max_new_tokens} new tokens "
+        f"each; {launches}{'s' * (len(source.cases) > 1)}."
+    )
+
+
+def _remarks(source: Source) -> list[str]:
+    lines = list(source.warnings)
+    if source.summary:
+        lines = table.remarks(msgspec.to_builtins(source.summary)) + lines
+    for _, each in source.all_explained():
+        if each.why:
+            lines.append(each.why)
+        found = each.analysis.warnings if each.analysis else []
+        lines += [f"{each.name}: {text}" for text in found]
+    return list(dict.fromkeys(lines))
+
+
+def _changed(source: Source) -> list[str] | None:
+    found = source.summary
+    if found is None or found.environment_changes is None:
+        return None
+    made = [changes.Change(**msgspec.structs.asdict(each)) for each in found.environment_changes]
+    return changes.lines(made)
+
+
+def prompt_tokens(source: Source) -> float | None:
+    """Mean length of a prompt, tokens, as the first measured launch had them."""
+    return next((one.prompt_tokens for one in source.launches if one.prompt_tokens), None)
+
+
+def _commands(source: Source) -> list[Command]:
+    plan = source.plan
+    if plan is None:
+        return []
+    firsts = list(commands.firsts(plan))
+    if plan.engine == "probe":
+        return [
+            Command(title=one.label, text=commands.folded(["python", *one.argv[1:]]))
+            for one in firsts
+        ]
+    found = [
+        Command(title=one.label, text=commands.server(one), notes=commands.changes(one))
+        for one in firsts
+    ]
+    said = commands.model(plan)
+    found[0].notes += [said] if said else []
+    length = prompt_tokens(source)
+    found.append(Command(title="The load, as it was sent", text=commands.client(plan)))
+    found.append(
+        Command(
+            title="About the same load from sglang's own client",
+            text=commands.bench_serving(plan, length),
+        )
+    )
+    return found

@@ -1,0 +1,87 @@
+"""What differs between the cases of a run: the servers' resolved arguments, shims, variables.
+
+That graphs differ is the question; anything besides makes the comparison one of two things.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from repro_pp_graphs.report.source import Launched, Source
+from repro_pp_graphs.server import shims
+
+# of /server_info: they move from launch to launch, or repeat the other keys
+_MOVING = frozenset({"startup_time", "launch_command", "internal_states", "status", "port"})
+_NESTED = frozenset({"cuda_graph_config"})  # the only nested value that is an argument
+_GRAPHS = "cuda_graph"
+MOST_CHARS = 40
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """One argument, a value for each case; `graphs`: it is about CUDA graphs."""
+
+    name: str
+    values: list[str]
+    graphs: bool
+
+
+def between_cases(source: Source) -> list[Difference]:
+    """What the cases' servers ran with that is not the same in all, graphs first."""
+    by_case = [
+        [each for each in source.launches if each.case == number]
+        for number in range(len(source.cases))
+    ]
+    if len(by_case) < 2 or not all(by_case):
+        return []
+    known = [_agreed([_settings(each) for each in launches]) for launches in by_case]
+    found = []
+    for name in dict.fromkeys(name for one in known for name in one):
+        values = [one.get(name) for one in known]
+        # an argument that a server does not report says nothing; a shim or variable it lacks does
+        if len({_text(value) for value in values}) > 1:
+            shown = [_short(_text(value)) for value in values]
+            found.append(Difference(name, shown, graphs=_GRAPHS in name))
+    return sorted(found, key=lambda each: not each.graphs)
+
+
+def _settings(launch: Launched) -> dict[str, Any]:
+    """The resolved arguments of one launch; those it was started with where it never answered."""
+    info = {
+        key: value
+        for key, value in launch.server_info.items()
+        if key not in _MOVING and (key in _NESTED or not isinstance(value, dict))
+    }
+    if not info:
+        info = {"arguments": " ".join(launch.summary.server_args)}
+    for name in shims.names_in(launch.env):
+        info[f"shim {name}"] = "yes"
+    for name, value in launch.env.items():
+        if name != shims.ENV_NAME:
+            info[f"{name} (variable)"] = value
+    return info
+
+
+def _agreed(launches: list[dict[str, Any]]) -> dict[str, Any]:
+    """What all launches of a case have alike: the rest moves by itself."""
+    first = launches[0]
+    return {
+        key: value for key, value in first.items() if all(o.get(key) == value for o in launches)
+    }
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MOST_CHARS else f"{text[: MOST_CHARS - 3]}..."
+
+
+def beside_graphs(found: list[Difference]) -> list[str]:
+    """The names of what differs besides graphs."""
+    return [each.name for each in found if not each.graphs]

@@ -1,0 +1,96 @@
+"""report.md: the report for an issue, as GitHub renders it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from repro_pp_graphs.report.content import ISSUE, Command, Content
+from repro_pp_graphs.report.tables import Table
+
+MOST_BEFORE = 56  # lines before the details
+MOST_REMARKS = 6
+_SPECIAL = re.compile(r"([\\`*\[\]<|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
+_FIRST = re.compile(r"^(?:(\d+)([.)])(?=\s|$)|([-+=>#]))")
+_REFERENCE = re.compile(r"(?<=@)(?=\w)|(?<=#)(?!10865\b)(?=\d)")  # mentions and issues, but ours
+
+
+def plain(text: str) -> str:
+    """A text that stays text: nothing in it is markup, a mention or a break of the line."""
+    flat = _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    flat = _FIRST.sub(lambda m: f"{m[1]}\\{m[2]}" if m[1] else f"\\{m[3]}", flat)
+    return _REFERENCE.sub("\u200b", flat)
+
+
+def fenced(text: str, language: str = "") -> list[str]:
+    """A block of code, its fence longer than any inside."""
+    longest = max(map(len, re.findall("`{3,}", text)), default=2)
+    fence = "`" * (longest + 1)
+    return [f"{fence}{language}", *text.rstrip("\n").splitlines(), fence]
+
+
+def rows(table: Table) -> list[str]:
+    """A table; numbers to the right."""
+    head = "| " + " | ".join(plain(each) or " " for each in table.head) + " |"
+    rule = "|:--|" + "--:|" * (len(table.head) - 1)
+    body = ["| " + " | ".join(map(plain, row)) + " |" for row in table.rows]
+    note = ["", f"<sub>{plain(table.note)}</sub>"] if table.note else []
+    return [head, rule, *body, *note]
+
+
+def folded(title: str, lines: Iterable[str]) -> list[str]:
+    """Lines below a title that opens on a click."""
+    return ["<details>", f"<summary>{plain(title)}</summary>", "", *lines, "", "</details>", ""]
+
+
+def text_of(content: Content) -> str:
+    """The whole report.md."""
+    lines = [f"# {plain(content.headline)}", "", plain(content.what)]
+    lines += [f"#10865 is {ISSUE}.", ""] if "#10865" in content.headline else [""]
+    lines += [f"- {plain(each)}" for each in content.lead]
+    lines += [""] if content.lead else []
+    for each in content.warnings:
+        lines += [f"> **Warning:** {plain(each)}", ""]
+    if content.arms:
+        lines += ["## A against B", "", *rows(content.arms), ""]
+    if content.turns:
+        lines += ["## What a turn of each rank's host is made of", "", *rows(content.turns), ""]
+    short, rest = content.remarks[:MOST_REMARKS], content.remarks[MOST_REMARKS:]
+    room = MOST_BEFORE - len(lines) - 4
+    if len(short) > room:
+        short, rest = content.remarks[: max(0, room)], content.remarks[max(0, room) :]
+    if short:
+        lines += ["## To know", "", *(f"- {plain(each)}" for each in short), ""]
+    return "\n".join([*lines, *_details(content, rest)]).rstrip("\n") + "\n"
+
+
+def _details(content: Content, remarks: list[str]) -> Iterator[str]:
+    if remarks:
+        yield from folded("More remarks", [f"- {plain(each)}" for each in remarks])
+    for said in content.explained:
+        text = "\n\n".join(map(plain, said.paragraphs))
+        yield from folded(f"What the traces of {said.name} say", text.splitlines())
+    if content.differing:
+        yield from folded("What the cases ran with that differs", rows(content.differing))
+    if content.environment or content.changed:
+        title = "Environment"
+        title += f", {len(content.changed)} changes during the run" if content.changed else ""
+        yield from folded(title, _environment(content))
+    if content.commands:
+        yield from folded("Commands", _commands(content.commands))
+
+
+def _environment(content: Content) -> list[str]:
+    table = Table(head=["", ""], rows=[[key, value] for key, value in content.environment])
+    lines = rows(table) if content.environment else []
+    if content.changed:
+        lines += ["", "Changed during the run:", "", *(f"- {plain(c)}" for c in content.changed)]
+    return lines
+
+
+def _commands(found: list[Command]) -> Iterator[str]:
+    for each in found:
+        yield from (f"{plain(each.title)}:", "", *fenced(each.text, "bash"), "")
+        yield from (f"- {note}" for note in each.notes)
+        if each.notes:
+            yield ""

@@ -1,0 +1,173 @@
+"""report.html: one file that opens from disk, with everything in it and no request to anyone.
+
+Names from traces and logs are text wherever they stand: escaped in the page, data to the script.
+The page's security policy lets only this script and this style sheet in, by their hashes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from repro_pp_graphs.report.charts import Figure
+from repro_pp_graphs.report.content import ISSUE, Command, Content
+from repro_pp_graphs.report.tables import Table
+
+ASSETS = Path(__file__).parent / "assets"
+
+
+def asset(name: str) -> str:
+    """A built file of web/, as text."""
+    return (ASSETS / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def embedded(value: object) -> str:
+    """JSON that may stand in a script element: nothing in it can end that."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=True)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def text_of(content: Content, cases: list[str], figures: list[Figure]) -> str:
+    """The whole report.html."""
+    script, style = asset("report.js").strip(), asset("report.css").strip()
+    policy = f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}"
+    charts = {each.id.replace("-", "_"): each.data for each in figures if each.id != "lanes"}
+    nothing: dict[str, Any] = {"pictures": []}
+    lanes = next((each.data for each in figures if each.id == "lanes"), nothing)
+    facts = {"cases": cases, "charts": charts, "lanes": lanes}
+    title = escape(f"{content.headline} ({content.name})")
+    return "\n".join(
+        [
+            "<!doctype html>",
+            '<html lang="en">',
+            "<head>",
+            '<meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}; base-uri '
+            "'none'; form-action 'none'\">",
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            '<meta name="referrer" content="no-referrer">',
+            f"<title>{title}</title>",
+            f"<style>{style}</style>",
+            "</head>",
+            "<body>",
+            *_body(content, figures),
+            f'<script type="application/json" id="facts">{embedded(facts)}</script>',
+            f"<script>{script}</script>",
+            "</body>",
+            "</html>",
+            "",
+        ]
+    )
+
+
+def _body(content: Content, figures: list[Figure]) -> Iterator[str]:
+    when = f" &middot; {escape(content.when)}" if content.when else ""
+    yield "<header>"
+    yield f'<p class="quiet">{escape(content.name)}{when}</p>'
+    yield '<button type="button" id="theme" hidden></button>'
+    yield "</header>"
+    yield "<main>"
+    yield f"<h1>{_linked(content.headline)}</h1>"
+    yield f"<p>{escape(content.what)}</p>"
+    yield from _list(content.lead)
+    for each in content.warnings:
+        yield f'<p class="warning"><strong>Warning:</strong> {escape(each)}</p>'
+    if content.arms:
+        yield "<h2>A against B</h2>"
+        yield from table(content.arms)
+    for figure in figures:
+        yield from _figure(figure)
+    if content.explained:
+        yield "<h2>What the traces say</h2>"
+    for said in content.explained:
+        yield f"<h3>{escape(said.name)}</h3>"
+        yield from (f"<p>{escape(text)}</p>" for text in said.paragraphs)
+    if content.remarks:
+        yield "<h2>To know</h2>"
+        yield from _list(content.remarks)
+    if content.differing:
+        yield "<h2>What the cases ran with that differs</h2>"
+        yield from table(content.differing)
+    if content.environment:
+        yield "<h2>Environment</h2>"
+        yield from table(
+            Table(head=["", ""], rows=[[key, value] for key, value in content.environment]), "text"
+        )
+    if content.changed:
+        yield "<p>Changed during the run:</p>"
+        yield from _list(content.changed)
+    if content.commands:
+        yield "<h2>Commands</h2>"
+    for command in content.commands:
+        yield from _command(command)
+    yield "</main>"
+
+
+def _linked(text: str) -> str:
+    return escape(text).replace("#10865", f'<a href="{ISSUE}">#10865</a>')
+
+
+def _list(lines: list[str]) -> Iterator[str]:
+    if lines:
+        yield "<ul>"
+        yield from (f"<li>{escape(line)}</li>" for line in lines)
+        yield "</ul>"
+
+
+def table(found: Table, kind: str = "") -> Iterator[str]:
+    """A table that scrolls by itself where the screen is narrow."""
+    mark = f' class="{kind}"' if kind else ""
+    yield '<div class="scroll" tabindex="0" role="region" aria-label="table"><table>'
+    if any(found.head):
+        heads = "".join(f'<th scope="col"{mark}>{escape(each)}</th>' for each in found.head)
+        yield f"<thead><tr>{heads}</tr></thead>"
+    yield "<tbody>"
+    for row in found.rows:
+        first, *rest = row
+        cells = "".join(f"<td{mark}>{escape(each)}</td>" for each in rest)
+        yield f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>'
+    yield "</tbody></table></div>"
+    if found.note:
+        yield f'<p class="quiet">{escape(found.note)}</p>'
+
+
+def _figure(figure: Figure) -> Iterator[str]:
+    yield f'<figure id="{figure.id}">'
+    yield f"<h2>{escape(figure.title)}</h2>"
+    yield f"<figcaption>{escape(figure.caption)}</figcaption>"
+    yield from _key(figure)
+    if figure.id == "lanes":
+        yield '<div class="tools"></div>'
+        yield f'<p class="alt">{escape(figure.alt)}</p><div class="plot"></div>'
+    else:
+        yield f'<div class="plot" role="img" aria-label="{escape(figure.alt)}"></div>'
+    yield "<details><summary>The same as a table</summary>"
+    yield from table(figure.table)
+    yield "</details>"
+    yield "</figure>"
+
+
+def _key(figure: Figure) -> Iterator[str]:
+    """What the colours mean, a line a group; the script fills in what is empty."""
+    kinds = figure.data.get("kinds", {})
+    for name, members in figure.data.get("groups", {"": []}).items():
+        spans = (f'<span><i class="{key}"></i>{escape(kinds[key])}</span>' for key in members)
+        head = f"<b>{escape(name)}</b>" if name else ""
+        if members or not name:
+            yield f'<div class="key">{head}{"".join(spans)}</div>'
+
+
+def _command(command: Command) -> Iterator[str]:
+    yield f"<h3>{escape(command.title)}</h3>"
+    yield f'<pre tabindex="0">{escape(command.text)}</pre>'
+    yield from _list([note.replace("`", "") for note in command.notes])

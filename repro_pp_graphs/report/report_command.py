@@ -1,0 +1,70 @@
+"""python -m repro_pp_graphs report: summary.json, report.md and report.html anew, from disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from repro_pp_graphs import files
+from repro_pp_graphs.files import BadFile
+from repro_pp_graphs.report import charts, content, markdown, page, source
+from repro_pp_graphs.report.source import Source
+from repro_pp_graphs.terminal import Parser, complain
+
+COMMAND = "report"
+EXAMPLES = """examples:
+  python -m repro_pp_graphs report .              the run in ./logs and ./trace
+  python -m repro_pp_graphs report results/today
+  python -m repro_pp_graphs report their_traces --out report_of_theirs
+
+exit status: 0 written; 1 nothing to report, or it cannot be written; 2 usage
+"""
+
+
+def write(found: Source, to: Path) -> list[Path]:
+    """Write report.md and report.html into a folder; the paths. Raises OSError."""
+    said = content.content(found)
+    texts = {
+        "report.md": markdown.text_of(said),
+        "report.html": page.text_of(said, found.cases, charts.figures(found)),
+    }
+    to.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        files.write_whole(to / name, text)
+    return [to / name for name in texts]
+
+
+def main(argv: list[str]) -> int:
+    """Exit status 0 written, 1 nothing to report or not writable, 2 usage."""
+    made = Parser(
+        COMMAND,
+        "[--out FOLDER] DIR",
+        "Rebuild summary.json, report.md and report.html from what a run left, or from traces "
+        "alone.",
+        EXAMPLES,
+    )
+    made.add_argument(
+        "dir", type=Path, metavar="DIR", help="what --out named, its logs, or a folder of traces"
+    )
+    made.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="where to write (default: DIR/logs, or DIR)"
+    )
+    options = made.parse_args(argv)
+    try:
+        found = source.read(options.dir)
+    except BadFile as error:
+        complain(COMMAND, f"{error}; name the folder of a run, or of ranks' traces")
+        return 1
+    to = options.out or found.logs or options.dir
+    try:
+        paths = write(found, to)
+        if found.summary:
+            files.write_json(to / "summary.json", msgspec.to_builtins(found.summary))
+            paths.insert(0, to / "summary.json")
+    except OSError as error:
+        complain(COMMAND, f"{error.filename or to}: {error.strerror}; --out names another folder")
+        return 1
+    for path in paths:
+        print(f"{path.stat().st_size / 1e3:8.0f} kB  {path}")
+    return 0

@@ -1,0 +1,269 @@
+"""What a folder holds for a report: a run with its launches, or traces alone."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from repro_pp_graphs import files
+from repro_pp_graphs.client.metrics import itl_ms
+from repro_pp_graphs.client.record import Record
+from repro_pp_graphs.environment import changes
+from repro_pp_graphs.files import BadFile
+from repro_pp_graphs.report import model, summary
+from repro_pp_graphs.run import record
+from repro_pp_graphs.run.record import Plan
+from repro_pp_graphs.traces.commands.paths import cases_at
+from repro_pp_graphs.traces.explain.analysis import analyze
+from repro_pp_graphs.traces.explain.timeline import Timeline, timeline
+from repro_pp_graphs.traces.facts import Analysis, from_document
+from repro_pp_graphs.traces.model import Case
+from repro_pp_graphs.traces.pair.edges import edges_of
+from repro_pp_graphs.traces.read.cases import trace_files
+
+MOST_FOLDERS = 12  # of traces in one report; more are one report each
+
+
+@dataclass
+class _Request:
+    """What is read of a prompt in a client's JSON: [arrival_ns, cumulative tokens]."""
+
+    events: list[list[int]]
+
+
+_EVENTS: dict[str, Any] = {
+    "summary": {
+        "itl_over_time": list[dict[str, float]],
+        **dict.fromkeys(("total_input_tokens", "completed", "failed"), int),
+    },
+    "requests": list[_Request],
+}
+_POINT = {"t_s", "mean_itl_ms"}
+_PROMPTS = (("total_input_tokens",), ("completed", "failed"))
+
+
+class Explained(msgspec.Struct):
+    """The traces of one launch, or of one case of somebody else's: explained, and as slices."""
+
+    name: str
+    analysis: Analysis | None = None
+    timeline: Timeline | None = None
+    why: str = ""  # there is no analysis
+
+
+class Launched(msgspec.Struct, kw_only=True):
+    """One launch of a run: its place, what its client saw, what its traces say.
+
+    `itl_ms`: a gap for every token but the first of each prompt, sorted; `itl_over_time`: (s from
+    the first prompt, mean ITL ms).
+    """
+
+    summary: model.LaunchSummary
+    case: int  # index of its case
+    order: int  # from 1, as the launches ran
+    itl_ms: list[float]
+    itl_over_time: list[tuple[float, float]]
+    prompt_tokens: float | None  # mean length of a prompt
+    server_info: dict[str, Any]
+    env: dict[str, str]
+    explained: Explained | None = None  # None: not traced
+
+
+class Source(msgspec.Struct, kw_only=True):
+    """A folder: a run (plan, summary, launches) or traces (explained). `cases` are names to show,
+    in the order in which they were asked for."""
+
+    folder: Path
+    cases: list[str]
+    logs: Path | None = None
+    plan: Plan | None = None
+    summary: model.Summary | None = None
+    launches: list[Launched] = []
+    explained: list[Explained] = []
+    environment: dict[str, str] = {}
+    warnings: list[str] = []
+
+    def all_explained(self) -> list[tuple[int, Explained]]:
+        """Whatever was traced, with the index of its case."""
+        if self.plan is None:
+            return list(enumerate(self.explained))
+        return [(one.case, one.explained) for one in self.launches if one.explained]
+
+
+def logs_of(folder: Path) -> Path | None:
+    """Where a run's records are: in its folder, or the folder itself; None where it is no run."""
+    for logs in (folder / "logs", folder):
+        if (logs / "run.json").is_file():
+            return logs
+    return None
+
+
+def read(folder: Path) -> Source:
+    """Everything of a folder. Raises OSError where it cannot be read, BadFile where it holds
+    neither a run nor traces, or a run whose plan is torn."""
+    if not folder.is_dir():
+        raise BadFile(f"{folder} is no folder")
+    logs = logs_of(folder)
+    return _run(folder, logs) if logs else _traces(folder)
+
+
+def _run(folder: Path, logs: Path) -> Source:
+    plan = record.load(logs)
+    found = model.from_json(summary.summarise(logs, plan))
+    firsts: dict[str, str] = {}  # case -> label of its first launch
+    for launch in plan.launches:
+        firsts.setdefault(launch.case, launch.label)
+    names = list(firsts)
+    warnings: list[str] = []
+    launches = []
+    for order, (launch, its) in enumerate(zip(plan.launches, found.launches, strict=True), 1):
+        seen = _client(logs / f"{launch.label}_client.json", warnings)
+        measured = its.status == "ok"
+        launches.append(
+            Launched(
+                summary=its,
+                case=names.index(launch.case),
+                order=order,
+                itl_ms=seen.itl_ms if measured else [],
+                itl_over_time=seen.over_time if measured else [],
+                prompt_tokens=seen.prompt_tokens,
+                server_info=_facts(logs, launch.label).get("server_info", {}),
+                env=launch.env,
+                explained=_explained_launch(folder, logs, launch.label) if measured else None,
+            )
+        )
+    env = _object(logs / "env.json", changes.SHAPE)
+    return Source(
+        folder=folder,
+        cases=list(firsts.values()),
+        logs=logs,
+        plan=plan,
+        summary=found,
+        launches=launches,
+        environment=env.get("summary", {}),
+        warnings=warnings,
+    )
+
+
+def _object(path: Path, hint: object) -> dict[str, Any]:
+    try:
+        return files.read_object(path, hint)
+    except (OSError, BadFile):
+        return {}  # summarise() has warned of it
+
+
+def _facts(logs: Path, label: str) -> dict[str, Any]:
+    try:
+        return record.load_facts(logs, label)
+    except (OSError, BadFile):
+        return {}
+
+
+class _Client(msgspec.Struct):
+    """What a launch's client wrote, as far as a report draws it."""
+
+    itl_ms: list[float] = []
+    over_time: list[tuple[float, float]] = []
+    prompt_tokens: float | None = None
+
+
+def _client(path: Path, warnings: list[str]) -> _Client:
+    """A launch's client JSON; empty, with a warning, where it is torn or something else."""
+    try:
+        found = files.read_object(path, _EVENTS)
+    except FileNotFoundError:
+        return _Client()
+    except (OSError, BadFile) as error:
+        warnings.append(f"{error}: its distribution is left out")
+        return _Client()
+    requests = found.get("requests", [])
+    gaps: list[float] = []
+    for request in requests:
+        gaps += itl_ms(
+            Record(events=[each for each in request.get("events", []) if len(each) == 2])
+        )
+    told = found.get("summary", {})
+    over_time = told.get("itl_over_time", [])
+    points = [(each["t_s"], each["mean_itl_ms"]) for each in over_time if each.keys() >= _POINT]
+    tokens, prompts = (sum(told.get(k, 0) for k in keys) for keys in _PROMPTS)
+    return _Client(sorted(gaps), points, tokens / prompts if tokens and prompts else None)
+
+
+def _explained_launch(folder: Path, logs: Path, label: str) -> Explained | None:
+    """What the traces of a launch say, from its files or else from the traces anew."""
+    stored = logs / f"{label}_analysis.json"
+    traces = folder / "trace" / label
+    slices = logs / f"{label}_timeline.json"
+    if not stored.exists() and not traces.is_dir():
+        return None
+    found = Explained(label, _stored_analysis(stored), _stored_timeline(slices, traces))
+    if found.analysis and found.timeline:
+        return found
+    case = _case(traces)
+    if case is None:
+        lacking = "written by another version and the traces are gone"
+        found.why = "" if found.analysis else f"{stored.name}: {lacking}"
+        return found
+    case.name = label
+    anew = explain(case)
+    found.analysis = found.analysis or anew.analysis
+    if found.timeline is None and anew.timeline:
+        found.timeline = anew.timeline
+        with contextlib.suppress(OSError):  # it is only to be quicker the next time
+            files.write_whole(slices, msgspec.json.encode(anew.timeline).decode() + "\n")
+    return found
+
+
+def _stored_analysis(path: Path) -> Analysis | None:
+    try:
+        return from_document(files.read_object(path))
+    except (OSError, BadFile, msgspec.ValidationError):
+        return None
+
+
+def _stored_timeline(path: Path, traces: Path) -> Timeline | None:
+    """The slices that were cut from traces; None where the traces are newer, or there are none."""
+    try:
+        cut = path.stat().st_mtime_ns
+        if any(each.stat().st_mtime_ns > cut for each in traces.glob("*.trace.json*")):
+            return None
+        return msgspec.json.decode(path.read_bytes(), type=Timeline)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _case(folder: Path) -> Case | None:
+    """The one case of a folder of traces; None where there is none that can be read."""
+    found = cases_at("report", [folder]) if folder.is_dir() else None
+    read = [case for case in found or [] if case.ranks]
+    return read[0] if read else None
+
+
+def explain(case: Case) -> Explained:
+    """A case's analysis and some of its decode steps."""
+    edges = edges_of(case)
+    return Explained(case.name, analyze(case, edges), timeline(case, edges))
+
+
+def _traces(folder: Path) -> Source:
+    """The traces in a folder, or in each folder inside it."""
+    inside = [folder] if trace_files([folder]) else sorted(filter(Path.is_dir, folder.iterdir()))
+    holding = [each for each in inside if trace_files([each])]
+    found: list[Explained] = []
+    warnings: list[str] = []
+    for each in holding[:MOST_FOLDERS]:
+        cases = cases_at("report", [each]) or []
+        warnings += [text for case in cases if not case.ranks for text in case.warnings]
+        found += [explain(case) for case in cases if case.ranks]
+    if not found:
+        what = "has neither logs/run.json of a run nor traces of ranks (*.trace.json.gz)"
+        raise BadFile(f"{folder} {what}")
+    if len(holding) > MOST_FOLDERS:
+        warnings.append(f"{len(holding)} folders of traces: the first {MOST_FOLDERS} are shown")
+    return Source(
+        folder=folder, cases=[each.name for each in found], explained=found, warnings=warnings
+    )

@@ -1,0 +1,219 @@
+"""The tables of a report, as rows of text: A against B, the parts of a turn, what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from statistics import fmean
+
+import msgspec
+import numpy as np
+
+from repro_pp_graphs.report import table
+from repro_pp_graphs.report.differences import Difference
+from repro_pp_graphs.report.source import Explained, Launched, Source
+from repro_pp_graphs.stats.model import Comparison, Estimate, Pair
+from repro_pp_graphs.stats.names import CONTROL, IDLE, OUTSIDE, OWN_GRAPH, RETURN
+from repro_pp_graphs.traces.explain.host import ROWS
+from repro_pp_graphs.traces.explain.words import CAUSE_TITLES, ROW_TITLES
+from repro_pp_graphs.traces.facts import Analysis
+from repro_pp_graphs.traces.quantiles import quantile
+
+# A wait that is at least this share of its rank's turn is named in the cell of its row.
+WORTH_NAMING = 0.05
+MOST_COLUMNS = 8  # of ranks in the table of turns
+SHORT_CAUSES = {
+    "own_graph": "own graph",
+    "own_compute": "own kernels",
+    "peer_late": "peer late",
+    "transfer": "transfer",
+    "otherwise": "other",
+}
+
+
+class Table(msgspec.Struct, kw_only=True):
+    """Rows of text below a head; the first column says what a row is, `note` how to read it."""
+
+    head: list[str]
+    rows: list[list[str]]
+    note: str = ""
+
+
+# metric -> (title with unit, which direction is better)
+METRICS: dict[str, tuple[str, str]] = {
+    "mean_tpot_ms": ("TPOT mean, ms", "lower"),
+    "median_itl_ms": ("ITL median, ms", "lower"),
+    "p99_itl_ms": ("ITL p99, ms", "lower"),
+    "median_ttft_ms": ("TTFT median, ms", "lower"),
+    "p99_ttft_ms": ("TTFT p99, ms", "lower"),
+    "output_throughput": ("output tokens/s", "higher"),
+    RETURN: ("token return holds the last rank's host, ms*", "lower"),
+    OWN_GRAPH: ("of it under its own graph, ms*", "lower"),
+    IDLE: ("of it without compute, ms*", "lower"),
+    OUTSIDE: ("its waits while its GPU computes nothing, ms a turn*", "lower"),
+    CONTROL: ("TTFT of one prompt alone, ms", "lower"),
+}
+PROFILED = "*Of the profile pass, which slows a step down"
+_FROM_PROFILE = frozenset({RETURN, OWN_GRAPH, IDLE, OUTSIDE})
+
+
+def values(launch: Launched) -> dict[str, float]:
+    """What was measured of a launch, by metric."""
+    measured = launch.summary.status == "ok"
+    return {**launch.summary.metrics, **getattr(launch.summary, "waits_ms", {})} if measured else {}
+
+
+def title(metric: str) -> str:
+    """A metric's name with its unit."""
+    if metric in METRICS:
+        return METRICS[metric][0]
+    name = metric.replace(".", " ").replace("_", " ")
+    return f"{name.removesuffix(' ms')}, ms" if name.endswith(" ms") else name
+
+
+def interval(estimate: Estimate) -> str:
+    """`0.949 [0.934, 0.964]`; a difference with its sign."""
+    sign = "" if estimate.scale == "ratio" else "+"
+    value, low, high = (
+        f"{each:{sign}.3f}" for each in (estimate.value, estimate.low, estimate.high)
+    )
+    return f"{value} [{low}, {high}]"
+
+
+def arms(source: Source) -> Table | None:
+    """A against B: a row a metric, a column a case with its mean over launches, and a column a
+    pair of cases. A rehearsal has no ratios: they would be remembered."""
+    found = source.summary
+    if found is None or not any(map(values, source.launches)):
+        return None
+    pairs = found.verdict.pairs if found.verdict and not found.rehearsal else []
+    compared = {(n, c.metric): c for n, pair in enumerate(pairs) for c in pair.comparisons}
+    known = [values(launch) for launch in source.launches]
+    wanted = [*METRICS, *dict.fromkeys(metric for _, metric in compared)]
+    metrics = [
+        metric
+        for metric in dict.fromkeys(wanted)
+        if any(metric in one for one in known) or any((n, metric) in compared for n in _at(pairs))
+    ]
+    rows = []
+    for metric in metrics:
+        better = METRICS.get(metric, ("", ""))[1]
+        better = better or next((c.better for (_, m), c in compared.items() if m == metric), "")
+        means = [_mean(source, metric, number) for number in range(len(source.cases))]
+        cells = [_compared(compared.get((n, metric))) for n in _at(pairs)]
+        rows.append([title(metric), better, *map(table.number, means), *cells])
+    head = ["", "better", *source.cases, *(f"{pair.a} / {pair.b}" for pair in pairs)]
+    launches = max(launch.summary.round for launch in source.launches)
+    each = "1 launch" if launches == 1 else f"means over {launches} launches"
+    note = f"Each case: {each}" if pairs or launches > 1 else "One launch a case: no interval"
+    if pairs:
+        confidence = 100 * (1 - pairs[0].alpha)
+        note += f"; ratios with their {confidence:g} % interval"
+    profiled = not _FROM_PROFILE.isdisjoint(metrics)
+    return Table(head=head, rows=rows, note=f"{note}. {PROFILED}." if profiled else f"{note}.")
+
+
+def _at(pairs: list[Pair]) -> range:
+    return range(len(pairs))
+
+
+def _mean(source: Source, metric: str, case: int) -> float | None:
+    its = [values(launch).get(metric) for launch in source.launches if launch.case == case]
+    measured = [value for value in its if value is not None]
+    return fmean(measured) if measured else None
+
+
+def _compared(comparison: Comparison | None) -> str:
+    if comparison is None:
+        return ""
+    word = comparison.word.lower()
+    if word.startswith("no difference"):
+        word = f"no difference above {100 * comparison.margin:g} %"
+    return f"{interval(comparison.estimate)} {word}" if comparison.estimate else word
+
+
+def first_explained(source: Source) -> list[tuple[int, Explained]]:
+    """The first launch of each case that was traced and explained."""
+    found: dict[int, Explained] = {}
+    for case, explained in source.all_explained():
+        if explained.analysis:
+            found.setdefault(case, explained)
+    return sorted(found.items())
+
+
+def turns(source: Source, every_rank: bool = False) -> Table | None:
+    """The parts of a turn of each host's loop: a column a case and rank (the first and the last,
+    or every rank), means in ms which add up; in a cell what most of it waits for."""
+    known = [
+        (source.cases[case], each.analysis)
+        for case, each in first_explained(source)
+        if each.analysis and each.analysis.turns
+    ]
+    columns = [
+        (f"{name} PP{label}", analysis, label)
+        for name, analysis in known
+        for label in _shown(list(analysis.turns), len(known), every_rank)
+    ]
+    if not columns:
+        return None
+    left_out = 0 if every_rank else max(0, len(columns) - MOST_COLUMNS)
+    columns = columns if every_rank else columns[:MOST_COLUMNS]
+    rows = []
+    for row in ROWS:
+        cells = [_part(analysis, label, row) for _, analysis, label in columns]
+        if any(cells):
+            rows.append([ROW_TITLES[row], *cells])
+    turn_of = [analysis.turns[label] for _, analysis, label in columns]
+    rows.append(["the whole turn", *(f"{turn.mean / 1e3:.2f}" for turn in turn_of)])
+    if any(turn.gpu_idle is not None for turn in turn_of):
+        idle = [turn.gpu_idle for turn in turn_of]
+        rows.append(
+            ["its GPU computes nothing", *("" if us is None else f"{us / 1e3:.2f}" for us in idle)]
+        )
+    note = "ms a turn of the host's loop while profiled: means, which add up."
+    note += f" {left_out} more columns: report.html." if left_out else ""
+    return Table(head=["", *(name for name, _, _ in columns)], rows=rows, note=note)
+
+
+def _shown(labels: list[str], cases: int, every_rank: bool) -> list[str]:
+    """The ranks of a case that have a column: the first and the last, of many cases the last."""
+    if every_rank:
+        return labels
+    return list(dict.fromkeys([labels[0], labels[-1]])) if cases <= 3 else labels[-1:]
+
+
+def _part(analysis: Analysis, label: str, name: str) -> str:
+    turn = analysis.turns[label]
+    row = next((each for key, each in turn.rows.items() if key == name), None)
+    if row is None or not row.mean:
+        return ""
+    text = f"{row.mean / 1e3:.2f}"
+    most = max(row.waits.items(), key=lambda item: item[1], default=None)
+    if most and most[1] >= WORTH_NAMING * turn.mean:
+        text += f" ({most[1] / 1e3:.2f} {SHORT_CAUSES[most[0]]})"
+    return text
+
+
+def differing(source: Source, found: Iterable[Difference]) -> Table | None:
+    """What the cases' servers ran with that is not the same."""
+    rows = [[each.name, *each.values] for each in found]
+    return Table(head=["argument", *source.cases], rows=rows) if rows else None
+
+
+def quantiles(series: list[tuple[str, list[float]]], unit: str) -> Table:
+    """Of each launch's sorted values: how many, and quantiles; the table behind a distribution."""
+    shares = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
+    heads = [f"p{100 * share:g}" if share < 1 else "max" for share in shares]
+    rows = [
+        [
+            name,
+            str(len(its)),
+            *(table.number(quantile(np.array(its), share)) for share in shares),
+        ]
+        for name, its in series
+    ]
+    return Table(head=[unit, "n", *heads], rows=rows)
+
+
+def cause_titles() -> dict[str, str]:
+    """What a host waits for, as titles of bars."""
+    return {cause: f"waits {text}" for cause, text in CAUSE_TITLES.items()}

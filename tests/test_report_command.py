@@ -1,0 +1,122 @@
+"""report DIR: whatever a folder holds is reported, as far as it holds it, and no further."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import report_runs
+
+from repro_pp_graphs.report import report_command, source
+from repro_pp_graphs.report.source import Source
+
+FILES = {"summary.json", "report.md", "report.html"}
+
+
+def report(*arguments: object) -> int:
+    return report_command.main([str(each) for each in arguments])
+
+
+def test_a_run_is_rebuilt_from_disk_and_says_what_it_wrote(tmp_path, capsys):
+    run = report_runs.series(tmp_path / "run")
+    assert report(run) == 0
+    printed = capsys.readouterr().out
+    assert {path.name for path in (run / "logs").iterdir()} >= FILES
+    assert all(f"{run}/logs/{name}" in printed for name in FILES)
+    found = json.loads((run / "logs" / "summary.json").read_text())
+    assert len(found["launches"]) == 8
+
+
+def test_the_folder_of_the_records_alone_will_do(tmp_path):
+    run = report_runs.series(tmp_path / "run")
+    assert report(run / "logs", "--out", tmp_path / "elsewhere") == 0
+    assert {path.name for path in (tmp_path / "elsewhere").iterdir()} == FILES
+    assert not (run / "logs" / "report.md").exists()
+
+
+def test_somebody_elses_traces_are_explained(tmp_path):
+    folder = tmp_path / "theirs"
+    shutil.copytree(report_runs.DATA / "traces" / "sglang052_graphs_on", folder / "on")
+    shutil.copytree(report_runs.DATA / "traces" / "sglang052_graphs_off", folder / "off")
+    assert report(folder) == 0
+    text = (folder / "report.md").read_text()
+    assert "nothing is compared" in text and "Token return PP1" in text
+    assert "A against B" not in text and not (folder / "summary.json").exists()
+    html = (folder / "report.html").read_text()
+    assert '<figure id="lanes">' in html and '<figure id="launches">' not in html
+    assert report(folder / "on", "--out", tmp_path / "one") == 0
+
+
+def explained(found: Source) -> list[tuple[bool, bool, str]]:
+    return [
+        (each.analysis is not None, each.timeline is not None, each.why)
+        for _, each in found.all_explained()
+    ]
+
+
+def test_an_analysis_of_another_version_is_made_anew_from_the_traces(tmp_path):
+    run = report_runs.traced(tmp_path / "run")
+    for label in (report_runs.A, report_runs.B):
+        (run / "logs" / f"{label}_analysis.json").write_text('{"schema": 1, "ranks": {}}')
+    assert explained(source.read(run)) == [(True, True, "")] * 2
+    # what was cut from the traces stays when they are gone
+    shutil.rmtree(run / "trace")
+    gone = explained(source.read(run))
+    assert [each[:2] for each in gone] == [(False, True)] * 2
+    assert all("traces are gone" in why for *_, why in gone)
+
+
+def test_slices_of_traces_that_changed_are_cut_anew(tmp_path):
+    run = report_runs.traced(tmp_path / "run")
+    before = source.read(run).launches[0].explained
+    shutil.rmtree(run / "trace" / report_runs.A)
+    other = report_runs.DATA / "traces" / "sglang0516_sync_send"
+    shutil.copytree(other, run / "trace" / report_runs.A)
+    for path in (run / "trace" / report_runs.A).iterdir():
+        path.touch()
+    after = source.read(run).launches[0].explained
+    assert before.timeline.length_us != after.timeline.length_us
+
+
+def test_a_torn_client_file_costs_that_launch_alone(tmp_path):
+    run = report_runs.series(tmp_path / "run")
+    torn = run / "logs" / f"{report_runs.A}_client.json"
+    torn.write_text(torn.read_text()[:1000])
+    assert report(run) == 0
+    text = (run / "logs" / "report.md").read_text()
+    assert f"{torn.name} is cut off" in text
+    found = source.read(run)
+    assert sum(bool(one.itl_ms) for one in found.launches) == 7
+
+
+@pytest.mark.parametrize("what", ["empty", "missing", "torn", "a file"])
+def test_a_folder_without_anything_is_one_sentence(tmp_path, capsys, what):
+    folder = tmp_path / "run"
+    if what == "a file":
+        folder.write_text("")
+    elif what != "missing":
+        (folder / "logs").mkdir(parents=True)
+    if what == "torn":
+        (folder / "logs" / "run.json").write_text('{"schema": 1')
+    assert report(folder) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert " ".join(lines).startswith("report: ") and "name the folder" in " ".join(lines)
+    assert len(lines) <= 5 and max(map(len, lines)) <= 80 + len(str(tmp_path))
+
+
+def test_where_it_cannot_be_written_is_said_with_a_way_out(tmp_path, capsys):
+    run = report_runs.series(tmp_path / "run")
+    (tmp_path / "taken").write_text("")
+    assert report(run, "--out", tmp_path / "taken") == 1
+    assert "--out names another folder" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_rehearsal_shows_no_ratio(tmp_path):
+    run = report_runs.rehearsal(tmp_path / "run")
+    assert report(run) == 0
+    text = (run / "logs" / "report.md").read_text()
+    head = next(line for line in text.splitlines() if line.startswith("|"))
+    assert " / " not in head and "REHEARSAL" in text
+    assert Path(run / "logs" / "report.html").stat().st_size < 3_000_000

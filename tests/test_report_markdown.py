@@ -1,0 +1,122 @@
+"""report.md: right numbers, short, rendered by a GFM renderer as it is meant."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+import report_runs
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from repro_pp_graphs.report import content, markdown, source
+
+
+def rendered(text: str) -> str:
+    return MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(text)
+
+
+class Page(HTMLParser):
+    """The tags of a page, the rows of its tables, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.rows: list[list[str]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.tags.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self.tags and self.rows and self.rows[-1]:
+            self.rows[-1][-1] += data.strip("\n")
+
+
+@pytest.fixture(scope="module")
+def of_series(tmp_path_factory) -> str:
+    found = source.read(report_runs.series(tmp_path_factory.mktemp("series") / "run"))
+    return markdown.text_of(content.content(found))
+
+
+@pytest.fixture(scope="module")
+def of_traced(tmp_path_factory) -> str:
+    found = source.read(report_runs.traced(tmp_path_factory.mktemp("traced") / "run"))
+    return markdown.text_of(content.content(found))
+
+
+def before_details(text: str) -> list[str]:
+    return text.partition("<details>")[0].splitlines()
+
+
+@pytest.mark.parametrize("which", ["of_series", "of_traced"])
+def test_it_is_short_before_the_details_and_renders(which, request):
+    text = request.getfixturevalue(which)
+    assert len(before_details(text)) < 60
+    page = Page(rendered(text))
+    assert page.tags[0] == "h1"
+    assert page.tags.count("details") == text.count("</details>") == page.tags.count("summary")
+    assert "|" not in Page(rendered("\n".join(before_details(text)))).text
+
+
+def test_the_table_holds_the_mean_of_each_case(of_series):
+    rows = {row[0]: row for row in Page(rendered(of_series)).rows if row}
+    # of the table in the README of the data: 47.86, 48.36, 47.48, 47.62; 50.78, 51.02, 50.15, 49.67
+    assert rows["TPOT mean, ms"][1:4] == ["lower", "47.83", "50.41"]
+    assert rows["output tokens/s"][1] == "higher"
+
+
+def test_a_turn_is_shown_with_what_its_rank_waits_for(of_traced):
+    rows = {row[0]: row for row in Page(rendered(of_traced)).rows if row}
+    heads = next(row for row in Page(rendered(of_traced)).rows if row[1:] and "PP0" in row[1])
+    last = heads.index(f"{report_runs.A} PP1")
+    assert re.fullmatch(r"21\.\d\d \(2[01]\.\d\d own graph\)", rows["send of token ids"][last])
+
+
+def test_the_commands_are_those_of_plain_sglang(of_series):
+    commands = of_series.partition("Commands")[2]
+    assert "python -m sglang.launch_server" in commands
+    assert "repro_pp_graphs.server.launch" not in commands
+    assert "python -m sglang.bench_serving" in commands
+    assert "--random-input-len 91" in commands and "--num-prompts 16" in commands
+
+
+def test_what_differs_besides_graphs_is_a_warning_on_top(tmp_path):
+    run = report_runs.series(tmp_path / "run")
+    quiet = markdown.text_of(content.content(source.read(run)))
+    assert "differ in more than CUDA graphs" not in quiet
+    for path in (run / "logs").glob(f"{report_runs.B}*_launch.json"):
+        report_runs.changed(path, lambda one: one["server_info"].update(chunked_prefill_size=7))
+    text = markdown.text_of(content.content(source.read(run)))
+    top = "\n".join(before_details(text)[:8])
+    assert "differ in more than CUDA graphs (chunked_prefill_size)" in top
+
+
+HOSTILE = st.text(st.sampled_from("<>&|*_`~#@[]()!\\-+=.1ax \n\t$:/\"'"), max_size=30)
+
+
+@given(HOSTILE)
+def test_a_name_stays_the_text_that_it_is(name):
+    table = markdown.Table(head=["", name], rows=[["x", name]])
+    page = Page(rendered("\n".join(markdown.rows(table))))
+    assert set(page.tags) <= {"table", "thead", "tbody", "tr", "th", "td"}
+    flat = " ".join(name.split())
+    assert page.rows[1][1].replace("\u200b", "") == flat
+
+
+@given(HOSTILE)
+def test_a_sentence_stays_the_text_that_it_is(name):
+    flat = " ".join(name.split())
+    for line in ("{}", "- {}", "> **Warning:** {}"):
+        page = Page(rendered(line.format(markdown.plain(name))))
+        assert set(page.tags) <= {"p", "ul", "li", "blockquote", "strong"}
+        shown = page.text.replace("\u200b", "").strip().removeprefix("Warning:").strip()
+        assert shown == flat

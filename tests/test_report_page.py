@@ -1,0 +1,121 @@
+"""report.html: one file, nothing fetched, names are text, a table behind every picture."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import json
+import re
+import shutil
+
+import pytest
+import report_runs
+
+from repro_pp_graphs.report import charts, content, page, source
+from repro_pp_graphs.traces.explain import timeline
+
+MOST_BYTES = 3_000_000
+EVIL = "</script><script>alert(1)</script><b>"
+
+
+def text_of(folder) -> str:
+    found = source.read(folder)
+    return page.text_of(content.content(found), found.cases, charts.figures(found))
+
+
+@pytest.fixture(scope="module")
+def of_traced(tmp_path_factory) -> str:
+    return text_of(report_runs.traced(tmp_path_factory.mktemp("traced") / "run"))
+
+
+def facts_of(html: str) -> dict:
+    return json.loads(re.search(r'id="facts">(.*?)</script>', html, re.S)[1])
+
+
+def test_only_its_own_script_and_style_may_run(of_traced):
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', of_traced)[1]
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    script = re.search(r"<script>(.*?)</script>", of_traced, re.S)[1]
+    style = re.search(r"<style>(.*?)</style>", of_traced, re.S)[1]
+    for name, text in (("script-src", script), ("style-src", style)):
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert rules[name] == f"'sha256-{digest}'"
+    assert rules["default-src"] == "'none'"
+    assert set(rules) == {"default-src", "script-src", "style-src", "base-uri", "form-action"}
+
+
+def test_it_is_one_file_that_asks_for_nothing(of_traced):
+    body = re.sub(r"<script>.*?</script>|<style>.*?</style>", "", of_traced, flags=re.S)
+    assert not re.findall(r"\b(?:src|srcset|action|background)=", body)
+    assert set(re.findall(r'href="([^"]*)"', body)) <= {content.ISSUE}
+    assert " style=" not in body and not re.findall(r"\bon[a-z]+=", body)
+    assert len(of_traced.encode()) < MOST_BYTES
+
+
+def test_every_picture_has_a_table_of_its_numbers(of_traced):
+    figures = re.findall(r'<figure id="([a-z-]+)">(.*?)</figure>', of_traced, re.S)
+    ids = ["launches", "itl-ecdf", "itl-time", "send-ecdf", "turns", "lanes"]
+    assert [name for name, _ in figures] == ids
+    for _, inside in figures:
+        assert inside.count("<tr>") > 2 and "<figcaption>" in inside
+        assert 'role="img" aria-label="' in inside or 'class="alt">' in inside
+
+
+def test_names_from_logs_and_traces_are_text(tmp_path):
+    run = report_runs.traced(tmp_path / "run")
+    logs = run / "logs"
+    report_runs.changed(logs / "run.json", lambda plan: plan["launches"][1].update(model=EVIL))
+    report_runs.changed(
+        logs / f"{report_runs.A}_launch.json",
+        lambda one: one["server_info"].update({EVIL: EVIL, "attention_backend": EVIL}),
+    )
+    first = next((run / "trace" / report_runs.A).iterdir())
+    shutil.move(first, first.with_name("<b>not a trace"))
+    html = text_of(run)
+    assert html.count("<script>") == 1 and "<b>" not in re.sub(r"<b>[a-zA-Z ]+</b>", "", html)
+    assert "&lt;/script&gt;" in html
+
+
+def test_a_kernel_or_call_of_any_name_stays_data():
+    evil = timeline.Slice("moving", 1.0, 2.0, EVIL)
+    text = page.embedded({"slices": [list(charts.rows_of([evil])[0])], EVIL: "\u2028<!--"})
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text)["slices"][0][3] == EVIL
+
+
+def test_the_distribution_is_that_of_the_values():
+    values = [float(n) for n in range(1000)]
+    points = charts.ecdf(values)
+    assert len(points) <= charts.MOST_POINTS + 1
+    assert points[0] == [0.0, 0.001] and points[-1] == [999.0, 1.0]
+    assert all(share == pytest.approx((value + 1) / 1000) for value, share in points)
+    few = charts.ecdf([1.0, 1.0, 5.0])
+    assert few == [[1.0, 0.33333], [1.0, 0.66667], [5.0, 1.0]]
+    assert len(charts.ecdf([2.0])) == 1
+
+
+def test_the_data_of_the_pictures_is_what_was_measured(of_traced):
+    facts = facts_of(of_traced)
+    (a, b) = facts["charts"]["itl_ecdf"]["series"]
+    assert (a["case"], b["case"]) == (0, 1) and a["points"][-1][1] == 1
+    tpot = facts["charts"]["launches"]["choices"][0]
+    told = [
+        json.loads((report_runs.SERIES / f"{label}_client.json").read_text())["summary"]
+        for label in (report_runs.A, report_runs.B)
+    ]
+    values = [point["value"] for point in tpot["points"]]
+    assert values == pytest.approx([one["mean_tpot_ms"] for one in told], abs=1e-5)
+    for part in facts["charts"]["turns"]["choices"]:
+        totals = [sum(bar) for bar in zip(*(p["values"] for p in part["parts"]), strict=True)]
+        assert totals == pytest.approx([25.6, 25.6, 25.9, 25.9], abs=0.5)  # ms, both ways the same
+    lanes = facts["lanes"]
+    assert [picture["title"].split(":")[0] for picture in lanes["pictures"]] == facts["cases"]
+    for picture in lanes["pictures"]:
+        for rank in picture["ranks"]:
+            for lane in rank["lanes"]:
+                slices = lane["slices"]
+                assert all(0 <= s[1] < s[2] <= picture["length_us"] + 0.001 for s in slices)
+                pairs = itertools.pairwise(slices)
+                assert all(one[2] <= two[1] + 0.001 for one, two in pairs)
+                assert {s[0] for s in slices} <= set(lanes["kinds"])
