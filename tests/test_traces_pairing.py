@@ -15,10 +15,8 @@ from trace_maker import BASE_NS, TraceMaker, ring
 from repro_pp_graphs.traces.explain.analysis import analyze
 from repro_pp_graphs.traces.explain.report import lines
 from repro_pp_graphs.traces.model import P2POp
-from repro_pp_graphs.traces.pair.clock_check import allow_for_clocks
-from repro_pp_graphs.traces.pair.clocks import bounds, intervals
-from repro_pp_graphs.traces.pair.edge import Channel, Edge
-from repro_pp_graphs.traces.pair.edges import edges_of
+from repro_pp_graphs.traces.pair.clock_bounds import bounds, of_all_pairs
+from repro_pp_graphs.traces.pair.edges import OpenChannel, OpenEdge, edges_of, pair_edges
 from repro_pp_graphs.traces.pair.pairing import pair, pair_queues
 from repro_pp_graphs.traces.pair.queues import SLACK_NS, queues_of
 
@@ -46,11 +44,10 @@ def recvs(*ends: float, dur: float = 10, elements: int | None = 8) -> list[P2POp
     return [op("recv", end - dur, end, elements) for end in ends]
 
 
-def edge_between(src: int, dst: int, ours: list[P2POp], theirs: list[P2POp]) -> Edge:
-    """An edge with one channel, paired as if its ranks had one clock."""
-    queues = queues_of(ours, theirs, SLACK_NS["nccl"])
-    channel = Channel("", ours, theirs, pair_queues(queues), queues)
-    return Edge("nccl", src, dst, None, None, [channel])
+def edge_between(src: int, dst: int, ours: list[P2POp], theirs: list[P2POp]) -> OpenEdge:
+    """An edge with one channel, not yet paired."""
+    channel = OpenChannel("", ours, theirs, queues_of(ours, theirs, SLACK_NS["nccl"]))
+    return OpenEdge("nccl", src, dst, None, None, [channel])
 
 
 @pytest.mark.parametrize("case", ["A", "B"])
@@ -295,7 +292,7 @@ def test_causality_both_ways_bounds_the_clocks(tmp_path):
     for maker in ring(3, steps=8):
         maker.write(tmp_path)
     most = bounds(edges_of(only_case(tmp_path)), [0, 1, 2])
-    for row in intervals(most, [0, 1, 2]):
+    for row in of_all_pairs(most, [0, 1, 2]):
         assert row.low_us < 0 < row.high_us
 
 
@@ -307,7 +304,7 @@ def test_a_clock_ahead_moves_its_interval_by_as_much(tmp_path):
             maker.base_ns += 1000 * ahead * maker.rank
             maker.write(folder)
     (before,), (after,) = (
-        intervals(bounds(edges_of(only_case(f)), [0, 1]), [0, 1]) for f in (plain, moved)
+        of_all_pairs(bounds(edges_of(only_case(f)), [0, 1]), [0, 1]) for f in (plain, moved)
     )
     assert after.low_us - before.low_us == pytest.approx(15)
     assert after.high_us - before.high_us == pytest.approx(15)
@@ -374,18 +371,16 @@ def test_an_edge_that_a_slow_clock_would_shift_by_a_turn_is_paired_by_the_other_
     ours = sends(*starts)
     moved = [op("recv", s.start_ns / 1e3 - 400, s.end_ns / 1e3 - 400) for s in ours]
     back = edge_between(1, 0, sends(*(start - 400 for start in starts)), recvs(*late, dur=100))
-    assert back.channels[0].pairing.offset == -1
-    there = edge_between(0, 1, ours, moved)
-    allow_for_clocks([there, back])
-    assert [e.channels[0].pairing.offset for e in (there, back)] == [0, 0]
+    assert pair_queues(back.channels[0].queues).offset == -1
+    edges = pair_edges([edge_between(0, 1, ours, moved), back])
+    assert [edge.channels[0].pairing.offset for edge in edges] == [0, 0]
 
 
 def test_lags_that_contradict_each_other_leave_both_edges_unpaired():
     starts = [5000 * n + n**3 % 31 * 30 for n in range(20)]
     ours = sends(*starts)
     behind = [op("recv", s.start_ns / 1e3, s.end_ns / 1e3 - 700) for s in ours]
-    edges = [edge_between(0, 1, ours, behind), edge_between(1, 0, ours, behind)]
-    allow_for_clocks(edges)
+    edges = pair_edges([edge_between(0, 1, ours, behind), edge_between(1, 0, ours, behind)])
     assert [edge.channels[0].pairing.pairs for edge in edges] == [[], []]
     assert all("contradict" in edge.channels[0].pairing.reason for edge in edges)
 

@@ -13,9 +13,10 @@ from repro_pp_graphs.traces.explain.turn import turns
 from repro_pp_graphs.traces.explain.words import clock_doubt_us
 from repro_pp_graphs.traces.facts import Analysis, ChannelFacts, DecodeStep, EdgeFacts, RankFacts
 from repro_pp_graphs.traces.model import Case
-from repro_pp_graphs.traces.pair.clocks import Bounds, bounds, interval, intervals
+from repro_pp_graphs.traces.pair.clock_bounds import Bounds, between, bounds, of_all_pairs
 from repro_pp_graphs.traces.pair.edge import Edge
-from repro_pp_graphs.traces.pair.edges import edges_of, pair_times
+from repro_pp_graphs.traces.pair.edges import edges_of
+from repro_pp_graphs.traces.pair.pair_times import pair_times
 from repro_pp_graphs.traces.quantiles import spread_if_any
 
 
@@ -38,7 +39,7 @@ def analyze(case: Case, edges: list[Edge] | None = None) -> Analysis:
     under_way = step.micro_batches if isinstance(step, DecodeStep) else known
     found, unknown = turns(case, hosts)
     names = sorted({rank.host for rank in case.ranks if rank.host})
-    clocks = intervals(most, numbers)
+    clocks = of_all_pairs(most, numbers)
     return Analysis(
         case=case.name,
         pp_size=case.pp_size,
@@ -119,7 +120,7 @@ def _edge(case: Case, edge: Edge, most: Bounds) -> EdgeFacts:
         send_wait_us=spread_if_any(times.send_wait),
         recv_wait_us=spread_if_any(times.recv_wait),
         lag_us=spread_if_any(times.lag),
-        clock_us=interval(most, edge.src_rank, edge.dst_rank),
+        clock_us=between(most, edge.src_rank, edge.dst_rank),
     )
 
 

@@ -1,126 +1,122 @@
-"""How far the ranks' clocks can be apart: from causality, and from operations that end together.
+"""How far the clocks of two ranks can be apart, as the equal lags of all edges say.
 
-Call e_r what rank r's clock is ahead of true time. A recv on b of what a sent cannot end before the
-send starts, so e_b - e_a <= end(recv) - start(send) for every pair: the least of them bounds the
-difference from above. Chains of ranks add up (shortest paths), and the way back around the ring
-bounds it from below. What a single time is good for (SLACK_NS) is allowed for.
+A lag is the receiver's lead and what a message took or waited. Along chains of ranks these add up,
+and bound the clocks of ranks whose own lags say nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import combinations, product
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from repro_pp_graphs.traces.facts import ClockBounds, RankClocks
-from repro_pp_graphs.traces.pair.edge import Edge
-from repro_pp_graphs.traces.pair.equal_lags import AGREE_NS, Witness
-from repro_pp_graphs.traces.pair.queues import SLACK_NS
+from repro_pp_graphs.traces.model import Backend
+from repro_pp_graphs.traces.pair.clock_bounds import Bounds, chained
+from repro_pp_graphs.traces.pair.equal_lags import AGREE_NS, Lag
 
 # A recv may end so much later than its send (NCCL over sockets) without any clock being wrong.
 LATENCY_NS = 300_000
-
 # Chains of lags that disagree by more contradict each other.
 CONTRADICTION_NS = 100_000
+# How far two ranks' clocks may be apart: of two hosts what NTP leaves, of one where nothing says
+# that they agree. A message that takes as long is not a prompt one.
+HOSTS_APART_NS = 2_000_000
+ONE_HOST_APART_NS = 1_000_000
 
-# (a, b) -> the most that rank b's clock can be ahead of rank a's; absent where no chain leads.
-Bounds = dict[tuple[int, int], float]
+Ends = tuple[int, int]  # an edge: sending and receiving rank
+Lags = Mapping[Ends, Sequence[Lag]]  # of the channels of each edge that have equal lags
 
 
-class Apart(NamedTuple):
-    """Where `clock of b - clock of a` can lie, ns."""
+class ClockRange(NamedTuple):
+    """Where `clock of the receiver - clock of the sender` can lie, ns."""
 
     low_ns: int
     high_ns: int
 
     @property
     def impossible(self) -> bool:
-        """Whether what was told of the clocks contradicts itself."""
+        """Whether the lags behind it contradict each other."""
         return self.low_ns > self.high_ns + CONTRADICTION_NS
 
 
-ON_ONE_CLOCK = Apart(0, 0)
-# What the channels of an edge (from, to) tell.
-Heard = dict[tuple[int, int], list[Witness]]
+EQUAL_CLOCKS = ClockRange(0, 0)
 
 
-def bounds(edges: list[Edge], ranks: list[int]) -> Bounds:
-    """The shortest paths over the ranks, each edge as long as its promptest pair's delay, us."""
-    most: Bounds = {}
-    for edge in edges:
-        slack = SLACK_NS[edge.backend]
-        delays = [(recv.end_ns - send.start_ns + slack) / 1000 for send, recv in edge.paired()]
-        if delays:
-            key = edge.src_rank, edge.dst_rank
-            most[key] = min(most.get(key, float("inf")), *delays)
-    return _chained(most, ranks)
+class EdgeClocks(NamedTuple):
+    """The clocks of an edge's ranks: in general, and where events are missing on the edge."""
+
+    general: ClockRange
+    events_missing: ClockRange
 
 
-def _chained(most: Bounds, ranks: Iterable[int]) -> Bounds:
-    for via, a, b in product(ranks, repeat=3):
-        if (a, via) in most and (via, b) in most:
-            way = most[a, via] + most[via, b]
-            most[a, b] = min(most.get((a, b), float("inf")), way)
-    return most
+class Differences(NamedTuple):
+    """What all lags together say of the ranks' clocks."""
+
+    known: dict[Ends, ClockRange]  # of each two ranks that lags connect, in either direction
+    all_agree: bool  # every lag fits clocks that agree
+    some_differ: bool  # a lag rules out that all agree: a recv seems to end before its send
 
 
-def interval(most: Bounds, a: int, b: int) -> ClockBounds:
-    """Where `clock of b - clock of a` can lie, us; None where nothing bounds it."""
-    low, high = most.get((b, a)), most.get((a, b))
-    return ClockBounds(
-        low_us=None if low is None else round(-low, 3),
-        high_us=None if high is None else round(high, 3),
-    )
+def apart_ns(one_host: bool | None) -> int:
+    """How far two ranks' clocks may be apart where nothing bounds them; None: hosts not known."""
+    return HOSTS_APART_NS if one_host is False else ONE_HOST_APART_NS
 
 
-def intervals(most: Bounds, ranks: list[int]) -> list[RankClocks]:
-    """The interval of each two ranks."""
-    found = [(a, b, interval(most, a, b)) for a, b in combinations(ranks, 2)]
-    return [RankClocks(a=a, b=b, low_us=at.low_us, high_us=at.high_us) for a, b, at in found]
+def differences(lags: Lags) -> Differences:
+    """The possible clock difference of each two ranks; whether every lag fits equal clocks; whether
+    some lag rules them out.
 
-
-def told(heard: Heard) -> tuple[dict[tuple[int, int], Apart], bool, bool]:
-    """What lags tell of the clocks of every two ranks, along chains of ranks too.
-
-    Then whether nothing speaks against clocks that agree: every lag is that of such, or one that
-    several offsets could explain between ranks of which other lags tell that they agree. And
-    whether something denies it: a recv seems to end before its send.
+    A lag that several offsets could explain counts where it fits equal clocks, as long as the
+    others then say of all ranks that their clocks are equal.
     """
-    every = [each for rows in heard.values() for each in rows]
-    if all(each.agrees for each in every):
-        return dict.fromkeys(heard, ON_ONE_CLOCK), True, False
-    sure = {ends: [each for each in rows if each.sure] for ends, rows in heard.items()}
-    if any(each.sure and each.lag_ns < -AGREE_NS for each in every):
-        return _known(sure), False, True
+    every = [lag for rows in lags.values() for lag in rows]
+    if all(lag.agrees for lag in every):
+        return Differences(dict.fromkeys(lags, EQUAL_CLOCKS), all_agree=True, some_differ=False)
+    sure = {ends: [lag for lag in rows if lag.sure] for ends, rows in lags.items()}
+    if any(lag.sure and lag.lag_ns < -AGREE_NS for lag in every):
+        return Differences(_ranges(sure), all_agree=False, some_differ=True)
     agreeing = {
-        ends: [each for each in rows if each.sure or each.agrees] for ends, rows in heard.items()
+        ends: [lag for lag in rows if lag.sure or lag.agrees] for ends, rows in lags.items()
     }
-    known = _known(agreeing)
-    if all(agreeing[ends] or known.get(ends) == ON_ONE_CLOCK for ends in heard):
-        return known, False, False
-    return _known(sure), False, False
+    known = _ranges(agreeing)
+    if not all(agreeing[ends] or known.get(ends) == EQUAL_CLOCKS for ends in lags):
+        known = _ranges(sure)
+    return Differences(known, all_agree=False, some_differ=False)
 
 
-def _known(heard: Heard) -> dict[tuple[int, int], Apart]:
+def of_lag(lag: Lag) -> ClockRange:
+    """Clock differences that explain a lag: the receiver's lead plus travel or waiting time."""
+    if lag.agrees:
+        return EQUAL_CLOCKS
+    if lag.lag_ns > 0 and (lag.lag_ns <= LATENCY_NS or not lag.varied):
+        return ClockRange(0, lag.lag_ns)
+    return ClockRange(lag.lag_ns - LATENCY_NS, lag.lag_ns)
+
+
+def _ranges(lags: Lags) -> dict[Ends, ClockRange]:
     most: Bounds = {}
-    for (a, b), rows in heard.items():
-        for each in rows:
-            low_ns, high_ns = behind(each)
+    for (a, b), rows in lags.items():
+        for low_ns, high_ns in map(of_lag, rows):
             most[a, b] = min(most.get((a, b), high_ns), high_ns)
             most[b, a] = min(most.get((b, a), -low_ns), -low_ns)
-    _chained(most, {rank for ends in heard for rank in ends})
+    most = chained(most, {rank for ends in lags for rank in ends})
     return {
-        (a, b): Apart(-int(most[b, a]), int(high_ns))
+        (a, b): ClockRange(-int(most[b, a]), int(high_ns))
         for (a, b), high_ns in most.items()
         if a != b and (b, a) in most
     }
 
 
-def behind(witness: Witness) -> Apart:
-    """The clocks behind a lag: it is the receiver's lead and what a message took, or waited."""
-    lag_ns = witness.lag_ns
-    if witness.agrees:
-        return ON_ONE_CLOCK
-    if lag_ns > 0 and (lag_ns <= LATENCY_NS or not witness.varied):
-        return Apart(0, lag_ns)
-    return Apart(lag_ns - LATENCY_NS, lag_ns)
+def clocks_of(
+    found: Differences, ends: Ends, backend: Backend, one_host: bool | None
+) -> EdgeClocks:
+    """The clocks of one edge's ranks; `one_host`: None where the files do not say."""
+    if backend == "gloo" and not found.some_differ and one_host is not False:
+        return EdgeClocks(EQUAL_CLOCKS, EQUAL_CLOCKS)  # the host's: times of GPUs are converted
+    if ends in found.known:
+        return EdgeClocks(found.known[ends], found.known[ends])
+    free = ClockRange(-apart_ns(one_host), apart_ns(one_host))
+    if one_host and not found.some_differ:
+        return EdgeClocks(EQUAL_CLOCKS, EQUAL_CLOCKS)
+    if one_host is None and found.all_agree:
+        return EdgeClocks(EQUAL_CLOCKS, free)
+    return EdgeClocks(free, free)

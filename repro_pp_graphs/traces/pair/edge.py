@@ -1,48 +1,42 @@
-"""What is known of one edge of the ring: its messages by process group, and how they are paired."""
+"""One edge of the ring, paired: its messages by process group, and how they belong together."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from repro_pp_graphs.traces.model import Backend, P2POp, RankTrace
-from repro_pp_graphs.traces.pair.equal_lags import Witness
-from repro_pp_graphs.traces.pair.queues import Queues, Run
+from repro_pp_graphs.traces.pair.queues import Run
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Pairing:
-    """Pairs of indices (send, recv), the offset of most of them, and why there are none.
+    """Which send of a channel belongs to which recv."""
 
-    `run` is the longest run of pairs at that offset; `clock_ns` how far the receiver's clock was
-    taken to be ahead of the sender's.
-    """
+    pairs: list[tuple[int, int]]  # indices (send, recv), by send
+    offset: int | None = None  # recv index less send index, of most pairs
+    reason: str = ""  # why there are no pairs
+    run: Run | None = None  # the longest run of pairs at the offset
+    clock_ns: int = 0  # how far the receiver's clock was taken to be ahead of the sender's
 
-    pairs: list[tuple[int, int]] = field(default_factory=list)
-    offset: int | None = None
-    reason: str = ""
-    run: Run | None = None
-    clock_ns: int = 0
+    @classmethod
+    def none(cls, reason: str) -> Pairing:
+        return cls([], reason=reason)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Channel:
-    """The sends and recvs of one process group on an edge, each in its order, paired.
-
-    `queues` are their columns, None where nothing can be paired; `witness` what lags tell.
-    """
+    """The sends and recvs of one process group on an edge, each in its order, paired."""
 
     name: str
     sends: list[P2POp]
     recvs: list[P2POp]
     pairing: Pairing
-    queues: Queues | None = None
-    witness: Witness | None = None
 
     def paired(self) -> list[tuple[P2POp, P2POp]]:
         return [(self.sends[i], self.recvs[j]) for i, j in self.pairing.pairs]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Edge:
     """All P2P of one backend from one global rank to another; a rank without a trace is None."""
 
@@ -55,12 +49,6 @@ class Edge:
 
     def paired(self) -> list[tuple[P2POp, P2POp]]:
         return [pair for channel in self.channels for pair in channel.paired()]
-
-    @property
-    def one_host(self) -> bool | None:
-        """Whether the ranks run on the same host; None where their files name none."""
-        hosts = [rank.host for rank in (self.src, self.dst) if rank and rank.host]
-        return hosts[0] == hosts[1] if len(hosts) == 2 else None
 
     @property
     def largest(self) -> Channel:

@@ -1,4 +1,4 @@
-"""The ring's edges: their P2P operations paired, and what each pair's times say."""
+"""The ring's edges: queues of sends and recvs, the lags in them, the ranks' clocks, the pairs."""
 
 from __future__ import annotations
 
@@ -7,26 +7,47 @@ from dataclasses import dataclass
 import numpy as np
 
 from repro_pp_graphs.traces.model import Backend, Case, P2POp, RankTrace
-from repro_pp_graphs.traces.pair.clock_check import allow_for_clocks
-from repro_pp_graphs.traces.pair.edge import Channel, Edge, Pairing, sent_ns
-from repro_pp_graphs.traces.pair.pairing import pair_queues
-from repro_pp_graphs.traces.pair.queues import SLACK_NS, queues_of
-from repro_pp_graphs.traces.quantiles import Floats
+from repro_pp_graphs.traces.pair.clock_check import pairs_that_hold
+from repro_pp_graphs.traces.pair.clocks import EdgeClocks, apart_ns, clocks_of, differences
+from repro_pp_graphs.traces.pair.edge import Channel, Edge, Pairing
+from repro_pp_graphs.traces.pair.equal_lags import Lag, Reading, read_alone
+from repro_pp_graphs.traces.pair.queues import SLACK_NS, Queues, queues_of
 
 # Of a channel's recvs, from which share on it counts as posted in batches.
 BATCHED_SHARE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class PairTimes:
-    """Columns over the pairs of an edge, us; by the definitions in docs/traces.md."""
+class OpenChannel:
+    """The sends and recvs of one process group on an edge, not yet paired."""
 
-    transfer: Floats
-    shorter: Floats
-    send_wait: Floats
-    recv_wait: Floats
-    lag: Floats
-    buffered: int
+    name: str
+    sends: list[P2POp]
+    recvs: list[P2POp]
+    queues: Queues | None  # None where nothing can be paired
+    reason: str = ""  # why it cannot
+
+
+@dataclass(frozen=True, slots=True)
+class OpenEdge:
+    """All P2P of one backend from one global rank to another, not yet paired."""
+
+    backend: Backend
+    src_rank: int
+    dst_rank: int
+    src: RankTrace | None
+    dst: RankTrace | None
+    channels: list[OpenChannel]
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        return self.src_rank, self.dst_rank
+
+    @property
+    def one_host(self) -> bool | None:
+        """Whether the ranks run on the same host; None where their files name none."""
+        hosts = [rank.host for rank in (self.src, self.dst) if rank and rank.host]
+        return hosts[0] == hosts[1] if len(hosts) == 2 else None
 
 
 def edges_of(case: Case) -> list[Edge]:
@@ -41,36 +62,75 @@ def edges_of(case: Case) -> list[Edge]:
             else:
                 recvs.setdefault((op.backend, op.peer, rank.rank), []).append(op)
     keys = sorted({*sends, *recvs}, key=lambda key: (key[0] != "nccl", key[1:]))
-    edges = [_edge(key, sends.get(key, []), recvs.get(key, []), ranks) for key in keys]
-    allow_for_clocks(edges)
-    return edges
+    return pair_edges([_open(key, sends.get(key, []), recvs.get(key, []), ranks) for key in keys])
 
 
-def _edge(
+def pair_edges(edges: list[OpenEdge]) -> list[Edge]:
+    """The edges paired: each channel by its own times, then as all lags together allow."""
+    readings = [_readings(edge) for edge in edges]
+    lags: dict[tuple[int, int], list[Lag]] = {}
+    for edge, rows in zip(edges, readings, strict=True):
+        if found := [reading.lag for reading in rows if reading.lag]:
+            lags[edge.ends] = found
+    known = differences(lags)
+    return [
+        _paired(edge, rows, clocks_of(known, edge.ends, edge.backend, edge.one_host))
+        for edge, rows in zip(edges, readings, strict=True)
+    ]
+
+
+def _readings(edge: OpenEdge) -> list[Reading]:
+    apart = apart_ns(edge.one_host)
+    return [
+        read_alone(each.queues, edge.backend, apart)
+        if each.queues
+        else Reading(Pairing.none(each.reason))
+        for each in edge.channels
+    ]
+
+
+def _paired(edge: OpenEdge, readings: list[Reading], clocks: EdgeClocks) -> Edge:
+    prompt_ns = apart_ns(edge.one_host)
+    channels = [
+        Channel(
+            each.name,
+            each.sends,
+            each.recvs,
+            pairs_that_hold(each.queues, reading, clocks, prompt_ns)
+            if each.queues
+            else reading.pairing,
+        )
+        for each, reading in zip(edge.channels, readings, strict=True)
+    ]
+    return Edge(edge.backend, edge.src_rank, edge.dst_rank, edge.src, edge.dst, channels)
+
+
+def _open(
     key: tuple[Backend, int, int],
     sends: list[P2POp],
     recvs: list[P2POp],
     ranks: dict[int, RankTrace],
-) -> Edge:
-    """An edge, its channels paired as if its ranks had one clock."""
+) -> OpenEdge:
+    """An edge with its operations by channel, and the queues of those that can be paired."""
     backend, src, dst = key
-    absent = [rank for rank in (src, dst) if rank not in ranks]
-    edge = Edge(backend, src, dst, ranks.get(src), ranks.get(dst), [])
+    absent = [f"no trace of rank {rank}" for rank in (src, dst) if rank not in ranks]
+    channels = []
     for name in _channel_names(sends, recvs):
         ours = [op for op in sends if name in (None, op.channel)]
         theirs = [op for op in recvs if name in (None, op.channel)]
-        channel = Channel(name or "", ours, theirs, Pairing())
-        edge.channels.append(channel)
-        if absent:
-            channel.pairing.reason = f"no trace of rank {absent[0]}"
-        elif not ours or not theirs:
-            channel.pairing.reason = "no recvs" if ours else "no sends"
-        elif backend == "gloo" and _batched(theirs, ranks[dst]):
-            channel.pairing.reason = "posted in batches: when a recv was over is not known"
-        else:
-            channel.queues = queues_of(ours, theirs, SLACK_NS[backend])
-            channel.pairing = pair_queues(channel.queues)
-    return edge
+        reason = absent[0] if absent else _unpairable(ours, theirs, ranks[dst])
+        queues = None if reason else queues_of(ours, theirs, SLACK_NS[backend])
+        channels.append(OpenChannel(name or "", ours, theirs, queues, reason))
+    return OpenEdge(backend, src, dst, ranks.get(src), ranks.get(dst), channels)
+
+
+def _unpairable(sends: list[P2POp], recvs: list[P2POp], receiver: RankTrace) -> str:
+    """Why a channel cannot be paired; empty where it can."""
+    if not sends or not recvs:
+        return "no recvs" if sends else "no sends"
+    if recvs[0].backend == "gloo" and _batched(recvs, receiver):
+        return "posted in batches: when a recv was over is not known"
+    return ""
 
 
 def _batched(recvs: list[P2POp], rank: RankTrace) -> bool:
@@ -89,21 +149,3 @@ def _channel_names(sends: list[P2POp], recvs: list[P2POp]) -> list[str | None]:
     ours, theirs = {op.channel for op in sends}, {op.channel for op in recvs}
     agree = ours == theirs or not ours or not theirs
     return [*sorted(ours | theirs)] if agree else [None]
-
-
-def pair_times(edge: Edge) -> PairTimes:
-    """Waits and transfer of every pair; a send that ends before its recv starts was buffered.
-
-    A gloo send lasts until the sender waits for it: it counts as over when its recv is.
-    """
-    rows = [(s.start_ns, sent_ns(s, r), r.start_ns, r.end_ns) for s, r in edge.paired()]
-    times = np.array(rows, dtype=np.int64).reshape(-1, 4)
-    s_start, s_end, r_start, r_end = times.T
-    return PairTimes(
-        transfer=(np.maximum(s_end, r_end) - np.maximum(s_start, r_start)) / 1000,
-        shorter=np.minimum(s_end - s_start, r_end - r_start) / 1000,
-        send_wait=np.maximum(0, r_start - s_start) / 1000,
-        recv_wait=np.maximum(0, s_start - r_start) / 1000,
-        lag=(r_end - s_end) / 1000,
-        buffered=int(np.sum(s_end < r_start)),
-    )

@@ -1,45 +1,40 @@
-"""Which recv took which send: one ordered queue of sends against one of recvs.
+"""Which recv took which send: the pairs of a channel at given clocks.
 
-Messages between two ranks arrive in order, so the recv's index minus the send's is constant: the
-*offset*. The files start at different steps, so it is not zero. An offset holds over a run of pairs
-when each pair agrees in element count and dtype and no recv ends before its send starts; of those
-that hold, the one with the smallest lag is taken, as the next one is a whole turn later. Where an
-event is missing in the middle, the offset changes: the rest is paired on its own.
+Pairs lie at the best offset (offset.py). Where an event is missing in the middle the offset changes
+there: a pair that an alternative reading explains clearly better is left out, and what lies before,
+between and after the pairs that stay is paired on its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from repro_pp_graphs.traces.model import P2POp
 from repro_pp_graphs.traces.pair.edge import Pairing
-from repro_pp_graphs.traces.pair.queues import Bools, Queues, Run, edges, gaps, queues_of, stretches
-from repro_pp_graphs.traces.pair.rivals import rival_delay
-from repro_pp_graphs.traces.quantiles import median, quantile
+from repro_pp_graphs.traces.pair.offset import best_run, run_delay_ns, spacing_ns
+from repro_pp_graphs.traces.pair.queues import (
+    Bools,
+    Ints,
+    Queues,
+    Run,
+    gaps,
+    queues_of,
+    stretches,
+)
+from repro_pp_graphs.traces.quantiles import Floats, median, quantile
 
-# Repeating shapes make offsets one period apart look alike; longest period looked for.
-OFFSETS_AHEAD = 96
-OFFSETS_BEHIND = 4
-# Offsets looked at after one that holds for all, as they might tie with it.
-OFFSETS_BEYOND = 4
-# Two offsets whose median lags differ by less cannot be told apart.
-TIE_NS = 1000
-# A rival reading this much nearer to the usual delay puts a pair in doubt: a pair that is k turns
-# late has one that is k - 1 turns late.
-CLEARLY_BETTER = 0.8
+# A pair is doubtful if an alternative is at least 20 % closer to the usual delay: a pair that is k
+# turns late has one that is k - 1 turns late.
+CLEARLY_CLOSER = 0.8
 # Where events are missing, fewer pairs in a row are not believed.
 SHORTEST_PIECE = 4
-# So many pairs in a row whose varying shapes agree are no accident.
-GOOD_STRETCH = 5
-
-
-class Usual(NamedTuple):
-    """How late a recv typically ends after its send starts, ns."""
-
-    typical: float
+# How many operations beside a pair must fit an alternative to it.
+NEIGHBOURS = 4
+AFTER = np.arange(1, NEIGHBOURS + 1)[:, np.newaxis]
+BEFORE = -AFTER
+ANY = np.full(NEIGHBOURS, -1)
 
 
 def pair(sends: Sequence[P2POp], recvs: Sequence[P2POp], slack_ns: int = 0) -> Pairing:
@@ -48,73 +43,110 @@ def pair(sends: Sequence[P2POp], recvs: Sequence[P2POp], slack_ns: int = 0) -> P
     A recv may end up to `slack_ns` before its send starts: what the recorded times are good for.
     """
     if not sends or not recvs:
-        return Pairing(reason="no recvs" if sends else "no sends")
+        return Pairing.none("no recvs" if sends else "no sends")
     return pair_queues(queues_of(sends, recvs, slack_ns))
 
 
 def pair_queues(queues: Queues, ahead_ns: int = 0) -> Pairing:
     """Pair queues that hold an operation each; the receiver's clock is `ahead_ns` ahead."""
-    runs, reason = _runs(queues.later_sends(ahead_ns) if ahead_ns else queues)
+    runs, reason = _runs(queues.with_clock_ahead(ahead_ns))
     if not runs:
-        return Pairing(reason=reason)
+        return Pairing.none(reason)
     lengths: dict[int, int] = {}
     for run in runs:
-        lengths[run.offset] = lengths.get(run.offset, 0) + run.last - run.first
-    pairs = sorted((i, i + run.offset) for run in runs for i in range(run.first, run.last))
+        lengths[run.offset] = lengths.get(run.offset, 0) + run.length
     offset = max(lengths, key=lengths.__getitem__)
-    longest = max(
-        (run for run in runs if run.offset == offset), key=lambda run: run.last - run.first
+    return Pairing(
+        sorted((i, i + run.offset) for run in runs for i in range(run.first, run.last)),
+        offset,
+        run=max((run for run in runs if run.offset == offset), key=lambda run: run.length),
+        clock_ns=ahead_ns,
     )
-    return Pairing(pairs, offset, run=longest, clock_ns=ahead_ns)
 
 
-def interval(queues: Queues) -> float:
-    """The usual time from a send to the next one, ns."""
-    return median(np.diff(queues.s_start)) if len(queues.s_start) > 1 else 0.0
-
-
-def _runs(queues: Queues, usual: Usual | None = None) -> tuple[list[Run], str]:
-    """All runs: the best offset's, then those of what it leaves before, between and after.
-
-    A part of the queues (`usual` given) must be as late as the whole to be believed.
-    """
+def _runs(queues: Queues) -> tuple[list[Run], str]:
+    """The best offset's runs, then those of what it leaves before, between and after; why none."""
     best, reason = best_run(queues)
     if best is None:
         return [], reason
-    index = np.arange(best.first, best.last)
-    delay = queues.r_end[index + best.offset] - queues.s_start[index]
-    rival = rival_delay(queues, best)
-    sure = ~np.isfinite(rival)
-    facing, _ = queues.overlap(best.offset)
-    missing = usual is not None or len(index) < facing.stop - facing.start
-    if missing:
-        late_by = median(delay) - (usual.typical if usual else 0.0)
-        limit = usual.typical / 2 if usual else interval(queues)
-        too_few = len(index) < SHORTEST_PIECE or 2 * int(np.sum(sure)) < len(index)
-        if too_few or abs(late_by) > limit:
-            return [], "what fits is too short or too uncertain where events are missing"
-    those = delay[sure] if np.any(sure) else delay
-    typical, late = median(those), quantile(those, 0.95)
-    doubtful = (delay > late) & (np.abs(rival - typical) < CLEARLY_BETTER * (delay - typical))
-    if missing or np.any(doubtful):
-        # beside a missing event only a pair without a rival is sure
-        doubtful |= ~_between_sure(sure, stretches(~doubtful, Run(0, 0, len(index))))
-    kept = stretches(~doubtful, best)
-    if np.any(doubtful):
-        kept = [run for run in kept if run.last - run.first >= SHORTEST_PIECE]
+    facing, _ = queues.facing(best.offset)
+    missing = best.length < facing.stop - facing.start
+    delay, alternative = _delays(queues, best)
+    if missing and not _believable(delay, alternative, 0.0, spacing_ns(queues)):
+        return [], "what fits is too short or too uncertain where events are missing"
+    kept = _sure_runs(best, delay, alternative, missing)
     if not kept:
         return [], "every pair has a better rival"
-    found = list(kept)
-    for part_sends, part_recvs in gaps(queues, kept):
-        part = queues.part(part_sends, part_recvs)
-        if min(len(part.s_start), len(part.r_end)) < SHORTEST_PIECE:
-            continue
-        shift = part_recvs.start - part_sends.start
-        found += [
-            Run(run.offset + shift, run.first + part_sends.start, run.last + part_sends.start)
-            for run in _runs(part, usual or Usual(typical))[0]
-        ]
-    return found if usual else _prompt(queues, found), ""
+    found = [*kept, *_between(queues, kept, _typical_ns(delay, alternative))]
+    return _prompt(queues, found), ""
+
+
+def _between(queues: Queues, kept: list[Run], typical_ns: float) -> list[Run]:
+    """The runs of what lies before, between and after runs: as late as these, to be believed."""
+    found: list[Run] = []
+    for sends, recvs in gaps(queues, kept):
+        part = queues.part(sends, recvs)
+        if min(len(part.send_earliest_ns), len(part.received_ns)) >= SHORTEST_PIECE:
+            shift = recvs.start - sends.start
+            found += [
+                Run(run.offset + shift, run.first + sends.start, run.last + sends.start)
+                for run in _runs_of_part(part, typical_ns)
+            ]
+    return found
+
+
+def _runs_of_part(queues: Queues, typical_ns: float) -> list[Run]:
+    """The runs of a part of the queues, beside which an event is missing."""
+    best, _ = best_run(queues)
+    if best is None:
+        return []
+    delay, alternative = _delays(queues, best)
+    if not _believable(delay, alternative, typical_ns, typical_ns / 2):
+        return []
+    kept = _sure_runs(best, delay, alternative, missing=True)
+    return [*kept, *_between(queues, kept, typical_ns)] if kept else []
+
+
+def _delays(queues: Queues, run: Run) -> tuple[Ints, Floats]:
+    """From send to recv of each pair of a run, and of the best alternative to it, ns."""
+    recvs = slice(run.first + run.offset, run.last + run.offset)
+    return queues.delay(slice(run.first, run.last), recvs), alternative_delay(queues, run)
+
+
+def _believable(delay: Ints, alternative: Floats, expected_ns: float, off_ns: float) -> bool:
+    """Whether a run beside a missing event is long enough, mostly without alternatives, and as late
+    as expected."""
+    sure = int(np.sum(~np.isfinite(alternative)))
+    if len(delay) < SHORTEST_PIECE or 2 * sure < len(delay):
+        return False
+    return abs(median(delay) - expected_ns) <= off_ns
+
+
+def _without_alternative(delay: Ints, alternative: Floats) -> Ints:
+    """The delays of the pairs to which there is no alternative; of all where each has one."""
+    sure = ~np.isfinite(alternative)
+    return delay[sure] if np.any(sure) else delay
+
+
+def _typical_ns(delay: Ints, alternative: Floats) -> float:
+    return median(_without_alternative(delay, alternative))
+
+
+def _sure_runs(best: Run, delay: Ints, alternative: Floats, missing: bool) -> list[Run]:
+    """What is left of a run without its doubtful pairs: later than most, and with an alternative
+    that is clearly closer to the usual delay."""
+    usual = _without_alternative(delay, alternative)
+    typical, late = median(usual), quantile(usual, 0.95)
+    closer = np.abs(alternative - typical) < CLEARLY_CLOSER * (delay - typical)
+    doubtful = (delay > late) & closer
+    if missing or np.any(doubtful):
+        # beside a missing event only a pair without an alternative is sure
+        sure = ~np.isfinite(alternative)
+        doubtful |= ~_between_sure(sure, stretches(~doubtful, Run(0, 0, len(delay))))
+    kept = stretches(~doubtful, best)
+    if np.any(doubtful):
+        kept = [run for run in kept if run.length >= SHORTEST_PIECE]
+    return kept
 
 
 def _between_sure(sure: Bools, kept: list[Run]) -> Bools:
@@ -129,77 +161,48 @@ def _between_sure(sure: Bools, kept: list[Run]) -> Bools:
 
 def _prompt(queues: Queues, runs: list[Run]) -> list[Run]:
     """The runs that are not a message later than the promptest of the long ones."""
-    longest = max(run.last - run.first for run in runs)
-    delays = [_median_delay(queues, run, run.first, run.last) for run in runs]
-    usual = min(
-        delay
-        for delay, run in zip(delays, runs, strict=True)
-        if 4 * (run.last - run.first) >= longest
-    )
-    limit = usual + interval(queues)
+    longest = max(run.length for run in runs)
+    delays = [run_delay_ns(queues, run) for run in runs]
+    long = [ns for ns, run in zip(delays, runs, strict=True) if 4 * run.length >= longest]
+    limit = min(long) + spacing_ns(queues)
     return [run for run, delay in zip(runs, delays, strict=True) if delay <= limit]
 
 
-def best_run(queues: Queues) -> tuple[Run | None, str]:
-    """Of the offsets that hold over the longest runs that with the smallest lag, or why none."""
-    held: list[Run] = []
-    most, enough = min(len(queues.s_start), len(queues.r_end)), None
-    for offset in offsets(queues):
-        if enough is not None and offset > enough + OFFSETS_BEYOND:
-            break
-        if found := _longest(queues, offset):
-            held.append(found)
-            facing, _ = queues.overlap(offset)
-            length = found.last - found.first
-            if enough is None and length == facing.stop - facing.start and 2 * length >= most:
-                enough = offset  # later offsets only have more lag
-    if not held:
-        return None, "no offset at which element counts, dtypes and causality agree"
-    longest = max(run.last - run.first for run in held)
-    near = [run for run in held if _long_enough(queues, run, longest)]
-    best = near[0]
-    for other in near[1:]:
-        begin, end = max(best.first, other.first), min(best.last, other.last)
-        if (
-            begin < end
-            and _median_delay(queues, other, begin, end) - _median_delay(queues, best, begin, end)
-            < TIE_NS
-        ):
-            return None, f"a tie: offsets {best.offset} and {other.offset} fit equally well"
-    return best, ""
+def alternative_delay(queues: Queues, run: Run) -> Floats:
+    """Delay (ns) of the best alternative to each pair of a run; -inf where there is none.
+
+    Alternatives: the recv of that shape before, if it ended after the send began; the send after,
+    if it began before the recv ended. The shapes up to the next pairs on one side must fit it too,
+    as a missing event moves all that follow or all before. A pair without an alternative is sure.
+    """
+    sends = np.arange(run.first, run.last)
+    recvs = sends + run.offset
+    ours = queues.delay(sends, recvs)
+    # out of the queues' ends any shape fits
+    send_shape = np.concatenate([ANY, queues.send_shape, ANY])
+    recv_shape = np.concatenate([ANY, queues.recv_shape, ANY])
+    best = np.full(len(sends), -np.inf)
+    before = _neighbour(queues.recv_shape, -1)[recvs]
+    after = _neighbour(queues.send_shape, 1)[sends]
+    for other_sends, other_recvs in ((sends, before), (after, recvs)):
+        delay = queues.delay(other_sends, other_recvs)
+        exists = (other_sends >= 0) & (other_recvs >= 0)
+        at = np.flatnonzero(exists & (delay >= 0) & (delay < ours) & (delay > best))
+        ours_at, theirs_at = other_sends[at] + NEIGHBOURS, other_recvs[at] + NEIGHBOURS
+        fits = np.zeros(len(at), dtype=np.bool_)
+        for beside in (BEFORE, AFTER):
+            a, b = send_shape[ours_at + beside], recv_shape[theirs_at + beside]
+            fits |= ((a == b) | (a < 0) | (b < 0)).all(axis=0)
+        best[at[fits]] = delay[at[fits]]
+    return best
 
 
-def _median_delay(queues: Queues, run: Run, begin: int, end: int) -> float:
-    sends = np.arange(begin, end)
-    return median(queues.r_end[sends + run.offset] - queues.s_start[sends])
-
-
-def _long_enough(queues: Queues, run: Run, longest: int) -> bool:
-    """Half the longest run; a quarter where varying shapes agree over a good stretch."""
-    length = run.last - run.first
-    shapes = queues.s_shape[run.first : run.last]
-    varied = bool(np.any(shapes != shapes[0]))
-    return 2 * length >= longest or (varied and 4 * length >= longest and length >= GOOD_STRETCH)
-
-
-def offsets(queues: Queues) -> range:
-    """Offsets worth a look: around those at which each send just meets a recv that can be its."""
-    reach = np.searchsorted(queues.r_end, queues.s_start) - np.arange(len(queues.s_start))
-    low = int(quantile(reach, 0.05)) - OFFSETS_BEHIND
-    high = int(reach.max()) + OFFSETS_AHEAD
-    return range(max(low, 1 - len(queues.s_start)), min(high, len(queues.r_end) - 1) + 1)
-
-
-def _longest(queues: Queues, offset: int) -> Run | None:
-    """The longest run of pairs that hold at the offset."""
-    holds = queues.delay(offset) >= 0
-    if not holds.any():
-        return None
-    holds &= queues.agree(*queues.overlap(offset))
-    bounds = edges(holds)
-    if not len(bounds):
-        return None
-    at = int(np.argmax(bounds[1::2] - bounds[::2]))
-    begin, end = int(bounds[2 * at]), int(bounds[2 * at + 1])
-    first = max(0, -offset)
-    return Run(offset, first + begin, first + end)
+def _neighbour(shapes: Ints, way: int) -> Ints:
+    """Index of the next (way 1) or previous (-1) operation of the same shape, -1: none."""
+    found = np.full(len(shapes), -1, dtype=np.int64)
+    order = np.argsort(shapes, kind="stable")
+    first, second = order[:-1], order[1:]
+    same = shapes[first] == shapes[second]
+    here, there = (first, second) if way > 0 else (second, first)
+    found[here[same]] = there[same]
+    return found
