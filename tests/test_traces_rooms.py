@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 TRACES = ROOT / "repro_pp_graphs" / "traces"
 # each room may import those before it; the modules beside the rooms are below all of them
-ROOMS = ("", "read", "pair", "explain", "merge", "commands")
+ROOMS = ("", "read", "pair", "explain", "path", "merge", "commands")
 
 
 def module_of(path: Path) -> str:

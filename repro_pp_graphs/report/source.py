@@ -18,11 +18,11 @@ from repro_pp_graphs.report import model, summary
 from repro_pp_graphs.run import record
 from repro_pp_graphs.run.record import Plan
 from repro_pp_graphs.traces.commands.paths import cases_at
-from repro_pp_graphs.traces.explain.analysis import analyze
 from repro_pp_graphs.traces.explain.timeline import Timeline, timeline
 from repro_pp_graphs.traces.facts import Analysis, from_document
 from repro_pp_graphs.traces.model import Case
 from repro_pp_graphs.traces.pair.edges import edges_of
+from repro_pp_graphs.traces.path.explained import explained
 from repro_pp_graphs.traces.read.cases import trace_files
 
 MOST_FOLDERS = 12  # of traces in one report; more are one report each
@@ -246,7 +246,7 @@ def _case(folder: Path) -> Case | None:
 def explain(case: Case) -> Explained:
     """A case's analysis and some of its decode steps."""
     edges = edges_of(case)
-    return Explained(case.name, analyze(case, edges), timeline(case, edges))
+    return Explained(case.name, explained(case, edges), timeline(case, edges))
 
 
 def _traces(folder: Path) -> Source:

@@ -34,6 +34,19 @@ RowName = Literal[
 ]
 # What a host waits for.
 Cause = Literal["own_graph", "own_compute", "peer_late", "transfer", "otherwise"]
+# What a decode step waits for (docs/ring_path.md).
+PathCategory = Literal[
+    "graph",
+    "eager",
+    "launch",
+    "transfer",
+    "queueing",
+    "shared_gpu",
+    "peer_late",
+    "host",
+    "sync",
+    "unexplained",
+]
 # How the last rank's token send behaves (sends.py).
 Manner = Literal["on_device", "synchronous", "asynchronous", "unknown"]
 
@@ -110,6 +123,35 @@ class DecodeStep(msgspec.Struct, frozen=True):
     median: float
     p99: float
     micro_batches: int
+
+
+class PathPart(msgspec.Struct, frozen=True):
+    """A part of a decode step on the critical path, us a step: its mean, and the standard error of
+    that over the steps (None: of too few)."""
+
+    mean: float
+    error: float | None
+
+
+class RingPath(msgspec.Struct, frozen=True, kw_only=True):
+    """What a decode step waits for on its way round the ring, us a step (docs/ring_path.md).
+
+    The step goes from a launch on PP0 to the next launch of the same micro-batch. `categories`,
+    `ranks` (by rank label, then category) and, of the host's part, `host` (by what it does) add up.
+    """
+
+    steps: int  # followed
+    steps_there: int  # whose two launches lie in the time in which every rank was recorded
+    left_out: dict[str, int]  # why the others were not followed
+    micro_batches: int  # under way at a time
+    step_us: Spread
+    categories: dict[PathCategory, PathPart]  # the means add up to the step's
+    ranks: dict[str, dict[PathCategory, float]]
+    host: dict[str, float]  # longest first
+    steady_us: float  # the mean step of those that `what_if` is about: after the first few
+    retimed_us: float  # the same from usual latencies alone, with nothing unexplained
+    what_if: dict[str, float]  # the step if ... took no time, or with a remedy; empty: cannot tell
+    what_if_unknown: str  # why it cannot be told
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -250,6 +292,8 @@ class Analysis(msgspec.Struct, frozen=True, kw_only=True):
     sends: Manner
     decode_step: DecodeStep | None
     decode_step_unknown: str  # why it is not known
+    ring_path: RingPath | None = None
+    ring_path_unknown: str = ""  # why there is none
     turns: dict[str, Turn]  # by rank label
     turns_unknown: dict[str, str]  # why a rank has none
     token_return: TokenReturn | Nothing

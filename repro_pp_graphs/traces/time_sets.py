@@ -112,11 +112,18 @@ def outside(times: Intervals, claim: Intervals) -> Intervals:
 
 def lengths_between(times: Intervals, moments: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """How much of a set lies between each two of the moments (sorted), ns; one fewer than those."""
+    return np.diff(lengths_before(times, moments))
+
+
+def lengths_before(times: Intervals, moments: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """How much of a set lies before each of the moments, ns."""
     if not len(times):
-        return np.zeros(len(moments) - 1, dtype=np.int64)
+        return np.zeros(len(moments), dtype=np.int64)
     edges = times.reshape(-1)
     before = np.concatenate(([0], np.cumsum(times[:, 1] - times[:, 0])))
     at = edges.searchsorted(moments)
     whole, inside = before[at // 2], at % 2 == 1
-    covered = whole + np.where(inside, moments - edges[np.where(inside, at - 1, 0)], 0)
-    return np.diff(covered)
+    found: npt.NDArray[np.int64] = whole + np.where(
+        inside, moments - edges[np.where(inside, at - 1, 0)], 0
+    )
+    return found

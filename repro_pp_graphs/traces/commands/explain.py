@@ -12,12 +12,12 @@ from repro_pp_graphs.files import write_json, write_whole
 from repro_pp_graphs.traces.commands.analyze import in_words, together
 from repro_pp_graphs.traces.commands.merge import KILLED
 from repro_pp_graphs.traces.commands.paths import NOTHING_READ, read_cases, with_ranks
-from repro_pp_graphs.traces.explain.analysis import analyze
 from repro_pp_graphs.traces.explain.timeline import timeline
 from repro_pp_graphs.traces.facts import document
 from repro_pp_graphs.traces.merge.chrome_trace import merge
 from repro_pp_graphs.traces.merge.pipeline_tracks import Additions, shifts
 from repro_pp_graphs.traces.pair.edges import edges_of
+from repro_pp_graphs.traces.path.explained import explained
 
 
 class CannotExplainError(ValueError):
@@ -53,7 +53,7 @@ def explain_case(
         events = merge(cases, shifts(cases), Additions(cases, edges), merged)
     except BrokenProcessPool:
         raise CannotExplainError(KILLED) from None
-    analyses = [analyze(*each) for each in zip(cases, edges, strict=True)]
+    analyses = [explained(*each) for each in zip(cases, edges, strict=True)]
     for path in (json, text):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_json(json, document(together(analyses)))

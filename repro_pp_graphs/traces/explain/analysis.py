@@ -20,16 +20,19 @@ from repro_pp_graphs.traces.pair.pair_times import pair_times
 from repro_pp_graphs.traces.quantiles import spread_if_any
 
 
-def analyze(case: Case, edges: list[Edge] | None = None) -> Analysis:
-    """The analysis of one case; `edges` are those that `edges_of` found, where they are there."""
+def analyze(
+    case: Case, edges: list[Edge] | None = None, hosts: list[Host] | None = None
+) -> Analysis:
+    """The analysis of one case, without the critical path (path/explained.py adds it); `edges` and
+    `hosts` are those that `edges_of` and `hosts_of` found, where they are there."""
     edges = edges_of(case) if edges is None else edges
+    hosts = hosts_of(case, edges) if hosts is None else hosts
     numbers = [rank.rank for rank in case.ranks]
     most = bounds(edges, numbers)
     nccl = [_edge(case, edge, most) for edge in edges if edge.backend == "nccl"]
     gloo = [_edge(case, edge, most) for edge in edges if edge.backend == "gloo"]
     # without a GPU gloo carries the tensors; with one, their sizes and the requests
     on_gpu = bool(nccl) or any(rank.unlabelled_p2p for rank in case.ranks)
-    hosts = hosts_of(case, edges)
     start, end = recorded_by_all(case, hosts)
     last = [host for host in hosts if host.rank.pp == case.pp_size - 1]
     ranks = _ranks(case, hosts, (start, end))

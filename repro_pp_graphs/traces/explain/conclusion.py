@@ -6,6 +6,7 @@ it is listed as not known, with the reason.
 
 from __future__ import annotations
 
+from repro_pp_graphs.traces.explain import step_path
 from repro_pp_graphs.traces.explain.sends import MEANING
 from repro_pp_graphs.traces.explain.words import (
     RECEIVES,
@@ -124,7 +125,8 @@ def _sentence(text: str) -> str:
 
 
 def step(facts: Analysis) -> list[str]:
-    """A step's time, the last rank's turn, and what its host does while its GPU is idle."""
+    """A step's time and what it is made of, the last rank's turn, and what its host does while its
+    GPU is idle."""
     last = facts.label_of_last()
     turn = facts.turns.get(last)
     took = facts.decode_step
@@ -134,6 +136,8 @@ def step(facts: Analysis) -> list[str]:
             f"A decode step takes {time(took.mean)} {mean_of(took.steps, '', took)}, with "
             f"{count(took.micro_batches, 'micro-batch')} under way."
         )
+    if way := step_path.sentence(facts):
+        found.append(way)
     if turn:
         text = f"A turn of PP{last}'s loop takes {time(turn.mean)} "
         text += mean_of(turn.turns, "", turn)

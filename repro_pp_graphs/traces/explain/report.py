@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from repro_pp_graphs.traces.explain import step_path
 from repro_pp_graphs.traces.explain.conclusion import conclusion, delivered, sends_held
 from repro_pp_graphs.traces.explain.words import (
     CAUSE_TITLES,
@@ -29,7 +30,7 @@ def lines(facts: Analysis) -> list[str]:
     found: list[str] = []
     for paragraph in conclusion(facts):
         found += wrapped(paragraph)
-    for part in (_turns, _token_return, _ranks, _pairs, _clocks, _warnings):
+    for part in (step_path.lines, _turns, _token_return, _ranks, _pairs, _clocks, _warnings):
         text = part(facts)
         found += ["", *text] if text else []
     return found

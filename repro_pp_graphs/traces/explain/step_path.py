@@ -1,0 +1,150 @@
+"""What a decode step's time is made of, in a sentence and as tables: one token's way round."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+from repro_pp_graphs.traces.explain.words import (
+    ROW_PHRASES,
+    WORTH_SAYING,
+    count,
+    ms,
+    share,
+    time,
+    wrapped,
+)
+from repro_pp_graphs.traces.facts import Analysis, PathCategory, RingPath
+
+TITLES: dict[PathCategory, str] = {
+    "graph": "its own decode graphs",
+    "eager": "its own kernels",
+    "queueing": "kernels of other batches",
+    "launch": "launching, the GPU is idle",
+    "host": "other host work",
+    "transfer": "messages",
+    "sync": "returning from GPU waits",
+    "shared_gpu": "GPU with another rank",
+    "peer_late": "messages, one end unknown",
+    "unexplained": "unexplained",
+}
+PHRASES: dict[PathCategory, str] = {
+    "launch": "launching while the GPU is idle",
+    "host": "other work of the hosts",
+    "transfer": "messages",
+    "sync": "returning from waits for the GPU",
+    "shared_gpu": "the GPU busy with another rank",
+    "peer_late": "messages whose other end is not in the trace",
+    "unexplained": "unexplained",
+}
+PHRASE_OF: Mapping[str, str] = cast(Mapping[str, str], ROW_PHRASES)
+# A part below this share of the step is not named in the sentence.
+NAMED = 0.02
+# Ranks beside one another in the table.
+ABREAST = 4
+IF = {
+    "send=0": "messages took the host no time",
+    "sync=0": "no host waited for its GPU",
+    "launch=0": "launching took no time",
+    "transfer=0": "messages travelled in no time",
+    "comm_stream": "the last send had its own stream",
+    "events": "messages waited on events only",
+    "batched": "messages went in one batch",
+}
+
+
+def sentence(facts: Analysis) -> str:
+    """One token's way round the ring, empty where it is not known."""
+    path = facts.ring_path
+    if path is None:
+        return ""
+    whole = path.step_us.mean
+    said = [f"{name} {time(us)}" for name, us in _parts(path) if us >= NAMED * whole]
+    text = f"One token's way round takes {time(whole)}: {', '.join(said)}"
+    if hosts := _longest_hosts(path):
+        text += f". The hosts spend most in {hosts}"
+    return f"{text}.{_gains(path)}"
+
+
+def _parts(path: RingPath) -> list[tuple[str, float]]:
+    """The parts of the step that a sentence names: what a GPU computes by rank, the rest in all."""
+    found: list[tuple[str, float]] = []
+    for label, row in path.ranks.items():
+        found.append((f"PP{label}'s graph", row.get("graph", 0)))
+        found.append((f"PP{label}'s kernels", row.get("eager", 0)))
+        queueing = row.get("queueing", 0)
+        found.append((f"PP{label}'s GPU busy with another micro-batch", queueing))
+    found += [(phrase, path.categories[name].mean) for name, phrase in PHRASES.items()]
+    return sorted(found, key=lambda part: -part[1])
+
+
+def _longest_hosts(path: RingPath) -> str:
+    """The two things that hosts on the path do longest, where they are much of their time."""
+    host = path.categories["host"].mean
+    said = [
+        f"{_what(name)} ({time(us)})"
+        for name, us in list(path.host.items())[:2]
+        if us >= WORTH_SAYING * host
+    ]
+    return " and ".join(said) if host >= NAMED * path.step_us.mean else ""
+
+
+def _what(name: str) -> str:
+    """A key of `RingPath.host` in words: whose host, and what it does."""
+    rank, _, what = name.partition(" ")
+    row, _, span = what.partition(", ")
+    phrase = PHRASE_OF.get(row, row)
+    return f"{rank}'s {phrase.removeprefix('the ')}" + (f" in {span}" if span else "")
+
+
+def _gains(path: RingPath) -> str:
+    """What it would be at least with free messages, and with free launches."""
+    if not path.what_if:
+        return f" What would make it shorter cannot be told: {path.what_if_unknown}."
+    saves = {name: max(path.steady_us - path.what_if[name], 0) for name in ("send=0", "launch=0")}
+    return (
+        f" If {IF['send=0']} it would save at most {time(saves['send=0'])}, "
+        f"if {IF['launch=0']} {time(saves['launch=0'])}."
+    )
+
+
+def lines(facts: Analysis) -> list[str]:
+    """The tables: what a step waits for, by rank; and how long it would be without."""
+    path = facts.ring_path
+    if path is None:
+        return []
+    return [*_by_category(path), *_what_ifs(path)]
+
+
+def _by_category(path: RingPath) -> list[str]:
+    labels = list(path.ranks)
+    shown = labels if len(labels) <= ABREAST else []
+    head = "".join(f"{'PP' + label:>7}" for label in shown)
+    found = [f"{'a decode step waits for, ms':<28}{'mean':>8}{'+-':>6}{'share':>8}{head}"]
+    whole = path.step_us.mean
+    for name, title in TITLES.items():
+        part = path.categories[name]
+        if not part.mean and name != "unexplained":
+            continue
+        error = f"{1.96 * part.error / 1e3:.2f}" if part.error is not None else "-"
+        cells = "".join(f"{ms(path.ranks[label].get(name, 0)):>7}" for label in shown)
+        found.append(f"{title:<28}{ms(part.mean):>8}{error:>6}{share(part.mean / whole):>8}{cells}")
+    found.append(f"{'the whole step':<28}{ms(whole):>8}")
+    text = f"(the critical path of {path.steps} of {count(path.steps_there, 'step')}"
+    text += "".join(f"; {number}: {why}" for why, number in path.left_out.items())
+    return [*found, *wrapped(f"{text}; +-: 95 % over the steps)", "")]
+
+
+def _what_ifs(path: RingPath) -> list[str]:
+    if not path.what_if:
+        return wrapped(f"how long it would be otherwise: cannot tell: {path.what_if_unknown}", "")
+    found = ["", f"{'a decode step if ..., ms':<46}{'at least':>9}{'saves':>8}"]
+    for name, us in path.what_if.items():
+        title = f"{name}: {IF[name]}" if name in IF else name
+        found.append(f"{title:<46}{ms(us):>9}{ms(path.steady_us - us):>8}")
+    off = abs(path.retimed_us / path.steady_us - 1)
+    text = (
+        f"(timed again, against {ms(path.steady_us)} of the steady steps; unchanged that comes "
+        f"out {share(off)} off)"
+    )
+    return [*found, *wrapped(text, "")]

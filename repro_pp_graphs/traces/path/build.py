@@ -1,0 +1,322 @@
+"""The graph of moments of a whole case: the ranks' hosts and GPUs, and the messages between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from repro_pp_graphs.traces.explain.host import Host
+from repro_pp_graphs.traces.model import P2POp
+from repro_pp_graphs.traces.path.gpu_groups import Groups, groups_of, items_of
+from repro_pp_graphs.traces.path.graph import Graph, Kind
+from repro_pp_graphs.traces.path.host_line import HostLine, Wait, host_line
+from repro_pp_graphs.traces.path.host_time import host_rows
+from repro_pp_graphs.traces.time_sets import Intervals
+
+Ints = npt.NDArray[np.int64]
+
+# How far recorded times may be off where one thing follows another.
+SLACK_NS = 10_000
+GLOO_SLACK_NS = 50_000
+# What is always so holds in this share of the cases.
+ALWAYS = 0.98
+# A receive is looked for among so many of the last ones of its sort.
+MOST_BACK = 3
+# A synchronising call returns this long after what it waited for, at most.
+RETURNS_NS = 200_000
+BLOCKED_NS = 50_000
+# What a call that waits for nothing takes, at most.
+CALL_NS = 20_000
+
+
+@dataclass(slots=True)
+class Work:
+    """Work of one stream in its order: when it was posted, its first and last moments; `groups`:
+    the numbers of its groups (compute) or -1; `of`: what it is, the same for alike."""
+
+    of: tuple[str, ...]
+    posted: Ints
+    start: Ints
+    end: Ints
+    begins: list[int]
+    ends: list[int]
+
+
+@dataclass(slots=True)
+class RankLine:
+    """One rank in the graph: its host's moments and its GPU's groups as moments there.
+
+    Times of the graph are the rank's own less `ahead_ns`; `rows`: what its host does, as
+    `host_rows` has it; `calls`: the dependency of each return on the call's own begin.
+    """
+
+    index: int
+    host: Host
+    ahead_ns: int
+    line: HostLine
+    groups: Groups
+    rows: dict[str, Intervals]
+    host_at: list[int] = field(default_factory=list)
+    group_begins: list[int] = field(default_factory=list)
+    group_ends: list[int] = field(default_factory=list)
+    op_begins: dict[int, int] = field(default_factory=dict)
+    op_ends: dict[int, int] = field(default_factory=dict)
+    works: list[Work] = field(default_factory=list)
+    calls: dict[int, int] = field(default_factory=dict)
+    unknown_waits: int = 0
+
+
+@dataclass(slots=True)
+class Ring:
+    """The graph of a case and its ranks in it."""
+
+    graph: Graph
+    ranks: list[RankLine]
+
+
+def build(hosts: list[Host], ahead_ns: list[int]) -> Ring:
+    """The graph of the ranks; `ahead_ns`: how far each rank's clock is ahead of the first's."""
+    graph = Graph()
+    ranks = []
+    for index, (host, ahead) in enumerate(zip(hosts, ahead_ns, strict=True)):
+        ranks.append(_rank(graph, index, host, ahead))
+    owners = {id(op): line for line in ranks for op in line.host.rank.p2p}
+    for line in ranks:
+        _messages(graph, line, owners)
+    for line in ranks:
+        _host_waits(graph, line, owners)
+    return Ring(graph, ranks)
+
+
+def _rank(graph: Graph, index: int, host: Host, ahead: int) -> RankLine:
+    line = host_line(host)
+    launched = np.array([corr for _, _, corr in host.rank.launches], dtype=np.int64)
+    items, *launches = items_of(host.rank.kernels, launched)
+    groups = groups_of(items, (launches[0], launches[1]), line.ns)
+    found = RankLine(index, host, ahead, line, groups, host_rows(host, groups))
+    _host_moments(graph, found)
+    _compute(graph, found)
+    _operations(graph, found)
+    _across_streams(graph, found)
+    return found
+
+
+def _host_moments(graph: Graph, line: RankLine) -> None:
+    """The host's moments, each after the one before; what a wait is for comes later."""
+    before = -1
+    for number, moment in enumerate(line.line.moments):
+        here = graph.moment(line.index, moment.ns - line.ahead_ns)
+        line.host_at.append(here)
+        if moment.op is not None:
+            line.op_begins[id(moment.op)] = here
+        if before >= 0:
+            took = graph.time[here] - graph.time[before]
+            returns = moment.kind == "back"
+            if returns:
+                line.calls[here] = len(graph.src)
+            graph.after(here, before, Kind.SYNC if returns else Kind.HOST, took, number - 1)
+        before = here
+
+
+def _compute(graph: Graph, line: RankLine) -> None:
+    """A begin and an end for each group of GPU work."""
+    groups, ahead = line.groups, line.ahead_ns
+    columns = (groups.stream, groups.stretch, groups.start, groups.end, groups.posted)
+    more = (groups.graph, groups.work, groups.late)
+    last_of: dict[int, int] = {}
+    rows = zip(*(column.tolist() for column in (*columns, *more)), strict=True)
+    for number, (stream, stretch, start, end, posted, is_graph, work, late) in enumerate(rows):
+        begin, over = graph.moment(line.index, start - ahead), graph.moment(line.index, end - ahead)
+        line.group_begins.append(begin)
+        line.group_ends.append(over)
+        if stream in last_of:
+            graph.after(begin, last_of[stream], Kind.HANDOVER, 0, number)
+        last_of[stream] = over
+        graph.after(over, begin, Kind.GRAPH if is_graph else Kind.EAGER, work, number)
+        if stretch >= 0:
+            host = line.host_at[stretch]
+            launch = groups.graph_launch_ns if is_graph else groups.launch_ns
+            offset = posted - int(line.line.ns[stretch])
+            graph.after(begin, host, Kind.LAUNCH, offset + launch, number)
+            if late > 0:
+                graph.after(over, host, Kind.RUN_UP, late, number)
+    for stream in last_of:
+        at = np.flatnonzero(groups.stream == stream)
+        for is_graph in (True, False):
+            these = at[groups.graph[at] == is_graph]
+            if len(these):
+                line.works.append(
+                    Work(
+                        ("compute", str(stream), "graph" if is_graph else "eager"),
+                        groups.posted[these],
+                        groups.start[these],
+                        groups.end[these],
+                        [line.group_begins[i] for i in these.tolist()],
+                        [line.group_ends[i] for i in these.tolist()],
+                    )
+                )
+
+
+def _operations(graph: Graph, line: RankLine) -> None:
+    """A begin and an end for each NCCL operation, in the order of its stream."""
+    last_of: dict[tuple[object, object], int] = {}
+    sorted_out: dict[tuple[str, str, str], list[P2POp]] = {}
+    for op in line.host.rank.p2p:
+        if op.backend != "nccl":
+            continue
+        begin = graph.moment(line.index, op.start_ns - line.ahead_ns)
+        over = graph.moment(line.index, op.end_ns - line.ahead_ns)
+        posted = line.op_begins.get(id(op))
+        if posted is not None:
+            graph.after(begin, posted, Kind.LAUNCH, line.groups.launch_ns)
+        if op.lane in last_of:
+            graph.after(begin, last_of[op.lane], Kind.HANDOVER, 0)
+        last_of[op.lane] = over
+        line.op_begins[id(op)], line.op_ends[id(op)] = begin, over
+        row = line.line.row_of.get(id(op), "")
+        sorted_out.setdefault((op.kind, str(op.lane), row), []).append(op)
+    for key, ops in sorted_out.items():
+        line.works.append(
+            Work(
+                key,
+                np.array([op.posted_ns or op.start_ns for op in ops], dtype=np.int64),
+                np.array([op.start_ns for op in ops], dtype=np.int64),
+                np.array([op.end_ns for op in ops], dtype=np.int64),
+                [line.op_begins[id(op)] for op in ops],
+                [line.op_ends[id(op)] for op in ops],
+            )
+        )
+
+
+def _across_streams(graph: Graph, line: RankLine) -> None:
+    """Work that always begins after the last work of another stream that was posted before it waits
+    for that; the trace does not name the events by which streams wait for each other."""
+    for target in line.works:
+        for source in line.works:
+            if source.of[:2] == target.of[:2] and source.of[0] == "compute":
+                continue
+            if source.of[0] != "compute" and source.of[1] == target.of[1]:
+                continue
+            steps = MOST_BACK if source.of[0] == "recv" and target.of[0] == "compute" else 1
+            for back in range(1, steps + 1):
+                at = source.posted.searchsorted(target.posted) - back
+                some = np.flatnonzero(at >= 0)
+                if not len(some):
+                    break
+                kept = source.end[at[some]] <= target.start[some] + SLACK_NS
+                if kept.mean() >= ALWAYS:
+                    for ours, theirs in zip(
+                        some[kept].tolist(), at[some][kept].tolist(), strict=True
+                    ):
+                        graph.after(target.begins[ours], source.ends[theirs], Kind.HANDOVER, 0)
+                    break
+
+
+def _messages(graph: Graph, line: RankLine, owners: dict[int, RankLine]) -> None:
+    """Ends of NCCL operations: where both ends are there, and as long as the transfer took."""
+    for op in line.host.rank.p2p:
+        if op.backend != "nccl":
+            continue
+        begin, over = line.op_begins[id(op)], line.op_ends[id(op)]
+        peer = line.host.other.get(id(op))
+        other = owners.get(id(peer)) if peer else None
+        if peer is None or other is None:
+            graph.after(over, begin, Kind.ALONE, op.end_ns - op.start_ns)
+            continue
+        theirs = other.op_begins[id(peer)]
+        ours_ns, theirs_ns = graph.time[begin], graph.time[theirs]
+        took = graph.time[over] - max(ours_ns, theirs_ns)
+        if op.kind == "send" and theirs_ns >= graph.time[over]:
+            graph.after(over, begin, Kind.MESSAGE, graph.time[over] - ours_ns)
+            continue
+        graph.after(over, begin, Kind.TRANSFER, max(took, 0))
+        graph.after(over, theirs, Kind.TRANSFER, max(took, 0))
+
+
+def _host_waits(graph: Graph, line: RankLine, owners: dict[int, RankLine]) -> None:
+    """What each wait of the host is for: a peer's call in gloo, or the rank's own GPU."""
+    _gloo(graph, line, owners)
+    _syncs(graph, line)
+
+
+def _backs(line: RankLine) -> list[tuple[int, Wait]]:
+    """The moments at which the host is back from its waits."""
+    return [
+        (line.host_at[number], moment.wait)
+        for number, moment in enumerate(line.line.moments)
+        if moment.kind == "back" and moment.wait is not None
+    ]
+
+
+def _gloo(graph: Graph, line: RankLine, owners: dict[int, RankLine]) -> None:
+    by_row: dict[tuple[str, str], list[tuple[int, int, int]]] = {}
+    for back, wait in _backs(line):
+        if wait.op is None:
+            continue
+        peer = line.host.other.get(id(wait.op))
+        other = owners.get(id(peer)) if peer else None
+        begun = other.op_begins.get(id(peer)) if other else None
+        if begun is None:
+            continue
+        key = (wait.name, wait.row)
+        by_row.setdefault(key, []).append((back, begun, graph.time[back] - graph.time[begun]))
+    for (name, _), waits in by_row.items():
+        # a send that is over before its receive is posted went into a buffer
+        kept = [wait for wait in waits if wait[2] >= -GLOO_SLACK_NS]
+        if name == "gloo:recv" or len(kept) >= ALWAYS * len(waits):
+            for back, begun, _ in kept:
+                _waits_for(graph, line, back, begun, Kind.GLOO)
+
+
+def _waits_for(graph: Graph, line: RankLine, back: int, for_: int, kind: Kind) -> None:
+    """Let a call return after something else; by itself it takes what a call takes that is not
+    kept, at most."""
+    graph.after(back, for_, kind, 0)
+    edge = line.calls[back]
+    graph.weight[edge] = min(graph.weight[edge], CALL_NS)
+
+
+def _syncs(graph: Graph, line: RankLine) -> None:
+    """The GPU's work that a synchronising call waits for: of what was posted before it the last of
+    a stream, of which stream those tell that blocked."""
+    waits = [(back, wait) for back, wait in _backs(line) if wait.op is None]
+    votes: dict[tuple[str, str], dict[int, int]] = {}
+    found: list[tuple[int, Wait, dict[int, int]]] = []
+    for back, wait in waits:
+        last = {
+            number: int(work.posted.searchsorted(wait.start_ns)) - 1
+            for number, work in enumerate(line.works)
+        }
+        last = {number: at for number, at in last.items() if at >= 0}
+        found.append((back, wait, last))
+        if wait.end_ns - wait.start_ns >= BLOCKED_NS and last:
+            nearest = _nearest(line, wait, last)
+            if nearest is not None:
+                of = votes.setdefault((wait.name, wait.row), {})
+                of[nearest] = of.get(nearest, 0) + 1
+    for back, wait, last in found:
+        of = votes.get((wait.name, wait.row), {})
+        chosen = _nearest(line, wait, last) if wait.end_ns - wait.start_ns >= BLOCKED_NS else None
+        if chosen is None and of:
+            chosen = max(of, key=lambda number: of[number])
+        if chosen is None and last:
+            chosen = max(last, key=lambda number: int(line.works[number].posted[last[number]]))
+        if chosen is None or chosen not in last:
+            line.unknown_waits += 1
+            continue
+        work, at = line.works[chosen], last[chosen]
+        if work.end[at] <= wait.end_ns + SLACK_NS:
+            _waits_for(graph, line, back, work.ends[at], Kind.SYNC)
+
+
+def _nearest(line: RankLine, wait: Wait, last: dict[int, int]) -> int | None:
+    """The stream whose last work ended next before a call returned."""
+    ends = {number: int(line.works[number].end[at]) for number, at in last.items()}
+    fitting = {
+        number: end
+        for number, end in ends.items()
+        if wait.end_ns - RETURNS_NS <= end <= wait.end_ns + SLACK_NS and end >= wait.start_ns
+    }
+    return max(fitting, key=lambda number: fitting[number]) if fitting else None

@@ -1,0 +1,104 @@
+"""A rank's host thread as moments: it posts work, begins to wait, is back from a wait."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from repro_pp_graphs.traces.cuda_calls import call_kind
+from repro_pp_graphs.traces.explain.host import MESSAGE_ROWS, Host
+from repro_pp_graphs.traces.explain.operations import host_ends
+from repro_pp_graphs.traces.explain.waits import blocking
+from repro_pp_graphs.traces.model import P2POp, Span
+
+Ints = npt.NDArray[np.int64]
+
+
+class Wait(msgspec.Struct, gc=False):
+    """A call in which the host may wait: for the GPU, or for a peer in gloo; ns.
+
+    `row`: the message that it is in, empty outside of any.
+    """
+
+    name: str
+    start_ns: int
+    end_ns: int
+    row: str = ""
+    op: P2POp | None = None
+
+
+class Moment(msgspec.Struct, gc=False):
+    """A moment of the host's thread; `arrive` and `back` are of a wait, `posts` of an operation."""
+
+    ns: int
+    kind: Literal["posts", "launches", "arrives", "back"]
+    wait: Wait | None = None
+    op: P2POp | None = None
+
+
+@dataclass(slots=True)
+class HostLine:
+    """A host's moments in their order; `ns` are their times; `row_of`: the message that each P2P
+    operation is of, by the operation's id()."""
+
+    moments: list[Moment]
+    ns: Ints
+    row_of: dict[int, str]
+
+
+def host_line(host: Host) -> HostLine:
+    """The moments of one rank's host."""
+    row_of: dict[int, str] = {
+        id(op): MESSAGE_ROWS[message.what, message.kind]
+        for message in host.messages
+        for part in message.operations
+        for op in part.p2p
+    }
+    found: list[Moment] = []
+    for wait in _waits(host, row_of):
+        found.append(Moment(wait.start_ns, "arrives", wait, wait.op))
+        found.append(Moment(wait.end_ns, "back", wait))
+    waited = {id(moment.op) for moment in found if moment.op}
+    for op in host.rank.p2p:
+        if op.posted_ns is not None and id(op) not in waited:
+            found.append(Moment(op.posted_ns, "posts", op=op))
+    found += [Moment(start, "launches") for start, _, _ in host.rank.launches]
+    found.sort(key=lambda moment: moment.ns)
+    return HostLine(found, np.array([moment.ns for moment in found], dtype=np.int64), row_of)
+
+
+def _waits(host: Host, row_of: dict[int, str]) -> list[Wait]:
+    """The calls in which the host may wait, by start, none inside another."""
+    ends = host_ends(host.rank)
+    calls = [call for call in host.rank.calls if _may_wait(call)]
+    found = [
+        *(Wait(call.name, call.start_ns, call.end_ns) for call in (*calls, *host.rank.syncs)),
+        *(
+            Wait(f"gloo:{op.kind}", op.start_ns, ends[id(op)], row_of.get(id(op), ""), op)
+            for op in host.rank.p2p
+            if id(op) in ends
+        ),
+    ]
+    found.sort(key=lambda wait: (wait.start_ns, -wait.end_ns))
+    kept: list[Wait] = []
+    for wait in found:
+        if not kept or wait.start_ns >= kept[-1].end_ns:
+            kept.append(wait)
+    messages = [message for message in host.messages if message.operations]
+    at = 0
+    for wait in kept:
+        while at < len(messages) and messages[at].end_ns <= wait.start_ns:
+            at += 1
+        if at < len(messages) and messages[at].start_ns <= wait.start_ns and not wait.row:
+            wait.row = MESSAGE_ROWS[messages[at].what, messages[at].kind]
+    return kept
+
+
+def _may_wait(call: Span) -> bool:
+    """Whether a CUDA call that took 50 us or more waits for the GPU: one that launches does so
+    where the queue is full, and then the GPU is what it waits for anyway."""
+    return blocking(call) and call_kind(call.name) not in ("graph", "launch")

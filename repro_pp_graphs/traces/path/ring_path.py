@@ -1,0 +1,237 @@
+"""What a decode step waits for, from a launch on PP0 round the ring to the next one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from repro_pp_graphs.traces.explain.host import Host
+from repro_pp_graphs.traces.explain.ring import decode_step
+from repro_pp_graphs.traces.explain.seen import LEAST, enough, recorded_by_all, unseen
+from repro_pp_graphs.traces.facts import DecodeStep, PathCategory, PathPart, RingPath
+from repro_pp_graphs.traces.model import Case
+from repro_pp_graphs.traces.pair.edge import Edge
+from repro_pp_graphs.traces.path.batches import Batches, batches_of
+from repro_pp_graphs.traces.path.build import Ring, build
+from repro_pp_graphs.traces.path.clocks import CannotTell, ahead
+from repro_pp_graphs.traces.path.graph import Timing
+from repro_pp_graphs.traces.path.parts import CATEGORIES, Part, Sums, parts_of
+from repro_pp_graphs.traces.path.walk import Walker
+from repro_pp_graphs.traces.path.what_if import REMEDIES, Change, WhatIf, change_of
+from repro_pp_graphs.traces.quantiles import spread
+
+Ints = npt.NDArray[np.int64]
+
+# Timed again from usual latencies alone a step must come out this near to what was measured.
+GOOD_ENOUGH = 0.05
+# Of the steps, how many at the begin are not counted when a change has to settle.
+SETTLES = 0.25
+# What is timed again for every case: categories that take no time at all.
+ALWAYS_ASKED = ("send", "sync", "launch", "transfer")
+HALF_OF_95_PERCENT = 1.96
+
+
+@dataclass(slots=True)
+class Followed:
+    """A case's graph with the steps that could be followed in it: of each PP0's batch and the next
+    one of its micro-batch."""
+
+    ring: Ring
+    timing: Timing
+    batches: Batches
+    steps: list[tuple[int, int]]
+    steps_there: int
+    left_out: Counter[str]
+    micro_batches: int
+
+
+def followed(case: Case, hosts: list[Host], edges: list[Edge]) -> Followed:
+    """The graph of a case and its steps.
+
+    Raises CannotTell, whose text says why, where there are no steps to follow.
+    """
+    ranks = sorted((h for h in hosts if h.rank.tp == 0), key=lambda host: host.rank.pp)
+    if case.pp_size < 2 or [host.rank.pp for host in ranks] != list(range(case.pp_size)):
+        raise CannotTell("not every rank has a trace")
+    for host in ranks:
+        if not len(host.rank.kernels.times):
+            raise CannotTell("the trace has no GPU kernels")
+        if host.rank.unlabelled_p2p:
+            raise CannotTell(
+                f"{host.rank.unlabelled_p2p} of PP{host.rank.pp}'s P2P kernels carry no peer"
+            )
+        if reason := unseen(host.rank):
+            raise CannotTell(reason)
+    step = decode_step(case, hosts)
+    if not isinstance(step, DecodeStep):
+        raise CannotTell(step)
+    ring = build(ranks, ahead(ranks, edges))
+    batches = batches_of(ring)
+    try:
+        timing = ring.graph.settled()
+    except ValueError as error:
+        raise CannotTell(f"what waits for what contradicts itself ({error})") from None
+    found = Followed(ring, timing, batches, [], 0, Counter(), step.micro_batches)
+    _steps(found, recorded_by_all(case, hosts))
+    if not enough(len(found.steps), found.steps_there):
+        why = "".join(f": {reason}" for reason, _ in found.left_out.most_common(1))
+        raise CannotTell(
+            f"{len(found.steps)} of {found.steps_there} decode steps can be followed{why}"
+        )
+    return found
+
+
+def _steps(found: Followed, window: tuple[int, int]) -> None:
+    """Find the steps between whose launches every rank was recorded."""
+    batches, time, m = found.batches, found.timing.time, found.micro_batches
+    for batch in range(len(batches.launch) - m):
+        begin, over = batches.launch[batch], batches.launch[batch + m]
+        if begin < 0 or over < 0:
+            found.left_out["a launch on PP0 is not in the trace"] += 1
+        elif (
+            time[begin] < window[0]
+            or time[over] > window[1]
+            or not (batches.decode[batch] and batches.decode[batch + m])
+        ):
+            continue
+        elif -1 in batches.same[batch]:
+            found.left_out["a message of it is not paired"] += 1
+        else:
+            found.steps.append((batch, batch + m))
+            continue
+        found.steps_there += 1
+    found.steps_there += len(found.steps)
+
+
+def ring_path(
+    case: Case, hosts: list[Host], edges: list[Edge], asked: dict[str, Change] | None = None
+) -> RingPath:
+    """What the decode steps of a case wait for; `asked`: further changes to time it again with, by
+    the names they have in `what_if`.
+
+    Raises CannotTell, whose text says why, where there are no steps to follow.
+    """
+    found = followed(case, hosts, edges)
+    sums = Sums(found.ring, all_parts(found), len(found.steps))
+    number = len(found.steps)
+    us = sums.steps / 1000
+    wholes = us.sum(axis=1)
+    categories: dict[PathCategory, PathPart] = {
+        name: PathPart(round(float(us[:, at].mean()), 3), _error(us[:, at], found.micro_batches))
+        for at, name in enumerate(CATEGORIES)
+    }
+    labels = [case.label(line.host.rank) for line in found.ring.ranks]
+    host = {f"PP{labels[at]} {name}": ns for (at, name), ns in sums.host.items()}
+    turns_us = categories["shared_gpu"].mean
+    steady, again, predicted, unknown = _what_if(found, asked or {}, turns_us)
+    return RingPath(
+        steps=number,
+        steps_there=found.steps_there,
+        left_out=dict(found.left_out),
+        micro_batches=found.micro_batches,
+        step_us=spread(wholes),
+        categories=categories,
+        ranks={
+            label: {
+                name: round(float(ns) / 1000 / number, 3)
+                for name, ns in zip(CATEGORIES, row.tolist(), strict=True)
+                if ns
+            }
+            for label, row in zip(labels, sums.ranks, strict=True)
+        },
+        host={
+            name: round(ns / 1000 / number, 3)
+            for name, ns in sorted(host.items(), key=lambda item: -item[1])
+        },
+        steady_us=steady,
+        retimed_us=again,
+        what_if=predicted,
+        what_if_unknown=unknown,
+    )
+
+
+def all_parts(found: Followed) -> list[Part]:
+    """The parts of every step's path."""
+    walker, time = Walker(found.timing), found.timing.time
+    launch = found.batches.launch
+    return [
+        part
+        for step, (batch, after) in enumerate(found.steps)
+        for part in parts_of(
+            found.ring,
+            found.batches,
+            step,
+            batch,
+            walker.pieces(launch[after], int(time[launch[batch]])),
+        )
+    ]
+
+
+def _error(values: npt.NDArray[np.float64], overlapping: int) -> float | None:
+    """The standard error of a mean over steps of which so many lie beside one another."""
+    independent = len(values) // overlapping
+    if independent < LEAST:
+        return None
+    return round(float(np.std(values, ddof=1)) / float(np.sqrt(independent)), 3)
+
+
+def _what_if(
+    found: Followed, asked: dict[str, Change], turns_us: float
+) -> tuple[float, float, dict[str, float], str]:
+    """The steady step, the same timed again from usual latencies, and with each change, us; why
+    there are none of these. `turns_us`: of a step, while the GPU has another rank's work."""
+    timing = found.timing
+    steady = _Steady(found)
+    measured = steady.step_us(timing.time)
+    again = steady.step_us(timing.retimed(timing.fitted, np.zeros_like(timing.rest)))
+    if turns_us > GOOD_ENOUGH * measured:
+        return measured, again, {}, "ranks take turns on a GPU: one may use what another saves"
+    if abs(again - measured) > GOOD_ENOUGH * measured:
+        off = f"timed again unchanged a step takes {again / 1000:.2f} ms, not {measured / 1000:.2f}"
+        return measured, again, {}, off
+    changes = {f"{name}=0": change_of(name, 0) for name in ALWAYS_ASKED}
+    changes |= {name: change for name, change in REMEDIES.items() if name != "send"} | asked
+    what_if = WhatIf(found.ring, timing)
+    times = {name: steady.step_us(what_if.retimed(change)) for name, change in changes.items()}
+    return measured, again, times, ""
+
+
+class _Steady:
+    """The step once a change has settled: by the slowest of PP0's launches and of the ends of each
+    rank's batches. A host that nothing holds launches ahead of what its GPU can do."""
+
+    def __init__(self, found: Followed) -> None:
+        ordered = [batch for batch, _ in found.steps]
+        first = min(int(SETTLES * len(ordered)) + found.micro_batches, len(ordered) - 2)
+        self.first, self.last = ordered[max(first, 0)], ordered[-1]
+        self.per_step = found.micro_batches / (self.last - self.first) / 1000
+        batches, ring = found.batches, found.ring
+        self.pairs = [(batches.launch[self.first], batches.launch[self.last])]
+        for line in ring.ranks:
+            number = line.index
+            ends = [
+                self._end(
+                    line.group_ends, batches.of_group[number], batches.same[at][number], found
+                )
+                for at in (self.first, self.last)
+            ]
+            if ends[0] >= 0 and ends[1] >= 0:
+                self.pairs.append((ends[0], ends[1]))
+
+    @staticmethod
+    def _end(ends: list[int], of_group: Ints, batch: int, found: Followed) -> int:
+        """The moment when the last work of a batch's longest group is over."""
+        groups = np.flatnonzero(of_group == batch)
+        if not len(groups):
+            return -1
+        time = found.timing.time
+        begins = time[np.array(ends)[groups]]
+        return int(np.array(ends)[groups[np.argmax(begins)]])
+
+    def step_us(self, time: Ints) -> float:
+        """A step's mean length with the moments at these times, us."""
+        spans = [int(time[over] - time[begin]) for begin, over in self.pairs]
+        return round(max(spans) * self.per_step, 3)

@@ -1,0 +1,154 @@
+"""The critical path of real decode steps: it adds up, little is unexplained, and timed again
+unchanged it is what was measured. (test_ring_path_truth.py holds it against known rings.)"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("msgspec")
+
+from trace_changes import only_case, texts
+
+from repro_pp_graphs.traces.commands.analyze import main
+from repro_pp_graphs.traces.explain.report import lines
+from repro_pp_graphs.traces.facts import Analysis, RingPath
+from repro_pp_graphs.traces.path.explained import explained
+
+DATA = Path(__file__).parent / "data" / "traces"
+A_GPU_EACH = [
+    "sglang0516_graphs_on",
+    "sglang0516_sync_send",
+    "sglang052_graphs_on",
+    "sglang052_graphs_off",
+    "sglang056_graphs_on",
+    "sglang052_pp4",
+]
+IN_TIME_SLICES = ["h200_case_A", "h200_case_B"]
+
+
+@cache
+def analysis(name: str) -> Analysis:
+    return explained(only_case(DATA / name))
+
+
+def path_of(name: str) -> RingPath:
+    path = analysis(name).ring_path
+    assert path is not None, analysis(name).ring_path_unknown
+    return path
+
+
+@pytest.mark.parametrize("name", [*A_GPU_EACH, *IN_TIME_SLICES])
+def test_categories_add_up_and_little_is_unexplained(name):
+    path = path_of(name)
+    whole = path.step_us.mean
+    parts = {category: part.mean for category, part in path.categories.items()}
+    assert sum(parts.values()) == pytest.approx(whole, rel=1e-3)
+    assert sum(us for row in path.ranks.values() for us in row.values()) == pytest.approx(whole)
+    assert sum(path.host.values()) == pytest.approx(parts["host"], rel=1e-3)
+    assert min(parts.values()) >= 0
+    assert parts["unexplained"] < 0.05 * whole
+
+
+@pytest.mark.parametrize("name", [*A_GPU_EACH, *IN_TIME_SLICES])
+def test_the_step_is_the_one_found_by_following_messages(name):
+    step = analysis(name).decode_step
+    path = path_of(name)
+    assert step is not None
+    assert path.micro_batches == step.micro_batches
+    assert path.step_us.mean == pytest.approx(step.mean, rel=0.05)  # other steps at the edges
+
+
+@pytest.mark.parametrize("name", A_GPU_EACH)
+def test_timed_again_unchanged_a_step_is_what_was_measured_and_no_remedy_makes_it_longer(name):
+    path = path_of(name)
+    assert path.retimed_us == pytest.approx(path.steady_us, rel=0.02)
+    assert path.what_if
+    assert all(0 < us <= path.steady_us + 0.001 for us in path.what_if.values())
+
+
+@pytest.mark.parametrize("name", IN_TIME_SLICES)
+def test_ranks_that_take_turns_on_a_gpu_have_that_as_a_part_and_no_what_if(name):
+    path = path_of(name)
+    assert path.categories["shared_gpu"].mean > 0.1 * path.step_us.mean
+    assert not path.what_if
+    assert "cannot be told: ranks take turns" in " ".join(" ".join(lines(analysis(name))).split())
+
+
+def test_the_graph_on_the_path_is_as_long_as_the_graph_is():
+    path = path_of("sglang0516_graphs_on")
+    graph_us = analysis("sglang0516_graphs_on").ranks["1"].graph_us
+    assert path.ranks["1"]["graph"] == pytest.approx(graph_us, rel=0.01)
+    assert path.ranks["1"]["queueing"] == pytest.approx(graph_us, rel=0.01)  # the other batch's
+
+
+def test_without_graphs_what_a_graph_would_be_is_kernels_and_launching():
+    path = path_of("sglang052_graphs_off")
+    assert path.categories["graph"].mean == 0
+    assert path.categories["eager"].mean > 0.3 * path.step_us.mean
+    assert path.what_if["launch=0"] < 0.98 * path.steady_us
+
+
+def test_blocking_sends_without_their_cost_are_asynchronous_sends():
+    """Both measured, two launches on the same GPUs: the same release with the sends of 0.5.2."""
+    blocking, released = path_of("sglang0516_sync_send"), path_of("sglang0516_graphs_on")
+    assert blocking.what_if["send=0"] == pytest.approx(released.steady_us, rel=0.1)
+    assert blocking.what_if["send=0"] <= released.steady_us
+    assert blocking.what_if["send=0"] < 0.9 * blocking.steady_us
+
+
+@pytest.mark.parametrize("ahead_us", [250, -400, 3000])
+def test_a_rank_whose_clock_is_ahead_on_another_host_changes_nothing(ahead_us, tmp_path):
+    name = "sglang0516_graphs_on"
+    for file, text in texts(name).items():
+        document = json.loads(text)
+        document["hostName"] = f"host of {file}"
+        if "PP-1" in file:
+            document["baseTimeNanoseconds"] += ahead_us * 1000
+        (tmp_path / file).write_text(json.dumps(document))
+    moved = explained(only_case(tmp_path))
+    assert moved.ring_path is not None, moved.ring_path_unknown
+    for category, part in path_of(name).categories.items():
+        there = moved.ring_path.categories[category].mean
+        assert there == pytest.approx(part.mean, abs=0.02 * path_of(name).step_us.mean), category
+
+
+@pytest.mark.parametrize("name", ["cpu_prefill", "sglang0516_async_depth"])
+def test_where_steps_cannot_be_followed_there_is_a_reason_instead(name):
+    found = analysis(name)
+    assert found.ring_path is None
+    assert found.ring_path_unknown
+
+
+def test_a_missing_rank_is_the_reason(tmp_path):
+    (name, text), *_ = texts("sglang052_graphs_on").items()
+    (tmp_path / name).write_text(text)
+    assert explained(only_case(tmp_path)).ring_path_unknown == "not every rank has a trace"
+
+
+def test_what_if_is_printed_and_written(tmp_path, capsys):
+    folder, out = DATA / "sglang052_graphs_on", tmp_path / "A.json"
+    asked = ["--what-if", "transfer=0.5", "--what-if", "compute=2"]
+    assert main([str(folder), "--json", str(out), *asked]) == 0
+    text = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert "One token's way round" in " ".join(text.split())
+    predicted = json.loads(out.read_text())["ring_path"]["what_if"]
+    steady = json.loads(out.read_text())["ring_path"]["steady_us"]
+    assert predicted["transfer=0"] <= predicted["transfer=0.5"] <= steady
+    assert 1.5 * steady < predicted["compute=2"] < 2 * steady
+    assert f"{predicted['compute=2'] / 1000:.2f}" in text
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [("speed=0", "none of"), ("send=0.5", "0 or 1"), ("launch=-1", "0 or more"), ("sync", "=0.5")],
+)
+def test_a_what_if_that_cannot_be_is_refused_with_what_to_give(asked, says, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([str(DATA / "sglang052_graphs_on"), "--what-if", asked])
+    assert stopped.value.code == 2
+    assert says in capsys.readouterr().err
