@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import report_runs
 from fake_sglang.harness import CHECKOUT, Harness
 from planted_secrets import SECRETS
 
 from repro_pp_graphs.bundle import contents, issue
 from repro_pp_graphs.bundle.shorten_log import shorten_log
+from repro_pp_graphs.report.embedding import CLOSES, OPENS, embedded
 
 A, B = "CASE_A_decode_graphs", "CASE_B_no_graphs"
 SECTIONS = ["Checklist", "Describe the bug", "Reproduction", "Environment"]
@@ -104,6 +106,9 @@ def test_the_issue_text_has_the_sections_of_sglangs_form(run: Path) -> None:
     assert "| disable_cuda_graph | false | true |" in parts["Describe the bug"]
     assert "--disable-cuda-graph" in parts["Reproduction"]
     assert "client_benchmark.py --base-url http://127.0.0.1:" in parts["Reproduction"]
+    assert "python -m sglang.launch_server" in parts["Reproduction"]
+    assert "repro_pp_graphs.server.launch" not in parts["Reproduction"]
+    assert "python -m sglang.bench_serving" in parts["Reproduction"]
     assert re.search(r"^kernel  ", parts["Environment"], re.M)
     assert (run / "logs" / "issue.md").read_text() == text
     assert text.count("<details>") == text.count("</details>")
@@ -336,3 +341,40 @@ def test_json_keeps_an_option_beside_its_value() -> None:
     text = contents.dumps(value)
     assert '"args": ["--api-key", "x"]' in text
     assert json.loads(text) == value
+
+
+def test_a_rehearsal_has_nothing_to_report(tmp_path: Path) -> None:
+    run = report_runs.rehearsal(tmp_path / "run")
+    first = issue.text_of(run).splitlines()[0]
+    assert "Nothing here to report to sglang" in first
+    shutil.rmtree(run)
+    assert "Nothing here to report" not in issue.text_of(report_runs.series(run))
+
+
+def test_the_finding_stands_in_the_first_lines(tmp_path: Path) -> None:
+    run = report_runs.traced(tmp_path / "run")
+    text = "A: seen whole.\n\nno more"
+    for label in (A, B):
+        said = "2 PP ranks.\nToken return PP1 -> PP0: the send holds PP1's host\n  for 1 ms.\n"
+        (run / "logs" / f"{label}_analysis.txt").write_text(f"{said}\n{text}")
+    told = issue.text_of(run).partition("### Describe the bug\n")[2].splitlines()[:8]
+    wanted = f"- {A}: Token return PP1 -> PP0: the send holds PP1's host for 1 ms."
+    assert wanted in told
+
+
+def test_reports_and_summary_go_along_masked_and_the_page_still_runs(run: Path) -> None:
+    logs = run / "logs"
+    secret = "hf_QmVyZ2FtYXNjaGluZW5iYXVlcg"
+    (logs / "report.md").write_text(f"# {secret}\n")
+    script, style = "<script>go(1)</script>", "<style>p{}</style>"
+    policy = '<meta http-equiv="Content-Security-Policy" content="script-src \'sha256-AbCdEf\'">'
+    facts = {"names": [secret, "</script>"], "numbers": [1, 2.5]}
+    page = f"{policy}{style}<p>{secret}</p>{OPENS}{embedded(facts)}{CLOSES}{script}"
+    (logs / "report.html").write_text(page)
+    found = unpacked(run)
+    assert {"report.md", "report.html", "summary.json"} <= set(found)
+    assert secret not in "".join(found.values())
+    html = found["report.html"]
+    assert policy in html and style in html and html.endswith(script)
+    told = json.loads(html.partition(OPENS)[2].partition(CLOSES)[0])
+    assert told["numbers"] == [1, 2.5] and told["names"][1] == "</script>"

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from repro_pp_graphs.bundle import contents, issue
+from repro_pp_graphs.bundle.masked_page import masked_page
 from repro_pp_graphs.environment import masking
 from repro_pp_graphs.files import BadFile
 
@@ -43,8 +44,13 @@ def masked(items: list[contents.Item], masker: masking.Masker) -> list[contents.
             masker.learn_from(item.text) if value is None else masker.learn_from_json(value)
     out = []
     for item, value in zip(items, values, strict=True):
-        as_json = None if value is None else f"{contents.dumps(masker.json(value))}\n"
-        out.append(item._replace(text=as_json or masker.text(item.text)))
+        if value is not None:
+            text = f"{contents.dumps(masker.json(value))}\n"
+        elif item.name.endswith(".html"):
+            text = masked_page(item.text, masker)
+        else:
+            text = masker.text(item.text)
+        out.append(item._replace(text=text))
     return out
 
 

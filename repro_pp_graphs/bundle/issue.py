@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from repro_pp_graphs.report import commands, table
 from repro_pp_graphs.report import summary as summary_of
-from repro_pp_graphs.report import table
 from repro_pp_graphs.run import record
+from repro_pp_graphs.run.record import Plan
 from repro_pp_graphs.server import diagnosis
 
 MOST_CHARS = 60_000  # GitHub takes 65,536
 _CELL_CHARS = 60
-_OWN_LINES = re.compile(r"#|exec |export PYTHONPATH=")
 
 
 def checklist() -> list[str]:
@@ -69,63 +68,114 @@ def _program(run: dict[str, Any]) -> str:
     return "probe" if run.get("engine") == "probe" else "server"
 
 
-def describe(logs: Path, plan: dict[str, Any], result: dict[str, Any]) -> list[str]:
-    """What was compared, the table, and what to know before believing it."""
-    first = plan["launches"][0]
+def nothing_to_report(plan: Plan) -> list[str]:
+    """That a rehearsal has nothing to report, on top of its text; empty for another run."""
+    if not plan.rehearsal:
+        return []
+    return [
+        "> **Nothing here to report to sglang.** This run was a rehearsal on a CPU: no CUDA "
+        "graphs ran in any arm, and its numbers say nothing about #10865. The text below shows "
+        "what that of a run on GPUs holds.",
+        "",
+    ]
+
+
+def finding(logs: Path, result: dict[str, Any]) -> list[str]:
+    """What the run found: the verdict with its reasons, and what the traces say of the send."""
+    verdict = result.get("verdict") or {}
+    word, text = verdict.get("headline", ""), verdict.get("text", "")
+    out = [f"**{word}** {text}".strip(), ""] if word or text else []
+    out += [f"- {each['name']}: {each['answer']}. {each['text']}" for each in _findings(verdict)]
+    for launch in result["launches"]:
+        if launch["round"] == 1:
+            path = logs / f"{launch['label']}_analysis.txt"
+            out += [f"- {launch['label']}: {said}" for said in _main_sentences(path)]
+    return [*out, ""]
+
+
+def _findings(verdict: dict[str, Any]) -> list[dict[str, str]]:
+    keys = ("name", "answer", "text")
+    return [each for each in verdict.get("findings", []) if all(key in each for key in keys)]
+
+
+def _main_sentences(path: Path) -> list[str]:
+    """The paragraphs of an analysis on its longest wait and its token return."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    head = text.split("\n\n", 1)[0]
+    paragraphs = re.sub(r"\n +", " ", head).splitlines()
+    return [each for each in paragraphs if each.startswith(("The longest wait", "Token return"))]
+
+
+def describe(logs: Path, plan: Plan, result: dict[str, Any]) -> list[str]:
+    """What was found, what was compared, the table, and what to know before believing it."""
+    first = plan.launches[0]
     versions = sorted({launch["sglang_version"] for launch in result["launches"]})
     facts = _load(logs / "env.json").get("summary", {})
-    on = "a CPU (a rehearsal)" if plan["mode"] == "cpu" else facts.get("GPUs") or "GPUs"
+    on = "a CPU (a rehearsal)" if plan.mode == "cpu" else facts.get("GPUs") or "GPUs"
     what = (
-        f"sglang {', '.join(versions)}, pipeline parallelism {first['pp_size']}, tensor "
-        f"parallelism {first['tp_size']}"
+        f"sglang {', '.join(versions)}, pipeline parallelism {first.pp_size}, tensor "
+        f"parallelism {first.tp_size}"
     )
-    if _program(plan) == "probe":
+    if plan.engine == "probe":
         what = (
             "The PP ring of sglang's scheduler as a program of its own, without sglang (`python -m "
-            f"repro_pp_graphs probe`): {first['pp_size']} ranks, torch {facts.get('torch', '?')}"
+            f"repro_pp_graphs probe`): {first.pp_size} ranks, torch {facts.get('torch', '?')}"
         )
-    text = (
-        f"{what}, on {on}. One column a {_program(plan)} launch; the ratio is the first to the "
-        "second."
-    )
+    text = f"{what}, on {on}."
     remarks = [f"- {remark}" for remark in table.remarks(result)]
     said = list(_said_at_the_end(logs, result))
-    ask = "<!-- What did you expect, and what do you see? The numbers are below. -->"
-    return [ask, "", text, "", *_fenced("\n".join(table.lines(result))), "", *remarks, *said]
+    found = finding(logs, result)
+    ask = "<!-- What did you expect, and what do you see? -->"
+    return [
+        *found,
+        ask,
+        "",
+        text,
+        "",
+        *_fenced("\n".join(table.lines(result))),
+        "",
+        *remarks,
+        *said,
+    ]
 
 
-def _command(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    kept = [line for line in lines if not _OWN_LINES.match(line) or line.startswith("exec ")]
-    return "\n".join(kept).replace("exec ", "", 1)
-
-
-def reproduce(logs: Path, plan: dict[str, Any]) -> list[str]:
-    """The command of each case; for servers the model, and the client's command."""
-    probe = _program(plan) == "probe"
-    out = [] if probe else [f"Model: `{plan['launches'][0]['model']}`", ""]
-    seen: set[str] = set()
-    for launch in plan["launches"]:
-        path = logs / f"{launch['label']}_{_program(plan)}_command.sh"
-        if launch["case"] in seen or not path.exists():
-            continue
-        seen.add(launch["case"])
-        command = _command(path)
-        out += [f"{launch['label']}:", *_fenced(command, "bash"), ""]
-    if any("repro_pp_graphs.server.launch" in line for line in out):
-        out += [
-            "(`repro_pp_graphs.server.launch` is `sglang.launch_server` with the changes named in "
-            "REPRO_SHIMS.)",
-            "",
-        ]
-    if probe:
+def reproduce(logs: Path, plan: Plan) -> list[str]:
+    """The command of each case with sglang alone, what the run changed in it, and the load."""
+    firsts = list(commands.firsts(plan))
+    if plan.engine == "probe":
+        out = []
+        for launch in firsts:
+            text = commands.folded(["python", *launch.argv[1:]])
+            out += [f"{launch.label}:", *_fenced(text, "bash"), ""]
         return [*out, "(In a checkout of repro_pp_graphs; it takes torch alone.)"]
-    client = (
-        f"python client_benchmark.py --base-url http://127.0.0.1:"
-        f"{plan['launches'][0]['port']} --batch {plan['batch']} "
-        f"--max-new-tokens {plan['max_new_tokens']} --warmup 1"
-    )
-    return [*out, "The load:", *_fenced(client, "bash")]
+    out = ["With sglang alone:", ""]
+    for launch in firsts:
+        out += [f"{launch.label}:", *_fenced(commands.server(launch), "bash"), ""]
+    changed: dict[str, list[str]] = {}
+    for launch in firsts:
+        for text in commands.changes(launch):
+            changed.setdefault(text, []).append(launch.label)
+    if changed:
+        out += ["What the run changed in it besides (`repro_pp_graphs/server/shims/`):", ""]
+        out += [f"- {text} ({', '.join(labels)})" for text, labels in changed.items()]
+        out.append("")
+    if said := commands.model(plan):
+        out += [f"Model: {said}", ""]
+    tokens = _prompt_tokens(logs / f"{firsts[0].label}_client.json")
+    out += ["About the same load from sglang's own client:"]
+    out += [*_fenced(commands.bench_serving(plan, tokens), "bash"), ""]
+    out += ["The load as it was sent (`client_benchmark.py` and `prompts.txt` of repro_pp_graphs):"]
+    return [*out, *_fenced(commands.client(plan), "bash")]
+
+
+def _prompt_tokens(path: Path) -> float | None:
+    """Mean length of a prompt of a measured launch, tokens; None where it is not known."""
+    found = _load(path).get("summary", {})
+    prompts = found.get("completed", 0) + found.get("failed", 0)
+    return found.get("total_input_tokens", 0) / prompts or None if prompts else None
 
 
 def _cell(value: object) -> str:
@@ -176,20 +226,21 @@ def text_of(run: Path) -> str:
     """The whole issue text. OSError or ValueError where logs/run.json is not readable."""
     logs = run / "logs"
     made = record.load(logs)
-    plan, result = asdict(made), summary_of.stored(logs, made)
+    result = summary_of.stored(logs, made)
     parts = [
+        *nothing_to_report(made),
         "### Checklist",
         "",
         *checklist(),
         "",
         "### Describe the bug",
         "",
-        *describe(logs, plan, result),
+        *describe(logs, made, result),
         "",
         *resolved(result),
         "### Reproduction",
         "",
-        *reproduce(logs, plan),
+        *reproduce(logs, made),
         "",
         "### Environment",
         "",

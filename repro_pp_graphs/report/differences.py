@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from repro_pp_graphs.environment import masking
 from repro_pp_graphs.report.source import Launched, Source
 from repro_pp_graphs.server import shims
 
@@ -49,8 +50,8 @@ def between_cases(source: Source) -> list[Difference]:
 
 def _settings(launch: Launched) -> dict[str, Any]:
     """The resolved arguments of one launch; those it was started with where it never answered."""
-    info = {
-        key: value
+    info: dict[str, Any] = {
+        key: masking.of_this_process(people=False).json(value, key)
         for key, value in launch.server_info.items()
         if key not in _MOVING and (key in _NESTED or not isinstance(value, dict))
     }
@@ -60,7 +61,7 @@ def _settings(launch: Launched) -> dict[str, Any]:
         info[f"shim {name}"] = "yes"
     for name, value in launch.env.items():
         if name != shims.ENV_NAME:
-            info[f"{name} (variable)"] = value
+            info[f"{name} (variable)"] = masking.excerpt(f"{name}={value}").partition("=")[2]
     return info
 
 

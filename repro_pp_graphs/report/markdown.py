@@ -17,7 +17,8 @@ _REFERENCE = re.compile(r"(?<=@)(?=\w)|(?<=#)(?!10865\b)(?=\d)")  # mentions and
 
 def plain(text: str) -> str:
     """A text that stays text: nothing in it is markup, a mention or a break of the line."""
-    flat = _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    shown = "".join(" " if not each.isprintable() else each for each in text)
+    flat = _SPECIAL.sub(r"\\\1", " ".join(shown.split()))
     flat = _FIRST.sub(lambda m: f"{m[1]}\\{m[2]}" if m[1] else f"\\{m[3]}", flat)
     return _REFERENCE.sub("\u200b", flat)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from repro_pp_graphs.report.charts import Figure
 from repro_pp_graphs.report.content import ISSUE, Command, Content
+from repro_pp_graphs.report.embedding import CLOSES, OPENS, embedded
 from repro_pp_graphs.report.tables import Table
 
 ASSETS = Path(__file__).parent / "assets"
@@ -29,12 +29,6 @@ def asset(name: str) -> str:
 def _hash(text: str) -> str:
     digest = hashlib.sha256(text.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"
-
-
-def embedded(value: object) -> str:
-    """JSON that may stand in a script element: nothing in it can end that."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=True)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def text_of(content: Content, cases: list[str], figures: list[Figure]) -> str:
@@ -61,7 +55,7 @@ def text_of(content: Content, cases: list[str], figures: list[Figure]) -> str:
             "</head>",
             "<body>",
             *_body(content, figures),
-            f'<script type="application/json" id="facts">{embedded(facts)}</script>',
+            f"{OPENS}{embedded(facts)}{CLOSES}",
             f"<script>{script}</script>",
             "</body>",
             "</html>",

@@ -7,8 +7,11 @@ from pathlib import Path
 import msgspec
 
 from repro_pp_graphs import files
+from repro_pp_graphs.environment import masking
 from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.report import charts, content, markdown, page, source
+from repro_pp_graphs.report.content import Content
+from repro_pp_graphs.report.embedding import each_text
 from repro_pp_graphs.report.source import Source
 from repro_pp_graphs.terminal import Parser, complain
 
@@ -24,7 +27,7 @@ exit status: 0 written; 1 nothing to report, or it cannot be written; 2 usage
 
 def write(found: Source, to: Path) -> list[Path]:
     """Write report.md and report.html into a folder; the paths. Raises OSError."""
-    said = content.content(found)
+    said = masked(content.content(found), found)
     texts = {
         "report.md": markdown.text_of(said),
         "report.html": page.text_of(said, found.cases, charts.figures(found)),
@@ -33,6 +36,14 @@ def write(found: Source, to: Path) -> list[Path]:
     for name, text in texts.items():
         files.write_whole(to / name, text)
     return [to / name for name in texts]
+
+
+def masked(said: Content, found: Source) -> Content:
+    """The same without what the servers' arguments and variables call a secret."""
+    masker = masking.of_this_process(people=False)
+    for one in found.launches:
+        masker.learn_from_json([one.summary.server_args, one.env, one.server_info])
+    return msgspec.convert(each_text(msgspec.to_builtins(said), masker.string), Content)
 
 
 def main(argv: list[str]) -> int:
