@@ -20,6 +20,7 @@ COMMANDS = {
     ),
     "merge": ("traces.commands.merge", "all ranks, or two cases, in one trace for ui.perfetto.dev"),
     "report": ("report.report_command", "report.md and report.html of a run, or of traces"),
+    "compare": ("report.compare_command", "two runs side by side"),
     "open": ("traces.commands.open", "show a trace in ui.perfetto.dev"),
 }
 STEPS = {  # of run_repro.sh

@@ -48,6 +48,11 @@ def between_cases(source: Source) -> list[Difference]:
     return sorted(found, key=lambda each: not each.graphs)
 
 
+def settings_of(launches: list[Launched]) -> dict[str, str]:
+    """What the launches of a case all ran with, as text."""
+    return {k: _short(_text(v)) for k, v in _agreed([_settings(one) for one in launches]).items()}
+
+
 def _settings(launch: Launched) -> dict[str, Any]:
     """The resolved arguments of one launch; those it was started with where it never answered."""
     info: dict[str, Any] = {

@@ -1,0 +1,221 @@
+"""Two runs side by side: another day, another release, another machine.
+
+Their launches were not interleaved, so nothing here is a verdict: means with the range of the
+launches of each run, and each run's own A against B with its interval.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import fmean
+
+import msgspec
+
+from repro_pp_graphs.report import commands
+from repro_pp_graphs.report.differences import settings_of
+from repro_pp_graphs.report.source import Launched, Source
+from repro_pp_graphs.report.table import number
+from repro_pp_graphs.report.tables import METRICS, PROFILED, interval, title, values
+from repro_pp_graphs.run.record import Launch, Plan
+from repro_pp_graphs.terminal import wrapped
+
+NAME, COLUMN = 27, 21
+MOST_NAMED = 8
+MODEL_ARGUMENTS = ("--json-model-override-args", "--load-format", "--quantization", "--dtype")
+PROMPTS = "prompts.txt"
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """A metric of a case in one run: the mean of its launches, the lowest, the highest."""
+
+    mean: float
+    low: float
+    high: float
+    launches: int
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A metric of a case in both runs."""
+
+    metric: str
+    first: Cell
+    second: Cell
+
+    @property
+    def ratio(self) -> float | None:
+        """Second run's mean over the first's; None where that is 0."""
+        return self.second.mean / self.first.mean if self.first.mean else None
+
+
+def against(one: Source, other: Source) -> list[str]:
+    """Why two runs cannot be compared, a reason each; empty where they can."""
+    found = []
+    for source in (one, other):
+        if source.plan is None:
+            found.append(f"{source.folder} holds traces alone: nothing was measured")
+        elif not any(map(values, source.launches)):
+            found.append(f"no launch of {source.folder} was measured")
+    if found or one.plan is None or other.plan is None:
+        return found
+    first, second = _asked(one.plan), _asked(other.plan)
+    found += [
+        f"other {name}: {first[name]} and {second[name]}"
+        for name in first
+        if first[name] != second[name] and first[name] and second[name]
+    ]
+    if not shared(one, other):
+        found.append(
+            f"no case is in both: {', '.join(_cases(one.plan))} and {', '.join(_cases(other.plan))}"
+        )
+    return found
+
+
+def _asked(plan: Plan) -> dict[str, str]:
+    """What must be the same for numbers to be of the same thing."""
+    launch = plan.launches[0]
+    how = {"cpu": "a rehearsal on a CPU", "one_gpu": "ranks sharing one GPU", "gpu": "GPUs"}
+    return {
+        "program": "the probe" if plan.engine == "probe" else "sglang",
+        "kind of run": how.get(plan.mode, plan.mode),
+        "load": f"{plan.batch} prompts at once, {plan.max_new_tokens} new tokens each",
+        "prompts": plan.inputs.get(PROMPTS, "")[:12],
+        "ranks": f"PP {launch.pp_size} x TP {launch.tp_size}",
+        "model": " ".join([Path(launch.model).name, *_of_model(launch)]),
+        "recording": "under nsys" if plan.nsys else "without nsys",
+    }
+
+
+def _of_model(launch: Launch) -> list[str]:
+    """The arguments that make another model of the same one: layers, weights, types."""
+    args = launch.args
+    return [
+        f"{name} {args[at + 1]}" for at, name in enumerate(args[:-1]) if name in MODEL_ARGUMENTS
+    ]
+
+
+def _cases(plan: Plan) -> list[str]:
+    return [launch.case for launch in commands.firsts(plan)]
+
+
+def shared(one: Source, other: Source) -> list[str]:
+    """The cases that both runs have, by name, in the first run's order."""
+    if one.plan is None or other.plan is None:
+        return []
+    theirs = _cases(other.plan)
+    return [case for case in _cases(one.plan) if case in theirs]
+
+
+def rows(one: Source, other: Source, case: str) -> list[Row]:
+    """Every metric of a case that both runs measured."""
+    found = []
+    for metric in METRICS:
+        first, second = _cell(one, case, metric), _cell(other, case, metric)
+        if first and second:
+            found.append(Row(metric, first, second))
+    return found
+
+
+def _launches(source: Source, case: str) -> list[Launched]:
+    return [each for each in source.launches if each.summary.case == case]
+
+
+def _cell(source: Source, case: str, metric: str) -> Cell | None:
+    known = [values(each).get(metric) for each in _launches(source, case)]
+    measured = [value for value in known if value is not None]
+    if not measured:
+        return None
+    return Cell(fmean(measured), min(measured), max(measured), len(measured))
+
+
+def otherwise(one: Source, other: Source) -> list[str]:
+    """What else differs between the runs, in sentences: reasons why numbers may."""
+    found = []
+    for name, key in (("GPUs", "GPUs"), ("driver", "driver"), ("torch", "torch"), ("NCCL", "NCCL")):
+        pair = [source.environment.get(key, "") for source in (one, other)]
+        if all(pair) and pair[0] != pair[1]:
+            found.append(f"{name}: {pair[0]}; {pair[1]}")
+    for case in shared(one, other):
+        first, second = (settings_of(_launches(source, case)) for source in (one, other))
+        names = [
+            name
+            for name in dict.fromkeys([*first, *second])
+            if first.get(name, "-") != second.get(name, "-") and _comparable(name, first, second)
+        ]
+        if names:
+            more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+            shown = [
+                f"{name} {first.get(name, '-')} -> {second.get(name, '-')}"
+                for name in names[:MOST_NAMED]
+            ]
+            found.append(f"{case}: {', '.join(shown)}{more}")
+    return found
+
+
+def _comparable(name: str, first: dict[str, str], second: dict[str, str]) -> bool:
+    """An argument that one release does not report says nothing; a shim or variable does."""
+    return (name in first and name in second) or name.startswith("shim ") or name.endswith(")")
+
+
+def lines(one: Source, other: Source) -> list[str]:
+    """Both runs in 80 columns."""
+    out = [*_head("1", one), *_head("2", other)]
+    for case in shared(one, other):
+        out += ["", *_table(one, other, case)]
+    out += ["", *_each_verdict("1", one), *_each_verdict("2", other)]
+    out += wrapped(
+        "Means, with the lowest and the highest launch. The launches of two runs were not "
+        "interleaved: a difference between them may come from whatever else changed."
+    )
+    if any("*" in line for line in out):
+        out += wrapped(f"{PROFILED}.")
+    for text in otherwise(one, other):
+        out += wrapped(text, "- ")
+    return out
+
+
+def _head(mark: str, source: Source) -> list[str]:
+    began = source.summary.began if source.summary else ""
+    versions = ", ".join(sorted({each.summary.sglang_version for each in source.launches}))
+    return wrapped(f"{mark}: {source.folder}, {began or 'date unknown'}, sglang {versions}")
+
+
+def _table(one: Source, other: Source, case: str) -> list[str]:
+    """A row a metric; a name too long for its column has a line of its own."""
+    found = rows(one, other, case)
+    counts = [max((cell.launches for cell in side), default=0) for side in _sides(found)]
+    heads = "".join(
+        f"{f'run {n}, {count} launches':>{COLUMN}}" for n, count in enumerate(counts, 1)
+    )
+    out = [f"{case[: NAME - 1]:<{NAME}}{heads}    2 / 1"]
+    for row in found:
+        cells = f"{_shown(row.first):>{COLUMN}}{_shown(row.second):>{COLUMN}}"
+        ratio = f"{row.ratio:>9.3f}" if row.ratio is not None else ""
+        name = title(row.metric)
+        if len(name) >= NAME:
+            out.append(name)
+            name = ""
+        out.append(f"{name:<{NAME}}{cells}{ratio}")
+    return out
+
+
+def _sides(found: list[Row]) -> tuple[list[Cell], list[Cell]]:
+    return [row.first for row in found], [row.second for row in found]
+
+
+def _shown(cell: Cell) -> str:
+    if cell.launches == 1:
+        return number(cell.mean)
+    return f"{number(cell.mean)} ({number(cell.low)}-{number(cell.high)})"
+
+
+def _each_verdict(mark: str, source: Source) -> list[str]:
+    """A run's own comparison of its cases by the primary metric."""
+    found = source.summary
+    if found is None or found.verdict is None or found.rehearsal:
+        return []
+    out = []
+    for pair in found.verdict.pairs:
+        if pair.comparisons and pair.primary.estimate:
+            what = f"{mark}: {title(pair.primary.metric)}, {pair.a} / {pair.b}: "
+            out += wrapped(what + f"{interval(pair.primary.estimate)} {pair.primary.word}")
+    return out

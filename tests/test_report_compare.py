@@ -1,0 +1,119 @@
+"""compare DIR1 DIR2: what can be compared is put side by side, what cannot is refused with why."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import report_runs
+
+from repro_pp_graphs.report import compare, compare_command, source
+
+
+def compared(capsys, *folders: object) -> tuple[int, str]:
+    status = compare_command.main([str(each) for each in folders])
+    printed = capsys.readouterr()
+    return status, " ".join((printed.out + printed.err).split())
+
+
+def test_two_runs_are_put_side_by_side_in_80_columns(tmp_path, capsys):
+    one, two = (report_runs.series(tmp_path / name) for name in ("one", "two"))
+
+    def slower(client: dict) -> None:
+        client["summary"]["mean_tpot_ms"] *= 1.1
+
+    for path in (two / "logs").glob(f"{report_runs.A}*_client.json"):
+        report_runs.changed(path, slower)
+    assert compare_command.main([str(one), str(two)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    tpot = [line.split() for line in lines if line.startswith("TPOT mean")]
+    assert [row[-1] for row in tpot] == ["1.100", "1.000"]
+    assert tpot[0][3:5] == ["47.83", "(47.48-48.36)"]
+    assert max(len(line) for line in lines if str(tmp_path) not in line) <= 80
+    assert "not interleaved" in " ".join(lines)
+
+
+def test_what_may_differ_is_named(tmp_path, capsys):
+    one, two = (report_runs.series(tmp_path / name) for name in ("one", "two"))
+    for path in (two / "logs").glob("*_launch.json"):
+        report_runs.changed(path, lambda one: one["server_info"].update(version="0.5.3"))
+    _, text = compared(capsys, one, two)
+    assert "graphs_on: version 0.5.2 -> 0.5.3" in text
+
+
+def test_cases_are_met_by_name_and_only_those_of_both(tmp_path):
+    one, two = (source.read(report_runs.series(tmp_path / name)) for name in ("one", "two"))
+    for launch in two.plan.launches:
+        launch.case = launch.case.replace("graphs_off", "another")
+    assert compare.shared(one, two) == ["graphs_on"]
+    for launch in two.plan.launches:
+        launch.case = "another"
+    assert "no case is in both" in compare.against(one, two)[0]
+
+
+def other_layers(run: dict) -> None:
+    for launch in run["launches"]:
+        at = launch["args"].index("--json-model-override-args")
+        launch["args"][at + 1] = '{"num_hidden_layers": 8}'
+
+
+def other_model(run: dict) -> None:
+    for launch in run["launches"]:
+        launch["model"] = "mixtral-8x7b"
+
+
+def other_ranks(run: dict) -> None:
+    for launch in run["launches"]:
+        launch["pp_size"] = 4
+
+
+def another(**fields: object):
+    return lambda run: run.update(fields)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (another(batch=8), "other load: 16 prompts at once"),
+        (another(max_new_tokens=64), "256 new tokens each and 16 prompts at once, 64 new"),
+        (another(mode="cpu"), "other kind of run: GPUs and a rehearsal on a CPU"),
+        (another(mode="one_gpu"), "ranks sharing one GPU"),
+        (another(engine="probe"), "other program: sglang and the probe"),
+        (another(nsys=True), "other recording"),
+        (other_layers, "other model"),
+        (other_model, "other model"),
+        (other_ranks, "other ranks: PP 2 x TP 1 and PP 4 x TP 1"),
+    ],
+)
+def test_numbers_of_another_thing_are_refused_with_the_reason(tmp_path, capsys, change, reason):
+    one, two = (report_runs.series(tmp_path / name) for name in ("one", "two"))
+    report_runs.changed(two / "logs" / "run.json", change)
+    if reason.startswith("other program"):  # a launch of the probe names its send path
+        found = source.read(one), source.read(one)
+        found[1].plan.engine = "probe"
+        assert reason in compare.against(*found)
+        return
+    status, text = compared(capsys, one, two)
+    assert status == 1 and reason in text and text.startswith("compare: these cannot be compared")
+
+
+def test_other_prompts_are_refused_where_both_are_known(tmp_path):
+    one, two = (source.read(report_runs.series(tmp_path / name)) for name in ("one", "two"))
+    one.plan.inputs["prompts.txt"] = "a" * 64
+    assert compare.against(one, two) == []
+    two.plan.inputs["prompts.txt"] = "b" * 64
+    assert compare.against(one, two)[0].startswith("other prompts")
+
+
+def test_traces_alone_and_runs_without_a_measured_launch_are_refused(tmp_path, capsys):
+    run = report_runs.series(tmp_path / "run")
+    status, text = compared(capsys, run, report_runs.DATA / "traces" / "cpu_prefill")
+    assert status == 1 and "traces alone: nothing was measured" in text
+    bare = report_runs.series(tmp_path / "bare")
+    for path in (bare / "logs").glob("*_client.json"):
+        path.unlink()
+    status, text = compared(capsys, run, bare)
+    assert status == 1 and f"no launch of {bare} was measured" in text
+    shutil.rmtree(bare)
+    status, text = compared(capsys, run, bare)
+    assert status == 1 and "name the folders of two runs" in text
