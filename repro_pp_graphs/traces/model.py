@@ -65,50 +65,43 @@ class Kernels:
 
 @dataclass(slots=True)
 class RankTrace:
-    """One rank's facts.
-
-    `launches` are the host's cudaGraphLaunch calls with their correlation; `calls` the main
-    thread's CUDA calls that took 50 us or more, and its copies; `syncs` the shorter
-    ones that only wait for the GPU; `uploads` the copies from pageable memory, bytes by correlation
-    (-1: not known); `spans` the main thread's annotations;
-    `sends` and `recvs` the host's c10d operators, `nccl_marks` its annotations of NCCL operations
-    (`nccl:send 1->0`); `operators` when the main thread was inside a host operator;
-    `launched_share` of its kernels' launches, how many calls were recorded (None without kernels);
-    `p2p_kernels` all P2P kernels, known peer or not; `sound`: the file is valid JSON to its end and
-    nothing was left out; `times_us` the first and last possible ts in it, `left_out_ns` ts and
-    length of further events that cannot be; `rank_told`: name or distributedInfo say which rank it
-    is; `gpu_only`: the profiler recorded no CPU activities.
-    """
+    """What is kept of one rank's trace: who it is, its GPU work, its host's work, what is wrong."""
 
     path: str
-    pp: int
-    tp: int
-    rank: int
-    host: str = ""
-    base_ns: int = 0
+    pp: int  # PP rank
+    tp: int  # TP rank
+    rank: int  # global: pp * tp_size + tp
+    host: str = ""  # name of its machine, where the file has it
+    base_ns: int = 0  # baseTimeNanoseconds: what has been added to its ts
     world_size: int | None = None
-    events: int = 0
+    events: int = 0  # in the file
+    # the GPU
     kernels: Kernels = field(default_factory=Kernels.none)
-    p2p_kernels: Intervals = field(default_factory=lambda: intervals([]))
-    p2p: list[P2POp] = field(default_factory=list)
-    unlabelled_p2p: int = 0
-    spans: list[Span] = field(default_factory=list)
+    p2p_kernels: Intervals = field(default_factory=lambda: intervals([]))  # known peer or not
+    p2p: list[P2POp] = field(default_factory=list)  # with a known peer; gloo's too, on the host
+    unlabelled_p2p: int = 0  # P2P kernels that name no peer
+    # the host's main thread
+    spans: list[Span] = field(default_factory=list)  # annotations
     launches: list[tuple[int, int, int]] = field(default_factory=list)
-    calls: list[Span] = field(default_factory=list)
-    syncs: list[Span] = field(default_factory=list)
+    """cudaGraphLaunch calls: begin, end, correlation."""
+    calls: list[Span] = field(default_factory=list)  # CUDA calls of 50 us or more, and copies
+    syncs: list[Span] = field(default_factory=list)  # shorter ones that only wait for the GPU
     uploads: dict[int, int] = field(default_factory=dict)
-    sends: list[Span] = field(default_factory=list)
+    """Copies from pageable memory: bytes (-1: not known) by correlation."""
+    sends: list[Span] = field(default_factory=list)  # c10d operators
     recvs: list[Span] = field(default_factory=list)
-    nccl_marks: list[Span] = field(default_factory=list)
-    operators: Intervals = field(default_factory=lambda: intervals([]))
+    nccl_marks: list[Span] = field(default_factory=list)  # annotations as `nccl:send 1->0`
+    operators: Intervals = field(default_factory=lambda: intervals([]))  # inside any operator
     launched_share: float | None = None
+    """Share of the kernels whose launch was recorded; None without kernels."""
+    # the file
     problems: list[str] = field(default_factory=list)
-    sound: bool = False
-    times_us: tuple[float, float] | None = None
+    times_us: tuple[float, float] | None = None  # first and last possible ts
     left_out_ns: frozenset[tuple[int, int]] = frozenset()
+    """ts and length of further events that cannot be."""
     tp_size: int = 1
-    rank_told: bool = True
-    gpu_only: bool = False
+    rank_told: bool = True  # the file's name or distributedInfo says which rank it is
+    gpu_only: bool = False  # the profiler recorded no CPU activities
 
 
 @dataclass(slots=True)

@@ -85,7 +85,7 @@ def place(cases: list[Case], shifts_ns: list[int]) -> tuple[list[Placed], int]:
                 names_of(case, rank, chr(ord("A") + at) if len(cases) > 1 else ""),
                 FIRST_KEY + number,
                 rank.base_ns - base_ns + shifts_ns[at],
-                Reading(rank.sound, rank.times_us and Times(*rank.times_us), rank.left_out_ns),
+                Reading(rank.times_us and Times(*rank.times_us), rank.left_out_ns),
             ),
         )
         for number, (at, case, rank) in enumerate(ranks)

@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from repro_pp_graphs.traces.merge import rewrite_text as splice
 from repro_pp_graphs.traces.merge.numbering import Facts, Gloo, Numbering
-from repro_pp_graphs.traces.read.blocks import EVENT_GAP, Value, plain
+from repro_pp_graphs.traces.read.blocks import Value, plain
 from repro_pp_graphs.traces.read.decoding import Decoding, Times
 from repro_pp_graphs.traces.read.salvage import NO_JSON
 
@@ -57,11 +56,10 @@ ARGUMENTS = msgspec.json.Decoder(dict[str, Any])
 class Reading(NamedTuple):
     """What reading a file has told of its events.
 
-    `sound`: JSON to its end, nothing to mend or to leave out. `times` the first and last possible
-    ts, `left_out_ns` ts and length of further events that cannot be.
+    `times` the first and last possible ts, `left_out_ns` ts and length of further events that
+    cannot be.
     """
 
-    sound: bool
     times: Times | None = None
     left_out_ns: frozenset[tuple[int, int]] = frozenset()
 
@@ -76,8 +74,7 @@ class Rewritten(NamedTuple):
 class RankRewriter:
     """Maps one rank's pids, tids, flow ids and correlations to numbers no other rank has.
 
-    `key` has three digits and is written in front of an id: no two ranks' ids can meet. Where the
-    file is sound blocks of Kineto's layout are not decoded.
+    `key` has three digits and is written in front of an id: no two ranks' ids can meet.
     """
 
     def __init__(self, numbering: Numbering, key: int, shift_ns: int, reading: Reading) -> None:
@@ -87,65 +84,15 @@ class RankRewriter:
         self.reading = reading
         self.decoding = Decoding(WireEvent, reading.times)
         self.held: list[WireEvent] = []
-        # A lane as it is written -> the same in the file, and as it is to be written.
-        self.lanes: dict[bytes, tuple[tuple[Any, Any], bytes]] = {}
 
     def rewrite(self, block: memoryview) -> Rewritten | None:
         """The block's events in their new numbers; names of processes and threads are held back.
 
         What reading the ranks could not use, and has reported, is left out.
         """
-        text = bytes(block[1:-1])
+        text = bytes(block)
         if not text.isascii():
             text = text.decode(errors="replace").encode()
-        parts = splice.around_metadata(text) if self.reading.sound else [(text, False)]
-        done = [
-            found
-            for part, regular in parts
-            if (found := (self._spliced(part) if regular else None) or self._recoded(part))
-        ]
-        if not done:
-            return None
-        return Rewritten(EVENT_GAP.join(each.body for each in done), sum(n for _, n in done))
-
-    def _spliced(self, text: bytes) -> Rewritten | None:
-        """Regular events with ids and lanes replaced in their text; None where there are others."""
-        try:
-            cut = splice.Cut(splice.key_ids(text, self.key.encode()))
-            if not cut.lanes:
-                return None  # another layout than Kineto's
-            for lane in dict.fromkeys(cut.lanes):
-                if lane not in self.lanes:
-                    self.lanes[lane] = self._lane(lane, cut.first_name(lane))
-            new = [self.lanes[lane][1] for lane in cut.lanes]
-            for at, start_ns, dur_ns, gloo in cut.side_by_side():
-                old = self.lanes[cut.lanes[at]][0]
-                tid = self.numbering.track(old, start_ns, dur_ns, gloo)
-                new[at] = self._written(old, tid)
-            body = cut.joined(new)
-            if self.shift_ns:
-                body = splice.moved(body, len(new), self.shift_ns)
-        except splice.Irregular:
-            return None
-        return Rewritten(body, len(new))
-
-    def _lane(self, text: bytes, name: str) -> tuple[tuple[Any, Any], bytes]:
-        """The lane behind its text, of a known process; the profiler's own slices may overlap."""
-        try:
-            found = msgspec.json.decode(b"{" + text + b"}")
-        except msgspec.DecodeError as error:
-            raise splice.Irregular from error
-        old = plain(found["pid"]), plain(found["tid"])
-        if self.numbering.kinds.get(old[0], "profiler") == "profiler":
-            raise splice.Irregular  # what kind of process it is the event's category tells
-        self.numbering.admit(old, None, name)
-        return old, self._written(old, self.numbering.tids[old])
-
-    def _written(self, old: tuple[Any, Any], tid: int) -> bytes:
-        return b'"pid": %d, "tid": %d' % (self.numbering.pids[old[0]], tid)
-
-    def _recoded(self, text: bytes) -> Rewritten | None:
-        """Any events, decoded and encoded again."""
         events = self._decode(text)
         kept = [event for event in events if event.ph != "M" and _is_whole(event)]
         self.held += [event for event in events if event.ph == "M"]
@@ -169,7 +116,7 @@ class RankRewriter:
     def _decode(self, text: bytes) -> list[WireEvent]:
         for numbers in RANK_IDS:
             text = numbers.sub(rb"\g<1>" + self.key.encode(), text)
-        events = self.decoding.events(b"[" + text + b"]")
+        events = self.decoding.events(text)
         if not self.reading.left_out_ns:
             return events
         return [event for event in events if not self._left_out(event)]

@@ -95,9 +95,8 @@ def plain(value: Value) -> Value:
 class TraceFile:
     """One trace file as JSON arrays of complete events.
 
-    `blocks()` may be walked once; `header`, `problems`, `damage` (of its end) and `sound` (nothing
-    had to be mended or left out) are complete after it. `at` is the byte of the JSON with which the
-    block begins that was yielded last.
+    `blocks()` may be walked once; `header`, `problems` and `damage` (of its end) are complete after
+    it. `at` is the byte of the JSON with which the block begins that was yielded last.
     """
 
     def __init__(self, path: Path) -> None:
@@ -105,7 +104,6 @@ class TraceFile:
         self.header = Header()
         self.problems: list[str] = []
         self.damage: list[Damage] = []
-        self.sound = True
         self.at = 0
 
     def blocks(self) -> Iterator[memoryview]:
@@ -188,7 +186,6 @@ class TraceFile:
         """The byte before the first event where no array opens, -1 where there is none."""
         first = FIRST_EVENT.search(text)
         if first:
-            self.sound = False
             self._take_singly(text[: first.start()].decode(errors="replace"))
             return first.start()
         self.problems.append("holds no traceEvents" if text.strip() else "is empty")
@@ -225,7 +222,6 @@ class TraceFile:
             events = self._take(_WholeFile, wrapped)
             if events is not None:
                 return b"[" + EVENT_GAP.join(events) + b"]" if events else None
-        self.sound = False
         whole, damage = take_apart(rest)
         if not self._ends(damage) and not self.problems:
             self.problems.append("is not valid JSON to its end: read up to there")

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from repro_pp_graphs.traces.read.blocks import TraceFile
-from repro_pp_graphs.traces.read.salvage import NO_JSON, Damage, is_json, mend, take_apart
+from repro_pp_graphs.traces.read.salvage import NO_JSON, Damage, mend, take_apart
 
 # No profile is as long: an event further from the first ones of its file has an impossible time.
 HOUR_US = 3600e6
@@ -74,14 +74,12 @@ class LeftOut:
 class Decoding(Generic[EventType]):
     """Decodes the blocks of one file into events of a type with the fields ph, ts and dur.
 
-    `times` are known from the first block on that holds an event with a time. `sound` says that
-    nothing had to be mended or left out so far.
+    `times` are known from the first block on that holds an event with a time.
     """
 
     def __init__(self, kind: type[EventType], times: Times | None = None) -> None:
         self.kind = kind
         self.times = times
-        self.sound = True
         self.left_out = LeftOut()
         self._any_time = _decoders(kind)
         self._use(kind if times is None else _timed(kind, times))
@@ -117,13 +115,10 @@ class Decoding(Generic[EventType]):
         """The events of a block that does not decode as it is written."""
         try:  # numbers that are strings, or none that JSON knows
             if self.times:
-                events = self._lax.decode(mend(block))
-                self.sound = False
-                return events
+                return self._lax.decode(mend(block))
         except NO_JSON:
             pass
         texts, damage = take_apart(block[1:-1])
-        self.sound &= is_json(block)
         self.left_out.add_damage(damage, start + 1)
         return [event for text in texts if (event := self._decoded(text)) is not None]
 
@@ -137,8 +132,7 @@ class Decoding(Generic[EventType]):
             try:
                 return decoder.decode(text)
             except NO_JSON:
-                self.sound = False
-        self.sound = False
+                pass
         self.left_out.reasons[why or ODD] += 1
         return None
 
@@ -166,7 +160,6 @@ def events_of(trace: TraceFile, decoding: Decoding[EventType]) -> Iterator[list[
     for block in trace.blocks():
         yield decoding.events(block, trace.at)
     decoding.left_out.add_damage(trace.damage, trace.at + 1)
-    decoding.sound &= trace.sound
 
 
 def _clock(event: bytes) -> _Clock:

@@ -100,7 +100,6 @@ def read_rank(path: Path, who: Identity, base_ns: int | None = None) -> RankTrac
             *(problems if columns.count else []),
             *_shortcomings(columns, trace, p2p, gpu_only=gpu_only),
         ],
-        sound=decoding.sound and not sifted.reasons,
         times_us=decoding.times,
         left_out_ns=frozenset(sifted.times_ns),
         tp_size=who.tp_size,

@@ -34,7 +34,6 @@ class _Phase(msgspec.Struct):
 
 
 ANY_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
-ANY_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 EVENT = msgspec.json.Decoder(_Phase)
 
 
@@ -77,15 +76,6 @@ def whole(text: bytes, kind: msgspec.json.Decoder[Any]) -> bytes | None:
             continue
         return version
     return None
-
-
-def is_json(array: bytes) -> bool:
-    """Whether a whole array is JSON, whatever it holds."""
-    try:
-        ANY_ARRAY.decode(array)
-    except NO_JSON:
-        return False
-    return True
 
 
 def take_apart(array: bytes) -> tuple[list[bytes], list[Damage]]:
