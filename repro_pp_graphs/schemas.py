@@ -18,6 +18,7 @@ from typing import Any, get_args
 import msgspec
 
 from repro_pp_graphs.files import write_whole
+from repro_pp_graphs.report.model import Summary
 from repro_pp_graphs.traces import facts
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "schemas"
@@ -25,6 +26,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "docs" / "schemas"
 CONTRACTS: dict[str, type[msgspec.Struct]] = {
     "analysis": facts.Analysis,
     "analyses": facts.Analyses,
+    "summary": Summary,
 }
 
 

@@ -11,7 +11,7 @@ from fake_sglang.harness import Harness
 from plan_harness import FLAGS, plan_of, value
 from release_sources import release_of
 
-from repro_pp_graphs.report import summary, table
+from repro_pp_graphs.report import remarks, summary
 from repro_pp_graphs.run import check_arm, record
 from repro_pp_graphs.run.plan import PlanError
 from repro_pp_graphs.run.record import Launch, Plan
@@ -214,7 +214,7 @@ def test_a_case_without_its_remedy_fails_and_the_shims_are_recorded(tmp_path, li
 def test_the_table_says_how_each_case_sends(tmp_path):
     release(tmp_path, "0.5.21", overlap=True)
     plan = plan_of(tmp_path, graphs_on="# label: A\n", **TEXTS)
-    assert table.remarks(summary.summarise(tmp_path, plan))[-3:] == [
+    assert remarks.remarks(summary.summarise(tmp_path, plan))[-3:] == [
         "sglang 0.5.21 (A, CASE_D_async_depth): PP sends are asynchronous: the host does not wait "
         "in the send; #10865 is not expected.",
         "sglang 0.5.21 (CASE_C_comm_overlap): PP sends are asynchronous, on a stream of their own.",

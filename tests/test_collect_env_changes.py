@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from repro_pp_graphs.environment import changes
-from repro_pp_graphs.report import table
+from repro_pp_graphs.report import remarks
 
 BEFORE: changes.Facts = {
     "summary": {"date": "2026-01-01 10:00:00 UTC", "GPUs": "4 x NVIDIA H100"},
@@ -154,7 +154,7 @@ def test_the_table_says_what_changed() -> None:
     assert found is not None
     changed = {**summary, "environment_changes": [each._asdict() for each in found]}
     text = "environment changed during the run: GPUs 0,1,2,3 SM clock 1980 MHz -> 1200 MHz"
-    assert text in table.remarks(changed)
+    assert text in remarks.remarks(changed)
     for unchanged in ([], None):
-        remarks = table.remarks({**summary, "environment_changes": unchanged})
-        assert not [remark for remark in remarks if "environment" in remark]
+        said = remarks.remarks({**summary, "environment_changes": unchanged})
+        assert not [remark for remark in said if "environment" in remark]

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from repro_pp_graphs.report import summary, summary_cli, table
+from repro_pp_graphs.report import remarks, summary, summary_cli, table
+from repro_pp_graphs.report.numbers import number
 from repro_pp_graphs.run import record
 from repro_pp_graphs.run.record import Launch, Plan
 
@@ -52,47 +53,87 @@ def rows(lines: list[str], name: str) -> list[list[str]]:
     return [line[len(name) :].split() for line in lines if line.startswith(name)]
 
 
-def test_the_table_holds_each_launchs_numbers_and_their_ratio(tmp_path):
+def test_one_round_has_a_column_a_case_and_no_ratio(tmp_path):
     result = measured(tmp_path, plan(launch("A", "on"), launch("B", "off")), [30.0, 20.0])
     lines = table.lines(result)
-    assert rows(lines, "ITL median ms") == [["30", "20", "1.50x"]]
-    assert rows(lines, "TTFT median ms") == [["1235", "1235", "1.00x"]]
-    assert rows(lines, "output tokens/s") == [["600.4", "600.4", "1.00x"]]
-    assert rows(lines, "status") == [["ok", "ok"]]
+    assert lines[0].split() == ["on", "off", "better"]
+    assert rows(lines, "ITL median ms") == [["30", "20", "lower"]]
+    assert rows(lines, "TTFT median ms") == [["1235", "1235", "lower"]]
+    assert rows(lines, "output tokens/s") == [["600.4", "600.4", "higher"]]
     assert rows(lines, "graph launches") == [["24", "a", "rank", "24", "a", "rank"]]
     assert "failed requests" not in "\n".join(lines)
+    assert "1.50" not in "\n".join(lines)
     assert result["complete"]
 
 
-def test_a_ratio_has_one_meaning_over_all_rounds(tmp_path):
-    # ABBA: the second round runs backwards
-    order = [("A", "on", 1), ("B", "off", 1), ("B_r2", "off", 2), ("A_r2", "on", 2)]
-    result = measured(tmp_path, plan(*(launch(*one) for one in order)), [30, 20, 20, 30])
-    assert [cells[-1] for cells in rows(table.lines(result), "ITL median ms")] == ["1.50x"] * 2
+ABBA = [("A", "on", 1), ("B", "off", 1), ("B_r2", "off", 2), ("A_r2", "on", 2)]
 
 
-def test_every_case_stands_beside_the_first_with_its_ratio(tmp_path):
-    three = plan(launch("A", "on"), launch("B", "off"), launch("C", "depth"))
-    lines = table.lines(measured(tmp_path, three, [30.0, 20.0, 60.0]))
-    assert rows(lines, "ITL median ms") == [["30", "20", "1.50x"], ["30", "60", "0.50x"]]
-    assert [line.split() for line in lines if line.startswith("  ")] == [
-        ["A", "B", "ratio"],
-        ["A", "C", "ratio"],
+def test_rounds_are_columns_and_cases_rows_whatever_ran_first(tmp_path):
+    for number_, order in enumerate((ABBA, ABBA[::-1])):
+        values = [{"A": 30, "B": 20, "B_r2": 21, "A_r2": 31}[label] for label, *_ in order]
+        made = plan(*(launch(*one) for one in order))
+        lines = table.lines(measured(tmp_path / str(number_), made, values))
+        (at,) = (n for n, line in enumerate(lines) if line.startswith("ITL median ms, lower"))
+        assert lines[at].split()[-5:] == ["r1", "r2", "on", "/", "this"]
+        assert lines[at + 1].split() == ["on", "30", "31"]
+        assert lines[at + 2].split()[:3] == ["off", "20", "21"]
+        assert lines[at + 2].split()[3] == "1.488"  # the geometric means' ratio
+
+
+def test_four_cases_of_two_rounds_are_one_table(tmp_path):
+    names = ["graphs_on", "graphs_off", "sync_send", "comm_overlap"]
+    made = [
+        launch(f"CASE_{n}_r{r}", n, r) for r, seq in ((1, names), (2, names[::-1])) for n in seq
     ]
+    lines = table.lines(measured(tmp_path, plan(*made), [30.0] * 8))
+    assert len(lines) < 50 and max(map(len, lines)) <= 80
+    assert len(rows(lines, "ITL median ms, lower")) == 1
+
+
+def test_many_rounds_are_wrapped_and_each_value_is_there_once(tmp_path):
+    order = [(f"{c}_r{r}", c, r) for r in range(1, 11) for c in ("on", "off")]
+    made = plan(*(launch(*one) for one in order))
+    lines = table.lines(measured(tmp_path, made, [100.5 + n for n in range(20)]))
+    assert max(map(len, lines)) <= 80
+    text = "\n".join(lines[: lines.index(next(x for x in lines if x.startswith("TTFT")))])
+    assert all(f"{100.5 + n:.4g}" in text.split() for n in range(20))
+    assert "r5 to r8" in text and "r9 to r10" in text
 
 
 LONG = "CASE_A_decode_graphs_sglang_0.5.6.post2"
 
 
 @pytest.mark.parametrize("labels", [["A"], ["A", "B"], ["A", "B", "C"], [LONG, LONG + "_r2"]])
-def test_every_line_fits_80_columns_and_columns_stay_apart(tmp_path, labels):
+def test_every_line_fits_80_columns(tmp_path, labels):
     many = plan(*(launch(label, label) for label in labels))
     lines = table.lines(measured(tmp_path, many, [123456.789] * len(labels)))
     assert max(map(len, lines)) <= 80
-    columns = {1: 1, 2: 2, 3: 4}[len(labels)]  # the first case stands beside each of the others
-    assert sum(len(cells) for cells in rows(lines, "status")) == columns
-    heads = " ".join(line for line in lines if line.startswith(" ")).replace("ratio", "").split()
-    assert len(heads) == columns
+    assert sum(line.count("123457") for line in lines) == 2 * len(labels)  # TPOT, ITL
+
+
+def test_in_a_rehearsal_no_name_claims_graphs_and_no_ratio_stands(tmp_path):
+    cases = {"A": "graphs_on", "B": "graphs_off"}
+    made = plan(*(launch(label, cases[label[0]], n) for label, _, n in ABBA), mode="cpu")
+    lines = table.lines(measured(tmp_path, made, [30, 20, 21, 31], graph_state=None))
+    assert [line.split()[:2] for line in lines[1:3]] == [["arm", "A"], ["arm", "B"]]
+    assert "graphs" not in "\n".join(lines) and "/ this" not in "\n".join(lines)
+    said_ = remarks.remarks(summary.summarise(tmp_path, made))
+    assert "arm A is A, arm B is B" in said_[0]
+
+
+def test_after_an_interruption_only_what_was_measured_is_there(tmp_path, capsys):
+    made = plan(*(launch(*one) for one in ABBA))
+    logs = tmp_path / "logs"
+    measured(logs, made, [30, 20, 21, 31])
+    for label in ("B_r2", "A_r2"):
+        record.forget_facts(logs, label)
+    lines = table.lines(summary.summarise(logs, made))
+    assert rows(lines, "ITL median ms") == [["30", "20", "lower"]]
+    assert summary_cli.main([str(tmp_path)]) == 1
+    said_ = capsys.readouterr().out
+    assert "Not measured: 2 of 4 launches (B_r2, A_r2)" in said_
+    assert "not run" not in said_
 
 
 def test_eight_ranks_with_different_launch_counts_fit_80_columns(tmp_path):
@@ -116,7 +157,7 @@ def test_eight_ranks_with_different_launch_counts_fit_80_columns(tmp_path):
     ],
 )
 def test_numbers_have_four_significant_digits_and_no_exponent(value, text):
-    assert table.number(value) == text
+    assert number(value) == text
 
 
 @pytest.mark.parametrize(
@@ -143,14 +184,17 @@ def test_failed_requests_are_shown(tmp_path):
     assert rows(table.lines(summary.summarise(tmp_path, two)), "failed requests") == [["3", "-"]]
 
 
-def test_a_launch_without_results_leaves_dashes_and_no_ratio(tmp_path):
+def test_a_failed_launch_says_so_in_place_of_numbers(tmp_path):
     two = plan(launch("A", "on"), launch("B", "off"))
-    measured(tmp_path, plan(launch("A", "on")), [30])
+    measured(tmp_path, two, [30, 20])
+    record.save_facts(tmp_path, "B", status="failed", reason="died")
     result = summary.summarise(tmp_path, two)
-    lines = table.lines(result)
     assert not result["complete"]
-    assert [one["status"] for one in result["launches"]] == ["ok", "not run"]
-    assert rows(lines, "ITL median ms") == [["30", "-"]]
+    assert rows(table.lines(result), "ITL median ms") == [["30", "failed", "lower"]]
+
+
+def test_nothing_measured_is_no_table(tmp_path):
+    assert table.lines(summary.summarise(tmp_path, plan(launch("A", "on")))) == []
 
 
 @pytest.mark.parametrize("content", ["", "{"])
@@ -163,7 +207,7 @@ def test_a_damaged_client_file_is_a_launch_without_numbers(tmp_path, content):
 
 def told(tmp_path, plan_: Plan, **facts) -> str:
     result = measured(tmp_path, plan_, [30] * len(plan_.launches), **facts)
-    return "\n".join(table.remarks(result))
+    return "\n".join(remarks.remarks(result))
 
 
 @pytest.mark.parametrize(
@@ -184,7 +228,8 @@ def test_few_launches_are_told_and_enough_are_not(tmp_path):
     def rounds(count: int) -> Plan:
         return plan(*(launch(f"A_r{n}", "on", n) for n in range(1, count + 1)))
 
-    assert "2 launch(es) a case" in told(tmp_path / "few", rounds(2))
+    assert "2 launches a case" in told(tmp_path / "few", rounds(2))
+    assert "1 launch a case" in told(tmp_path / "one", rounds(1))
     assert "too few" not in told(tmp_path / "enough", rounds(4))
 
 
@@ -246,13 +291,13 @@ def test_without_kernels_no_idle_time_is_claimed():
     assert sent == {"host": 95, "sent": 100}
 
 
-def test_token_sends_stand_in_the_table_with_their_ratio(tmp_path):
+def test_token_sends_stand_in_the_table(tmp_path):
     two = plan(launch("A", "on"), launch("B", "off"))
     result = measured(tmp_path, two, [30, 20])
     for one, ms in zip(result["launches"], (100, 4), strict=True):
         one["token_send_ms"] = {"sent": ms}
     (cells,) = rows(table.lines(result), "last byte left ms")
-    assert cells == ["100", "4", "25.00x"]
+    assert cells == ["100", "4"]
 
 
 def test_cases_on_two_releases_are_told_apart(tmp_path):
@@ -268,8 +313,8 @@ def test_reasons_and_warnings_name_their_launch(tmp_path):
     measured(tmp_path, one, [30], **facts)
     client = {"summary": metrics(30) | {"warnings": ["cached prefix"]}}
     (tmp_path / "A_client.json").write_text(json.dumps(client), encoding="utf-8")
-    remarks = table.remarks(summary.summarise(tmp_path, one))
-    assert {"A: server died: port in use", "A: 3 files", "A: cached prefix"} <= set(remarks)
+    found = remarks.remarks(summary.summarise(tmp_path, one))
+    assert {"A: server died: port in use", "A: 3 files", "A: cached prefix"} <= set(found)
 
 
 def test_what_the_server_resolved_is_kept_without_its_crowd(tmp_path):
@@ -310,4 +355,4 @@ def test_loads_that_were_split_by_chance_are_told(launches, told_of):
         {"resolved": {"pp_max_micro_batch_size": cap} if cap else {}, "decode_batches": sizes}
         for cap, sizes in launches
     ]
-    assert [told_of in text for text in table._uneven_splits(made)] == [True] * bool(told_of)
+    assert [told_of in text for text in remarks._uneven_splits(made)] == [True] * bool(told_of)

@@ -10,6 +10,7 @@ from typing import Any
 
 from repro_pp_graphs.report import commands, table
 from repro_pp_graphs.report import summary as summary_of
+from repro_pp_graphs.report.remarks import remarks
 from repro_pp_graphs.run import record
 from repro_pp_graphs.run.record import Plan
 from repro_pp_graphs.server import diagnosis
@@ -124,8 +125,8 @@ def describe(logs: Path, plan: Plan, result: dict[str, Any]) -> list[str]:
             "The PP ring of sglang's scheduler as a program of its own, without sglang (`python -m "
             f"repro_pp_graphs probe`): {first.pp_size} ranks, torch {facts.get('torch', '?')}"
         )
-    text = f"{what}, on {on}."
-    remarks = [f"- {remark}" for remark in table.remarks(result)]
+    text = f"{what}, on {on}. Every value is of one {plan.program} launch."
+    known = [f"- {remark}" for remark in remarks(result)]
     said = list(_said_at_the_end(logs, result))
     found = finding(logs, result)
     ask = "<!-- What did you expect, and what do you see? -->"
@@ -137,7 +138,7 @@ def describe(logs: Path, plan: Plan, result: dict[str, Any]) -> list[str]:
         "",
         *_fenced("\n".join(table.lines(result))),
         "",
-        *remarks,
+        *known,
         *said,
     ]
 

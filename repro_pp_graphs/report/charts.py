@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from repro_pp_graphs.report import table
+from repro_pp_graphs.report.numbers import number
 from repro_pp_graphs.report.source import Launched, Source
 from repro_pp_graphs.report.tables import (
     METRICS,
@@ -175,9 +175,7 @@ def itl_over_time(source: Source) -> Figure | None:
         _series(one, [[round(s, 3), round(ms, 4)] for s, ms in one.itl_over_time]) for one in known
     ]
     rows = [
-        [one.summary.label, f"{s:.2f}", table.number(ms)]
-        for one in known
-        for s, ms in one.itl_over_time
+        [one.summary.label, f"{s:.2f}", number(ms)] for one in known for s, ms in one.itl_over_time
     ]
     return Figure(
         id="itl-time",
@@ -203,7 +201,7 @@ def launches(source: Source) -> Figure | None:
             str(one.order),
             one.summary.label,
             one.summary.status,
-            *(table.number(values(one).get(metric)) for metric in metrics),
+            *(number(values(one).get(metric)) for metric in metrics),
         ]
         for one in source.launches
     ]

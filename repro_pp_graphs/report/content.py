@@ -7,8 +7,9 @@ from pathlib import Path
 import msgspec
 
 from repro_pp_graphs.environment import changes
-from repro_pp_graphs.report import commands, table
+from repro_pp_graphs.report import commands
 from repro_pp_graphs.report.differences import beside_graphs, between_cases
+from repro_pp_graphs.report.remarks import remarks
 from repro_pp_graphs.report.source import Source
 from repro_pp_graphs.report.tables import Table, arms, differing, first_explained, turns
 from repro_pp_graphs.stats.model import Verdict
@@ -155,7 +156,7 @@ def _what(source: Source) -> str:
 def _remarks(source: Source) -> list[str]:
     lines = list(source.warnings)
     if source.summary:
-        lines = table.remarks(msgspec.to_builtins(source.summary)) + lines
+        lines = remarks(msgspec.to_builtins(source.summary)) + lines
     for _, each in source.all_explained():
         if each.why:
             lines.append(each.why)

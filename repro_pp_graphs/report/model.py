@@ -29,6 +29,7 @@ class LaunchSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
     metrics: dict[str, float]  # of the measuring client; the names carry the units
     decode_batches: dict[str, int]  # decode steps by batch size, on the first rank, while traced
     token_send_ms: dict[str, float]  # means of the profile pass: host, sent, under_graph, idle
+    waits_ms: dict[str, float]  # of the last rank, by the profile (stats/names.py); schema 2
     client_warnings: list[str]
     reason: str | None = None  # why it failed, or is unreadable
     session: int | None = None  # 1: measured before any --resume
@@ -80,7 +81,7 @@ _FIRST_SCHEMA = {"engine": "sglang", "began": "", "sessions": [], "warnings": []
 _FIRST_LAUNCH: dict[str, Any] = {
     **{"warnings": [], "sglang_version": "", "sends": "", "expects_graphs": None},
     **{"server_args": [], "resolved": {}, "metrics": {}, "decode_batches": {}},
-    **{"token_send_ms": {}, "client_warnings": []},
+    **{"token_send_ms": {}, "waits_ms": {}, "client_warnings": []},
 }
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 from repro_pp_graphs import files
 from repro_pp_graphs.environment import changes
 from repro_pp_graphs.files import BadFile
+from repro_pp_graphs.report import token_return
 from repro_pp_graphs.run import record
 from repro_pp_graphs.run.record import Launch, Plan
 from repro_pp_graphs.server import needs, shims
@@ -27,6 +29,7 @@ METRICS = (
     "failed",
     "total_output_tokens",
     "duration",
+    "control_ttft_ms",
 )
 # of the server's resolved arguments: what decides an A/B of PP and graphs
 RESOLVED = (
@@ -56,6 +59,7 @@ SUMMARY: dict[str, Any] = {
     "launches": list[dict[str, Any]],
 }
 _LAUNCH_KEYS = ("label", "case", "round", "status", "metrics", "sends", "sglang_version")
+SCHEMA = 2
 UNREADABLE = "unreadable"  # a launch whose record cannot be read, or is of another run
 AGAIN = "--resume measures that launch again"
 
@@ -124,6 +128,7 @@ def summarise_launch(logs: Path, launch: Launch, plan: Plan) -> dict[str, Any]:
         "metrics": {key: client[key] for key in METRICS if _is_number(client.get(key))},
         "decode_batches": decode_batches(analysis),
         "token_send_ms": token_send_ms(analysis),
+        "waits_ms": token_return.of(analysis),
         "client_warnings": client.get("warnings", []),
     }
 
@@ -197,7 +202,7 @@ def summarise(logs: Path, plan: Plan) -> dict[str, Any]:
     ]
     changed = changes.between(*envs)
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "engine": plan.engine,
         "mode": plan.mode,
         "rehearsal": plan.rehearsal,
@@ -209,4 +214,31 @@ def summarise(logs: Path, plan: Plan) -> dict[str, Any]:
         "warnings": warnings,
         "environment_changes": None if changed is None else [each._asdict() for each in changed],
         "launches": launches,
+        "verdict": _verdict(logs, plan, launches),
     }
+
+
+def _verdict(logs: Path, plan: Plan, launches: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """What stats/ makes of the launches; None in an interpreter that lacks what it needs."""
+    try:
+        import msgspec  # noqa: PLC0415 - collect_env.sh --bundle reads summaries with any Python
+
+        from repro_pp_graphs.report import verdict  # noqa: PLC0415
+    except ImportError:
+        return None
+    found = verdict.verdict(plan, launches, _reason(logs, launches))
+    as_json: dict[str, Any] = msgspec.to_builtins(found)
+    return as_json
+
+
+def _reason(logs: Path, launches: list[dict[str, Any]]) -> str:
+    """Where the last rank's host waits, in the words of the first analysis with graphs on."""
+    from repro_pp_graphs.traces.explain import conclusion  # noqa: PLC0415 - needs msgspec
+    from repro_pp_graphs.traces.facts import read_analysis  # noqa: PLC0415
+
+    for launch in launches:
+        if launch["expects_graphs"] and launch["waits_ms"]:
+            with contextlib.suppress(OSError, BadFile):  # of another version
+                found = read_analysis(logs / f"{launch['label']}_analysis.json")
+                return " ".join(conclusion.token_return(found))
+    return ""

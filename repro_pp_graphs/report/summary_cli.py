@@ -1,4 +1,4 @@
-"""Write logs/summary.json and print the side-by-side table, its caveats and what to do next."""
+"""Write logs/summary.json; print the verdict, the table, their caveats and what to do next."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 from repro_pp_graphs import files
 from repro_pp_graphs.files import BadFile
-from repro_pp_graphs.report import summary, table
+from repro_pp_graphs.report import model, outcome, remarks, summary, table
+from repro_pp_graphs.report.numbers import count
 from repro_pp_graphs.run import record, results
 from repro_pp_graphs.run.record import Plan
 from repro_pp_graphs.terminal import complain, wrapped
@@ -37,6 +38,19 @@ def next_steps(out: Path, plan: Plan, traces: list[Path]) -> list[str]:
     return lines
 
 
+def said(result: dict[str, Any]) -> list[str]:
+    """The headline, the table, and what to know before believing them."""
+    found = model.from_json(result).verdict
+    out = [*outcome.lines(found), ""] if found else []
+    out += table.lines(result)
+    missing = [row["label"] for row in result["launches"] if row["status"] == "not run"]
+    if missing:
+        of = f"{len(missing)} of {count(len(result['launches']), 'launch')}"
+        out += ["", *wrapped(f"Not measured: {of} ({', '.join(missing)}).")]
+    known = [line for each in remarks.remarks(result) for line in wrapped(each, "! ")]
+    return [*out, "", *known]
+
+
 def main(argv: list[str]) -> int:
     """summary OUT: 0 where every launch was measured, 1 where one was not."""
     parser = argparse.ArgumentParser(prog="repro_pp_graphs summary", description=__doc__)
@@ -52,11 +66,7 @@ def main(argv: list[str]) -> int:
         return 2
     result = summary.summarise(logs, plan)
     written = _write(logs / "summary.json", result)
-    print()
-    print("\n".join(table.lines(result)))
-    for remark in table.remarks(result):
-        print("\n".join(wrapped(remark, "! ")))
-    print()
+    print("\n".join(["", *said(result), ""]))
     names = [results.merged(launch.label) for launch in plan.launches]
     names += [results.side_by_side(plan)]
     traces = [out / name for name in filter(None, names) if (out / name).exists()]

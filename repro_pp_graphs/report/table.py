@@ -1,202 +1,223 @@
-"""The side-by-side table of a run, at most 80 columns wide."""
+"""One table for all launches of a run, at most 80 columns wide."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from repro_pp_graphs.environment import changes
-from repro_pp_graphs.server.release_facts import SENDS_MEAN
+from repro_pp_graphs.report.numbers import number
 
-_NAME_WIDTH, _WIDTH = 21, 24
+Row = dict[str, Any]  # a launch of summary.json
+_NAME, _CELL, _ABREAST = 23, 8, 4
+_WIDE = 14  # a column a case, where there is one round
+_MOST_WIDE = 4
 
-ROWS = (
-    ("TTFT median ms", "median_ttft_ms"),
-    ("TTFT p99 ms", "p99_ttft_ms"),
-    ("ITL median ms", "median_itl_ms"),
-    ("ITL p99 ms", "p99_itl_ms"),
-    ("TPOT mean ms", "mean_tpot_ms"),
-    ("output tokens/s", "output_throughput"),
+METRICS = (  # title, name among a launch's metrics, better
+    ("TPOT mean ms", "mean_tpot_ms", "lower"),
+    ("TTFT median ms", "median_ttft_ms", "lower"),
+    ("TTFT p99 ms", "p99_ttft_ms", "lower"),
+    ("ITL median ms", "median_itl_ms", "lower"),
+    ("ITL p99 ms", "p99_itl_ms", "lower"),
+    ("output tokens/s", "output_throughput", "higher"),
 )
 # means of the profile pass: the last rank's token send to rank 0 (docs/traces.md)
-SEND_ROWS = (
-    ("token send, host ms", "host"),
-    ("last byte left ms", "sent"),
-    ("  under own graph ms", "under_graph"),
-    ("  no compute ms", "idle"),
+SENDS = (
+    ("token send, host ms", "host", ""),
+    ("last byte left ms", "sent", ""),
+    ("  under own graph ms", "under_graph", ""),
+    ("  no compute ms", "idle", ""),
 )
+MARKS = {"DIFFERENT": "*", "BORDERLINE": "?", "NO DIFFERENCE LARGER THAN": "="}
+NOT_TRACED = "not traced"
+_SHORT = {"interrupted": "stopped", "unreadable": "torn"}
 
 
-def number(value: float | None) -> str:
-    """Four significant digits; `-` for what was not measured."""
-    if value is None:
+def lines(summary: dict[str, Any]) -> list[str]:
+    """The table: of one round a column a case, of more a row a case and a column a round."""
+    launches = [row for row in summary["launches"] if row["status"] != "not run"]
+    cases = cases_of(launches)
+    if not launches:
+        return []
+    rounds = sorted({row["round"] for row in launches})
+    launches.sort(key=lambda row: cases.index(row["case"]))
+    narrow = len(cases) <= _MOST_WIDE and all(len(case) < _WIDE for case in cases)
+    if len(rounds) == 1 and narrow:
+        return _one_round(summary, launches)
+    return _all_rounds(summary, launches, cases, rounds)
+
+
+def cases_of(launches: Sequence[Row]) -> list[str]:
+    """The cases by their labels: CASE_A first, whichever ran first."""
+    first: dict[str, str] = {}
+    for row in sorted(launches, key=lambda row: row["round"]):
+        first.setdefault(row["case"], row["label"])
+    return sorted(first, key=lambda case: first[case])
+
+
+def name(summary: dict[str, Any], case: str) -> str:
+    """What a case is called: in a rehearsal `arm A`, as nothing has graphs there."""
+    cases = cases_of(summary["launches"])
+    graphs = any("graphs" in each for each in cases)
+    if summary.get("rehearsal") and graphs:
+        return f"arm {chr(ord('A') + cases.index(case))}"
+    return case
+
+
+def _value(row: Row, key: str) -> float | None:
+    found: float | None = {**row["metrics"], **row.get("token_send_ms", {})}.get(key)
+    return found
+
+
+def _cell(row: Row | None, key: str, width: int) -> str:
+    """The value of a launch, or how it ended where it has none."""
+    if row is None:
         return "-"
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    if row["status"] != "ok":
+        status: str = row["status"]
+        return status if len(status) < width else _SHORT.get(status, status)
+    return number(_value(row, key))
 
 
-def graphs(launch: dict[str, Any]) -> str:
+def _measured(launches: list[Row]) -> list[tuple[str, str, str]]:
+    """The metrics, and of the sends what any launch has."""
+    return [*METRICS, *(each for each in SENDS if any(_value(row, each[1]) for row in launches))]
+
+
+def _one_round(summary: dict[str, Any], launches: list[Row]) -> list[str]:
+    found = [" " * _NAME + "".join(f"{name(summary, row['case']):>{_WIDE}}" for row in launches)]
+    for title, key, better in _measured(launches):
+        cells = "".join(f"{_cell(row, key, _WIDE):>{_WIDE}}" for row in launches)
+        found.append(f"{title:<{_NAME}}{cells}" + (f"   {better}" if better else ""))
+    for title, text in STATE:
+        cells = "".join(f"{text(row):>{_WIDE}}" for row in launches)
+        if cells.replace("-", "").strip():
+            found.append(f"{title:<{_NAME}}{cells}")
+    found[0] += "   better"
+    return [line.rstrip() for line in found]
+
+
+def _all_rounds(
+    summary: dict[str, Any], launches: list[Row], cases: list[str], rounds: list[int]
+) -> list[str]:
+    by_place = {(row["case"], row["round"]): row for row in launches}
+    ratios = _ratios(summary)
+    found = []
+    for title, key, better in _measured(launches):
+        head = f"{title}, {better}" if better else title
+        has_ratio = any((key, case) in ratios for case in cases)
+        found.append(_head(head, rounds, f"{cases[0]} / this" if has_ratio else ""))
+        for case in cases:
+            cells = [_cell(by_place.get((case, number_)), key, _CELL) for number_ in rounds]
+            found += _wrapped(name(summary, case), cells, rounds, ratios.get((key, case), ""))
+    found += ("lower, higher: which is better" + _legend(summary) * bool(ratios)).split("\n")
+    found += _states(summary, launches, cases)
+    return [line.rstrip() for line in found]
+
+
+def _head(title: str, rounds: list[int], ratio: str) -> str:
+    columns = "".join(f"{f'r{each}':>{_CELL}}" for each in rounds[:_ABREAST])
+    return f"{title:<{_NAME}}{columns}" + (f"  {ratio:>20}" if ratio else "")
+
+
+def _wrapped(case: str, cells: list[str], rounds: list[int], ratio: str) -> list[str]:
+    """A case's cells, so many rounds a line; the ratio on the first."""
+    found = []
+    for start in range(0, len(cells), _ABREAST):
+        part = cells[start : start + _ABREAST]
+        last = rounds[min(start + _ABREAST, len(rounds)) - 1]
+        title = f"  {case}" if not start else f"    r{rounds[start]} to r{last}"
+        short = title if len(title) < _NAME else f"{title[: _NAME - 4]}..."
+        text = f"{short:<{_NAME}}" + "".join(f"{cell:>{_CELL}}" for cell in part)
+        if not start and ratio:
+            text += " " * (_CELL * (_ABREAST - len(part)) if len(rounds) > _ABREAST else 0)
+            text += f"  {ratio}"
+        found.append(text)
+    return found
+
+
+def _ratios(summary: dict[str, Any]) -> dict[tuple[str, str], str]:
+    """By metric and case the ratio of the first case to it, with interval and mark; none in a
+    rehearsal, whose arms are alike."""
+    verdict = summary.get("verdict")
+    if not verdict or summary["rehearsal"]:
+        return {}
+    found = {}
+    first = cases_of(summary["launches"])[0]
+    for pair in verdict["pairs"]:
+        for each in pair["comparisons"]:
+            estimate = each["estimate"]
+            if estimate and pair["a"] == first:
+                ends = f"[{estimate['low']:.3f}, {estimate['high']:.3f}]"
+                mark = MARKS.get(each["word"], " ")
+                found[each["metric"], pair["b"]] = f"{estimate['value']:.3f} {ends} {mark}"
+    return found
+
+
+def _legend(summary: dict[str, Any]) -> str:
+    pairs = (summary.get("verdict") or {}).get("pairs")
+    if not pairs:
+        return ""
+    pair = pairs[0]
+    margin = f"{100 * pair['comparisons'][0]['margin']:.2g} %"
+    return (
+        f"; [] {100 * (1 - pair['alpha']):.3g} % interval: * different, ? borderline,\n"
+        f"= no difference larger than {margin}, unmarked: cannot tell"
+    )
+
+
+def graphs(row: Row) -> str:
     """cudaGraphLaunch calls in the traces: `24 a rank`, or `24/23` where ranks differ."""
-    counts = (launch.get("graph_state") or {}).get("launches")
+    counts = (row.get("graph_state") or {}).get("launches")
     if counts is None:
-        return "not traced"
+        return NOT_TRACED
     values = list(counts.values())
     if len(set(values)) == 1:
         return f"{values[0]} a rank"
     text = "/".join(str(value) for value in values)
-    return text if len(text) < _WIDTH else f"{min(values)} to {max(values)}"
+    return text if len(text) < _WIDE else f"{min(values)}-{max(values)}"
 
 
-def eager_share(launch: dict[str, Any]) -> str:
+def eager_share(row: Row) -> str:
     """Decode lines of the server's log that ran with a graph: `118 of 118`; `-` for none."""
-    state = launch.get("graph_state") or {}
-    lines = state.get("decode_lines")
-    return f"{state['with_graph']} of {lines}" if lines else "-"
+    state = row.get("graph_state") or {}
+    total = state.get("decode_lines")
+    return f"{state['with_graph']} of {total}" if total else "-"
 
 
-def split(launch: dict[str, Any]) -> str:
+def split(row: Row) -> str:
     """Sizes of the micro-batches that decoded while traced: `4`, or `1 7` where they differ."""
-    return " ".join(launch.get("decode_batches") or ()) or "-"
+    return " ".join(row.get("decode_batches") or ()) or "-"
 
 
-def _cells(launch: dict[str, Any], sessions: int) -> list[tuple[str, str]]:
-    metrics = launch["metrics"]
-    cells = [("status", launch["status"])]
-    if sessions > 1:
-        cells.append(("session", f"{launch.get('session', '-')} of {sessions}"))
-    cells += [(name, number(metrics.get(key))) for name, key in ROWS]
-    send = launch.get("token_send_ms", {})
-    cells += [(name, number(send[key])) for name, key in SEND_ROWS if key in send]
-    cells += [("micro-batch sizes", split(launch))]
-    cells += [("graph launches", graphs(launch)), ("decode with graph", eager_share(launch))]
-    if metrics.get("failed"):
-        cells.append(("failed requests", str(metrics["failed"])))
-    return cells
+def failed(row: Row) -> str:
+    """How many requests failed; `-` for none."""
+    return number(row["metrics"].get("failed") or None)
 
 
-def _ratio(name: str, launches: list[dict[str, Any]]) -> str:
-    if len(launches) != 2 or any(launch["status"] != "ok" for launch in launches):
-        return ""
-    by_name = {**dict(ROWS), **dict(SEND_ROWS)}
-    values = [{**launch["metrics"], **launch.get("token_send_ms", {})} for launch in launches]
-    a, b = (value.get(by_name.get(name, "")) for value in values)
-    return f"{a / b:.2f}x" if a and b else ""
+def session(row: Row) -> str:
+    """Of a run that was resumed: 1 for what was measured before; `-` where it was not resumed."""
+    return f"{row['session']}" if row.get("session", 1) > 1 else "-"
 
 
-def blocks(launches: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """A round's first case beside each of the others, so that a ratio has one meaning; the cases
-    in their order (every second round ran backwards)."""
-    cases = list(dict.fromkeys(launch["case"] for launch in launches))
-    by_round: dict[int, list[dict[str, Any]]] = {}
-    for launch in sorted(launches, key=lambda each: cases.index(each["case"])):
-        by_round.setdefault(launch["round"], []).append(launch)
+STATE = (
+    ("micro-batch sizes", split),
+    ("graph launches", graphs),
+    ("decode with graph", eager_share),
+    ("failed requests", failed),
+    ("session", session),
+)
+
+
+def _states(summary: dict[str, Any], launches: list[Row], cases: list[str]) -> list[str]:
+    """A line a case of what its servers ran; where rounds differ, each."""
     found = []
-    for _, (first, *others) in sorted(by_round.items()):
-        found += [[first, other] for other in others] or [[first]]
-    return found
-
-
-def _short(label: str) -> str:
-    """A label that leaves a gap to its neighbour, cut in the middle: its end tells rounds apart."""
-    return label if len(label) < _WIDTH else f"{label[:10]}...{label[14 - _WIDTH :]}"
-
-
-def lines(summary: dict[str, Any]) -> list[str]:
-    """The table: a column a launch, two abreast; the ratio of the first to the second."""
-    out = []
-    sessions = len(summary["sessions"]) if _resumed(summary) else 1
-    for block in blocks(summary["launches"]):
-        heads = "".join(f"{_short(launch['label']):>{_WIDTH}}" for launch in block)
-        out.append(f"{'':<{_NAME_WIDTH}}{heads}" + ("   ratio" if len(block) == 2 else ""))
-        by_launch = [dict(_cells(launch, sessions)) for launch in block]
-        for name in dict.fromkeys(name for cells in by_launch for name in cells):
-            values = "".join(f"{cells.get(name, '-'):>{_WIDTH}}" for cells in by_launch)
-            out.append(f"{name:<{_NAME_WIDTH}}{values}   {_ratio(name, block)}".rstrip())
-        out.append("")
-    return out
-
-
-def _resumed(summary: dict[str, Any]) -> list[str]:
-    """A remark where launches were measured before and after a --resume."""
-    begun: dict[int, list[str]] = {}
-    for launch in summary["launches"]:
-        if launch.get("session"):
-            begun.setdefault(launch["session"], []).append(launch["label"])
-    if len(begun) < 2:
-        return []
-    parts = [
-        f"session {number}, begun {summary['sessions'][number - 1]}: {', '.join(labels)}"
-        for number, labels in sorted(begun.items())
-        if number <= len(summary["sessions"])
-    ]
-    return [
-        f"Resumed ({'; '.join(parts)}): a difference between launches of different sessions may "
-        "come from what changed in between."
-    ]
-
-
-def _sends(launches: list[dict[str, Any]]) -> list[str]:
-    cases: dict[tuple[str, str], list[str]] = {}
-    for launch in launches:
-        names = cases.setdefault((launch["sglang_version"], launch["sends"]), [])
-        names += [launch["label"]] if launch["round"] == 1 else []
-    found = []
-    for (version, how), names in cases.items():
-        where = f" ({', '.join(names)})" if len(cases) > 1 else ""
-        meaning = f": {SENDS_MEAN[how]}" if how in SENDS_MEAN else ""
-        found.append(f"sglang {version}{where}: PP sends are {how}{meaning}.")
-    return found
-
-
-def _uneven_splits(launches: list[dict[str, Any]]) -> list[str]:
-    """A remark where launches with the same cap on micro-batches split the load differently."""
-    by_cap: dict[Any, set[str]] = {}
-    for launch in launches:
-        cap = launch.get("resolved", {}).get("pp_max_micro_batch_size")
-        by_cap.setdefault(cap, set()).add(split(launch))
-    sizes = {text for splits in by_cap.values() if len(splits - {"-"}) > 1 for text in splits}
-    if not sizes - {"-"}:
-        return []
-    return [
-        f"The load was split into micro-batches of other sizes from launch to launch "
-        f"({'; '.join(sorted(sizes - {'-'}))}), by when its prompts were tokenized: not quite the "
-        "same work. --pp-max-micro-batch-size (batch / pp) in server_args_base.txt evens it."
-    ]
-
-
-def remarks(summary: dict[str, Any]) -> list[str]:
-    """What the reader must know before believing the table."""
-    found = []
-    probe = summary.get("engine") == "probe"
-    if probe:
-        found.append(
-            "PROBE: the PP ring without sglang, with made-up weights: order of calls and waiting "
-            "are sglang's, TTFT, TPOT and tokens/s are the probe's own."
-        )
-    if summary["rehearsal"]:
-        found.append(
-            "REHEARSAL on a CPU: no CUDA graphs in any arm, so graphs on against off is an "
-            "A/A run; its numbers say nothing about #10865."
-        )
-    if summary["mode"] == "one_gpu":
-        found.append("Ranks shared one GPU in time slices: not the durations of one GPU a rank.")
-    if summary["nsys"]:
-        found.append("Under nsys: times are not comparable with runs without it.")
-    rounds = max(launch["round"] for launch in summary["launches"])
-    if rounds < 4:
-        found.append(
-            f"{rounds} launch(es) a case: too few to tell a difference from launch-to-launch "
-            "noise (the unit of replication is a launch; --rounds N adds more)."
-        )
-    if probe:
-        found += [f"{each['label']}: send path {each['sends']}" for each in summary["launches"]]
-    else:
-        found += _sends(summary["launches"])
-    if not probe:
-        found += _uneven_splits(summary["launches"])
-    found += _resumed(summary) + summary.get("warnings", [])
-    changed = [changes.Change(**each) for each in summary.get("environment_changes") or []]
-    found += [f"environment changed during the run: {text}" for text in changes.lines(changed)]
-    for launch in summary["launches"]:
-        texts = [launch["reason"]] if launch.get("reason") else []
-        texts += launch.get("warnings", []) + launch["client_warnings"]
-        found += [f"{launch['label']}: {text}" for text in texts]
+    for title, text in STATE:
+        for case in cases:
+            said = [(row["round"], text(row)) for row in launches if row["case"] == case]
+            values = list(dict.fromkeys(value for _, value in said))
+            if values in (["-"], [NOT_TRACED]):
+                continue
+            one = values[0] if len(values) == 1 else ", ".join(f"r{n} {v}" for n, v in said)
+            head = f"{title}, {name(summary, case)}: "
+            found.append(head + (one if len(head + one) < 80 else f"{len(values)} different"))
     return found

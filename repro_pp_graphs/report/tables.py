@@ -8,8 +8,8 @@ from statistics import fmean
 import msgspec
 import numpy as np
 
-from repro_pp_graphs.report import table
 from repro_pp_graphs.report.differences import Difference
+from repro_pp_graphs.report.numbers import number
 from repro_pp_graphs.report.source import Explained, Launched, Source
 from repro_pp_graphs.stats.model import Comparison, Estimate, Pair
 from repro_pp_graphs.stats.names import CONTROL, IDLE, OUTSIDE, OWN_GRAPH, RETURN
@@ -100,7 +100,7 @@ def arms(source: Source) -> Table | None:
         better = better or next((c.better for (_, m), c in compared.items() if m == metric), "")
         means = [_mean(source, metric, number) for number in range(len(source.cases))]
         cells = [_compared(compared.get((n, metric))) for n in _at(pairs)]
-        rows.append([title(metric), better, *map(table.number, means), *cells])
+        rows.append([title(metric), better, *map(number, means), *cells])
     head = ["", "better", *source.cases, *(f"{pair.a} / {pair.b}" for pair in pairs)]
     launches = max(launch.summary.round for launch in source.launches)
     each = "1 launch" if launches == 1 else f"means over {launches} launches"
@@ -207,7 +207,7 @@ def quantiles(series: list[tuple[str, list[float]]], unit: str) -> Table:
         [
             name,
             str(len(its)),
-            *(table.number(quantile(np.array(its), share)) for share in shares),
+            *(number(quantile(np.array(its), share)) for share in shares),
         ]
         for name, its in series
     ]

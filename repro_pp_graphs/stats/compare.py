@@ -56,10 +56,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Asked:
-    """What was fixed before the run: rounds by look, as in looks.look, and the margin."""
+    """What was fixed before the run: looks, as in looks.look, and the margin."""
 
     planned: Sequence[int]
-    extended: Sequence[int] = ()
+    later: Sequence[int] = ()
     margin: float = MARGIN
 
 
@@ -102,7 +102,7 @@ def pair(
     ours = [sample for sample in samples if sample.case in (a, b)]
     left_out = [LeftOut(label=each.label, why=each.fault) for each in ours if each.fault]
     counted = [sample for sample in ours if not sample.fault]
-    at = look(asked.planned, asked.extended, whole_rounds(a, b, counted))
+    at = look(asked.planned, asked.later, whole_rounds(a, b, counted))
     rules = Rules(at.alpha, asked.margin, at.withheld)
     found = [compare(a, b, counted, metric, rules) for metric in metrics]
     measured = [each for each in found if each.values_a or each.values_b or each.role == "primary"]
@@ -113,6 +113,7 @@ def pair(
         alpha=at.alpha,
         alpha_why=at.why,
         comparisons=measured,
+        withheld=at.withheld,
         left_out=left_out,
         unproven=_moved(measured),
         notes=_notes(counted, at),
@@ -196,7 +197,8 @@ def _lacking(a: str, b: str, arms: _Arms) -> str:
         return f"not measured in {' and '.join(missing)}"
     if min(counts.values()) == 1:
         few = [case for case, count in counts.items() if count == 1]
-        return f"one launch of {' and '.join(few)}: untestable, whatever the ratio"
+        which = "a case" if len(few) == 2 else f"of {few[0]}"
+        return f"one launch {which}: untestable"
     if not np.all(np.isfinite(arms.values)) or np.min(arms.values) <= 0:
         return "a value of 0 or less has no ratio"
     return ""

@@ -18,27 +18,29 @@ class Look:
     withheld: str = ""
 
 
-def look(planned: Sequence[int], extended: Sequence[int], done: int) -> Look:
+def look(planned: Sequence[int], later: Sequence[int], done: int) -> Look:
     """The look after `done` whole rounds.
 
-    `planned`: rounds asked for at the start, by look: [4], or [4, 4] for `--rounds 4+4`;
-    `extended`: rounds added later. A first look of one round was none: nothing was tested.
+    `planned`: at how many rounds a look was asked for at the start: [4], or [4, 8] for
+    `--rounds 4+4`; `later`: up to how many the run was extended afterwards. After one round nothing
+    is looked at: what is asked for then is as good as asked for at the start.
     """
-    planned, extended = list(planned), list(extended)
-    if sum(planned) < LEAST_LOOK:
-        planned, extended = [sum(planned) + sum(extended)], []
-    ends = [sum(planned[: place + 1]) for place in range(len(planned))]
-    ends = [end for end in ends if end >= LEAST_LOOK] or ends[-1:]
-    if extended and done > ends[-1]:
-        later = [ends[-1] + sum(extended[: place + 1]) for place in range(len(extended))]
-        why = f"rounds were added after a look that was not planned: level {UNPLANNED:g}"
+    ends = [rounds for rounds in planned if rounds >= LEAST_LOOK]
+    if not ends:
+        ends, later = list(later)[:1] or list(planned), list(later)[1:]
+    if later and done > ends[-1]:
+        why = f"rounds were added after a look, unplanned: level {UNPLANNED:g}"
         return Look(UNPLANNED, why, _withheld(later, done))
-    alpha = LEVEL / len(ends)
-    why = f"{ends[-1]} rounds were asked for at the start: level {alpha:g}"
+    alpha = LEVEL / max(1, len(ends))
+    rounds = "1 round was" if ends[-1] == 1 else f"{ends[-1]} rounds were"
+    why = f"{rounds} asked for at the start: level {alpha:g}"
     if len(ends) > 1:
-        after = ", ".join(map(str, ends))
-        why = f"{len(ends)} looks were planned, after {after} rounds: level {alpha:g} each"
+        why = f"looks were planned after {_listed(ends)} rounds: level {alpha:g} each"
     return Look(alpha, why, _withheld(ends, done))
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return " and ".join(map(str, numbers))
 
 
 def _withheld(ends: Sequence[int], done: int) -> str:
@@ -46,4 +48,4 @@ def _withheld(ends: Sequence[int], done: int) -> str:
     if done in ends:
         return ""
     coming = next((end for end in ends if end > done), ends[-1])
-    return f"{done} of {coming} rounds are whole: a test now would be a look that nobody planned"
+    return f"{done} of {coming} rounds are measured: a test now would be one look more than planned"

@@ -75,6 +75,7 @@ class Pair(msgspec.Struct, kw_only=True):
     alpha: float  # two-sided level of every interval of the pair
     alpha_why: str  # planned rounds, one of several planned looks, an unplanned extension
     comparisons: list[Comparison]  # the primary metric first
+    withheld: str = ""  # why no word is given yet: rounds that were asked for are lacking
     left_out: list[LeftOut] = []
     unproven: str = ""  # what graphs cannot change has moved: which, by how much
     notes: list[str] = []  # sessions as a covariate, few launches, ...

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 TPOT = "mean_tpot_ms"  # the primary metric, fixed before any run
 # of the last rank's token return to rank 0, a decode step: its host's time in it, the part under
 # its own decode graph, and the part in which no compute kernel of its GPU runs
@@ -9,7 +11,7 @@ RETURN, OWN_GRAPH, IDLE = "token_return_ms", "token_return_own_graph_ms", "token
 # a turn of the last rank's host in messages and waits while its GPU computes nothing
 OUTSIDE = "waits_outside_own_work_ms"
 CONTROL = "control_ttft_ms"  # of one short prompt alone: graphs cannot change it
-SECONDARY = {  # and which direction is better
+SECONDARY: dict[str, Literal["lower", "higher"]] = {  # and which direction is better
     "median_ttft_ms": "lower",
     "p99_ttft_ms": "lower",
     "median_itl_ms": "lower",

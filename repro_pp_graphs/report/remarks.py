@@ -1,0 +1,108 @@
+"""What the reader must know before believing the table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from repro_pp_graphs.environment import changes
+from repro_pp_graphs.report.numbers import count
+from repro_pp_graphs.report.table import name, split
+from repro_pp_graphs.server.release_facts import SENDS_MEAN
+
+LEAST_ROUNDS = 4
+
+
+def remarks(summary: dict[str, Any]) -> list[str]:
+    """A sentence or two each, the gravest first."""
+    launches = summary["launches"]
+    probe = summary.get("engine") == "probe"
+    found = []
+    if probe:
+        found.append(
+            "PROBE: the PP ring without sglang, with made-up weights: order of calls and waiting "
+            "are sglang's, TTFT, TPOT and tokens/s are the probe's own."
+        )
+    if summary["rehearsal"]:
+        found.append(_rehearsal(summary))
+    if summary["mode"] == "one_gpu":
+        found.append("Ranks shared one GPU in time slices: not the durations of one GPU a rank.")
+    if summary["nsys"]:
+        found.append("Under nsys: times are not comparable with runs without it.")
+    rounds = max(launch["round"] for launch in launches)
+    if rounds < LEAST_ROUNDS:
+        found.append(
+            f"{count(rounds, 'launch')} a case: too few to tell a difference from "
+            "launch-to-launch noise (the unit of replication is a launch)."
+        )
+    if probe:
+        found += [f"{each['label']}: send path {each['sends']}" for each in launches]
+    else:
+        found += _sends(launches) + _uneven_splits(launches)
+    found += resumed(summary) + summary.get("warnings", [])
+    changed = [changes.Change(**each) for each in summary.get("environment_changes") or []]
+    found += [f"environment changed during the run: {text}" for text in changes.lines(changed)]
+    for launch in launches:
+        texts = [launch["reason"]] if launch.get("reason") else []
+        texts += launch.get("warnings", []) + launch["client_warnings"]
+        found += [f"{launch['label']}: {text}" for text in texts]
+    return found
+
+
+def _rehearsal(summary: dict[str, Any]) -> str:
+    """That no arm has graphs, and which files are of which arm."""
+    labels: dict[str, str] = {}
+    for launch in summary["launches"]:
+        labels.setdefault(name(summary, launch["case"]), launch["label"])
+    files = ", ".join(f"{arm} is {label}" for arm, label in labels.items() if arm != label)
+    return (
+        "REHEARSAL on a CPU: no CUDA graphs in any arm, so graphs on against off is an A/A run; "
+        "its numbers say nothing about #10865" + (f" (in the files {files})." if files else ".")
+    )
+
+
+def resumed(summary: dict[str, Any]) -> list[str]:
+    """A remark where launches were measured before and after a --resume."""
+    begun: dict[int, list[str]] = {}
+    for launch in summary["launches"]:
+        if launch.get("session"):
+            begun.setdefault(launch["session"], []).append(launch["label"])
+    if len(begun) < 2:
+        return []
+    parts = [
+        f"session {number}, begun {summary['sessions'][number - 1]}: {', '.join(labels)}"
+        for number, labels in sorted(begun.items())
+        if number <= len(summary["sessions"])
+    ]
+    return [
+        f"Resumed ({'; '.join(parts)}): a difference between launches of different sessions may "
+        "come from what changed in between."
+    ]
+
+
+def _sends(launches: list[dict[str, Any]]) -> list[str]:
+    cases: dict[tuple[str, str], list[str]] = {}
+    for launch in launches:
+        names = cases.setdefault((launch["sglang_version"], launch["sends"]), [])
+        names += [launch["label"]] if launch["round"] == 1 else []
+    found = []
+    for (version, how), names in cases.items():
+        where = f" ({', '.join(names)})" if len(cases) > 1 else ""
+        meaning = f": {SENDS_MEAN[how]}" if how in SENDS_MEAN else ""
+        found.append(f"sglang {version}{where}: PP sends are {how}{meaning}.")
+    return found
+
+
+def _uneven_splits(launches: list[dict[str, Any]]) -> list[str]:
+    """A remark where launches with the same cap on micro-batches split the load differently."""
+    by_cap: dict[Any, set[str]] = {}
+    for launch in launches:
+        cap = launch.get("resolved", {}).get("pp_max_micro_batch_size")
+        by_cap.setdefault(cap, set()).add(split(launch))
+    sizes = {text for splits in by_cap.values() if len(splits - {"-"}) > 1 for text in splits}
+    if not sizes - {"-"}:
+        return []
+    return [
+        f"The load was split into micro-batches of other sizes from launch to launch "
+        f"({'; '.join(sorted(sizes - {'-'}))}), by when its prompts were tokenized: not quite the "
+        "same work. --pp-max-micro-batch-size (batch / pp) in server_args_base.txt evens it."
+    ]

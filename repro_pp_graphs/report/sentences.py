@@ -1,0 +1,101 @@
+"""The verdict in sentences; what is printed of an estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from repro_pp_graphs.report.numbers import count, number, percent
+from repro_pp_graphs.stats.model import Comparison, Estimate, Finding, Pair
+
+NAMES = {
+    "mean_tpot_ms": "TPOT mean",
+    "median_ttft_ms": "TTFT median",
+    "p99_ttft_ms": "TTFT p99",
+    "median_itl_ms": "ITL median",
+    "p99_itl_ms": "ITL p99",
+    "output_throughput": "output tokens/s",
+    "control_ttft_ms": "TTFT of one prompt alone",
+    "waits_outside_own_work_ms": "waits outside own work",
+}
+
+
+def interval(found: Estimate) -> str:
+    """`0.949 [0.934, 0.964]`; of a difference `+1.02 [0.51, 1.53]`."""
+    if found.scale == "ratio":
+        return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+    ends = f"[{number(found.low, 3)}, {number(found.high, 3)}]"
+    return f"{found.value:+.3g} {ends}"
+
+
+def word(found: Comparison) -> str:
+    """`NO DIFFERENCE LARGER THAN 5 %`, or the word as it is."""
+    margin = percent(found.margin)
+    return f"{found.word} {margin}" if found.word.endswith("THAN") else found.word
+
+
+def comparison(pair: Pair, found: Comparison) -> str:
+    """One metric of a pair: ratio, interval, word, and what the word rests on or lacks."""
+    name = NAMES.get(found.metric, found.metric)
+    head = f"{name}, {pair.a} / {pair.b}"
+    if found.estimate is None:
+        return f"{head}: CANNOT TELL: {found.why}."
+    launches = f"{len(found.values_a)} + {len(found.values_b)} launches"
+    text = f"{head}: {interval(found.estimate)} ({1 - pair.alpha:.3g} confidence, {launches}): "
+    text += word(found)
+    if found.favours:
+        text += f", {found.favours} is better"
+    text += f": {found.why}"
+    return f"{text}.{seen(found)}{outlying(found)}"
+
+
+def seen(found: Comparison) -> str:
+    """What such a series shows, and the rounds that settle it, where it cannot tell."""
+    if found.word != "CANNOT TELL" or found.detectable is None:
+        return ""
+    text = f" A difference of {percent(found.detectable)} shows in 4 of 5 such series; "
+    if found.rounds_needed is None:
+        return f"{text}more than 64 rounds would be needed to settle {percent(found.margin)}."
+    rounds = count(found.rounds_needed, "round")
+    return f"{text}it takes {rounds} to settle {percent(found.margin)}."
+
+
+def outlying(found: Comparison) -> str:
+    """The launches unlike the others, and the ratio without them."""
+    if not found.outlying:
+        return ""
+    without = found.without_outlying
+    rest = f"; without: {interval(without)}" if without else ""
+    return f" Unlike the others: {', '.join(found.outlying)} (counted{rest})."
+
+
+def not_asked(pairs: Sequence[Pair]) -> str:
+    """What a run says whose cases do not ask #10865's question."""
+    if not pairs:
+        return "One case: nothing to compare."
+    return comparison(pairs[0], pairs[0].primary)
+
+
+def headline(findings: Sequence[Finding], against: Sequence[str]) -> str:
+    """The headline's reason in a sentence."""
+    if against:
+        return against[0][0].upper() + against[0][1:] + "."
+    answers = [f"{finding.name}: {finding.answer}" for finding in findings]
+    return f"{', '.join(answers)}."
+
+
+def finding(found: Finding) -> str:
+    """The figures of a finding, and what its answer rests on or lacks."""
+    said = "; ".join(text for text in (figures(found), found.text) if text)
+    return f"{said[0].upper()}{said[1:]}."
+
+
+def figures(finding: Finding) -> str:
+    """`21.7 against 5.25 ms`, with the interval of the ratio, and of the difference if there."""
+    if finding.a is None or finding.b is None:
+        return ""
+    text = f"{number(finding.a)} against {number(finding.b)} {finding.unit}"
+    if finding.ratio:
+        text += f", ratio {interval(finding.ratio)}"
+    if finding.difference:
+        text += f", difference {interval(finding.difference)} {finding.unit}"
+    return text

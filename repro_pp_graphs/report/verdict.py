@@ -1,0 +1,232 @@
+"""What a run says: its launches handed to stats/, and what this run is no evidence of."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from repro_pp_graphs.report import sentences
+from repro_pp_graphs.report.table import cases_of
+from repro_pp_graphs.run.check_arm import GraphState, objections
+from repro_pp_graphs.run.record import GRAPH_STATE, Plan
+from repro_pp_graphs.server import gpu_counters
+from repro_pp_graphs.stats import findings
+from repro_pp_graphs.stats.compare import MARGIN, Asked, Metric, Rules, Sample, pair
+from repro_pp_graphs.stats.model import Comparison, Finding, Pair, Verdict
+from repro_pp_graphs.stats.names import CONTROL, IDLE, OUTSIDE, OWN_GRAPH, RETURN, SECONDARY, TPOT
+
+METRICS = (
+    Metric(TPOT, "primary"),
+    Metric(OUTSIDE, "mechanism"),
+    *(Metric(name, "secondary", better) for name, better in SECONDARY.items()),
+    Metric(CONTROL, "control"),
+)
+# of #10865: the send of the last rank; the part that its decode graph overlaps; idle; the send in
+# prefill or without graphs
+ISSUE_MS = {"send": 100.0, "under_own_graph": 30.0, "idle": 70.0, "without_graphs": 3.0}
+ON, OFF = "graphs_on", "graphs_off"
+Row = dict[str, Any]  # a launch of summary.json
+
+
+def verdict(plan: Plan, launches: Sequence[Row], reason: str = "") -> Verdict:
+    """The verdict on a run. `reason`: where the last rank's host waits, from an analysis."""
+    samples = [_sample(row) for row in _in_order(launches)]
+    asked = _asked(plan)
+    question = _question(launches)
+    pairs = [pair(a, b, samples, METRICS, asked) for a, b in _pairs(launches, question)]
+    limits = _limits(plan)
+    if question is None:
+        return Verdict(
+            headline="NOT ASKED",
+            text=sentences.not_asked(pairs),
+            findings=[],
+            pairs=pairs,
+            issue_ms=ISSUE_MS,
+            ours_ms={},
+            limits=limits,
+            floor=_floor(plan, pairs),
+        )
+    main = next(each for each in pairs if (each.a, each.b) == question)
+    against = [*limits, *_unlike(plan, launches, question)]
+    against += [f"unproven: {main.unproven}"] if main.unproven else []
+    found = _findings(main, pairs, samples, launches, against)
+    for each in found:
+        each.text = sentences.finding(each)
+    headline = findings.headline(found)
+    return Verdict(
+        headline=headline,
+        text=sentences.headline(found, against),
+        findings=found,
+        pairs=pairs,
+        issue_ms=ISSUE_MS,
+        ours_ms=_ours(main, samples),
+        reason=reason,
+        limits=against,
+    )
+
+
+def _in_order(launches: Sequence[Row]) -> list[Row]:
+    """In the order in which they ran: what --resume measured came after all before it."""
+    return sorted(launches, key=lambda row: row.get("session") or 1)
+
+
+def _sample(row: Row) -> Sample:
+    counters = row.get("gpu_counters") or {}
+    fault = "" if row["status"] == "ok" else row.get("reason") or row["status"]
+    if not fault and counters.get("before") and counters.get("after"):
+        fault = "; ".join(gpu_counters.faults(counters["before"], counters["after"]))
+    return Sample(
+        label=row["label"],
+        case=row["case"],
+        round=row["round"],
+        values={**row["metrics"], **row.get("waits_ms", {})},
+        session=row.get("session") or 1,
+        fault=fault,
+    )
+
+
+def _asked(plan: Plan) -> Asked:
+    looks = getattr(plan, "looks", [])
+    planned = [look.rounds for look in looks if look.planned]
+    later = [look.rounds for look in looks if not look.planned]
+    reached = max((launch.round for launch in plan.launches), default=0)
+    return Asked(planned or [reached], later, MARGIN)
+
+
+def _question(launches: Sequence[Row]) -> tuple[str, str] | None:
+    """The cases that ask #10865's question: graphs on and off, of one release, sent alike."""
+    first = {row["case"]: row for row in reversed(launches)}
+    if ON in first and OFF in first:
+        return ON, OFF
+    for a, b in itertools.permutations(cases_of(launches), 2):
+        alike = all(first[a][key] == first[b][key] for key in ("sglang_version", "sends"))
+        if alike and first[a]["expects_graphs"] and first[b]["expects_graphs"] is False:
+            return a, b
+    return None
+
+
+def _pairs(launches: Sequence[Row], question: tuple[str, str] | None) -> list[tuple[str, str]]:
+    """The question's cases first, then graphs on against each case with asynchronous sends, then
+    the first case against each other."""
+    cases = cases_of(launches)
+    found = [question] if question else []
+    if question:
+        found += [(question[0], other) for other in _asynchronous(launches, question[0])]
+    found += [(cases[0], other) for other in cases[1:]]
+    seen: list[tuple[str, str]] = []
+    for a, b in found:
+        if (a, b) not in seen and (b, a) not in seen:
+            seen.append((a, b))
+    return seen
+
+
+def _asynchronous(launches: Sequence[Row], on: str) -> list[str]:
+    """Cases with asynchronous sends of the release of case `on`, where its own are not so."""
+    first = {row["case"]: row for row in reversed(launches)}
+    here = first[on]
+    if here["sends"].startswith("asynchronous"):
+        return []
+    return [
+        case
+        for case, row in first.items()
+        if row["sends"].startswith("asynchronous")
+        and row["expects_graphs"] == here["expects_graphs"]
+        and row["sglang_version"] == here["sglang_version"]
+    ]
+
+
+def _limits(plan: Plan) -> list[str]:
+    """What a run of this kind is no evidence of, and what it is evidence of."""
+    found = []
+    if plan.mode == "cpu":
+        found.append(
+            "a rehearsal on a CPU: no CUDA graphs in any arm; evidence of how far two equal arms "
+            "differ here"
+        )
+    if plan.mode == "one_gpu":
+        found.append(
+            "ranks shared a GPU in time slices: evidence of the order of calls and of what waits "
+            "for what, not of how long"
+        )
+    if plan.engine == "probe":
+        found.append("the probe is the ring without sglang: evidence of the mechanism alone")
+    if plan.nsys:
+        found.append("under nsys: evidence of what is called when, not of how long it takes")
+    return found
+
+
+def _unlike(plan: Plan, launches: Sequence[Row], question: tuple[str, str]) -> list[str]:
+    """Launches of the two arms that are not what they claim, though they count as measured."""
+    found = []
+    for row in launches:
+        if row["case"] not in question or row["status"] != "ok" or plan.engine == "probe":
+            continue
+        launch = plan.launch(row["label"])
+        state = row.get("graph_state") or {}
+        if launch.expects_graphs is None:
+            continue
+        texts = ["its graph state was not seen"]
+        if GRAPH_STATE.keys() <= state.keys():
+            texts = objections(GraphState(**state), launch)
+        found += [f"{row['label']} is not what it claims: {text}" for text in texts]
+    return found
+
+
+def _findings(
+    main: Pair,
+    pairs: Sequence[Pair],
+    samples: Sequence[Sample],
+    launches: Sequence[Row],
+    against: Sequence[str],
+) -> list[Finding]:
+    counted = [each for each in samples if each.case in (main.a, main.b) and not each.fault]
+    primary = main.primary
+    arms = findings.Arms(
+        a=main.a,
+        b=main.b,
+        samples=counted,
+        step_ms=primary.mean_b,
+        rules=Rules(main.alpha, primary.margin, main.withheld),
+        against=against[0] if against else "",
+    )
+    remedy = _remedy(main, pairs, launches)
+    return [findings.longer(arms), findings.idle(arms), findings.cost(arms, primary, remedy)]
+
+
+def _remedy(main: Pair, pairs: Sequence[Pair], launches: Sequence[Row]) -> Comparison | None:
+    """TPOT of graphs on against the first case with asynchronous sends, A against B."""
+    for case in _asynchronous(launches, main.a):
+        for each in pairs:
+            if (each.a, each.b) == (main.a, case):
+                return each.primary
+    return None
+
+
+def _ours(main: Pair, samples: Sequence[Sample]) -> dict[str, float]:
+    """The figures that stand beside #10865's, means over the launches that have them."""
+
+    def mean(case: str, name: str) -> float | None:
+        values = [
+            each.values[name]
+            for each in samples
+            if each.case == case and not each.fault and name in each.values
+        ]
+        return sum(values) / len(values) if values else None
+
+    found = {
+        "send": mean(main.a, RETURN),
+        "under_own_graph": mean(main.a, OWN_GRAPH),
+        "idle": mean(main.a, IDLE),
+        "without_graphs": mean(main.b, RETURN),
+        "idle_without_graphs": mean(main.b, IDLE),
+    }
+    return {name: round(value, 4) for name, value in found.items() if value is not None}
+
+
+def _floor(plan: Plan, pairs: Sequence[Pair]) -> float | None:
+    """Of a case compared with itself: the largest difference that its interval holds."""
+    if not getattr(plan, "aa", "") or not pairs or pairs[0].primary.estimate is None:
+        return None
+    estimate = pairs[0].primary.estimate
+    return max(estimate.high, 1 / estimate.low) - 1
