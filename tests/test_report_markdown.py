@@ -96,7 +96,7 @@ def test_what_differs_besides_graphs_is_a_warning_on_top(tmp_path):
     for path in (run / "logs").glob(f"{report_runs.B}*_launch.json"):
         report_runs.changed(path, lambda one: one["server_info"].update(chunked_prefill_size=7))
     text = markdown.text_of(content.content(source.read(run)))
-    top = "\n".join(before_details(text)[:8])
+    top = "\n".join(before_details(text)[:12])
     assert "differ in more than CUDA graphs (chunked_prefill_size)" in top
 
 
