@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 #
-# tests/run.sh - every test: shellcheck, ruff, mypy, unit and behaviour tests, and one A/B run
-#                of the real sglang on the CPU with two PP ranks.
+# tests/run.sh - the tests: shellcheck, ruff, mypy, unit and behaviour tests, and one A/B run of
+#                the real sglang on the CPU with two PP ranks.
 #
-# USAGE: bash tests/run.sh [pytest options]     (-m 'not rehearsal' leaves the real server out)
+# USAGE: bash tests/run.sh [--fast | --thorough] [pytest options]     (-h for examples and times)
 #
 # Makes .venv-cpu first where it is missing (as run_repro.sh does), and adds the test tools of
 # requirements/test.txt to an environment of their own. Skips are listed and counted at the end.
@@ -13,6 +13,26 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 state=$here/.state
 opt_python="" opt_dry_run=0 opt_cpu=1 engine_module=sglang step_pid=""
+
+usage() {
+  cat <<'USAGE'
+USAGE: bash tests/run.sh [--fast | --thorough] [pytest options]
+
+  bash tests/run.sh                      every test: under 5 minutes on two cores
+  bash tests/run.sh --fast               without those that launch something (the
+                                         real server, run_repro.sh, torch ranks):
+                                         under a minute
+  bash tests/run.sh -m 'not rehearsal'   all but the real server
+  bash tests/run.sh tests/test_masking.py        one file
+  bash tests/run.sh tests/test_run_lock.py -k kill -x --pdb
+  bash tests/run.sh --thorough           more examples a property, more sizes
+  bash tests/run.sh --durations=20       the slowest tests
+
+The first time it installs sglang for the CPU (.venv-cpu, 2.4 GB) and the test
+tools (.venv-test); that takes minutes more. Without a path among the options the
+tests run in several processes (pytest-xdist; -n 0: in one).
+USAGE
+}
 
 # shellcheck source=repro_pp_graphs/sh/group.sh
 source "$here/repro_pp_graphs/sh/group.sh"
@@ -36,8 +56,31 @@ make_test_tools() { # sees the server's packages, and adds its own without touch
   test_python=$venv/bin/python
 }
 
+options=()
+in_parallel=1
+for word; do
+  case $word in
+    -h | --help)
+      usage
+      exit 0
+      ;;
+    --fast) options+=(-m "not rehearsal and not launches") ;;
+    --thorough) export REPRO_THOROUGH=1 ;;
+    *)
+      [[ ! -e $here/${word%%::*} ]] || in_parallel=0
+      [[ $word != -n* && $word != --pdb && $word != -s && $word != --co* ]] || in_parallel=0
+      options+=("$word")
+      ;;
+  esac
+done
+if ((in_parallel)); then
+  # launches mostly wait: one process more than there are cores. A file's tests stay together,
+  # they share what their fixtures made; tests/conftest.py puts the longest files first.
+  options=(-n "$(($(nproc) + 1))" --dist loadfile --no-loadscope-reorder "${options[@]}")
+fi
+
 cd "$here"
 choose_python
 make_test_tools
 export REPRO_SERVER_PYTHON=$python
-exec "$test_python" -m pytest "$@"
+exec "$test_python" -m pytest "${options[@]}"

@@ -231,6 +231,7 @@ def harness(tmp_path: Path) -> Iterator[Harness]:
         yield made
 
 
+@pytest.mark.launches
 @pytest.mark.parametrize("option", [[], ["--dry-run"]])
 def test_a_release_without_the_overlap_is_refused_before_anything_starts(harness, option):
     done = harness.run("--cpu", "--cases", "graphs_on,comm_overlap", *option)

@@ -21,6 +21,8 @@ from repro_pp_graphs.bundle import contents, issue
 from repro_pp_graphs.bundle.shorten_log import shorten_log
 from repro_pp_graphs.report.embedding import CLOSES, OPENS, embedded
 
+pytestmark = pytest.mark.launches
+
 A, B = "CASE_A_decode_graphs", "CASE_B_no_graphs"
 SECTIONS = ["Checklist", "Describe the bug", "Reproduction", "Environment"]
 

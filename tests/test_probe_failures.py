@@ -13,6 +13,8 @@ import pytest
 from fake_sglang.harness import at_once, wait_until
 from probe_harness import LIMIT_S, Probe, plant
 
+pytestmark = pytest.mark.launches
+
 LONG = ["--send", "blocking", "--steps", "12", "--reps", "900", "--json", "r.json"]
 
 # what a rank is made to do -> (rank, code, what is said)

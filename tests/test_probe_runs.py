@@ -10,6 +10,8 @@ from probe_harness import CHECKOUT, PYTHON, Probe
 
 from repro_pp_graphs.traces.commands.analyze import main as analyze
 
+pytestmark = pytest.mark.launches
+
 SENDS = ["blocking", "async", "comm_stream", "events", "batched"]
 # a share, not all: a rank can be preempted between its note and its call
 SHARE_THAT_FITS = 0.7

@@ -9,6 +9,8 @@ from functools import partial
 import pytest
 from fake_sglang.harness import Done, Harness, at_once
 
+pytestmark = pytest.mark.launches
+
 # fault -> (cause, what the remedy names)
 DEATHS = {
     "oom": ("out of GPU memory", "--mem-fraction-static"),

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from fake_sglang.harness import Done, Harness, at_once
 
+pytestmark = pytest.mark.launches
+
 PY_SPY = shutil.which("py-spy", path=str(Path(sys.executable).parent)) or shutil.which("py-spy")
 needs_py_spy = pytest.mark.skipif(PY_SPY is None, reason="needs py-spy")
 DENIED = "echo 'Permission Denied: Try running again with elevated permissions' >&2; exit 1"

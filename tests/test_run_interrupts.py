@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from fake_sglang.harness import CHECKOUT, LIMIT_S, Done, Harness, at_once, wait_until
 
+pytestmark = pytest.mark.launches
+
 # moment -> (the victim's lines, what its log then shows, options)
 MOMENTS = {
     "starting": ("FAKE_FAULT=never_ready", "Load weight begin", ["--no-profile"]),

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from fake_sglang.harness import Harness
 
+pytestmark = pytest.mark.launches
+
 # like nsys: passes SIGINT on, and writes its report only after the application has ended
 NSYS = """#!/usr/bin/env bash
 for word in "$@"; do [[ $word != --output=* ]] || report=${word#*=}.nsys-rep; done

@@ -12,16 +12,7 @@ from pathlib import Path
 import pytest
 from fake_sglang.harness import Done, Harness, at_once, wait_until
 
-SHORT = {
-    "STEPS_LIMIT_S = 180.0": "STEPS_LIMIT_S = 3.0",
-    "WRITE_LIMIT_S = 300.0": "WRITE_LIMIT_S = 1.0",
-}
-
-
-def shortened(harness: Harness) -> Harness:
-    for old, new in SHORT.items():
-        harness.replace("run/profile_pass.py", old, new)
-    return harness
+pytestmark = pytest.mark.launches
 
 
 def without(harness: Harness, names: tuple[str, ...]) -> Done:
@@ -71,7 +62,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple
     root = tmp_path_factory.mktemp("origin")
     deleted = {name: ("0.5.16", partial(without, names=names)) for name, names in LEFT.items()}
     scenes = {**SCENES, **deleted}
-    made = {name: shortened(Harness(root / name, version)) for name, (version, _) in scenes.items()}
+    made = {name: Harness(root / name, version) for name, (version, _) in scenes.items()}
     done = at_once({name: partial(run, made[name]) for name, (_, run) in scenes.items()})
     yield {name: (made[name], done[name]) for name in scenes}
     for harness in made.values():

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from fake_sglang.harness import PYTHON, Done, Harness
 
+pytestmark = pytest.mark.launches
+
 
 @pytest.fixture
 def harness(tmp_path: Path) -> Iterator[Harness]:

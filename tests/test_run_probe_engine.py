@@ -11,6 +11,8 @@ import pytest
 
 from repro_pp_graphs.bundle import issue
 
+pytestmark = pytest.mark.launches
+
 ROOT = Path(__file__).resolve().parents[1]
 LABELS = ("CASE_A_decode_graphs", "CASE_B_no_graphs")
 

@@ -13,6 +13,7 @@ from standin_server import MODEL, StandIn
 
 from repro_pp_graphs.run import record, wait_ready
 from repro_pp_graphs.run.record import Launch, Plan
+from repro_pp_graphs.server import listener
 
 QUIET = f"{server_logs.START}\n[2026-11-20 09:00:40] Attention backend not set. Use fa3 backend.\n"
 
@@ -43,6 +44,21 @@ def test_a_server_that_answers_is_ready_though_its_log_does_not_say_so(
     assert record.load_facts(tmp_path, "A")["server_info"]["model_path"] == MODEL
 
 
+def test_another_server_that_began_to_listen_just_before_it_answered_is_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    owners = [listener.Owner(False, "")]  # when first looked up, nobody listens yet
+
+    def owner(*_: object) -> listener.Owner:
+        return owners.pop() if owners else listener.Owner(False, "pid 4242 (python3)")
+
+    monkeypatch.setattr(listener, "owner", owner)
+    with StandIn() as server:
+        port = int(server.url.rpartition(":")[2])
+        assert wait(logs_folder(tmp_path, port, QUIET), "30") == 1
+    assert f"port {port} is answered by pid 4242 (python3)" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("path", ["/health", "/model_info"])
 def test_a_server_that_refuses_is_not_ready(
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -65,6 +81,7 @@ def test_a_port_that_accepts_and_says_nothing_is_not_ready(
         assert wait(logs_folder(tmp_path, silent.getsockname()[1], QUIET)) == 1
 
 
+@pytest.mark.launches
 def test_a_server_whose_log_says_nothing_is_measured_and_profiled(tmp_path: Path):
     with Harness(tmp_path / "r") as harness:
         harness.replace("run/profile_pass.py", "SILENT_LOAD_S = 5.0", "SILENT_LOAD_S = 0.5")

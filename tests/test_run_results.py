@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from fake_sglang.harness import CHECKOUT, Done, Harness
 
+pytestmark = pytest.mark.launches
+
 A, B = "CASE_A_decode_graphs", "CASE_B_no_graphs"
 TWO_GPUS = [(81559, 3)] * 2
 SMALL = ("--pp-size", "2", "--dummy-weights", "--layers", "2")

@@ -14,6 +14,8 @@ from repro_pp_graphs.run import inputs, record, resume
 from repro_pp_graphs.run.record import Launch, Plan
 from repro_pp_graphs.server.gpus import Gpu
 
+pytestmark = pytest.mark.launches
+
 GIVEN = ("--cases", "good,bad", "--no-profile")
 GPU = Gpu("0", "GPU-8f1c", "NVIDIA H200", 143771, 0)
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from fake_sglang.harness import CHECKOUT, Done, Harness
 
+pytestmark = pytest.mark.launches
+
 CONTENTS = {
     "empty": "",
     "zeros": "\0" * 100,

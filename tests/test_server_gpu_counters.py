@@ -162,6 +162,7 @@ def test_only_new_xids_are_told_and_gpus_that_vanished_are():
 # as run_repro.sh does it
 
 
+@pytest.mark.launches
 def test_each_launch_has_counters_of_its_own(tmp_path: Path):
     with Harness(tmp_path / "r", gpus=[(81559, 3)] * 2) as harness:
         tools = Tools(harness.root / "fake_tools")
@@ -193,6 +194,7 @@ def test_each_launch_has_counters_of_its_own(tmp_path: Path):
         assert f"! two: {capped}" in said and f"! two: {xid}" in said
 
 
+@pytest.mark.launches
 def test_a_launch_on_a_cpu_has_none(tmp_path: Path):
     with Harness(tmp_path / "r") as harness:
         Tools(harness.root / "fake_tools")

@@ -53,6 +53,8 @@ def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> str:
                 line.end(f"port {launch.port} is answered by {stranger}")
                 return OUSTED
             if server.healthy() and server.model():
+                if listener.owner(launch.host, launch.port, pid).stranger:
+                    continue  # it began to listen since, and is the one that answered
                 line.end(f"ready: {server.model()}")
                 return ""
             ask_at_s = line.elapsed_s + ASK_S

@@ -1,0 +1,21 @@
+"""The order of the tests, and how many examples a property is tried with."""
+
+from __future__ import annotations
+
+import pytest
+from examples import THOROUGH
+from hypothesis import settings
+
+settings.register_profile("sample", max_examples=40, deadline=None, print_blob=True)
+settings.register_profile("thorough", max_examples=400, deadline=None, print_blob=True)
+settings.load_profile("thorough" if THOROUGH else "sample")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The real server first, then what launches something: several processes end together then."""
+
+    def rank(item: pytest.Item) -> int:
+        names = {mark.name for mark in item.iter_markers()}
+        return 0 if "rehearsal" in names else 1 if "launches" in names else 2
+
+    items.sort(key=rank)  # stable: a file's tests stay in their order
