@@ -1,0 +1,267 @@
+"""From rows to facts: which turns, which calls, what part of a wait is the rank's own batch."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from repro_pp_graphs import files
+from repro_pp_graphs.pp_clock import collect, facts, lines, rows
+from repro_pp_graphs.pp_clock.rows import CODES, Row, Rows
+
+MS = 1_000_000
+TURN_MS = 20
+
+
+class Rank:
+    """Rows of a rank whose turns all look alike; times in ms."""
+
+    def __init__(self, pp_rank: int, pp_size: int = 2, depth: int = 0, **header: Any) -> None:
+        self.header = {"format": 1, "pp_rank": pp_rank, "pp_size": pp_size, "tp_rank": 0}
+        self.header |= {"loop_size": pp_size + depth, **header}
+        self.rows: list[Row] = []
+
+    def row(self, turn: int, kind: str, begin: float, end: float, **more: int) -> None:
+        fields = {"flags": 0, "batch_size": 0, "messages": 0, "value": 0} | more
+        times = int(begin * MS), int(end * MS)
+        self.rows.append(Row(len(self.rows) + 1, *times, turn, CODES[kind], *fields.values()))
+
+    def turn(
+        self, at: int, calls: dict[str, tuple[float, float]], flags: int = rows.DECODE
+    ) -> None:
+        """A turn of TURN_MS that begins at its number; calls by kind, ms from its begin."""
+        base = at * TURN_MS
+        for kind, (begin, end) in calls.items():
+            self.row(at, kind, base + begin, base + end)
+        self.row(at, "turn", base, base + TURN_MS, flags=flags, batch_size=8)
+
+    def own_batch(self, at: int, begin: float, end: float) -> None:
+        self.row(at, "own_batch", at * TURN_MS + begin, at * TURN_MS + end, value=9000)
+
+    @property
+    def file(self) -> Rows:
+        return Rows(self.header, self.rows, 0, 0)
+
+
+EVERYTHING = (0, 10**12)
+CALLS = {"launch": (1, 2), "send_tokens": (3, 15), "recv_tokens": (15, 16), "process": (16, 17)}
+
+
+def steady(turns: int = 40, **header: Any) -> Rank:
+    rank = Rank(1, **header)
+    for at in range(turns):
+        rank.turn(at, {"recv_requests": (0, 0.5), "recv_hidden": (0.5, 1), **CALLS})
+    return rank
+
+
+def test_a_turns_waits_are_its_sends_receives_and_waits():
+    found = facts.summary([steady().file], EVERYTHING)
+    decode = found.last_rank()
+    assert found.last == "PP1" and decode is not None
+    assert decode.turn.count == 38  # the first two turns have others before them that no row tells
+    assert decode.turn.mean == TURN_MS
+    assert decode.waits.mean == pytest.approx(12 + 1 + 0.5 + 0.5)
+    assert decode.calls["launch"].mean == pytest.approx(1) and decode.calls["launch"].count == 40
+    assert decode.waits_outside is None and decode.split == 0
+
+
+def test_a_wait_is_split_by_the_ranks_own_batches():
+    rank = steady()
+    for at in range(40):
+        rank.own_batch(at, 2, 12)
+    decode = facts.summary([rank.file], EVERYTHING).last_rank()
+    assert decode is not None and decode.split == decode.turn.count
+    assert decode.waits_in_own_batch is not None and decode.waits_outside is not None
+    assert decode.waits_in_own_batch.mean == pytest.approx(9)  # 3 to 12 of the send's 3 to 15
+    assert decode.waits_outside.mean == pytest.approx(14 - 9)
+    assert decode.outside["send_tokens"].mean == pytest.approx(3)
+    assert decode.outside["recv_tokens"].mean == pytest.approx(1)
+    assert decode.own_batch is not None and decode.own_batch.mean == pytest.approx(10)
+
+
+def test_a_batch_that_runs_into_the_next_turn_counts_there_and_never_twice():
+    rank = steady()
+    for at in range(40):
+        rank.own_batch(at, 2, 20.75)  # into the next turn's requests and hidden states
+    decode = facts.summary([rank.file], EVERYTHING).last_rank()
+    assert decode is not None and decode.waits_in_own_batch is not None
+    assert decode.waits_in_own_batch.mean == pytest.approx(12 + 1 + 0.75)
+
+
+def test_a_turn_without_the_gpus_times_is_not_split_and_that_is_said():
+    rank = steady(found={"own_batch": "ModelRunner.forward"})
+    for at in range(30):
+        rank.own_batch(at, 2, 12)
+    found = facts.summary([rank.file], EVERYTHING)
+    decode = found.last_rank()
+    assert decode is not None and decode.split == 28
+    assert any("10 of 38 decode turns lack the GPU's times" in text for text in found.warnings)
+
+
+def test_a_launch_is_timed_without_the_receive_inside_it():
+    # up to 0.5.6 run_batch receives the hidden states
+    rank = Rank(1)
+    for at in range(30):
+        rank.turn(at, {"recv_hidden": (1, 6), **CALLS, "launch": (0.5, 8)})
+    decode = facts.summary([rank.file], EVERYTHING).last_rank()
+    assert decode is not None
+    assert decode.calls["launch"].mean == pytest.approx(2.5)
+    assert decode.calls["recv_hidden"].mean == pytest.approx(5)
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+@pytest.mark.parametrize(("pp_rank", "kind"), [(1, "send"), (1, "recv"), (0, "send"), (0, "recv")])
+def test_tokens_are_told_apart_by_the_batch_that_they_are_of(pp_rank, kind, depth):
+    # one prefill batch in turn 20; its tokens are sent and received where the ring brings them
+    loop, prefill = 2 + depth, 20
+    later = {(1, "send"): depth, (0, "send"): loop, (1, "recv"): loop - 1, (0, "recv"): loop - 1}
+    rank = Rank(pp_rank, depth=depth)
+    for at in range(40):
+        took = 9 if at == prefill + later[pp_rank, kind] else 1
+        flags = rows.PREFILL if at == prefill else rows.DECODE
+        rank.turn(at, {"launch": (0, 1), f"{kind}_tokens": (2, 2 + took)}, flags)
+    found = facts.summary([rank.file], EVERYTHING).ranks[f"PP{pp_rank}"].measured
+    assert found["prefill"].turn.count == 1
+    # the chosen turns' calls: of prefill batches the one, of decode batches none of it
+    assert found["prefill"].calls[f"{kind}_tokens"].mean == pytest.approx(9)
+    assert found["decode"].calls[f"{kind}_tokens"].mean == pytest.approx(1)
+
+
+def test_turns_beside_a_prefill_are_not_steady_decode_turns():
+    rank = Rank(1)
+    for at in range(40):
+        rank.turn(at, CALLS, rows.PREFILL if at == 20 else rows.DECODE)
+    decode = facts.summary([rank.file], EVERYTHING).last_rank()
+    assert decode is not None and decode.turn.count == 40 - 1 - 2 - 2
+
+
+def test_only_the_measured_window_counts_and_no_profiled_turn():
+    rank = Rank(1)
+    for at in range(100):
+        flags = rows.DECODE | (rows.PROFILED if at >= 50 else 0)
+        rank.turn(at, CALLS, flags)
+    found = facts.summary([rank.file], (10 * TURN_MS * MS, 40 * TURN_MS * MS))
+    decode = found.last_rank()
+    assert decode is not None and decode.turn.count == 30 and found.window_s == 0.6
+    # of a profile's 50 turns the first two steps and the last one are left out
+    assert found.ranks["PP1"].profiled["decode"].turn.count == 50 - 4 - 2
+    assert found.distortion == 1.0
+
+
+def test_without_a_clients_result_nothing_counts_as_measured():
+    found = facts.summary([steady().file], None)
+    assert found.last_rank() is None and found.window_s is None
+
+
+def profiled(factor: float) -> Rows:
+    rank = Rank(1)
+    base = 0.0
+    for at in range(100):
+        took = TURN_MS * (factor if at >= 50 else 1)
+        rank.row(at, "launch", base, base + 1)
+        flags = rows.DECODE | (rows.PROFILED if at >= 50 else 0)
+        rank.row(at, "turn", base, base + took, flags=flags)
+        base += took
+    return rank.file
+
+
+@pytest.mark.parametrize(("factor", "warned"), [(1.05, False), (1.2, True)])
+def test_a_profile_that_distorts_is_warned_of_above_a_tenth(factor, warned):
+    found = facts.summary([profiled(factor)], (0, 50 * TURN_MS * MS))
+    assert found.distortion == pytest.approx(factor) == found.distortion_median
+    assert any("as long" in text for text in found.warnings) == warned
+
+
+def alternating(on_ms: float, off_ms: float, pairs: int) -> Rows:
+    rank, size, base = Rank(1, alternate=10), 10, 0.0
+    for at in range(2 * size * pairs):
+        off = at // size % 2
+        took = (off_ms if off else on_ms) + at % 3 * 0.01
+        rank.row(at, "turn", base, base + took, flags=rows.DECODE | (rows.OFF if off else 0))
+        base += took
+    return rank.file
+
+
+def test_windows_on_and_off_are_compared_in_pairs():
+    found = facts.summary([alternating(10.2, 10.0, 12)], EVERYTHING).on_off
+    assert found is not None and found.turns_a_window == 10
+    assert found.low <= 1.02 <= found.high and found.low > 1.015
+    assert facts.summary([alternating(10.2, 10.0, 4)], EVERYTHING).on_off is None
+
+
+def test_what_a_rank_must_have_called_and_has_not_is_named():
+    found = facts.summary([steady().file], EVERYTHING)
+    assert found.warnings == ["PP0 left no rows"]
+    rank = Rank(1)
+    for at in range(40):
+        rank.turn(at, {"launch": (0, 1), "recv_tokens": (2, 3), "process": (3, 4)})
+    text = " ".join(facts.summary([rank.file], EVERYTHING).warnings)
+    for name in ("send_tokens", "recv_hidden", "recv_requests"):
+        assert name in text
+    assert "send_hidden" not in text and "launch" not in text
+
+
+def test_a_hook_that_is_not_there_is_warned_of_once_for_all_ranks():
+    why = "not in this release: launch of the batch is not timed"
+    ranks = [Rank(rank, lacks={"launch": why, "wait_sent": "nothing is waited for later"}).file
+             for rank in (0, 1)]  # fmt: skip
+    assert facts.summary(ranks, None).warnings == [f"PP0, PP1: launch: {why}"]
+
+
+def test_a_clock_that_stopped_is_warned_of():
+    rank = steady(failed="turn 3: a row: OSError: x")
+    assert any("stopped: turn 3" in text for text in facts.summary([rank.file], None).warnings)
+
+
+def test_rows_of_the_window_that_were_overwritten_are_warned_of():
+    lost = steady().file._replace(lost=500)
+    assert any("overwritten" in w for w in facts.summary([lost], (-1, 10**12)).warnings)
+    assert not any("overwritten" in w for w in facts.summary([lost], (5, 10**12)).warnings)
+
+
+def test_ranks_of_several_tp_lanes_have_names_of_their_own():
+    files_ = []
+    for pp in (0, 1):
+        for tp in (0, 1):
+            rank = Rank(pp)
+            rank.header["tp_rank"] = tp
+            rank.turn(0, CALLS)
+            files_.append(rank.file)
+    found = facts.summary(files_, EVERYTHING)
+    assert list(found.ranks) == ["PP0 TP0", "PP0 TP1", "PP1 TP0", "PP1 TP1"]
+    assert found.last == "PP1 TP0"
+
+
+def test_the_window_is_from_the_first_request_to_the_last_token():
+    requests = [{"start_ns": 5, "events": [[9, 1], [20, 2]]}, {"start_ns": 3, "events": [[12, 1]]},
+                {"start_ns": 1, "events": []}]  # fmt: skip
+    assert facts.window_of({"requests": requests}) == (3, 20)
+    assert facts.window_of({}) is None
+
+
+def test_lines_are_at_most_80_columns():
+    rank = steady()
+    for at in range(40):
+        rank.own_batch(at, 2, 12)
+    text = lines.lines(facts.summary([rank.file], EVERYTHING))
+    text += lines.lines(facts.summary([alternating(10.2, 10.0, 12)], EVERYTHING))
+    assert max(map(len, (line for line in text if not line.startswith("!")))) <= 80
+    assert any("outside it" in line for line in text)
+
+
+def test_a_launchs_facts_are_stored_and_read_again(tmp_path):
+    file = rows.RowFile(tmp_path / "A_pp_clock_PP1_TP0.rows", 1 << 12)
+    file.describe(**{**steady().header})
+    for row in steady().rows:
+        file.write(*row[1:])
+    client = {"requests": [{"start_ns": 0, "events": [[10**12, 1]]}]}
+    (tmp_path / "A_client.json").write_text(json.dumps(client), encoding="utf-8")
+    found = collect.collect(tmp_path, "A")
+    assert found is not None and found == facts.summary([steady().file], EVERYTHING)
+    assert collect.load(tmp_path, "A") == found == collect.read(tmp_path, "A")
+    assert collect.load(tmp_path, "B") is None
+    (tmp_path / "A_pp_clock.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(files.BadFile, match=r"A_pp_clock\.json"):
+        collect.load(tmp_path, "A")
