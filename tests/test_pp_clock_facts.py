@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from repro_pp_graphs import files
-from repro_pp_graphs.pp_clock import collect, facts, lines, rows
+from repro_pp_graphs.pp_clock import collect, facts, figures, lines, model, rows
 from repro_pp_graphs.pp_clock.rows import CODES, Row, Rows
+from repro_pp_graphs.stats import names
 
 MS = 1_000_000
 TURN_MS = 20
@@ -265,3 +266,41 @@ def test_a_launchs_facts_are_stored_and_read_again(tmp_path):
     (tmp_path / "A_pp_clock.json").write_text("{}", encoding="utf-8")
     with pytest.raises(files.BadFile, match=r"A_pp_clock\.json"):
         collect.load(tmp_path, "A")
+
+
+def both_modes(own_batch: bool) -> model.ClockFacts:
+    rank = Rank(1)
+    for at in range(60):
+        flags = rows.PREFILL if at < 2 else rows.DECODE
+        took = 4 if at < 2 else 12
+        rank.turn(at, {**CALLS, "send_tokens": (3, 3 + took), "recv_tokens": (15, 16)}, flags)
+        if own_batch:
+            rank.own_batch(at, 2, 12)
+    return facts.summary([rank.file], EVERYTHING)
+
+
+def test_the_summary_has_the_send_of_prefill_beside_that_of_decode():
+    found = figures.summary(both_modes(own_batch=True))
+    assert found is not None and found.prefill_token_send_ms is not None
+    assert (found.token_send_ms.mean, found.prefill_token_send_ms.mean) == (12, 4)
+    cells = figures.cells(found)
+    assert all(len(name) <= 21 and len(text) <= 24 for name, text in cells)
+    assert dict(cells)["  the same, prefill"] == "4 / 4 / 4"
+    assert "    outside own batch" in dict(cells)
+
+
+def test_named_figures_are_of_the_send_or_of_send_and_receive():
+    found = both_modes(own_batch=True)
+    alone, both = (figures.token_return(found, with_receive) for with_receive in (False, True))
+    assert alone[names.RETURN] == pytest.approx(12) and both[names.RETURN] == pytest.approx(13)
+    assert alone[names.IDLE] == pytest.approx(3) and both[names.IDLE] == pytest.approx(4)
+    assert alone[names.OWN_GRAPH] == pytest.approx(9) == both[names.OWN_GRAPH]
+    assert alone[names.OUTSIDE] == pytest.approx(4)
+
+
+def test_without_the_gpus_times_there_are_no_named_figures_and_no_cell():
+    found = both_modes(own_batch=False)
+    assert figures.token_return(found, False) == {}
+    short = figures.summary(found)
+    assert short is not None and "    outside own batch" not in dict(figures.cells(short))
+    assert figures.summary(facts.summary([steady().file], None)) is None

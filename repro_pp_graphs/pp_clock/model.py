@@ -82,3 +82,17 @@ class ClockFacts(msgspec.Struct, kw_only=True):
         """The last PP rank's measured turns; None where there are none."""
         rank = self.ranks.get(self.last)
         return rank.measured.get(mode) if rank else None
+
+
+class ClockSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Of a launch, what summary.json and the table take: the last rank's measured decode turns."""
+
+    turn_ms: Spread
+    waits_ms: Spread  # of a turn, all together
+    token_send_ms: Spread  # the call that sends the tokens of a decode batch
+    waits_outside_ms: Spread | None = None  # outside the rank's own batches; None: not known
+    prefill_token_send_ms: Spread | None = None  # None: no prefill batch in the window
+    distortion: float | None = None  # mean decode turn profiled / unprofiled
+    distortion_median: float | None = None
+    calls_ms: dict[str, Spread] = {}
+    warnings: list[str] = []

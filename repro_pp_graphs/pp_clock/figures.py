@@ -1,0 +1,71 @@
+"""What other parts of the harness take of a launch's clock: a summary, named figures, cells."""
+
+from __future__ import annotations
+
+from repro_pp_graphs.pp_clock.model import ClockFacts, ClockSummary, Spread, Turns
+from repro_pp_graphs.stats.names import IDLE, OUTSIDE, OWN_GRAPH, RETURN
+
+
+def summary(facts: ClockFacts) -> ClockSummary | None:
+    """The last rank's measured decode turns; None where there are none, or no token was sent."""
+    decode, prefill = facts.last_rank(), facts.last_rank("prefill")
+    if decode is None or "send_tokens" not in decode.calls:
+        return None
+    return ClockSummary(
+        turn_ms=decode.turn,
+        waits_ms=decode.waits,
+        token_send_ms=decode.calls["send_tokens"],
+        waits_outside_ms=decode.waits_outside,
+        prefill_token_send_ms=prefill.calls.get("send_tokens") if prefill else None,
+        distortion=facts.distortion,
+        distortion_median=facts.distortion_median,
+        calls_ms=decode.calls,
+        warnings=facts.warnings,
+    )
+
+
+def token_return(facts: ClockFacts, with_receive: bool) -> dict[str, float]:
+    """Means of a decode turn by the names of stats/names.py, ms, from the measured pass.
+
+    The token return is the last rank's send; with the receive that follows where that holds the
+    wait for the GPU (releases that send over gloo alone: 0.5.3 to 0.5.6). Its part outside the
+    rank's own batches, from their first kernel to their last, counts as idle: without graphs such a
+    batch has gaps in which nothing runs, and these are not in it. Empty without CUDA.
+    """
+    decode = facts.last_rank()
+    kinds = ("send_tokens", "recv_tokens")[: 2 if with_receive else 1]
+    if decode is None or not _split(decode) or any(kind not in decode.calls for kind in kinds):
+        return {}
+    whole = sum(decode.calls[kind].mean for kind in kinds)
+    outside = sum(decode.outside[kind].mean for kind in kinds if kind in decode.outside)
+    found = {RETURN: whole, OWN_GRAPH: whole - outside, IDLE: outside}
+    if decode.waits_outside is not None:
+        found[OUTSIDE] = decode.waits_outside.mean
+    return {name: round(ms, 5) for name, ms in found.items()}
+
+
+def _split(decode: Turns) -> bool:
+    """Whether (nearly) all turns' waits are split: else the means are of other turns."""
+    return decode.split >= 0.9 * decode.turn.count and decode.split > 0
+
+
+def _cell(found: Spread | None) -> str:
+    """`27.3 / 26.1 / 58.8`: mean, median, p99."""
+    if found is None:
+        return "-"
+    return " / ".join(f"{ms:.3g}" for ms in (found.mean, found.median, found.p99))
+
+
+def cells(found: ClockSummary) -> list[tuple[str, str]]:
+    """Rows of the side-by-side table: names of at most 21 characters, values of at most 24."""
+    rows = [
+        ("last rank, decode ms", "mean / median / p99"),
+        ("  turn", _cell(found.turn_ms)),
+        ("  its waits", _cell(found.waits_ms)),
+        ("    outside own batch", _cell(found.waits_outside_ms)),
+        ("  token send", _cell(found.token_send_ms)),
+        ("  the same, prefill", _cell(found.prefill_token_send_ms)),
+    ]
+    if found.distortion is not None:
+        rows.append(("profiled / measured", f"{found.distortion:.3f}x"))
+    return [row for row in rows if row[1] != "-"]
