@@ -87,6 +87,14 @@ class ChannelFacts(msgspec.Struct, frozen=True):
     clock_ahead_us: float  # how far the receiver's clock was taken to be ahead to find them
 
 
+class NumberedPairs(msgspec.Struct, frozen=True):
+    """Pairs by the messages' numbers (pp_clock), and what order and times alone say of them."""
+
+    pairs: int
+    same: int  # paired the same by order and times
+    other: int  # pairs by order and times that contradict the numbers
+
+
 class EdgeFacts(msgspec.Struct, frozen=True):
     """The P2P of one backend from one rank to another; spreads are over the pairs, us."""
 
@@ -109,6 +117,7 @@ class EdgeFacts(msgspec.Struct, frozen=True):
     recv_wait_us: Spread | Nothing  # the recv has begun, the send has not
     lag_us: Spread | Nothing  # end of the recv less end of the send
     clock_us: ClockBounds  # of the receiver's clock against the sender's
+    by_number: NumberedPairs | None = None  # None: no numbers, pairs are by order and times
 
 
 class DecodeStep(msgspec.Struct, frozen=True):

@@ -19,7 +19,8 @@ class P2POp(msgspec.Struct, gc=False):
 
     `peer` is a global rank; elements and dtype are None where the trace is silent; `posted_ns` is
     when the host launched it, None where nothing in the trace tells; messages keep their order only
-    within a `channel` (process group); `lane` is the event's pid and tid in its file.
+    within a `channel` (process group); `lane` is the event's pid and tid in its file; `number`
+    counts the messages from rank to rank in `group`, from 1; 0 where the trace does not (pp_clock).
     """
 
     kind: Literal["send", "recv"]
@@ -32,6 +33,8 @@ class P2POp(msgspec.Struct, gc=False):
     posted_ns: int | None
     channel: str = ""
     lane: tuple[int | float | str | None, int | float | str | None] = (None, None)
+    number: int = 0
+    group: str = ""
 
 
 class Span(msgspec.Struct, gc=False):

@@ -11,7 +11,14 @@ from repro_pp_graphs.traces.explain.steps import bubble, gpu_work, micro_batches
 from repro_pp_graphs.traces.explain.token_return import token_return
 from repro_pp_graphs.traces.explain.turn import turns
 from repro_pp_graphs.traces.explain.words import clock_doubt_us
-from repro_pp_graphs.traces.facts import Analysis, ChannelFacts, DecodeStep, EdgeFacts, RankFacts
+from repro_pp_graphs.traces.facts import (
+    Analysis,
+    ChannelFacts,
+    DecodeStep,
+    EdgeFacts,
+    NumberedPairs,
+    RankFacts,
+)
 from repro_pp_graphs.traces.model import Case
 from repro_pp_graphs.traces.pair.clock_bounds import Bounds, between, bounds, of_all_pairs
 from repro_pp_graphs.traces.pair.edge import Edge
@@ -124,7 +131,17 @@ def _edge(case: Case, edge: Edge, most: Bounds) -> EdgeFacts:
         recv_wait_us=spread_if_any(times.recv_wait),
         lag_us=spread_if_any(times.lag),
         clock_us=between(most, edge.src_rank, edge.dst_rank),
+        by_number=_by_number(edge),
     )
+
+
+def _by_number(edge: Edge) -> NumberedPairs | None:
+    """The edge's agreement of numbers with order and times; None where a channel lacks it."""
+    found = [channel.agreement for channel in edge.channels if channel.pairing.pairs]
+    known = [each for each in found if each]
+    if not known or len(known) < len(found):
+        return None
+    return NumberedPairs(*(sum(column) for column in zip(*known, strict=True)))
 
 
 def _doubts(case: Case, edges: list[Edge]) -> list[str]:
@@ -142,6 +159,13 @@ def _doubts(case: Case, edges: list[Edge]) -> list[str]:
         for edge in edges
         for channel in edge.channels
         if channel.pairing.clock_ns
+    ]
+    found += [
+        f"{edge.backend} rank {edge.src_rank} -> {edge.dst_rank}: order and times pair "
+        f"{channel.agreement.other} message(s) otherwise than their numbers, which hold"
+        for edge in edges
+        for channel in edge.channels
+        if channel.agreement and channel.agreement.other
     ]
     found += [
         f"PP{case.label(rank)}: {rank.unlabelled_p2p} P2P kernels carry no peer "

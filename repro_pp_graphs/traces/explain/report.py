@@ -209,7 +209,20 @@ def _pairs(facts: Analysis) -> list[str]:
         "recv waits: for the send. Ranks' files begin and end at different steps, so a few at the "
         "edges have no partner.)"
     )
-    return [*found, *wrapped(text, "")]
+    return [*found, *wrapped(text, ""), *_numbers(edges)]
+
+
+def _numbers(edges: list[EdgeFacts]) -> list[str]:
+    """How pairs by number and pairs by order and times agree, where there are numbers."""
+    known = [edge.by_number for edge in edges if edge.by_number]
+    if not known:
+        return []
+    pairs, same = sum(each.pairs for each in known), sum(each.same for each in known)
+    text = f"Pairs are exact, by number (pp_clock): order and times agree in {same} of {pairs}"
+    if other := sum(each.other for each in known):
+        text += f", and pair {other} otherwise"
+    some = "" if len(known) == len(edges) else " (of the edges whose messages are numbered)"
+    return wrapped(f"{text}{some}.", "")
 
 
 def _longest(edges: list[EdgeFacts]) -> list[EdgeFacts]:

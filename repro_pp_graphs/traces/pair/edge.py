@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from repro_pp_graphs.traces.model import Backend, P2POp, RankTrace
 from repro_pp_graphs.traces.pair.queues import Run
@@ -23,6 +24,14 @@ class Pairing:
         return cls([], reason=reason)
 
 
+class Agreement(NamedTuple):
+    """Of the pairs by number: how many order and times pair the same, and how many otherwise."""
+
+    pairs: int
+    same: int
+    other: int
+
+
 @dataclass(frozen=True, slots=True)
 class Channel:
     """The sends and recvs of one process group on an edge, each in its order, paired."""
@@ -31,6 +40,7 @@ class Channel:
     sends: list[P2POp]
     recvs: list[P2POp]
     pairing: Pairing
+    agreement: Agreement | None = None  # with pairs by number, where these are known
 
     def paired(self) -> list[tuple[P2POp, P2POp]]:
         return [(self.sends[i], self.recvs[j]) for i, j in self.pairing.pairs]

@@ -11,6 +11,7 @@ from repro_pp_graphs.traces.pair.clock_check import pairs_that_hold
 from repro_pp_graphs.traces.pair.clocks import EdgeClocks, apart_ns, clocks_of, differences
 from repro_pp_graphs.traces.pair.edge import Channel, Edge, Pairing
 from repro_pp_graphs.traces.pair.equal_lags import Lag, Reading, read_alone
+from repro_pp_graphs.traces.pair.numbers import number_pairs
 from repro_pp_graphs.traces.pair.queues import SLACK_NS, Queues, queues_of
 
 # Of a channel's recvs, from which share on it counts as posted in batches.
@@ -62,7 +63,8 @@ def edges_of(case: Case) -> list[Edge]:
             else:
                 recvs.setdefault((op.backend, op.peer, rank.rank), []).append(op)
     keys = sorted({*sends, *recvs}, key=lambda key: (key[0] != "nccl", key[1:]))
-    return pair_edges([_open(key, sends.get(key, []), recvs.get(key, []), ranks) for key in keys])
+    found = [_open(key, sends.get(key, []), recvs.get(key, []), ranks) for key in keys]
+    return [number_pairs(edge) for edge in pair_edges(found)]
 
 
 def pair_edges(edges: list[OpenEdge]) -> list[Edge]:

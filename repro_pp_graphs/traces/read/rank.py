@@ -14,6 +14,7 @@ from repro_pp_graphs.traces.read.blocks import LATEST_NS, TraceFile, Value, numb
 from repro_pp_graphs.traces.read.columns import GPU_COLUMNS, LARGEST, Columns, Event, GlooOp
 from repro_pp_graphs.traces.read.decoding import ODD, Decoding, LeftOut, events_of
 from repro_pp_graphs.traces.read.identity import Identity
+from repro_pp_graphs.traces.read.message_numbers import attach, divide
 from repro_pp_graphs.traces.read.peers import label_kernels
 from repro_pp_graphs.traces.read.sift import Sifted, sift_gpu
 from repro_pp_graphs.traces.time_sets import Intervals, intervals, merged
@@ -60,6 +61,7 @@ def read_rank(path: Path, who: Identity, base_ns: int | None = None) -> RankTrac
         return [row for tid, row in rows if main_tid in (None, tid)]
 
     marks = _spans(of_main(columns.annotations), base_ns, sifted, in_turn=False)
+    numbering, marks = divide(marks)
     marks = sifted.scheduler(marks, base_ns)
     requests = merged(intervals((m.start_ns, m.end_ns) for m in marks if m.name in REQUEST_SPANS))
     send_calls = in_turn(columns.sends)
@@ -67,6 +69,7 @@ def read_rank(path: Path, who: Identity, base_ns: int | None = None) -> RankTrac
     gloo = [row for row, kept in zip(columns.gloo, with_length.tolist(), strict=True) if kept]
     p2p += _gloo(gloo, base_ns, who, requests, send_calls)
     p2p.sort(key=lambda op: (op.start_ns, op.end_ns))
+    attach(p2p, numbering, who.rank)
     nccl_marks = [(mark.name, mark.ts, mark.end - mark.ts, -1) for mark in site.host]
     edges = np.array(columns.operators.get(main_tid, ()), dtype=np.float64)
     operators = _ns(edges, base_ns).reshape(-1, 2)

@@ -60,7 +60,7 @@ def slim(event: str) -> str:
 
 
 def cut(text: str, begin_us: float = 0, end_us: float = float("inf")) -> str:
-    head, events = text.split('"traceEvents": [\n  {', 1)
+    head, events = re.split(r'"traceEvents": \[\s*\{', text, maxsplit=1)
     events, tail = events.rsplit("}\n  ],", 1)
     head = re.sub(r'"deviceProperties": \[.*?\n    \],\s*', "", head, flags=re.DOTALL)
     reach: dict[str, float] = {}
