@@ -24,6 +24,7 @@ from repro_pp_graphs.traces.quantiles import median, quantile
 Window = tuple[int, int]  # CLOCK_MONOTONIC, ns
 
 ENOUGH_TURNS = 20  # of a kind, before its absence or a ratio says something
+ENOUGH_PROFILED = 10  # of the turns that a profile saw: a rehearsal's has 24
 DISTORTION_LIMIT = 1.10
 MOST_LACKING = 0.02  # share of turns without the GPU's times that is not worth a word
 _TURN, _LAUNCH, _OWN = CODES["turn"], CODES["launch"], CODES["own_batch"]
@@ -268,7 +269,7 @@ def _distortion(rank: Rank | None) -> tuple[float | None, float | None]:
     if rank is None or not {"decode"} <= rank.measured.keys() & rank.profiled.keys():
         return None, None
     measured, profiled = rank.measured["decode"].turn, rank.profiled["decode"].turn
-    if min(measured.count, profiled.count) < ENOUGH_TURNS or not measured.median:
+    if measured.count < ENOUGH_TURNS or profiled.count < ENOUGH_PROFILED or not measured.median:
         return None, None
     return round(profiled.mean / measured.mean, 4), round(profiled.median / measured.median, 4)
 
