@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -49,3 +50,9 @@ def test_no_test_file_imports_another():
                 assert node.module not in names, f"{path.name} imports {node.module}"
             elif isinstance(node, ast.Import):
                 assert not names & {alias.name for alias in node.names}, path.name
+
+
+def test_pyproject_holds_tool_settings_only():
+    """The commands run from a checkout: an installed package would lack half of them."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\[+([\w-]+)", text, re.M)) == {"tool"}
