@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from repro_pp_graphs import files
-from repro_pp_graphs.pp_clock import collect, facts, figures, lines, model, rows
+from repro_pp_graphs.pp_clock import collect, facts, figures, lines, model, rows, table_rows
 from repro_pp_graphs.pp_clock.rows import CODES, Row, Rows
 from repro_pp_graphs.stats import names
 
@@ -283,10 +284,11 @@ def test_the_summary_has_the_send_of_prefill_beside_that_of_decode():
     found = figures.summary(both_modes(own_batch=True))
     assert found is not None and found.prefill_token_send_ms is not None
     assert (found.token_send_ms.mean, found.prefill_token_send_ms.mean) == (12, 4)
-    cells = figures.cells(found)
-    assert all(len(name) <= 21 and len(text) <= 24 for name, text in cells)
-    assert dict(cells)["  the same, prefill"] == "4 / 4 / 4"
-    assert "    outside own batch" in dict(cells)
+    stored = msgspec.to_builtins(found)
+    numbers = {path: table_rows.value(stored, path) for _, path in table_rows.ROWS}
+    assert numbers["prefill_token_send_ms.mean"] == 4 and numbers["token_send_ms.median"] == 12
+    assert numbers["waits_outside_ms.mean"] == pytest.approx(4) and numbers["distortion"] is None
+    assert max(len(title) for title, _ in table_rows.ROWS) <= 22
 
 
 def test_named_figures_are_of_the_send_or_of_send_and_receive():
@@ -298,9 +300,10 @@ def test_named_figures_are_of_the_send_or_of_send_and_receive():
     assert alone[names.OUTSIDE] == pytest.approx(4)
 
 
-def test_without_the_gpus_times_there_are_no_named_figures_and_no_cell():
+def test_without_the_gpus_times_there_are_no_named_figures():
     found = both_modes(own_batch=False)
     assert figures.token_return(found, False) == {}
     short = figures.summary(found)
-    assert short is not None and "    outside own batch" not in dict(figures.cells(short))
+    assert short is not None and short.waits_outside_ms is None
+    assert table_rows.value(msgspec.to_builtins(short), "waits_outside_ms.mean") is None
     assert figures.summary(facts.summary([steady().file], None)) is None

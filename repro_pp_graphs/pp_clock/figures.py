@@ -1,8 +1,8 @@
-"""What other parts of the harness take of a launch's clock: a summary, named figures, cells."""
+"""What other parts of the harness take of a launch's clock: a summary, named figures."""
 
 from __future__ import annotations
 
-from repro_pp_graphs.pp_clock.model import ClockFacts, ClockSummary, Spread, Turns
+from repro_pp_graphs.pp_clock.model import ClockFacts, ClockSummary, Turns
 from repro_pp_graphs.stats.names import IDLE, OUTSIDE, OWN_GRAPH, RETURN
 
 
@@ -20,7 +20,6 @@ def summary(facts: ClockFacts) -> ClockSummary | None:
         distortion=facts.distortion,
         distortion_median=facts.distortion_median,
         calls_ms=decode.calls,
-        warnings=facts.warnings,
     )
 
 
@@ -47,25 +46,3 @@ def token_return(facts: ClockFacts, with_receive: bool) -> dict[str, float]:
 def _split(decode: Turns) -> bool:
     """Whether (nearly) all turns' waits are split: else the means are of other turns."""
     return decode.split >= 0.9 * decode.turn.count and decode.split > 0
-
-
-def _cell(found: Spread | None) -> str:
-    """`27.3 / 26.1 / 58.8`: mean, median, p99."""
-    if found is None:
-        return "-"
-    return " / ".join(f"{ms:.3g}" for ms in (found.mean, found.median, found.p99))
-
-
-def cells(found: ClockSummary) -> list[tuple[str, str]]:
-    """Rows of the side-by-side table: names of at most 21 characters, values of at most 24."""
-    rows = [
-        ("last rank, decode ms", "mean / median / p99"),
-        ("  turn", _cell(found.turn_ms)),
-        ("  its waits", _cell(found.waits_ms)),
-        ("    outside own batch", _cell(found.waits_outside_ms)),
-        ("  token send", _cell(found.token_send_ms)),
-        ("  the same, prefill", _cell(found.prefill_token_send_ms)),
-    ]
-    if found.distortion is not None:
-        rows.append(("profiled / measured", f"{found.distortion:.3f}x"))
-    return [row for row in rows if row[1] != "-"]

@@ -94,5 +94,4 @@ class ClockSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
     prefill_token_send_ms: Spread | None = None  # None: no prefill batch in the window
     distortion: float | None = None  # mean decode turn profiled / unprofiled
     distortion_median: float | None = None
-    calls_ms: dict[str, Spread] = {}
-    warnings: list[str] = []
+    calls_ms: dict[str, Spread] = {}  # by kind (rows.KINDS)

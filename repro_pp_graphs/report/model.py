@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from repro_pp_graphs.pp_clock.model import ClockSummary
 from repro_pp_graphs.stats.model import Verdict
 
 SCHEMA = 2
@@ -29,8 +30,10 @@ class LaunchSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
     metrics: dict[str, float]  # of the measuring client; the names carry the units
     decode_batches: dict[str, int]  # decode steps by batch size, on the first rank, while traced
     token_send_ms: dict[str, float]  # means of the profile pass: host, sent, under_graph, idle
-    waits_ms: dict[str, float]  # of the last rank, by the profile (stats/names.py); schema 2
+    waits_ms: dict[str, float]  # of the last rank (stats/names.py); schema 2
     client_warnings: list[str]
+    waits_from: Literal["pp_clock", "profile", ""] = ""  # what measured waits_ms, in all launches
+    pp_clock: ClockSummary | None = None  # the last rank's turns in the measured pass
     reason: str | None = None  # why it failed, or is unreadable
     session: int | None = None  # 1: measured before any --resume
     began: str | None = None  # local time, 2026-11-24 03:15:00

@@ -129,8 +129,42 @@ def summarise_launch(logs: Path, launch: Launch, plan: Plan) -> dict[str, Any]:
         "decode_batches": decode_batches(analysis),
         "token_send_ms": token_send_ms(analysis),
         "waits_ms": token_return.of(analysis),
+        **(_clock(logs, launch, sends(launch, plan), facts["warnings"]) if client else {}),
         "client_warnings": client.get("warnings", []),
     }
+
+
+def _clock(logs: Path, launch: Launch, how: str, warnings: list[str]) -> dict[str, Any]:
+    """What the ranks' clocks say of a launch: `pp_clock`, and the waits by name; both left out
+    where they left nothing, or the interpreter lacks what reading them needs."""
+    try:
+        import msgspec  # noqa: PLC0415 - collect_env.sh --bundle reads summaries with any Python
+
+        from repro_pp_graphs.pp_clock import collect, figures  # noqa: PLC0415
+    except ImportError:
+        return {}
+    try:
+        found = collect.load(logs, launch.label)
+    except (OSError, BadFile) as error:
+        warnings.append(f"{error}: left out; its rows are beside it")
+        return {}
+    short = figures.summary(found) if found else None
+    if found is None or short is None:
+        return {}
+    waits = figures.token_return(found, with_receive=how == "synchronous")
+    return {"pp_clock": msgspec.to_builtins(short), "clock_waits_ms": waits}
+
+
+def _choose_waits(launches: list[dict[str, Any]]) -> None:
+    """Settle `waits_ms`: the measured pass's where every launch that ended well has it, else the
+    profile's in all, so that launches are never compared across the two."""
+    clocked = [launch.pop("clock_waits_ms", {}) for launch in launches]
+    ended = [n for n, launch in enumerate(launches) if launch["status"] == "ok"]
+    by_clock = bool(ended) and all(clocked[n] for n in ended)
+    for launch, waits in zip(launches, clocked, strict=True):
+        if by_clock:
+            launch["waits_ms"] = waits
+        launch["waits_from"] = ("pp_clock" if by_clock else "profile") if launch["waits_ms"] else ""
 
 
 def stored(logs: Path, plan: Plan) -> dict[str, Any]:
@@ -195,6 +229,7 @@ def summarise(logs: Path, plan: Plan) -> dict[str, Any]:
     """The whole run, as stored in summary.json; `sessions` are the times at which it was begun and
     resumed, and a launch's `session` counts them from 1."""
     launches = [summarise_launch(logs, launch, plan) for launch in plan.launches]
+    _choose_waits(launches)
     warnings: list[str] = []
     envs = [
         _read(logs / f"{name}.json", changes.SHAPE, warnings, "it is written anew by the next run")

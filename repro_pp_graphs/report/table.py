@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from repro_pp_graphs.pp_clock import table_rows
 from repro_pp_graphs.report.numbers import number
 
 Row = dict[str, Any]  # a launch of summary.json
@@ -27,6 +28,9 @@ SENDS = (
     ("  under own graph ms", "under_graph", ""),
     ("  no compute ms", "idle", ""),
 )
+# of all turns of the measured pass (docs/pp_clock.md); where there are several rounds, the first
+CLOCK = tuple((title, path, "") for title, path in table_rows.ROWS)
+CLOCK_ROUNDS = ("waits_ms.mean", "waits_outside_ms.mean", "token_send_ms.mean")
 MARKS = {"DIFFERENT": "*", "BORDERLINE": "?", "NO DIFFERENCE LARGER THAN": "="}
 NOT_TRACED = "not traced"
 _SHORT = {"interrupted": "stopped", "unreadable": "torn"}
@@ -65,7 +69,7 @@ def name(summary: dict[str, Any], case: str) -> str:
 
 def _value(row: Row, key: str) -> float | None:
     found: float | None = {**row["metrics"], **row.get("token_send_ms", {})}.get(key)
-    return found
+    return table_rows.value(row.get("pp_clock"), key) if found is None else found
 
 
 def _cell(row: Row | None, key: str, width: int) -> str:
@@ -78,9 +82,11 @@ def _cell(row: Row | None, key: str, width: int) -> str:
     return number(_value(row, key))
 
 
-def _measured(launches: list[Row]) -> list[tuple[str, str, str]]:
-    """The metrics, and of the sends what any launch has."""
-    return [*METRICS, *(each for each in SENDS if any(_value(row, each[1]) for row in launches))]
+def _measured(launches: list[Row], rounds: int = 1) -> list[tuple[str, str, str]]:
+    """The metrics, and of the clock and the sends what any launch has."""
+    clock = [each for each in CLOCK if rounds == 1 or each[1] in CLOCK_ROUNDS]
+    more = [*clock, *SENDS]
+    return [*METRICS, *(each for each in more if any(_value(row, each[1]) for row in launches))]
 
 
 def _one_round(summary: dict[str, Any], launches: list[Row]) -> list[str]:
@@ -102,7 +108,7 @@ def _all_rounds(
     by_place = {(row["case"], row["round"]): row for row in launches}
     ratios = _ratios(summary)
     found = []
-    for title, key, better in _measured(launches):
+    for title, key, better in _measured(launches, len(rounds)):
         head = f"{title}, {better}" if better else title
         has_ratio = any((key, case) in ratios for case in cases)
         found.append(_head(head, rounds, f"{cases[0]} / this" if has_ratio else ""))

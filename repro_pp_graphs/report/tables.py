@@ -53,7 +53,8 @@ METRICS: dict[str, tuple[str, str]] = {
     CONTROL: ("TTFT of one prompt alone, ms", "lower"),
 }
 PROFILED = "*Of the profile pass, which slows a step down"
-_FROM_PROFILE = frozenset({RETURN, OWN_GRAPH, IDLE, OUTSIDE})
+CLOCKED = "*Of the measured pass, by the ranks' own clocks (pp_clock)"
+_WAITS = frozenset({RETURN, OWN_GRAPH, IDLE, OUTSIDE})
 
 
 def values(launch: Launched) -> dict[str, float]:
@@ -108,8 +109,10 @@ def arms(source: Source) -> Table | None:
     if pairs:
         confidence = 100 * (1 - pairs[0].alpha)
         note += f"; ratios with their {confidence:g} % interval"
-    profiled = not _FROM_PROFILE.isdisjoint(metrics)
-    return Table(head=head, rows=rows, note=f"{note}. {PROFILED}." if profiled else f"{note}.")
+    if not _WAITS.isdisjoint(metrics):
+        by_clock = any(launch.summary.waits_from == "pp_clock" for launch in source.launches)
+        note += f". {CLOCKED if by_clock else PROFILED}"
+    return Table(head=head, rows=rows, note=f"{note}.")
 
 
 def _at(pairs: list[Pair]) -> range:

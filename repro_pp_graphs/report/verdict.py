@@ -52,6 +52,8 @@ def verdict(plan: Plan, launches: Sequence[Row], reason: str = "") -> Verdict:
     against += [f"unproven: {main.unproven}"] if main.unproven else []
     found = _findings(main, pairs, samples, launches, against)
     for each in found:
+        if each.source == "profile":
+            each.source = next((row["waits_from"] for row in launches if row["waits_from"]), "")
         each.text = sentences.finding(each)
     headline = findings.headline(found)
     return Verdict(

@@ -1,0 +1,136 @@
+"""The clock in summary.json and the table: its own rows, and whose figures the verdict compares."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+
+from repro_pp_graphs.pp_clock import collect
+from repro_pp_graphs.pp_clock.model import ClockFacts, Rank, Spread, Turns
+from repro_pp_graphs.report import model, summary, table
+from repro_pp_graphs.run import record
+from repro_pp_graphs.run.record import Launch, Plan
+from repro_pp_graphs.stats.names import IDLE, OUTSIDE, OWN_GRAPH, RETURN
+
+
+def spread(mean: float) -> Spread:
+    return Spread(count=100, mean=mean, median=mean / 2, p99=mean * 3)
+
+
+def clock(send: float, idle: float | None, prefill: float = 3.0) -> ClockFacts:
+    """A launch whose last rank's send takes `send` ms, `idle` of it outside its own batches."""
+    decode = Turns(
+        turn=spread(24),
+        waits=spread(send + 1),
+        calls={"send_tokens": spread(send), "recv_tokens": spread(1)},
+        split=0 if idle is None else 100,
+        waits_outside=None if idle is None else spread(idle + 1),
+        outside={} if idle is None else {"send_tokens": spread(idle), "recv_tokens": spread(1)},
+    )
+    prefills = Turns(turn=spread(9), waits=spread(4), calls={"send_tokens": spread(prefill)})
+    last = Rank(
+        pp_rank=1, tp_rank=0, rows=9, lost=0, torn=0,
+        measured={"decode": decode, "prefill": prefills}, profiled={},
+    )  # fmt: skip
+    ranks = {"PP1": last}
+    return ClockFacts(pp_size=2, loop_size=2, ranks=ranks, last="PP1", distortion=1.2)
+
+
+def plan(version: str = "0.5.2") -> Plan:
+    fields = {
+        **{"python": "p", "env": {}, "sglang_version": version, "args": [], "argv": [], "nodes": 1},
+        **{"port": 1, "model": "m", "pp_size": 2, "tp_size": 1, "captured_max_bs": None},
+    }
+    launches = [
+        Launch(label=f"{case}{n}", case=case, round=n, expects_graphs=case == "graphs_on", **fields)
+        for n in (1, 2)
+        for case in ("graphs_on", "graphs_off")
+    ]
+    more = {"profile_steps": 48, "with_stack": False, "nsys": False, "gpu_used_mib": {}}
+    return Plan(
+        mode="gpu", batch=16, max_new_tokens=64, profile=True, launches=launches, **more
+    )  # fmt: skip
+
+
+def summarised(logs, plan_: Plan, clocks: dict[str, ClockFacts | None]) -> dict:
+    logs.mkdir(parents=True, exist_ok=True)
+    numbers = {"mean_tpot_ms": 48.8, "median_ttft_ms": 9.0, "completed": 32, "warnings": []}
+    for one in plan_.launches:
+        client = {"schema": 1, "summary": numbers, "requests": []}
+        (logs / f"{one.label}_client.json").write_text(json.dumps(client), encoding="utf-8")
+        record.save_facts(logs, one.label, status="ok")
+        if found := clocks.get(one.label):
+            path = collect.facts_path(logs, one.label)
+            path.write_bytes(msgspec.json.encode(found))
+    return summary.summarise(logs, plan_)
+
+
+def all_with(found: ClockFacts) -> dict[str, ClockFacts | None]:
+    return {one.label: found for one in plan().launches}
+
+
+def test_the_measured_pass_gives_the_waits_and_the_verdict_says_so(tmp_path):
+    found = summarised(tmp_path, plan(), all_with(clock(21.7, 0.5)))
+    for row in found["launches"]:
+        assert row["waits_from"] == "pp_clock"
+        assert row["waits_ms"] == pytest.approx(
+            {RETURN: 21.7, OWN_GRAPH: 21.2, IDLE: 0.5, OUTSIDE: 1.5}
+        )
+    sources = {each["name"]: each["source"] for each in found["verdict"]["findings"]}
+    assert sources["longer"] == sources["idle"] == "pp_clock"
+    assert model.from_json(json.loads(json.dumps(found))).launches[0].pp_clock is not None
+
+
+def test_where_sends_go_over_gloo_alone_the_receive_is_counted_with_them(tmp_path):
+    found = summarised(tmp_path, plan("0.5.6.post2"), all_with(clock(21.7, 0.5)))
+    assert found["launches"][0]["waits_ms"][RETURN] == pytest.approx(22.7)
+
+
+@pytest.mark.parametrize("lacking", [None, clock(21.7, None)])
+def test_one_launch_without_it_and_none_is_compared_by_the_clock(tmp_path, lacking):
+    clocks = all_with(clock(21.7, 0.5))
+    clocks["graphs_off2"] = lacking
+    found = summarised(tmp_path, plan(), clocks)
+    assert {row["waits_from"] for row in found["launches"]} == {""}
+    assert all(row["waits_ms"] == {} for row in found["launches"])
+    assert "pp_clock" in found["launches"][0]  # its own turns stay
+
+
+def test_a_torn_file_is_a_warning_and_no_end(tmp_path):
+    summarised(tmp_path, plan(), all_with(clock(21.7, 0.5)))
+    collect.facts_path(tmp_path, "graphs_on1").write_text("{", encoding="utf-8")
+    row = summary.summarise(tmp_path, plan())["launches"][0]
+    assert "pp_clock" not in row and any("pp_clock.json" in text for text in row["warnings"])
+
+
+def test_one_round_shows_mean_median_p99_and_prefill_beside_decode(tmp_path):
+    plan_ = plan()
+    plan_.launches = plan_.launches[:2]
+    clocks = {"graphs_on1": clock(21.7, 0.5), "graphs_off1": clock(5.2, 0.5)}
+    lines = table.lines(summarised(tmp_path, plan_, clocks))
+    text = "\n".join(lines)
+    for title, cells in (
+        ("its token send ms", ["5.2", "21.7"]),
+        ("  in prefill ms", ["3", "3"]),
+        ("  outside own batch ms", ["1.5", "1.5"]),
+        ("profiled / measured", ["1.2", "1.2"]),
+    ):
+        (line,) = [each for each in lines if each.startswith(title)]
+        assert sorted(line[23:].split(), key=float) == cells, text
+    assert max(map(len, lines)) <= 80
+
+
+def test_several_rounds_show_the_means_only(tmp_path):
+    lines = table.lines(summarised(tmp_path, plan(), all_with(clock(21.7, 0.5))))
+    assert any(line.startswith("its token send ms") for line in lines)
+    assert not any("... p99" in line or "in prefill" in line for line in lines)
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_run_without_the_clock_has_none_of_its_rows(tmp_path):
+    found = summarised(tmp_path, plan(), {})
+    text = "\n".join(table.lines(found))
+    assert "its waits" not in text and "profiled / measured" not in text
+    assert "pp_clock" not in found["launches"][0]
