@@ -124,7 +124,7 @@ def fit(plan: Design, values: Floats) -> Fit:
     squares = (values @ plan.residual) ** 2
     sums = np.column_stack([squares[:, plan.is_a].sum(1), squares[:, ~plan.is_a].sum(1)])
     # so that equal values give an interval of no width, not a division by zero
-    least = (1e-12 * np.maximum(1e-300, np.abs(values).max(axis=1))) ** 2
+    least = (1e-12 * np.maximum(1.0, np.abs(values).max(axis=1))) ** 2
     if plan.pooled:
         one = np.maximum(sums.sum(1) / plan.df, least)
         variances = np.column_stack([one, one])
@@ -167,7 +167,7 @@ def outlying(plan: Design, values: Floats, alpha: float = 0.05) -> list[int]:
         return []
     seen = np.flatnonzero(own > _NOTHING)
     squares = residuals[seen] ** 2 / own[seen]
-    scale = max(1e-300, float(np.abs(values).max()))
+    scale = max(1.0, float(np.abs(values).max()))
     others = np.maximum((residuals @ residuals - squares) / (plan.df - 1), (1e-12 * scale) ** 2)
     p = 2 * special.stdtr(plan.df - 1, -np.sqrt(squares / others))
     return [int(at) for at in seen[p * len(values) < alpha]]
