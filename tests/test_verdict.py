@@ -1,0 +1,259 @@
+"""The verdict on runs as they lie on disk: a real series, one launch each, what is no evidence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("scipy")
+
+import report_runs
+from jsonschema import Draft202012Validator
+from report_runs import A, B, changed
+from trace_changes import DATA, only_case
+
+from repro_pp_graphs import schemas
+from repro_pp_graphs.report import model, outcome, summary, summary_cli
+from repro_pp_graphs.run import record
+from repro_pp_graphs.stats.model import Finding, Verdict
+from repro_pp_graphs.traces.explain.analysis import analyze
+from repro_pp_graphs.traces.facts import document
+
+
+def verdict(run: Path) -> Verdict:
+    logs = run / "logs"
+    made = json.loads(json.dumps(summary.summarise(logs, record.load(logs))))
+    Draft202012Validator(json.loads(schemas.schema_text(model.Summary))).validate(made)
+    found = model.from_json(made).verdict
+    assert found is not None
+    return found
+
+
+def answers(found: Verdict) -> dict[str, str]:
+    return {each.name: each.answer for each in found.findings}
+
+
+def finding(found: Verdict, name: str) -> Finding:
+    return next(each for each in found.findings if each.name == name)
+
+
+def test_the_real_series_says_graphs_make_tpot_5_percent_better(tmp_path):
+    found = verdict(report_runs.series(tmp_path / "r"))
+    assert answers(found) == {"longer": "cannot tell", "idle": "cannot tell", "cost": "no"}
+    assert found.headline == "CANNOT TELL" and found.limits == []
+    (pair,) = found.pairs
+    primary = pair.primary
+    assert (pair.a, pair.b, primary.metric) == ("graphs_on", "graphs_off", "mean_tpot_ms")
+    assert (primary.word, primary.favours) == ("DIFFERENT", "graphs_on")
+    assert f"{primary.estimate.value:.3f}" == "0.949"
+    assert f"{primary.estimate.low:.3f} {primary.estimate.high:.3f}" == "0.934 0.964"
+    assert primary.exact_p == pytest.approx(0.0286, abs=1e-4) and primary.ranks_separate
+    assert "not measured in this run" in finding(found, "longer").text.lower()
+
+
+def one_launch_each(run: Path) -> Path:
+    """The first round with the analyses of the same release's traces."""
+    report_runs.traced(run)
+    for label, name in report_runs.TRACES.items():
+        text = json.dumps(document(analyze(only_case(DATA / name))))
+        (run / "logs" / f"{label}_analysis.json").write_text(text)
+    return run
+
+
+def test_one_launch_each_is_untestable_and_its_figures_are_shown(tmp_path, capsys):
+    run = one_launch_each(tmp_path / "r")
+    found = verdict(run)
+    assert set(answers(found).values()) == {"cannot tell"}
+    assert all("untestable" in each.text for each in found.findings)
+    # some steps of the traces that gave 21.7, 21.1, 0.55 and 5.2, 0.52 in all their 46 steps
+    wanted = {"send": 21.7, "under_own_graph": 21.1, "idle": 0.55, "without_graphs": 5.2}
+    for name, ms in (wanted | {"idle_without_graphs": 0.52}).items():
+        assert found.ours_ms[name] == pytest.approx(ms, rel=0.1), name
+    assert found.issue_ms == {
+        "send": 100, "under_own_graph": 30, "idle": 70, "without_graphs": 3,
+    }  # fmt: skip
+    assert "own decode graph" in found.reason
+    assert summary_cli.main([str(run)]) == 0
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 80
+    assert "in #10865" in printed and " against 5." in printed
+
+
+def four_rounds_of(run: Path, a: dict[str, float], b: dict[str, float]) -> Path:
+    """The series, each launch with an analysis whose token return is as given, us, and a little
+    more in each launch."""
+    report_runs.series(run)
+    whole = json.loads(json.dumps(document(analyze(only_case(DATA / "sglang052_graphs_on")))))
+    for number, path in enumerate(sorted((run / "logs").glob("*_client.json"))):
+        label = path.name.removesuffix("_client.json")
+        host = whole["token_return"]["host_us"]
+        for name, us in (a if label.startswith(A) else b).items():
+            host[name]["median"] = us * (1 + 0.01 * (number % 3))
+        (run / "logs" / f"{label}_analysis.json").write_text(json.dumps(whole))
+    changed(run / "logs" / "run.json", lambda value: value.update(profile=True))
+    return run
+
+
+ISSUE = {"send": 100_000, "idle": 70_000, "overlapped_with_graph": 30_000}
+WITHOUT = {"send": 3_000, "idle": 2_500, "overlapped_with_graph": 0}
+OWN_GRAPH = {"send": 21_700, "idle": 550, "overlapped_with_graph": 21_100}
+EAGER = {"send": 5_200, "idle": 520, "overlapped_with_graph": 0}
+
+
+def tpot(run: Path, factor: float) -> Path:
+    """TPOT of arm A by so much longer than it was."""
+    for path in (run / "logs").glob(f"{A}*_client.json"):
+        changed(path, lambda value: value["summary"].update(
+            mean_tpot_ms=value["summary"]["mean_tpot_ms"] * factor))  # fmt: skip
+    return run
+
+
+@pytest.mark.parametrize(
+    ("waits", "factor", "headline", "said"),
+    [
+        ((ISSUE, WITHOUT), 1.3, "REPRODUCED", ["yes", "yes", "yes"]),
+        ((ISSUE, WITHOUT), 1.0, "PARTLY", ["yes", "yes", "no"]),
+        # waiting for the own graph is longer, and never idle
+        ((OWN_GRAPH, EAGER), 1.0, "PARTLY", ["yes", "no", "no"]),
+        ((EAGER, EAGER), 1.0, "NOT REPRODUCED", ["no", "no", "no"]),
+    ],
+)
+def test_the_three_findings_make_the_headline(tmp_path, waits, factor, headline, said):
+    found = verdict(tpot(four_rounds_of(tmp_path / "r", *waits), factor))
+    assert [each.answer for each in found.findings] == said
+    assert found.headline == headline
+    assert found.findings[0].source == "profile"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"mode": "cpu"}, "rehearsal"),
+        ({"mode": "one_gpu"}, "shared a GPU"),
+        ({"nsys": True}, "nsys"),
+        ({"engine": "probe"}, "ring without sglang"),
+    ],
+)
+def test_a_run_says_at_most_what_it_is_evidence_of(tmp_path, change, says):
+    run = four_rounds_of(tmp_path / "r", ISSUE, WITHOUT)
+
+    def made_so(value):
+        value.update(**change)
+        for each in value["launches"]:
+            each["args"] += ["--send", "blocking"]  # as the probe is called
+
+    changed(run / "logs" / "run.json", made_so)
+    found = verdict(run)
+    assert found.headline == "CANNOT TELL" and says in found.text
+    assert set(answers(found).values()) == {"cannot tell"}
+    assert found.pairs[0].primary.word == "DIFFERENT"  # that A and B differ is said all the same
+
+
+def test_arms_that_are_not_what_they_claim_answer_nothing(tmp_path):
+    run = four_rounds_of(tmp_path / "r", ISSUE, WITHOUT)
+    path = run / "logs" / f"{B}_r2_launch.json"
+    changed(path, lambda value: value["graph_state"].update(with_graph=5))
+    found = verdict(run)
+    assert found.headline == "CANNOT TELL"
+    assert f"{B}_r2 is not what it claims" in found.text
+
+
+def test_a_launch_whose_gpu_failed_is_left_out_and_named(tmp_path):
+    run = report_runs.series(tmp_path / "r")
+    rows = [
+        {"uuid": "GPU-0", "index": 0, "ecc.errors.uncorrected.volatile.total": n} for n in (0, 1)
+    ]
+    counters = {"before": {"gpus": rows[:1]}, "after": {"gpus": rows[1:]}}
+    changed(run / "logs" / f"{A}_r3_launch.json", lambda value: value.update(gpu_counters=counters))
+    found = verdict(run)
+    (left,) = found.pairs[0].left_out
+    assert left.label == f"{A}_r3" and "ECC" in left.why
+    assert found.pairs[0].primary.word == "CANNOT TELL"
+    assert "3 of 4 rounds" in found.pairs[0].primary.why
+    assert f"{A}_r3 is left out" in "\n".join(outcome.lines(found))
+
+
+def test_power_capping_leaves_nothing_out(tmp_path):
+    run = report_runs.series(tmp_path / "r")
+    name = "clocks_event_reasons_counters.sw_power_cap"
+    rows = [{"uuid": "GPU-0", "index": 0, name: n} for n in (0, 9e6)]
+    counters = {"before": {"gpus": rows[:1]}, "after": {"gpus": rows[1:]}}
+    changed(run / "logs" / f"{A}_r3_launch.json", lambda value: value.update(gpu_counters=counters))
+    found = verdict(run)
+    assert found.pairs[0].left_out == [] and found.pairs[0].primary.word == "DIFFERENT"
+
+
+def renamed(run: Path, names: dict[str, str]) -> Path:
+    def change(value):
+        for each in value["launches"]:
+            each["case"] = names[each["case"]]
+
+    changed(run / "logs" / "run.json", change)
+    return run
+
+
+def test_other_cases_are_asked_only_whether_they_differ(tmp_path):
+    run = report_runs.series(tmp_path / "r")
+
+    def alike(value):
+        for each in value["launches"]:
+            each["expects_graphs"] = True
+
+    changed(run / "logs" / "run.json", alike)
+    found = verdict(renamed(run, {"graphs_on": "one", "graphs_off": "two"}))
+    assert (found.headline, found.findings, found.ours_ms) == ("NOT ASKED", [], {})
+    assert "one / two: 0.949" in found.text and "DIFFERENT, one is better" in found.text
+    assert not any("10865" in line for line in outcome.lines(found))
+
+
+def test_two_cases_of_other_names_ask_the_question_by_their_graphs(tmp_path):
+    run = renamed(report_runs.series(tmp_path / "r"), {"graphs_on": "one", "graphs_off": "two"})
+    assert verdict(run).headline == "CANNOT TELL"
+
+
+def test_one_case_alone_has_nothing_to_compare(tmp_path):
+    run = report_runs.series(tmp_path / "r")
+
+    def only_a(value):
+        value["launches"] = [each for each in value["launches"] if each["case"] == "graphs_on"]
+
+    changed(run / "logs" / "run.json", only_a)
+    found = verdict(run)
+    assert (found.headline, found.pairs) == ("NOT ASKED", [])
+    assert outcome.lines(found) == ["One case: nothing to compare."]
+
+
+def test_a_case_with_asynchronous_sends_is_the_second_leg_of_cost(tmp_path):
+    run = report_runs.series(tmp_path / "r")
+    plan = json.loads((run / "logs" / "run.json").read_text())
+    more = []
+    for each in plan["launches"]:
+        more.append(each)
+        if each["case"] == "graphs_on":
+            label = each["label"].replace(A, "CASE_C_comm_overlap")
+            more.append({**each, "case": "comm_overlap", "label": label,
+                         "env": {**each["env"], "SGLANG_PP_COMM_OVERLAP": "1"}})  # fmt: skip
+            for kind in ("client", "launch"):
+                text = (run / "logs" / f"{each['label']}_{kind}.json").read_text()
+                (run / "logs" / f"{label}_{kind}.json").write_text(text)
+    plan["launches"] = more
+    (run / "logs" / "run.json").write_text(json.dumps(plan))
+    for path in (run / "logs").glob("CASE_C*_client.json"):
+        changed(path, lambda value: value["summary"].update(
+            mean_tpot_ms=value["summary"]["mean_tpot_ms"] * 0.9))  # fmt: skip
+    found = verdict(run)
+    sends = {each.case for each in record.load(run / "logs").launches}
+    assert sends == {"graphs_on", "graphs_off", "comm_overlap"}
+    cost = finding(found, "cost")
+    assert cost.answer == "yes", cost.text
+    assert "than with asynchronous sends: worse" in cost.text
+
+
+def test_a_verdict_without_scipy_is_none_and_the_rest_is_there(tmp_path, monkeypatch):
+    run = report_runs.series(tmp_path / "r")
+    monkeypatch.setattr(summary, "_verdict", lambda *_: None)
+    made = summary.summarise(run / "logs", record.load(run / "logs"))
+    assert made["verdict"] is None and len(made["launches"]) == 8
+    assert summary_cli.said(made)
