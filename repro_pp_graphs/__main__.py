@@ -24,15 +24,14 @@ COMMANDS = {
     "open": ("traces.commands.open", "show a trace in ui.perfetto.dev"),
 }
 STEPS = {  # of run_repro.sh
-    "plan": ("run.plan_cli", "what will run, checked"),
-    "begin": ("run.begin", "clear the way of a launch"),
     "gpus": ("server.gpus", "does a run here need an environment with CUDA"),
-    "wait-ready": ("run.wait_ready", "wait until the server answers"),
-    "hang": ("run.hang", "what the ranks of a server that stalls are doing"),
-    "profile": ("run.profile_pass", "collect every rank's trace"),
-    "check-arm": ("run.check_arm", "did the graphs run as claimed"),
-    "status": ("run.status", "record how a launch ended"),
-    "settle": ("run.settle", "its own traces; port, memory free"),
+    "plan": ("run.plan_step", "what will run, checked"),
+    "begin": ("run.begin_step", "clear the way of a launch"),
+    "wait-ready": ("run.wait_ready_step", "wait until the server answers"),
+    "measure": ("run.measure_step", "the pass whose numbers are reported"),
+    "profile": ("run.profile_step", "collect every rank's trace"),
+    "explain": ("run.explain_step", "merge and analyse a launch's traces"),
+    "finish": ("run.finish_step", "free again; is the arm what it claims; how it ended"),
     "summary": ("report.summary_cli", "rewrite summary.json, print the table"),
 }
 EXAMPLES = """\

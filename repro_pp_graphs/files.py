@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from repro_pp_graphs.conform import misfit
 from repro_pp_graphs.terminal import complain
@@ -135,16 +135,26 @@ def read_object(path: Path, hint: object = dict[str, Any]) -> dict[str, Any]:
 
     Raises OSError where it cannot be read, BadFile where it is empty, cut off, or something else.
     """
+    value = read_json(path)
+    if fault := misfit(value, hint):
+        raise not_ours(path, fault)
+    return cast("dict[str, Any]", value)
+
+
+def read_json(path: Path) -> object:
+    """The JSON value in a file. Raises OSError, and BadFile where it is empty, cut off, or none."""
     text = path.read_text(encoding="utf-8", errors="replace")
     if not text.strip("\0 \t\r\n"):
         raise BadFile(f"{path} is empty")
     try:
-        value = json.loads(text)
+        value: object = json.loads(text)
     except (ValueError, RecursionError) as error:
         ends = isinstance(error, json.JSONDecodeError) and error.pos >= len(text.rstrip()) - 1
         what = "is cut off" if ends or "Unterminated" in str(error) else "is not JSON"
         raise BadFile(f"{path} {what}") from None
-    if fault := misfit(value, hint):
-        raise BadFile(f"{path} is not what this harness writes ({fault})")
-    found: dict[str, Any] = value
-    return found
+    return value
+
+
+def not_ours(path: Path, fault: str) -> BadFile:
+    """The error for a file of another form; `fault` says where, and what is wrong there."""
+    return BadFile(f"{path} is not what this harness writes ({fault})")

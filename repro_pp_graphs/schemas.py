@@ -12,25 +12,29 @@ import ast
 import inspect
 import json
 import textwrap
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 
+from repro_pp_graphs import launch_record, record
 from repro_pp_graphs.files import write_whole
 from repro_pp_graphs.report.model import Summary
 from repro_pp_graphs.traces import facts
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "schemas"
 # name -> the type of the whole file
-CONTRACTS: dict[str, type[msgspec.Struct]] = {
+CONTRACTS: dict[str, type] = {
+    "run": record.Plan,
+    "launch": launch_record.LaunchRecord,
     "analysis": facts.Analysis,
     "analyses": facts.Analyses,
     "summary": Summary,
 }
 
 
-def schema_text(kind: type[msgspec.Struct]) -> str:
+def schema_text(kind: type) -> str:
     """The JSON Schema of a type, with the comment behind each field as its description."""
     schema = msgspec.json.schema(kind)
     kinds = _structs(kind, {})
@@ -44,11 +48,14 @@ def schema_text(kind: type[msgspec.Struct]) -> str:
 
 
 def _structs(kind: object, found: dict[str, type]) -> dict[str, type]:
-    """The structs that a type is made of, by name."""
+    """The structs and dataclasses that a type is made of, by name."""
     inner = get_args(kind)
-    if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and kind.__name__ not in found:
+    made_of_fields = isinstance(kind, type) and (
+        issubclass(kind, msgspec.Struct) or is_dataclass(kind)
+    )
+    if isinstance(kind, type) and made_of_fields and kind.__name__ not in found:
         found[kind.__name__] = kind
-        inner = tuple(field.type for field in msgspec.structs.fields(kind))
+        inner = tuple(get_type_hints(kind).values())
     for each in inner:
         _structs(each, found)
     return found

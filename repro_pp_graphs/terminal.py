@@ -20,6 +20,11 @@ def wrapped(text: str, mark: str = "") -> list[str]:
     )
 
 
+def say(text: str) -> None:
+    """A line for the person on stderr, where stdout is read by a program."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def complain(command: str, text: str) -> None:
     """Say on stderr what is wrong."""
     print("\n".join(wrapped(f"{command}: {text}")), file=sys.stderr)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.run import options as run_options
-from repro_pp_graphs.run.plan import Planner
-from repro_pp_graphs.run.record import Launch, Plan
-from repro_pp_graphs.server.flags import Release
+from repro_pp_graphs.run import plan_step
 from repro_pp_graphs.server.gpus import Gpu
+from repro_pp_graphs.server.release import Release
 
 BASE = """\
 --model-path meta-llama/Llama-3.1-70B-Instruct
@@ -46,7 +46,7 @@ def plan_of(
     required = ("--root", str(folder), "--out", str(folder / "out"), "--python", "/usr/bin/python3")
     options = run_options.parse([*required, *argv])
     found = Release(release, flags, folder / "sglang") if release else None
-    return Planner(options, gpus(count), lambda python, env: found).plan()
+    return plan_step.make(options, gpus(count), None, lambda python, env: found)
 
 
 def value(launch: Launch, flag: str) -> str:

@@ -11,13 +11,14 @@ from fake_sglang.harness import Harness
 from plan_harness import FLAGS, plan_of, value
 from release_sources import release_of
 
+from repro_pp_graphs import record
+from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.report import remarks, summary
-from repro_pp_graphs.run import check_arm, record
+from repro_pp_graphs.run import finish_step
 from repro_pp_graphs.run.plan import PlanError
-from repro_pp_graphs.run.record import Launch, Plan
-from repro_pp_graphs.server import argfile, needs, shims
+from repro_pp_graphs.server import argfile, case_needs, shims
 from repro_pp_graphs.server.argfile import ServerArgs
-from repro_pp_graphs.server.flags import Release
+from repro_pp_graphs.server.release import Release
 from repro_pp_graphs.server.shims import sync_send
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,7 +72,7 @@ def test_no_remedy_runs_unasked(tmp_path):
 
 
 def unmet(text: str, of: Release) -> str:
-    return needs.unmet(argfile.parse(text, "case"), of)
+    return case_needs.unmet(argfile.parse(text, "case"), of)
 
 
 def test_the_overlap_is_refused_by_what_the_source_reads_not_by_the_number(tmp_path):
@@ -169,7 +170,7 @@ def line(rank: int, ranks: int) -> str:
     return f"[2026-11-24 00:00:07 PP{rank}] {sync_send.ACTIVE}: PP rank {rank} of {ranks} ...\n"
 
 
-OVERLAP = f"[2026-11-24 00:00:07 PP0] {needs.OVERLAP_ON} on a dedicated CUDA stream\n"
+OVERLAP = f"[2026-11-24 00:00:07 PP0] {case_needs.OVERLAP_ON} on a dedicated CUDA stream\n"
 
 
 @pytest.mark.parametrize(
@@ -185,7 +186,7 @@ OVERLAP = f"[2026-11-24 00:00:07 PP0] {needs.OVERLAP_ON} on a dedicated CUDA str
     ],
 )
 def test_every_rank_must_say_that_it_does_what_was_asked(env, log, cuda, said):
-    found = needs.unproven(log, env, 2, cuda)
+    found = case_needs.unproven(log, env, 2, cuda)
     assert (said is None) == (found == [])
     assert said is None or said in found[0]
 
@@ -193,7 +194,9 @@ def test_every_rank_must_say_that_it_does_what_was_asked(env, log, cuda, said):
 @pytest.mark.parametrize(("lines", "status"), [(2, 0), (1, 1)])
 def test_a_case_without_its_remedy_fails_and_the_shims_are_recorded(tmp_path, lines, status):
     log = "".join(line(rank, 2) for rank in range(lines))
-    (tmp_path / "E_server.log").write_text(log, encoding="utf-8")
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    (logs / "E_server.log").write_text(log, encoding="utf-8")
     launch = Launch(
         **{"label": "E", "case": "sync_send", "round": 1, "python": "p", "args": [], "argv": []},
         **{"sglang_version": "0.5.21", "env": {"REPRO_SHIMS": "cpu,sync_send"}, "port": 1},
@@ -201,9 +204,9 @@ def test_a_case_without_its_remedy_fails_and_the_shims_are_recorded(tmp_path, li
         captured_max_bs=None,
     )
     plan = Plan("cpu", 8, 48, False, 24, False, False, {}, [launch])
-    (tmp_path / "run.json").write_text(record.to_json(plan), encoding="utf-8")
-    assert check_arm.main([str(tmp_path), "E"]) == status
-    facts = json.loads((tmp_path / "E_launch.json").read_text())
+    record.save(logs, plan)
+    assert finish_step.main([str(tmp_path), "E"]) == status
+    facts = json.loads((logs / "E_launch.json").read_text())
     assert facts["shims"] == {name: shims.REASONS[name] for name in ("cpu", "sync_send")}
     assert ("1 of 2 ranks" in facts.get("reason", "")) == (status == 1)
 

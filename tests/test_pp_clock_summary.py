@@ -7,11 +7,11 @@ import json
 import msgspec
 import pytest
 
+from repro_pp_graphs import launch_record
 from repro_pp_graphs.pp_clock import collect
 from repro_pp_graphs.pp_clock.model import ClockFacts, Rank, Spread, Turns
+from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.report import model, summary, table
-from repro_pp_graphs.run import record
-from repro_pp_graphs.run.record import Launch, Plan
 from repro_pp_graphs.stats.names import IDLE, OUTSIDE, OWN_GRAPH, RETURN
 
 
@@ -60,7 +60,7 @@ def summarised(logs, plan_: Plan, clocks: dict[str, ClockFacts | None]) -> dict:
     for one in plan_.launches:
         client = {"schema": 1, "summary": numbers, "requests": []}
         (logs / f"{one.label}_client.json").write_text(json.dumps(client), encoding="utf-8")
-        record.save_facts(logs, one.label, status="ok")
+        launch_record.amend(logs, one.label, status="ok")
         if found := clocks.get(one.label):
             path = collect.facts_path(logs, one.label)
             path.write_bytes(msgspec.json.encode(found))

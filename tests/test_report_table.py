@@ -6,10 +6,10 @@ import json
 
 import pytest
 
+from repro_pp_graphs import launch_record, record
+from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.report import remarks, summary, summary_cli, table
 from repro_pp_graphs.report.numbers import number
-from repro_pp_graphs.run import record
-from repro_pp_graphs.run.record import Launch, Plan
 
 
 def launch(label: str, case: str, number: int = 1, **changes) -> Launch:
@@ -40,12 +40,12 @@ def metrics(itl_ms: float) -> dict:
 
 def measured(logs, plan_: Plan, itls_ms: list[float], **facts) -> dict:
     logs.mkdir(parents=True, exist_ok=True)
-    (logs / "run.json").write_text(record.to_json(plan_), encoding="utf-8")
+    record.save(logs, plan_)
     for one, itl_ms in zip(plan_.launches, itls_ms, strict=True):
         client = {"schema": 1, "summary": metrics(itl_ms), "requests": []}
         (logs / f"{one.label}_client.json").write_text(json.dumps(client), encoding="utf-8")
         state = {"decode_lines": 118, "with_graph": 118, "launches": dict.fromkeys("0123", 24)}
-        record.save_facts(logs, one.label, **{"status": "ok", "graph_state": state, **facts})
+        launch_record.amend(logs, one.label, **{"status": "ok", "graph_state": state, **facts})
     return summary.summarise(logs, plan_)
 
 
@@ -127,7 +127,7 @@ def test_after_an_interruption_only_what_was_measured_is_there(tmp_path, capsys)
     logs = tmp_path / "logs"
     measured(logs, made, [30, 20, 21, 31])
     for label in ("B_r2", "A_r2"):
-        record.forget_facts(logs, label)
+        launch_record.path_of(logs, label).unlink()
     lines = table.lines(summary.summarise(logs, made))
     assert rows(lines, "ITL median ms") == [["30", "20", "lower"]]
     assert summary_cli.main([str(tmp_path)]) == 1
@@ -187,7 +187,7 @@ def test_failed_requests_are_shown(tmp_path):
 def test_a_failed_launch_says_so_in_place_of_numbers(tmp_path):
     two = plan(launch("A", "on"), launch("B", "off"))
     measured(tmp_path, two, [30, 20])
-    record.save_facts(tmp_path, "B", status="failed", reason="died")
+    launch_record.amend(tmp_path, "B", status="failed", reason="died")
     result = summary.summarise(tmp_path, two)
     assert not result["complete"]
     assert rows(table.lines(result), "ITL median ms") == [["30", "failed", "lower"]]
@@ -336,7 +336,7 @@ def test_the_command_writes_the_summary_and_exits_by_it(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "A_chrome_trace.json" in printed and "B_chrome_trace.json" not in printed
     assert "ui.perfetto.dev" in printed
-    record.save_facts(tmp_path / "logs", "B", status="failed")
+    launch_record.amend(tmp_path / "logs", "B", status="failed")
     assert summary_cli.main([str(tmp_path)]) == 1
 
 

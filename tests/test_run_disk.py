@@ -26,8 +26,8 @@ LIMITS = {
         ("RESERVE_BYTES = 1 << 20", "RESERVE_BYTES = 96 << 10"),
         ("OVERHEAD_BYTES = 8192", "OVERHEAD_BYTES = 4096"),
     ],
-    "run/begin.py": [("LEAST_ROOM = 1 << 16", "LEAST_ROOM = 8 << 10")],
-    "run/profile_pass.py": [
+    "run/begin_step.py": [("LEAST_ROOM = 1 << 16", "LEAST_ROOM = 8 << 10")],
+    "run/profile_step.py": [
         ("DECODING_LIMIT_S = 120.0", "DECODING_LIMIT_S = 20.0"),
         ("STEPS_LIMIT_S = 180.0", "STEPS_LIMIT_S = 8.0"),
         ("WRITE_LIMIT_S = 300.0", "WRITE_LIMIT_S = 8.0"),

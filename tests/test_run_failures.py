@@ -39,8 +39,8 @@ def run_deaths(harness: Harness) -> Done:
 
 def run_profiles(harness: Harness, faults: tuple[str, ...]) -> Done:
     """A case a way in which measurement or profile goes wrong."""
-    harness.replace("run/profile_pass.py", "STEPS_LIMIT_S = 180.0", "STEPS_LIMIT_S = 2.0")
-    harness.replace("run/profile_pass.py", "WRITE_LIMIT_S = 300.0", "WRITE_LIMIT_S = 2.0")
+    harness.replace("run/profile_step.py", "STEPS_LIMIT_S = 180.0", "STEPS_LIMIT_S = 2.0")
+    harness.replace("run/profile_step.py", "WRITE_LIMIT_S = 300.0", "WRITE_LIMIT_S = 2.0")
     for name in faults:
         harness.case(name, f"FAKE_FAULT={name}")
     return harness.run("--cases", ",".join(faults))

@@ -50,8 +50,8 @@ def stall_under_load(harness: Harness) -> Done:
 
 def never_profiled(harness: Harness) -> Done:
     set_py_spy(harness, None)
-    harness.replace("run/profile_pass.py", "STEPS_LIMIT_S = 180.0", "STEPS_LIMIT_S = 1.0")
-    harness.replace("run/profile_pass.py", "WRITE_LIMIT_S = 300.0", "WRITE_LIMIT_S = 1.0")
+    harness.replace("run/profile_step.py", "STEPS_LIMIT_S = 180.0", "STEPS_LIMIT_S = 1.0")
+    harness.replace("run/profile_step.py", "WRITE_LIMIT_S = 300.0", "WRITE_LIMIT_S = 1.0")
     harness.case("silent", "FAKE_FAULT=missing_rank")
     return harness.run("--cases", "silent")
 

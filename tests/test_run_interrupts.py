@@ -113,7 +113,7 @@ def planning(harness: Harness) -> Path:
     """A plan that goes on until it is ended; the file that it makes as it begins."""
     reached = harness.root / "planning"
     line = f"    import pathlib, time; pathlib.Path({str(reached)!r}).touch(); time.sleep(600)\n"
-    harness.replace("run/plan_cli.py", PLANNING, line)
+    harness.replace("run/plan_step.py", PLANNING, line)
     return reached
 
 
@@ -150,17 +150,17 @@ def killed(harness: Harness, reached: Path, *options: str) -> int:
     return running.process.pid
 
 
-@pytest.mark.parametrize("step", ["plan", "collect_env.sh", "merge"])
+@pytest.mark.parametrize("step", ["plan", "collect_env.sh", "explain"])
 def test_the_next_run_ends_a_step_that_a_killed_harness_left(harness: Harness, step: str):
     reached = harness.root / "reached"
     wait = f"    import pathlib, time; pathlib.Path({str(reached)!r}).touch(); time.sleep(600)\n"
     package = harness.root / "repro_pp_graphs"
     path, old, new = {
-        "plan": (package / "run/plan_cli.py", PLANNING, PLANNING + wait),
-        "merge": (
-            package / "traces/commands/merge.py",
-            "    options = made.parse_args(argv)\n",
-            "    options = made.parse_args(argv)\n" + wait,
+        "plan": (package / "run/plan_step.py", PLANNING, PLANNING + wait),
+        "explain": (
+            package / "run/explain_step.py",
+            "    options = parser.parse_args(argv)\n",
+            "    options = parser.parse_args(argv)\n" + wait,
         ),
         "collect_env.sh": (harness.root / "collect_env.sh", "", f"touch '{reached}'; sleep 600\n"),
     }[step]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from repro_pp_graphs.run import begin, previous
+from repro_pp_graphs.run import previous
 
 NAMES = ("logs/run.json", "logs/A_client.json", "trace/A/1.gz", "trace/A_chrome_trace.json")
 
@@ -177,8 +177,8 @@ def test_a_foreign_plan_is_moved_as_any(out, text):
 
 
 def test_clear_names_what_it_moved_and_says_nothing_where_there_is_nothing(out):
-    assert begin.clear(out, ["trace/none", "logs/none"]) == ""
+    assert previous.clear(out, ["trace/none", "logs/none"]) == ""
     assert not (out / "previous").exists()
-    line = begin.clear(out, [*NAMES[1:], "trace/none"])
+    line = previous.clear(out, [*NAMES[1:], "trace/none"])
     assert line.startswith("not of this launch: logs/A_client.json, trace/A/1.gz, trace/A_chrome")
     assert "moved to" in line

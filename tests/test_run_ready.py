@@ -11,8 +11,9 @@ import server_logs
 from fake_sglang.harness import Harness, free_port
 from standin_server import MODEL, StandIn
 
-from repro_pp_graphs.run import record, wait_ready
-from repro_pp_graphs.run.record import Launch, Plan
+from repro_pp_graphs import launch_record, record
+from repro_pp_graphs.record import Launch, Plan
+from repro_pp_graphs.run import wait_ready_step
 from repro_pp_graphs.server import listener
 
 QUIET = f"{server_logs.START}\n[2026-11-20 09:00:40] Attention backend not set. Use fa3 backend.\n"
@@ -24,13 +25,15 @@ def logs_folder(tmp_path: Path, port: int, log: str) -> Path:
         "A", "quiet", 1, "python3", "0.5.16", [], [], {}, port, "m", 2, 1, 1, None, None
     )
     plan = Plan("cpu", 2, 4, False, 2, False, False, {}, [launch])
-    (tmp_path / "run.json").write_text(record.to_json(plan))
-    (tmp_path / "A_server.log").write_text(log)
-    return tmp_path
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    record.save(logs, plan)
+    (logs / "A_server.log").write_text(log)
+    return logs
 
 
 def wait(logs: Path, timeout_s: str = "1") -> int:
-    return wait_ready.main([str(logs), "A", str(os.getpid()), "--timeout-s", timeout_s])
+    return wait_ready_step.main([str(logs.parent), "A", str(os.getpid()), "--timeout-s", timeout_s])
 
 
 @pytest.mark.parametrize("log", ["", QUIET, server_logs.whole("@captured\n")])
@@ -41,7 +44,7 @@ def test_a_server_that_answers_is_ready_though_its_log_does_not_say_so(
         port = int(server.url.rpartition(":")[2])
         assert wait(logs_folder(tmp_path, port, log), "30") == 0
     assert f"ready: {MODEL}" in capsys.readouterr().out
-    assert record.load_facts(tmp_path, "A")["server_info"]["model_path"] == MODEL
+    assert launch_record.load(tmp_path / "logs", "A").server_info["model_path"] == MODEL
 
 
 def test_another_server_that_began_to_listen_just_before_it_answered_is_not_measured(
@@ -64,7 +67,7 @@ def test_a_server_that_refuses_is_not_ready(
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr(
-        wait_ready.Server, {"/health": "healthy", "/model_info": "model"}[path], lambda _: ""
+        wait_ready_step.Server, {"/health": "healthy", "/model_info": "model"}[path], lambda _: ""
     )
     with StandIn() as server:
         port = int(server.url.rpartition(":")[2])
@@ -75,8 +78,8 @@ def test_a_server_that_refuses_is_not_ready(
 def test_a_port_that_accepts_and_says_nothing_is_not_ready(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    healthy = wait_ready.Server.healthy
-    monkeypatch.setattr(wait_ready.Server, "healthy", lambda self: healthy(self, 0.2))
+    healthy = wait_ready_step.Server.healthy
+    monkeypatch.setattr(wait_ready_step.Server, "healthy", lambda self: healthy(self, 0.2))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert wait(logs_folder(tmp_path, silent.getsockname()[1], QUIET)) == 1
 
@@ -84,7 +87,7 @@ def test_a_port_that_accepts_and_says_nothing_is_not_ready(
 @pytest.mark.launches
 def test_a_server_whose_log_says_nothing_is_measured_and_profiled(tmp_path: Path):
     with Harness(tmp_path / "r") as harness:
-        harness.replace("run/profile_pass.py", "SILENT_LOAD_S = 5.0", "SILENT_LOAD_S = 0.5")
+        harness.replace("run/profile_step.py", "SILENT_LOAD_S = 5.0", "SILENT_LOAD_S = 0.5")
         harness.case("quiet", "FAKE_QUIET=1")
         done = harness.run("--cases", "quiet")
         assert done.status == 0, done.lines

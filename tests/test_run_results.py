@@ -173,12 +173,52 @@ def test_rounds_run_abba_and_number_their_labels(harness: Harness):
     done = harness.run("--cases", f"{first},{second}", "--rounds", "2", "--no-profile")
     assert done.status == 0, done.lines
     order = [first, second, f"{second}_r2", f"{first}_r2"]
-    assert [line for line in done.out.splitlines() if line in order] == order
+    drawn = [order, [second, first, f"{first}_r2", f"{second}_r2"]]
+    assert [line for line in done.out.splitlines() if line in order] in drawn
+    plan = json.loads((harness.logs / "run.json").read_text())
+    assert isinstance(plan["order_seed"], int)
+    assert plan["looks"] == [{"rounds": 2, "planned": True}]
     assert list(harness.statuses().values()) == ["ok"] * 4
     wide = [row for row in table(done) if len(row) > 80]
     assert wide == []
     (head,) = (row for row in table(done) if row.startswith("TPOT mean ms"))
     assert "r1 r2" in " ".join(head.split()), "a column a round"
+
+
+def test_a_first_round_is_gone_on_with_as_it_says(harness: Harness):
+    given = ("--cases", "one,two", "--no-profile")
+    for name in ("one", "two"):
+        harness.case(name)
+    done = harness.run(*given)
+    assert done.status == 0, done.lines
+    says = done.out[done.out.index("For a verdict (4 launches a case") :]
+    words = says.replace("\\\n", " ").split()
+    assert words[-3:] == ["--rounds", "4", "--resume"] and "--no-profile" in words
+    kept = (harness.logs / "one_client.json").read_bytes()
+    done = harness.run(*given, "--rounds", "2", "--resume")
+    assert done.status == 0, done.lines
+    assert list(harness.statuses()) == ["one", "two", "two_r2", "one_r2"]
+    assert set(harness.statuses().values()) == {"ok"}
+    assert (harness.logs / "one_client.json").read_bytes() == kept
+    assert "2 of 4 launches are done" in done.err and "for 2 launch" in done.err
+    plan = json.loads((harness.logs / "run.json").read_text())
+    assert plan["looks"] == [{"rounds": 1, "planned": True}, {"rounds": 2, "planned": True}]
+    assert [launch["block"] for launch in plan["launches"]] == [1] * 4
+    assert "For a verdict" not in done.out
+    refused = harness.run(*given, "--rounds", "1", "--resume")
+    assert refused.status == 2 and "the run has 2 already" in refused.own_errors[0]
+
+
+def test_a_case_against_itself_runs_under_two_labels(harness: Harness):
+    harness.case("one")
+    done = harness.run("--aa", "--cases", "one", "--no-profile")
+    assert done.status == 0, done.lines
+    assert harness.statuses() == {"one_aa1": "ok", "one_aa2": "ok"}
+    assert json.loads((harness.logs / "run.json").read_text())["aa"] == "one"
+    assert "For the noise floor" in done.out
+    harness.case("two")
+    refused = harness.run("--aa", "--cases", "one,two")
+    assert refused.status == 2 and "--aa compares one case with itself" in refused.own_errors[0]
 
 
 def test_an_earlier_run_is_moved_aside_whole(harness: Harness):
@@ -227,8 +267,8 @@ def test_resume_repeats_only_what_had_failed(harness: Harness):
 
 
 def test_a_resumed_launch_takes_no_trace_of_its_failed_try(harness: Harness):
-    harness.replace("run/profile_pass.py", "STEPS_LIMIT_S = 180.0", "STEPS_LIMIT_S = 3.0")
-    harness.replace("run/profile_pass.py", "WRITE_LIMIT_S = 300.0", "WRITE_LIMIT_S = 0.5")
+    harness.replace("run/profile_step.py", "STEPS_LIMIT_S = 180.0", "STEPS_LIMIT_S = 3.0")
+    harness.replace("run/profile_step.py", "WRITE_LIMIT_S = 300.0", "WRITE_LIMIT_S = 0.5")
     mended = harness.root / "mended"
     harness.case("one", "FAKE_FAULT=truncated", f"FAKE_MENDED={mended}")
     assert harness.run("--cases", "one").status == 1

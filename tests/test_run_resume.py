@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from fake_sglang.harness import Done, Harness
 
-from repro_pp_graphs.run import inputs, record, resume
-from repro_pp_graphs.run.record import Launch, Plan
+from repro_pp_graphs import launch_record
+from repro_pp_graphs.record import Launch, Plan
+from repro_pp_graphs.run import inputs, resume
 from repro_pp_graphs.server.gpus import Gpu
 
 pytestmark = pytest.mark.launches
@@ -141,7 +142,7 @@ def test_gpus_tell_machines_apart_and_without_them_the_host_does():
 
 
 def stored(logs: Path, label: str, **facts: object) -> None:
-    record.save_facts(logs, label, **{"status": "ok", "run_id": "r", **facts})
+    launch_record.amend(logs, label, **{"status": "ok", "run_id": "r", **facts})
     for name in ("client", "analysis"):
         (logs / f"{label}_{name}.json").write_text('{"summary": {}}', encoding="utf-8")
 
@@ -159,7 +160,7 @@ def drop_analysis(logs: Path) -> None:
 
 
 def of_another_run(logs: Path) -> None:
-    record.save_facts(logs, "B", run_id="another")
+    launch_record.amend(logs, "B", run_id="another")
 
 
 @pytest.mark.parametrize(

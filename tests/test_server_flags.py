@@ -10,7 +10,15 @@ import pytest
 
 from repro_pp_graphs.server import flags
 from repro_pp_graphs.server.argfile import parse
-from repro_pp_graphs.server.flags import FlagError, ProbeError, Release, Rule
+from repro_pp_graphs.server.flags import FlagError
+from repro_pp_graphs.server.release import (
+    ProbeError,
+    Release,
+    Rule,
+    probe,
+    release_from_json,
+    release_to_json,
+)
 
 OLD = Release(
     "0.5.2",
@@ -85,19 +93,19 @@ def test_the_probe_finds_its_answer_among_what_sglang_prints(tmp_path):
     rules = '{"--a": null, "--b": {"values": "1", "kind": "int", "choices": []}}'
     answer = f'PROBE{{"version": "0.5.9", "rules": {rules}, "place": "/s p/sglang"}}'
     python = fake_python(tmp_path, f"print('a banner')\nprint('''{answer}''')\nprint('bye')\n")
-    assert flags.probe(python, {}) == Release(
+    assert probe(python, {}) == Release(
         "0.5.9", frozenset({"--a", "--b"}), Path("/s p/sglang"), {"--b": Rule("1", "int")}
     )
 
 
 @pytest.mark.parametrize("release", [NEW, replace(NEW, rules={"--pp-size": Rule("1", "int")})])
 def test_a_stored_release_reads_back(release):
-    assert flags.release_from_json(flags.release_to_json(release)) == release
+    assert release_from_json(release_to_json(release)) == release
 
 
 def test_what_an_older_harness_stored_is_asked_for_anew():
     with pytest.raises(KeyError):
-        flags.release_from_json('{"version": "0.5.9", "flags": ["--a"], "place": "/s"}')
+        release_from_json('{"version": "0.5.9", "flags": ["--a"], "place": "/s"}')
 
 
 @pytest.mark.parametrize(
@@ -150,7 +158,7 @@ def test_the_probe_tells_what_argparse_would_refuse(tmp_path):
     facts = tmp_path / "sglang-0.5.9.dist-info"
     facts.mkdir()
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: sglang\nVersion: 0.5.9\n")
-    rules = flags.probe(sys.executable, {"PYTHONPATH": str(tmp_path)}).rules
+    rules = probe(sys.executable, {"PYTHONPATH": str(tmp_path)}).rules
     assert {name: rules.get(name) for name in ("--on", "--size", "--length", "--share")} == {
         "--on": Rule("0"),
         "--size": Rule("1", "int"),
@@ -166,6 +174,6 @@ def test_the_probe_tells_what_argparse_would_refuse(tmp_path):
 def test_the_probe_reports_the_last_line_of_a_failed_import(tmp_path):
     python = fake_python(tmp_path, "raise SystemExit(\"Traceback\\nImportError: no 'x.so'\\n\")")
     with pytest.raises(ProbeError, match=r"ImportError: no 'x\.so'"):
-        flags.probe(python, {})
+        probe(python, {})
     with pytest.raises(ProbeError, match="absent"):
-        flags.probe(str(tmp_path / "absent"), {})
+        probe(str(tmp_path / "absent"), {})

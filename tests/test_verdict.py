@@ -14,9 +14,8 @@ from jsonschema import Draft202012Validator
 from report_runs import A, B, changed
 from trace_changes import DATA, only_case
 
-from repro_pp_graphs import schemas
+from repro_pp_graphs import record, schemas
 from repro_pp_graphs.report import model, outcome, summary, summary_cli
-from repro_pp_graphs.run import record
 from repro_pp_graphs.stats.model import Finding, Verdict
 from repro_pp_graphs.traces.explain.analysis import analyze
 from repro_pp_graphs.traces.facts import document

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from repro_pp_graphs import record
+from repro_pp_graphs.record import Plan
 from repro_pp_graphs.report import commands, table
 from repro_pp_graphs.report import summary as summary_of
 from repro_pp_graphs.report.remarks import remarks
-from repro_pp_graphs.run import record
-from repro_pp_graphs.run.record import Plan
 from repro_pp_graphs.server import diagnosis
 
 MOST_CHARS = 60_000  # GitHub takes 65,536

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from repro_pp_graphs.models import folder as models
-from repro_pp_graphs.run.record import Launch, Plan
+from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.server import shims
 
 OWN_MODULE = "repro_pp_graphs.server.launch"  # sglang.launch_server with shims

@@ -11,12 +11,12 @@ from statistics import fmean
 
 import msgspec
 
+from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.report import commands
 from repro_pp_graphs.report.differences import settings_of
 from repro_pp_graphs.report.numbers import number
 from repro_pp_graphs.report.source import Launched, Source
 from repro_pp_graphs.report.tables import METRICS, PROFILED, interval, title, values
-from repro_pp_graphs.run.record import Launch, Plan
 from repro_pp_graphs.terminal import wrapped
 
 NAME, COLUMN = 27, 21

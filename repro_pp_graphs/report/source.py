@@ -9,14 +9,13 @@ from typing import Any
 
 import msgspec
 
-from repro_pp_graphs import files
+from repro_pp_graphs import files, launch_record, record
 from repro_pp_graphs.client.metrics import itl_ms
 from repro_pp_graphs.client.record import Record
 from repro_pp_graphs.environment import changes
 from repro_pp_graphs.files import BadFile
+from repro_pp_graphs.record import Plan
 from repro_pp_graphs.report import model, summary
-from repro_pp_graphs.run import record
-from repro_pp_graphs.run.record import Plan
 from repro_pp_graphs.traces.commands.paths import cases_at
 from repro_pp_graphs.traces.explain.timeline import Timeline, timeline
 from repro_pp_graphs.traces.facts import Analysis, from_document
@@ -131,7 +130,7 @@ def _run(folder: Path, logs: Path) -> Source:
                 itl_ms=seen.itl_ms if measured else [],
                 itl_over_time=seen.over_time if measured else [],
                 prompt_tokens=seen.prompt_tokens,
-                server_info=_facts(logs, launch.label).get("server_info", {}),
+                server_info=_server_info(logs, launch.label),
                 env=launch.env,
                 explained=_explained_launch(folder, logs, launch.label) if measured else None,
             )
@@ -156,11 +155,12 @@ def _object(path: Path, hint: object) -> dict[str, Any]:
         return {}  # summarise() has warned of it
 
 
-def _facts(logs: Path, label: str) -> dict[str, Any]:
+def _server_info(logs: Path, label: str) -> dict[str, Any]:
     try:
-        return record.load_facts(logs, label)
+        known = launch_record.load(logs, label)
     except (OSError, BadFile):
         return {}
+    return (known.server_info if known else None) or {}
 
 
 class _Client(msgspec.Struct):

@@ -6,14 +6,13 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from repro_pp_graphs import files
+from repro_pp_graphs import files, record
 from repro_pp_graphs.environment import changes
 from repro_pp_graphs.files import BadFile
+from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.report import token_return
-from repro_pp_graphs.run import record
-from repro_pp_graphs.run.record import Launch, Plan
-from repro_pp_graphs.server import needs, shims
-from repro_pp_graphs.server.flags import version_numbers
+from repro_pp_graphs.server import case_needs, shims
+from repro_pp_graphs.server.release import version_numbers
 from repro_pp_graphs.server.release_facts import pp_sends
 
 # of the client's summary; the keys carry their units
@@ -78,14 +77,19 @@ def _read(path: Path, hint: object, warnings: list[str], remedy: str) -> dict[st
 def _facts(logs: Path, launch: Launch, plan: Plan) -> dict[str, Any]:
     """What was recorded of a launch of this run; its status is UNREADABLE, with a reason, where the
     record is torn or of another run."""
-    path = record.facts_path(logs, launch.label)
+    import msgspec  # noqa: PLC0415 - collect_env.sh --bundle reads summaries with any Python
+
+    from repro_pp_graphs import launch_record  # noqa: PLC0415
+
+    path = launch_record.path_of(logs, launch.label)
     try:
-        found = record.load_facts(logs, launch.label)
-        if found and plan.run_id and found.get("run_id") != plan.run_id:
+        found = launch_record.load(logs, launch.label)
+        if found and plan.run_id and found.run_id != plan.run_id:
             raise BadFile(f"{path} is of another run")
     except (OSError, BadFile) as error:
         return {"status": UNREADABLE, "reason": f"{error}; {AGAIN}"}
-    return {key: value for key, value in found.items() if key in record.FACTS}
+    facts: dict[str, Any] = msgspec.to_builtins(found) if found else {}
+    return facts
 
 
 def _client(logs: Path, launch: Launch, facts: dict[str, Any]) -> dict[str, Any]:
@@ -220,7 +224,7 @@ def sends(launch: Launch, plan: Plan) -> str:
         return launch.args[launch.args.index("--send") + 1]
     if "sync_send" in shims.names_in(launch.env):
         return "blocking (shim sync_send)"
-    if needs.overlaps(launch.env) and plan.mode != "cpu":
+    if case_needs.overlaps(launch.env) and plan.mode != "cpu":
         return "asynchronous, on a stream of their own"
     return pp_sends(version_numbers(launch.sglang_version))
 

@@ -6,12 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from repro_pp_graphs import files
+from repro_pp_graphs import files, record
 from repro_pp_graphs.files import BadFile
+from repro_pp_graphs.record import Plan
 from repro_pp_graphs.report import model, outcome, remarks, summary, table
 from repro_pp_graphs.report.numbers import count
-from repro_pp_graphs.run import record, results
-from repro_pp_graphs.run.record import Plan
+from repro_pp_graphs.run import next_command, results
 from repro_pp_graphs.terminal import complain, wrapped
 
 LOST = "its plan is lost: run again, what is there is then moved to previous/"
@@ -71,6 +71,8 @@ def main(argv: list[str]) -> int:
     names += [results.side_by_side(plan)]
     traces = [out / name for name in filter(None, names) if (out / name).exists()]
     print("\n".join(next_steps(out, plan, traces)))
+    if more := next_command.lines(out, plan, result["complete"]):
+        print("\n".join(["", *more]))
     return 0 if result["complete"] and written else 1
 
 

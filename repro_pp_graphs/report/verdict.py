@@ -6,10 +6,11 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+from repro_pp_graphs.launch_record import GraphState
+from repro_pp_graphs.record import Plan
 from repro_pp_graphs.report import sentences
 from repro_pp_graphs.report.table import cases_of
-from repro_pp_graphs.run.check_arm import GraphState, objections
-from repro_pp_graphs.run.record import GRAPH_STATE, Plan
+from repro_pp_graphs.run.arm import objections
 from repro_pp_graphs.server import gpu_counters
 from repro_pp_graphs.stats import findings
 from repro_pp_graphs.stats.compare import MARGIN, Asked, Metric, Rules, Sample, pair
@@ -169,7 +170,7 @@ def _unlike(plan: Plan, launches: Sequence[Row], question: tuple[str, str]) -> l
         if launch.expects_graphs is None:
             continue
         texts = ["its graph state was not seen"]
-        if GRAPH_STATE.keys() <= state.keys():
+        if set(GraphState.__struct_fields__) <= state.keys():
             texts = objections(GraphState(**state), launch)
         found += [f"{row['label']} is not what it claims: {text}" for text in texts]
     return found

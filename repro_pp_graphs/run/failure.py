@@ -7,21 +7,22 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from repro_pp_graphs import files
+from repro_pp_graphs import files, launch_record
 from repro_pp_graphs.environment import masking
+from repro_pp_graphs.record import Launch
 from repro_pp_graphs.run import hang
-from repro_pp_graphs.server import diagnosis
+from repro_pp_graphs.server import diagnosis, log, process
 from repro_pp_graphs.server.diagnosis import Diagnosis
-from repro_pp_graphs.server.log import Line
+from repro_pp_graphs.server.log import Line, read_log
 from repro_pp_graphs.terminal import wrapped
 
 EXIT_LIMIT_S = 1.0  # for run_repro.sh to note the exit status of a process that has just ended
+LINGER_S = 2.0  # after a rank's failure, for the rest of its message to reach the log
+OUSTED = "is not the one that answers"
+OTHER_SERVER = Diagnosis(
+    "another server on its port", "end that (ss -ltnp shows it), or use --port"
+)
 LINE_LENGTH = 320  # of a quoted log line: whole addresses, no dumps
-
-
-def read_log(path: Path) -> str:
-    """The log so far; empty before the server has written."""
-    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
 def exit_status(path: Path | None) -> int | None:
@@ -84,3 +85,36 @@ def lines(found: Diagnosis, log_path: Path) -> list[str]:
         for part in wrapped(_quoted(line), "      | ")
     ]
     return told + (hang.rank_lines(text) if found.cause.startswith("hang") else [])
+
+
+def server_gone(logs: Path, label: str, pid: int) -> bool:
+    """Has the server, or one of its ranks, died? The main process outlives a dead rank by up to a
+    minute."""
+    return not process.alive(pid) or log.is_dying(read_log(logs / f"{label}_server.log"))
+
+
+def report_dead(logs: Path, label: str, trouble: str, exit_file: Path | None) -> None:
+    """Print and record why a server has died, or has no port to listen at."""
+    log_path = logs / f"{label}_server.log"
+    found = OTHER_SERVER if trouble == OUSTED else of_dead(log_path, exit_file)
+    print("\n".join([f"    server {trouble}", *lines(found, log_path)]))
+    _record(logs, label, f"server {trouble}: {found.cause}")
+
+
+def report_late(logs: Path, launch: Launch, pid: int) -> None:
+    """Print and record why a server that lives is not ready, and what its ranks do."""
+    log_path = logs / f"{launch.label}_server.log"
+    found = of_living(log_path)
+    print("\n".join(["    server timed out", *lines(found, log_path)]), flush=True)
+    print("\n".join(hang.report(logs, launch.label, pid, launch.python)))
+    _record(logs, launch.label, f"server timed out: {found.cause}")
+
+
+def _record(logs: Path, label: str, reason: str) -> None:
+    launch_record.amend(logs, label, status="failed", reason=reason)
+
+
+def last_line(path: Path) -> str:
+    """The last line of a log, masked; empty where there is none."""
+    found = [text for text in read_log(path).splitlines() if text.strip()]
+    return masking.excerpt(found[-1]) if found else ""

@@ -7,7 +7,6 @@ server's log. It ends the rank, so it is only for a server that is ended next.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import resource
@@ -21,7 +20,6 @@ from pathlib import Path
 
 from repro_pp_graphs.environment import masking
 from repro_pp_graphs.files import write_whole
-from repro_pp_graphs.run import record
 from repro_pp_graphs.server import log, process
 from repro_pp_graphs.terminal import wrapped
 
@@ -142,15 +140,3 @@ def report(logs: Path, label: str, pid: int, python: str) -> list[str]:
     path = logs / f"{label}_hang.txt"
     write_whole(path, "\n".join([*lines, "", found]))
     return [*lines, *wrapped(f"{path}: {how}", "    stacks: ")]
-
-
-def main(argv: list[str]) -> int:
-    """hang LOGS LABEL PID: always 0."""
-    parser = argparse.ArgumentParser(prog="repro_pp_graphs hang", description=__doc__)
-    parser.add_argument("logs", type=Path)
-    parser.add_argument("label")
-    parser.add_argument("pid", type=int)
-    options = parser.parse_args(argv)
-    python = record.load(options.logs).launch(options.label).python
-    print("\n".join(report(options.logs, options.label, options.pid, python)))
-    return 0

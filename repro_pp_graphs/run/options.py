@@ -1,10 +1,19 @@
-"""What run_repro.sh was asked for, as one record."""
+"""What run_repro.sh was asked for, as one record. Standard library only: options are read before
+there is an environment."""
 
 from __future__ import annotations
 
 import argparse
+import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
+
+from repro_pp_graphs.terminal import say, wrapped
+
+CASES = "graphs_on,graphs_off"
+ENGINES = ("sglang", "probe")
 
 
 @dataclass(frozen=True)
@@ -15,7 +24,8 @@ class Options:
     out: Path  # results go to out/logs and out/trace
     python: str  # interpreter that runs the servers, unless a case names another
     cases: list[str]
-    rounds: int
+    rounds: list[int] | None  # launches a case, look by look: [4, 4] for 4+4
+    aa: bool  # one case under two labels
     pp_size: int | None
     model: str | None
     dummy_weights: bool
@@ -29,48 +39,107 @@ class Options:
     nsys: bool
     one_gpu: bool
     cpu: bool
+    start_timeout_s: int
     resume: bool
     dry_run: bool
     engine: str
     owner: int  # the process that holds --out while the run lasts; 0 for nobody
+    command: str  # as the user calls run_repro.sh
+    given: list[str]  # the user's own words
     pp_clock: bool = True  # time the waits of every turn (docs/pp_clock.md)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Complains in one line, in the words of run_repro.sh."""
+
+    def error(self, message: str) -> NoReturn:
+        name, _, fault = message.removeprefix("argument ").partition(": ")
+        text = f"{name} {fault}" if message.startswith("argument ") else message
+        if fault.startswith("expected one argument"):
+            text = f"{name} needs a value (see --help)"
+        complain(text)
+        sys.exit(2)
+
+
+def complain(text: str) -> None:
+    """Say what stops the run."""
+    say("\n".join(wrapped(text, "run_repro.sh: ")))
+
+
 def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of 1 or more")
+    if not re.fullmatch("[1-9][0-9]*", text):
+        raise argparse.ArgumentTypeError(f"{text}: not a whole number of 1 or more")
     return int(text)
 
 
 def _port(text: str) -> int:
     port = _positive(text)
     if port > 65535:
-        raise argparse.ArgumentTypeError(f"{port} is above 65535")
+        raise argparse.ArgumentTypeError(f"{text}: the highest is 65535")
     return port
 
 
-def parse(argv: list[str]) -> Options:
-    """Read the options; run_repro.sh passes its own on unchanged. Exits 2 on a bad one."""
-    parser = argparse.ArgumentParser(prog="run_repro.sh", add_help=False, allow_abbrev=False)
-    parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--python", required=True)
-    parser.add_argument("--cases", default="graphs_on,graphs_off")
-    parser.add_argument("--rounds", type=_positive, default=1)
-    for name in ("--pp-size", "--layers", "--batch", "--max-new-tokens"):
+def _seconds(text: str) -> int:
+    if not re.fullmatch("[1-9][0-9]*", text):
+        raise argparse.ArgumentTypeError(f"{text}: not a number of seconds")
+    return int(text)
+
+
+def _rounds(text: str) -> list[int]:
+    if not re.fullmatch(r"[1-9][0-9]*(\+[1-9][0-9]*)*", text):
+        raise argparse.ArgumentTypeError(
+            f"{text}: not a whole number of 1 or more (4+4: 4, a look at the results, 4 more)"
+        )
+    return [int(part) for part in text.split("+")]
+
+
+def _engine(text: str) -> str:
+    if text not in ENGINES:
+        raise argparse.ArgumentTypeError(f"{text}: sglang, or probe (the PP ring without sglang)")
+    return text
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="run_repro.sh", add_help=False, allow_abbrev=False)
+    parser.add_argument("--root", type=Path)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--python", default="")
+    parser.add_argument("--cases")
+    parser.add_argument("--rounds", type=_rounds)
+    for name in ("--pp-size", "--layers", "--batch", "--max-new-tokens", "--profile-steps"):
         parser.add_argument(name, type=_positive)
     parser.add_argument("--port", type=_port)
-    parser.add_argument("--profile-steps", type=_positive)
     parser.add_argument("--model")
-    parser.add_argument("--engine", choices=("sglang", "probe"), default="sglang")
+    parser.add_argument("--engine", type=_engine, default=ENGINES[0])
+    parser.add_argument("--start-timeout", type=_seconds, default=1800, dest="start_timeout_s")
     parser.add_argument("--no-profile", dest="profile", action="store_false")
     parser.add_argument("--no-pp-clock", dest="pp_clock", action="store_false")
-    for name in ("--dummy-weights", "--with-stack", "--nsys", "--one-gpu", "--cpu"):
+    for name in ("--dummy-weights", "--with-stack", "--nsys", "--one-gpu", "--cpu", "--aa"):
         parser.add_argument(name, action="store_true")
     for name in ("--resume", "--dry-run"):
         parser.add_argument(name, action="store_true")
     parser.add_argument("--owner", type=int, default=0)
-    given = vars(parser.parse_args(argv))
-    cases = [name for name in given.pop("cases").split(",") if name]
-    out, root = given.pop("out").absolute(), given.pop("root").absolute()
-    return Options(cases=cases, out=out, root=root, **given)
+    parser.add_argument("--command", default="run_repro.sh")
+    return parser
+
+
+def parse(argv: list[str]) -> Options:
+    """Read `OWN... [-- USER...]`: what run_repro.sh found out itself, and its user's words, which
+    that has precedence over. Exits 2 on a bad option, with a line that says why."""
+    at = argv.index("--") if "--" in argv else len(argv)
+    own, users = argv[:at], argv[at + 1 :]
+    values, unknown = _parser().parse_known_args([*users, *own])
+    if unknown:
+        complain(f"no option '{unknown[0]}' (see --help)")
+        sys.exit(2)
+    given = vars(values)
+    named = given.pop("cases")
+    cases = [name for name in (CASES if named is None else named).split(",") if name]
+    if given["aa"] and named is None:
+        cases = cases[:1]
+    out, root = (given.pop(name) or Path() for name in ("out", "root"))
+    return Options(cases=cases, out=out.absolute(), root=root.absolute(), given=users, **given)
+
+
+if __name__ == "__main__":
+    parse(["--", *sys.argv[1:]])

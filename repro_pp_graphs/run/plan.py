@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from repro_pp_graphs.models import folder as model_folder
+from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.run.options import Options
-from repro_pp_graphs.run.record import Launch, Plan
-from repro_pp_graphs.server import argfile, flags, listener, needs, shims
+from repro_pp_graphs.run.order import Turn
+from repro_pp_graphs.server import argfile, case_needs, flags, listener, shims
 from repro_pp_graphs.server.argfile import ServerArgs
-from repro_pp_graphs.server.flags import Release
 from repro_pp_graphs.server.gpus import Gpu
+from repro_pp_graphs.server.release import Prober, Release, version_numbers
 from repro_pp_graphs.server.release_facts import may_lack_pp_rank
 
 OVERLAYS = Path(__file__).resolve().parents[1] / "server" / "overlays"
-# --batch, --max-new-tokens, --profile-steps; on a CPU a case stays under a minute
-FULL_LOAD = (16, 128, 48)
+# --batch, --max-new-tokens, --profile-steps. On GPUs the measured pass has 200 decode steps and
+# more; on a CPU a case stays under a minute
+FULL_LOAD = (16, 256, 48)
 REHEARSAL_LOAD = (8, 48, 24)
 MICRO_BATCH = "--pp-max-micro-batch-size"
 
@@ -44,15 +46,6 @@ def pick_mode(options: Options, gpus: list[Gpu], ranks: int, tp_size: int = 1) -
     raise PlanError(
         f"{len(gpus)} GPU(s) visible, but tp x pp asks for {ranks}: use " + ", or ".join(offers)
     )
-
-
-def case_order(cases: list[str], rounds: int) -> list[tuple[int, str]]:
-    """(round, case) in order; every second round runs backwards, so that drift cancels (ABBA)."""
-    return [
-        (number, case)
-        for number in range(1, rounds + 1)
-        for case in (cases if number % 2 else reversed(cases))
-    ]
 
 
 def load_case(root: Path, name: str) -> ServerArgs:
@@ -204,16 +197,17 @@ def _cpu_binding(ranks: int) -> str:
 class Planner:
     """Builds a Plan; asks each interpreter once for its release."""
 
-    def __init__(self, options: Options, gpus: list[Gpu], probe: flags.Prober) -> None:
+    def __init__(self, options: Options, gpus: list[Gpu], probe: Prober) -> None:
         self.options = options
         self.gpus = gpus
         self.probe = probe
 
-    def plan(self) -> Plan:
-        """The whole run. Raises PlanError, ArgFileError, FlagError or ProbeError."""
+    def plan(self, turns: list[Turn]) -> Plan:
+        """The run with its launches in that order.
+
+        Raises PlanError, ArgFileError, FlagError or ProbeError.
+        """
         options = self.options
-        if not options.cases:
-            raise PlanError("--cases: no case named; for example --cases graphs_on,graphs_off")
         base = argfile.load(options.root / "server_args_base.txt")
         if options.pp_size:
             base.set("--pp-size", str(options.pp_size))
@@ -232,8 +226,7 @@ class Planner:
             gpu_used_mib={g.uuid: g.used_mib for g in self.gpus if mode != "cpu"},
             launches=[],
         )
-        for number, case in case_order(options.cases, options.rounds):
-            plan.launches.append(self._launch(plan, base, case, number))
+        plan.launches += [self._launch(plan, base, turn) for turn in turns]
         labels = [launch.label for launch in plan.launches]
         if len(set(labels)) < len(labels):
             raise PlanError(f"two cases share a label: {', '.join(labels)}; mend '# label:'")
@@ -247,8 +240,8 @@ class Planner:
         pp_size, tp_size = _sizes(args, case)
         return pp_size * tp_size // args.get_int("--nnodes", 1)
 
-    def _launch(self, plan: Plan, base: ServerArgs, case: str, number: int) -> Launch:
-        options = self.options
+    def _launch(self, plan: Plan, base: ServerArgs, turn: Turn) -> Launch:
+        options, case = self.options, turn.arm.case
         args = base
         if plan.mode != "gpu":
             args = _overlay(plan.mode).over(base)
@@ -264,7 +257,7 @@ class Planner:
         python = args.python or options.python
         release = self.probe(python, args.env)
         notes = []
-        numbers = flags.version_numbers(release.version) if release else ()
+        numbers = version_numbers(release.version) if release else ()
         if plan.mode == "cpu" and (numbers >= (0, 5, 19) or not numbers):
             args.env.setdefault("SGLANG_CPU_OMP_THREADS_BIND", _cpu_binding(pp_size * tp_size))
         if pp_size > 1 and may_lack_pp_rank(numbers):
@@ -286,20 +279,20 @@ class Planner:
         if expects_graphs:
             largest = args.get_int(MICRO_BATCH, plan.batch)
             notes += _cover_batch(args, min(largest, plan.batch))
-        notes += needs.idle(args, plan.mode)
+        notes += case_needs.idle(args, plan.mode)
         if release:
             args, renamed = _fit(args, case, release)
             notes += renamed
-        label = (args.label or case) + (f"_r{number}" if number > 1 else "")
         module = "sglang.launch_server"
         if args.env.get(shims.ENV_NAME):
             module = "repro_pp_graphs.server.launch"
             named = [name for name in _shim_names(args) if name != "pp_clock"]  # on by default
             notes += [f"shim {name}: {shims.REASONS[name]}" for name in named]
         return Launch(
-            label=label,
-            case=case,
-            round=number,
+            label=(args.label or case) + turn.suffix,
+            case=turn.arm.name,
+            round=turn.round,
+            block=turn.block,
             python=python,
             sglang_version=release.version if release else "unknown",
             args=args.argv(),
@@ -319,7 +312,7 @@ class Planner:
 
 def _fit(args: ServerArgs, case: str, release: Release) -> tuple[ServerArgs, list[str]]:
     """The arguments as the release knows them, and notes. Raises PlanError or FlagError."""
-    if lack := needs.unmet(args, release):
+    if lack := case_needs.unmet(args, release):
         raise PlanError(f"server_args_{case}.txt: {lack}")
     return flags.fit(args, release)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from repro_pp_graphs.probe.options import SETTLING_STEPS
+from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.run.options import Options
-from repro_pp_graphs.run.plan import PlanError, case_order, load_case, pick_mode, wants_graphs
-from repro_pp_graphs.run.record import Launch, Plan
+from repro_pp_graphs.run.order import Turn
+from repro_pp_graphs.run.plan import PlanError, load_case, pick_mode, wants_graphs
 from repro_pp_graphs.server import argfile
 from repro_pp_graphs.server.gpus import Gpu
 
@@ -19,8 +20,8 @@ NO_COUNTERPART = {
 LOADS = {"cpu": (4, 24, 6), "gpu": (8, 64, 8), "one_gpu": (8, 64, 8)}
 
 
-def plan(options: Options, gpus: list[Gpu]) -> Plan:
-    """The whole run. Raises PlanError or ArgFileError."""
+def plan(options: Options, gpus: list[Gpu], turns: list[Turn]) -> Plan:
+    """The run with its launches in that order. Raises PlanError or ArgFileError."""
     if options.nsys:
         raise PlanError("--engine probe: not under --nsys; leave one of the two out")
     if options.model:
@@ -53,8 +54,7 @@ def plan(options: Options, gpus: list[Gpu]) -> Plan:
         raise PlanError(f"--batch {made.batch}: not a multiple of the {ranks} micro-batches")
     if made.max_new_tokens <= SETTLING_STEPS:
         raise PlanError(f"--max-new-tokens: more than {SETTLING_STEPS}, the first fill the ring")
-    for number, case in case_order(options.cases, options.rounds):
-        made.launches.append(_launch(made, options, case, number, ranks))
+    made.launches += [_launch(made, options, turn, ranks) for turn in turns]
     return made
 
 
@@ -62,9 +62,10 @@ def _base(options: Options) -> argfile.ServerArgs:
     return argfile.load(options.root / "server_args_base.txt")
 
 
-def _launch(made: Plan, options: Options, case: str, number: int, ranks: int) -> Launch:
+def _launch(made: Plan, options: Options, turn: Turn, ranks: int) -> Launch:
+    case = turn.arm.case
     args = load_case(options.root, case)
-    label = (args.label or case) + (f"_r{number}" if number > 1 else "")
+    label = (args.label or case) + turn.suffix
     graphs = None if made.mode == "cpu" else wants_graphs(args.over(_base(options)))
     logs = options.out / "logs"
     words = ["--ranks", str(ranks), "--send", SENDS.get(case, "blocking")]
@@ -82,8 +83,9 @@ def _launch(made: Plan, options: Options, case: str, number: int, ranks: int) ->
         words += ["--trace-steps", str(made.profile_steps)]
     return Launch(
         label=label,
-        case=case,
-        round=number,
+        case=turn.arm.name,
+        round=turn.round,
+        block=turn.block,
         python=options.python,
         sglang_version="none",
         args=words,

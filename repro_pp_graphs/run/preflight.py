@@ -12,8 +12,8 @@ from typing import Any
 
 from repro_pp_graphs.models import folder as model_folder
 from repro_pp_graphs.models import size
+from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.run.options import Options
-from repro_pp_graphs.run.record import Launch, Plan
 from repro_pp_graphs.server import listener
 from repro_pp_graphs.server.gpus import Gpu
 

@@ -41,6 +41,16 @@ def existing(out: Path, names: Iterable[str]) -> list[str]:
     return [name for name, path in paths if path.exists() or path.is_symlink()]
 
 
+def clear(out: Path, names: Iterable[str], whose: str = "launch") -> str:
+    """Move files of other origin aside; a line that names them, or an empty one."""
+    there = existing(out, names)
+    if not there:
+        return ""
+    kept = move_aside(out, there, "other")
+    more = f" and {len(there) - 3} more" if len(there) > 3 else ""
+    return f"not of this {whose}: {', '.join(there[:3])}{more}; moved to {kept}"
+
+
 def move_aside(out: Path, names: Iterable[str] | None = None, why: str = "resumed") -> Path:
     """Move results to a new folder out/previous/<when that run began>, and return that folder.
 

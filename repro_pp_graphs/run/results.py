@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from repro_pp_graphs.run.record import Launch, Plan
+from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.server import shims
 
 MERGED = "_chrome_trace.json"
@@ -52,6 +52,16 @@ def of_run(plan: Plan) -> list[str]:
         if pair := side_by_side(plan):
             names.append(pair)
     return names
+
+
+def client_json(logs: Path, label: str) -> Path:
+    """What the client measured of a launch."""
+    return logs / f"{label}_client.json"
+
+
+def client_draft(logs: Path, label: str) -> Path:
+    """Where client_benchmark.py writes its result until it is whole."""
+    return logs / f"{label}_client.json.part"
 
 
 def merged(label: str) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from repro_pp_graphs import launch_record
 from repro_pp_graphs.files import BadFile, read_object
-from repro_pp_graphs.run import record
-from repro_pp_graphs.run.record import Launch, Plan
+from repro_pp_graphs.record import Launch, Plan
 
 MOST = 4  # differences that are named one by one
 OPTIONS = {
@@ -36,9 +36,9 @@ def differences(then: Plan, now: Plan) -> list[str]:
         if then.inputs.get(name) != digest
     ]
     labels = [[launch.label for launch in plan.launches] for plan in (then, now)]
-    if labels[0] != labels[1]:
+    if labels[0] != labels[1][: len(labels[0])]:
         return [*found, f"launches ({', '.join(labels[0])} then; {', '.join(labels[1])} now)"]
-    for first, second in zip(then.launches, now.launches, strict=True):
+    for first, second in zip(then.launches, now.launches, strict=False):
         found += _of_launch(first, second)
     return list(dict.fromkeys(found))
 
@@ -90,17 +90,17 @@ def refusal(logs: Path, then: Plan, now: Plan) -> str:
     )
 
 
-def done(logs: Path, plan: Plan) -> tuple[set[str], list[str]]:
-    """The labels of launches that need not run again, and a line for each whose files say it is
-    done and cannot be trusted."""
+def measured(logs: Path, plan: Plan) -> tuple[set[str], list[str]]:
+    """The labels of launches that are measured, and a line for each whose files say so and cannot
+    be trusted."""
     labels, lines = set(), []
     for launch in plan.launches:
         try:
-            facts = record.load_facts(logs, launch.label)
-            if facts.get("status") != "ok":
+            known = launch_record.load(logs, launch.label)
+            if known is None or known.status != "ok":
                 continue
-            if facts.get("run_id") != plan.run_id:
-                raise BadFile(f"{record.facts_path(logs, launch.label)} is of another run")
+            if known.run_id != plan.run_id:
+                raise BadFile(f"{launch_record.path_of(logs, launch.label)} is of another run")
             for name in ["client", "analysis"][: 1 + plan.profile]:
                 read_object(logs / f"{launch.label}_{name}.json")
         except (OSError, BadFile) as error:
@@ -108,3 +108,36 @@ def done(logs: Path, plan: Plan) -> tuple[set[str], list[str]]:
         else:
             labels.add(launch.label)
     return labels, lines
+
+
+def done(logs: Path, plan: Plan) -> tuple[set[str], list[str]]:
+    """The labels of launches that need not run again, and lines on what runs again that was
+    measured, or seems to be.
+
+    A block that lost a launch runs again: of what came in between and after only whole rounds from
+    its first on are kept, or drift would not cancel in it.
+    """
+    labels, lines = measured(logs, plan)
+    for number in sorted({launch.block for launch in plan.launches} - {0}):
+        block = [launch for launch in plan.launches if launch.block == number]
+        kept = _whole_rounds(block, labels)
+        dropped = [launch.label for launch in block if launch.label in labels - kept]
+        if dropped and len({launch.round for launch in block}) > 1:
+            lost = [launch.label for launch in block if launch.label not in labels]
+            lines.append(
+                f"{', '.join(dropped)}: measured again with {', '.join(lost)}, as drift cancels in "
+                f"whole rounds of block {number} only"
+            )
+            labels -= set(dropped)
+    return labels, lines
+
+
+def _whole_rounds(block: list[Launch], labels: set[str]) -> set[str]:
+    """The labels of a block's rounds up to the first that lacks a launch."""
+    kept: set[str] = set()
+    for number in sorted({launch.round for launch in block}):
+        one = {launch.label for launch in block if launch.round == number}
+        if not one <= labels:
+            break
+        kept |= one
+    return kept

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 # last one found wins; sglang 0.5.2 to 0.5.23
 _STAGES = (
@@ -59,6 +60,11 @@ class Line:
         if not self.prefixed:
             return False
         return bool(_PROGRESS.match(self.text) or _STEP.match(self.text))
+
+
+def read_log(path: Path) -> str:
+    """The log so far; empty before the server has written."""
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
 def lines(text: str) -> list[Line]:

@@ -434,7 +434,7 @@ def start(scheduler: Any, prefix: str) -> Clock:  # noqa: ANN401
     """Begin a rank's rows and wrap what they time. Raises OSError without room for them."""
     import torch  # noqa: PLC0415
 
-    from repro_pp_graphs.server.flags import version_numbers  # noqa: PLC0415
+    from repro_pp_graphs.server.release import version_numbers  # noqa: PLC0415
 
     group = scheduler.pp_group
     pp_rank, pp_size = group.rank_in_group, group.world_size

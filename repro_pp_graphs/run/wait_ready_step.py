@@ -6,22 +6,18 @@ import argparse
 import time
 from pathlib import Path
 
-from repro_pp_graphs.run import failure, hang, record
+from repro_pp_graphs import launch_record, record
+from repro_pp_graphs.record import Launch
+from repro_pp_graphs.run import failure
 from repro_pp_graphs.run.disk import DiskWatch
-from repro_pp_graphs.run.failure import read_log
 from repro_pp_graphs.run.live import LiveLine
-from repro_pp_graphs.run.record import Launch
 from repro_pp_graphs.server import listener, log, process
-from repro_pp_graphs.server.diagnosis import Diagnosis
 from repro_pp_graphs.server.http import Server
+from repro_pp_graphs.server.log import read_log
 
 POLL_S = 0.25
-OUSTED = "is not the one that answers"
-OTHER_SERVER = Diagnosis(
-    "another server on its port", "end that (ss -ltnp shows it), or use --port"
-)
+TIMED_OUT = "timed out"
 ASK_S = 2.0  # between questions to a server whose log does not say that it listens
-LINGER_S = 2.0  # after a rank's failure, for the rest of its message to reach the log
 
 
 def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> str:
@@ -39,7 +35,7 @@ def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> str:
             return "died"
         if log.is_dying(text):
             dying_since = dying_since or time.monotonic()
-            if time.monotonic() - dying_since > LINGER_S:
+            if time.monotonic() - dying_since > failure.LINGER_S:
                 line.end(f"a rank failed while {stage}")
                 return "a rank failed"
         disk.look()
@@ -51,7 +47,7 @@ def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> str:
         if says_so or (line.elapsed_s >= ask_at_s and server.listens()):
             if stranger := listener.owner(launch.host, launch.port, pid).stranger:
                 line.end(f"port {launch.port} is answered by {stranger}")
-                return OUSTED
+                return failure.OUSTED
             if server.healthy() and server.model():
                 if listener.owner(launch.host, launch.port, pid).stranger:
                     continue  # it began to listen since, and is the one that answered
@@ -60,70 +56,42 @@ def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> str:
             ask_at_s = line.elapsed_s + ASK_S
         time.sleep(POLL_S)
     line.end(f"not ready after {timeout_s:.0f} s (--start-timeout): {log.stage(text)}")
-    return "timed out"
+    return TIMED_OUT
 
 
 def main(argv: list[str]) -> int:
-    """wait-ready LOGS LABEL PID: 0 ready, 1 not."""
+    """wait-ready OUT LABEL PID: 0 ready, 1 not."""
     parser = argparse.ArgumentParser(prog="repro_pp_graphs wait-ready", description=__doc__)
-    parser.add_argument("logs", type=Path)
+    parser.add_argument("out", type=Path)
     parser.add_argument("label")
     parser.add_argument("pid", type=int)
     parser.add_argument("--timeout-s", type=float, default=1800)
     parser.add_argument(
-        "--if-dead", action="store_true", help="wait for nothing: only explain a server that died"
-    )
-    parser.add_argument(
         "--exit-file", type=Path, help="where its exit status is noted once it has ended"
     )
     options = parser.parse_args(argv)
-    launch = record.load(options.logs).launch(options.label)
-    log_path = options.logs / f"{options.label}_server.log"
-    if options.if_dead:
-        if process.alive(options.pid) and not log.is_dying(read_log(log_path)):
-            return 0
-        return explain_dead(options, "died under load")
+    logs, label = options.out / "logs", options.label
+    launch = record.load(logs).launch(label)
     begin = time.monotonic()
-    trouble = wait(launch, options.pid, log_path, options.timeout_s)
+    trouble = wait(launch, options.pid, logs / f"{label}_server.log", options.timeout_s)
     start_s = round(time.monotonic() - begin, 2)
-    if not trouble:
-        if not listener.owner(launch.host, launch.port, options.pid).ours:
-            record.warn(
-                options.logs,
-                options.label,
-                f"the process behind {launch.base_url} cannot be seen: not known to be its server",
-            )
-        info = Server(launch.base_url).info()
-        record.save_facts(
-            options.logs, options.label, server_start_s=start_s, server_info=_resolved(info)
+    if trouble == TIMED_OUT:
+        failure.report_late(logs, launch, options.pid)
+    elif trouble:
+        failure.report_dead(logs, label, trouble, options.exit_file)
+    else:
+        _record_ready(logs, launch, options.pid, start_s)
+    return int(bool(trouble))
+
+
+def _record_ready(logs: Path, launch: Launch, pid: int, start_s: float) -> None:
+    warnings = []
+    if not listener.owner(launch.host, launch.port, pid).ours:
+        warnings.append(
+            f"the process behind {launch.base_url} cannot be seen: not known to be its server"
         )
-        return 0
-    if trouble == "timed out":
-        return explain_late(options)
-    return explain_dead(options, trouble)
-
-
-def explain_dead(options: argparse.Namespace, trouble: str) -> int:
-    """Print and record why a server has died, or has no port to listen at; always 1."""
-    log_path = options.logs / f"{options.label}_server.log"
-    found = OTHER_SERVER if trouble == OUSTED else failure.of_dead(log_path, options.exit_file)
-    print("\n".join([f"    server {trouble}", *failure.lines(found, log_path)]))
-    return _failed(options, f"server {trouble}: {found.cause}")
-
-
-def explain_late(options: argparse.Namespace) -> int:
-    """Print and record why a server that lives is not ready, and what its ranks do; always 1."""
-    log_path = options.logs / f"{options.label}_server.log"
-    found = failure.of_living(log_path)
-    print("\n".join(["    server timed out", *failure.lines(found, log_path)]), flush=True)
-    python = record.load(options.logs).launch(options.label).python
-    print("\n".join(hang.report(options.logs, options.label, options.pid, python)))
-    return _failed(options, f"server timed out: {found.cause}")
-
-
-def _failed(options: argparse.Namespace, reason: str) -> int:
-    record.save_facts(options.logs, options.label, status="failed", reason=reason)
-    return 1
+    info = _resolved(Server(launch.base_url).info())
+    launch_record.amend(logs, launch.label, warnings, server_start_s=start_s, server_info=info)
 
 
 def _resolved(info: dict[str, object]) -> dict[str, object]:

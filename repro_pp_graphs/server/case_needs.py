@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from repro_pp_graphs.server import shims
 from repro_pp_graphs.server.argfile import ServerArgs
-from repro_pp_graphs.server.flags import Release
+from repro_pp_graphs.server.release import Release
 from repro_pp_graphs.server.shims import sync_send
 from repro_pp_graphs.server.source import text_of
 

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import requests
 
-from repro_pp_graphs.run import begin, failure, hang, record
+from repro_pp_graphs import launch_record, record
+from repro_pp_graphs.record import Launch
+from repro_pp_graphs.run import failure, hang, previous
 from repro_pp_graphs.run.disk import DiskWatch, drafts_of
-from repro_pp_graphs.run.failure import read_log
+from repro_pp_graphs.run.failure import LINGER_S
 from repro_pp_graphs.run.live import LiveLine
-from repro_pp_graphs.run.record import Launch
-from repro_pp_graphs.run.wait_ready import LINGER_S
 from repro_pp_graphs.server import listener, log, process
 from repro_pp_graphs.server.http import Server
+from repro_pp_graphs.server.log import read_log
 from repro_pp_graphs.terminal import wrapped
 from repro_pp_graphs.traces.read.identity import is_trace, parts
 
@@ -204,7 +205,7 @@ def main(argv: list[str]) -> int:
     out, logs, label = options.out, options.out / "logs", options.label
     plan = record.load(logs)
     log_path, folder = logs / f"{label}_server.log", out / "trace" / label
-    _say(logs, label, begin.clear(out, [f"trace/{label}/"]))
+    aside = _say(previous.clear(out, [f"trace/{label}/"]))
     folder.mkdir(parents=True)
     one = ProfilePass(plan.launch(label), options.pid, log_path, folder)
     try:
@@ -216,20 +217,25 @@ def main(argv: list[str]) -> int:
             print("\n".join(failure.lines(found, log_path)))
         else:
             print("\n".join(hang.report(logs, label, options.pid, one.launch.python)))
-        record.save_facts(logs, label, status="failed", reason=f"profile: {error}")
+        aside += _clear_strangers(out, one)
+        launch_record.amend(logs, label, aside, status="failed", reason=f"profile: {error}")
         return 1
-    finally:
-        _say(logs, label, begin.clear(out, [f"trace/{label}/{p.name}" for p in one.strangers()]))
+    aside += _clear_strangers(out, one)
     sizes = {path.name: path.stat().st_size for path in one.traces()}
     one.line.end(f"{len(sizes)} traces, {sum(sizes.values()) / 1e6:.1f} MB")
     seconds = round(one.line.elapsed_s, 2)
-    record.save_facts(logs, label, profile_s=seconds, trace_bytes=sizes)
-    record.warn(logs, label, *warnings)
+    launch_record.amend(logs, label, aside + warnings, profile_s=seconds, trace_bytes=sizes)
     return 0
 
 
-def _say(logs: Path, label: str, line: str) -> None:
-    """Print, and record, what was moved aside."""
-    if line:
-        print("\n".join(wrapped(line, "  ")))
-        record.warn(logs, label, line)
+def _clear_strangers(out: Path, one: ProfilePass) -> list[str]:
+    names = [f"trace/{one.launch.label}/{path.name}" for path in one.strangers()]
+    return _say(previous.clear(out, names))
+
+
+def _say(line: str) -> list[str]:
+    """Print what was moved aside; the same as a launch's warnings."""
+    if not line:
+        return []
+    print("\n".join(wrapped(line, "  ")))
+    return [line]

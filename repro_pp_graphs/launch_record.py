@@ -1,0 +1,88 @@
+"""What is recorded of a launch: logs/<label>_launch.json, whose JSON Schema is
+docs/schemas/launch.schema.json. Each step that learns something writes it at once, with `amend`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from repro_pp_graphs import struct_files
+from repro_pp_graphs.files import BadFile
+
+Status = Literal["running", "ok", "failed", "interrupted"]
+
+
+class GraphState(msgspec.Struct):
+    """What the server really ran: decode lines of its log with and without a graph."""
+
+    decode_lines: int
+    with_graph: int
+    largest_eager_bs: int = 0  # requests in the largest decode batch that ran without a graph
+    launches: dict[str, int] | None = (
+        None  # cudaGraphLaunch calls in the traces by rank; None unprofiled
+    )
+
+
+class GpuCounters(msgspec.Struct, omit_defaults=True):
+    """What server/gpu_counters.py reads, as the drivers call it."""
+
+    before: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
+
+
+class LaunchRecord(msgspec.Struct, omit_defaults=True):
+    """logs/<label>_launch.json: what is known of a launch; None, and no key, where it is not."""
+
+    status: Status
+    reason: str | None = None  # why it failed
+    warnings: list[str] | None = None
+    run_id: str | None = None  # the plan's
+    session: int | None = None  # the plan's, when the launch began
+    began: str | None = None  # 2026-11-24 03:15:00, local time
+    wall_s: float | None = None  # from its begin to its end, to a second
+    server_start_s: float | None = None  # from the server's start until it answered
+    server_info: dict[str, Any] | None = None  # the server's own account of its arguments
+    profile_s: float | None = None  # of the profile pass
+    trace_bytes: dict[str, int] | None = None  # of each trace that the profile saw whole, by name
+    graph_state: GraphState | None = None
+    shims: dict[str, str] | None = None  # why each is installed, by name
+    gpu_counters: GpuCounters | None = None
+    client_sha256: str | None = None  # of its client.json, when the launch had ended
+
+
+def path_of(logs: Path, label: str) -> Path:
+    """Where the record of a launch is."""
+    return logs / f"{label}_launch.json"
+
+
+def load(logs: Path, label: str) -> LaunchRecord | None:
+    """What was recorded of a launch so far; None where it has not begun.
+
+    Raises OSError where it cannot be read, BadFile where it is torn or something else.
+    """
+    path = path_of(logs, label)
+    return struct_files.read(path, LaunchRecord) if path.exists() else None
+
+
+def begin(logs: Path, label: str, begun: LaunchRecord) -> None:
+    """Begin a launch's record: what an earlier try recorded is gone. Raises OSError."""
+    struct_files.write(path_of(logs, label), begun)
+
+
+def amend(logs: Path, label: str, warnings: list[str] | None = None, **changes: object) -> None:
+    """Set fields of a launch's record, and add warnings to it, at once: a later failure loses none.
+
+    A record that cannot be read is begun anew, with a warning. Raises OSError, and TypeError for a
+    field that a record does not have.
+    """
+    said = list(warnings or [])
+    try:
+        found = load(logs, label) or LaunchRecord("running")
+    except BadFile as error:
+        found = LaunchRecord("running")
+        said.insert(0, f"{error}: begun anew")
+    if said:
+        changes["warnings"] = [*(found.warnings or []), *said]
+    struct_files.write(path_of(logs, label), msgspec.structs.replace(found, **changes))

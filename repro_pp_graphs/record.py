@@ -1,0 +1,155 @@
+"""What a run is made of: its launches, and the plan that holds them.
+
+The plan is logs/run.json; its JSON Schema is docs/schemas/run.schema.json. Standard library only:
+a dry run needs no environment, and collect_env.sh packs a run with any Python.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from repro_pp_graphs.files import read_object, write_json
+from repro_pp_graphs.server import listener
+
+
+@dataclass
+class Launch:
+    """One server launch of a run."""
+
+    label: str  # names its files: <label>_server.log
+    case: str
+    round: int  # 1 for the first
+    python: str  # the interpreter that runs it
+    sglang_version: str  # "unknown" where it could not be asked
+    args: list[str]  # the server's arguments
+    argv: list[str]  # the whole command
+    env: dict[str, str]  # what the case adds to the environment
+    port: int
+    model: str
+    pp_size: int
+    tp_size: int
+    nodes: int
+    expects_graphs: bool | None  # None on a CPU: there are no CUDA graphs to expect
+    captured_max_bs: int | None  # largest captured decode batch, where the arguments say
+    notes: list[str] = field(default_factory=list)
+    host: str = listener.LOOPBACK  # what the server listens at, as --host says
+    block: int = 0  # of the order, 1 for the first; 0 in runs of earlier versions
+
+    @property
+    def ranks(self) -> int:
+        """Ranks on this machine: each writes one trace file."""
+        return self.pp_size * self.tp_size // self.nodes
+
+    @property
+    def base_url(self) -> str:
+        """Where the server answers, without a slash at the end."""
+        return listener.url(self.host, self.port)
+
+
+@dataclass
+class Look:
+    """A number of rounds at which a run's results are tested."""
+
+    rounds: int  # launches of each case by then, from the first on
+    planned: bool  # before any result could be tested; False for an extension asked for later
+
+
+@dataclass
+class Plan:
+    """A run: how it runs, its load, its launches in order."""
+
+    mode: str  # gpu, one_gpu, cpu
+    batch: int  # prompts in a request
+    max_new_tokens: int  # a prompt
+    profile: bool
+    profile_steps: int  # forward steps to trace
+    with_stack: bool
+    nsys: bool
+    gpu_used_mib: dict[str, int]  # by GPU uuid, before the first launch
+    launches: list[Launch]
+    engine: str = "sglang"  # or probe
+    began: str = ""  # when it was first started, not resumed: 2026-11-24 03:15:00
+    run_id: str = ""  # of this run alone; each launch's record repeats it
+    resumed: list[str] = field(default_factory=list)  # when --resume went on with it
+    inputs: dict[str, str] = field(default_factory=dict)  # SHA-256 of the files that it reads
+    machine: dict[str, str] = field(default_factory=dict)  # host, CPU, GPUs
+    order_seed: int | None = None  # of the order of launches (run/order.py); None: not drawn
+    looks: list[Look] = field(default_factory=list)  # one after another
+    aa: str = ""  # the case that is compared with itself; empty for none
+    command: list[str] = field(default_factory=list)  # as the user called run_repro.sh
+    schema: Literal[1] = 1
+
+    @property
+    def program(self) -> str:
+        """What a launch runs, as in the names of its files (<label>_server.log)."""
+        return "probe" if self.engine == "probe" else "server"
+
+    @property
+    def rehearsal(self) -> bool:
+        """True where the numbers say nothing about GPUs."""
+        return self.mode == "cpu"
+
+    @property
+    def warmup_passes(self) -> int:
+        """The client's --warmup-passes: at most so many, before it measures."""
+        return 3 if self.rehearsal else 5
+
+    @property
+    def rounds(self) -> int:
+        """Launches of each case, so far as they are planned."""
+        return max((launch.round for launch in self.launches), default=0)
+
+    @property
+    def session(self) -> int:
+        """1 for the run as first started, 2 after the first --resume, ..."""
+        return 1 + len(self.resumed)
+
+    def launch(self, label: str) -> Launch:
+        """The launch of that label. Raises KeyError where there is none."""
+        for launch in self.launches:
+            if launch.label == label:
+                return launch
+        raise KeyError(label)
+
+
+# what is read of logs/<label>_client.json
+CLIENT: dict[str, Any] = {"summary": {"warnings": list[str]}}
+_SPREAD = ({"mean": float}, None)
+# what is read of logs/<label>_analysis.json
+ANALYSIS: dict[str, Any] = {
+    "graph_launches": dict[str, int],
+    "ranks": dict[str, dict[str, Any]],
+    "token_return": {
+        "host_us": {"send": _SPREAD},
+        "delivery_us": {"send": _SPREAD, "overlapped_with_graph": _SPREAD, "idle": _SPREAD},
+    },
+}
+
+
+def plan_path(logs: Path) -> Path:
+    """Where a run's plan is."""
+    return logs / "run.json"
+
+
+def save(logs: Path, plan: Plan) -> None:
+    """Write the plan to logs/run.json. Raises OSError."""
+    write_json(plan_path(logs), {"schema": plan.schema, **asdict(plan)})
+
+
+def load(logs: Path) -> Plan:
+    """The plan that a run left in its logs folder.
+
+    Raises OSError where it cannot be read, BadFile where it is torn or something else.
+    """
+    data = _known(read_object(plan_path(logs), Plan), Plan)
+    data["launches"] = [Launch(**_known(each, Launch)) for each in data["launches"]]
+    data["looks"] = [Look(**_known(each, Look)) for each in data.get("looks", [])]
+    return Plan(**data)
+
+
+def _known(data: dict[str, Any], kind: type) -> dict[str, Any]:
+    """The fields of a dataclass among the keys of a JSON object."""
+    names = (each.name for each in fields(kind))
+    return {name: data[name] for name in names if name in data}

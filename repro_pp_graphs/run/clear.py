@@ -1,0 +1,81 @@
+"""Before a run: an earlier one goes aside, or --resume goes on with it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+
+from repro_pp_graphs import record
+from repro_pp_graphs.files import BadFile
+from repro_pp_graphs.record import Plan
+from repro_pp_graphs.run import estimate, previous, results, resume
+from repro_pp_graphs.run.options import Options
+from repro_pp_graphs.run.plan import PlanError
+from repro_pp_graphs.terminal import say, wrapped
+
+
+def earlier_run(options: Options) -> Plan | None:
+    """The plan that --resume goes on with; None without --resume, or where there is none.
+
+    Raises PlanError where it cannot be read.
+    """
+    logs = options.out / "logs"
+    if not options.resume or not record.plan_path(logs).exists():
+        return None
+    try:
+        return record.load(logs)
+    except BadFile as error:
+        raise PlanError(
+            f"--resume: {error}: there is nothing to go on with; without --resume what is there is "
+            "moved aside and the run starts over"
+        ) from None
+
+
+def is_complete(plan: Plan, options: Options) -> bool:
+    """Whether every launch of an earlier run need not run again."""
+    done, _ = resume.done(options.out / "logs", plan)
+    return len(done) == len(plan.launches)
+
+
+def clear_the_way(plan: Plan, options: Options, earlier: Plan | None) -> set[str]:
+    """Move an earlier run's results aside; with --resume only those of launches to repeat.
+
+    Returns the labels that are done. Raises PlanError where --resume cannot go on, OSError.
+    """
+    logs = options.out / "logs"
+    if not (logs / "run.json").exists():
+        names = [name for one in plan.launches for name in results.claimed(one, plan)]
+        names += results.of_run(plan) + results.traces(options.out)
+        if line := previous.clear(options.out, list(dict.fromkeys(names)), "run"):
+            say("\n".join(wrapped(line, "  aside:  ")))
+        return set()
+    if earlier is None:
+        kept = previous.move_aside(options.out)
+        say(f"  kept:   the earlier run, now in {kept}")
+        return set()
+    return _resume(plan, options, earlier)
+
+
+def _resume(plan: Plan, options: Options, earlier: Plan) -> set[str]:
+    logs = options.out / "logs"
+    if reason := resume.refusal(logs, earlier, plan):
+        raise PlanError(reason)
+    plan.began, plan.run_id, plan.resumed = earlier.began, earlier.run_id, earlier.resumed
+    done, lines = resume.done(logs, plan)
+    for line in lines:
+        say("\n".join(wrapped(line, "  again:  ")))
+    again = [launch for launch in plan.launches if launch.label not in done]
+    for path in logs.glob("*.part"):  # of a run that was killed
+        path.unlink()
+    for path in (options.out / "trace").glob(".merge-*"):
+        shutil.rmtree(path, ignore_errors=True)
+    since = f" (begun {plan.began})" if plan.began else ""
+    say(f"  resume: {len(done)} of {len(plan.launches)} launches are done{since}")
+    if again:
+        if (took := estimate.seconds(logs, plan, again)) is not None:
+            say(f"  time:   {estimate.text(took)} for {len(again)} launch(es), as those so far")
+        plan.resumed = [*plan.resumed, time.strftime(previous.STAMP)]
+        names = [name for launch in again for name in results.claimed(launch, plan)]
+        names += [name for name in results.of_run(plan) if name not in results.KEPT]
+        previous.move_aside(options.out, names)
+    return done

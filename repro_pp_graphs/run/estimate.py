@@ -1,0 +1,40 @@
+"""How long launches will take, by those of the same run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import fmean
+
+from repro_pp_graphs import launch_record
+from repro_pp_graphs.files import BadFile
+from repro_pp_graphs.record import Launch, Plan
+
+
+def seconds(logs: Path, plan: Plan, ahead: list[Launch]) -> float | None:
+    """What the launches ahead will take, each as long as those of its case so far took on average;
+    None where no launch of this run has been measured."""
+    took: dict[str, list[float]] = {}
+    for launch in plan.launches:
+        if (wall_s := _wall_s(logs, launch, plan)) is not None:
+            took.setdefault(launch.case, []).append(wall_s)
+    if not took:
+        return None
+    everyone = fmean(each for values in took.values() for each in values)
+    return sum(fmean(took.get(launch.case, [everyone])) for launch in ahead)
+
+
+def _wall_s(logs: Path, launch: Launch, plan: Plan) -> float | None:
+    try:
+        known = launch_record.load(logs, launch.label)
+    except (OSError, BadFile):
+        return None
+    measured = known is not None and known.status == "ok" and known.run_id == plan.run_id
+    return known.wall_s if known and measured else None
+
+
+def text(duration_s: float) -> str:
+    """`about 40 s`, `about 12 min`, `about 3 h 20 min`."""
+    if duration_s < 90:
+        return f"about {max(10, round(duration_s, -1)):.0f} s"
+    hours, minutes = divmod(round(duration_s / 60), 60)
+    return f"about {hours} h {minutes:02} min" if hours else f"about {minutes} min"

@@ -1,0 +1,161 @@
+"""After a launch: port and memory free again, the arm checked, and how it ended recorded."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from repro_pp_graphs import files, launch_record, record
+from repro_pp_graphs.files import BadFile, read_object
+from repro_pp_graphs.launch_record import GpuCounters, LaunchRecord
+from repro_pp_graphs.record import Launch, Plan
+from repro_pp_graphs.run import arm, failure, own_traces, previous, results
+from repro_pp_graphs.run.free_again import wait_until_free
+from repro_pp_graphs.server import gpu_counters, shims
+from repro_pp_graphs.server.log import read_log
+from repro_pp_graphs.terminal import wrapped
+
+NO_REASON = "a step of the harness broke off; see the terminal"
+
+
+class Ending:
+    """The end of one launch: looked at step by step, written to its record at once."""
+
+    def __init__(self, out: Path, plan: Plan, launch: Launch) -> None:
+        self.out, self.logs = out, out / "logs"
+        self.plan, self.launch, self.label = plan, launch, launch.label
+        self.known = self._known()
+        self.changes: dict[str, Any] = {}
+        self.warnings: list[str] = []
+
+    def _known(self) -> LaunchRecord:
+        try:
+            return launch_record.load(self.logs, self.label) or LaunchRecord("running")
+        except BadFile:
+            return LaunchRecord("running")  # amend says so in its warnings
+
+    def count_gpus(self) -> None:
+        """Complete the GPU counters, with warnings of what they say."""
+        counters = self.known.gpu_counters
+        if counters and counters.before is not None:
+            after = gpu_counters.read(list(self.plan.gpu_used_mib))
+            self.changes["gpu_counters"] = GpuCounters(counters.before, after)
+            self.warnings += gpu_counters.remarks(counters.before, after)
+
+    def collect_clock(self) -> None:
+        """Keep what the ranks' clocks wrote, and warn of what they lack."""
+        if "pp_clock" not in shims.names_in(self.launch.env):
+            return
+        from repro_pp_graphs.pp_clock import collect  # noqa: PLC0415 - numpy
+
+        try:
+            found = collect.collect(self.logs, self.label)
+        except OSError as error:
+            self.warnings.append(f"pp_clock: {error}: its rows are kept, its facts are not")
+            return
+        if found is None:
+            self.warnings.append("pp_clock: no rank left rows; see the server's log")
+        else:
+            self.warnings += [f"pp_clock: {text}" for text in found.warnings]
+
+    def check(self) -> None:
+        """Is it what it claims? Where not, it has failed."""
+        found = [*self._lacks(), *self._other_traces(), *self._arm()]
+        for text in found:
+            print("\n".join(wrapped(f"{self.label}: NOT WHAT IT CLAIMS: {text}", "  ")))
+        if found:
+            self.fail("; ".join(found), silent=True)
+
+    def _lacks(self) -> list[str]:
+        report = self.out / "trace" / f"{self.label}.nsys-rep"
+        if not self.plan.nsys or (report.exists() and report.stat().st_size):
+            return []
+        return [f"nsys left no {report}; see the server's log"]
+
+    def _other_traces(self) -> list[str]:
+        more, lost = own_traces.strangers(self.out, self.label, self.known)
+        if not more and not lost:
+            return []
+        return [f"while its traces were read, others came or went: {', '.join(more + lost)}"]
+
+    def _arm(self) -> list[str]:
+        if self.plan.engine == "probe" and not self.plan.profile:
+            return []
+        analysis = self.logs / f"{self.label}_analysis.json"
+        launches = None
+        if analysis.exists():
+            launches = read_object(analysis, record.ANALYSIS).get("graph_launches")
+        text = read_log(self.logs / f"{self.label}_server.log")
+        state, found = arm.check(text, launches, self.launch)
+        names = shims.names_in(self.launch.env)
+        self.changes["graph_state"] = state
+        self.changes["shims"] = {name: shims.REASONS[name] for name in names}
+        return found
+
+    def claim_traces(self) -> None:
+        """Of a launch that has failed: what another server wrote into its folder goes aside."""
+        line, _ = own_traces.claim(self.out, self.label, self.known)
+        if line:
+            print("\n".join(wrapped(line, "  ")))
+            self.warnings.append(line)
+
+    def fail(self, reason: str, silent: bool = False) -> None:
+        """It has failed; said on the terminal too, unless an earlier step has said it."""
+        full = files.low_space(self.logs, self.out / "trace")
+        known = reason == self.known.reason or silent
+        if full and "the disk of" not in reason:
+            reason, known = f"{reason}; {full}: free some", False
+        self.changes.update(status="failed", reason=reason)
+        if not known:
+            print("\n".join(wrapped(f"{self.label} failed: {reason}", "  ")))
+
+    def write(self) -> None:
+        """Put it on the disk. Raises OSError."""
+        if self.known.began:
+            began_s = time.mktime(time.strptime(self.known.began, previous.STAMP))
+            self.changes["wall_s"] = max(0.0, round(time.time() - began_s))
+        if measured := files.sha256(self.logs / f"{self.label}_client.json"):
+            self.changes["client_sha256"] = measured
+        results.client_draft(self.logs, self.label).unlink(missing_ok=True)
+        launch_record.amend(self.logs, self.label, self.warnings, **self.changes)
+
+
+def _reason(ending: Ending) -> str:
+    """Why it failed: what a step recorded, or the last line of a probe that ended by itself."""
+    if ending.known.reason or ending.plan.engine != "probe":
+        return ending.known.reason or NO_REASON
+    return failure.last_line(ending.logs / f"{ending.label}_probe.log") or NO_REASON
+
+
+def main(argv: list[str]) -> int:
+    """finish OUT LABEL: 0 where the launch is measured and is what it claims, 1 where not."""
+    parser = argparse.ArgumentParser(prog="repro_pp_graphs finish", description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("label")
+    parser.add_argument("--failed", action="store_true", help="a step before this one failed")
+    parser.add_argument("--interrupted", action="store_true", help="record that, and only that")
+    parser.add_argument(
+        "--server-died", action="store_true", help="warn that it ended before it was stopped"
+    )
+    parser.add_argument("--timeout-s", type=float, default=60)
+    options = parser.parse_args(argv)
+    plan = record.load(options.out / "logs")
+    ending = Ending(options.out, plan, plan.launch(options.label))
+    ending.changes["status"] = "interrupted" if options.interrupted else "ok"
+    if not options.interrupted:
+        ending.count_gpus()
+        ending.collect_clock()
+        if options.failed:
+            ending.claim_traces()
+            ending.fail(_reason(ending))
+        else:
+            ending.check()
+        if options.server_died and not options.failed:
+            log = f"{options.label}_server.log"
+            ending.warnings.append(f"the server died after its last pass; see {log}")
+        if held := wait_until_free(plan, ending.launch, options.timeout_s):
+            print("\n".join(wrapped(f"not free {held}", "  ")))
+    ending.write()
+    return int(ending.changes["status"] != "ok")

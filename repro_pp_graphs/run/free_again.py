@@ -1,0 +1,49 @@
+"""After a server has ended: are its port and its GPU memory free for the next launch?"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from repro_pp_graphs.record import Launch, Plan
+from repro_pp_graphs.server import gpus, listener
+
+SLACK_MIB = 512  # other processes' memory moves a little
+STRANGER_S = 5.0
+POLL_S = 0.2
+
+
+def held_memory(before_mib: dict[str, int]) -> list[str]:
+    """The GPUs whose used memory is above what it was before the run, or why none can tell."""
+    try:
+        return [
+            f"GPU {gpu.index}: {gpu.used_mib - before_mib[gpu.uuid]} MiB"
+            for gpu in gpus.listed()
+            if gpu.used_mib > before_mib.get(gpu.uuid, gpu.used_mib) + SLACK_MIB
+        ]
+    except gpus.GpuError as error:
+        return [str(error)]
+
+
+def wait_until_free(plan: Plan, launch: Launch, timeout_s: float) -> str:
+    """Wait for GPU memory and port, which the next launch needs; what is still held at the end.
+
+    A port that another process holds is not waited for as long: that one does not end by itself.
+    """
+    begin_s = time.monotonic()
+    while True:
+        held = held_memory(plan.gpu_used_mib) if plan.gpu_used_mib else []
+        port_held = bool(launch.port) and not listener.is_free(launch.host, launch.port)
+        if not held and not port_held:
+            return ""
+        who = ""
+        if port_held and not held:
+            who = listener.owner(launch.host, launch.port, os.getpid()).stranger
+        past_s = time.monotonic() - begin_s
+        if past_s > (min(STRANGER_S, timeout_s) if who else timeout_s):
+            where = f", by {who}" if who else ""
+            memory = f"{', '.join(held)} (see nvidia-smi)" if held else ""
+            return (
+                f"{past_s:.0f} s after the server's end: {memory or f'port {launch.port}{where}'}"
+            )
+        time.sleep(POLL_S)

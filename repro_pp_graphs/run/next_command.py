@@ -1,0 +1,72 @@
+"""What a run's user types next: the same command, with what it goes on with."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from repro_pp_graphs.record import Plan
+from repro_pp_graphs.run import estimate
+from repro_pp_graphs.run.order import whole_rounds
+from repro_pp_graphs.terminal import wrapped
+
+ROUNDS = 4  # a case, for a verdict: fewer show effects of more than 10 % only
+WIDTH = 72
+LEFT_OUT = ("--resume", "--dry-run")
+
+
+def words(plan: Plan, rounds: int | None) -> list[str]:
+    """The user's own command, going on with this run; with more rounds where that is asked for."""
+    found, given = [], iter(plan.command)
+    for word in given:
+        option = f"--{word[2:].replace('_', '-')}" if word.startswith("--") else word
+        if option == "--rounds":
+            following = next(given, "")
+            found += [] if rounds else [word, following]
+        elif option not in LEFT_OUT:
+            found.append(word)
+    return [*found, *(["--rounds", str(rounds)] if rounds else []), "--resume"]
+
+
+def lines(out: Path, plan: Plan, complete: bool) -> list[str]:
+    """For the end of a run: how to go on with it; empty where all that was planned is done."""
+    if not plan.command:
+        return []
+    if not complete:
+        return ["To run what is not measured:", *_command(words(plan, None))]
+    ahead = [look for look in plan.looks if look.rounds > plan.rounds]
+    if ahead:
+        left = ahead[0].rounds - plan.rounds
+        how = f"For the second look ({left} more launches a case{_time(out, plan, left)}):"
+        return [*wrapped(how), *_command(words(plan, None))]
+    cases = list(dict.fromkeys(launch.case for launch in plan.launches))
+    if plan.rounds > 1 or len(cases) < 2:
+        return []
+    rounds = whole_rounds(ROUNDS, len(cases))
+    what = "the noise floor" if plan.aa else "a verdict"
+    how = f"For {what} ({rounds} launches a case{_time(out, plan, rounds - 1)}):"
+    return [*wrapped(how), *_command(words(plan, rounds))]
+
+
+def _time(out: Path, plan: Plan, rounds: int) -> str:
+    """`, about 12 min more` for so many more rounds, where it is known."""
+    took = estimate.seconds(out / "logs", plan, [one for one in plan.launches if one.round == 1])
+    return "" if took is None else f", {estimate.text(took * rounds)} more"
+
+
+def _command(command: list[str]) -> list[str]:
+    """Indented, to be copied as it is: what does not fit goes on below a backslash; an option and
+    its value stay together."""
+    pieces: list[str] = []
+    for word in command:
+        if word.startswith("--") or not pieces:
+            pieces.append(shlex.quote(word))
+        else:
+            pieces[-1] += f" {shlex.quote(word)}"
+    found = [""]
+    for piece in pieces:
+        if found[-1] and len(found[-1]) + len(piece) > WIDTH:
+            found.append("")
+        found[-1] += f" {piece}" if found[-1] else piece
+    first, *others = found
+    return " \\\n".join([f"  {first}", *(f"    {line}" for line in others)]).split("\n")

@@ -1,0 +1,81 @@
+"""What a run is about to do: for the terminal, and all of it for --dry-run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from repro_pp_graphs.record import Launch, Plan
+from repro_pp_graphs.run import client_words, results
+from repro_pp_graphs.run.command import command_script, shell_words
+from repro_pp_graphs.run.options import Options
+from repro_pp_graphs.terminal import wrapped
+
+MODE_TEXT = {
+    "gpu": "one GPU a rank",
+    "one_gpu": "ranks share GPUs in time slices: order and waiting are real, durations are not",
+    "cpu": "REHEARSAL on the CPU: the real server, no CUDA graphs (on against off is an A/A run)",
+}
+
+
+def lines(plan: Plan, options: Options) -> list[str]:
+    """What the run is about to do, for the terminal."""
+    first = plan.launches[0]
+    server = (
+        f"sglang {first.sglang_version}, pp {first.pp_size} x tp {first.tp_size}, "
+        f"{Path(first.model).name}"
+    )
+    if plan.engine == "probe":
+        server = f"the PP ring without sglang, {first.pp_size} ranks"
+    load = f"batch {plan.batch} x {plan.max_new_tokens} new tokens"
+    how = MODE_TEXT[plan.mode].replace(
+        "real server", "probe" if plan.engine == "probe" else "real server"
+    )
+    found = [
+        *wrapped(how, "  how:    "),
+        *wrapped(server, f"  {plan.program + ':':<8}"),
+        f"  load:   {load}" + (f"; profile of {plan.profile_steps} steps" if plan.profile else ""),
+        *wrapped(", ".join(launch.label for launch in plan.launches), "  cases:  "),
+        *_order(plan),
+        *wrapped(f"{options.out}/logs, {options.out}/trace", "  leaves: "),
+    ]
+    notes = dict.fromkeys(note for launch in plan.launches for note in launch.notes)
+    return found + [line for note in notes for line in wrapped(note, "  note:   ")]
+
+
+def _order(plan: Plan) -> list[str]:
+    """How the launches are ordered, where that was drawn."""
+    if plan.rounds == 1 or plan.order_seed is None:
+        return []
+    blocks = max(launch.block for launch in plan.launches)
+    text = f"{blocks} balanced block(s), each begun by a case that was drawn"
+    ahead = [look.rounds for look in plan.looks if look.rounds > plan.rounds]
+    if ahead:
+        text += f"; then a look, before {ahead[0] - plan.rounds} more rounds"
+    return wrapped(text, "  order:  ")
+
+
+def dry_run_lines(plan: Plan, options: Options) -> list[str]:
+    """Every command and every file of a run, as they would be."""
+    lines = []
+    for launch in plan.launches:
+        label = launch.label
+        lines += [f"# {label}", *script(launch, plan, options).splitlines()[2:]]
+        if plan.engine == "sglang":
+            lines += ["# then, once /health answers:", client_command(plan, launch, options)]
+        lines.append("")
+    lines.append("# files")
+    for launch in plan.launches:
+        lines += [f"{options.out}/{name}" for name in results.of_launch(launch, plan)]
+    return lines + [f"{options.out}/{name}" for name in results.of_run(plan)]
+
+
+def client_command(plan: Plan, launch: Launch, options: Options) -> str:
+    """The measuring client's command; measure_step runs it with these words."""
+    words = client_words.program(options.python, options.root)
+    return shell_words(words + client_words.measured(plan, launch, options.out / "logs"))
+
+
+def script(launch: Launch, plan: Plan, options: Options) -> str:
+    """The bash script that starts a launch's server, or the probe."""
+    nsys_output = options.out / "trace" / launch.label if plan.nsys else None
+    return command_script(launch, plan.program, options.root, nsys_output)

@@ -1,0 +1,177 @@
+"""Plan a run, check what it needs, and write what run_repro.sh follows.
+
+run_repro.sh reads stdout, as assignments in the shell's own words: what it must know of the
+options, and of each launch. All else goes to stderr.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import secrets
+import shlex
+import time
+import uuid
+from pathlib import Path
+
+from repro_pp_graphs import files, record
+from repro_pp_graphs.models import folder as model_folder
+from repro_pp_graphs.record import Plan
+from repro_pp_graphs.run import (
+    client_words,
+    inputs,
+    lock,
+    looks,
+    order,
+    overview,
+    plan_probe,
+    preflight,
+    previous,
+    results,
+)
+from repro_pp_graphs.run import options as run_options
+from repro_pp_graphs.run.looks import LooksError
+from repro_pp_graphs.run.options import Options, complain
+from repro_pp_graphs.run.plan import PlanError, Planner
+from repro_pp_graphs.server import gpus
+from repro_pp_graphs.server.argfile import ArgFileError
+from repro_pp_graphs.server.flags import FlagError
+from repro_pp_graphs.server.gpus import Gpu
+from repro_pp_graphs.server.release import CachedProbe, ProbeError, Prober
+from repro_pp_graphs.terminal import say, wrapped
+
+# what the harness itself imports later; an environment of sglang holds them
+NEEDED = ("requests", "msgspec", "numpy")
+REFUSALS = (PlanError, LooksError, ArgFileError, FlagError, ProbeError, lock.LockError)
+
+
+def make_models(plan: Plan, options: Options) -> None:
+    """Write the folders of models without weights."""
+    made = options.root / ".state" / "models"
+    for launch in plan.launches:
+        if Path(launch.model).parent == made:
+            model_folder.write(Path(launch.model).name, Path(launch.model))
+
+
+def write(plan: Plan, options: Options) -> None:
+    """Put plan and command scripts on disk, and room for what must be written on a full one."""
+    logs = options.out / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    for launch in plan.launches:
+        path = logs / f"{launch.label}_{plan.program}_command.sh"
+        files.write_whole(path, overview.script(launch, plan, options))
+    record.save(logs, plan)
+    files.hold_reserve(logs)
+
+
+def for_the_shell(plan: Plan, options: Options, done: set[str]) -> list[str]:
+    """Assignments to the variables that run_repro.sh declares."""
+    load = client_words.program(options.python, options.root) + client_words.profiled(plan)
+    return [
+        f"engine={plan.engine} nsys={int(plan.nsys)} traced={int(plan.profile)}",
+        f"start_timeout_s={options.start_timeout_s}",
+        f"pair={shlex.quote(results.side_by_side(plan))}",
+        f"load=({shlex.join(load)})",
+        f"labels=({shlex.join(launch.label for launch in plan.launches)})",
+        f"urls=({shlex.join(launch.base_url for launch in plan.launches)})",
+        f"resumed=({' '.join(str(int(one.label in done)) for one in plan.launches)})",
+    ]
+
+
+def main(argv: list[str]) -> int:
+    """plan OWN... -- OPTIONS: 0 and what the shell needs on stdout, 2 where it cannot start."""
+    options = run_options.parse(argv)
+    lacking = [name for name in NEEDED if not importlib.util.find_spec(name)]
+    if lacking and not options.dry_run:
+        complain(f"{options.python} lacks {' and '.join(lacking)}: pip install them there")
+        return 2
+    try:
+        if options.owner and not options.dry_run:
+            _lock(options)
+        return _plan(options)
+    except gpus.GpuError as error:
+        complain(f"{error}, or --cpu for a rehearsal")
+    except REFUSALS as error:
+        for line in str(error).splitlines():
+            complain(line)
+    except OSError as error:
+        full = "; free some space, or choose another --out" if files.is_full(error) else ""
+        complain(f"{error}{full}")
+    return 2
+
+
+def _lock(options: Options) -> None:
+    """Raises LockError where another run is at work in --out, OSError."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    if word := lock.take(options.out, options.owner):
+        say("\n".join(wrapped(word, "  lock:   ")))
+
+
+def make(options: Options, found: list[Gpu], earlier: Plan | None, probe: Prober) -> Plan:
+    """The plan: of a new run, or of one that --resume goes on with.
+
+    Raises PlanError, LooksError, ArgFileError, FlagError or ProbeError.
+    """
+    if not options.cases:
+        raise PlanError("--cases: no case named; for example --cases graphs_on,graphs_off")
+    if options.aa and len(options.cases) > 1:
+        raise PlanError("--aa compares one case with itself: name one with --cases")
+    arms = order.arms_of(options.cases, options.aa)
+    if earlier is None:
+        rounds = looks.begin(options.rounds, len(arms))
+        seed: int | None = secrets.randbits(32)
+    else:
+        from repro_pp_graphs.run import clear  # noqa: PLC0415 - a dry run does without msgspec
+
+        complete = clear.is_complete(earlier, options)
+        rounds = looks.go_on(options.rounds, len(arms), earlier, complete)
+        seed = earlier.order_seed
+    turns = order.turns(arms, rounds.now, seed, rounds.looks[0].rounds == 1)
+    if options.engine == "probe":
+        plan = plan_probe.plan(options, found, turns)
+    else:
+        plan = Planner(options, found, probe).plan(turns)
+    plan.order_seed, plan.looks = seed, rounds.looks
+    plan.aa = options.cases[0] if options.aa else ""
+    plan.command = ["bash", options.command, *options.given]
+    plan.launches[0].notes += rounds.notes
+    if clashing := results.clashes(plan):
+        raise PlanError(
+            f"two results would be called {clashing[0]}: give a case another label ('# label:' in "
+            "its server_args file)"
+        )
+    return plan
+
+
+def _plan(options: Options) -> int:
+    seen = gpus.Seen([]) if options.cpu else gpus.find()
+    found = seen.gpus
+    if seen.remark:
+        say("\n".join(wrapped(seen.remark, "  GPUs:   ")))
+    earlier = None
+    if options.resume:
+        from repro_pp_graphs.run import clear  # noqa: PLC0415 - a dry run does without msgspec
+
+        earlier = clear.earlier_run(options)
+    probe = CachedProbe(options.root / ".state" / "releases", options.dry_run)
+    plan = make(options, found, earlier, probe)
+    say("\n".join(overview.lines(plan, options)))
+    if options.dry_run:
+        print("\n".join(overview.dry_run_lines(plan, options)))
+        for problem in preflight.problems(plan, found, options):
+            lines = wrapped(problem, "  would stop the run: ")
+            print("\n".join(f"#{line[1:]}" for line in lines))
+        return 0
+    options.out.mkdir(parents=True, exist_ok=True)
+    make_models(plan, options)
+    if problems := preflight.problems(plan, found, options):
+        raise PlanError("\n".join(problems))
+    plan.inputs = inputs.of(plan, options.root)
+    plan.machine = inputs.machine(plan.mode, found)
+    from repro_pp_graphs.run import clear  # noqa: PLC0415 - a dry run does without msgspec
+
+    done = clear.clear_the_way(plan, options, earlier)
+    plan.began = plan.began or time.strftime(previous.STAMP)
+    plan.run_id = plan.run_id or uuid.uuid4().hex
+    write(plan, options)
+    print("\n".join(for_the_shell(plan, options, done)))
+    return 0

@@ -1,0 +1,61 @@
+"""The options of run_repro.sh: read once, complained of in one line."""
+
+from __future__ import annotations
+
+import pytest
+
+from repro_pp_graphs.run import options as run_options
+
+
+def parse(*users: str) -> run_options.Options:
+    own = ["--root", "/root", "--out", "/results", "--python", "/p", "--command", "./run_repro.sh"]
+    return run_options.parse([*own, "--", *users])
+
+
+@pytest.mark.parametrize(
+    ("users", "told"),
+    [
+        (["--nope"], "no option '--nope' (see --help)"),
+        (["--nope=1"], "no option '--nope=1' (see --help)"),
+        (["stray"], "no option 'stray' (see --help)"),
+        (["--profile", "x"], "no option '--profile' (see --help)"),  # no abbreviations
+        (["--batch"], "--batch needs a value (see --help)"),
+        (["--model"], "--model needs a value (see --help)"),
+        (["--rounds"], "--rounds needs a value (see --help)"),
+        (["--batch", "many"], "--batch many: not a whole number of 1 or more"),
+        (["--batch", "0"], "--batch 0: not a whole number of 1 or more"),
+        (["--batch", "-1"], "--batch -1: not a whole number of 1 or more"),
+        (["--batch", "1.5"], "--batch 1.5: not a whole number of 1 or more"),
+        (["--batch", "²"], "--batch ²: not a whole number of 1 or more"),
+        (["--pp-size", ""], "--pp-size : not a whole number of 1 or more"),
+        (["--rounds", "0"], "--rounds 0: not a whole number of 1 or more"),
+        (["--rounds", "4+"], "--rounds 4+: not a whole number of 1 or more"),
+        (["--rounds", "4+0"], "--rounds 4+0: not a whole number of 1 or more"),
+        (["--port", "70000"], "--port 70000: the highest is 65535"),
+        (["--port", "x"], "--port x: not a whole number of 1 or more"),
+        (["--start-timeout", "soon"], "--start-timeout soon: not a number of seconds"),
+        (["--engine", "vllm"], "--engine vllm: sglang, or probe (the PP ring without sglang)"),
+    ],
+)
+def test_a_bad_option_is_one_line_and_exit_2(users, told, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse(*users)
+    assert ended.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    said = " ".join(printed.err.split())
+    assert said.startswith(f"run_repro.sh: {told}") and "usage" not in said
+
+
+def test_what_the_shell_found_out_has_precedence_and_the_users_words_are_kept():
+    users = ["--out", "mine", "--python", "python3", "--batch", "8", "--rounds", "4+4"]
+    found = parse(*users)
+    assert (str(found.out), found.python, found.command) == ("/results", "/p", "./run_repro.sh")
+    assert (found.batch, found.rounds, found.given) == (8, [4, 4], users)
+
+
+def test_a_case_against_itself_is_the_first_unless_it_is_named():
+    assert parse().cases == ["graphs_on", "graphs_off"] and not parse().aa
+    assert parse("--aa").cases == ["graphs_on"]
+    assert parse("--aa", "--cases", "mine").cases == ["mine"]
+    assert parse("--cases", "").cases == []
