@@ -422,3 +422,77 @@ def test_an_earlier_launchs_rows_go_before_the_server_starts(tmp_path, monkeypat
         "x_client.json",
         "x_r2_pp_clock_PP0_TP0.rows",
     ]
+
+
+class OldScheduler:
+    """A rank of 0.5.2, as far as the clock sees it: its loop sends and receives by itself, and the
+    hidden states come in inside run_batch."""
+
+    def __init__(self, torch: Any, module: Any, rank: int) -> None:
+        self.pp_group = Group(torch, rank)
+        self.world_group = SimpleNamespace(device_group=object(), cpu_group=object())
+        self.server_args = SimpleNamespace()
+        self.module = module
+        self.batches: list[Batch] = []
+        runner = SimpleNamespace(forward=lambda forward_batch: None)
+        self.tp_worker = SimpleNamespace(worker=SimpleNamespace(model_runner=runner))
+
+    def recv_requests(self) -> list[Any]:
+        if self.pp_group.rank_in_group:
+            self.module.point_to_point_pyobj([], 1, None, 0, 1)
+        return []
+
+    def run_batch(self, batch: Batch) -> Any:
+        if self.pp_group.rank_in_group:
+            self.pp_group.incoming.append({"hidden_states": 1})
+            self.pp_group.recv_tensor_dict()
+        self.tp_worker.worker.model_runner.forward(batch)
+        return SimpleNamespace(can_run_cuda_graph=True)
+
+    def process_batch_result(self, batch: Batch, result: Any, launch_done: Any = None) -> None:
+        pass
+
+    def event_loop_pp(self) -> None:
+        for batch in self.batches:
+            self.recv_requests()
+            result = self.run_batch(batch)
+            if self.pp_group.rank_in_group:
+                self.pp_group.send_tensor_dict({"next_token_ids": 1})
+            self.pp_group.incoming.append({"next_token_ids": 1})
+            self.pp_group.recv_tensor_dict()
+            self.process_batch_result(batch, result)
+            if not self.pp_group.rank_in_group:
+                self.pp_group.send_tensor_dict({"next_token_ids": 1})
+                self.module.point_to_point_pyobj([], 0, None, 0, 1)
+                self.pp_group.send_tensor_dict({"hidden_states": 1})
+        self.recv_requests()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_calls_of_0_5_2_are_timed_too(tmp_path, monkeypatch, rank):
+    torch = fake_torch(rank)
+    module = SimpleNamespace(point_to_point_pyobj=lambda data, rank, group, src, dst: [])
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setitem(sys.modules, "sglang", SimpleNamespace(__version__="0.5.2"))
+    monkeypatch.setitem(sys.modules, "sglang.srt.managers.scheduler", module)
+    monkeypatch.setenv(pp_clock.PREFIX_ENV, str(tmp_path / "x"))
+    kind = type("Scheduler", (OldScheduler,), {})
+    pp_clock.patch(SimpleNamespace(Scheduler=kind))
+    scheduler = kind(torch, module, rank)
+    scheduler.batches = [Batch(True, 8)] * 4
+    scheduler.event_loop_pp()
+    found = rows.read(rows.path_of(str(tmp_path / "x"), rank, 0))
+    both = ("turn", "launch", "send_tokens", "recv_tokens", "process")
+    own = ("recv_hidden", "recv_requests") if rank else ("send_hidden", "send_requests")
+    seen = kinds(found)
+    assert set(seen) == {*both, *own}
+    # the last rank asks for requests once more, in a turn that has not ended
+    assert all(count == 4 for name, count in seen.items() if name != "recv_requests")
+    lacks = found.header["lacks"]
+    assert set(lacks) == {"wait_sent", "wait_results", "own_batch"}
+    assert not any(why.startswith("not in this release") for why in lacks.values())
+    assert found.header["found"]["own_batch"] == "ModelRunner.forward"
+    launches = [row for row in found.rows if row.kind == CODES["launch"]]
+    inside = [row for row in found.rows if row.kind == CODES["recv_hidden"]]
+    for launch, receive in zip(launches, inside, strict=False):
+        assert launch.begin_ns <= receive.begin_ns and receive.end_ns <= launch.end_ns
