@@ -476,6 +476,7 @@ def test_the_calls_of_0_5_2_are_timed_too(tmp_path, monkeypatch, rank):
     monkeypatch.setitem(sys.modules, "sglang", SimpleNamespace(__version__="0.5.2"))
     monkeypatch.setitem(sys.modules, "sglang.srt.managers.scheduler", module)
     monkeypatch.setenv(pp_clock.PREFIX_ENV, str(tmp_path / "x"))
+    monkeypatch.setenv(pp_clock.ROWS_ENV, "4096")
     kind = type("Scheduler", (OldScheduler,), {})
     pp_clock.patch(SimpleNamespace(Scheduler=kind))
     scheduler = kind(torch, module, rank)
