@@ -94,6 +94,7 @@ def device_ns(clock: Clock) -> float | None:
         device.read(time.monotonic_ns())
 
     def batch() -> None:
+        device.expect()
         device.begin()
         device.end(0)
         device.read(time.monotonic_ns())

@@ -364,6 +364,7 @@ def test_a_batch_is_written_once_it_has_ended_on_the_hosts_clock(gpu):
     clock, written = gpu
     find_a_base(clock)
     before_ns = time.monotonic_ns()
+    clock.expect()
     clock.begin()
     after_ns = time.monotonic_ns()
     CUDA.queued_ms = CUDA.now_ms() + 20  # the graph that has been launched
@@ -383,6 +384,7 @@ def test_nothing_is_recorded_while_a_stream_captures(gpu):
     clock, written = gpu
     find_a_base(clock)
     CUDA.capturing = True
+    clock.expect()
     clock.begin()
     clock.end(1)
     CUDA.capturing = False
@@ -391,11 +393,27 @@ def test_nothing_is_recorded_while_a_stream_captures(gpu):
     assert written == []
 
 
+def test_a_forward_outside_a_batch_is_no_batch(gpu):
+    clock, written = gpu
+    find_a_base(clock)
+    clock.begin()  # of a warm-up, say
+    early_ns = time.monotonic_ns()
+    clock.expect()
+    clock.begin()
+    clock.begin()  # a draft model's in the same batch: the first counts
+    clock.end(3)
+    clock.begin()
+    clock.read(time.monotonic_ns())
+    ((turn, begin_ns, _, width_ns),) = written
+    assert turn == 3 and begin_ns >= early_ns - width_ns
+
+
 def test_without_a_base_that_passes_there_are_no_times(gpu):
     clock, written = gpu
     CUDA.stuck = True
     for turn in range(3):
         clock.read(time.monotonic_ns())
+        clock.expect()
         clock.begin()
         clock.end(turn)
     clock.read(time.monotonic_ns())
@@ -407,6 +425,7 @@ def test_a_gpu_that_is_stuck_costs_no_memory(gpu):
     find_a_base(clock)
     CUDA.queued_ms = 1e9
     for turn in range(1000):
+        clock.expect()
         clock.begin()
         clock.end(turn)
     clock.read(time.monotonic_ns())

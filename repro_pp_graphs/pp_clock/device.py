@@ -40,15 +40,21 @@ class DeviceClock:
         self._base: _Base | None = None
         self._tried_ns = 0
         self._begun: Any = None
+        self._expected = False
         self.dropped = 0  # batches whose events were not read
 
     def _event(self) -> Any:  # noqa: ANN401
         return self._free.pop() if self._free else self._cuda.Event(enable_timing=True)
 
+    def expect(self) -> None:
+        """A batch is about to be launched: the next `begin` is its."""
+        self._expected, self._begun = True, None
+
     def begin(self) -> None:
         """Right before a batch's first kernel is launched, on the stream that it goes to."""
-        if self._base is None or self._begun is not None:
+        if self._base is None or not self._expected:
             return
+        self._expected = False
         if len(self._pending) >= MOST_PENDING:
             self.dropped += 1
         elif not self._cuda.is_current_stream_capturing():
@@ -57,7 +63,7 @@ class DeviceClock:
 
     def end(self, turn: int) -> None:
         """Right after its last kernel was launched."""
-        begun, self._begun = self._begun, None
+        begun, self._begun, self._expected = self._begun, None, False
         if begun is None or self._base is None:
             return
         if self._cuda.is_current_stream_capturing():

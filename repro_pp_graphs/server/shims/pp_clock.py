@@ -178,6 +178,8 @@ class Wrappers:
         def launch(batch: Any, *args: Any, **more: Any) -> Any:  # noqa: ANN401
             try:
                 clock.batch(batch.forward_mode.is_decode(), len(batch.reqs))
+                if clock.device:
+                    clock.device.expect()
             except Exception as error:
                 clock.fail("the batch", error)
             begin_ns = now()
@@ -444,7 +446,8 @@ def start(scheduler: Any, prefix: str) -> Clock:  # noqa: ANN401
     wanted = int(os.environ.get(ROWS_ENV) or rows.CAPACITY)
     file = RowFile(path, rows.capacity_for(path.parent, wanted))
     alternate = int(os.environ.get(ALTERNATE_ENV) or 0)
-    clock = Clock(file, alternate, torch.autograd._profiler_enabled)
+    profiled = getattr(torch.autograd, "_profiler_enabled", None)
+    clock = Clock(file, alternate, profiled or (lambda: False))
     version = _version(sys.modules.get("sglang"))
     file.describe(
         pid=os.getpid(),
@@ -459,6 +462,8 @@ def start(scheduler: Any, prefix: str) -> Clock:  # noqa: ANN401
     lacks = wrap(scheduler, clock, version_numbers(version) if version else ())
     if why := _device_clock(clock, torch):
         lacks["own_batch"] = why
+    if profiled is None:
+        lacks["messages"] = "not in this release: torch does not tell whether a profile runs"
     file.describe(lacks=lacks)
     _log.info(
         "%s: PP rank %d of %d, rows in %s; lacks %s",
