@@ -256,3 +256,51 @@ def test_a_verdict_without_scipy_is_none_and_the_rest_is_there(tmp_path, monkeyp
     made = summary.summarise(run / "logs", record.load(run / "logs"))
     assert made["verdict"] is None and len(made["launches"]) == 8
     assert summary_cli.said(made)
+
+
+def as_aa(run: Path, **changes) -> Path:
+    """The series as an A/A run, all launches with the TPOT of arm A."""
+    names = {"graphs_on": "graphs_on_aa1", "graphs_off": "graphs_on_aa2"}
+    changed(run / "logs" / "run.json", lambda value: value.update(aa="graphs_on", **changes))
+    for number, path in enumerate(sorted((run / "logs").glob("*_client.json"))):
+        changed(path, lambda value, n=number: value["summary"].update(mean_tpot_ms=50 + 0.3 * n))
+
+    def alike(value):
+        for each in value["launches"]:
+            each["expects_graphs"] = True
+
+    changed(run / "logs" / "run.json", alike)
+    return renamed(run, names)
+
+
+def test_a_case_against_itself_is_the_noise_floor(tmp_path, monkeypatch):
+    run = as_aa(report_runs.series(tmp_path / "r"))
+    monkeypatch.setattr(record.Plan, "aa", "graphs_on", raising=False)
+    found = verdict(run)
+    estimate = found.pairs[0].primary.estimate
+    assert found.headline == "NOT ASKED"
+    assert found.floor == pytest.approx(max(estimate.high, 1 / estimate.low) - 1)
+    assert "Noise floor" in "\n".join(outcome.lines(found))
+
+
+@pytest.mark.parametrize(
+    ("earlier", "margin"),
+    [
+        ({"began": "2026-01-01 00:00:00"}, 0.08),
+        ({"began": "2999-01-01 00:00:00"}, 0.05),  # not before this run
+        ({"began": "2026-01-01 00:00:00", "batch": 7}, 0.05),  # another load
+        ({"began": "2026-01-01 00:00:00", "machine": {"host": "other"}}, 0.05),
+        ({"began": "2026-01-01 00:00:00", "aa": ""}, 0.05),  # no A/A run
+    ],
+)
+def test_an_earlier_floor_widens_the_margin_where_the_run_was_alike(tmp_path, earlier, margin):
+    run = report_runs.series(tmp_path / "r")
+    kept = run / "previous" / "x" / "logs"
+    kept.mkdir(parents=True)
+    plan = json.loads((run / "logs" / "run.json").read_text())
+    plan = {"machine": {}, **plan, "aa": "graphs_on", **earlier}
+    (kept / "run.json").write_text(json.dumps(plan))
+    (kept / "summary.json").write_text(json.dumps({"verdict": {"floor": 0.08}}))
+    found = verdict(run)
+    assert found.pairs[0].primary.margin == margin
+    assert (found.floor == 0.08) == (margin == 0.08)

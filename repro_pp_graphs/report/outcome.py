@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from repro_pp_graphs.report import sentences
-from repro_pp_graphs.report.numbers import number
+from repro_pp_graphs.report.numbers import number, percent
 from repro_pp_graphs.stats.model import Finding, Verdict
 from repro_pp_graphs.terminal import wrapped
 
@@ -19,7 +19,7 @@ def lines(found: Verdict) -> list[str]:
     out += _beside(found)
     if found.reason:
         out += wrapped(found.reason, "  ")
-    return [*out, *_pairs(found)]
+    return [*out, *_pairs(found), *_floor(found)]
 
 
 def _finding(finding: Finding) -> list[str]:
@@ -64,5 +64,5 @@ def _floor(found: Verdict) -> list[str]:
     """The noise floor of a case compared with itself."""
     if found.floor is None:
         return []
-    text = "Noise floor (a case against itself): differences up to "
-    return wrapped(f"{text}{100 * found.floor:.2g} % are not excluded between equal arms.")
+    text = "Noise floor, of a case against itself: differences up to "
+    return wrapped(f"{text}{percent(found.floor)} are not excluded between equal arms.")

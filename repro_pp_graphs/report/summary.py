@@ -262,10 +262,12 @@ def _verdict(logs: Path, plan: Plan, launches: list[dict[str, Any]]) -> dict[str
     try:
         import msgspec  # noqa: PLC0415 - collect_env.sh --bundle reads summaries with any Python
 
-        from repro_pp_graphs.report import verdict  # noqa: PLC0415
+        from repro_pp_graphs.report import noise_floor, verdict  # noqa: PLC0415
     except ImportError:
         return None
-    found = verdict.verdict(plan, launches, _reason(logs, launches))
+    found = verdict.verdict(
+        plan, launches, _reason(logs, launches), noise_floor.before(logs.parent, plan)
+    )
     as_json: dict[str, Any] = msgspec.to_builtins(found)
     return as_json
 

@@ -30,10 +30,13 @@ ON, OFF = "graphs_on", "graphs_off"
 Row = dict[str, Any]  # a launch of summary.json
 
 
-def verdict(plan: Plan, launches: Sequence[Row], reason: str = "") -> Verdict:
-    """The verdict on a run. `reason`: where the last rank's host waits, from an analysis."""
+def verdict(
+    plan: Plan, launches: Sequence[Row], reason: str = "", floor: float | None = None
+) -> Verdict:
+    """The verdict on a run. `reason`: where the last rank's host waits, from an analysis; `floor`:
+    how far equal arms differed in an earlier A/A run, 0.02 for 2 %."""
     samples = [_sample(row) for row in _in_order(launches)]
-    asked = _asked(plan)
+    asked = _asked(plan, floor)
     question = _question(launches)
     pairs = [pair(a, b, samples, METRICS, asked) for a, b in _pairs(launches, question)]
     limits = _limits(plan)
@@ -46,7 +49,7 @@ def verdict(plan: Plan, launches: Sequence[Row], reason: str = "") -> Verdict:
             issue_ms=ISSUE_MS,
             ours_ms={},
             limits=limits,
-            floor=_floor(plan, pairs),
+            floor=_own_floor(plan, pairs) or floor,
         )
     main = next(each for each in pairs if (each.a, each.b) == question)
     against = [*limits, *_unlike(plan, launches, question)]
@@ -66,6 +69,7 @@ def verdict(plan: Plan, launches: Sequence[Row], reason: str = "") -> Verdict:
         ours_ms=_ours(main, samples),
         reason=reason,
         limits=against,
+        floor=floor,
     )
 
 
@@ -89,12 +93,12 @@ def _sample(row: Row) -> Sample:
     )
 
 
-def _asked(plan: Plan) -> Asked:
+def _asked(plan: Plan, floor: float | None) -> Asked:
     looks = getattr(plan, "looks", [])
     planned = [look.rounds for look in looks if look.planned]
     later = [look.rounds for look in looks if not look.planned]
     reached = max((launch.round for launch in plan.launches), default=0)
-    return Asked(planned or [reached], later, MARGIN)
+    return Asked(planned or [reached], later, max(MARGIN, floor or 0))
 
 
 def _question(launches: Sequence[Row]) -> tuple[str, str] | None:
@@ -227,7 +231,7 @@ def _ours(main: Pair, samples: Sequence[Sample]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in found.items() if value is not None}
 
 
-def _floor(plan: Plan, pairs: Sequence[Pair]) -> float | None:
+def _own_floor(plan: Plan, pairs: Sequence[Pair]) -> float | None:
     """Of a case compared with itself: the largest difference that its interval holds."""
     if not getattr(plan, "aa", "") or not pairs or pairs[0].primary.estimate is None:
         return None
