@@ -150,6 +150,7 @@ finish() { # finish LABEL STATUS: free again, checked, recorded; returns how the
 
 side_by_side() { # the first two launches in one view, decode starts aligned
   ((${#merged[@]} >= 2)) || return 0
+  [[ ${merged[0]} < ${merged[1]} ]] || merged=("${merged[1]}" "${merged[0]}") # A above B
   step -a "$out/logs/merge.log" env "PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH}" "$python" \
     -m repro_pp_graphs merge "${merged[@]}" -o "$out/$pair" ||
     say "  the side-by-side trace failed; see $out/logs/merge.log"

@@ -179,8 +179,10 @@ def test_each_launch_has_counters_of_its_own(tmp_path: Path):
         harness.case("two", "--disable-cuda-graph", f"PYTHON={program}")
         given = ("--pp-size", "2", "--dummy-weights", "--layers", "2", "--no-profile")
         done = harness.run(*given, "--cases", "one,two")
-        assert done.status == 0, done.lines
+        assert done.status == 1, done.lines
         one, two = harness.summary()["launches"]
+        assert (one["status"], two["status"]) == ("ok", "failed")
+        assert two["reason"].startswith("NVRM: Xid (PCI:0000:02:00): 31")  # no measurement
         for launch in (one, two):
             rows = launch["gpu_counters"]["before"]["gpus"]
             assert [row["uuid"] for row in rows] == ["GPU-0", "GPU-1"]
@@ -192,6 +194,9 @@ def test_each_launch_has_counters_of_its_own(tmp_path: Path):
         assert xid.startswith("NVRM: Xid (PCI:0000:02:00): 31")
         said = " ".join(done.out.split())
         assert f"! two: {capped}" in said and f"! two: {xid}" in said
+        again = harness.run(*given, "--cases", "one,two", "--resume")
+        assert again.status == 0, again.lines  # the line is in the kernel's log from before
+        assert [each["status"] for each in harness.summary()["launches"]] == ["ok", "ok"]
 
 
 @pytest.mark.launches

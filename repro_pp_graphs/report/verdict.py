@@ -94,9 +94,8 @@ def _sample(row: Row) -> Sample:
 
 
 def _asked(plan: Plan, floor: float | None) -> Asked:
-    looks = getattr(plan, "looks", [])
-    planned = [look.rounds for look in looks if look.planned]
-    later = [look.rounds for look in looks if not look.planned]
+    planned = [look.rounds for look in plan.looks if look.planned]
+    later = [look.rounds for look in plan.looks if not look.planned]
     reached = max((launch.round for launch in plan.launches), default=0)
     return Asked(planned or [reached], later, max(MARGIN, floor or 0))
 
@@ -233,7 +232,7 @@ def _ours(main: Pair, samples: Sequence[Sample]) -> dict[str, float]:
 
 def _own_floor(plan: Plan, pairs: Sequence[Pair]) -> float | None:
     """Of a case compared with itself: the largest difference that its interval holds."""
-    if not getattr(plan, "aa", "") or not pairs or pairs[0].primary.estimate is None:
+    if not plan.aa or not pairs or pairs[0].primary.estimate is None:
         return None
     estimate = pairs[0].primary.estimate
     return max(estimate.high, 1 / estimate.low) - 1

@@ -60,6 +60,11 @@ class Ending:
         else:
             self.warnings += [f"pp_clock: {text}" for text in found.warnings]
 
+    def faults(self) -> list[str]:
+        """What a GPU of the launch lost in it: its numbers are no measurement, it is run again."""
+        counters = self.changes.get("gpu_counters")
+        return gpu_counters.faults(counters.before, counters.after) if counters else []
+
     def check(self) -> None:
         """Is it what it claims? Where not, it has failed."""
         found = [*self._lacks(), *self._other_traces(), *self._arm()]
@@ -150,6 +155,8 @@ def main(argv: list[str]) -> int:
         if options.failed:
             ending.claim_traces()
             ending.fail(_reason(ending))
+        elif faults := ending.faults():
+            ending.fail("; ".join(faults))
         else:
             ending.check()
         if options.server_died and not options.failed:

@@ -71,10 +71,10 @@ def merged(label: str) -> str:
 
 def side_by_side(plan: Plan) -> str:
     """The first two launches in one trace: named A_vs_B where their labels are those of cases A
-    and B, else by the labels; empty where there is one launch, or no trace."""
+    and B, whichever ran first, else by the labels; empty where there is one launch, or no trace."""
     if len(plan.launches) < 2 or not plan.profile:
         return ""
-    first, second = (launch.label for launch in plan.launches[:2])
+    first, second = sorted(launch.label for launch in plan.launches[:2])
     if first.startswith("CASE_A_") and second.startswith("CASE_B_"):
         return merged("A_vs_B")
     return merged(f"{first}_vs_{second}")
