@@ -93,9 +93,10 @@ def test_every_picture_is_drawn_with_all_its_points(seen):
     for name in ("itl_ecdf", "itl_time", "send_ecdf"):
         wanted = [[one["name"], len(one["points"])] for one in charts[name]["series"]]
         assert drawn[name.replace("_", "-")]["points"] == wanted
-    parts = charts["turns"]["choices"][0]["parts"]
-    wanted = [[part["title"], len(charts["turns"]["bars"])] for part in parts]
-    assert drawn["turns"]["points"] == wanted
+    for name in ("turns", "path"):
+        parts = charts[name]["choices"][0]["parts"]
+        wanted = [[part["title"], len(charts[name]["bars"])] for part in parts]
+        assert drawn[name]["points"] == wanted
     of_lanes = [
         len(lane["slices"])
         for picture in seen["facts"]["lanes"]["pictures"]

@@ -61,8 +61,11 @@ def test_an_analysis_of_another_version_is_made_anew_from_the_traces(tmp_path):
     for label in (report_runs.A, report_runs.B):
         (run / "logs" / f"{label}_analysis.json").write_text('{"schema": 1, "ranks": {}}')
     assert explained(source.read(run)) == [(True, True, "")] * 2
-    # what was cut from the traces stays when they are gone
+    # it is kept, and what was cut from the traces too, for when they are gone
     shutil.rmtree(run / "trace")
+    assert explained(source.read(run)) == [(True, True, "")] * 2
+    for label in (report_runs.A, report_runs.B):
+        (run / "logs" / f"{label}_analysis.json").write_text('{"schema": 1, "ranks": {}}')
     gone = explained(source.read(run))
     assert [each[:2] for each in gone] == [(False, True)] * 2
     assert all("traces are gone" in why for *_, why in gone)

@@ -12,7 +12,7 @@ import shutil
 import pytest
 import report_runs
 
-from repro_pp_graphs.report import charts, content, page, source
+from repro_pp_graphs.report import charts, content, lane_chart, launch_charts, page, source
 from repro_pp_graphs.traces.explain import timeline
 
 MOST_BYTES = 3_000_000
@@ -55,7 +55,7 @@ def test_it_is_one_file_that_asks_for_nothing(of_traced):
 
 def test_every_picture_has_a_table_of_its_numbers(of_traced):
     figures = re.findall(r'<figure id="([a-z-]+)">(.*?)</figure>', of_traced, re.S)
-    ids = ["launches", "itl-ecdf", "itl-time", "send-ecdf", "turns", "lanes"]
+    ids = ["launches", "itl-ecdf", "itl-time", "path", "turns", "send-ecdf", "lanes"]
     assert [name for name, _ in figures] == ids
     for _, inside in figures:
         assert inside.count("<tr>") > 2 and "<figcaption>" in inside
@@ -79,20 +79,20 @@ def test_names_from_logs_and_traces_are_text(tmp_path):
 
 def test_a_kernel_or_call_of_any_name_stays_data():
     evil = timeline.Slice("moving", 1.0, 2.0, EVIL)
-    text = page.embedded({"slices": [list(charts.rows_of([evil])[0])], EVIL: "\u2028<!--"})
+    text = page.embedded({"slices": [list(lane_chart.rows_of([evil])[0])], EVIL: "\u2028<!--"})
     assert not set("<>&\u2028") & set(text)
     assert json.loads(text)["slices"][0][3] == EVIL
 
 
 def test_the_distribution_is_that_of_the_values():
     values = [float(n) for n in range(1000)]
-    points = charts.ecdf(values)
-    assert len(points) <= charts.MOST_POINTS + 1
+    points = launch_charts.ecdf(values)
+    assert len(points) <= launch_charts.MOST_POINTS + 1
     assert points[0] == [0.0, 0.001] and points[-1] == [999.0, 1.0]
     assert all(share == pytest.approx((value + 1) / 1000) for value, share in points)
-    few = charts.ecdf([1.0, 1.0, 5.0])
+    few = launch_charts.ecdf([1.0, 1.0, 5.0])
     assert few == [[1.0, 0.33333], [1.0, 0.66667], [5.0, 1.0]]
-    assert len(charts.ecdf([2.0])) == 1
+    assert len(launch_charts.ecdf([2.0])) == 1
 
 
 def test_the_data_of_the_pictures_is_what_was_measured(of_traced):

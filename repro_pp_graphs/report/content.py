@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from repro_pp_graphs.environment import changes
-from repro_pp_graphs.report import commands
+from repro_pp_graphs.report import clock, commands, sentences
 from repro_pp_graphs.report.differences import beside_graphs, between_cases
 from repro_pp_graphs.report.remarks import remarks
 from repro_pp_graphs.report.source import Source
@@ -51,7 +51,8 @@ class Content(msgspec.Struct, kw_only=True):
     lead: list[str]
     warnings: list[str]
     arms: Table | None
-    turns: Table | None
+    timed: Table | None  # turns of the measured pass
+    turns: Table | None  # turns while profiled
     explained: list[Said]
     differing: Table | None
     remarks: list[str]
@@ -73,6 +74,7 @@ def content(source: Source) -> Content:
             "them may come from any of these."
         )
     headline, lead, against = _answer(source)
+    timed = clock.bars(source)
     remarks = _remarks(source)
     return Content(
         name=source.folder.resolve().name,
@@ -82,6 +84,7 @@ def content(source: Source) -> Content:
         lead=lead,
         warnings=[*warnings, *against],
         arms=arms(source),
+        timed=timed.table(timed.ends()) if timed else None,
         turns=turns(source),
         explained=[
             Said(name=each.name, paragraphs=_sentences(each.analysis))
@@ -129,7 +132,7 @@ def _lead(verdict: Verdict) -> list[str]:
         for each in verdict.findings
     ]
     if not lines:
-        lines += [pair.primary.why for pair in verdict.pairs if pair.comparisons]
+        lines += [sentences.comparison(pair, pair.primary) for pair in verdict.pairs]
     return lines + ([verdict.reason] if verdict.reason else [])
 
 

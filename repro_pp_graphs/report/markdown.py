@@ -54,8 +54,8 @@ def text_of(content: Content) -> str:
         lines += [f"> **Warning:** {plain(each)}", ""]
     if content.arms:
         lines += ["## A against B", "", *rows(content.arms), ""]
-    if content.turns:
-        lines += ["## What a turn of each rank's host is made of", "", *rows(content.turns), ""]
+    if shown := content.timed or content.turns:
+        lines += ["## What a turn of each rank's host is made of", "", *rows(shown), ""]
     short, rest = content.remarks[:MOST_REMARKS], content.remarks[MOST_REMARKS:]
     room = MOST_BEFORE - len(lines) - 4
     if len(short) > room:
@@ -68,6 +68,8 @@ def text_of(content: Content) -> str:
 def _details(content: Content, remarks: list[str]) -> Iterator[str]:
     if remarks:
         yield from folded("More remarks", [f"- {plain(each)}" for each in remarks])
+    if content.timed and content.turns:
+        yield from folded("What a turn is made of while profiled", rows(content.turns))
     for said in content.explained:
         text = "\n\n".join(map(plain, said.paragraphs))
         yield from folded(f"What the traces of {said.name} say", text.splitlines())

@@ -13,9 +13,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from repro_pp_graphs.report.charts import Figure
 from repro_pp_graphs.report.content import ISSUE, Command, Content
 from repro_pp_graphs.report.embedding import CLOSES, OPENS, embedded
+from repro_pp_graphs.report.figure import Figure
 from repro_pp_graphs.report.tables import Table
 
 ASSETS = Path(__file__).parent / "assets"
@@ -81,6 +81,9 @@ def _body(content: Content, figures: list[Figure]) -> Iterator[str]:
         yield from table(content.arms)
     for figure in figures:
         yield from _figure(figure)
+    if content.timed and content.turns:
+        yield "<h2>What a turn is made of while profiled</h2>"
+        yield from table(content.turns)
     if content.explained:
         yield "<h2>What the traces say</h2>"
     for said in content.explained:

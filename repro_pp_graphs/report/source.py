@@ -14,11 +14,13 @@ from repro_pp_graphs.client.metrics import itl_ms
 from repro_pp_graphs.client.record import Record
 from repro_pp_graphs.environment import changes
 from repro_pp_graphs.files import BadFile
+from repro_pp_graphs.pp_clock.collect import facts_path
+from repro_pp_graphs.pp_clock.model import ClockFacts
 from repro_pp_graphs.record import Plan
 from repro_pp_graphs.report import model, summary
 from repro_pp_graphs.traces.commands.paths import cases_at
 from repro_pp_graphs.traces.explain.timeline import Timeline, timeline
-from repro_pp_graphs.traces.facts import Analysis, from_document
+from repro_pp_graphs.traces.facts import Analysis, document, from_document
 from repro_pp_graphs.traces.model import Case
 from repro_pp_graphs.traces.pair.edges import edges_of
 from repro_pp_graphs.traces.path.explained import explained
@@ -70,6 +72,7 @@ class Launched(msgspec.Struct, kw_only=True):
     server_info: dict[str, Any]
     env: dict[str, str]
     explained: Explained | None = None  # None: not traced
+    clock: ClockFacts | None = None  # None: not timed by pp_clock
 
 
 class Source(msgspec.Struct, kw_only=True):
@@ -112,6 +115,8 @@ def read(folder: Path) -> Source:
 
 def _run(folder: Path, logs: Path) -> Source:
     plan = record.load(logs)
+    # before the summary, which has figures of the analyses
+    said = {each.label: _explained_launch(folder, logs, each.label) for each in plan.launches}
     found = model.from_json(summary.summarise(logs, plan))
     firsts: dict[str, str] = {}  # case -> label of its first launch
     for launch in plan.launches:
@@ -132,7 +137,8 @@ def _run(folder: Path, logs: Path) -> Source:
                 prompt_tokens=seen.prompt_tokens,
                 server_info=_server_info(logs, launch.label),
                 env=launch.env,
-                explained=_explained_launch(folder, logs, launch.label) if measured else None,
+                explained=said[launch.label] if measured else None,
+                clock=_clock(facts_path(logs, launch.label)) if measured else None,
             )
         )
     env = _object(logs / "env.json", changes.SHAPE)
@@ -200,7 +206,7 @@ def _explained_launch(folder: Path, logs: Path, label: str) -> Explained | None:
     slices = logs / f"{label}_timeline.json"
     if not stored.exists() and not traces.is_dir():
         return None
-    found = Explained(label, _stored_analysis(stored), _stored_timeline(slices, traces))
+    found = Explained(label, _stored_analysis(stored, traces), _stored_timeline(slices, traces))
     if found.analysis and found.timeline:
         return found
     case = _case(traces)
@@ -210,7 +216,10 @@ def _explained_launch(folder: Path, logs: Path, label: str) -> Explained | None:
         return found
     case.name = label
     anew = explain(case)
-    found.analysis = found.analysis or anew.analysis
+    if found.analysis is None and anew.analysis:
+        found.analysis = anew.analysis
+        with contextlib.suppress(OSError):
+            files.write_json(stored, document(anew.analysis))
     if found.timeline is None and anew.timeline:
         found.timeline = anew.timeline
         with contextlib.suppress(OSError):  # it is only to be quicker the next time
@@ -218,10 +227,20 @@ def _explained_launch(folder: Path, logs: Path, label: str) -> Explained | None:
     return found
 
 
-def _stored_analysis(path: Path) -> Analysis | None:
+def _stored_analysis(path: Path, traces: Path) -> Analysis | None:
+    """The analysis of a launch; None where it is of another version, and can be made anew."""
     try:
-        return from_document(files.read_object(path))
+        found = from_document(files.read_object(path))
     except (OSError, BadFile, msgspec.ValidationError):
+        return None
+    is_old = found.ring_path is None and not found.ring_path_unknown
+    return None if is_old and traces.is_dir() else found
+
+
+def _clock(path: Path) -> ClockFacts | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ClockFacts)
+    except (OSError, msgspec.DecodeError):
         return None
 
 

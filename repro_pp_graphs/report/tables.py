@@ -14,7 +14,7 @@ from repro_pp_graphs.report.source import Explained, Launched, Source
 from repro_pp_graphs.stats.model import Comparison, Estimate, Pair
 from repro_pp_graphs.stats.names import CONTROL, IDLE, OUTSIDE, OWN_GRAPH, RETURN
 from repro_pp_graphs.traces.explain.host import ROWS
-from repro_pp_graphs.traces.explain.words import CAUSE_TITLES, ROW_TITLES
+from repro_pp_graphs.traces.explain.words import ROW_TITLES
 from repro_pp_graphs.traces.facts import Analysis
 from repro_pp_graphs.traces.quantiles import quantile
 
@@ -215,8 +215,3 @@ def quantiles(series: list[tuple[str, list[float]]], unit: str) -> Table:
         for name, its in series
     ]
     return Table(head=[unit, "n", *heads], rows=rows)
-
-
-def cause_titles() -> dict[str, str]:
-    """What a host waits for, as titles of bars."""
-    return {cause: f"waits {text}" for cause, text in CAUSE_TITLES.items()}

@@ -31,15 +31,16 @@ export function drawCharts(facts, drawn) {
   place("send-ecdf", charts.send_ecdf, (shown) => distribution(charts.send_ecdf, shown));
   place("itl-time", charts.itl_time, (shown) => overTime(charts.itl_time, shown));
   place("launches", charts.launches, (shown, choice) => launches(charts.launches, shown, choice));
-  place("turns", charts.turns, (shown, choice) => turns(charts.turns, shown, choice));
+  place("path", charts.path, (_, choice) => bars(charts.path, choice, "ms of a decode step (mean)"));
+  place("turns", charts.turns, (_, choice) => bars(charts.turns, choice, "ms of a turn (mean)"));
 
   function place(id, data, options) {
     const figure = document.getElementById(id);
     if (!figure || !data) return;
     const shown = new Set(cases.keys());
     const box = figure.querySelector(".plot");
-    const choose = data.choices && choiceOf(data, figure);
-    const legend = id === "turns" ? keyOf(figure) : casesOf(figure, cases, data, shown, redraw);
+    const choose = data.choose && choiceOf(data, figure);
+    const legend = data.bars ? keyOf(figure) : casesOf(figure, cases, data, shown, redraw);
     let chart = null;
     function redraw() {
       if (!chart) return;
@@ -265,7 +266,7 @@ function launches(data, shown, choice) {
   };
 }
 
-function turns(data, _shown, choice) {
+function bars(data, choice, unit) {
   const view = data.choices.find((each) => each.key === choice) ?? data.choices[0];
   const series = view.parts.map((part) => ({
     type: "bar",
@@ -280,12 +281,12 @@ function turns(data, _shown, choice) {
     parts: view.parts,
     option: {
       grid: { left: 8, right: 20, top: 8, bottom: 30, containLabel: true },
-      xAxis: below("ms of a turn (mean)", { type: "value" }),
+      xAxis: below(unit, { type: "value" }),
       yAxis: axis("", {
         type: "category",
-        data: data.bars,
+        data: view.bars ?? data.bars,
         inverse: true,
-        axisLabel: { color: colour("--text"), width: 150, overflow: "truncate" },
+        axisLabel: { color: colour("--text"), formatter: shortened },
       }),
       tooltip: tooltip((p) =>
         note(p.name, [[p.seriesName, `${number(p.value)} ms`], ...p.data.more]),
@@ -293,6 +294,11 @@ function turns(data, _shown, choice) {
       series,
     },
   };
+}
+
+/** A long name without its middle: its ends tell it from others. */
+function shortened(name) {
+  return name.length <= 30 ? name : `${name.slice(0, 14)}\u2026${name.slice(-14)}`;
 }
 
 /** Buttons that show and hide a case, each with its colour; a list of how rounds are dashed. */

@@ -1,0 +1,160 @@
+"""Times as stacked bars: one token's way round the ring, and what a turn of a host is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from repro_pp_graphs.report import clock
+from repro_pp_graphs.report.figure import Figure
+from repro_pp_graphs.report.source import Source
+from repro_pp_graphs.report.tables import Table, first_explained, turns
+from repro_pp_graphs.traces.explain import step_path
+from repro_pp_graphs.traces.explain.host import ROWS
+from repro_pp_graphs.traces.explain.words import CAUSE_TITLES, ROW_TITLES
+from repro_pp_graphs.traces.facts import RingPath, Row, Turn
+
+BAR_PX, FOOT_PX = 30, 60
+
+
+def _stack(choose: str, bars: list[str], choices: list[dict[str, Any]]) -> dict[str, Any]:
+    """The data of a picture of bars; a choice has the bars of its own, or these."""
+    most = max(len(choice.get("bars", bars)) for choice in choices)
+    data = {"bars": bars, "choices": choices, "height": FOOT_PX + BAR_PX * most}
+    return {**data, "choose": choose} if len(choices) > 1 else data
+
+
+def _part(key: str, title: str, us: list[float], more: list[Any] | None = None) -> dict[str, Any]:
+    """One colour of the bars, us -> ms."""
+    part = {"key": key, "title": title, "values": [round(each / 1e3, 4) for each in us]}
+    return {**part, "more": more} if more else part
+
+
+def one_token(source: Source) -> Figure | None:
+    """What a decode step waits for on its way round the ring: a bar a case."""
+    known = [
+        (source.cases[case], each.analysis.ring_path)
+        for case, each in first_explained(source)
+        if each.analysis and each.analysis.ring_path
+    ]
+    if not known:
+        return None
+    parts = []
+    for category, title in step_path.TITLES.items():
+        us = [path.categories[category].mean for _, path in known]
+        if any(us):
+            parts.append(_part(f"path_{category}", title, us))
+    names = [name for name, _ in known]
+    return Figure(
+        id="path",
+        title="One token's way round the ring",
+        caption="The critical path of a decode step, from a launch on PP0 to the next launch of "
+        "the same micro-batch: what is here makes the step long, what is not costs nothing. Means "
+        "while profiled.",
+        alt=f"Stacked bars of {len(names)} cases; the table has every part.",
+        data=_stack("", names, [{"key": "path", "title": "", "parts": parts, "points": []}]),
+        table=_path_table(known),
+    )
+
+
+def _path_table(known: list[tuple[str, RingPath]]) -> Table:
+    rows = []
+    for category, title in step_path.TITLES.items():
+        cells = [path.categories[category] for _, path in known]
+        if any(cell.mean for cell in cells):
+            shown = [
+                f"{cell.mean / 1e3:.2f}"
+                + (f" \u00b1 {1.96 * cell.error / 1e3:.2f}" if cell.error is not None else "")
+                for cell in cells
+            ]
+            rows.append([title, *shown])
+    rows.append(["the whole step", *(f"{path.step_us.mean / 1e3:.2f}" for _, path in known)])
+    rows.append(["steps followed", *(f"{path.steps} of {path.steps_there}" for _, path in known)])
+    for what, title in step_path.IF.items():
+        at_least = [path.what_if.get(what) for _, path in known]
+        if any(us is not None for us in at_least):
+            cells_ = ["-" if us is None else f"{us / 1e3:.2f}" for us in at_least]
+            rows.append([f"at least, if {title}", *cells_])
+    return Table(
+        head=["ms of a step", *(name for name, _ in known)],
+        rows=rows,
+        note="\u00b1: 95 % over the steps.",
+    )
+
+
+def parts_of_a_turn(source: Source) -> Figure | None:
+    """Each rank's turn as a stacked bar: unprofiled by pp_clock, and by the traces by call and by
+    what the host waits for."""
+    timed = clock.bars(source)
+    whole = turns(source, every_rank=True)
+    if whole is None and timed is None:
+        return None
+    names, found = _turns(source)
+    choices = [timed.choice()] if timed else []
+    if found:
+        by_call = {"key": "call", "title": "profiled, by call", "parts": _by_call(found)}
+        by_cause = {"key": "cause", "title": "profiled, by wait", "parts": _by_cause(found)}
+        choices += [{**by_call, "points": []}, {**by_cause, "points": []}]
+    bars = names or (timed.names if timed else [])
+    caption = (
+        "A turn of the scheduler's loop: from a batch's send to the next one's. Means, which add "
+        "up. A wait for the own graph is time that the GPU works."
+    )
+    both = " The measured pass, timed by pp_clock, and the profile, which slows a turn down."
+    return Figure(
+        id="turns",
+        title="What a turn of each rank's host is made of",
+        caption=caption + (both if timed and found else ""),
+        alt=f"Stacked bars of {len(bars)} ranks; the table has every part.",
+        data=_stack("Parts", bars, choices),
+        table=timed.table() if timed else whole or Table(head=[], rows=[]),
+    )
+
+
+def _turns(source: Source) -> tuple[list[str], list[Turn]]:
+    """Every rank that has turns in the traces of a case's first traced launch."""
+    names, found = [], []
+    for case, explained in first_explained(source):
+        for label, turn in (explained.analysis.turns if explained.analysis else {}).items():
+            names.append(f"PP{label} {source.cases[case]}")
+            found.append(turn)
+    return names, found
+
+
+def _by_call(found: list[Turn]) -> list[dict[str, Any]]:
+    parts = []
+    for row in ROWS:
+        its = [_row(turn, row) for turn in found]
+        if any(each and each.mean for each in its):
+            more = [_waits(each.waits if each else {}) for each in its]
+            parts.append(
+                _part(row, ROW_TITLES[row], [each.mean if each else 0 for each in its], more)
+            )
+    return parts
+
+
+def _waits(waits: Mapping[Any, float]) -> list[list[str]]:
+    titles: Mapping[str, str] = {str(cause): text for cause, text in CAUSE_TITLES.items()}
+    return [[f"waits {titles[cause]}", f"{us / 1e3:.2f} ms"] for cause, us in waits.items()]
+
+
+def _by_cause(found: list[Turn]) -> list[dict[str, Any]]:
+    parts = []
+    waited = [0.0] * len(found)
+    for cause, text in CAUSE_TITLES.items():
+        us = [_waited(turn, cause) for turn in found]
+        waited = [before + now for before, now in zip(waited, us, strict=True)]
+        if any(us):
+            parts.append(_part(cause, f"waits {text}", us))
+    rest = [max(0.0, turn.mean - us) for turn, us in zip(found, waited, strict=True)]
+    return [*parts, _part("working", "does not wait", rest)]
+
+
+def _row(turn: Turn, name: str) -> Row | None:
+    """One of the parts of a turn; None where the turn has none of the name."""
+    return next((row for key, row in turn.rows.items() if key == name), None)
+
+
+def _waited(turn: Turn, cause: str) -> float:
+    """How long a turn's host waits for a cause in all its rows, us."""
+    return sum(us for row in turn.rows.values() for name, us in row.waits.items() if name == cause)

@@ -1,0 +1,120 @@
+"""The turns of the measured pass, unprofiled, as pp_clock timed them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from statistics import fmean
+from typing import Any
+
+import msgspec
+
+from repro_pp_graphs.pp_clock.model import ClockFacts, Turns
+from repro_pp_graphs.report.source import Source
+from repro_pp_graphs.report.tables import Table
+
+# kind of call -> (title, colour)
+KINDS = {
+    "send_tokens": ("send of token ids", "token_send"),
+    "wait_sent_tokens": ("wait for an earlier send of token ids", "path_sync"),
+    "recv_tokens": ("receive of token ids", "token_recv"),
+    "send_hidden": ("send of hidden states", "hidden_send"),
+    "wait_sent_hidden": ("wait for an earlier send of hidden states", "path_queueing"),
+    "recv_hidden": ("receive of hidden states", "hidden_recv"),
+    "send_requests": ("send of requests", "requests"),
+    "wait_sent_requests": ("wait for an earlier send of requests", "otherwise"),
+    "recv_requests": ("receive of requests", "other_messages"),
+    "wait_results": ("wait for results", "results"),
+    "launch": ("launch of the batch", "launch"),
+    "process": ("work on results", "host"),
+}
+REST = ("the rest: Python", "python")
+
+
+class Bars(msgspec.Struct, kw_only=True):
+    """A bar a case and rank: ms a turn by kind of call (means over launches), the whole turn."""
+
+    names: list[str]
+    parts: dict[str, list[float]]
+    turns: list[float]
+    launches: int  # of the case with most
+
+    def choice(self) -> dict[str, Any]:
+        """The bars as a picture has them."""
+        parts = [
+            {"key": KINDS[kind][1], "title": KINDS[kind][0], "values": values}
+            for kind, values in self.parts.items()
+        ]
+        rest = {"key": REST[1], "title": REST[0], "values": self.rest()}
+        how = {"key": "clock", "title": "unprofiled, by call (pp_clock)"}
+        return {**how, "bars": self.names, "parts": [*parts, rest], "points": []}
+
+    def rest(self) -> list[float]:
+        """What no timed call covers."""
+        sums = [sum(values[at] for values in self.parts.values()) for at in range(len(self.names))]
+        return [round(max(0.0, whole - ms), 4) for whole, ms in zip(self.turns, sums, strict=True)]
+
+    def table(self, only: list[int] | None = None) -> Table:
+        """The same numbers; `only` some of the bars."""
+        at = range(len(self.names)) if only is None else only
+        rows = [
+            [KINDS[kind][0], *(f"{values[each]:.2f}" for each in at)]
+            for kind, values in self.parts.items()
+        ]
+        rest = self.rest()
+        rows.append([REST[0], *(f"{rest[each]:.2f}" for each in at)])
+        rows.append(["the whole turn", *(f"{self.turns[each]:.2f}" for each in at)])
+        over = f", means over {self.launches} launches" if self.launches > 1 else ""
+        note = f"ms a decode turn in the measured pass, not profiled{over}: means, which add up."
+        return Table(head=["", *(self.names[each] for each in at)], rows=rows, note=note)
+
+    def ends(self) -> list[int]:
+        """The bars of the first and the last rank of each case."""
+        cases: dict[str, list[int]] = {}
+        for at, name in enumerate(self.names):
+            cases.setdefault(name.split(" ", 1)[1], []).append(at)
+        return [at for its in cases.values() for at in dict.fromkeys([its[0], its[-1]])]
+
+
+def bars(source: Source) -> Bars | None:
+    """The decode turns of every case and rank; None where no launch was timed."""
+    found: dict[str, list[Turns]] = {}
+    for case, name in enumerate(source.cases):
+        clocks = [one.clock for one in source.launches if one.case == case and one.clock]
+        for rank in dict.fromkeys(rank for each in clocks for rank in each.ranks):
+            if timed := list(_decode(clocks, rank)):
+                found[f"{rank} {name}"] = timed
+    if not found:
+        return None
+    parts = {}
+    for kind in KINDS:
+        values = [fmean(_a_turn(each, kind) for each in timed) for timed in found.values()]
+        if any(values):
+            parts[kind] = [round(ms, 4) for ms in values]
+    return Bars(
+        names=list(found),
+        parts=parts,
+        turns=[round(fmean(each.turn.mean for each in timed), 4) for timed in found.values()],
+        launches=max(map(len, found.values())),
+    )
+
+
+def _decode(clocks: Iterable[ClockFacts], rank: str) -> Iterable[Turns]:
+    for each in clocks:
+        turns = each.ranks[rank].measured.get("decode") if rank in each.ranks else None
+        if turns:
+            yield turns
+
+
+def _a_turn(turns: Turns, kind: str) -> float:
+    """How long the calls of a kind take in a turn, ms."""
+    calls = turns.calls.get(kind)
+    return calls.mean * calls.count / turns.turn.count if calls else 0.0
+
+
+def distortions(source: Source) -> list[str]:
+    """How much longer the profile made a turn, a sentence a launch where it is more than it may."""
+    return [
+        f"{one.summary.label}: {text}"
+        for one in source.launches
+        for text in (one.clock.warnings if one.clock else [])
+    ]
