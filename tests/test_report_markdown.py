@@ -77,7 +77,7 @@ def test_the_table_holds_the_mean_of_each_case(of_series):
 def test_a_turn_is_shown_with_what_its_rank_waits_for(of_traced):
     rows = {row[0]: row for row in Page(rendered(of_traced)).rows if row}
     heads = next(row for row in Page(rendered(of_traced)).rows if row[1:] and "PP0" in row[1])
-    last = heads.index(f"{report_runs.A} PP1")
+    last = heads.index("graphs_on PP1")
     assert re.fullmatch(r"21\.\d\d \(2[01]\.\d\d own graph\)", rows["send of token ids"][last])
 
 

@@ -67,7 +67,7 @@ def test_its_issue_text_speaks_of_the_probe(finished):
     reported = text.partition("### Environment")[0]
     for words in ("sglang none", "127.0.0.1", "Model:"):
         assert words not in reported
-    assert text.count("-m repro_pp_graphs probe \\\n  --ranks 2") == 2
+    assert text.count("-m repro_pp_graphs probe --ranks 2") == 2
     command = (finished[0] / "logs/CASE_A_decode_graphs_probe_command.sh").read_text()
     assert "# The probe of CASE_A_decode_graphs" in command
 

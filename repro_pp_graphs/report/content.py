@@ -122,8 +122,9 @@ def _headline_of_traces(names: list[str]) -> str:
 
 
 def _headline(verdict: Verdict) -> str:
+    """As the run's end prints it."""
     word = verdict.headline
-    return verdict.text if verdict.text.startswith(word) else f"{word}: {verdict.text}"
+    return verdict.text if word == "NOT ASKED" else f"#10865: {word}. {verdict.text}"
 
 
 def _lead(verdict: Verdict) -> list[str]:

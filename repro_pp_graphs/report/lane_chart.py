@@ -45,7 +45,7 @@ def lanes(source: Source) -> Figure | None:
     seen: dict[int, tuple[str, Timeline]] = {}
     for case, explained in source.all_explained():
         if explained.timeline and explained.timeline.ranks:
-            seen.setdefault(case, (explained.name, explained.timeline))
+            seen.setdefault(case, (source.cases[case], explained.timeline))
     shown = [found for _, found in sorted(seen.items())][:MOST_PICTURES]
     if not shown:
         return None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
-from repro_pp_graphs.report.numbers import number
 from repro_pp_graphs.report.figure import Figure
+from repro_pp_graphs.report.numbers import number
 from repro_pp_graphs.report.source import Launched, Source
 from repro_pp_graphs.report.tables import METRICS, Table, quantiles, title, values
 
@@ -108,9 +108,7 @@ def itl_over_time(source: Source) -> Figure | None:
         _series(one, [[round(s, 3), round(ms, 4)] for s, ms in one.itl_over_time]) for one in known
     ]
     rows = [
-        [one.summary.label, f"{s:.2f}", number(ms)]
-        for one in known
-        for s, ms in one.itl_over_time
+        [one.summary.label, f"{s:.2f}", number(ms)] for one in known for s, ms in one.itl_over_time
     ]
     return Figure(
         id="itl-time",

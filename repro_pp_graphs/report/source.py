@@ -17,7 +17,7 @@ from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.pp_clock.collect import facts_path
 from repro_pp_graphs.pp_clock.model import ClockFacts
 from repro_pp_graphs.record import Plan
-from repro_pp_graphs.report import model, summary
+from repro_pp_graphs.report import model, summary, table
 from repro_pp_graphs.traces.commands.paths import cases_at
 from repro_pp_graphs.traces.explain.timeline import Timeline, timeline
 from repro_pp_graphs.traces.facts import Analysis, document, from_document
@@ -117,7 +117,8 @@ def _run(folder: Path, logs: Path) -> Source:
     plan = record.load(logs)
     # before the summary, which has figures of the analyses
     said = {each.label: _explained_launch(folder, logs, each.label) for each in plan.launches}
-    found = model.from_json(summary.summarise(logs, plan))
+    told = summary.summarise(logs, plan)
+    found = model.from_json(told)
     firsts: dict[str, str] = {}  # case -> label of its first launch
     for launch in plan.launches:
         firsts.setdefault(launch.case, launch.label)
@@ -144,7 +145,7 @@ def _run(folder: Path, logs: Path) -> Source:
     env = _object(logs / "env.json", changes.SHAPE)
     return Source(
         folder=folder,
-        cases=list(firsts.values()),
+        cases=[table.name(told, case) for case in firsts],
         logs=logs,
         plan=plan,
         summary=found,

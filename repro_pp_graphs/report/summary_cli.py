@@ -9,7 +9,7 @@ from typing import Any
 from repro_pp_graphs import files, record
 from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.record import Plan
-from repro_pp_graphs.report import model, outcome, remarks, summary, table
+from repro_pp_graphs.report import model, outcome, remarks, report_command, source, summary, table
 from repro_pp_graphs.report.numbers import count
 from repro_pp_graphs.run import next_command, results
 from repro_pp_graphs.terminal import complain, wrapped
@@ -20,6 +20,7 @@ LOST = "its plan is lost: run again, what is there is then moved to previous/"
 def next_steps(out: Path, plan: Plan, traces: list[Path]) -> list[str]:
     """The paths, and how to look at them."""
     lines = [
+        f"report  {out}/logs/report.html, to look at; report.md, for an issue",
         f"logs    {out}/logs",
         f"        summary.json, {plan.program} and client logs, env.txt",
     ]
@@ -67,6 +68,7 @@ def main(argv: list[str]) -> int:
     result = summary.summarise(logs, plan)
     written = _write(logs / "summary.json", result)
     print("\n".join(["", *said(result), ""]))
+    written = _report(out, logs) and written
     names = [results.merged(launch.label) for launch in plan.launches]
     names += [results.side_by_side(plan)]
     traces = [out / name for name in filter(None, names) if (out / name).exists()]
@@ -74,6 +76,17 @@ def main(argv: list[str]) -> int:
     if more := next_command.lines(out, plan, result["complete"]):
         print("\n".join(["", *more]))
     return 0 if result["complete"] and written else 1
+
+
+def _report(out: Path, logs: Path) -> bool:
+    """report.md and report.html; False, and a line, where the disk does not take them."""
+    try:
+        report_command.write(source.read(out), logs)
+    except OSError as error:
+        again = f"python -m repro_pp_graphs report {out}"
+        complain("summary", f"{error.filename}: {error.strerror}; free some space, then: {again}")
+        return False
+    return True
 
 
 def _write(path: Path, result: dict[str, Any]) -> bool:

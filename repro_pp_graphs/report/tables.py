@@ -105,6 +105,8 @@ def arms(source: Source) -> Table | None:
     head = ["", "better", *source.cases, *(f"{pair.a} / {pair.b}" for pair in pairs)]
     launches = max(launch.summary.round for launch in source.launches)
     each = "1 launch" if launches == 1 else f"means over {launches} launches"
+    files = {source.cases[one.case]: one.summary.label for one in reversed(source.launches)}
+    named = [f"{name} is {files[name]}" for name in source.cases if files[name] != name]
     note = f"Each case: {each}" if pairs or launches > 1 else "One launch a case: no interval"
     if pairs:
         confidence = 100 * (1 - pairs[0].alpha)
@@ -112,6 +114,7 @@ def arms(source: Source) -> Table | None:
     if not _WAITS.isdisjoint(metrics):
         by_clock = any(launch.summary.waits_from == "pp_clock" for launch in source.launches)
         note += f". {CLOCKED if by_clock else PROFILED}"
+    note += f". In the files {', '.join(named)}" if named else ""
     return Table(head=head, rows=rows, note=f"{note}.")
 
 

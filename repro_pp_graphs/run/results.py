@@ -20,7 +20,9 @@ def of_launch(launch: Launch, plan: Plan) -> list[str]:
     probe = plan.engine == "probe"
     logs += ["probe.json"] if probe else []
     if plan.profile:
-        logs += ["analysis.json", "analysis.txt"] + ([] if probe else ["profile_load.log"])
+        logs += ["analysis.json", "analysis.txt", "timeline.json"] + (
+            [] if probe else ["profile_load.log"]
+        )
     if "pp_clock" in shims.names_in(launch.env):
         logs += ["pp_clock.json", *(f"pp_clock_{rank}.rows.gz" for rank in _ranks(launch))]
     names = [f"logs/{label}_{name}" for name in logs]
@@ -46,7 +48,9 @@ def claimed(launch: Launch, plan: Plan) -> list[str]:
 def of_run(plan: Plan) -> list[str]:
     """What all launches leave together."""
     envs = (f"{name}.{kind}" for name in ("env", "env_after") for kind in ("txt", "json"))
-    names = [f"logs/{name}" for name in ("run.json", *envs, "summary.json")]
+    names = [
+        f"logs/{name}" for name in ("run.json", *envs, "summary.json", "report.md", "report.html")
+    ]
     if plan.profile:
         names.append("logs/merge.log")
         if pair := side_by_side(plan):
