@@ -60,7 +60,7 @@ _WAITS = frozenset({RETURN, OWN_GRAPH, IDLE, OUTSIDE})
 def values(launch: Launched) -> dict[str, float]:
     """What was measured of a launch, by metric."""
     measured = launch.summary.status == "ok"
-    return {**launch.summary.metrics, **getattr(launch.summary, "waits_ms", {})} if measured else {}
+    return {**launch.summary.metrics, **launch.summary.waits_ms} if measured else {}
 
 
 def title(metric: str) -> str:

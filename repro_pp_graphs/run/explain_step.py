@@ -19,12 +19,13 @@ def note(logs: Path, texts: list[str]) -> None:
 
 
 def explain(out: Path, label: str) -> str:
-    """Write merged trace and analysis of a launch, and remarks on its traces; why that could not
-    be done, or an empty text. Raises OSError where the disk does not take it."""
+    """Write merged trace, analysis and slices of a launch, and remarks on its traces; why that
+    could not be done, or an empty text. Raises OSError where the disk does not take it."""
     logs, merged = out / "logs", out / results.merged(label)
-    analysis = [logs / f"{label}_analysis.{kind}" for kind in ("json", "txt")]
+    as_json, as_text = (logs / f"{label}_analysis.{kind}" for kind in ("json", "txt"))
+    slices = logs / f"{label}_timeline.json"
     try:
-        found = explain_case(out / "trace" / label, merged, *analysis)
+        found = explain_case(out / "trace" / label, merged, as_json, as_text, slices)
     except (CannotExplainError, FileNotFoundError) as error:
         note(logs, [f"{label}: {error}"])
         return f"the traces could not be read; see {logs}/merge.log"
