@@ -1,0 +1,172 @@
+"""What the documents name is there: files, sections, commands, options; README stays short."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from repro_pp_graphs.__main__ import COMMANDS, STEPS
+
+ROOT = Path(__file__).resolve().parents[1]
+READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
+DOCUMENTS = [*READMES, *sorted((ROOT / "docs").glob("*.md"))]
+IDS = [path.name for path in DOCUMENTS]
+MOST_LINES = 200
+
+HELP = {  # how a command begins in a document -> what prints its options
+    "run_repro.sh": ["bash", "run_repro.sh", "--help"],
+    "tests/run.sh": ["bash", "tests/run.sh", "-h"],
+    "collect_env.sh": ["bash", "collect_env.sh", "--help"],
+    "client_benchmark.py": [sys.executable, "client_benchmark.py", "--help"],
+    **{
+        f"-m repro_pp_graphs {name}": [sys.executable, "-m", "repro_pp_graphs", name, "--help"]
+        for name in COMMANDS
+    },
+}
+# of sglang's server, which the argument files hold, and of programs that a document names
+OTHERS = {
+    "sglang": """--api-key --attention-backend --chunked-prefill-size --cuda-graph-bs
+        --cuda-graph-max-bs --cuda-graph-max-bs-decode --disable-cuda-graph --dist-init-addr --host
+        --incremental-streaming-output --load-format --log-requests --max-running-requests
+        --mem-fraction-static --model-path --nnodes --node-rank --pipeline-parallel-size
+        --pp-async-batch-depth --pp-max-micro-batch-size --tensor-parallel-size --tp-size""",
+    "others": "--argument --gpus --hypothesis-seed --ipc --nproc-per-node --rm --shm-size",
+}
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9_-]*[a-z0-9]")
+SPAN = re.compile(r"`([^`\n]+)`")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+# files that a reader would look for: of this repository, not of a run
+FILE = re.compile(r"[\w./-]+/[\w.-]+\.(?:py|sh|txt|md|json|c|js|awk)")
+OF_A_RUN = ("logs/", "trace/", "previous/", "results/")
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def sections(path: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    heads = re.findall(r"^#+ (.+)$", FENCE.sub("", read(path)), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+def commands(text: str) -> list[tuple[str, str]]:
+    """Command lines of a document, continued lines joined: which command, and its words."""
+    found = []
+    for whole in text.replace("\\\n", " ").splitlines():
+        line = whole.partition("  #")[0]
+        for name in sorted(HELP, key=len, reverse=True):
+            # up to what ends it in prose or in a shell
+            for words in re.findall(rf"{re.escape(name)}\b([^`|;&\"]*)", line):
+                found.append((name, words))
+    return found
+
+
+@pytest.fixture(scope="module")
+def helps() -> dict[str, str]:
+    """What each command prints when it is asked for its options."""
+
+    def ask(command: list[str]) -> str:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(HELP, pool.map(ask, HELP.values()), strict=True))
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: path.name)
+def test_readme_is_short(path):
+    assert len(read(path).splitlines()) <= MOST_LINES
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
+def test_links_lead_somewhere(path):
+    dead = []
+    for link in LINK.findall(FENCE.sub("", read(path))):
+        if link.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (path.parent / name).resolve() if name else path
+        if not target.exists() or (anchor and anchor not in sections(target)):
+            dead.append(link)
+    assert not dead
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
+def test_files_that_are_named_exist(path):
+    places = (ROOT, ROOT / "repro_pp_graphs", ROOT / "docs", ROOT / "repro_pp_graphs/server")
+    missing = []
+    for span in SPAN.findall(FENCE.sub("", read(path))):
+        if FILE.fullmatch(span) and not span.startswith(("/", "~", *OF_A_RUN)):
+            missing += [] if any((place / span).exists() for place in places) else [span]
+    assert not missing
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
+def test_commands_take_the_options_that_they_are_shown_with(path, helps):
+    unknown = [
+        (name, option)
+        for name, words in commands(read(path))
+        for option in OPTION.findall(words)
+        if option.replace("_", "-") not in OPTION.findall(helps[name])
+    ]
+    assert not unknown
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
+def test_every_option_that_is_named_is_one_of_some_command(path, helps):
+    benchmarks = [read(file) for file in (ROOT / "benchmarks").glob("*.py")]
+    known = {
+        option
+        for text in [*helps.values(), *benchmarks, *OTHERS.values()]
+        for option in OPTION.findall(text)
+    }
+    named = {option for span in SPAN.findall(read(path)) for option in OPTION.findall(span)}
+    assert {option.replace("_", "-") for option in named} <= known
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
+def test_commands_of_the_package_exist(path):
+    named = re.findall(r"python -m repro_pp_graphs ([a-z][\w-]*)", read(path))
+    assert set(named) <= {*COMMANDS, *STEPS}
+
+
+def test_documents_that_code_points_to_exist():
+    folders = ("repro_pp_graphs", "benchmarks", "tests", "requirements")
+    sources = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    sources += [*ROOT.glob("*.sh"), *ROOT.glob("*.txt"), *ROOT.glob("*.py")]
+    named = {name for path in sources for name in re.findall(r"\bdocs/\w+\.md", read(path))}
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+    assert named
+
+
+def test_every_document_is_in_the_readme():
+    linked = {link.partition("#")[0] for link in LINK.findall(read(READMES[0]))}
+    assert {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} <= linked
+
+
+def test_both_readmes_show_the_same():
+    """The same links, the same literal words, the same samples; prose is translated."""
+    english, chinese = (read(path) for path in READMES)
+    for pattern in (LINK, SPAN):
+        here, there = (
+            set(pattern.findall(FENCE.sub("", text))) - {"README.md", "README.zh-CN.md"}
+            for text in (english, chinese)
+        )
+        assert here == there
+    blocks = [
+        [re.sub(r" +#.*", "", block) for block in FENCE.findall(text)]
+        for text in (english, chinese)
+    ]
+    assert blocks[0] == blocks[1]
+    heads = [
+        len(re.findall(r"^#+ ", FENCE.sub("", text), re.MULTILINE)) for text in (english, chinese)
+    ]
+    assert heads[0] == heads[1]
