@@ -50,6 +50,24 @@ def test_a_usage_error_is_one_line(options: list[str], told: str, harness: Harne
     assert harness.files() == set()
 
 
+def test_a_usage_error_comes_before_an_environment_is_made(harness: Harness):
+    bare = harness.root / "python_without"
+    bare.write_text(f'#!/bin/sh\nexec "{PYTHON}" -S "$@"\n')
+    bare.chmod(0o755)
+    harness.env.update(PYTHON=str(bare), PYTHONPATH="")
+    (harness.root / "fake_tools" / "python3").symlink_to(bare)
+    told = refusal(harness.start_bare("--cpu", "--batch", "many").end())
+    assert "--batch many: not a whole number" in told
+    assert not list(harness.root.glob(".venv-*"))
+
+
+@pytest.mark.parametrize("spelling", [["--max_new_tokens", "5"], ["--max-new-tokens=5"]])
+def test_underscores_and_equals_signs_do_as_well(spelling: list[str], harness: Harness):
+    done = harness.run("--dry-run", "--cpu", *spelling)
+    assert done.status == 0, done.lines
+    assert "--max-new-tokens 5" in done.out
+
+
 def test_help_has_examples_and_exits_0(harness: Harness):
     done = harness.start_bare("--help").end()
     assert done.status == 0

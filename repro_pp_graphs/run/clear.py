@@ -73,7 +73,8 @@ def _resume(plan: Plan, options: Options, earlier: Plan) -> set[str]:
     say(f"  resume: {len(done)} of {len(plan.launches)} launches are done{since}")
     if again:
         if (took := estimate.seconds(logs, plan, again)) is not None:
-            say(f"  time:   {estimate.text(took)} for {len(again)} launch(es), as those so far")
+            launches = f"{len(again)} launches" if len(again) > 1 else "1 launch"
+            say(f"  time:   {estimate.text(took)} for {launches}, as long as those so far")
         plan.resumed = [*plan.resumed, time.strftime(previous.STAMP)]
         names = [name for launch in again for name in results.claimed(launch, plan)]
         names += [name for name in results.of_run(plan) if name not in results.KEPT]

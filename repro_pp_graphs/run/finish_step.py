@@ -11,7 +11,7 @@ from repro_pp_graphs import files, launch_record, record
 from repro_pp_graphs.files import BadFile, read_object
 from repro_pp_graphs.launch_record import GpuCounters, LaunchRecord
 from repro_pp_graphs.record import Launch, Plan
-from repro_pp_graphs.run import arm, failure, own_traces, previous, results
+from repro_pp_graphs.run import arm, own_traces, previous, results
 from repro_pp_graphs.run.free_again import wait_until_free
 from repro_pp_graphs.server import gpu_counters, shims
 from repro_pp_graphs.server.log import read_log
@@ -131,6 +131,8 @@ def _reason(ending: Ending) -> str:
     """Why it failed: what a step recorded, or the last line of a probe that ended by itself."""
     if ending.known.reason or ending.plan.engine != "probe":
         return ending.known.reason or NO_REASON
+    from repro_pp_graphs.run import failure  # noqa: PLC0415 - all causes of failures
+
     return failure.last_line(ending.logs / f"{ending.label}_probe.log") or NO_REASON
 
 

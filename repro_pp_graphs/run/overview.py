@@ -47,7 +47,8 @@ def _order(plan: Plan) -> list[str]:
     if plan.rounds == 1 or plan.order_seed is None:
         return []
     blocks = max(launch.block for launch in plan.launches)
-    text = f"{blocks} balanced block(s), each begun by a case that was drawn"
+    text = f"{blocks} balanced blocks" if blocks > 1 else "a balanced block"
+    text += ", begun by a case that is drawn"
     ahead = [look.rounds for look in plan.looks if look.rounds > plan.rounds]
     if ahead:
         text += f"; then a look, before {ahead[0] - plan.rounds} more rounds"

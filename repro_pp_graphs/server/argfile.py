@@ -7,7 +7,6 @@ import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from repro_pp_graphs.environment import masking
 from repro_pp_graphs.server import shims
 
 _LABEL = re.compile(r"#\s*label:\s*(.*?)\s*$")
@@ -102,6 +101,8 @@ def parse(text: str, where: str) -> ServerArgs:
 def _add_line(args: ServerArgs, words: list[str], place: str) -> None:
     assignment = _ENV_LINE.fullmatch(words[0])
     if assignment and len(words) == 1:
+        from repro_pp_graphs.environment import masking  # noqa: PLC0415 - 20 ms, for plans only
+
         name, value = assignment[1], assignment[2]
         if name == "PYTHON":
             args.python = value

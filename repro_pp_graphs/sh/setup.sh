@@ -1,12 +1,16 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154 # the script that sources this sets and reads them
 # The interpreter that runs sglang: the one at hand, or an environment made here once.
-# Uses: here, state, opt_python, opt_dry_run, opt_cpu, engine_module, say, die, step. Sets: python
+# Uses: here, state, options, opt_python, opt_dry_run, opt_cpu, engine_module, say, die, step.
+# Sets: python
 
-has_engine() { # has_engine PYTHON: without importing it, which takes seconds
+# Prints its path where it has the engine: a later cd or PATH does not change that. Without importing
+# the engine, which takes seconds.
+with_engine() { # with_engine PYTHON
   # a folder named sglang in the current directory is a package without an origin
   "$1" -c 'import importlib.util as u, sys
-sys.exit(not getattr(u.find_spec(sys.argv[1]), "origin", 0))' "$engine_module" 2>/dev/null
+getattr(u.find_spec(sys.argv[1]), "origin", 0) or sys.exit(1)
+print(sys.executable)' "$engine_module" 2>/dev/null
 }
 
 suits() { # suits PYTHON: 3.10 to 3.13, and able to make a venv
@@ -31,16 +35,12 @@ environment_kind() { # gpu or cpu; what cannot be counted is no "cpu", and ends 
 choose_python() {
   local candidate kind
   if [[ -n $opt_python ]]; then
-    has_engine "$opt_python" || die 2 "--python $opt_python: it cannot find $engine_module; install it \
-there, or leave --python out and an environment is made here"
-    python=$(absolute "$opt_python")
+    python=$(with_engine "$opt_python") || die 2 "--python $opt_python: it cannot find \
+$engine_module; install it there, or leave --python out and an environment is made here"
     return
   fi
   for candidate in "${PYTHON:-}" python3; do
-    if [[ -n $candidate ]] && has_engine "$candidate"; then
-      python=$(absolute "$candidate")
-      return
-    fi
+    [[ -z $candidate ]] || ! python=$(with_engine "$candidate") || return 0
   done
   kind=$(environment_kind) || exit 2
   use_environment "$kind"
@@ -77,6 +77,8 @@ make_environment() { # make_environment KIND VENV LOCK
   local kind=$1 venv=$2 lock=$3 base need_gib=4 torch
   [[ $kind == cpu ]] || need_gib=16
   base=$(base_python) || exit 2
+  # a wrong option is no reason to install gigabytes first
+  PYTHONPATH=$here "$base" -m repro_pp_graphs.run.options "${options[@]}" || exit 2
   has_room "$here" "$need_gib"
   mkdir -p "$state"
   say "no sglang found: making .venv-$kind from requirements/$kind.txt ($base, once)"
