@@ -136,7 +136,7 @@ def test_a_refusal_names_the_file(tmp_path):
 def test_a_cases_shim_joins_those_that_the_mode_needs(tmp_path, argv, count, names):
     release_of(tmp_path, "0.5.21")
     (launch,) = plan_of(tmp_path, *argv, count=count, sync_send=TEXTS["sync_send"]).launches
-    assert launch.env["REPRO_SHIMS"].split(",") == names
+    assert launch.env["REPRO_SHIMS"].split(",") == [*names, "pp_clock"]
     assert launch.argv[1:3] == ["-m", "repro_pp_graphs.server.launch"]
     assert any(note.startswith("shim sync_send: ") for note in launch.notes)
 
