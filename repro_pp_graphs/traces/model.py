@@ -17,24 +17,22 @@ Backend = Literal["nccl", "gloo"]
 class P2POp(msgspec.Struct, gc=False):
     """One send or recv: an NCCL kernel on the GPU, or a gloo operation on the host.
 
-    `peer` is a global rank; elements and dtype are None where the trace is silent; `posted_ns` is
-    when the host launched it, None where nothing in the trace tells; messages keep their order only
-    within a `channel` (process group); `lane` is the event's pid and tid in its file; `number`
-    counts the messages from rank to rank in `group`, from 1; 0 where the trace does not (pp_clock).
+    Messages keep their order only within a channel.
     """
 
     kind: Literal["send", "recv"]
-    peer: int
-    elements: int | None
+    peer: int  # global rank
+    elements: int | None  # None: not in the trace
     dtype: str | None
     start_ns: int
     end_ns: int
     backend: Backend
-    posted_ns: int | None
-    channel: str = ""
+    posted_ns: int | None  # when the host launched it; None where nothing in the trace shows it
+    channel: str = ""  # its process group
+    # pid and tid of the event in its file
     lane: tuple[int | float | str | None, int | float | str | None] = (None, None)
-    number: int = 0
-    group: str = ""
+    number: int = 0  # counts the messages from rank to rank in a group from 1 (pp_clock); 0: none
+    group: str = ""  # of these numbers
 
 
 class Span(msgspec.Struct, gc=False):
@@ -103,7 +101,7 @@ class RankTrace:
     left_out_ns: frozenset[tuple[int, int]] = frozenset()
     """ts and length of further events that cannot be."""
     tp_size: int = 1
-    rank_told: bool = True  # the file's name or distributedInfo says which rank it is
+    rank_known: bool = True  # the file's name or distributedInfo says which rank it is
     gpu_only: bool = False  # the profiler recorded no CPU activities
 
 

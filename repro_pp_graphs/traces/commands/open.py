@@ -62,7 +62,7 @@ def first_view(view: dict[str, Any]) -> str:
 
 
 class OneFile(http.server.BaseHTTPRequestHandler):
-    """Serves the server's one file to the viewer and nothing else to nobody else."""
+    """Serves one file on loopback: other paths get 404, and only the viewer's page may read it."""
 
     server: TraceServer
 
@@ -81,7 +81,7 @@ class OneFile(http.server.BaseHTTPRequestHandler):
         self.server.fetched = True
 
     def log_message(self, format: str, *args: object) -> None:
-        """Requests are not worth a line each."""
+        """No line a request."""
 
 
 class TraceServer(http.server.HTTPServer):
@@ -139,7 +139,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> int:
-    """Exit status 0 shown or told how, 1 the page did not fetch the file, 2 usage."""
+    """Exit status 0 shown (or how to do it printed), 1 the page did not fetch the file, 2 usage."""
     options = parser().parse_args(argv)
     if not options.file.is_file():
         print(f"open: no such file: {options.file}", file=sys.stderr)

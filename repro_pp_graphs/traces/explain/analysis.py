@@ -44,7 +44,7 @@ def analyze(
     last = [host for host in hosts if host.rank.pp == case.pp_size - 1]
     ranks = _ranks(case, hosts, (start, end))
     step = decode_step(case, hosts)
-    # with a deeper loop, annotations do not tell how many slots it has
+    # with a deeper loop, annotations do not show how many slots it has
     known = None if step == DEPTH else micro_batches(case)
     under_way = step.micro_batches if isinstance(step, DecodeStep) else known
     found, unknown = turns(case, hosts)

@@ -16,7 +16,7 @@ from repro_pp_graphs.traces.pair.edge import Edge
 from repro_pp_graphs.traces.time_sets import Intervals, intervals, merged, outside
 
 # A message -> its row. The rows are shown in this order; `python` is what no call covers, `host`
-# stands for it and `launch` where the trace lacks what would tell them apart.
+# stands for it and `launch` where the trace lacks what separates them.
 MESSAGE_ROWS: dict[tuple[What, Kind], RowName] = {
     ("tokens", "send"): "token_send",
     ("tokens", "recv"): "token_recv",

@@ -66,7 +66,7 @@ def batches_there(host: Host, begin_ns: int, end_ns: int) -> int:
 def _sends_in_main_thread(rank: RankTrace) -> bool:
     """Whether gloo's operations lie in operators of the thread that is taken for the scheduler's.
 
-    That is the one with most operators. Without c10d's operators there is nothing to tell by.
+    That is the one with most operators. Without c10d's operators nothing shows it.
     """
     moments = [op.start_ns for op in rank.p2p if op.backend == "gloo"]
     if not (rank.sends or rank.recvs) or not moments or not len(rank.operators):
@@ -76,7 +76,7 @@ def _sends_in_main_thread(rank: RankTrace) -> bool:
 
 
 def unseen(rank: RankTrace) -> str:
-    """Why what a rank's host waits for cannot be told; empty where it can."""
+    """Why it cannot be known what a rank's host waits for; empty where it can."""
     if not _sends_in_main_thread(rank):
         return "another thread has more operators than the one that sends and receives"
     on_gpu = bool(len(rank.p2p_kernels) or rank.launches)

@@ -135,7 +135,7 @@ def _row(host: Host, its: _Turns, times: Intervals, peer: Host | None) -> Row:
 
 
 def _calls_complete(host: Host) -> bool:
-    """Whether operators and graph launches are there to tell calls from Python."""
+    """Whether operators and graph launches are in the trace, which separate calls from Python."""
     graphs = len(host.work.extents)
     return bool(len(host.rank.operators)) and len(host.rank.launches) >= ENOUGH * graphs - EDGES
 

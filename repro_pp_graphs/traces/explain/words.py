@@ -50,7 +50,7 @@ CAUSE_TITLES: dict[Cause, str] = {
     "otherwise": "for something else",
 }
 RECEIVES: tuple[RowName, ...] = ("token_recv", "hidden_recv")
-# A part of a time that is smaller than this share of it is not worth a word.
+# A part of a time that is smaller than this share of it is not mentioned.
 WORTH_SAYING = 0.1
 # A mean this many times the median is not typical.
 SKEWED = 1.4
@@ -80,7 +80,7 @@ def mean_of(number: int, what: str, cell: Spread | Turn | DecodeStep) -> str:
 
 
 def clock_doubt_us(clocks: Sequence[RankClocks], hosts: Sequence[str]) -> float:
-    """How far apart the ranks' clocks may be, us; 0 where they share one as far as can be seen."""
+    """How far apart the ranks' clocks may be, us; 0 where nothing shows that they have several."""
     doubt = 0.0
     for row in clocks:
         low, high = row.low_us, row.high_us

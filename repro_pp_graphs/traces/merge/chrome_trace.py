@@ -1,4 +1,4 @@
-"""Several ranks' traces as one Chrome trace: process groups by rank, ids kept apart, one clock."""
+"""Several ranks' traces as one Chrome trace: a process group a rank, ids of its own, one clock."""
 
 from __future__ import annotations
 

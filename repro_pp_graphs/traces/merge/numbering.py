@@ -23,7 +23,7 @@ Gloo = str  # "send" or "recv", empty for an event that is not gloo's
 @dataclass(frozen=True, slots=True)
 class Names:
     """What a rank is called: `title` begins the name of each of its tracks, so that one which is
-    pinned or scrolled to tells its rank; `case` ends the names of its processes; `streams`: to
+    pinned or scrolled to shows its rank; `case` ends the names of its processes; `streams`: to
     and from whom NCCL sends on them."""
 
     title: str
@@ -38,7 +38,7 @@ def rank_name(case: Case, rank: int) -> str:
 
 
 def names_of(case: Case, rank: RankTrace, letter: str) -> Names:
-    """The names of a rank; `letter` tells its case where there are several."""
+    """The names of a rank; `letter` is that of its case where there are several."""
     found: dict[Lane, dict[str, None]] = {}
     for op in rank.p2p:
         if op.backend == "nccl":
@@ -159,12 +159,12 @@ class Numbering:
             named += [_metadata(pid, 0, name, args) for name, args in facts.items()]
         return named
 
-    def named_threads(self, told: dict[Lane, dict[str, Facts]]) -> list[Facts]:
-        """Metadata events: what the file tells of its threads, and a name for every track."""
+    def named_threads(self, in_file: dict[Lane, dict[str, Facts]]) -> list[Facts]:
+        """Metadata events: what the file says of its threads, and a name for every track."""
         rows: list[tuple[Lane, int, str, Facts]] = []
         own: dict[Lane, str] = {}
         for lane, tid in self.tids.items():
-            facts = told.get(lane, {})
+            facts = in_file.get(lane, {})
             own[lane] = self._thread_name(lane, str(facts.get("thread_name", {}).get("name", "")))
             facts = facts | {"thread_name": {"name": f"{self.names.title} · {own[lane]}"}}
             rows += [(lane, tid, name, args) for name, args in facts.items()]
@@ -177,14 +177,14 @@ class Numbering:
                 rows.append((lane, tid, "thread_name", args))
         return [_metadata(self.pids[lane[0]], tid, name, args) for lane, tid, name, args in rows]
 
-    def _thread_name(self, lane: Lane, told: str) -> str:
-        """A thread's name in the file, else what can be told from what runs there."""
+    def _thread_name(self, lane: Lane, name: str) -> str:
+        """A thread's name in the file, else one made of what runs there."""
         pid, tid = lane
         if lane in self.names.streams:
-            return f"{told.strip() or f'stream {tid}'} {self.names.streams[lane]}"
-        if told.strip():
-            is_main = told.startswith(f"thread {pid} (")
-            return "main thread" if is_main else told.strip()
+            return f"{name.strip() or f'stream {tid}'} {self.names.streams[lane]}"
+        if name.strip():
+            is_main = name.startswith(f"thread {pid} (")
+            return "main thread" if is_main else name.strip()
         if tid and isinstance(tid, str):
             return tid
         first = self.first_events[lane]

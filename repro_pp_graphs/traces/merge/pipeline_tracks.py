@@ -44,7 +44,7 @@ class Track:
         return self.placed.part.first_pid
 
     def tid(self, name: str) -> int:
-        """The tid of one of the added tracks: apart from every pid."""
+        """The tid of one of the added tracks: no pid has the same number."""
         return self.pid * 100 + self.names.setdefault(name, len(self.names) + 1)
 
     def us(self, moment_ns: int) -> float:

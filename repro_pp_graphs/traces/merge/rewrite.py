@@ -54,7 +54,7 @@ ARGUMENTS = msgspec.json.Decoder(dict[str, Any])
 
 
 class Reading(NamedTuple):
-    """What reading a file has told of its events.
+    """What was found when the file was first read.
 
     `times` the first and last possible ts, `left_out_ns` ts and length of further events that
     cannot be.
@@ -128,7 +128,7 @@ class RankRewriter:
 
     def metadata(self) -> list[Facts]:
         """Names and order of the processes and threads that hold events."""
-        told: dict[tuple[Any, Any], dict[str, Facts]] = {}
+        threads: dict[tuple[Any, Any], dict[str, Facts]] = {}
         for event in self.held:
             args: Facts = {}
             with suppress(*NO_JSON):
@@ -137,8 +137,8 @@ class RankRewriter:
             if event.name == "process_labels":
                 self.numbering.trust_label(lane[0], str(args.get("labels", "")))
             if str(event.name).startswith("thread_"):
-                told.setdefault(lane, {})[str(event.name)] = args
-        return self.numbering.processes() + self.numbering.named_threads(told)
+                threads.setdefault(lane, {})[str(event.name)] = args
+        return self.numbering.processes() + self.numbering.named_threads(threads)
 
 
 def _is_whole(event: WireEvent) -> bool:

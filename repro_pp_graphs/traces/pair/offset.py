@@ -19,7 +19,7 @@ OFFSETS_AHEAD = 96
 OFFSETS_BEHIND = 4
 # Offsets looked at after one that holds for all, as they might tie with it.
 OFFSETS_BEYOND = 4
-# Two offsets whose median delays differ by less cannot be told apart.
+# Two offsets whose median delays differ by less are taken for equal.
 TIE_NS = 1000
 # So many pairs in a row whose varying shapes agree are no accident.
 GOOD_STRETCH = 5

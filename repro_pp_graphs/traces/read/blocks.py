@@ -66,7 +66,7 @@ class _WholeFile(Header, kw_only=True):
 
 
 def open_trace(path: Path) -> IO[bytes]:
-    """Open a trace for reading; gzip is told by its first two bytes, not by the name."""
+    """Open a trace for reading; gzip is recognised by its first two bytes, not by the name."""
     with path.open("rb") as probe:
         zipped = probe.read(2) == b"\x1f\x8b"
     if not zipped:
@@ -75,7 +75,7 @@ def open_trace(path: Path) -> IO[bytes]:
 
 
 def number(value: object) -> int | None:
-    """A whole number, also one that is written as a string or as 5.0; None for what is none."""
+    """A whole number, also one that is written as a string or as 5.0; None for anything else."""
     if type(value) is int:
         return value if -LATEST_NS <= value <= LATEST_NS else None
     if type(value) is float:
@@ -159,7 +159,7 @@ class TraceFile:
         return 0, False
 
     def _last(self, room: memoryview, passed: int) -> int:
-        """What a gzip stream has before it breaks off: a read that meets that place gives none."""
+        """Recover the bytes before the place where a gzip stream breaks off: how many."""
         got = 0
         with suppress(OSError, *GUNZIP_ERRORS), gzip.open(self.path) as stream:
             stream.seek(passed)

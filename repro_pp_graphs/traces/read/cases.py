@@ -36,9 +36,9 @@ def trace_files(paths: list[Path]) -> list[Path]:
 
 
 def cases_of(paths: list[Path]) -> dict[str, list[tuple[Path, Identity]]]:
-    """Files by case: each folder's files apart, then by name; loose files together.
+    """Files by case: those of each folder on their own, then by name; loose files together.
 
-    One case where no rank comes twice, or where no name tells its PP rank; replicas of a server
+    One case where no rank comes twice, or where no name has its PP rank; replicas of a server
     (DP) are cases of their own.
     Raises FileNotFoundError naming the first path that does not exist.
     """
@@ -62,8 +62,8 @@ def _by_name(files: list[Path]) -> dict[str, list[tuple[Path, Identity]]]:
     named = [(path, who) for path, who in identified if who.named]
     profiles, replicated = _profiles([path for path, _ in named])
     ranks = [(who.pp, who.tp) for _, who in named]
-    told = any("PP" in who.named for _, who in named)
-    if not replicated and (not told or len(set(ranks)) == len(ranks)):
+    ranks_named = any("PP" in who.named for _, who in named)
+    if not replicated and (not ranks_named or len(set(ranks)) == len(ranks)):
         name = _common([parts(path)[0] for path, _ in named or identified]).rstrip("-_.")
         paths = [*(path for path, _ in named), *nameless]
         return {name or "trace": identify(paths)} if paths else {}
@@ -76,7 +76,7 @@ def _by_name(files: list[Path]) -> dict[str, list[tuple[Path, Identity]]]:
 
 def _profiles(files: list[Path]) -> tuple[dict[str, list[Path]], bool]:
     """Files by their names before the ranks, and whether some are of replicas of a server (DP),
-    which are apart.
+    which are cases of their own.
 
     With DP attention the files of one TP rank have one DP rank: they are of one server.
     """
@@ -149,7 +149,7 @@ def _read_all(members: list[tuple[Path, Identity]]) -> list[RankTrace]:
 def read_case(name: str, members: list[tuple[Path, Identity]]) -> Case:
     """Read all files of a case; files that hold nothing are warned of and left out."""
     read = _read_again(members, _read_all(members))
-    some_told = any(rank.rank_told and rank.events for rank in read)
+    some_known = any(rank.rank_known and rank.events for rank in read)
     warnings: list[str] = []
     ranks: dict[tuple[int, int], RankTrace] = {}
     # of two files of a rank that which says so itself, and has kernels
@@ -157,7 +157,7 @@ def read_case(name: str, members: list[tuple[Path, Identity]]) -> Case:
         (each for each in read if each.events),
         key=lambda r: (r.pp, r.tp, r.world_size is None, not len(r.kernels.times)),
     ):
-        if some_told and not rank.rank_told:
+        if some_known and not rank.rank_known:
             continue
         other = ranks.setdefault((rank.pp, rank.tp), rank)
         if other is not rank:
@@ -168,7 +168,9 @@ def read_case(name: str, members: list[tuple[Path, Identity]]) -> Case:
     tp_size = max((rank.tp_size for rank in read), default=1)
     worlds = [rank.world_size // tp_size for rank in read if rank.world_size]
     pp_size = max([members[0][1].pp_size, *worlds, *(pp + 1 for pp, _ in ranks)])
-    case = Case(name, list(ranks.values()), pp_size, tp_size, _problems(read, some_told) + warnings)
+    case = Case(
+        name, list(ranks.values()), pp_size, tp_size, _problems(read, some_known) + warnings
+    )
     missing = [
         f"PP{pp}" + (f" TP{tp}" if tp_size > 1 else "")
         for pp in range(pp_size)
@@ -183,9 +185,9 @@ def read_case(name: str, members: list[tuple[Path, Identity]]) -> Case:
     return case
 
 
-def _problems(read: list[RankTrace], some_told: bool) -> list[str]:
+def _problems(read: list[RankTrace], some_known: bool) -> list[str]:
     """What is wrong with files, a line each; what is wrong with all of them in one."""
-    used = [rank for rank in read if rank.rank_told or not some_told or not rank.events]
+    used = [rank for rank in read if rank.rank_known or not some_known or not rank.events]
     of_ranks = [set(rank.problems) for rank in used if rank.events]
     shared = {NO_KERNELS, GPU_ONLY}.intersection(*of_ranks) if of_ranks else set()
     return [
@@ -206,7 +208,7 @@ def _problems(read: list[RankTrace], some_told: bool) -> list[str]:
 
 
 def _read_again(members: list[tuple[Path, Identity]], read: list[RankTrace]) -> list[RankTrace]:
-    """The ranks, those whose clock or TP size only the other files tell read again by these.
+    """The ranks, those read again whose clock or TP size only the other files have.
 
     Kineto counts ts from the start of a quarter: ranks whose ts are near each other and whose
     baseTimeNanoseconds are days apart have the same.

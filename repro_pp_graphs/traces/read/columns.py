@@ -214,7 +214,7 @@ class Columns:
                 self._site.operators[origin] = event.ts
 
     def _gpu_work(self, events: list[Event]) -> None:
-        """Rows of `gpu`; P2P kernels are kept apart."""
+        """Rows of `gpu`; P2P kernels have lists of their own."""
         extend = self.gpu.extend
         for event in events:
             args, name = event.args or NO_ARGS, event.name

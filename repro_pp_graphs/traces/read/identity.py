@@ -32,7 +32,7 @@ class Identity:
     tp_size: int
     named: frozenset[str] = frozenset()
     world_size: int | None = None
-    told: bool = True
+    rank_known: bool = True  # the name or distributedInfo says which PP rank it is
 
     @property
     def rank(self) -> int:
@@ -51,11 +51,11 @@ class Identity:
         facts = info if isinstance(info, dict) else {}
         rank, world = number(facts.get("rank")), number(facts.get("world_size"))
         if rank is None or not 0 <= rank < (world or MOST_RANKS) <= MOST_RANKS:
-            told, alone = "PP" in self.named, self.pp_size == 1 == self.tp_size
+            named, alone = "PP" in self.named, self.pp_size == 1 == self.tp_size
             no_rank = f"distributedInfo says rank {rank} of {world}: not believed"
-            untold = "neither name nor distributedInfo tells the PP rank"
-            problems = [no_rank] * (rank is not None) + [untold] * (not told and not alone)
-            return replace(self, told=told), problems
+            unknown = "neither name nor distributedInfo tells the PP rank"
+            problems = [no_rank] * (rank is not None) + [unknown] * (not named and not alone)
+            return replace(self, rank_known=named), problems
         tp_size = tp_size_of(facts, rank, world or 0) or self.tp_size
         said = replace(
             self,
@@ -78,7 +78,7 @@ class Identity:
 
 def tp_size_of(facts: dict[str, Any], rank: int, world: int) -> int | None:
     """How many ranks share a PP rank, by the process groups of distributedInfo; None if they do
-    not tell.
+    not show it.
 
     sglang names its groups from 0.5.20 on (`pp:device`); before, the TP group is the first that it
     makes after those of all ranks.

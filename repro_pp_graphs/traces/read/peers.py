@@ -79,7 +79,7 @@ class LaunchSite:
         return found
 
     def is_p2p(self, kernel: P2PKernel) -> bool:
-        """Whether operator or annotation tell that a kernel sends or receives."""
+        """Whether its operator or annotation says that a kernel sends or receives."""
         said = self.params.get(kernel.external_id, kernel.label).collective
         return said in SIDES or bool(ANNOTATION.match(self.annotation(kernel).name))
 

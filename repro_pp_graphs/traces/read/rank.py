@@ -106,7 +106,7 @@ def read_rank(path: Path, who: Identity, base_ns: int | None = None) -> RankTrac
         times_us=decoding.times,
         left_out_ns=frozenset(sifted.times_ns),
         tp_size=who.tp_size,
-        rank_told=who.told,
+        rank_known=who.rank_known,
         gpu_only=gpu_only,
     )
 
@@ -143,7 +143,7 @@ def _gloo(
 ) -> list[P2POp]:
     """Gloo operations: their peer is the ring's.
 
-    Requests travel in a process group of their own, which only the span around tells.
+    Requests travel in a process group of their own, which only the span around it shows.
     """
     ts = np.array([row[1] for row in rows], dtype=np.float64)
     dur = np.array([row[2] for row in rows], dtype=np.float64)
@@ -234,8 +234,8 @@ def _left_out(left_out: LeftOut, sifted: Sifted) -> list[str]:
             f"{odd} event(s) with a name, category or id that is missing or of no use: left out"
         )
     if reasons:
-        told = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-        found.append(f"{reasons.total()} event(s) at impossible times left out: {told}")
+        kinds = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+        found.append(f"{reasons.total()} event(s) at impossible times left out: {kinds}")
     return [*found, *sifted.problems]
 
 

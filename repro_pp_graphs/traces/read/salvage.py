@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-# Deep nesting is valid JSON, but nobody's event.
+# Deep nesting is valid JSON, but no event has it.
 NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 GAP = re.compile(rb'\}\s*,\s*(?=\{\s*")')
 BETWEEN = b", \t\r\n"
@@ -45,7 +45,7 @@ class Damage(NamedTuple):
 
     @property
     def events(self) -> int:
-        """How many events it was, as far as can be told; 0 for a comma that is damaged."""
+        """How many events it was, as far as can be seen; 0 for a comma that is damaged."""
         return len(PHASE.findall(self.text)) or int(b'"' in self.text)
 
     def about(self, start: int = 0) -> str:

@@ -153,7 +153,7 @@ def _overlong(work: Floats) -> Bools:
 
 
 def _few(found: Bools) -> Bools:
-    """None where it is many of them: then what runs side by side is not told apart."""
+    """None where it is many of them: then what runs side by side cannot be separated."""
     return found if np.count_nonzero(found) <= FEW * len(found) else np.zeros_like(found)
 
 
