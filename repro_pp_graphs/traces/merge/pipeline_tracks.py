@@ -20,7 +20,7 @@ from repro_pp_graphs.traces.explain.steps import (
     window,
 )
 from repro_pp_graphs.traces.merge.chrome_trace import Placed
-from repro_pp_graphs.traces.merge.numbering import Lanes, rank_name
+from repro_pp_graphs.traces.merge.names import Lanes, rank_name
 from repro_pp_graphs.traces.model import Case, P2POp, RankTrace
 from repro_pp_graphs.traces.pair.edge import Edge, sent_ns
 from repro_pp_graphs.traces.pair.edges import edges_of
