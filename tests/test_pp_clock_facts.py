@@ -263,6 +263,7 @@ def test_a_launchs_facts_are_stored_and_read_again(tmp_path):
     found = collect.collect(tmp_path, "A")
     assert found is not None and found == facts.summary([steady().file], EVERYTHING)
     assert collect.load(tmp_path, "A") == found == collect.read(tmp_path, "A")
+    assert "PP1 decode, measured (38 turns)" in (tmp_path / "A_pp_clock.txt").read_text()
     assert collect.load(tmp_path, "B") is None
     (tmp_path / "A_pp_clock.json").write_text("{}", encoding="utf-8")
     with pytest.raises(files.BadFile, match=r"A_pp_clock\.json"):

@@ -128,3 +128,12 @@ def test_a_header_that_does_not_fit_leaves_the_rows_readable(tmp_path):
     file.describe(failed="x" * rows.HEADER_BYTES)
     found = rows.read(tmp_path / "x.rows")
     assert found.header["cut"] and len(found.rows) == 3
+
+
+def test_rows_whose_header_is_torn_are_kept_if_not_read(tmp_path):
+    path = tmp_path / "x_pp_clock_PP0_TP0.rows"
+    file = written(path, 5)
+    file.map[:4] = b"torn"
+    assert collect.collect(tmp_path, "x") is None
+    (copy,) = collect.row_files(tmp_path, "x")
+    assert copy.suffix == ".gz" and len(gzip.decompress(copy.read_bytes())) > rows.HEADER_BYTES

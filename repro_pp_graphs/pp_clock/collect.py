@@ -11,6 +11,7 @@ import msgspec
 from repro_pp_graphs import files
 from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.pp_clock import facts, rows
+from repro_pp_graphs.pp_clock.lines import lines
 from repro_pp_graphs.pp_clock.model import ClockFacts
 from repro_pp_graphs.pp_clock.rows import CLOCK, SUFFIX, Rows, RowsError
 
@@ -73,7 +74,7 @@ def keep(logs: Path, label: str) -> list[str]:
 
 
 def collect(logs: Path, label: str) -> ClockFacts | None:
-    """Write logs/<label>_pp_clock.json and keep the rows; None where no rank left any.
+    """Write logs/<label>_pp_clock.json and .txt and keep the rows; None where no rank left any.
 
     Raises OSError where the facts cannot be written.
     """
@@ -83,6 +84,7 @@ def collect(logs: Path, label: str) -> ClockFacts | None:
         return None
     result.warnings += faults
     files.write_json(facts_path(logs, label), json.loads(msgspec.json.encode(result)))
+    files.write_whole(facts_path(logs, label).with_suffix(".txt"), "\n".join(lines(result)) + "\n")
     return result
 
 

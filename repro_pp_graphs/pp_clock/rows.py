@@ -180,11 +180,12 @@ def read(path: Path) -> Rows:
 def keep(path: Path) -> Path:
     """Compress a rank's file beside it, without the rows never written, and remove it; the copy.
 
-    Raises RowsError, OSError.
+    Raises RowsError where it has neither header nor rows, OSError.
     """
     data = path.read_bytes()
-    _header(data[:HEADER_BYTES], path)
     used = data.rstrip(b"\0")
+    if len(used) <= HEADER_BYTES:
+        _header(data[:HEADER_BYTES], path)
     target = path.with_name(path.name + ".gz")
     draft = target.with_name(target.name + ".part")
     rest = -(len(used) - HEADER_BYTES) % ROW_BYTES if len(used) > HEADER_BYTES else 0

@@ -24,7 +24,11 @@ def of_launch(launch: Launch, plan: Plan) -> list[str]:
             [] if probe else ["profile_load.log"]
         )
     if "pp_clock" in shims.names_in(launch.env):
-        logs += ["pp_clock.json", *(f"pp_clock_{rank}.rows.gz" for rank in _ranks(launch))]
+        logs += [
+            "pp_clock.json",
+            "pp_clock.txt",
+            *(f"pp_clock_{rank}.rows.gz" for rank in _ranks(launch)),
+        ]
     names = [f"logs/{label}_{name}" for name in logs]
     if plan.profile:
         names += [f"trace/{label}/", merged(label)]
