@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,23 +40,26 @@ def _window(logs: Path, label: str) -> facts.Window | None:
         return None
 
 
-def _rows(paths: list[Path]) -> tuple[list[Rows], list[str]]:
-    """What can be read, and a sentence for what cannot."""
-    found, faults = [], []
+def _rows(paths: list[Path], faults: list[str]) -> Iterator[Rows]:
+    """One rank after the other, as a long load has millions of rows; what cannot be read is added
+    to `faults`."""
     for path in paths:
         try:
-            found.append(rows.read(path))
+            found = rows.read(path)
         except (OSError, EOFError, RowsError) as error:
             faults.append(f"{error}: left out" if isinstance(error, RowsError) else f"{error}")
-    return found, faults
+        else:
+            yield found
 
 
 def read(logs: Path, label: str) -> ClockFacts | None:
     """The facts of a launch, from its ranks' rows; None where no rank left any."""
-    found, faults = _rows(row_files(logs, label))
-    if not found:
+    faults: list[str] = []
+    found = _rows(row_files(logs, label), faults)
+    first = next(found, None)
+    if first is None:
         return None
-    result = facts.summary(found, _window(logs, label))
+    result = facts.summary(itertools.chain([first], found), _window(logs, label))
     result.warnings += faults
     return result
 

@@ -12,7 +12,7 @@ import bisect
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -236,9 +236,8 @@ def never_called(rank: Rank, pp_size: int) -> list[str]:
     return [name for name in wanted if name not in decode.calls]
 
 
-def _rank_warnings(
-    key: str, rank: Rank, rows_of: Rows, pp_size: int, window: Window | None
-) -> list[str]:
+def _rank_warnings(key: str, seen: _Seen, pp_size: int, window: Window | None) -> list[str]:
+    rank = seen.rank
     found = [f"{key}: the clock stopped: {rank.failed}"] if rank.failed else []
     found += [
         f"{key}: {name}: {why}"
@@ -247,8 +246,7 @@ def _rank_warnings(
     ]
     if lost := never_called(rank, pp_size):
         found.append(f"{key}: no call of {', '.join(lost)} was seen: not timed in this release")
-    first = rows_of.rows[0].begin_ns if rows_of.rows else 0
-    if rank.lost and window and first > window[0]:
+    if rank.lost and window and seen.first_ns is not None and seen.first_ns > window[0]:
         found.append(
             f"{key}: {rank.lost} of its rows were overwritten, some of the measured window: a "
             "larger REPRO_PP_CLOCK_ROWS keeps them"
@@ -301,22 +299,35 @@ def on_off(loop: _Loop) -> OnOff | None:
     )
 
 
-def summary(ranks: Sequence[Rows], window: Window | None) -> ClockFacts:
-    """The facts of a launch from its ranks' rows (one or more) and its client's window."""
-    loops = [_Loop(rank) for rank in ranks]
-    headers = [rank.header for rank in ranks]
-    tp_size = 1 + max(int(header.get("tp_rank") or 0) for header in headers)
-    pp_size = max(int(header.get("pp_size") or 1) for header in headers)
-    keys = [key_of(header, tp_size) for header in headers]
-    found = {
-        key: _rank(rank, loop, window) for key, rank, loop in zip(keys, ranks, loops, strict=True)
-    }
-    last = next((k for k in keys if found[k].pp_rank == pp_size - 1), "")
-    distortion, distortion_median = _distortion(found.get(last))
+class _Seen(NamedTuple):
+    """What is kept of a rank once its rows are gone."""
+
+    header: dict[str, Any]
+    rank: Rank
+    loop_size: int
+    first_ns: int | None  # where its rows begin
+    on_off: OnOff | None
+
+
+def _seen(rank: Rows, window: Window | None) -> _Seen:
+    loop = _Loop(rank)
+    first_ns = rank.rows[0].begin_ns if rank.rows else None
+    return _Seen(rank.header, _rank(rank, loop, window), loop.size, first_ns, on_off(loop))
+
+
+def summary(ranks: Iterable[Rows], window: Window | None) -> ClockFacts:
+    """The facts of a launch from its ranks' rows (one rank or more), taken one after the other, and
+    its client's window."""
+    seen = [_seen(rank, window) for rank in ranks]
+    tp_size = 1 + max(int(each.header.get("tp_rank") or 0) for each in seen)
+    pp_size = max(int(each.header.get("pp_size") or 1) for each in seen)
+    found = {key_of(each.header, tp_size): each for each in seen}
+    last = next((k for k, each in found.items() if each.rank.pp_rank == pp_size - 1), "")
+    distortion, distortion_median = _distortion(found[last].rank if last else None)
     warnings = []
-    for key, rank in zip(keys, ranks, strict=True):
-        warnings += _rank_warnings(key, found[key], rank, pp_size, window)
-    missing = set(range(pp_size)) - {rank.pp_rank for rank in found.values()}
+    for key, each in found.items():
+        warnings += _rank_warnings(key, each, pp_size, window)
+    missing = set(range(pp_size)) - {each.rank.pp_rank for each in seen}
     warnings += [f"PP{rank} left no rows" for rank in sorted(missing)]
     if distortion and distortion_median and max(distortion, distortion_median) > DISTORTION_LIMIT:
         warnings.append(
@@ -325,13 +336,13 @@ def summary(ranks: Sequence[Rows], window: Window | None) -> ClockFacts:
         )
     return ClockFacts(
         pp_size=pp_size,
-        loop_size=max(loop.size for loop in loops),
-        ranks=found,
+        loop_size=max(each.loop_size for each in seen),
+        ranks={key: each.rank for key, each in found.items()},
         last=last,
         window_s=round((window[1] - window[0]) / 1e9, 3) if window else None,
         distortion=distortion,
         distortion_median=distortion_median,
-        on_off=on_off(loops[keys.index(last)]) if last else None,
+        on_off=found[last].on_off if last else None,
         warnings=_together(warnings),
     )
 
