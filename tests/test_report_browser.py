@@ -110,7 +110,7 @@ def test_hover_zoom_and_keyboard_work(seen):
     assert "PP0 host" in seen["hover"] and "from" in seen["hover"]
     zoom = seen["zoom"]
     assert zoom["whole"] > zoom["wheeled"] > zoom["pressed"] == pytest.approx(zoom["wheeled"] / 4)
-    assert report_runs.A in seen["said"] and "PP0" in seen["said"]
+    assert "graphs_on" in seen["said"] and "PP0" in seen["said"]
     assert "TPOT mean, ms" in seen["tooltip"] and "47.9" in seen["tooltip"]
     assert "%" in seen["share"]
 

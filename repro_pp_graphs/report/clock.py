@@ -15,19 +15,20 @@ from repro_pp_graphs.report.tables import Table
 # kind of call -> (title, colour)
 KINDS = {
     "send_tokens": ("send of token ids", "token_send"),
-    "wait_sent_tokens": ("wait for an earlier send of token ids", "path_sync"),
+    "wait_sent_tokens": ("wait for an earlier send of token ids", "otherwise"),
     "recv_tokens": ("receive of token ids", "token_recv"),
     "send_hidden": ("send of hidden states", "hidden_send"),
     "wait_sent_hidden": ("wait for an earlier send of hidden states", "path_queueing"),
     "recv_hidden": ("receive of hidden states", "hidden_recv"),
     "send_requests": ("send of requests", "requests"),
-    "wait_sent_requests": ("wait for an earlier send of requests", "otherwise"),
-    "recv_requests": ("receive of requests", "other_messages"),
+    "wait_sent_requests": ("wait for an earlier send of requests", "path_launch"),
+    "recv_requests": ("receive of requests", "peer_late"),
     "wait_results": ("wait for results", "results"),
     "launch": ("launch of the batch", "launch"),
     "process": ("work on results", "host"),
 }
 REST = ("the rest: Python", "python")
+LEAST_MS = 0.005  # of what is shown: less is 0.00
 
 
 class Bars(msgspec.Struct, kw_only=True):
@@ -57,7 +58,7 @@ class Bars(msgspec.Struct, kw_only=True):
         """The same numbers; `only` some of the bars."""
         at = range(len(self.names)) if only is None else only
         rows = [
-            [KINDS[kind][0], *(f"{values[each]:.2f}" for each in at)]
+            [KINDS[kind][0], *(_ms(values[each]) for each in at)]
             for kind, values in self.parts.items()
         ]
         rest = self.rest()
@@ -88,7 +89,7 @@ def bars(source: Source) -> Bars | None:
     parts = {}
     for kind in KINDS:
         values = [fmean(_a_turn(each, kind) for each in timed) for timed in found.values()]
-        if any(values):
+        if any(ms >= LEAST_MS for ms in values):
             parts[kind] = [round(ms, 4) for ms in values]
     return Bars(
         names=list(found),
@@ -96,6 +97,11 @@ def bars(source: Source) -> Bars | None:
         turns=[round(fmean(each.turn.mean for each in timed), 4) for timed in found.values()],
         launches=max(map(len, found.values())),
     )
+
+
+def _ms(value: float) -> str:
+    """Two digits; nothing for what would be 0.00."""
+    return f"{value:.2f}" if value >= LEAST_MS else ""
 
 
 def _decode(clocks: Iterable[ClockFacts], rank: str) -> Iterable[Turns]:

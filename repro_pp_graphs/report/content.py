@@ -113,7 +113,10 @@ def _answer(source: Source) -> tuple[str, list[str], list[str]]:
     if found.verdict is None:
         return "No verdict: the run holds no comparison.", [], []
     verdict = found.verdict
-    return _headline(verdict), _lead(verdict), list(verdict.limits)
+    headline = _headline(verdict)
+    limits = [each for each in verdict.limits if each.casefold() not in headline.casefold()]
+    # of two equal arms a ratio would be remembered
+    return headline, [] if found.rehearsal else _lead(verdict), limits
 
 
 def _headline_of_traces(names: list[str]) -> str:

@@ -6,6 +6,7 @@ That graphs differ is the question; anything besides makes the comparison one of
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -53,10 +54,16 @@ def settings_of(launches: list[Launched]) -> dict[str, str]:
     return {k: _short(_text(v)) for k, v in _agreed([_settings(one) for one in launches]).items()}
 
 
+@lru_cache(maxsize=1)
+def _masker() -> masking.Masker:
+    return masking.of_this_process(people=False)
+
+
 def _settings(launch: Launched) -> dict[str, Any]:
     """The resolved arguments of one launch; those it was started with where it never answered."""
+    masker = _masker()
     info: dict[str, Any] = {
-        key: masking.of_this_process(people=False).json(value, key)
+        key: masker.json(value, key)
         for key, value in launch.server_info.items()
         if key not in _MOVING and (key in _NESTED or not isinstance(value, dict))
     }

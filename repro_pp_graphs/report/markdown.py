@@ -11,7 +11,7 @@ from repro_pp_graphs.report.tables import Table
 MOST_BEFORE = 56  # lines before the details
 MOST_REMARKS = 6
 _SPECIAL = re.compile(r"([\\`*\[\]<|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
-_FIRST = re.compile(r"^(?:(\d+)([.)])(?=\s|$)|([-+=>#]))")
+_FIRST = re.compile(r"^(?:(\d+)([.)])(?=\s|$)|([-+=>]|#{1,6}(?=\s|$)))")
 _REFERENCE = re.compile(r"(?<=@)(?=\w)|(?<=#)(?!10865\b)(?=\d)")  # mentions and issues, but ours
 
 

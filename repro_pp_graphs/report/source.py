@@ -104,20 +104,23 @@ def logs_of(folder: Path) -> Path | None:
     return None
 
 
-def read(folder: Path) -> Source:
-    """Everything of a folder. Raises OSError where it cannot be read, BadFile where it holds
-    neither a run nor traces, or a run whose plan is torn."""
+def read(folder: Path, told: dict[str, Any] | None = None) -> Source:
+    """Everything of a folder; `told`: the run's summary, where it has just been made.
+
+    Raises OSError where it cannot be read, BadFile where it holds neither a run nor traces, or a
+    run whose plan is torn.
+    """
     if not folder.is_dir():
         raise BadFile(f"{folder} is no folder")
     logs = logs_of(folder)
-    return _run(folder, logs) if logs else _traces(folder)
+    return _run(folder, logs, told) if logs else _traces(folder)
 
 
-def _run(folder: Path, logs: Path) -> Source:
+def _run(folder: Path, logs: Path, told: dict[str, Any] | None) -> Source:
     plan = record.load(logs)
     # before the summary, which has figures of the analyses
     said = {each.label: _explained_launch(folder, logs, each.label) for each in plan.launches}
-    told = summary.summarise(logs, plan)
+    told = told or summary.summarise(logs, plan)
     found = model.from_json(told)
     firsts: dict[str, str] = {}  # case -> label of its first launch
     for launch in plan.launches:

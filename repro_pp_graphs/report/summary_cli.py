@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
     result = summary.summarise(logs, plan)
     written = _write(logs / "summary.json", result)
     print("\n".join(["", *said(result), ""]))
-    written = _report(out, logs) and written
+    written = _report(out, result) and written
     names = [results.merged(launch.label) for launch in plan.launches]
     names += [results.side_by_side(plan)]
     traces = [out / name for name in filter(None, names) if (out / name).exists()]
@@ -78,10 +78,10 @@ def main(argv: list[str]) -> int:
     return 0 if result["complete"] and written else 1
 
 
-def _report(out: Path, logs: Path) -> bool:
+def _report(out: Path, result: dict[str, Any]) -> bool:
     """report.md and report.html; False, and a line, where the disk does not take them."""
     try:
-        report_command.write(source.read(out), logs)
+        report_command.write(source.read(out, result), out / "logs")
     except OSError as error:
         again = f"python -m repro_pp_graphs report {out}"
         complain("summary", f"{error.filename}: {error.strerror}; free some space, then: {again}")
