@@ -38,8 +38,20 @@ def lines(plan: Plan, options: Options) -> list[str]:
         *_order(plan),
         *wrapped(f"{options.out}/logs, {options.out}/trace", "  leaves: "),
     ]
-    notes = dict.fromkeys(note for launch in plan.launches for note in launch.notes)
-    return found + [line for note in notes for line in wrapped(note, "  note:   ")]
+    return found + [line for note in notes(plan) for line in wrapped(note, "  note:   ")]
+
+
+def notes(plan: Plan) -> list[str]:
+    """Each note once, with the cases it is of where it is not of all."""
+    cases = dict.fromkeys(launch.case for launch in plan.launches)
+    by_text: dict[str, dict[str, None]] = {}
+    for launch in plan.launches:
+        for text in launch.notes:
+            by_text.setdefault(text, {})[launch.case] = None
+    return [
+        text if len(its) == len(cases) else f"{', '.join(its)}: {text}"
+        for text, its in by_text.items()
+    ]
 
 
 def _order(plan: Plan) -> list[str]:
