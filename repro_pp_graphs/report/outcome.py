@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+from msgspec.structs import replace
+
 from repro_pp_graphs.report import sentences
 from repro_pp_graphs.report.numbers import number, percent
-from repro_pp_graphs.stats.model import Finding, Verdict
+from repro_pp_graphs.stats.looks import LEVEL
+from repro_pp_graphs.stats.model import Finding, Pair, Verdict
 from repro_pp_graphs.terminal import wrapped
 
 
-def lines(found: Verdict) -> list[str]:
-    """Headline, findings, #10865's figures and ours, the comparison of every pair."""
+def lines(found: Verdict, names: Mapping[str, str] | None = None) -> list[str]:
+    """Headline, findings, #10865's figures and ours, the comparison of every pair.
+
+    `names`: what to call a case, where not by its name.
+    """
+    pairs = [_renamed(pair, names or {}) for pair in found.pairs]
     if found.headline == "NOT ASKED":
-        out = wrapped(found.text)
-        return [*out, *_pairs(found, skip=1), *_floor(found)]
+        return [*(wrapped(found.text) if not pairs else []), *_pairs(pairs), *_floor(found)]
     out = wrapped(f"#10865: {found.headline}. {found.text}")
     for finding in found.findings:
-        out += _finding(finding)
+        out += _finding(finding, bool(found.limits))
     out += _beside(found)
     if found.reason:
         out += wrapped(found.reason, "  ")
-    return [*out, *_pairs(found), *_floor(found)]
+    return [*out, *_pairs(pairs), *_floor(found)]
 
 
-def _finding(finding: Finding) -> list[str]:
-    return _indented(f"  {finding.name:<7} {finding.answer}: {finding.text}", 10)
+def _renamed(pair: Pair, names: Mapping[str, str]) -> Pair:
+    """The pair with its cases called otherwise."""
+    called = {case: names.get(case, case) for case in (pair.a, pair.b)}
+    comparisons = [replace(each, favours=called.get(each.favours, "")) for each in pair.comparisons]
+    return replace(pair, a=called[pair.a], b=called[pair.b], comparisons=comparisons)
+
+
+def _finding(finding: Finding, limited: bool) -> list[str]:
+    """An answer and why; where the run is no evidence of any, its figures alone."""
+    if not limited:
+        return _indented(f"  {finding.name:<7} {finding.answer}: {finding.text}", 10)
+    # TPOT stands below, with its word
+    figures = "" if finding.name == "cost" else sentences.figures(finding)
+    return _indented(f"  {finding.name:<7} {figures}", 10) if figures else []
 
 
 def _indented(text: str, by: int) -> list[str]:
@@ -49,14 +69,19 @@ def _beside(found: Verdict) -> list[str]:
     return out
 
 
-def _pairs(found: Verdict, skip: int = 0) -> list[str]:
-    """The primary metric of each pair in a sentence, and what was left out of it."""
+def _pairs(pairs: Sequence[Pair]) -> list[str]:
+    """The primary metric of each pair in a sentence, the mechanism's where it was tested, and what
+    was left out of them."""
     out: list[str] = []
-    for pair in found.pairs[skip:]:
-        out += wrapped(sentences.comparison(pair, pair.primary))
-        for each in pair.left_out:
-            out += wrapped(f"{each.label} is left out: {each.why}", "  ")
-        out += wrapped(f"UNPROVEN: {pair.unproven}", "  ") if pair.unproven else []
+    for pair in pairs:
+        for each in pair.comparisons:
+            if each.role == "primary" or (each.role == "mechanism" and each.estimate):
+                out += wrapped(sentences.comparison(pair, each))
+        for left in pair.left_out:
+            out += wrapped(f"{left.label} is left out: {left.why}", "  ")
+        unusual = [note for note in pair.notes if note != pair.alpha_why or pair.alpha < LEVEL]
+        for note in [f"UNPROVEN: {pair.unproven}"] * bool(pair.unproven) + unusual:
+            out += wrapped(note[0].upper() + note[1:] + ".", "  ")
     return out
 
 

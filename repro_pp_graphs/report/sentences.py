@@ -40,7 +40,8 @@ def comparison(pair: Pair, found: Comparison) -> str:
     if found.estimate is None:
         return f"{head}: CANNOT TELL: {found.why}."
     launches = f"{len(found.values_a)} + {len(found.values_b)} launches"
-    text = f"{head}: {interval(found.estimate)} ({1 - pair.alpha:.3g} confidence, {launches}): "
+    sure = f"{100 * (1 - pair.alpha):.3g} % interval"
+    text = f"{head}: {interval(found.estimate)} ({sure}, {launches}): "
     text += word(found)
     if found.favours:
         text += f", {found.favours} is better"

@@ -42,7 +42,8 @@ def next_steps(out: Path, plan: Plan, traces: list[Path]) -> list[str]:
 def said(result: dict[str, Any]) -> list[str]:
     """The headline, the table, and what to know before believing them."""
     found = model.from_json(result).verdict
-    out = [*outcome.lines(found), ""] if found else []
+    names = {row["case"]: table.name(result, row["case"]) for row in result["launches"]}
+    out = [*outcome.lines(found, names), ""] if found else []
     out += table.lines(result)
     missing = [row["label"] for row in result["launches"] if row["status"] == "not run"]
     if missing:
