@@ -75,7 +75,8 @@ def verdict(
 
 def _in_order(launches: Sequence[Row]) -> list[Row]:
     """In the order in which they ran: what --resume measured came after all before it."""
-    return sorted(launches, key=lambda row: row.get("session") or 1)
+    begun = [row for row in launches if row["status"] != "not run"]
+    return sorted(begun, key=lambda row: row.get("session") or 1)
 
 
 def _sample(row: Row) -> Sample:
