@@ -62,14 +62,16 @@ def _structs(kind: object, found: dict[str, type]) -> dict[str, type]:
 
 
 def _comments(kind: type) -> dict[str, str]:
-    """The comment at the end of the line of each field that has one."""
+    """The comment behind each field that has one, in the parentheses of its value too."""
     lines = textwrap.dedent(inspect.getsource(kind)).splitlines()
     (body,) = ast.parse("\n".join(lines)).body
     assert isinstance(body, ast.ClassDef)
     found = {}
     for node in body.body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            _, mark, text = lines[node.lineno - 1][node.end_col_offset or 0 :].partition("# ")
+            last = node.value or node.annotation
+            line = lines[(last.end_lineno or last.lineno) - 1]
+            _, mark, text = line[last.end_col_offset or 0 :].partition("# ")
             if mark:
                 found[node.target.id] = text
     return found

@@ -208,22 +208,22 @@ class Portion(msgspec.Struct, frozen=True):
 class HostSplit(msgspec.Struct, frozen=True):
     """What the host does in a token send, us; the means add up to its length."""
 
-    blocked_on_own_graph: Spread
-    blocked_on_own_compute: Spread
-    peer_late: Spread
-    transfer: Spread
-    blocked_otherwise: Spread
+    blocked_on_own_graph: Spread  # in a CUDA call, while a decode graph of the rank runs
+    blocked_on_own_compute: Spread  # in one, while other compute kernels of the rank run
+    peer_late: Spread  # it waits for the receiver to begin its receive
+    transfer: Spread  # it waits, both have begun
+    blocked_otherwise: Spread  # it waits, and nothing of this rank explains it
     other_host: Spread  # it does not wait
 
 
 class DeliverySplit(msgspec.Struct, frozen=True):
     """What goes on until a token send is delivered, us; the means add up to that time."""
 
-    peer_late: Spread
-    transfer: Spread
-    own_graph: Spread
-    own_compute: Spread
-    other: Spread
+    peer_late: Spread  # a send is under way, its receive has not begun
+    transfer: Spread  # both have begun
+    own_graph: Spread  # a decode graph of the rank runs
+    own_compute: Spread  # other compute kernels of the rank run
+    other: Spread  # no send is under way yet
 
 
 class BlockingCall(msgspec.Struct, frozen=True):
