@@ -91,6 +91,23 @@ def test_the_summary_says_what_each_arm_ran(ab: tuple[Harness, Done, Done]):
     assert a["metrics"]["median_itl_ms"] > 0
 
 
+@pytest.mark.parametrize(
+    ("schema", "names"),
+    [("run", ["run.json"]), ("launch", [f"{A}_launch.json", f"{B}_launch.json"])],
+)
+def test_plan_and_records_are_what_their_schemas_say(
+    schema: str, names: list[str], ab: tuple[Harness, Done, Done]
+):
+    validator = pytest.importorskip("jsonschema").Draft202012Validator
+    form = json.loads((CHECKOUT / f"docs/schemas/{schema}.schema.json").read_text())
+    for each in form["$defs"].values():
+        each["additionalProperties"] = False
+    for name in names:
+        found = json.loads((ab[0].logs / name).read_text())
+        validator(form).validate(found)
+        assert None not in found.values() or schema == "run", "what is not known is absent"
+
+
 def test_the_table_stands_side_by_side_within_80_columns(ab: tuple[Harness, Done, Done]):
     _, done, _ = ab
     rows = table(done)

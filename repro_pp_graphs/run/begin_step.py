@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 
 from repro_pp_graphs import files, launch_record, record
 from repro_pp_graphs.launch_record import GpuCounters, LaunchRecord
 from repro_pp_graphs.record import Plan
-from repro_pp_graphs.run import inputs, previous, results
+from repro_pp_graphs.run import inputs, previous, results, step_options
 from repro_pp_graphs.server import gpu_counters
 from repro_pp_graphs.terminal import wrapped
 
@@ -59,9 +58,7 @@ def prepare(logs: Path, plan: Plan, label: str) -> GpuCounters | None:
 
 def main(argv: list[str]) -> int:
     """begin OUT LABEL: 0 where the launch may start, 1 where it may not."""
-    parser = argparse.ArgumentParser(prog="repro_pp_graphs begin", description=__doc__)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("label")
+    parser = step_options.of_launch("begin", __doc__)
     parser.add_argument("--root", type=Path, required=True, help="where prompts.txt is")
     options = parser.parse_args(argv)
     logs, label = options.out / "logs", options.label

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from repro_pp_graphs import launch_record
 from repro_pp_graphs.launch_record import LaunchRecord
-from repro_pp_graphs.run import own_traces, results
+from repro_pp_graphs.run import own_traces, results, step_options
 from repro_pp_graphs.terminal import wrapped
 from repro_pp_graphs.traces.commands.explain import CannotExplainError, explain_case
 
@@ -37,9 +36,7 @@ def explain(out: Path, label: str) -> str:
 def main(argv: list[str]) -> int:
     """explain OUT LABEL: 0 explained; 1 where the launch's traces are not what its profile saw, or
     could not be read."""
-    parser = argparse.ArgumentParser(prog="repro_pp_graphs explain", description=__doc__)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("label")
+    parser = step_options.of_launch("explain", __doc__)
     options = parser.parse_args(argv)
     out, label = options.out, options.label
     known = launch_record.load(out / "logs", label) or LaunchRecord("running")

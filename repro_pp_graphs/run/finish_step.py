@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from repro_pp_graphs import files, launch_record, record
 from repro_pp_graphs.files import BadFile, read_object
 from repro_pp_graphs.launch_record import GpuCounters, LaunchRecord
 from repro_pp_graphs.record import Launch, Plan
-from repro_pp_graphs.run import arm, own_traces, previous, results
+from repro_pp_graphs.run import arm, own_traces, previous, results, step_options
 from repro_pp_graphs.run.free_again import wait_until_free
 from repro_pp_graphs.server import gpu_counters, shims
 from repro_pp_graphs.server.log import read_log
@@ -138,9 +137,7 @@ def _reason(ending: Ending) -> str:
 
 def main(argv: list[str]) -> int:
     """finish OUT LABEL: 0 where the launch is measured and is what it claims, 1 where not."""
-    parser = argparse.ArgumentParser(prog="repro_pp_graphs finish", description=__doc__)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("label")
+    parser = step_options.of_launch("finish", __doc__)
     parser.add_argument("--failed", action="store_true", help="a step before this one failed")
     parser.add_argument("--interrupted", action="store_true", help="record that, and only that")
     parser.add_argument(

@@ -16,7 +16,7 @@ from repro_pp_graphs import record
 from repro_pp_graphs.client import command
 from repro_pp_graphs.files import BadFile, read_object
 from repro_pp_graphs.record import Launch
-from repro_pp_graphs.run import client_words, results
+from repro_pp_graphs.run import client_words, results, step_options
 from repro_pp_graphs.terminal import wrapped
 
 INTERRUPTED = 130
@@ -94,14 +94,8 @@ def say_why(options: argparse.Namespace, launch: Launch, status: int) -> None:
 
 def main(argv: list[str]) -> int:
     """measure OUT LABEL PID: 0 measured, 1 not."""
-    parser = argparse.ArgumentParser(prog="repro_pp_graphs measure", description=__doc__)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("label")
-    parser.add_argument("pid", type=int, help="of the server")
+    parser = step_options.of_server("measure", __doc__)
     parser.add_argument("--root", type=Path, required=True, help="where prompts.txt is")
-    parser.add_argument(
-        "--exit-file", type=Path, help="where its exit status is noted once it has ended"
-    )
     options = parser.parse_args(argv)
     logs, label = options.out / "logs", options.label
     plan = record.load(logs)

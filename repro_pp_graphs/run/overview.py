@@ -10,6 +10,7 @@ from repro_pp_graphs.run.command import command_script, shell_words
 from repro_pp_graphs.run.options import Options
 from repro_pp_graphs.terminal import wrapped
 
+SAME = "one case under two labels: how far equal arms differ"
 MODE_TEXT = {
     "gpu": "one GPU a rank",
     "one_gpu": "ranks share GPUs in time slices: order and waiting are real, durations are not",
@@ -36,6 +37,9 @@ def lines(plan: Plan, options: Options) -> list[str]:
         f"  load:   {load}" + (f"; profile of {plan.profile_steps} steps" if plan.profile else ""),
         *wrapped(", ".join(launch.label for launch in plan.launches), "  cases:  "),
         *_order(plan),
+        *wrapped(
+            "one case under two labels: how far equal arms differ" if plan.aa else "", "  A/A:    "
+        ),
         *wrapped(f"{options.out}/logs, {options.out}/trace", "  leaves: "),
     ]
     return found + [line for note in notes(plan) for line in wrapped(note, "  note:   ")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import time
 import zlib
@@ -13,7 +12,7 @@ import requests
 
 from repro_pp_graphs import launch_record, record
 from repro_pp_graphs.record import Launch
-from repro_pp_graphs.run import failure, hang, previous
+from repro_pp_graphs.run import failure, hang, previous, step_options
 from repro_pp_graphs.run.disk import DiskWatch, drafts_of
 from repro_pp_graphs.run.failure import LINGER_S
 from repro_pp_graphs.run.live import LiveLine
@@ -194,13 +193,7 @@ class ProfilePass:
 
 def main(argv: list[str]) -> int:
     """profile OUT LABEL PID: 0 with every rank's trace, 1 without."""
-    parser = argparse.ArgumentParser(prog="repro_pp_graphs profile", description=__doc__)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("label")
-    parser.add_argument("pid", type=int)
-    parser.add_argument(
-        "--exit-file", type=Path, help="where its exit status is noted once it has ended"
-    )
+    parser = step_options.of_server("profile", __doc__)
     options = parser.parse_args(argv)
     out, logs, label = options.out, options.out / "logs", options.label
     plan = record.load(logs)

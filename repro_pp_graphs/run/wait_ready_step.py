@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 
 from repro_pp_graphs import launch_record, record
 from repro_pp_graphs.record import Launch
-from repro_pp_graphs.run import failure
+from repro_pp_graphs.run import failure, step_options
 from repro_pp_graphs.run.disk import DiskWatch
 from repro_pp_graphs.run.live import LiveLine
 from repro_pp_graphs.server import listener, log, process
@@ -61,14 +60,8 @@ def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> str:
 
 def main(argv: list[str]) -> int:
     """wait-ready OUT LABEL PID: 0 ready, 1 not."""
-    parser = argparse.ArgumentParser(prog="repro_pp_graphs wait-ready", description=__doc__)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("label")
-    parser.add_argument("pid", type=int)
+    parser = step_options.of_server("wait-ready", __doc__)
     parser.add_argument("--timeout-s", type=float, default=1800)
-    parser.add_argument(
-        "--exit-file", type=Path, help="where its exit status is noted once it has ended"
-    )
     options = parser.parse_args(argv)
     logs, label = options.out / "logs", options.label
     launch = record.load(logs).launch(label)
