@@ -123,3 +123,22 @@ def test_a_rehearsal_shows_no_ratio(tmp_path):
     head = next(line for line in text.splitlines() if line.startswith("|"))
     assert " / " not in head and "REHEARSAL" in text
     assert Path(run / "logs" / "report.html").stat().st_size < 3_000_000
+
+
+def test_no_secret_of_the_servers_is_in_a_report(tmp_path):
+    run = report_runs.series(tmp_path / "run")
+    key, token, other = "plugh-plugh-1234", "hf_QmVyZ2FtYXNjaGluZW5iYXVlcg", "xyzzy-xyzzy-5678"
+
+    def with_secrets(plan: dict) -> None:
+        for launch in plan["launches"]:
+            launch["args"] += ["--api-key", key]
+            launch["env"]["HF_TOKEN"] = token
+
+    report_runs.changed(run / "logs" / "run.json", with_secrets)
+    for path in (run / "logs").glob(f"{report_runs.A}*_launch.json"):
+        report_runs.changed(path, lambda one: one["server_info"].update(admin_api_key=other))
+    assert report(run) == 0
+    for name in ("report.md", "report.html"):
+        text = (run / "logs" / name).read_text()
+        assert "--api-key" in text
+        assert not [secret for secret in (key, token, other) if secret in text]

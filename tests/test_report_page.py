@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import itertools
 import json
@@ -75,6 +76,18 @@ def test_names_from_logs_and_traces_are_text(tmp_path):
     html = text_of(run)
     assert html.count("<script>") == 1 and "<b>" not in re.sub(r"<b>[a-zA-Z ]+</b>", "", html)
     assert "&lt;/script&gt;" in html
+
+
+def test_a_call_in_a_trace_that_is_named_like_markup_is_text(tmp_path):
+    folder = tmp_path / "traces"
+    shutil.copytree(report_runs.DATA / "traces" / "sglang052_graphs_on", folder)
+    for path in folder.iterdir():
+        text = gzip.decompress(path.read_bytes())
+        text = text.replace(b"cudaStreamSynchronize", b"cuda<script>alert(1)</script>")
+        path.write_bytes(gzip.compress(text, 1))
+    html = text_of(folder)
+    assert "cuda&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert html.count("<script>") == 1
 
 
 def test_a_kernel_or_call_of_any_name_stays_data():

@@ -115,12 +115,3 @@ def _a_turn(turns: Turns, kind: str) -> float:
     """How long the calls of a kind take in a turn, ms."""
     calls = turns.calls.get(kind)
     return calls.mean * calls.count / turns.turn.count if calls else 0.0
-
-
-def distortions(source: Source) -> list[str]:
-    """How much longer the profile made a turn, a sentence a launch where it is more than it may."""
-    return [
-        f"{one.summary.label}: {text}"
-        for one in source.launches
-        for text in (one.clock.warnings if one.clock else [])
-    ]

@@ -79,6 +79,7 @@ def lanes(source: Source) -> Figure | None:
 
 def _picture(name: str, found: Timeline) -> dict[str, Any]:
     what = f"{found.steps} turns" if found.steps else "no token sends are seen: from the middle"
+    what += ", TP rank 0 of each stage" if "." in found.ranks[0].label else ""
     return {
         "title": f"{name}: {found.length_us / 1e3:.1f} ms, {what}",
         "length_us": found.length_us,

@@ -1,4 +1,4 @@
-"""A few decode steps of all ranks as slices: what the report's swim lanes are drawn from.
+"""A few decode steps of all PP ranks as slices: what the report's swim lanes are drawn from.
 
 Small whatever the traces weigh: at most MOST_SLICES slices a case. Times are us from the begin of
 the stretch, which starts with a token send of the last rank.
@@ -93,7 +93,8 @@ def timeline(case: Case, edges: list[Edge]) -> Timeline | None:
         for each in host.of("tokens", "send")
         if not (each.gap or each.prefill) and begin_ns <= each.start_ns and each.end_ns <= end_ns
     ]
-    stretch = _Whole(case, hosts, edges, held)
+    # the TP ranks of a stage do the same: one of them is shown
+    stretch = _Whole(case, [host for host in hosts if not host.rank.tp], edges, held)
     starts = [s.start_ns for s in sends if begin_ns <= s.start_ns <= end_ns and not s.prefill]
     for turns in range(min(STEPS * case.pp_size, len(starts) - 1), 0, -1):
         first = (len(starts) - turns) // 2
@@ -219,7 +220,7 @@ def _passed(case: Case, edges: list[Edge], ns: tuple[int, int]) -> list[Passed]:
     carrying = [edge for edge in edges if edge.backend == "nccl"] or edges
     found = []
     for edge in carrying:
-        if edge.src is None or edge.dst is None:
+        if edge.src is None or edge.dst is None or edge.src.tp or edge.dst.tp:
             continue
         tokens = edge.src.pp == case.pp_size - 1 and edge.dst.pp == 0
         for send, recv in edge.paired():
