@@ -73,6 +73,7 @@ USAGE: ./run_repro.sh [options]
   --resume             go on with the run in DIR, skip finished launches;
                        more --rounds extend it
   --dry-run            print every command and file, run nothing
+  --gpus N             plan a dry run for N GPUs of 80 GB, which need not be here
   -h, --help           this text
 
 EXAMPLES:
@@ -85,6 +86,7 @@ EXAMPLES:
   ./run_repro.sh --aa --rounds 4             # how far equal arms differ
   ./run_repro.sh --engine probe              # the mechanism, without weights
   ./run_repro.sh --dry-run                   # what would run
+  ./run_repro.sh --dry-run --gpus 8          # on a machine with 8 GPUs
 USAGE
 }
 

@@ -10,12 +10,14 @@ settings.register_profile("sample", max_examples=40, deadline=None, print_blob=T
 settings.register_profile("thorough", max_examples=400, deadline=None, print_blob=True)
 settings.load_profile("thorough" if THOROUGH else "sample")
 
+DEAREST = ("rehearsal", "launches", "slow")  # markers
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The real server first, then what launches something: several processes end together then."""
 
     def rank(item: pytest.Item) -> int:
         names = {mark.name for mark in item.iter_markers()}
-        return 0 if "rehearsal" in names else 1 if "launches" in names else 2
+        return next((n for n, name in enumerate(DEAREST) if name in names), len(DEAREST))
 
     items.sort(key=rank)  # stable: a file's tests stay in their order

@@ -18,10 +18,10 @@ usage() {
   cat <<'USAGE'
 USAGE: bash tests/run.sh [--fast | --thorough] [pytest options]
 
-  bash tests/run.sh                      every test: under 5 minutes on two cores
-  bash tests/run.sh --fast               without those that launch something (the
-                                         real server, run_repro.sh, torch ranks):
-                                         under a minute
+  bash tests/run.sh                      every test: minutes
+  bash tests/run.sh --fast               for the inner loop: none that launches
+                                         the real server, run_repro.sh or torch
+                                         ranks, none that takes seconds
   bash tests/run.sh -m 'not rehearsal'   all but the real server
   bash tests/run.sh tests/test_masking.py        one file
   bash tests/run.sh tests/test_run_lock.py -k kill -x --pdb
@@ -29,8 +29,8 @@ USAGE: bash tests/run.sh [--fast | --thorough] [pytest options]
   bash tests/run.sh --durations=20       the slowest tests
 
 The first time it installs sglang for the CPU (.venv-cpu, 2.4 GB) and the test
-tools (.venv-test); that takes minutes more. Without a path among the options the
-tests run in several processes (pytest-xdist; -n 0: in one).
+tools (.venv-test), which takes minutes more. Without a path among the options
+the tests run in several processes (pytest-xdist; -n 0: in one).
 USAGE
 }
 
@@ -64,7 +64,7 @@ for word; do
       usage
       exit 0
       ;;
-    --fast) options+=(-m "not rehearsal and not launches") ;;
+    --fast) options+=(-m "not rehearsal and not launches and not slow") ;;
     --thorough) export REPRO_THOROUGH=1 ;;
     *)
       [[ ! -e $here/${word%%::*} ]] || in_parallel=0

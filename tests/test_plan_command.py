@@ -118,5 +118,5 @@ def test_the_script_is_readable_one_argument_a_line(python, tmp_path):
     assert script.splitlines()[-3:] == [
         "exec python3 -m sglang.launch_server \\",
         "  --pp-size 4 \\",
-        "  --port 1",
+        '  --port 1 "$@"',
     ]

@@ -18,6 +18,8 @@ import report_runs
 
 from repro_pp_graphs.report import page, report_command
 
+pytestmark = pytest.mark.slow
+
 WEB = Path(__file__).resolve().parents[1] / "web"
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 

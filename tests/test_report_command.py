@@ -12,6 +12,8 @@ import report_runs
 from repro_pp_graphs.report import report_command, source
 from repro_pp_graphs.report.source import Source
 
+pytestmark = pytest.mark.slow
+
 FILES = {"summary.json", "report.md", "report.html"}
 
 

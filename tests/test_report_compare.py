@@ -9,6 +9,8 @@ import report_runs
 
 from repro_pp_graphs.report import compare, compare_command, source
 
+pytestmark = pytest.mark.slow
+
 
 def compared(capsys, *folders: object) -> tuple[int, str]:
     status = compare_command.main([str(each) for each in folders])

@@ -34,6 +34,7 @@ def stuffed(text: str, name: str, every: int) -> str:
     return text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "says", "every", "layout"),
     [
@@ -203,6 +204,7 @@ def corrupted(text: bytes, random_: random.Random, times: int) -> bytes:
     return bytes(changed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", [str, minified], ids=["Kineto's", "minified"])
 @pytest.mark.parametrize("seed", range(5))
 def test_random_damage_costs_no_more_than_what_is_damaged(tmp_path, monkeypatch, seed, layout):

@@ -22,6 +22,8 @@ from hypothesis import strategies as st
 from repro_pp_graphs.traces.model import Case, P2POp, RankTrace
 from repro_pp_graphs.traces.pair.edges import edges_of
 
+pytestmark = pytest.mark.slow
+
 WIRE_NS = 15_000
 NONE, NO_SKEW = st.just(0), st.just(0.0)
 

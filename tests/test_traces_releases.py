@@ -283,6 +283,7 @@ def same_or_unknown(found: Analysis, whole: Analysis, slack: float) -> None:
         assert found.decode_step.mean == pytest.approx(mean, rel=slack)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", REMOVALS)
 @pytest.mark.parametrize("name", [n for n in RELEASES if not n.endswith(("_B", "_off"))])
 def test_a_kind_of_event_removed_leaves_the_answer_or_none(name, kind, tmp_path):
@@ -298,6 +299,7 @@ RANDOM = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.95] if THOROUGH else [0.3, 0.95])
 @pytest.mark.parametrize("kind", RANDOM)
 @pytest.mark.parametrize("name", ["sglang052_graphs_on", "sglang0516_sync_send"])
@@ -317,6 +319,7 @@ def on_clocks_apart(name: str, apart_us: float) -> dict[str, dict[str, Any]]:
     return changed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("apart_us", [300, -300, 5000, -5000])
 @pytest.mark.parametrize("name", RELEASES)
 def test_hosts_whose_clocks_differ_get_the_same_answer_or_none(name, apart_us, tmp_path):

@@ -82,6 +82,7 @@ def test_nothing_is_left_out_of_a_real_trace(name):
         assert not any(rank.left_out_ns for rank in case.ranks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -209,6 +210,7 @@ def stringed(value: Any, keys: set[str] | None, key: str = "") -> Any:
     return repr(value) if is_number and (keys is None or key in keys) else value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "keys",
     [

@@ -12,7 +12,7 @@ from repro_pp_graphs.server import shims
 
 def command_script(launch: Launch, program: str, root: Path, nsys_output: Path | None) -> str:
     """A bash script that starts this launch's program (server or probe); what a person can run by
-    hand."""
+    hand, with more arguments at the end."""
     head = f"# The {program} of {launch.label}, as run_repro.sh starts it."
     lines = ["#!/usr/bin/env bash", head]
     lines += [f"export {name}={shlex.quote(value)}" for name, value in launch.env.items()]
@@ -24,7 +24,7 @@ def command_script(launch: Launch, program: str, root: Path, nsys_output: Path |
     words = launch.argv
     if nsys_output:
         words = [*_nsys(nsys_output), *words]
-    return "\n".join([*lines, f"exec {shell_words(words)}", ""])
+    return "\n".join([*lines, f'exec {shell_words(words)} "$@"', ""])
 
 
 def _nsys(output: Path) -> list[str]:

@@ -5,12 +5,20 @@ from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 import time
 
 from repro_pp_graphs.terminal import wrapped
 
 WIDTH = 79
 QUIET_S = 30.0  # where stdout is no terminal: without a change the next line, then ever later
+
+
+def _fit(text: str, width: int) -> str:
+    """As many whole words as fit, with ` ...` where more came."""
+    if len(text) <= width:
+        return text
+    return textwrap.wrap(text, max(1, width - 4), break_on_hyphens=False)[0] + " ..."
 
 
 class LiveLine:
@@ -34,9 +42,9 @@ class LiveLine:
         text = f"{self._head(now_s)}{stage}" + (f": {detail}" if detail else "")
         if self._terminal:
             width = shutil.get_terminal_size().columns - 1
-            print(f"\r\x1b[K{text[:width]}", end="", flush=True)
+            print(f"\r\x1b[K{_fit(text, width)}", end="", flush=True)
         elif stage != self._last or now_s >= self._due_s:
-            print(text[:WIDTH], flush=True)
+            print(_fit(text, WIDTH), flush=True)
             self._due_s = now_s + max(QUIET_S, now_s / 2)
         self._last = stage
 

@@ -42,6 +42,7 @@ class Options:
     start_timeout_s: int
     resume: bool
     dry_run: bool
+    gpus: int | None  # so many are assumed, in a dry run
     engine: str
     owner: int  # the process that holds --out while the run lasts; 0 for nobody
     command: str  # as the user calls run_repro.sh
@@ -106,7 +107,8 @@ def _parser() -> _Parser:
     parser.add_argument("--python", default="")
     parser.add_argument("--cases")
     parser.add_argument("--rounds", type=_rounds)
-    for name in ("--pp-size", "--layers", "--batch", "--max-new-tokens", "--profile-steps"):
+    counts = ("--pp-size", "--layers", "--batch", "--max-new-tokens", "--profile-steps", "--gpus")
+    for name in counts:
         parser.add_argument(name, type=_positive)
     parser.add_argument("--port", type=_port)
     parser.add_argument("--model")
@@ -130,7 +132,13 @@ def parse(argv: list[str]) -> Options:
     own, users = argv[:at], argv[at + 1 :]
     values, unknown = _parser().parse_known_args([*users, *own])
     if unknown:
-        complain(f"no option '{unknown[0]}' (see --help)")
+        complain(
+            f"no option '{unknown[0]}' (see --help); an argument of sglang goes into "
+            "server_args_base.txt, or into the file of one case"
+        )
+        sys.exit(2)
+    if values.gpus and not values.dry_run:
+        complain("--gpus is for --dry-run: a real run counts the GPUs that there are")
         sys.exit(2)
     given = vars(values)
     named = given.pop("cases")

@@ -36,6 +36,7 @@ def lines(plan: Plan, options: Options) -> list[str]:
         *wrapped(server, f"  {plan.program + ':':<8}"),
         f"  load:   {load}" + (f"; profile of {plan.profile_steps} steps" if plan.profile else ""),
         *wrapped(", ".join(launch.label for launch in plan.launches), "  cases:  "),
+        *_differences(plan),
         *_order(plan),
         *wrapped(
             "one case under two labels: how far equal arms differ" if plan.aa else "", "  A/A:    "
@@ -71,11 +72,46 @@ def _order(plan: Plan) -> list[str]:
     return wrapped(text, "  order:  ")
 
 
+def arguments(launch: Launch) -> list[str]:
+    """Each server argument with its values, and each variable of the environment, as one text."""
+    found: list[str] = []
+    for word in launch.args:
+        if word.startswith("--"):
+            found.append(word)
+        elif found:
+            found[-1] += f" {word}"
+    return found + [f"{name}={value}" for name, value in launch.env.items()]
+
+
+def _differences(plan: Plan) -> list[str]:
+    """How each further case differs from the first one: cases build on base, not on one another."""
+    firsts: dict[str, Launch] = {}
+    for launch in plan.launches:
+        firsts.setdefault(launch.case, launch)
+    first, *others = firsts.values()
+    ours, found = arguments(first), []
+    for other in others:
+        theirs = arguments(other)
+        signed = [f"+ {text}" for text in theirs if text not in ours]
+        signed += [f"- {text}" for text in ours if text not in theirs]
+        if other.python != first.python:
+            signed.append(f"+ PYTHON={other.python}")
+        text = "; ".join(signed) or "nothing"
+        found += wrapped(f"{other.label} from {first.label}: {text}", "  differ: ")
+    return found
+
+
 def dry_run_lines(plan: Plan, options: Options) -> list[str]:
     """Every command and every file of a run, as they would be."""
     lines = []
+    shown: list[Launch] = []
     for launch in plan.launches:
         label = launch.label
+        same = [one for one in shown if (one.argv, one.env) == (launch.argv, launch.env)]
+        if same:
+            lines += [f"# {label}: as {same[0].label}, with files of its own", ""]
+            continue
+        shown.append(launch)
         lines += [f"# {label}", *script(launch, plan, options).splitlines()[2:]]
         if plan.engine == "sglang":
             lines += ["# then, once /health answers:", client_command(plan, launch, options)]

@@ -18,6 +18,7 @@ from repro_pp_graphs.models import folder as model_folder
 from repro_pp_graphs.record import Plan
 from repro_pp_graphs.run import (
     client_words,
+    guide,
     inputs,
     lock,
     looks,
@@ -59,6 +60,7 @@ def write(plan: Plan, options: Options) -> None:
     for launch in plan.launches:
         path = logs / f"{launch.label}_{plan.program}_command.sh"
         files.write_whole(path, overview.script(launch, plan, options))
+    files.write_whole(logs / "README.txt", "\n".join([*guide.lines(), ""]))
     record.save(logs, plan)
     files.hold_reserve(logs)
 
@@ -142,8 +144,15 @@ def make(options: Options, found: list[Gpu], earlier: Plan | None, probe: Prober
     return plan
 
 
+def _gpus(options: Options) -> gpus.Seen:
+    """Those of this machine, or those that a dry run assumes. Raises GpuError."""
+    if options.cpu:
+        return gpus.Seen([])
+    return gpus.assumed(options.gpus) if options.gpus else gpus.find()
+
+
 def _plan(options: Options) -> int:
-    seen = gpus.Seen([]) if options.cpu else gpus.find()
+    seen = _gpus(options)
     found = seen.gpus
     if seen.remark:
         say("\n".join(wrapped(seen.remark, "  GPUs:   ")))

@@ -52,9 +52,8 @@ def claimed(launch: Launch, plan: Plan) -> list[str]:
 def of_run(plan: Plan) -> list[str]:
     """What all launches leave together."""
     envs = (f"{name}.{kind}" for name in ("env", "env_after") for kind in ("txt", "json"))
-    names = [
-        f"logs/{name}" for name in ("run.json", *envs, "summary.json", "report.md", "report.html")
-    ]
+    of_all = ("README.txt", "run.json", *envs, "summary.json", "report.md", "report.html")
+    names = [f"logs/{name}" for name in of_all]
     if plan.profile:
         names.append("logs/merge.log")
         if pair := side_by_side(plan):

@@ -53,6 +53,15 @@ class Seen:
     remark: str = ""
 
 
+ASSUMED_MIB = 81559  # of an H100 with 80 GB
+
+
+def assumed(count: int) -> Seen:
+    """So many empty GPUs that need not exist, to plan with."""
+    made = [Gpu(str(n), f"GPU-assumed-{n}", "H100 (assumed)", ASSUMED_MIB, 0) for n in range(count)]
+    return Seen(made, f"{count} of 80 GB assumed (--gpus)")
+
+
 def parse(csv: str) -> list[Gpu]:
     """Read nvidia-smi's answer to QUERY, with or without MIG_MODE (csv, no units)."""
     gpus = []

@@ -1,0 +1,48 @@
+"""logs/README.txt: what each file of a run is."""
+
+from __future__ import annotations
+
+from repro_pp_graphs.terminal import wrapped
+
+HEAD = (
+    "What run_repro.sh leaves. LABEL is a launch's: its case's, from the second round on with _r2, "
+    "_r3, ... behind it. `python -m repro_pp_graphs open` shows a trace, `... compare` two runs."
+)
+# a name, LABEL for a launch's label, * for a rank's: what it is
+LOGS = {
+    "summary.json": "every launch with its status, metrics and warnings; the verdict. Start here",
+    "report.md, report.html": "the same for people, and for an issue",
+    "LABEL_client.json": "what the load client measured: summary, and every token's arrival",
+    "LABEL_client.log": "the same as a table",
+    "LABEL_server.log": "the server's own output, all ranks",
+    "LABEL_server_command.sh": "starts that server by hand: bash LABEL_server_command.sh",
+    "LABEL_launch.json": "how the launch went: status, reason, the server's resolved arguments",
+    "LABEL_analysis.txt": "where a decode step's time goes, from the traces of its profile",
+    "LABEL_analysis.json": "the same in numbers (docs/schemas)",
+    "LABEL_pp_clock.json": "the waits of every turn of the measured pass (docs/pp_clock.md)",
+    "LABEL_pp_clock_*.rows.gz": "the same as the ranks wrote it, a row a turn",
+    "LABEL_profile_load.log": "the load under which it was profiled; no number is from it",
+    "LABEL_probe.json, LABEL_probe.log, LABEL_probe_command.sh": "of --engine probe",
+    "LABEL_hang.txt": "only of a server that hung: what its ranks were doing",
+    "env.txt, env.json": "versions and settings of this machine before the first launch",
+    "env_after.txt, env_after.json": "the same after the last one",
+    "run.json": "the plan, which --resume goes on with",
+    "merge.log": "what merging and analysing the traces said",
+}
+TRACE = {
+    "LABEL/": "a trace a rank, as torch's profiler wrote it",
+    "LABEL_chrome_trace.json": "all ranks in one, for ui.perfetto.dev",
+    "*_vs_*_chrome_trace.json": "the first two launches side by side",
+    "LABEL.nsys-rep": "of --nsys, for Nsight Systems",
+}
+
+
+def lines() -> list[str]:
+    """The text of logs/README.txt, at most 80 columns."""
+    found = [*wrapped(HEAD), ""]
+    for title, rows in (("logs/", LOGS), ("trace/", TRACE)):
+        found.append(title)
+        for names, text in rows.items():
+            found += [f"  {names}", *wrapped(text, " " * 6)]
+        found.append("")
+    return found[:-1]

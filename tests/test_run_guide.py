@@ -1,0 +1,87 @@
+"""What a person reads of a run: logs/README.txt, the differences of cases, the dry run."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+from plan_harness import plan_of
+
+from repro_pp_graphs.run import guide, options, overview, plan_step, results
+
+FOREIGN = {"README.txt"}
+
+
+def described(name: str, label: str) -> bool:
+    """Whether logs/README.txt has a row for a file of that launch."""
+    folder, _, name = name.partition("/")
+    rows = {"logs": guide.LOGS, "trace": guide.TRACE}[folder]
+    patterns = [pattern for names in rows for pattern in names.split(", ")]
+    return any(fnmatchcase(name, pattern.replace("LABEL", label)) for pattern in patterns)
+
+
+@pytest.mark.parametrize("argv", [[], ["--nsys"], ["--no-profile"]])
+def test_every_file_that_a_run_leaves_is_described(tmp_path: Path, argv: list[str]):
+    plan = plan_of(tmp_path, *argv)
+    for launch in plan.launches:
+        for name in results.claimed(launch, plan):
+            assert described(
+                name.replace(".rows.gz", ".rows").replace(".rows", ".rows.gz"), launch.label
+            ), name
+    for name in results.of_run(plan):
+        assert Path(name).name in FOREIGN or described(name, "-"), name
+
+
+def test_the_probes_files_are_described(tmp_path: Path):
+    plan = replace(plan_of(tmp_path), engine="probe")
+    for name in results.of_launch(plan.launches[0], plan):
+        assert described(name, plan.launches[0].label), name
+
+
+def test_the_readme_fits_80_columns():
+    assert max(map(len, guide.lines())) <= 80
+
+
+def shown(folder: Path, plan) -> str:
+    asked = options.parse(["--root", str(folder), "--out", str(folder), "--dry-run"])
+    return " ".join(" ".join(overview.lines(plan, asked)).split())
+
+
+def test_a_case_is_shown_by_what_it_differs_in(tmp_path: Path):
+    plan = plan_of(
+        tmp_path,
+        graphs_on="# label: A\n--cuda-graph-max-bs 64\n",
+        mine="--chunked-prefill-size 2048\nNAME=x\n",
+        flags=frozenset({*plan_of.__kwdefaults__["flags"], "--chunked-prefill-size"}),
+    )
+    text = shown(tmp_path, plan)
+    assert "differ: CASE_mine from A: " in text
+    assert "+ --chunked-prefill-size 2048" in text and "- --cuda-graph-max-bs 64" in text
+    assert "+ NAME=x" in text and "--port" not in text
+
+
+def test_a_later_round_is_not_printed_again(tmp_path: Path):
+    plan = plan_of(tmp_path)
+    again = [replace(one, label=f"{one.label}_r2") for one in plan.launches]
+    twice = replace(plan, launches=[*plan.launches, *again])
+    asked = options.parse(["--root", str(tmp_path), "--out", str(tmp_path), "--dry-run"])
+    lines = overview.dry_run_lines(twice, asked)
+    assert "# B_r2: as B, with files of its own" in lines
+    assert sum(line.startswith("exec ") for line in lines) == 2
+
+
+def test_a_dry_run_takes_gpus_that_are_not_there(tmp_path: Path):
+    asked = options.parse(["--dry-run", "--gpus", "8"])
+    seen = plan_step._gpus(asked)
+    assert len(seen.gpus) == 8 and "assumed" in seen.remark
+    assert len({gpu.uuid for gpu in seen.gpus}) == 8
+
+
+def test_gpus_are_assumed_in_a_dry_run_only(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as refused:
+        options.parse(["--", "--gpus", "8"])
+    assert refused.value.code == 2
+    assert re.search("--gpus is for --dry-run", capsys.readouterr().err)
