@@ -75,7 +75,9 @@ def test_ranks_that_take_turns_on_a_gpu_have_that_as_a_part_and_no_what_if(name)
     path = path_of(name)
     assert path.categories["shared_gpu"].mean > 0.1 * path.step_us.mean
     assert not path.what_if
-    assert "cannot be told: ranks take turns" in " ".join(" ".join(lines(analysis(name))).split())
+    assert "cannot be estimated: ranks take turns" in " ".join(
+        " ".join(lines(analysis(name))).split()
+    )
 
 
 def test_the_graph_on_the_path_is_as_long_as_the_graph_is():

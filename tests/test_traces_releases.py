@@ -418,7 +418,7 @@ def test_the_printed_analysis_fits_80_columns_and_begins_with_what_was_seen(name
     told = facts_of(name).token_return
     seen = f"{told.steps_counted} of PP{told.src}'s {told.steps_there} decode steps"
     assert seen in text
-    order = ["recorded together", "A decode step takes", "The longest wait", "Token return PP"]
+    order = ["recorded at once", "A decode step takes", "The longest wait", "Token return PP"]
     places = [text.index(each) for each in order]
     assert places == sorted(places)
 

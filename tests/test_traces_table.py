@@ -33,7 +33,7 @@ def sentences(text: str) -> str:
 @pytest.mark.parametrize("case", ["A", "B"])
 def test_a_send_in_which_the_host_does_not_wait_is_said_to_be_one_before_the_tables(case):
     text = shown(DATA / f"h200_case_{case}")
-    assert text.startswith(f"CASE_{case}: 4 PP ranks, recorded together for ")
+    assert text.startswith(f"CASE_{case}: 4 PP ranks, all recorded at once for ")
     told = sentences(text.split("\n\n")[0])
     assert "The send does not hold the host (as from sglang 0.5.7)" in told
     assert "(mean of 22 steps), and does not wait in it. The last byte has left after" in told
@@ -135,7 +135,7 @@ def test_tensor_parallel_lanes_are_told_apart(tmp_path):
                 lane.p2p("send" if pp else "recv", peer, 1000 * n + 100 * (1 - pp), 300)
             lane.write(tmp_path, f"CASE-TP-{tp}-PP-{pp}.trace.json.gz")
     text = shown(tmp_path)
-    assert "CASE: 2 PP ranks x 2 TP, recorded together" in text
+    assert "CASE: 2 PP ranks x 2 TP, all recorded at once" in text
     assert "nccl PP1 -> PP0 TP1" in text
 
 

@@ -104,14 +104,14 @@ def recorded(facts: Analysis) -> str:
     ranks += f", {read} with a trace" if read < world else ""
     window_us = facts.window_us
     text = f"{facts.case}: {ranks}, "
-    together = "recorded together" if read > 1 else "recorded"
+    together = "all recorded at once" if read > 1 else "recorded"
     text += f"{together} for {time(window_us)}" if window_us else f"not {together} long enough"
     returned = facts.token_return
     if returned:
         src = f"PP{returned.src}"
         text += f"; {returned.steps_counted} of {src}'s {returned.steps_there} decode steps"
         text += f" ({facts.tp_size} TP ranks)" if facts.tp_size > 1 else ""
-        text += " are seen whole"
+        text += " are complete in the traces"
         if returned.prefill_steps:
             text += f", {count(returned.prefill_steps, 'prefill step')} left out"
     text += "."
@@ -142,7 +142,7 @@ def step(facts: Analysis) -> list[str]:
         text = f"A turn of PP{last}'s loop takes {time(turn.mean)} "
         text += mean_of(turn.turns, "", turn)
         found.append(text + ("." if turn.gpu_idle is None else idle(turn, turn.gpu_idle, last)))
-    return [" ".join(found)] if found else []
+    return found
 
 
 def idle(turn: Turn, gpu_idle_us: float, label: str) -> str:
@@ -237,7 +237,8 @@ def token_return(facts: Analysis) -> list[str]:
     if held is None:
         return [
             f"Token return {src} -> {dst}: cannot tell. "
-            f"{returned.steps_counted} of {returned.steps_there} steps are seen whole: too few."
+            f"{returned.steps_counted} of {returned.steps_there} steps are complete in the traces: too "
+            "few."
         ]
     host, split = held
     text = f"Token return {src} -> {dst}: the send holds {src}'s host for "
@@ -322,7 +323,7 @@ def not_known(facts: Analysis) -> list[str]:
         if returned.enough and not returned.delivery_enough:
             found.append(
                 f"when the last byte has left ({returned.delivered_counted} of "
-                f"{returned.steps_there} sends are seen to their end)"
+                f"{returned.steps_there} sends are in the traces to their end)"
             )
         elif returned.enough and not returned.delivery_known:
             found.append(

@@ -218,11 +218,14 @@ def _numbers(edges: list[EdgeFacts]) -> list[str]:
     if not known:
         return []
     pairs, same = sum(each.pairs for each in known), sum(each.same for each in known)
-    text = f"Pairs are exact, by number (pp_clock): order and times agree in {same} of {pairs}"
+    some = "" if len(known) == len(edges) else " on the edges where they have numbers"
+    text = (
+        f"Pairs are exact{some}: pp_clock numbered the messages. Without numbers the same pair "
+        f"would have been found for {same} of {pairs}"
+    )
     if other := sum(each.other for each in known):
-        text += f", and pair {other} otherwise"
-    some = "" if len(known) == len(edges) else " (of the edges whose messages are numbered)"
-    return wrapped(f"{text}{some}.", "")
+        text += f", another one for {other}"
+    return wrapped(f"{text}.", "")
 
 
 def _longest(edges: list[EdgeFacts]) -> list[EdgeFacts]:

@@ -100,7 +100,7 @@ def _what(name: str) -> str:
 def _gains(path: RingPath) -> str:
     """What it would be at least with free messages, and with free launches."""
     if not path.what_if:
-        return f" What would make it shorter cannot be told: {path.what_if_unknown}."
+        return f" What would shorten it cannot be estimated: {path.what_if_unknown}."
     saves = {name: max(path.steady_us - path.what_if[name], 0) for name in ("send=0", "launch=0")}
     return (
         f" If {IF['send=0']} it would save at most {time(saves['send=0'])}, "
@@ -132,19 +132,21 @@ def _by_category(path: RingPath) -> list[str]:
     found.append(f"{'the whole step':<28}{ms(whole):>8}")
     text = f"(the critical path of {path.steps} of {count(path.steps_there, 'step')}"
     text += "".join(f"; {number}: {why}" for why, number in path.left_out.items())
-    return [*found, *wrapped(f"{text}; +-: 95 % over the steps)", "")]
+    return [*found, *wrapped(f"{text}; +-: 95 % interval of the mean)", "")]
 
 
 def _what_ifs(path: RingPath) -> list[str]:
     if not path.what_if:
-        return wrapped(f"how long it would be otherwise: cannot tell: {path.what_if_unknown}", "")
+        return wrapped(
+            f"how long it would be otherwise cannot be estimated: {path.what_if_unknown}", ""
+        )
     found = ["", f"{'a decode step if ..., ms':<46}{'at least':>9}{'saves':>8}"]
     for name, us in path.what_if.items():
         title = f"{name}: {IF[name]}" if name in IF else name
         found.append(f"{title:<46}{ms(us):>9}{ms(path.steady_us - us):>8}")
     off = abs(path.retimed_us / path.steady_us - 1)
     text = (
-        f"(timed again, against {ms(path.steady_us)} of the steady steps; unchanged that comes "
-        f"out {share(off)} off)"
+        f"(recomputed from what waits for what; with nothing changed that gives "
+        f"{ms(path.retimed_us)}, {share(off)} off the {ms(path.steady_us)} in the traces)"
     )
     return [*found, *wrapped(text, "")]
