@@ -202,14 +202,26 @@ def test_exit_status_1_when_nothing_can_be_read_and_2_when_there_is_no_such_path
     assert "no such file" in capsys.readouterr().err
 
 
-def test_a_json_file_that_is_no_trace_is_warned_of_and_changes_nothing_else(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "text", "asked", "warned"),
+    [
+        ("client.json", b'{"schema": 1, "requests": []}', False, False),
+        ("client.json.gz", gzip.compress(b"{}"), False, False),
+        ("client.json", b'{"schema": 1, "requests": [', False, True),  # cut short
+        ("client.json", b"", False, True),
+        ("7-TP-0-PP-2.trace.json", b"{}", False, True),  # named as a rank's
+        ("client.json", b"{}", True, True),  # asked for
+    ],
+)
+def test_json_of_another_kind_beside_traces_is_left_alone(tmp_path, name, text, asked, warned):
     write_ring(tmp_path)
-    (tmp_path / "summary.json").write_text("{}")
+    (tmp_path / name).write_bytes(text)
     out = tmp_path / "out"
-    assert analyze([str(tmp_path), "--json", str(out)]) == 0
+    files = sorted(map(str, tmp_path.glob("*.json*"))) if asked else [str(tmp_path)]
+    assert analyze([*files, "--json", str(out)]) == 0
     facts = json.loads(out.read_text())
-    assert list(facts["ranks"]) == ["0", "1"]
-    assert facts["warnings"] == ["summary.json: holds no traceEvents"]
+    assert {"0", "1"} <= set(facts["ranks"])
+    assert any(text.startswith(f"{name}: ") for text in facts["warnings"]) == warned
 
 
 def test_the_made_up_layout_is_valid_json_and_has_kinetos_event_boundary():

@@ -237,8 +237,8 @@ def token_return(facts: Analysis) -> list[str]:
     if held is None:
         return [
             f"Token return {src} -> {dst}: cannot tell. "
-            f"{returned.steps_counted} of {returned.steps_there} steps are complete in the traces: too "
-            "few."
+            f"{returned.steps_counted} of {returned.steps_there} steps are complete in the "
+            "traces: too few."
         ]
     host, split = held
     text = f"Token return {src} -> {dst}: the send holds {src}'s host for "

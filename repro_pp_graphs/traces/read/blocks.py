@@ -41,6 +41,7 @@ BOUNDARY = b"}" + EVENT_GAP + b"{"
 BLANK = b"\xef\xbb\xbf \t\r\n"  # as some editors begin a file
 OPENING = re.compile(rb'"traceEvents"\s*:\s*\[')
 FIRST_EVENT = re.compile(rb'[^{}](?=\{\s*"(?:ph|cat|name)"\s*:\s*")')
+LONGEST_OTHER = 1 << 24  # bytes; results of clients are shorter
 GUNZIP_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile) + (
     (igzip.IsalError,) if igzip is not None and hasattr(igzip, "IsalError") else ()
 )
@@ -72,6 +73,20 @@ def open_trace(path: Path) -> IO[bytes]:
     if not zipped:
         return path.open("rb")
     return cast(IO[bytes], (igzip or gzip).open(path, "rb"))
+
+
+class _OtherFile(msgspec.Struct):
+    traceEvents: msgspec.Raw | None = None
+
+
+def is_other_json(path: Path) -> bool:
+    """Whether a file is whole JSON, but no trace: an object without traceEvents, as what a client
+    writes. One that is long, damaged or unreadable is not known to be."""
+    with suppress(OSError, *GUNZIP_ERRORS, msgspec.DecodeError), open_trace(path) as stream:
+        text = stream.read(LONGEST_OTHER + 1)
+        if len(text) <= LONGEST_OTHER:
+            return msgspec.json.decode(text, type=_OtherFile).traceEvents is None
+    return False
 
 
 def number(value: object) -> int | None:

@@ -11,6 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from repro_pp_graphs.traces.model import Case, RankTrace
+from repro_pp_graphs.traces.read.blocks import is_other_json
 from repro_pp_graphs.traces.read.identity import Identity, identify, is_trace, parts
 from repro_pp_graphs.traces.read.rank import GPU_ONLY, NO_KERNELS, read_rank
 
@@ -31,8 +32,16 @@ def trace_files(paths: list[Path]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(path)
-        found += sorted(filter(is_trace, path.iterdir())) if path.is_dir() else [path]
+        found += _in_folder(path) if path.is_dir() else [path]
     return list(dict.fromkeys(found))
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    """The traces directly inside; beside files whose names state a rank, JSON of another kind is
+    none."""
+    files = sorted(filter(is_trace, folder.iterdir()))
+    of_ranks = {path for path in files if parts(path)[1]}
+    return [path for path in files if not of_ranks or path in of_ranks or not is_other_json(path)]
 
 
 def cases_of(paths: list[Path]) -> dict[str, list[tuple[Path, Identity]]]:
