@@ -73,7 +73,7 @@ USAGE: ./run_repro.sh [options]
   --resume             go on with the run in DIR, skip finished launches;
                        more --rounds extend it
   --dry-run            print every command and file, run nothing
-  --gpus N             plan a dry run for N GPUs of 80 GB, which need not be here
+  --gpus N             of a dry run: as if there were N GPUs of 80 GB
   -h, --help           this text
 
 EXAMPLES:
