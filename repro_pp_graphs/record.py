@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from repro_pp_graphs.files import read_object, write_json
 from repro_pp_graphs.server import listener
+from repro_pp_graphs.stats import names
 
 
 @dataclass
@@ -78,6 +79,8 @@ class Plan:
     order_seed: int | None = None  # of the order of launches (run/order.py); None: not drawn
     looks: list[Look] = field(default_factory=list)  # one after another
     aa: str = ""  # the case that is compared with itself; empty for none
+    primary: str = names.TPOT  # of a client's metrics, the one that decides (docs/verdict.md)
+    margin: float = names.MARGIN  # of it, a difference that counts as none: 0.05 is 5 %
     command: list[str] = field(default_factory=list)  # as the user called run_repro.sh
     schema: Literal[1] = 1
 

@@ -72,13 +72,19 @@ ABBA = [("A", "on", 1), ("B", "off", 1), ("B_r2", "off", 2), ("A_r2", "on", 2)]
 def test_rounds_are_columns_and_cases_rows_whatever_ran_first(tmp_path):
     for number_, order in enumerate((ABBA, ABBA[::-1])):
         values = [{"A": 30, "B": 20, "B_r2": 21, "A_r2": 31}[label] for label, *_ in order]
-        made = plan(*(launch(*one) for one in order))
+        made = plan(*(launch(f"CASE_{label[0]}_x{label[1:]}", *rest) for label, *rest in order))
         lines = table.lines(measured(tmp_path / str(number_), made, values))
         (at,) = (n for n, line in enumerate(lines) if line.startswith("ITL median ms, lower"))
         assert lines[at].split()[-5:] == ["r1", "r2", "on", "/", "this"]
         assert lines[at + 1].split() == ["on", "30", "31"]
         assert lines[at + 2].split()[:3] == ["off", "20", "21"]
         assert lines[at + 2].split()[3] == "1.488"  # the geometric means' ratio
+
+
+def test_cases_without_a_letter_keep_the_order_in_which_they_ran(tmp_path):
+    made = plan(launch("CASE_mine", "mine"), launch("CASE_B_x", "off"), launch("a", "a"))
+    result = measured(tmp_path, made, [30, 20, 21])
+    assert table.cases_of(result["launches"]) == ["off", "mine", "a"]
 
 
 def test_four_cases_of_two_rounds_are_one_table(tmp_path):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from repro_pp_graphs.pp_clock import table_rows
@@ -31,6 +32,7 @@ SENDS = (
 # of all turns of the measured pass (docs/pp_clock.md); where there are several rounds, the first
 CLOCK = tuple((title, path, "") for title, path in table_rows.ROWS)
 CLOCK_ROUNDS = ("waits_ms.mean", "waits_outside_ms.mean", "token_send_ms.mean")
+_LETTER = re.compile("CASE_[A-Z]_")
 MARKS = {"DIFFERENT": "*", "BORDERLINE": "?", "NO DIFFERENCE LARGER THAN": "="}
 NOT_TRACED = "not traced"
 _SHORT = {"interrupted": "stopped", "unreadable": "torn"}
@@ -51,11 +53,12 @@ def lines(summary: dict[str, Any]) -> list[str]:
 
 
 def cases_of(launches: Sequence[Row]) -> list[str]:
-    """The cases by their labels: CASE_A first, whichever ran first."""
+    """The cases: those with a letter by it, CASE_A first, whichever ran first; then the others."""
     first: dict[str, str] = {}
     for row in sorted(launches, key=lambda row: row["round"]):
         first.setdefault(row["case"], row["label"])
-    return sorted(first, key=lambda case: first[case])
+    lettered = {case: bool(_LETTER.match(label)) for case, label in first.items()}
+    return sorted(first, key=lambda case: (not lettered[case], first[case] * lettered[case]))
 
 
 def name(summary: dict[str, Any], case: str) -> str:
@@ -94,7 +97,7 @@ def _one_round(summary: dict[str, Any], launches: list[Row]) -> list[str]:
     for title, key, better in _measured(launches):
         cells = "".join(f"{_cell(row, key, _WIDE):>{_WIDE}}" for row in launches)
         found.append(f"{title:<{_NAME}}{cells}" + (f"   {better}" if better else ""))
-    for title, text in STATE:
+    for title, text in _state_rows(summary):
         cells = "".join(f"{text(row):>{_WIDE}}" for row in launches)
         if cells.replace("-", "").strip():
             found.append(f"{title:<{_NAME}}{cells}")
@@ -200,24 +203,26 @@ def failed(row: Row) -> str:
     return number(row["metrics"].get("failed") or None)
 
 
-def session(row: Row) -> str:
-    """Of a run that was resumed: 1 for what was measured before; `-` where it was not resumed."""
-    return f"{row['session']}" if row.get("session", 1) > 1 else "-"
-
-
 STATE = (
     ("micro-batch sizes", split),
     ("graph launches", graphs),
     ("decode with graph", eager_share),
     ("failed requests", failed),
-    ("session", session),
 )
+
+
+def _state_rows(summary: dict[str, Any]) -> list[tuple[str, Callable[[Row], str]]]:
+    """STATE, and of a run that was resumed the session of each launch: `1 of 2`."""
+    sessions = len(summary["sessions"])
+    if len({row.get("session") for row in summary["launches"]} - {None}) < 2:
+        return list(STATE)
+    return [*STATE, ("session", lambda row: f"{row.get('session', '-')} of {sessions}")]
 
 
 def _states(summary: dict[str, Any], launches: list[Row], cases: list[str]) -> list[str]:
     """A line a case of what its servers ran; where rounds differ, each."""
     found = []
-    for title, text in STATE:
+    for title, text in _state_rows(summary):
         for case in cases:
             said = [(row["round"], text(row)) for row in launches if row["case"] == case]
             values = list(dict.fromkeys(value for _, value in said))

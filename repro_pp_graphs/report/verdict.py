@@ -13,12 +13,11 @@ from repro_pp_graphs.report.table import cases_of
 from repro_pp_graphs.run.arm import objections
 from repro_pp_graphs.server import gpu_counters
 from repro_pp_graphs.stats import findings
-from repro_pp_graphs.stats.compare import MARGIN, Asked, Metric, Rules, Sample, pair
+from repro_pp_graphs.stats.compare import Asked, Metric, Rules, Sample, pair
 from repro_pp_graphs.stats.model import Comparison, Finding, Pair, Verdict
-from repro_pp_graphs.stats.names import CONTROL, IDLE, OUTSIDE, OWN_GRAPH, RETURN, SECONDARY, TPOT
+from repro_pp_graphs.stats.names import CONTROL, IDLE, OUTSIDE, OWN_GRAPH, RETURN, SECONDARY
 
-METRICS = (
-    Metric(TPOT, "primary"),
+BESIDE = (  # the primary metric
     Metric(OUTSIDE, "mechanism"),
     *(Metric(name, "secondary", better) for name, better in SECONDARY.items()),
     Metric(CONTROL, "control"),
@@ -37,8 +36,9 @@ def verdict(
     how far equal arms differed in an earlier A/A run, 0.02 for 2 %."""
     samples = [_sample(row) for row in _in_order(launches)]
     asked = _asked(plan, floor)
+    metrics = (Metric(plan.primary, "primary"), *BESIDE)
     question = _question(launches)
-    pairs = [pair(a, b, samples, METRICS, asked) for a, b in _pairs(launches, question)]
+    pairs = [pair(a, b, samples, metrics, asked) for a, b in _pairs(launches, question)]
     limits = _limits(plan)
     if question is None:
         return Verdict(
@@ -98,7 +98,7 @@ def _asked(plan: Plan, floor: float | None) -> Asked:
     planned = [look.rounds for look in plan.looks if look.planned]
     later = [look.rounds for look in plan.looks if not look.planned]
     reached = max((launch.round for launch in plan.launches), default=0)
-    return Asked(planned or [reached], later, max(MARGIN, floor or 0))
+    return Asked(planned or [reached], later, max(plan.margin, floor or 0))
 
 
 def _question(launches: Sequence[Row]) -> tuple[str, str] | None:

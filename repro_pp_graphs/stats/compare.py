@@ -24,8 +24,8 @@ from repro_pp_graphs.stats.model import (
     Role,
     Word,
 )
+from repro_pp_graphs.stats.names import MARGIN
 
-MARGIN = 0.05  # a smaller difference of a ratio counts as none
 LEAST_LAUNCHES = 3  # a case: with two the interval is shown and nothing concluded
 Scale = Literal["ratio", "difference"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+MARGIN = 0.05  # a smaller difference of a ratio counts as none
 TPOT = "mean_tpot_ms"  # the primary metric, fixed before any run
 # of the last rank's token return to rank 0, a decode step: its host's time in it, the part under
 # its own decode graph, and the part in which no compute kernel of its GPU runs
