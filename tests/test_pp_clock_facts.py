@@ -152,6 +152,17 @@ def test_only_the_measured_window_counts_and_no_profiled_turn():
     assert found.distortion == 1.0
 
 
+def test_turns_with_the_clock_off_count_nowhere_but_in_the_comparison():
+    rank = Rank(1, alternate=10)
+    for at in range(120):
+        off = at // 10 % 2
+        flags = rows.DECODE | rows.OFF * off | rows.PROFILED * (at >= 60)
+        rank.turn(at, {} if off else CALLS, flags)
+    found = facts.summary([rank.file], EVERYTHING).ranks["PP1"]
+    for turns in (found.measured["decode"], found.profiled["decode"]):
+        assert turns.waits.mean == pytest.approx(13) == turns.waits.median
+
+
 def test_without_a_clients_result_nothing_counts_as_measured():
     found = facts.summary([steady().file], None)
     assert found.last_rank() is None and found.window_s is None

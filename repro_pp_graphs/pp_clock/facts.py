@@ -181,8 +181,8 @@ def _in_window(loop: _Loop, window: Window | None) -> list[int]:
 
 
 def _profiled(loop: _Loop) -> list[int]:
-    """The turns that a profile saw whole: without its begin, for which ranks wait for one another,
-    and its end, at which they write."""
+    """The turns that a profile saw whole, clock on: without its begin, for which ranks wait for one
+    another, and its end, at which they write."""
     found: list[int] = []
     run: list[int] = []
     for turn, row in loop.turns.items():
@@ -191,7 +191,8 @@ def _profiled(loop: _Loop) -> list[int]:
         else:
             found += run[2 * loop.size : -loop.size]
             run = []
-    return found + run[2 * loop.size : -loop.size]
+    found += run[2 * loop.size : -loop.size]
+    return [turn for turn in found if not loop.turns[turn].flags & rows.OFF]
 
 
 def _by_mode(loop: _Loop, chosen: Sequence[int]) -> dict[Mode, Turns]:
