@@ -39,9 +39,9 @@ def hang_at_start(harness: Harness, py_spy: str | None) -> Done:
 def stall_under_load(harness: Harness) -> Done:
     set_py_spy(harness, None)
     harness.replace(
-        "../run_repro.sh",
-        '--prompts "$here/prompts.txt")',
-        '--prompts "$here/prompts.txt" --stall-timeout 1)',
+        "run/client_words.py",
+        'return ["--prompts", str(root / "prompts.txt")]',
+        'return ["--prompts", str(root / "prompts.txt"), "--stall-timeout", "1"]',
     )
     harness.case("stalls", "FAKE_FAULT=stall")
     harness.case("good")
