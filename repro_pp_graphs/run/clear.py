@@ -61,6 +61,7 @@ def _resume(plan: Plan, options: Options, earlier: Plan) -> set[str]:
     if reason := resume.refusal(logs, earlier, plan):
         raise PlanError(reason)
     plan.began, plan.run_id, plan.resumed = earlier.began, earlier.run_id, earlier.resumed
+    plan.primary, plan.margin = earlier.primary, earlier.margin
     done, lines = resume.done(logs, plan)
     for line in lines:
         say("\n".join(wrapped(line, "  again:  ")))
