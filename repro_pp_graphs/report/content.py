@@ -150,11 +150,11 @@ def _what(source: Source) -> str:
     first = plan.launches[0]
     versions = ", ".join(sorted({launch.sglang_version for launch in found.launches}))
     gpus = "a CPU" if plan.mode == "cpu" else source.environment.get("GPUs") or "GPUs"
-    engine = "the ring probe, without sglang" if found.engine == "probe" else f"sglang {versions}"
+    engine = "The ring probe, without sglang," if found.engine == "probe" else f"sglang {versions}"
     rounds = max(launch.round for launch in plan.launches)
     launches = f"{rounds} launch{'es' * (rounds > 1)} of each of {len(source.cases)} case"
     return (
-        f"{engine[0].upper()}{engine[1:]} on {gpus}, PP {first.pp_size} x TP {first.tp_size}, "
+        f"{engine} on {gpus}, PP {first.pp_size} x TP {first.tp_size}, "
         f"{Path(first.model).name}; {plan.batch} prompts at once, {plan.max_new_tokens} new tokens "
         f"each; {launches}{'s' * (len(source.cases) > 1)}."
     )

@@ -46,10 +46,10 @@ METRICS: dict[str, tuple[str, str]] = {
     "median_ttft_ms": ("TTFT median, ms", "lower"),
     "p99_ttft_ms": ("TTFT p99, ms", "lower"),
     "output_throughput": ("output tokens/s", "higher"),
-    RETURN: ("token return holds the last rank's host, ms*", "lower"),
-    OWN_GRAPH: ("of it under its own graph, ms*", "lower"),
+    RETURN: ("token return, host, ms*", "lower"),
+    OWN_GRAPH: ("of it under own graph, ms*", "lower"),
     IDLE: ("of it without compute, ms*", "lower"),
-    OUTSIDE: ("its waits while its GPU computes nothing, ms a turn*", "lower"),
+    OUTSIDE: ("waits without compute, ms a turn*", "lower"),
     CONTROL: ("TTFT of one prompt alone, ms", "lower"),
 }
 PROFILED = "*Of the profile pass, which slows a step down"
@@ -107,8 +107,8 @@ def arms(source: Source) -> Table | None:
     each = "1 launch" if launches == 1 else f"means over {launches} launches"
     files = {source.cases[one.case]: one.summary.label for one in reversed(source.launches)}
     named = [f"{name} is {files[name]}" for name in source.cases if files[name] != name]
-    note = f"Each case: {each}" if pairs or launches > 1 else "One launch a case: no interval"
-    if pairs:
+    note = f"Each case: {each}" if launches > 1 else "One launch a case: no interval"
+    if any(each.estimate for each in compared.values()):
         confidence = 100 * (1 - pairs[0].alpha)
         note += f"; ratios with their {confidence:g} % interval"
     if not _WAITS.isdisjoint(metrics):
