@@ -11,11 +11,13 @@ import pytest
 
 pytest.importorskip("msgspec")
 
+from msgspec.structs import replace
 from trace_changes import only_case, texts
 
 from repro_pp_graphs.traces.commands.analyze import main
 from repro_pp_graphs.traces.explain.report import lines
-from repro_pp_graphs.traces.facts import Analysis, RingPath
+from repro_pp_graphs.traces.facts import Analysis, PathPart, RingPath
+from repro_pp_graphs.traces.path.compare import differences
 from repro_pp_graphs.traces.path.explained import explained
 
 DATA = Path(__file__).parent / "data" / "traces"
@@ -154,3 +156,32 @@ def test_a_what_if_that_cannot_be_is_refused_with_what_to_give(asked, says, caps
         main([str(DATA / "sglang052_graphs_on"), "--what-if", asked])
     assert stopped.value.code == 2
     assert says in capsys.readouterr().err
+
+
+def test_the_difference_of_two_cases_is_shared_out_and_adds_up():
+    released, blocking = path_of("sglang0516_graphs_on"), path_of("sglang0516_sync_send")
+    found = differences([released], [blocking])
+    assert found.over == "steps"
+    assert found.step.mean == pytest.approx(blocking.step_us.mean - released.step_us.mean, abs=1)
+    total = sum(part.mean for part in found.categories.values())
+    assert total == pytest.approx(found.step.mean, abs=0.1)
+    host = found.categories["host"]
+    assert host.low is not None
+    assert host.low > 0.5 * found.step.mean  # what blocking sends cost is the hosts' time
+
+
+def test_with_several_launches_the_interval_is_over_launches():
+    one = path_of("sglang0516_graphs_on")
+    launches = [
+        replace(one, categories=one.categories | {"host": PathPart(us, None)})
+        for us in (4000.0, 4200.0, 4400.0, 5000.0, 5100.0, 5200.0)
+    ]
+    found = differences(launches[:3], launches[3:])
+    host = found.categories["host"]
+    assert found.over == "launches"
+    assert host.mean == pytest.approx(900)
+    # Welch: variances 40,000 and 10,000 of three values each, t(0.975; 2.94) = 3.22
+    assert (host.low, host.high) == pytest.approx((900 - 416, 900 + 416), abs=5)
+    assert found.categories["graph"].low == found.categories["graph"].high == 0
+    with pytest.raises(ValueError, match="nothing to compare"):
+        differences([], launches)

@@ -154,6 +154,7 @@ class RingPath(msgspec.Struct, frozen=True, kw_only=True):
     left_out: dict[str, int]  # why the others were not followed
     micro_batches: int  # under way at a time
     step_us: Spread
+    step_error: float | None  # of its mean, as in PathPart
     categories: dict[PathCategory, PathPart]  # the means add up to the step's
     ranks: dict[str, dict[PathCategory, float]]
     host: dict[str, float]  # longest first

@@ -20,15 +20,26 @@ Ints = npt.NDArray[np.int64]
 # How far recorded times may be off where one thing follows another.
 SLACK_NS = 10_000
 GLOO_SLACK_NS = 50_000
+# Times of the GPU and of the host are converted each on its own.
+CLOCK_NS = 2_000
 # What is always so holds in this share of the cases.
 ALWAYS = 0.98
+COMPUTE = "compute"
+# What a batch computes follows what it received, and what it sends follows what it computed.
+RECEIVED = ("recv", COMPUTE)
+DATA = {RECEIVED, (COMPUTE, "send")}
+# torch lets an NCCL operation wait for the stream that it was called on: if there is only one.
+CURRENT = {(COMPUTE, "recv")}
+# Work that begins this long after it was posted waited for something.
+WAITED_NS = 50_000
 # A receive is looked for among so many of the last ones of its sort.
 MOST_BACK = 3
 # A synchronising call returns this long after what it waited for, at most.
 RETURNS_NS = 200_000
 BLOCKED_NS = 50_000
 # What a call that waits for nothing takes, at most.
-CALL_NS = 20_000
+CUDA_CALL_NS = 10_000
+GLOO_CALL_NS = 50_000
 
 
 @dataclass(slots=True)
@@ -49,7 +60,8 @@ class RankLine:
     """One rank in the graph: its host's moments and its GPU's groups as moments there.
 
     Times of the graph are the rank's own less `ahead_ns`; `rows`: what its host does, as
-    `host_rows` has it; `calls`: the dependency of each return on the call's own begin.
+    `host_rows` has it; `calls`: the dependency of each return on the call's own begin,
+    `shortest` what that takes, ns.
     """
 
     index: int
@@ -65,6 +77,7 @@ class RankLine:
     op_ends: dict[int, int] = field(default_factory=dict)
     works: list[Work] = field(default_factory=list)
     calls: dict[int, int] = field(default_factory=dict)
+    shortest: dict[int, int] = field(default_factory=dict)
     unknown_waits: int = 0
 
 
@@ -92,9 +105,9 @@ def build(hosts: list[Host], ahead_ns: list[int]) -> Ring:
 
 def _rank(graph: Graph, index: int, host: Host, ahead: int) -> RankLine:
     line = host_line(host)
-    launched = np.array([corr for _, _, corr in host.rank.launches], dtype=np.int64)
-    items, *launches = items_of(host.rank.kernels, launched)
-    groups = groups_of(items, (launches[0], launches[1]), line.ns)
+    calls = np.array(host.rank.launches, dtype=np.int64).reshape(-1, 3)
+    items, launch_ns = items_of(host.rank.kernels, calls)
+    groups = groups_of(items, launch_ns, line.ns)
     found = RankLine(index, host, ahead, line, groups, host_rows(host, groups))
     _host_moments(graph, found)
     _compute(graph, found)
@@ -116,7 +129,10 @@ def _host_moments(graph: Graph, line: RankLine) -> None:
             returns = moment.kind == "back"
             if returns:
                 line.calls[here] = len(graph.src)
-            graph.after(here, before, Kind.SYNC if returns else Kind.HOST, took, number - 1)
+            kind = Kind.HOST
+            if returns and moment.wait:
+                kind = Kind.GLOO_CALL if moment.wait.op else Kind.CUDA_CALL
+            graph.after(here, before, kind, took, number - 1)
         before = here
 
 
@@ -124,10 +140,11 @@ def _compute(graph: Graph, line: RankLine) -> None:
     """A begin and an end for each group of GPU work."""
     groups, ahead = line.groups, line.ahead_ns
     columns = (groups.stream, groups.stretch, groups.start, groups.end, groups.posted)
-    more = (groups.graph, groups.work, groups.late)
+    more = (groups.graph, groups.work, groups.late, groups.launch)
     last_of: dict[int, int] = {}
     rows = zip(*(column.tolist() for column in (*columns, *more)), strict=True)
-    for number, (stream, stretch, start, end, posted, is_graph, work, late) in enumerate(rows):
+    for number, row in enumerate(rows):
+        stream, stretch, start, end, posted, is_graph, work, late, launch = row
         begin, over = graph.moment(line.index, start - ahead), graph.moment(line.index, end - ahead)
         line.group_begins.append(begin)
         line.group_ends.append(over)
@@ -137,7 +154,6 @@ def _compute(graph: Graph, line: RankLine) -> None:
         graph.after(over, begin, Kind.GRAPH if is_graph else Kind.EAGER, work, number)
         if stretch >= 0:
             host = line.host_at[stretch]
-            launch = groups.graph_launch_ns if is_graph else groups.launch_ns
             offset = posted - int(line.line.ns[stretch])
             graph.after(begin, host, Kind.LAUNCH, offset + launch, number)
             if late > 0:
@@ -149,7 +165,7 @@ def _compute(graph: Graph, line: RankLine) -> None:
             if len(these):
                 line.works.append(
                     Work(
-                        ("compute", str(stream), "graph" if is_graph else "eager"),
+                        (COMPUTE, str(stream), "graph" if is_graph else "eager"),
                         groups.posted[these],
                         groups.start[these],
                         groups.end[these],
@@ -191,27 +207,45 @@ def _operations(graph: Graph, line: RankLine) -> None:
 
 
 def _across_streams(graph: Graph, line: RankLine) -> None:
-    """Work that always begins after the last work of another stream that was posted before it waits
-    for that; the trace does not name the events by which streams wait for each other."""
+    """Let work of one stream wait for work of another where that is how it always was; the trace
+    does not name the events by which streams wait for each other."""
+    streams = {work.of[1] for work in line.works if work.of[0] == COMPUTE}
+    follows = DATA | (CURRENT if len(streams) == 1 else set())
     for target in line.works:
         for source in line.works:
-            if source.of[:2] == target.of[:2] and source.of[0] == "compute":
+            if _one_stream(source, target):
                 continue
-            if source.of[0] != "compute" and source.of[1] == target.of[1]:
-                continue
-            steps = MOST_BACK if source.of[0] == "recv" and target.of[0] == "compute" else 1
-            for back in range(1, steps + 1):
-                at = source.posted.searchsorted(target.posted) - back
-                some = np.flatnonzero(at >= 0)
-                if not len(some):
+            of = source.of[0], target.of[0]
+            for back in range(1, (MOST_BACK if of == RECEIVED else 1) + 1):
+                pairs = _always_after(source, target, back, of in follows)
+                for ours, theirs in pairs:
+                    graph.after(target.begins[ours], source.ends[theirs], Kind.HANDOVER, 0)
+                if pairs:
                     break
-                kept = source.end[at[some]] <= target.start[some] + SLACK_NS
-                if kept.mean() >= ALWAYS:
-                    for ours, theirs in zip(
-                        some[kept].tolist(), at[some][kept].tolist(), strict=True
-                    ):
-                        graph.after(target.begins[ours], source.ends[theirs], Kind.HANDOVER, 0)
-                    break
+
+
+def _one_stream(source: Work, target: Work) -> bool:
+    """Whether two kinds of work are on one stream, whose order is known."""
+    return source.of[1] == target.of[1] and (source.of[0] == COMPUTE) == (target.of[0] == COMPUTE)
+
+
+def _always_after(source: Work, target: Work, back: int, follows: bool) -> list[tuple[int, int]]:
+    """Pairs (index in target, in source) of work and the last but `back - 1` work of another stream
+    that was posted before it, where the one always begins when the other is over.
+
+    `follows`: that is so by what they are. If not, there must be some that were posted before the
+    other was over, and did wait for it.
+    """
+    at = source.posted.searchsorted(target.posted) - back
+    some = np.flatnonzero(at >= 0)
+    if not len(some):
+        return []
+    ends = source.end[at[some]]
+    kept = ends <= target.start[some] + SLACK_NS
+    waited = ends > target.posted[some] + WAITED_NS
+    if kept.mean() < ALWAYS or not (follows or (waited & kept).any()):
+        return []
+    return list(zip(some[kept].tolist(), at[some][kept].tolist(), strict=True))
 
 
 def _messages(graph: Graph, line: RankLine, owners: dict[int, RankLine]) -> None:
@@ -237,6 +271,7 @@ def _messages(graph: Graph, line: RankLine, owners: dict[int, RankLine]) -> None
 
 def _host_waits(graph: Graph, line: RankLine, owners: dict[int, RankLine]) -> None:
     """What each wait of the host is for: a peer's call in gloo, or the rank's own GPU."""
+    _shortest(line)
     _gloo(graph, line, owners)
     _syncs(graph, line)
 
@@ -271,36 +306,43 @@ def _gloo(graph: Graph, line: RankLine, owners: dict[int, RankLine]) -> None:
 
 
 def _waits_for(graph: Graph, line: RankLine, back: int, for_: int, kind: Kind) -> None:
-    """Let a call return after something else; by itself it takes what a call takes that is not
-    kept, at most."""
+    """Let a call return after something else; by itself it takes what its shortest ones take."""
     graph.after(back, for_, kind, 0)
     edge = line.calls[back]
-    graph.weight[edge] = min(graph.weight[edge], CALL_NS)
+    graph.weight[edge] = min(graph.weight[edge], line.shortest[back])
+
+
+def _shortest(line: RankLine) -> None:
+    """For each return what a call of its name takes that has nothing to wait for: the shortest
+    tenth."""
+    of_name: dict[str, list[int]] = {}
+    for _, wait in _backs(line):
+        of_name.setdefault(wait.name, []).append(wait.end_ns - wait.start_ns)
+    usual = {}
+    for name, lengths in of_name.items():
+        lengths.sort()
+        most = GLOO_CALL_NS if name.startswith("gloo:") else CUDA_CALL_NS
+        usual[name] = min(lengths[len(lengths) // 10], most)
+    line.shortest = {back: usual[wait.name] for back, wait in _backs(line)}
 
 
 def _syncs(graph: Graph, line: RankLine) -> None:
     """The GPU's work that a synchronising call waits for: of what was posted before it the last of
-    a stream, of which stream those tell that blocked."""
-    waits = [(back, wait) for back, wait in _backs(line) if wait.op is None]
-    votes: dict[tuple[str, str], dict[int, int]] = {}
+    a stream; of which one, those calls of its name and in its message tell that blocked."""
     found: list[tuple[int, Wait, dict[int, int]]] = []
-    for back, wait in waits:
-        last = {
-            number: int(work.posted.searchsorted(wait.start_ns)) - 1
-            for number, work in enumerate(line.works)
-        }
-        last = {number: at for number, at in last.items() if at >= 0}
-        found.append((back, wait, last))
-        if wait.end_ns - wait.start_ns >= BLOCKED_NS and last:
-            nearest = _nearest(line, wait, last)
-            if nearest is not None:
-                of = votes.setdefault((wait.name, wait.row), {})
-                of[nearest] = of.get(nearest, 0) + 1
+    for back, wait in _backs(line):
+        if wait.op is None:
+            last = {
+                number: int(work.posted.searchsorted(wait.start_ns)) - 1
+                for number, work in enumerate(line.works)
+            }
+            found.append((back, wait, {number: at for number, at in last.items() if at >= 0}))
+    usual = _usual_work(line, found)
     for back, wait, last in found:
-        of = votes.get((wait.name, wait.row), {})
-        chosen = _nearest(line, wait, last) if wait.end_ns - wait.start_ns >= BLOCKED_NS else None
-        if chosen is None and of:
-            chosen = max(of, key=lambda number: of[number])
+        fits = _fitting(line, wait, last)
+        chosen = usual.get((wait.name, wait.row))
+        if _blocked(wait) and fits and chosen not in fits:
+            chosen = min(fits, key=lambda number: fits[number])
         if chosen is None and last:
             chosen = max(last, key=lambda number: int(line.works[number].posted[last[number]]))
         if chosen is None or chosen not in last:
@@ -311,12 +353,34 @@ def _syncs(graph: Graph, line: RankLine) -> None:
             _waits_for(graph, line, back, work.ends[at], Kind.SYNC)
 
 
-def _nearest(line: RankLine, wait: Wait, last: dict[int, int]) -> int | None:
-    """The stream whose last work ended next before a call returned."""
+def _blocked(wait: Wait) -> bool:
+    return wait.end_ns - wait.start_ns >= BLOCKED_NS
+
+
+def _fitting(line: RankLine, wait: Wait, last: dict[int, int]) -> dict[int, int]:
+    """Kinds of work whose last one ended while a call waited, next before its return: how long
+    before, ns."""
     ends = {number: int(line.works[number].end[at]) for number, at in last.items()}
-    fitting = {
-        number: end
+    return {
+        number: max(wait.end_ns - end, 0)
         for number, end in ends.items()
-        if wait.end_ns - RETURNS_NS <= end <= wait.end_ns + SLACK_NS and end >= wait.start_ns
+        if max(wait.start_ns, wait.end_ns - RETURNS_NS) <= end <= wait.end_ns + CLOCK_NS
     }
-    return max(fitting, key=lambda number: fitting[number]) if fitting else None
+
+
+def _usual_work(
+    line: RankLine, found: list[tuple[int, Wait, dict[int, int]]]
+) -> dict[tuple[str, str], int]:
+    """The kind of work that ends before most returns of calls of a name in a message that blocked;
+    of several the one that they follow soonest."""
+    fits: dict[tuple[str, str], dict[int, list[int]]] = {}
+    for _, wait, last in found:
+        if _blocked(wait):
+            of = fits.setdefault((wait.name, wait.row), {})
+            for number, before in _fitting(line, wait, last).items():
+                of.setdefault(number, []).append(before)
+    return {
+        key: max(of, key=lambda number: (len(of[number]), -sum(of[number])))
+        for key, of in fits.items()
+        if of
+    }

@@ -20,6 +20,9 @@ Bools = npt.NDArray[np.bool_]
 NEXT_NS = 2_000
 # A kernel this much later than its launch and the one before it waited for something else.
 LATE_NS = 20_000
+# A kernel begins this long after its launch at most, where nothing keeps it; a graph so long after
+# the end of the call.
+LAUNCHES_NS = 20_000
 NEVER = np.iinfo(np.int64).min // 4
 
 
@@ -30,7 +33,8 @@ class Groups:
     `stretch`: the host's stretch (between two moments of it) that launched it; `posted`, `last`:
     its first and last launch; `work`: what it takes from its start where nothing comes late;
     `late`: from the begin of the host's stretch to its end by its latecomer (NEVER: it has none),
-    of which `tail` is work, from the latecomer on; `items`: how many kernels and copies.
+    of which `tail` is work, from the latecomer on; `launch`: from its first launch to its start
+    where nothing keeps it; `items`: how many kernels and copies. `launch_ns`: `launch` of a kernel.
     """
 
     stream: Ints
@@ -44,8 +48,8 @@ class Groups:
     late: Ints
     tail: Ints
     items: Ints
+    launch: Ints
     launch_ns: int
-    graph_launch_ns: int
     source: Items
 
     def __len__(self) -> int:
@@ -118,9 +122,11 @@ def _filled(posted: Ints, stream: Ints) -> Ints:
     return np.where(same, posted[known], -1)
 
 
-def items_of(kernels: Kernels, launched: Ints) -> tuple[Items, int, int]:
-    """A rank's GPU work by stream, and what a launch of a kernel and of a graph takes, ns."""
-    columns = _graphs_as_one(kernels, launched)
+def items_of(kernels: Kernels, launches: Ints) -> tuple[Items, int]:
+    """A rank's GPU work by stream, and what a kernel takes from its launch to its begin, ns;
+    `launches` are its graph launches: begin, end and correlation.
+    """
+    columns = _graphs_as_one(kernels, launches[:, 2])
     order = np.lexsort((columns[1], columns[0]))
     columns = [column[order] for column in columns]
     columns[3] = _filled(columns[3], columns[0])
@@ -129,21 +135,26 @@ def items_of(kernels: Kernels, launched: Ints) -> tuple[Items, int, int]:
     before = np.concatenate([[NEVER], end[:-1]])
     before[np.diff(stream, prepend=-1) != 0] = NEVER
     idle = start > before + NEXT_NS
-    plain = _typical((start - posted)[idle & ~graph & (posted > before)], 8_000)
-    whole = _typical((start - posted)[idle & graph & (posted > before)], plain)
-    launch = np.minimum(np.where(graph, whole, plain), start - posted)
+    plain = _prompt((start - posted)[idle & (posted > before) & ~graph])
+    most = np.where(graph, LAUNCHES_NS, plain)
+    if len(launches):
+        call = np.minimum(launches[:, 0].searchsorted(posted), len(launches) - 1)
+        most += np.where(graph & (launches[call, 0] == posted), launches[call, 1] - posted, 0)
+    launch = np.minimum(most, start - posted)
     takes = end - np.maximum(before, posted + launch)
     none = np.empty(0, dtype=np.int64)
-    return Items(stream, start, end, posted, graph, launch, takes, none), plain, whole
+    return Items(stream, start, end, posted, graph, launch, takes, none), plain
 
 
-def _typical(values: Ints, otherwise: int) -> int:
-    """The median, of three values or more."""
-    return int(np.sort(values)[len(values) // 2]) if len(values) >= 3 else otherwise
+def _prompt(values: Ints) -> int:
+    """The shortest tenth of some launches, but LAUNCHES_NS where all of them may have waited."""
+    shortest: list[int] = np.sort(values)[len(values) // 10 :][:1].tolist()
+    return min([LAUNCHES_NS, *shortest])
 
 
-def groups_of(items: Items, launches: tuple[int, int], moments: Ints) -> Groups:
-    """The groups of a rank's GPU work; `moments` are those of its host, sorted."""
+def groups_of(items: Items, launch_ns: int, moments: Ints) -> Groups:
+    """The groups of a rank's GPU work; `moments` are those of its host, sorted; `launch_ns` what a
+    kernel's launch takes."""
     stretch = moments.searchsorted(items.posted, side="right") - 1
     number = np.arange(len(items.start))
     before = np.concatenate([[NEVER], items.end[:-1]])
@@ -176,7 +187,7 @@ def groups_of(items: Items, launches: tuple[int, int], moments: Ints) -> Groups:
         late=came,
         tail=tail,
         items=last - first + 1,
-        launch_ns=launches[0],
-        graph_launch_ns=launches[1],
+        launch=items.launch[first],
+        launch_ns=launch_ns,
         source=items,
     )

@@ -23,7 +23,8 @@ class Kind(IntEnum):
     host works; `LAUNCH`: from a call to the kernel's start on an idle GPU; `HANDOVER`: from one
     stream's work to what waits for it; `TRANSFER`: both ends of a message are there; `MESSAGE`: the
     same for one that is sent into a buffer; `ALONE`: a message whose other end is not paired;
-    `SYNC`: from the GPU's end to the host's return; `GLOO`: from a peer's call to that.
+    `SYNC`: from the GPU's end to the host's return; `GLOO`: from a peer's call to that;
+    `CUDA_CALL`, `GLOO_CALL`: such a call by itself, with nothing to wait for.
     """
 
     GRAPH = 0
@@ -37,6 +38,8 @@ class Kind(IntEnum):
     ALONE = 8
     SYNC = 9
     GLOO = 10
+    CUDA_CALL = 11
+    GLOO_CALL = 12
 
 
 # Of these a dependency's length is what it usually is on a rank.
@@ -128,7 +131,8 @@ class Timing:
     def binding(self) -> Ints:
         """Of each moment the dependency that was there last; -1 where it has none."""
         slack = self.time[self.dst] - self.time[self.src] - self.weight
-        order = np.lexsort((slack, self.dst))
+        # a call by itself last: where both end it, it is what it waits for
+        order = np.lexsort((self.kind >= Kind.CUDA_CALL, slack, self.dst))
         found = np.full(len(self.time), -1, dtype=np.int64)
         some = np.flatnonzero(self.has_any)
         found[some] = order[self.first[some]]

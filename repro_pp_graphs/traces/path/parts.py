@@ -35,6 +35,8 @@ PLAIN: dict[int, PathCategory] = {
     Kind.TRANSFER: "transfer",
     Kind.MESSAGE: "transfer",
     Kind.GLOO: "transfer",
+    Kind.CUDA_CALL: "sync",
+    Kind.GLOO_CALL: "transfer",
     Kind.ALONE: "peer_late",
 }
 # sglang's annotations that tell what Python does outside of calls.
@@ -69,13 +71,15 @@ def parts_of(ring: Ring, batches: Batches, step: int, batch: int, path: list[Pie
 
 
 def _unexplained(step: int, piece: Piece) -> list[Part]:
-    """What no dependency explains. A call is still in it after what it waited for: up to
-    RETURNS_NS it is the call's. On a GPU it is called `shared_gpu`: where no other rank's work runs
-    meanwhile, Sums calls it unexplained again."""
-    on_gpu = piece.ref in (Kind.LAUNCH, Kind.HANDOVER, Kind.SYNC)
+    """What no dependency explains. In a gloo call it is the message, once both ends are there; in a
+    synchronising call, up to RETURNS_NS, the call's return. On a GPU it is called `shared_gpu`:
+    where no other rank's work runs meanwhile, Sums calls it unexplained again."""
+    on_gpu = piece.ref in (Kind.LAUNCH, Kind.HANDOVER, Kind.SYNC, Kind.CUDA_CALL)
     until = piece.end_ns
     found: list[Part] = []
-    if piece.ref in (Kind.SYNC, Kind.GLOO):
+    if piece.ref in (Kind.GLOO, Kind.GLOO_CALL):
+        return [Part(step, piece.rank, piece.start_ns, piece.end_ns, "transfer")]
+    if piece.ref in (Kind.SYNC, Kind.CUDA_CALL):
         until = max(piece.start_ns, piece.end_ns - RETURNS_NS)
         found.append(Part(step, piece.rank, until, piece.end_ns, PLAIN[piece.ref]))
     if until > piece.start_ns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from repro_pp_graphs.traces.path.build import Ring, build
 from repro_pp_graphs.traces.path.clocks import CannotTell, ahead
 from repro_pp_graphs.traces.path.graph import Timing
 from repro_pp_graphs.traces.path.parts import CATEGORIES, Part, Sums, parts_of
-from repro_pp_graphs.traces.path.walk import Walker
+from repro_pp_graphs.traces.path.walk import Walker, clipped
 from repro_pp_graphs.traces.path.what_if import REMEDIES, Change, WhatIf, change_of
 from repro_pp_graphs.traces.quantiles import spread
 
@@ -133,6 +134,7 @@ def ring_path(
         left_out=dict(found.left_out),
         micro_batches=found.micro_batches,
         step_us=spread(wholes),
+        step_error=_error(wholes, found.micro_batches),
         categories=categories,
         ranks={
             label: {
@@ -154,20 +156,19 @@ def ring_path(
 
 
 def all_parts(found: Followed) -> list[Part]:
-    """The parts of every step's path."""
-    walker, time = Walker(found.timing), found.timing.time
-    launch = found.batches.launch
-    return [
-        part
-        for step, (batch, after) in enumerate(found.steps)
-        for part in parts_of(
-            found.ring,
-            found.batches,
-            step,
-            batch,
-            walker.pieces(launch[after], int(time[launch[batch]])),
-        )
-    ]
+    """The parts of every step: of one path, from the last launch back to the first, what lies
+    between the step's two launches."""
+    time, launch = found.timing.time, found.batches.launch
+    first, last = launch[found.steps[0][0]], launch[found.steps[-1][1]]
+    path = Walker(found.timing).pieces(last, int(time[first]))[::-1]
+    ends = [piece.end_ns for piece in path]
+    parts: list[Part] = []
+    for step, (batch, after) in enumerate(found.steps):
+        begin, over = int(time[launch[batch]]), int(time[launch[after]])
+        low, high = bisect_right(ends, begin), bisect_left(ends, over)
+        inside = [clipped(piece, begin, over) for piece in path[low : high + 1]]
+        parts += parts_of(found.ring, found.batches, step, batch, inside)
+    return parts
 
 
 def _error(values: npt.NDArray[np.float64], overlapping: int) -> float | None:
@@ -199,14 +200,19 @@ def _what_if(
     return measured, again, times, ""
 
 
+def steady_batches(batches: list[int], micro_batches: int) -> tuple[int, int]:
+    """Of two batches or more the first and the last one that a steady step is measured between."""
+    settled = min(int(SETTLES * len(batches)) + micro_batches, len(batches) - 2)
+    return batches[max(settled, 0)], batches[-1]
+
+
 class _Steady:
     """The step once a change has settled: by the slowest of PP0's launches and of the ends of each
     rank's batches. A host that nothing holds launches ahead of what its GPU can do."""
 
     def __init__(self, found: Followed) -> None:
         ordered = [batch for batch, _ in found.steps]
-        first = min(int(SETTLES * len(ordered)) + found.micro_batches, len(ordered) - 2)
-        self.first, self.last = ordered[max(first, 0)], ordered[-1]
+        self.first, self.last = steady_batches(ordered, found.micro_batches)
         self.per_step = found.micro_batches / (self.last - self.first) / 1000
         batches, ring = found.batches, found.ring
         self.pairs = [(batches.launch[self.first], batches.launch[self.last])]

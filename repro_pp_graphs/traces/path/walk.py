@@ -24,6 +24,12 @@ class Piece(msgspec.Struct, gc=False):
     ref: int
 
 
+def clipped(piece: Piece, begin_ns: int, end_ns: int) -> Piece:
+    """The part of a piece in a time that it overlaps."""
+    start, end = max(piece.start_ns, begin_ns), min(piece.end_ns, end_ns)
+    return Piece(piece.rank, start, end, piece.kind, piece.ref)
+
+
 class Walker:
     """Walks back over a timing's dependencies."""
 

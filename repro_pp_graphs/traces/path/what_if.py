@@ -21,6 +21,8 @@ Ints = npt.NDArray[np.int64]
 
 MESSAGES: tuple[str, ...] = tuple(dict.fromkeys(MESSAGE_ROWS.values()))
 GPU, PEER = "gpu", "peer"
+# Whose length is the host's own time.
+OF_HOST = (Kind.HOST, Kind.CUDA_CALL, Kind.GLOO_CALL)
 # So early that it is never what a moment waits for.
 NEVER = -(2**60)
 
@@ -59,6 +61,7 @@ class WhatIf:
             (Kind.TRANSFER, change.transfer),
             (Kind.MESSAGE, change.transfer),
             (Kind.GLOO, change.transfer),
+            (Kind.GLOO_CALL, change.transfer),
         ):
             if factor != 1:
                 these = timing.kind == kind
@@ -82,21 +85,17 @@ class WhatIf:
         moments = line.line.ns
         since = int(moments[0])
         at = saved(line.rows, factors, moments, since)
-        own = np.flatnonzero(
-            ours & np.isin(timing.kind, (Kind.HOST, Kind.SYNC)) & (timing.ref >= 0)
-        )
+        own = np.flatnonzero(ours & np.isin(timing.kind, OF_HOST) & (timing.ref >= 0))
         stretches = timing.ref[own]
-        if len(at) > 1:
-            # a launch of PP0 lies within its stretch: it is what its offset leaves of it
-            until = timing.time[timing.dst[own]] + line.ahead_ns
-            spent = saved(line.rows, factors, until, since) - at[stretches]
-            weight[own] = np.maximum(weight[own] - np.maximum(spent, 0), np.minimum(weight[own], 0))
+        # a launch of PP0 lies within its stretch: it is what its offset leaves of it
+        until = timing.time[timing.dst[own]] + line.ahead_ns
+        spent = saved(line.rows, factors, until, since) - at[stretches]
+        weight[own] = np.maximum(weight[own] - spent, np.minimum(weight[own], 0))
         if not len(groups):
             return
         stretch = np.maximum(groups.stretch, 0)
         posted = saved(line.rows, factors, groups.posted, since) - at[stretch]
-        usual = np.where(groups.graph, groups.graph_launch_ns, groups.launch_ns)
-        less = posted + np.rint((1 - change.launch) * usual).astype(np.int64)
+        less = posted + np.rint((1 - change.launch) * groups.launch).astype(np.int64)
         launches = np.flatnonzero(ours & (timing.kind == Kind.LAUNCH) & (timing.ref >= 0))
         weight[launches] -= less[timing.ref[launches]]
         number = np.repeat(

@@ -1,0 +1,102 @@
+"""Why B's decode step is longer or shorter than A's: the difference by what steps wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+from repro_pp_graphs.traces.facts import PathCategory, RingPath
+
+CATEGORIES: tuple[PathCategory, ...] = get_args(PathCategory)
+Floats = npt.NDArray[np.float64]
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """B less A, us a step: the mean and its 95 % interval (None: of too few)."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+class Differences(msgspec.Struct, frozen=True, kw_only=True):
+    """The difference of two cases' steps; `categories` add up to `step`.
+
+    `over`: what the intervals are over: launches, where there are two or more of each case, else
+    the steps of one launch each, which say nothing of how launches differ.
+    """
+
+    over: Literal["launches", "steps"]
+    step: Difference
+    categories: dict[PathCategory, Difference]
+
+
+def differences(a: Sequence[RingPath], b: Sequence[RingPath]) -> Differences:
+    """The difference between the launches of two cases, at least one of each.
+
+    Raises ValueError where a case has none.
+    """
+    if not a or not b:
+        raise ValueError("a case has no launch whose critical path is known: nothing to compare")
+    over: Literal["launches", "steps"] = "launches" if min(len(a), len(b)) > 1 else "steps"
+    categories = {
+        name: _difference(*(_values(case, name) for case in (a, b))) for name in CATEGORIES
+    }
+    whole = _difference(*(_wholes(case) for case in (a, b)))
+    if over == "steps":
+        categories = {name: _over_steps(a, b, name) for name in CATEGORIES}
+        errors = [_whole_error(case) for case in (a, b)]
+        whole = _between(whole.mean, errors)
+    return Differences(over=over, step=whole, categories=categories)
+
+
+def _values(case: Sequence[RingPath], name: PathCategory) -> Floats:
+    return np.array([path.categories[name].mean for path in case])
+
+
+def _wholes(case: Sequence[RingPath]) -> Floats:
+    return np.array([sum(part.mean for part in path.categories.values()) for path in case])
+
+
+def _difference(a: Floats, b: Floats) -> Difference:
+    """Welch's interval for the difference of two means; without one where one value is all."""
+    mean = float(b.mean() - a.mean())
+    if min(len(a), len(b)) < 2:
+        return Difference(mean, None, None)
+    parts = [float(np.var(each, ddof=1)) / len(each) for each in (a, b)]
+    error = float(np.sqrt(sum(parts)))
+    if not error:
+        return Difference(mean, mean, mean)
+    below = sum(part**2 / (len(each) - 1) for part, each in zip(parts, (a, b), strict=True))
+    half = float(special.stdtrit(sum(parts) ** 2 / below, 0.975)) * error
+    return Difference(mean, mean - half, mean + half)
+
+
+def _over_steps(a: Sequence[RingPath], b: Sequence[RingPath], name: PathCategory) -> Difference:
+    mean = float(_values(b, name).mean() - _values(a, name).mean())
+    return _between(mean, [_error([p.categories[name].error for p in case]) for case in (a, b)])
+
+
+def _error(errors: Sequence[float | None]) -> float | None:
+    """The standard error of the mean over launches by what their steps show alone."""
+    known = [error for error in errors if error is not None]
+    if len(known) < len(errors):
+        return None
+    return float(np.sqrt(sum(error**2 for error in known))) / len(known)
+
+
+def _whole_error(case: Sequence[RingPath]) -> float | None:
+    return _error([path.step_error for path in case])
+
+
+def _between(mean: float, errors: Sequence[float | None]) -> Difference:
+    known = [error for error in errors if error is not None]
+    if len(known) < len(errors):
+        return Difference(mean, None, None)
+    half = 1.96 * float(np.sqrt(sum(error**2 for error in known)))
+    return Difference(mean, mean - half, mean + half)
