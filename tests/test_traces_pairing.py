@@ -234,7 +234,7 @@ def test_p2p_without_metadata_is_counted_and_never_guessed(tmp_path):
     facts = analysed(only_case(tmp_path))
     assert facts["p2p_without_metadata"] == {"0": 3, "1": 3}
     assert [e["pairs"] for e in facts["p2p"]] == [5, 5]
-    assert sum("carry no peer" in text for text in facts["warnings"]) == 2
+    assert sum("do not say who their peer is" in text for text in facts["warnings"]) == 2
 
 
 def test_messages_of_two_process_groups_are_two_queues(tmp_path):

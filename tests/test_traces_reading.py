@@ -172,7 +172,7 @@ def test_distributed_info_wins_over_the_name_and_the_disagreement_is_told(tmp_pa
         0: "CASE-TP-0-PP-1.trace.json.gz",
         1: "CASE-TP-0-PP-0.trace.json.gz",
     }
-    assert sum("took distributedInfo" in text for text in case.warnings) == 2
+    assert sum("used distributedInfo" in text for text in case.warnings) == 2
 
 
 def test_without_distributed_info_the_name_tells_the_rank(tmp_path):

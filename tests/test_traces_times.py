@@ -196,7 +196,7 @@ def test_a_rank_whose_base_time_cannot_be_goes_by_the_others(tmp_path, base):
         (tmp_path / name).write_text(json.dumps(document))
     case = only_case(tmp_path)
     assert {rank.base_ns for rank in case.ranks} == {makers[0].base_ns}
-    assert any("took theirs" in text for text in case.warnings)
+    assert any("used theirs" in text for text in case.warnings)
     assert spread(merged(tmp_path / "merged" / "out.json", tmp_path)) < 1
 
 

@@ -108,7 +108,7 @@ def _take_prompt_usage(record: Record, usage: dict[str, Any]) -> None:
 
 
 def _take_usage(records: list[Record], usage: dict[str, Any]) -> None:
-    """The total of a server that counts only at the end; a batch's cannot be told apart."""
+    """The total of a server that counts only at the end; a batch's is not known by prompt."""
     if not any(record.uncounted_ns for record in records):
         return
     if len(records) == 1:

@@ -108,7 +108,7 @@ def _only_new(before: str, after: str) -> tuple[str, str]:
 
 
 def _idle(place: Place, *sides: dict[Place, str]) -> bool:
-    """True where a GPU idled at one of the two times, so that its clock tells nothing."""
+    """True where a GPU idled at one of the two times, so that its clock means nothing."""
     return any("idle" in side.get((place[0], _REASONS, place[2]), "idle") for side in sides)
 
 

@@ -107,7 +107,7 @@ def pattern(summary: Sequence[dict[str, Any]]) -> list[str]:
         f"the stream, {number(on['exchange_ms']['mean'])} ms in handing its size to the peer."
     )
     if with_["half_width"] is None:
-        verdict = "One repetition: whether they differ cannot be told."
+        verdict = "One repetition: too few to say whether they differ."
     elif slower > faster + (without["half_width"] or 0) and 2 * waited > total:
         verdict = "That is the pattern of #10865."
     else:

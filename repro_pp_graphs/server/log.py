@@ -100,7 +100,7 @@ def stage(text: str) -> str:
 
 
 def latest(text: str) -> str:
-    """The last line that tells what a starting server is at, or its progress bar up to `40%`;
+    """The last line that shows how far a starting server is, or its progress bar up to `40%`;
     empty where there is none."""
     for line in reversed(lines(text[-_RECENT_CHARS:])):
         if found := _BAR.search(line.text):

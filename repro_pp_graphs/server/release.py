@@ -173,7 +173,8 @@ class CachedProbe:
         path = self.folder / f"{name}.json"
         with contextlib.suppress(OSError, ValueError, KeyError):
             return release_from_json(path.read_text(encoding="utf-8"))
-        say(f"  asking sglang {done.stdout.split()[0]} for its arguments (once an environment)")
+        version = done.stdout.split()[0]
+        say(f"  reading which arguments sglang {version} takes (once for each environment)")
         release = probe(python, env)
         self.folder.mkdir(parents=True, exist_ok=True)
         files.write_whole(path, release_to_json(release))

@@ -161,7 +161,7 @@ class RingPath(msgspec.Struct, frozen=True, kw_only=True):
     steady_us: float  # the mean step of those that `what_if` is about: after the first few
     retimed_us: float  # the same from usual latencies alone, with nothing unexplained
     what_if: dict[str, float]  # the step if ... took no time, or with a remedy; empty: cannot tell
-    what_if_unknown: str  # why it cannot be told
+    what_if_unknown: str  # why it cannot be estimated
 
 
 class Row(msgspec.Struct, frozen=True):

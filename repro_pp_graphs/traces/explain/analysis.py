@@ -155,21 +155,21 @@ def _doubts(case: Case, edges: list[Edge]) -> list[str]:
     ]
     found += [
         f"{edge.backend} rank {edge.src_rank} -> {edge.dst_rank}: the receiver's clock seems "
-        f"{channel.pairing.clock_ns / 1000:.0f} us ahead: pairs allow for it, times do not"
+        f"{channel.pairing.clock_ns / 1000:.0f} us ahead: corrected when pairing, not in the times"
         for edge in edges
         for channel in edge.channels
         if channel.pairing.clock_ns
     ]
     found += [
-        f"{edge.backend} rank {edge.src_rank} -> {edge.dst_rank}: order and times pair "
-        f"{channel.agreement.other} message(s) otherwise than their numbers, which hold"
+        f"{edge.backend} rank {edge.src_rank} -> {edge.dst_rank}: order and times would pair "
+        f"{channel.agreement.other} message(s) differently from their numbers, which were used"
         for edge in edges
         for channel in edge.channels
         if channel.agreement and channel.agreement.other
     ]
     found += [
-        f"PP{case.label(rank)}: {rank.unlabelled_p2p} P2P kernels carry no peer "
-        "(inside a graph, or batch_isend_irecv): not paired"
+        f"PP{case.label(rank)}: {rank.unlabelled_p2p} P2P kernels do not say who "
+        "their peer is (inside a graph, or batch_isend_irecv): not paired"
         for rank in case.ranks
         if rank.unlabelled_p2p and not rank.gpu_only
     ]

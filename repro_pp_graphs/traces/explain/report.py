@@ -254,7 +254,8 @@ def _clocks(facts: Analysis) -> list[str]:
         return wrapped("one host, one clock: times between ranks are good as they are", "")
     if not widths:
         return wrapped(
-            f"{hosts}nothing bounds the ranks' clocks: times between ranks are not sure", ""
+            f"{hosts}nothing bounds the ranks' clocks: times between ranks may be off",
+            "",
         )
     apart = "may differ by" if clock_doubt_us(rows, facts.hosts) else "agree to"
     text = f"{hosts}clocks {apart} {time(max(widths))}: times between ranks are good to that"

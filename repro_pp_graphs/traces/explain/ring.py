@@ -84,7 +84,7 @@ def decode_step(case: Case, hosts: list[Host]) -> DecodeStep | str:
     begin_ns, end_ns = recorded_by_all(case, hosts)
     for lane in ring:
         if not lane.is_complete(begin_ns, end_ns):
-            return f"too few of PP{lane.host.rank.pp}'s batches are seen by what they send"
+            return f"too few of PP{lane.host.rank.pp}'s batches can be recognised by their messages"
     if ring[-1].sends_first():
         return DEPTH
     starts = [message.start_ns for message in ring[0].sent]

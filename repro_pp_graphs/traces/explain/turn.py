@@ -87,7 +87,8 @@ def _incomplete(host: Host, sends: list[Message], there: int) -> str:
     if there < LEAST:
         return f"{count(there, 'batch')} recorded: too few"
     if not almost_all(len(sends), there):
-        return f"{len(sends)} of its {count(there, 'batch')} are seen by what they send"
+        of = count(there, "batch")
+        return f"only {len(sends)} of its {of} can be recognised by their messages"
     gaps = Counter(message.gap for message in sends if message.gap)
     if not enough(len(sends) - gaps.total(), len(sends)):
         return gaps.most_common(1)[0][0]

@@ -46,7 +46,10 @@ def best_run(queues: Queues) -> Best:
             if enough is None and whole and 2 * found.length >= most:
                 enough = offset  # later offsets only have more delay
     if not held:
-        return Best(None, "no offset at which element counts, dtypes and causality agree")
+        return Best(
+            None,
+            "at no offset do element counts and dtypes agree and recvs end after their sends begin",
+        )
     longest = max(run.length for run in held)
     best, *others = [run for run in held if _long_enough(queues, run, longest)]
     for other in others:

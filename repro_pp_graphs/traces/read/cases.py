@@ -20,7 +20,7 @@ PARALLEL_FROM_BYTES = 1 << 20
 DAY_US = 24 * 3600e6
 # Of missing ranks, so many are named.
 MOST_NAMED = 8
-OTHER_BASE = "its baseTimeNanoseconds is missing or days from the other ranks': took theirs"
+OTHER_BASE = "its baseTimeNanoseconds is missing or days from the other ranks': used theirs"
 
 
 def trace_files(paths: list[Path]) -> list[Path]:
@@ -207,8 +207,8 @@ def _problems(read: list[RankTrace], some_known: bool) -> list[str]:
             if text not in shared
         ),
         *(
-            f"{Path(rank.path).name}: neither its name nor distributedInfo tells its rank, other "
-            "files do: left out"
+            f"{Path(rank.path).name}: its rank is neither in its name nor in distributedInfo, "
+            "those of other files are: left out"
             for rank in read
             if rank not in used
         ),

@@ -52,8 +52,8 @@ class Identity:
         rank, world = number(facts.get("rank")), number(facts.get("world_size"))
         if rank is None or not 0 <= rank < (world or MOST_RANKS) <= MOST_RANKS:
             named, alone = "PP" in self.named, self.pp_size == 1 == self.tp_size
-            no_rank = f"distributedInfo says rank {rank} of {world}: not believed"
-            unknown = "neither name nor distributedInfo tells the PP rank"
+            no_rank = f"distributedInfo says rank {rank} of {world}, which cannot be: ignored"
+            unknown = "its PP rank is neither in its name nor in distributedInfo"
             problems = [no_rank] * (rank is not None) + [unknown] * (not named and not alone)
             return replace(self, rank_known=named), problems
         tp_size = tp_size_of(facts, rank, world or 0) or self.tp_size
@@ -72,7 +72,7 @@ class Identity:
             if kind in self.named and name != inside
         ]
         if wrong:
-            return said, [f"the name says {'; '.join(wrong)}: took distributedInfo"]
+            return said, [f"the name says {'; '.join(wrong)}: used distributedInfo"]
         return said, []
 
 

@@ -214,7 +214,7 @@ def _base_ns(trace: TraceFile) -> int:
         return base
     if trace.header.baseTimeNanoseconds is not None:
         trace.problems.append(
-            "baseTimeNanoseconds is no time: its clock is not that of other ranks"
+            "baseTimeNanoseconds is no time: its times cannot be compared with other ranks'"
         )
     return 0
 
@@ -231,7 +231,7 @@ def _left_out(left_out: LeftOut, sifted: Sifted) -> list[str]:
         )
     if odd:
         found.append(
-            f"{odd} event(s) with a name, category or id that is missing or of no use: left out"
+            f"{odd} event(s) with a name, category or id that is missing or unusable: left out"
         )
     if reasons:
         kinds = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
@@ -250,6 +250,6 @@ def _shortcomings(
         return [GPU_ONLY]
     unposted = sum(op.posted_ns is None for op in p2p)
     return [
-        f"{unposted} of {len(p2p)} sends and recvs: no launch call, c10d operator or annotation "
-        "tells when the host posted them"
+        f"{unposted} of {len(p2p)} sends and recvs have no launch call, c10d operator or "
+        "annotation: when the host posted them is not known"
     ] * bool(unposted)
