@@ -720,11 +720,23 @@ def test_nccl_library_is_asked_and_compared_with_its_package(fake_nccl: Path) ->
     facts = collect("--no-redact", env=bare(PYTHONPATH=str(fake_nccl)))
     library = fake_nccl / "nvidia/nccl/lib/libnccl.so.2"
     assert facts["software"]["NCCL in the pip package"] == f"2.28.3 {library}"
-    assert facts["summary"]["NCCL"] == "2.28.3 (in the pip package)"
     assert "NCCL: torch asks for 2.27.3, pip has 2.27.5" in facts["summary"]["look at"]
     assert (
         "NCCL: 2.28.3 in the pip package, pip's metadata say 2.27.5" in facts["summary"]["look at"]
     )
+
+
+def test_without_a_server_the_packages_library_is_the_one_in_use(fake_nccl: Path) -> None:
+    code = (
+        "from repro_pp_graphs.environment import interpreter, running_servers\n"
+        "running_servers.processes = lambda: iter(())  # whatever else runs on this machine\n"
+        "print(*(fact.value for fact in interpreter.nccl() if fact.key == 'NCCL'))"
+    )
+    env = bare(PYTHONPATH=f"{fake_nccl}:{ROOT}")
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
+    assert found.stdout == "2.28.3 (in the pip package)\n"
 
 
 def test_nccl_of_a_running_server_comes_first(fake_nccl: Path) -> None:

@@ -92,8 +92,9 @@ def test_the_ring_s_messages_are_paired(run, label):
 
 
 def test_nothing_is_left_running(run):
-    _, _, port = run
+    out, _, port = run
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
-    records = ROOT / ".state/groups"
-    assert not records.exists() or not list(records.iterdir())
+    records = (ROOT / ".state/groups").glob("*")
+    # of this run; another of this checkout may be at work
+    assert not [path for path in records if f" {out}" in path.read_text()]

@@ -60,7 +60,7 @@ def run_untraced_lie(harness: Harness) -> Done:
 
 def run_hanging(harness: Harness) -> Done:
     harness.case("hangs", "FAKE_FAULT=never_ready")
-    return harness.run("--cases", "hangs", "--no-profile", "--start-timeout", "6")
+    return harness.run("--cases", "hangs", "--no-profile", "--start-timeout", "12")
 
 
 def run_stubborn(harness: Harness) -> Done:

@@ -33,7 +33,7 @@ def hang_at_start(harness: Harness, py_spy: str | None) -> Done:
     set_py_spy(harness, py_spy)
     harness.replace("run/hang.py", "DUMP_LIMIT_S = 20.0", "DUMP_LIMIT_S = 1.0")
     harness.case("hangs", "FAKE_FAULT=never_ready")
-    return harness.run("--cases", "hangs", "--no-profile", "--start-timeout", "8")
+    return harness.run("--cases", "hangs", "--no-profile", "--start-timeout", "15")
 
 
 def stall_under_load(harness: Harness) -> Done:
@@ -41,7 +41,7 @@ def stall_under_load(harness: Harness) -> Done:
     harness.replace(
         "run/client_words.py",
         'return ["--prompts", str(root / "prompts.txt")]',
-        'return ["--prompts", str(root / "prompts.txt"), "--stall-timeout", "1"]',
+        'return ["--prompts", str(root / "prompts.txt"), "--stall-timeout", "5"]',
     )
     harness.case("stalls", "FAKE_FAULT=stall")
     harness.case("good")
