@@ -144,3 +144,46 @@ def test_no_secret_of_the_servers_is_in_a_report(tmp_path):
         text = (run / "logs" / name).read_text()
         assert "--api-key" in text
         assert not [secret for secret in (key, token, other) if secret in text]
+
+
+def failed(logs: Path) -> None:
+    for path in logs.glob("*_launch.json"):
+        report_runs.changed(path, lambda one: one.update(status="failed", reason="it died"))
+
+
+def gone(logs: Path) -> None:
+    for path in (*logs.glob("*_launch.json"), *logs.glob("*_client.json")):
+        path.unlink()
+
+
+def alone(logs: Path) -> None:
+    report_runs.changed(logs / "run.json", lambda run: run.update(launches=run["launches"][:1]))
+
+
+def without_prompts(logs: Path) -> None:
+    for path in logs.glob("*_client.json"):
+        path.write_text('{"summary": {}, "requests": []}')
+
+
+def odd_arrivals(logs: Path) -> None:
+    odd = [{"events": [[1, 1], [1, 2], [5, 2]]}, {"events": []}, {"events": [[3]]}]
+    for path in logs.glob("*_client.json"):
+        report_runs.changed(path, lambda client: client.update(requests=odd))
+
+
+def torn_extras(logs: Path) -> None:
+    for name in ("pp_clock", "timeline", "analysis"):
+        (logs / f"{report_runs.A}_{name}.json").write_text("[")
+
+
+@pytest.mark.parametrize(
+    "change", [failed, gone, alone, without_prompts, odd_arrivals, torn_extras]
+)
+def test_a_run_that_lacks_much_is_reported_as_far_as_it_goes(tmp_path, change):
+    run = report_runs.series(tmp_path / "run")
+    change(run / "logs")
+    assert report(run) == 0
+    text = (run / "logs" / "report.md").read_text()
+    assert text.startswith("# ") and "Commands" in text
+    if change is failed:
+        assert "it died" in text and "A against B" not in text

@@ -193,14 +193,21 @@ def _client(path: Path, warnings: list[str]) -> _Client:
     requests = found.get("requests", [])
     gaps: list[float] = []
     for request in requests:
-        gaps += itl_ms(
-            Record(events=[each for each in request.get("events", []) if len(each) == 2])
-        )
+        gaps += itl_ms(Record(events=_growing(request["events"])))
     told = found.get("summary", {})
     over_time = told.get("itl_over_time", [])
     points = [(each["t_s"], each["mean_itl_ms"]) for each in over_time if each.keys() >= _POINT]
     tokens, prompts = (sum(told.get(k, 0) for k in keys) for keys in _PROMPTS)
     return _Client(sorted(gaps), points, tokens / prompts if tokens and prompts else None)
+
+
+def _growing(events: list[list[int]]) -> list[list[int]]:
+    """The events that bring a token, as a client writes them all."""
+    found: list[list[int]] = []
+    for each in events:
+        if len(each) == 2 and each[1] > (found[-1][1] if found else 0):
+            found.append(each)
+    return found
 
 
 def _explained_launch(folder: Path, logs: Path, label: str) -> Explained | None:
