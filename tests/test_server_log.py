@@ -147,6 +147,12 @@ def test_the_latest_line_tells_what_a_starting_server_is_at(text, said):
     assert bool(log.latest(text)) == bool(said)
 
 
+def test_what_a_server_says_to_people_at_its_terminal_is_not_repeated():
+    said = "Uvicorn running on http://[::1]:30000"
+    line = f"[2026-11-23 21:26:05] INFO:     {said} (Press CTRL+C to quit)"
+    assert log.latest(line) == said
+
+
 @pytest.mark.parametrize(
     "line",
     [

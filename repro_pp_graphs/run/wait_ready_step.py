@@ -47,10 +47,11 @@ def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> str:
             if stranger := listener.owner(launch.host, launch.port, pid).stranger:
                 line.end(f"port {launch.port} is answered by {stranger}")
                 return failure.OUSTED
-            if server.healthy() and server.model():
+            if server.healthy() and (model := server.model()):
                 if listener.owner(launch.host, launch.port, pid).stranger:
                     continue  # it began to listen since, and is the one that answered
-                line.end(f"ready: {server.model()}")
+                # a folder by its name: the terminal has no room for paths
+                line.end(f"ready: {Path(model).name if model.startswith('/') else model}")
                 return ""
             ask_at_s = line.elapsed_s + ASK_S
         time.sleep(POLL_S)

@@ -26,6 +26,7 @@ _PROGRESS = re.compile(
     r"(?:INFO: +)?(?P<said>(?:Init |Load weight|KV Cache|Memory pool|Capture |max_total_num|"
     r"Uvicorn|The server is).*)"
 )
+FOR_PEOPLE_AT_IT = " (Press CTRL+C to quit)"
 _STEP = re.compile(r"(?:Decode|Prefill) batch")
 _DECODE = re.compile(
     r"^(?:\[[^\]]*? PP(?P<rank>\d+)\b[^\]]*\])?.*?Decode batch.*?#running-req: (?P<running>\d+)"
@@ -106,7 +107,7 @@ def latest(text: str) -> str:
         if found := _BAR.search(line.text):
             return found[1]
         if line.prefixed and (found := _PROGRESS.match(line.text)):
-            return f"{line.rank} {found['said']}".strip()
+            return f"{line.rank} {found['said'].removesuffix(FOR_PEOPLE_AT_IT)}".strip()
     return ""
 
 
