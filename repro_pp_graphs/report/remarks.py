@@ -35,7 +35,7 @@ def remarks(summary: dict[str, Any]) -> list[str]:
             "launch-to-launch noise (the unit of replication is a launch)."
         )
     if probe:
-        found += [f"{each['label']}: send path {each['sends']}" for each in launches]
+        found += _send_paths(summary)
     else:
         found += _sends(launches) + _uneven_splits(launches)
     found += resumed(summary) + summary.get("warnings", [])
@@ -48,10 +48,18 @@ def remarks(summary: dict[str, Any]) -> list[str]:
     return found
 
 
+def _send_paths(summary: dict[str, Any]) -> list[str]:
+    """The probe's send path of each case, once where all have the same."""
+    by_case = {name(summary, each["case"]): each["sends"] for each in summary["launches"]}
+    if len(set(by_case.values())) == 1:
+        return [f"send path in all cases: {next(iter(by_case.values()))}"]
+    return [f"{case}: send path {sends}" for case, sends in by_case.items()]
+
+
 def _rehearsal(summary: dict[str, Any]) -> str:
     """That no arm has graphs, and which files are of which arm."""
     labels: dict[str, str] = {}
-    for launch in summary["launches"]:
+    for launch in sorted(summary["launches"], key=lambda launch: launch["label"]):
         labels.setdefault(name(summary, launch["case"]), launch["label"])
     files = ", ".join(f"{arm} is {label}" for arm, label in labels.items() if arm != label)
     return (

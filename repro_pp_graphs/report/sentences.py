@@ -53,7 +53,10 @@ def seen(found: Comparison) -> str:
     """What such a series shows, and the rounds that settle it, where it cannot tell."""
     if found.word != "CANNOT TELL" or found.detectable is None:
         return ""
-    text = f" A difference of {percent(found.detectable)} shows in 4 of 5 such series; "
+    effect = f"difference of {percent(found.detectable)}"
+    if found.detectable > 1:
+        effect = f"factor of {1 + found.detectable:.2g}"
+    text = f" A {effect} shows in 4 of 5 such series; "
     if found.rounds_needed is None:
         return f"{text}more than 64 rounds would be needed to settle {percent(found.margin)}."
     rounds = count(found.rounds_needed, "round")
