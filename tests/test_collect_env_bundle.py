@@ -362,6 +362,7 @@ def test_the_finding_stands_in_the_first_lines(tmp_path: Path) -> None:
     told = issue.text_of(run).partition("### Describe the bug\n")[2].splitlines()[:8]
     wanted = f"- {A}: Token return PP1 -> PP0: the send holds PP1's host for 1 ms."
     assert wanted in told
+    assert told[1].startswith("**#10865: CANNOT TELL.** ")
 
 
 def test_reports_and_summary_go_along_masked_and_the_page_still_runs(run: Path) -> None:

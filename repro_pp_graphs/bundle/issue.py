@@ -85,13 +85,15 @@ def finding(logs: Path, result: dict[str, Any]) -> list[str]:
     """What the run found: the verdict with its reasons, and what the traces say of the send."""
     verdict = result.get("verdict") or {}
     word, text = verdict.get("headline", ""), verdict.get("text", "")
-    out = [f"**{word}** {text}".strip(), ""] if word or text else []
+    asked = word not in ("", "NOT ASKED")
+    out = [f"**#10865: {word}.** {text}" if asked else text, ""] if word or text else []
     out += [f"- {each['name']}: {each['answer']}. {each['text']}" for each in _findings(verdict)]
     for launch in result["launches"]:
         if launch["round"] == 1:
             path = logs / f"{launch['label']}_analysis.txt"
             out += [f"- {launch['label']}: {said}" for said in _main_sentences(path)]
-    return [*out, ""]
+    reason = verdict.get("reason", "")
+    return [*out, *([f"- {reason}"] if reason and not any(reason in o for o in out) else []), ""]
 
 
 def _findings(verdict: dict[str, Any]) -> list[dict[str, str]]:
