@@ -32,7 +32,7 @@ STEPS = {  # of run_repro.sh
     "profile": ("run.profile_step", "collect every rank's trace"),
     "explain": ("run.explain_step", "merge and analyse a launch's traces"),
     "finish": ("run.finish_step", "free again; is the arm what it claims; how it ended"),
-    "summary": ("report.summary_cli", "rewrite summary.json, print the table"),
+    "summary": ("report.summary_step", "rewrite summary.json, print the table"),
 }
 EXAMPLES = """\
 examples:

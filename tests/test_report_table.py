@@ -8,7 +8,7 @@ import pytest
 
 from repro_pp_graphs import launch_record, record
 from repro_pp_graphs.record import Launch, Plan
-from repro_pp_graphs.report import remarks, summary, summary_cli, table
+from repro_pp_graphs.report import remarks, summary, summary_step, table
 from repro_pp_graphs.report.numbers import number
 
 
@@ -136,7 +136,7 @@ def test_after_an_interruption_only_what_was_measured_is_there(tmp_path, capsys)
         launch_record.path_of(logs, label).unlink()
     lines = table.lines(summary.summarise(logs, made))
     assert rows(lines, "ITL median ms") == [["30", "20", "lower"]]
-    assert summary_cli.main([str(tmp_path)]) == 1
+    assert summary_step.main([str(tmp_path)]) == 1
     said_ = capsys.readouterr().out
     assert "Not measured: 2 of 4 launches (B_r2, A_r2)" in said_
     assert "not run" not in said_
@@ -337,13 +337,13 @@ def test_the_command_writes_the_summary_and_exits_by_it(tmp_path, capsys):
     result = measured(tmp_path / "logs", two, [30, 20])
     (tmp_path / "trace").mkdir()
     (tmp_path / "trace" / "A_chrome_trace.json").write_text("{}", encoding="utf-8")
-    assert summary_cli.main([str(tmp_path)]) == 0
+    assert summary_step.main([str(tmp_path)]) == 0
     assert json.loads((tmp_path / "logs" / "summary.json").read_text("utf-8")) == result
     printed = capsys.readouterr().out
     assert "A_chrome_trace.json" in printed and "B_chrome_trace.json" not in printed
     assert "ui.perfetto.dev" in printed
     launch_record.amend(tmp_path / "logs", "B", status="failed")
-    assert summary_cli.main([str(tmp_path)]) == 1
+    assert summary_step.main([str(tmp_path)]) == 1
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from report_runs import A, B, changed
 from trace_changes import DATA, only_case
 
 from repro_pp_graphs import record, schemas
-from repro_pp_graphs.report import model, outcome, summary, summary_cli
+from repro_pp_graphs.report import model, outcome, summary, summary_step
 from repro_pp_graphs.stats.model import Finding, Verdict
 from repro_pp_graphs.traces.explain.analysis import analyze
 from repro_pp_graphs.traces.facts import document
@@ -74,7 +74,7 @@ def test_one_launch_each_is_untestable_and_its_figures_are_shown(tmp_path, capsy
         "send": 100, "under_own_graph": 30, "idle": 70, "without_graphs": 3,
     }  # fmt: skip
     assert "own decode graph" in found.reason
-    assert summary_cli.main([str(run)]) == 0
+    assert summary_step.main([str(run)]) == 0
     printed = capsys.readouterr().out
     # a path stays whole
     assert max(len(line) for line in printed.splitlines() if str(run) not in line) <= 80
@@ -256,7 +256,7 @@ def test_a_verdict_without_scipy_is_none_and_the_rest_is_there(tmp_path, monkeyp
     monkeypatch.setattr(summary, "_verdict", lambda *_: None)
     made = summary.summarise(run / "logs", record.load(run / "logs"))
     assert made["verdict"] is None and len(made["launches"]) == 8
-    assert summary_cli.said(made)
+    assert summary_step.said(made)
 
 
 def as_aa(run: Path, **changes) -> Path:
