@@ -17,6 +17,7 @@ from trace_changes import only_case, texts
 from repro_pp_graphs.traces.commands.analyze import main
 from repro_pp_graphs.traces.explain.report import lines
 from repro_pp_graphs.traces.facts import Analysis, PathPart, RingPath
+from repro_pp_graphs.traces.path import ring_path
 from repro_pp_graphs.traces.path.compare import differences
 from repro_pp_graphs.traces.path.explained import explained
 
@@ -185,3 +186,16 @@ def test_with_several_launches_the_interval_is_over_launches():
     assert found.categories["graph"].low == found.categories["graph"].high == 0
     with pytest.raises(ValueError, match="nothing to compare"):
         differences([], launches)
+
+
+def test_of_a_long_trace_the_steps_in_the_middle_are_followed_and_it_is_said(monkeypatch):
+    monkeypatch.setattr(ring_path, "MOST", 8)
+    found = explained(only_case(DATA / "sglang052_graphs_on"))
+    whole, part = path_of("sglang052_graphs_on"), found.ring_path
+    assert part is not None, found.ring_path_unknown
+    assert part.steps < whole.steps
+    assert part.batches_there == whole.batches_there
+    assert f"in the middle of {part.batches_there} batches" in " ".join(
+        " ".join(lines(found)).split()
+    )
+    assert part.categories["graph"].mean == pytest.approx(whole.categories["graph"].mean, rel=0.05)

@@ -151,6 +151,7 @@ class RingPath(msgspec.Struct, frozen=True, kw_only=True):
 
     steps: int  # followed
     steps_there: int  # whose two launches lie in the time in which every rank was recorded
+    batches_there: int  # that PP0 ran in that time; of many, the steps are in the middle of it
     left_out: dict[str, int]  # why the others were not followed
     micro_batches: int  # under way at a time
     step_us: Spread

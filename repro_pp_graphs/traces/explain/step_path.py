@@ -131,6 +131,8 @@ def _by_category(path: RingPath) -> list[str]:
         found.append(f"{title:<28}{ms(part.mean):>8}{error:>6}{share(part.mean / whole):>8}{cells}")
     found.append(f"{'the whole step':<28}{ms(whole):>8}")
     text = f"(the critical path of {path.steps} of {count(path.steps_there, 'step')}"
+    if path.batches_there > path.steps_there + 2 * path.micro_batches:
+        text += f" in the middle of {count(path.batches_there, 'batch')}"
     text += "".join(f"; {number}: {why}" for why, number in path.left_out.items())
     return [*found, *wrapped(f"{text}; +-: 95 % interval of the mean)", "")]
 

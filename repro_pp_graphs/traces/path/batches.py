@@ -26,13 +26,14 @@ class Batches:
     `launch`: of each of PP0's batches the moment of its launch, -1 where it is not known;
     `of_group`: of each rank the batch that each of its groups of GPU work is of; `same`: of each
     of PP0's batches its number on every rank, -1 where it could not be followed there;
-    `decode`: whether it is one.
+    `decode`: whether it is one; `sent_ns`: when what it gave was sent.
     """
 
     launch: list[int]
     of_group: list[Ints]
     same: list[list[int]]
     decode: list[bool]
+    sent_ns: list[int]
 
 
 def batches_of(ring: Ring) -> Batches:
@@ -53,6 +54,7 @@ def batches_of(ring: Ring) -> Batches:
         of_group=of_group,
         same=same,
         decode=[not message.prefill for message in sent[0]],
+        sent_ns=[message.start_ns for message in sent[0]],
     )
 
 

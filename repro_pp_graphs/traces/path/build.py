@@ -9,7 +9,12 @@ import numpy.typing as npt
 
 from repro_pp_graphs.traces.explain.host import Host
 from repro_pp_graphs.traces.model import P2POp
-from repro_pp_graphs.traces.path.gpu_groups import Groups, groups_of, items_of
+from repro_pp_graphs.traces.path.gpu_groups import (
+    Groups,
+    groups_of,
+    items_of,
+    kernels_in,
+)
 from repro_pp_graphs.traces.path.graph import Graph, Kind
 from repro_pp_graphs.traces.path.host_line import HostLine, Wait, host_line
 from repro_pp_graphs.traces.path.host_time import host_rows
@@ -59,14 +64,15 @@ class Work:
 class RankLine:
     """One rank in the graph: its host's moments and its GPU's groups as moments there.
 
-    Times of the graph are the rank's own less `ahead_ns`; `rows`: what its host does, as
-    `host_rows` has it; `calls`: the dependency of each return on the call's own begin,
-    `shortest` what that takes, ns.
+    Times of the graph are the rank's own less `ahead_ns`; `ops`: its P2P operations in the time
+    that the graph is of; `rows`: what its host does, as `host_rows` has it; `calls`: the dependency
+    of each return on the call's own begin, `shortest` what that takes, ns.
     """
 
     index: int
     host: Host
     ahead_ns: int
+    ops: list[P2POp]
     line: HostLine
     groups: Groups
     rows: dict[str, Intervals]
@@ -89,13 +95,15 @@ class Ring:
     ranks: list[RankLine]
 
 
-def build(hosts: list[Host], ahead_ns: list[int]) -> Ring:
-    """The graph of the ranks; `ahead_ns`: how far each rank's clock is ahead of the first's."""
+def build(hosts: list[Host], ahead_ns: list[int], window_ns: tuple[int, int]) -> Ring:
+    """The graph of what the ranks do in a time, ns of the first one's clock; `ahead_ns`: how far
+    each rank's clock is ahead of that."""
     graph = Graph()
     ranks = []
     for index, (host, ahead) in enumerate(zip(hosts, ahead_ns, strict=True)):
-        ranks.append(_rank(graph, index, host, ahead))
-    owners = {id(op): line for line in ranks for op in line.host.rank.p2p}
+        window = window_ns[0] + ahead, window_ns[1] + ahead
+        ranks.append(_rank(graph, index, host, ahead, window))
+    owners = {id(op): line for line in ranks for op in line.ops}
     for line in ranks:
         _messages(graph, line, owners)
     for line in ranks:
@@ -103,12 +111,14 @@ def build(hosts: list[Host], ahead_ns: list[int]) -> Ring:
     return Ring(graph, ranks)
 
 
-def _rank(graph: Graph, index: int, host: Host, ahead: int) -> RankLine:
-    line = host_line(host)
+def _rank(graph: Graph, index: int, host: Host, ahead: int, window: tuple[int, int]) -> RankLine:
+    """One rank in a time, ns of its own clock."""
+    ops = [op for op in host.rank.p2p if window[0] <= op.start_ns <= window[1]]
+    line = host_line(host, ops, window)
     calls = np.array(host.rank.launches, dtype=np.int64).reshape(-1, 3)
-    items, launch_ns = items_of(host.rank.kernels, calls)
+    items, launch_ns = items_of(kernels_in(host.rank.kernels, window), calls)
     groups = groups_of(items, launch_ns, line.ns)
-    found = RankLine(index, host, ahead, line, groups, host_rows(host, groups))
+    found = RankLine(index, host, ahead, ops, line, groups, host_rows(host, groups))
     _host_moments(graph, found)
     _compute(graph, found)
     _operations(graph, found)
@@ -179,7 +189,7 @@ def _operations(graph: Graph, line: RankLine) -> None:
     """A begin and an end for each NCCL operation, in the order of its stream."""
     last_of: dict[tuple[object, object], int] = {}
     sorted_out: dict[tuple[str, str, str], list[P2POp]] = {}
-    for op in line.host.rank.p2p:
+    for op in line.ops:
         if op.backend != "nccl":
             continue
         begin = graph.moment(line.index, op.start_ns - line.ahead_ns)
@@ -250,7 +260,7 @@ def _always_after(source: Work, target: Work, back: int, follows: bool) -> list[
 
 def _messages(graph: Graph, line: RankLine, owners: dict[int, RankLine]) -> None:
     """Ends of NCCL operations: where both ends are there, and as long as the transfer took."""
-    for op in line.host.rank.p2p:
+    for op in line.ops:
         if op.backend != "nccl":
             continue
         begin, over = line.op_begins[id(op)], line.op_ends[id(op)]

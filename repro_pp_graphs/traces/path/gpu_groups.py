@@ -122,6 +122,21 @@ def _filled(posted: Ints, stream: Ints) -> Ints:
     return np.where(same, posted[known], -1)
 
 
+def kernels_in(kernels: Kernels, window: tuple[int, int]) -> Kernels:
+    """The kernels that begin in a time, ns."""
+    low, high = kernels.times[:, 0].searchsorted(window).tolist()
+    if low == 0 and high == len(kernels.times):
+        return kernels
+    part = slice(low, high)
+    return Kernels(
+        kernels.times[part],
+        kernels.correlation[part],
+        kernels.is_copy[part],
+        kernels.posted[part],
+        kernels.stream[part],
+    )
+
+
 def items_of(kernels: Kernels, launches: Ints) -> tuple[Items, int]:
     """A rank's GPU work by stream, and what a kernel takes from its launch to its begin, ns;
     `launches` are its graph launches: begin, end and correlation.

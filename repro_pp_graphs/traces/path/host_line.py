@@ -50,8 +50,8 @@ class HostLine:
     row_of: dict[int, str]
 
 
-def host_line(host: Host) -> HostLine:
-    """The moments of one rank's host."""
+def host_line(host: Host, ops: list[P2POp], window: tuple[int, int]) -> HostLine:
+    """The moments of one rank's host in a time, ns, with its P2P operations there."""
     row_of: dict[int, str] = {
         id(op): MESSAGE_ROWS[message.what, message.kind]
         for message in host.messages
@@ -59,20 +59,24 @@ def host_line(host: Host) -> HostLine:
         for op in part.p2p
     }
     found: list[Moment] = []
-    for wait in _waits(host, row_of):
+    for wait in _waits(host, row_of, window):
         found.append(Moment(wait.start_ns, "arrives", wait, wait.op))
         found.append(Moment(wait.end_ns, "back", wait))
     waited = {id(moment.op) for moment in found if moment.op}
-    for op in host.rank.p2p:
+    for op in ops:
         if op.posted_ns is not None and id(op) not in waited:
             found.append(Moment(op.posted_ns, "posts", op=op))
-    found += [Moment(start, "launches") for start, _, _ in host.rank.launches]
+    found += [
+        Moment(start, "launches")
+        for start, _, _ in host.rank.launches
+        if window[0] <= start <= window[1]
+    ]
     found.sort(key=lambda moment: moment.ns)
     return HostLine(found, np.array([moment.ns for moment in found], dtype=np.int64), row_of)
 
 
-def _waits(host: Host, row_of: dict[int, str]) -> list[Wait]:
-    """The calls in which the host may wait, by start, none inside another."""
+def _waits(host: Host, row_of: dict[int, str], window: tuple[int, int]) -> list[Wait]:
+    """The calls of a time in which the host may wait, by start, none inside another."""
     ends = host_ends(host.rank)
     calls = [call for call in host.rank.calls if _may_wait(call)]
     found = [
@@ -83,6 +87,7 @@ def _waits(host: Host, row_of: dict[int, str]) -> list[Wait]:
             if id(op) in ends
         ),
     ]
+    found = [wait for wait in found if window[0] <= wait.start_ns and wait.end_ns <= window[1]]
     found.sort(key=lambda wait: (wait.start_ns, -wait.end_ns))
     kept: list[Wait] = []
     for wait in found:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from repro_pp_graphs.traces.explain.host import Host
+from repro_pp_graphs.traces.explain.host import Host, anchors
 from repro_pp_graphs.traces.explain.ring import decode_step
 from repro_pp_graphs.traces.explain.seen import LEAST, enough, recorded_by_all, unseen
 from repro_pp_graphs.traces.facts import DecodeStep, PathCategory, PathPart, RingPath
@@ -28,6 +28,8 @@ Ints = npt.NDArray[np.int64]
 
 # Timed again from usual latencies alone a step must come out this near to what was measured.
 GOOD_ENOUGH = 0.05
+# So many batches of PP0 are followed at most: the cost does not grow with longer traces.
+MOST = 400
 # Of the steps, how many at the begin are not counted when a change has to settle.
 SETTLES = 0.25
 # What is timed again for every case: categories that take no time at all.
@@ -47,6 +49,7 @@ class Followed:
     steps_there: int
     left_out: Counter[str]
     micro_batches: int
+    batches_there: int
 
 
 def followed(case: Case, hosts: list[Host], edges: list[Edge]) -> Followed:
@@ -69,14 +72,16 @@ def followed(case: Case, hosts: list[Host], edges: list[Edge]) -> Followed:
     step = decode_step(case, hosts)
     if not isinstance(step, DecodeStep):
         raise CannotTell(step)
-    ring = build(ranks, ahead(ranks, edges))
+    recorded = recorded_by_all(case, hosts)
+    window, batches_there = _middle(ranks[0], case.pp_size, recorded)
+    ring = build(ranks, ahead(ranks, edges), window)
     batches = batches_of(ring)
     try:
         timing = ring.graph.settled()
     except ValueError as error:
         raise CannotTell(f"what waits for what contradicts itself ({error})") from None
-    found = Followed(ring, timing, batches, [], 0, Counter(), step.micro_batches)
-    _steps(found, recorded_by_all(case, hosts))
+    found = Followed(ring, timing, batches, [], 0, Counter(), step.micro_batches, batches_there)
+    _steps(found, (max(recorded[0], window[0]), min(recorded[1], window[1])))
     if not enough(len(found.steps), found.steps_there):
         why = "".join(f": {reason}" for reason, _ in found.left_out.most_common(1))
         raise CannotTell(
@@ -85,11 +90,23 @@ def followed(case: Case, hosts: list[Host], edges: list[Edge]) -> Followed:
     return found
 
 
+def _middle(first: Host, pp_size: int, recorded: tuple[int, int]) -> tuple[tuple[int, int], int]:
+    """The time to follow steps in: all that there is, or MOST batches in the middle of what every
+    rank recorded; and how many batches PP0 has there."""
+    sent = [m.start_ns for m in anchors(first, pp_size) if recorded[0] <= m.start_ns <= recorded[1]]
+    if len(sent) <= MOST:
+        return (0, np.iinfo(np.int64).max // 2), len(sent)
+    low = (len(sent) - MOST) // 2
+    return (sent[low], sent[low + MOST]), len(sent)
+
+
 def _steps(found: Followed, window: tuple[int, int]) -> None:
     """Find the steps between whose launches every rank was recorded."""
     batches, time, m = found.batches, found.timing.time, found.micro_batches
     for batch in range(len(batches.launch) - m):
         begin, over = batches.launch[batch], batches.launch[batch + m]
+        if not window[0] <= batches.sent_ns[batch] <= batches.sent_ns[batch + m] <= window[1]:
+            continue
         if begin < 0 or over < 0:
             found.left_out["a launch on PP0 is not in the trace"] += 1
         elif (
@@ -132,6 +149,7 @@ def ring_path(
         steps=number,
         steps_there=found.steps_there,
         left_out=dict(found.left_out),
+        batches_there=found.batches_there,
         micro_batches=found.micro_batches,
         step_us=spread(wholes),
         step_error=_error(wholes, found.micro_batches),
