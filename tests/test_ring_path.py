@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from trace_changes import only_case, texts
 from repro_pp_graphs.traces.commands.analyze import main
 from repro_pp_graphs.traces.explain.report import lines
 from repro_pp_graphs.traces.facts import Analysis, PathPart, RingPath
+from repro_pp_graphs.traces.merge.chrome_trace import merge
+from repro_pp_graphs.traces.merge.pipeline_tracks import Additions
 from repro_pp_graphs.traces.path import ring_path
 from repro_pp_graphs.traces.path.compare import differences
 from repro_pp_graphs.traces.path.explained import explained
@@ -132,6 +135,31 @@ def test_a_missing_rank_is_the_reason(tmp_path):
     (name, text), *_ = texts("sglang052_graphs_on").items()
     (tmp_path / name).write_text(text)
     assert explained(only_case(tmp_path)).ring_path_unknown == "not every rank has a trace"
+
+
+def test_the_merged_trace_shows_the_path_as_a_track_of_every_rank_with_arrows(tmp_path):
+    case = only_case(DATA / "sglang0516_sync_send")
+    merged = tmp_path / "merged.json"
+    merge([case], [0], Additions([case]), merged)
+    events = json.loads(merged.read_text())["traceEvents"]
+    lanes = {
+        (event["pid"], event["tid"]): event["args"]["name"]
+        for event in events
+        if event["ph"] == "M" and "critical path" in str(event["args"].get("name"))
+    }
+    assert sorted(lanes.values()) == ["PP0 · critical path", "PP1 · critical path"]
+    slices = [
+        event for event in events if event["ph"] == "X" and (event["pid"], event["tid"]) in lanes
+    ]
+    slices.sort(key=lambda event: event["ts"])
+    # one thing at a time, from the first launch to the last: without a gap
+    for one, other in pairwise(slices):
+        assert one["ts"] + one["dur"] == pytest.approx(other["ts"], abs=0.01)
+    assert {"graph", "host", "launch", "transfer"} <= {event["name"] for event in slices}
+    hops = sum(one["pid"] != other["pid"] for one, other in pairwise(slices))
+    flows = [event for event in events if event.get("cat") == "path"]
+    assert [event["ph"] for event in flows] == ["s", "f"] * hops
+    assert hops > 10
 
 
 def test_what_if_is_printed_and_written(tmp_path, capsys):

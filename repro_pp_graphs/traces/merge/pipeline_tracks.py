@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,13 @@ from repro_pp_graphs.traces.merge.names import Lanes, rank_name
 from repro_pp_graphs.traces.model import Case, P2POp, RankTrace
 from repro_pp_graphs.traces.pair.edge import Edge, sent_ns
 from repro_pp_graphs.traces.pair.edges import edges_of
+from repro_pp_graphs.traces.path.shown import Slice, path_slices
 from repro_pp_graphs.traces.time_sets import Intervals, intervals, merged
 
 Event = dict[str, Any]
 BUBBLE_BINS = 1000
 SHORTEST_BIN_NS = 100_000
-STEPS, GRAPHS = "decode steps", "decode cudagraph"
+STEPS, GRAPHS, PATH = "decode steps", "decode cudagraph", "critical path"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ class Additions:
         self.edges = edges
         self.tracks: list[Track] = []
         self.messages: list[tuple[Track, P2POp, Track, P2POp, str]] = []
+        self.hops: list[tuple[Track, int, Track, int]] = []
 
     def slices(self, placed: list[Placed]) -> Iterator[Event]:
         """Steps, bubbles, waits and transfers of the ranks."""
@@ -118,7 +121,9 @@ class Additions:
             for track in mine.values():
                 yield from _steps(track)
                 yield from _bubbles(track)
-            for edge in self.edges[at] if self.edges else edges_of(case):
+            edges = self.edges[at] if self.edges else edges_of(case)
+            yield from self._path(mine, path_slices(case, edges))
+            for edge in edges:
                 if edge.src_rank not in mine or edge.dst_rank not in mine:
                     continue
                 src, dst = mine[edge.src_rank], mine[edge.dst_rank]
@@ -127,13 +132,38 @@ class Additions:
                     self.messages.append((src, send, dst, recv, _recvs(ends[0], recv)))
                     yield from _waits((src, send), (dst, recv), ends)
 
+    def _path(self, mine: dict[int, Track], path: list[Slice]) -> Iterator[Event]:
+        """What decode steps wait for, on a track of each rank; notes where it goes to another."""
+        before: Slice | None = None
+        for each in path:
+            track = mine[each.rank]
+            yield track.slice(PATH, each.name, each.start_ns, each.end_ns, {})
+            if before is not None and before.rank != each.rank:
+                self.hops.append((mine[before.rank], before.end_ns, track, each.start_ns))
+            before = each
+
     def arrows(self, lanes: list[Lanes]) -> Iterator[Event]:
         """From sends to recvs, by the lanes of the ranks; names of the added tracks."""
         of = {track.pid: lane for track, lane in zip(self.tracks, lanes, strict=True)}
         for number, (src, send, dst, recv, by) in enumerate(self.messages, start=1):
             yield from _arrow(number, (src, of[src.pid], send), (dst, of[dst.pid], recv), by)
+        numbers = count(len(self.messages) + 1)
+        for number, (src, left_ns, dst, arrived_ns) in zip(numbers, self.hops, strict=False):
+            yield from _hop(number, (src, left_ns), (dst, arrived_ns))
         for track in self.tracks:
             yield from track.metadata()
+
+
+def _hop(number: int, source: tuple[Track, int], target: tuple[Track, int]) -> Iterator[Event]:
+    """A flow of the critical path from one rank's slice to the next one's."""
+    (src, left_ns), (dst, arrived_ns) = source, target
+    stops = (("s", src, src.us(left_ns - 1)), ("f", dst, dst.us(arrived_ns)))
+    if stops[1][2] < stops[0][2]:
+        return
+    for ph, track, ts in stops:
+        flow = {"ph": ph, "cat": "path", "name": PATH, "id": number, "ts": ts}
+        lane = {"pid": track.pid, "tid": track.tid(PATH)}
+        yield {**flow, **lane} | ({"bp": "e"} if ph == "f" else {})
 
 
 def _steps(track: Track) -> Iterator[Event]:

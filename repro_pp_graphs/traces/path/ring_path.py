@@ -29,7 +29,7 @@ Ints = npt.NDArray[np.int64]
 # Timed again from usual latencies alone a step must come out this near to what was measured.
 GOOD_ENOUGH = 0.05
 # So many batches of PP0 are followed at most: the cost does not grow with longer traces.
-MOST = 400
+MOST = 256
 # Of the steps, how many at the begin are not counted when a change has to settle.
 SETTLES = 0.25
 # What is timed again for every case: categories that take no time at all.
