@@ -16,8 +16,8 @@ DESCRIPTION = (
 )
 EXAMPLES = """\
 send paths (docs/mechanism.md):
-  blocking     as sglang up to 0.5.6: pickled metadata through the GPU, its
-               size over gloo, then NCCL
+  blocking     as sglang 0.4.10 to 0.5.2: pickled metadata through the GPU,
+               its size over gloo, then NCCL
   async        as sglang 0.5.7 and later: metadata on the CPU group, isend,
                results behind events
   comm_stream  blocking, but the last rank's token send on a stream of its own

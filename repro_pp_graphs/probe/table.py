@@ -71,11 +71,13 @@ def lines(summary: Sequence[dict[str, Any]], environment: dict[str, Any]) -> lis
             f"{spread(row['step_ms']):>12}{number(means['tokens_per_s']):>6}"
         )
     repetitions = max(row["n"] for row in summary)
+    averaged = f"Means of {repetitions} repetitions, ± their 95 % interval"
+    averaged = averaged if repetitions > 1 else "One repetition"
     found += ["", *wrapped(
-        f"Means of {repetitions} repetition(s), ± their 95 % interval; all in one start of the "
-        "program. own: the rank's own decode step still runs on its device; peer: rank 0 has not "
-        "yet entered its receive; rest: transfer and host work. delivered: from the call until "
-        "the last byte is at rank 0. step: all micro-batches once round the ring."
+        f"{averaged}; all in one start of the program. own, peer and rest add up to the send's "
+        "mean, not to its median. own: the rank's own decode step still runs on its device; peer: "
+        "rank 0 has not yet entered its receive; rest: transfer and host work. delivered: from "
+        "the call until the last byte is at rank 0. step: all micro-batches once round the ring."
     )]  # fmt: skip
     said = [*pattern(summary), *remedies(summary)] if environment["device"] != "cpu" else []
     found += ["", *(line for text in said for line in wrapped(text, "* "))] if said else []
