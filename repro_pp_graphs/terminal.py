@@ -34,9 +34,10 @@ class Parser(argparse.ArgumentParser):
     """Options of `python -m repro_pp_graphs COMMAND`, with examples below its help."""
 
     def __init__(self, command: str, arguments: str, description: str, epilog: str) -> None:
+        usage = wrapped(f"python -m repro_pp_graphs {command} {arguments}", "usage: ")
         super().__init__(
             prog=command,
-            usage=f"python -m repro_pp_graphs {command} {arguments}",
+            usage="\n".join(usage).removeprefix("usage: "),
             description="\n".join(wrapped(description)),
             epilog=epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,

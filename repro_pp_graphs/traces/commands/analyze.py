@@ -18,7 +18,7 @@ DESCRIPTION = "Pair sends with recvs across ranks; say where a decode step's tim
 EXAMPLES = """examples:
   python -m repro_pp_graphs analyze trace/CASE_A_decode_graphs
   python -m repro_pp_graphs analyze trace/CASE_A_decode_graphs --json A.json
-  python -m repro_pp_graphs analyze trace/CASE_A_decode_graphs --what-if transfer=0.5
+  python -m repro_pp_graphs analyze trace/CASE_A --what-if transfer=0.5
 
 exit status: 0 analysed (warnings listed); 1 nothing could be read; 2 usage
 """
