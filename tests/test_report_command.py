@@ -187,3 +187,16 @@ def test_a_run_that_lacks_much_is_reported_as_far_as_it_goes(tmp_path, change):
     assert text.startswith("# ") and "Commands" in text
     if change is failed:
         assert "it died" in text and "A against B" not in text
+
+
+def test_case_a_comes_first_whichever_ran_first(tmp_path):
+    run = report_runs.series(tmp_path / "run")
+    report_runs.changed(run / "logs" / "run.json", lambda plan: plan["launches"].reverse())
+    found = source.read(run)
+    assert found.cases == ["graphs_on", "graphs_off"]
+    ran = [(one.order, one.summary.label) for one in found.launches]
+    assert ran[0] == (1, f"{report_runs.A}_r4") and ran[-1] == (8, report_runs.A)
+    assert {one.summary.case: one.case for one in found.launches} == {
+        "graphs_on": 0,
+        "graphs_off": 1,
+    }

@@ -101,9 +101,8 @@ def bench_serving(plan: Plan, prompt_tokens: float | None) -> str:
 
 
 def firsts(plan: Plan) -> Iterator[Launch]:
-    """The first launch of each case, in their order."""
-    seen: set[str] = set()
-    for launch in plan.launches:
-        if launch.case not in seen:
-            seen.add(launch.case)
-            yield launch
+    """The first launch of each case, case A first, whichever ran first."""
+    found: dict[str, Launch] = {}
+    for launch in sorted(plan.launches, key=lambda launch: launch.round):
+        found.setdefault(launch.case, launch)
+    yield from sorted(found.values(), key=lambda launch: launch.label)

@@ -17,7 +17,7 @@ from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.pp_clock.collect import facts_path
 from repro_pp_graphs.pp_clock.model import ClockFacts
 from repro_pp_graphs.record import Plan
-from repro_pp_graphs.report import model, summary, table
+from repro_pp_graphs.report import commands, model, summary, table
 from repro_pp_graphs.traces.commands.paths import cases_at
 from repro_pp_graphs.traces.explain.timeline import Timeline, timeline
 from repro_pp_graphs.traces.facts import Analysis, document, from_document
@@ -122,13 +122,13 @@ def _run(folder: Path, logs: Path, told: dict[str, Any] | None) -> Source:
     said = {each.label: _explained_launch(folder, logs, each.label) for each in plan.launches}
     told = told or summary.summarise(logs, plan)
     found = model.from_json(told)
-    firsts: dict[str, str] = {}  # case -> label of its first launch
-    for launch in plan.launches:
-        firsts.setdefault(launch.case, launch.label)
-    names = list(firsts)
+    names = [launch.case for launch in commands.firsts(plan)]
     warnings: list[str] = []
     launches = []
-    for order, (launch, its) in enumerate(zip(plan.launches, found.launches, strict=True), 1):
+    # what --resume measured came after all before it
+    both = zip(plan.launches, found.launches, strict=True)
+    ran = sorted(both, key=lambda each: each[1].session or 1)
+    for order, (launch, its) in enumerate(ran, 1):
         seen = _client(logs / f"{launch.label}_client.json", warnings)
         measured = its.status == "ok"
         launches.append(
@@ -148,7 +148,7 @@ def _run(folder: Path, logs: Path, told: dict[str, Any] | None) -> Source:
     env = _object(logs / "env.json", changes.SHAPE)
     return Source(
         folder=folder,
-        cases=[table.name(told, case) for case in firsts],
+        cases=[table.name(told, case) for case in names],
         logs=logs,
         plan=plan,
         summary=found,

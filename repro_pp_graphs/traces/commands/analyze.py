@@ -26,7 +26,7 @@ exit status: 0 analysed (warnings listed); 1 nothing could be read; 2 usage
 
 def main(argv: list[str]) -> int:
     """Exit status 0 analysed (warnings listed), 1 nothing could be read or written, 2 usage."""
-    made = cli.parser(COMMAND, "[--json FILE] [--what-if WHAT=FACTOR]", DESCRIPTION, EXAMPLES)
+    made = cli.parser(COMMAND, "[options]", DESCRIPTION, EXAMPLES)
     made.add_argument("--json", type=Path, metavar="FILE", help="write the analysis as JSON")
     made.add_argument(
         "--what-if",
