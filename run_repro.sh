@@ -138,8 +138,8 @@ profile() { # profile LABEL URL: a second load, profiled until every rank's trac
   server_step profile "$1" || status=$?
   end_group "$load_pid" 5 TERM
   load_pid=""
-  printf '%s\n' "" "(A load to profile the server under, ended with the profile: interrupted" \
-    "prompts are as it should be. No reported number is from it.)" \
+  printf '%s\n' "" "(The load under which the server was profiled. It is cut off when profiling" \
+    "ends, so interrupted prompts are expected. No reported number is from it.)" \
     2>/dev/null >>"$out/logs/$1_profile_load.log" || true
   return "$status"
 }

@@ -37,7 +37,7 @@ class Shortened(NamedTuple):
 
 
 def _shorten(line: str) -> str:
-    """A line of bearable length, cut where a word ends: half a secret has no shape to mask."""
+    """A line of bearable length, cut between words: half a secret would match no pattern."""
     most = ARGUMENTS_CHARS if "server_args" in line else LINE_CHARS
     if len(line) <= most:
         return line

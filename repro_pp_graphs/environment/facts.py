@@ -46,7 +46,7 @@ class Facts:
 
 
 def _cut(value: str) -> str:
-    """A value of bearable length, cut where a word ends: half a secret has no shape."""
+    """A value of bearable length, cut between words: half a secret would match no pattern."""
     if len(value) <= _MOST_CHARS:
         return value
     kept = value[:_MOST_CHARS]

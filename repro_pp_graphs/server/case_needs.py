@@ -1,4 +1,4 @@
-"""What a case needs of a release beyond arguments that it knows, and what proves that it got it."""
+"""What a case needs from a release beyond its arguments, and the log line that proves it was on."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # the script that sources this sets state
 # Say, die, and run one step at a time. Uses: state, group.sh. Sets: step_pid, while a step runs
-beginning=0 interrupted=0 # a trap that fires while a process begins leaves it to begun_one
+beginning=0 interrupted=0 # a trap that fires while a process begins leaves the exit to begun_one
 
 die() { # die STATUS MESSAGE: in lines of 79 columns, paths whole
   printf '%s: %s\n' "${0##*/}" "$2" | awk '{
@@ -23,7 +23,8 @@ begun_one() { # now that the trap can find the process
 }
 
 # In the background and waited for: bash runs a trap at once only while it waits.
-# With a redirection of its own: one on the call would still hold when the trap prints.
+# Output is redirected inside the subshell: a redirection of the call itself would also redirect
+# what the trap prints.
 # step [-o FILE | -w FILE | -a FILE] COMMAND ARGS: a program (no function); returns its status.
 # -o: stdout as it comes; -w: FILE appears once it is whole; -a: appended, stderr too
 step() {
