@@ -423,6 +423,9 @@ def write(plan: Plan, folder: Path) -> Ring:
     ring = Ring(plan)
     folder.mkdir(parents=True, exist_ok=True)
     for rank in ring.ranks:
+        for event in rank.maker.events:
+            if event["pid"] == 0:  # its GPU, which the maker has as the first
+                event["pid"] = rank.number
         rank.maker.events.sort(key=lambda event: event["ts"])
         rank.maker.write(folder, f"RING-TP-0-PP-{rank.number}.trace.json")
     return ring

@@ -20,6 +20,7 @@ from repro_pp_graphs.traces.path.build import Ring, build
 from repro_pp_graphs.traces.path.clocks import CannotTell, ahead
 from repro_pp_graphs.traces.path.graph import Timing
 from repro_pp_graphs.traces.path.parts import CATEGORIES, Part, Sums, parts_of
+from repro_pp_graphs.traces.path.shared_gpu import numbered_alike
 from repro_pp_graphs.traces.path.walk import Walker, clipped
 from repro_pp_graphs.traces.path.what_if import REMEDIES, Change, WhatIf, change_of
 from repro_pp_graphs.traces.quantiles import spread
@@ -28,6 +29,10 @@ Ints = npt.NDArray[np.int64]
 
 # Timed again from usual latencies alone a step must come out this near to what was measured.
 GOOD_ENOUGH = 0.05
+SHARED = (
+    "the files number the GPU of several ranks alike; where these share it, one may use what "
+    "another saves"
+)
 # So many batches of PP0 are followed at most: the cost does not grow with longer traces.
 MOST = 256
 # Of the steps, how many at the begin are not counted when a change has to settle.
@@ -143,8 +148,7 @@ def ring_path(
     }
     labels = [case.label(line.host.rank) for line in found.ring.ranks]
     host = {f"PP{labels[at]} {name}": ns for (at, name), ns in sums.host.items()}
-    turns_us = categories["shared_gpu"].mean
-    steady, again, predicted, unknown = _what_if(found, asked or {}, turns_us)
+    steady, again, predicted, unknown = _what_if(found, asked or {})
     return RingPath(
         steps=number,
         steps_there=found.steps_there,
@@ -198,16 +202,16 @@ def _error(values: npt.NDArray[np.float64], overlapping: int) -> float | None:
 
 
 def _what_if(
-    found: Followed, asked: dict[str, Change], turns_us: float
+    found: Followed, asked: dict[str, Change]
 ) -> tuple[float, float, dict[str, float], str]:
     """The steady step, the same timed again from usual latencies, and with each change, us; why
-    there are none of these. `turns_us`: of a step, while the GPU has another rank's work."""
+    there are none of these."""
     timing = found.timing
     steady = _Steady(found)
     measured = steady.step_us(timing.time)
     again = steady.step_us(timing.retimed(timing.fitted, np.zeros_like(timing.rest)))
-    if turns_us > GOOD_ENOUGH * measured:
-        return measured, again, {}, "ranks take turns on a GPU: one may use what another saves"
+    if numbered_alike(found.ring.ranks):
+        return measured, again, {}, SHARED
     if abs(again - measured) > GOOD_ENOUGH * measured:
         off = f"timed again unchanged a step takes {again / 1000:.2f} ms, not {measured / 1000:.2f}"
         return measured, again, {}, off

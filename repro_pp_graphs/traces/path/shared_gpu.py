@@ -33,6 +33,13 @@ def others_work(ranks: list[RankLine]) -> list[Intervals]:
     ]
 
 
+def numbered_alike(ranks: list[RankLine]) -> bool:
+    """Whether ranks of one host have GPUs of the same number, as their files have it: they share
+    it, or each sees its own as the first."""
+    devices = [device for line in ranks if (device := _device(line)) is not None]
+    return len(set(devices)) < len(devices)
+
+
 def _device(line: RankLine) -> tuple[str, object] | None:
     """The host and the device that a rank's NCCL operations ran on; None where there are several,
     or none."""
