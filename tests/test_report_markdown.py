@@ -92,12 +92,14 @@ def test_the_commands_are_those_of_plain_sglang(of_series):
 def test_what_differs_besides_graphs_is_a_warning_on_top(tmp_path):
     run = report_runs.series(tmp_path / "run")
     quiet = markdown.text_of(content.content(source.read(run)))
-    assert "differ in more than CUDA graphs" not in quiet
+    assert "in more than CUDA graphs" not in quiet
     for path in (run / "logs").glob(f"{report_runs.B}*_launch.json"):
         report_runs.changed(path, lambda one: one["server_info"].update(chunked_prefill_size=7))
     text = markdown.text_of(content.content(source.read(run)))
     top = "\n".join(before_details(text)[:12])
-    assert "differ in more than CUDA graphs (chunked_prefill_size)" in top
+    assert (
+        "graphs_off differs from graphs_on in more than CUDA graphs (chunked_prefill_size)" in top
+    )
 
 
 HOSTILE = st.text(st.sampled_from("<>&|*_`~#@[]()!\\-+=.1ax \n\t$:/\"'"), max_size=30)

@@ -64,15 +64,10 @@ class Content(msgspec.Struct, kw_only=True):
 def content(source: Source) -> Content:
     """Everything that a report of this folder says."""
     found = between_cases(source)
-    others = beside_graphs(found)
-    warnings = []
-    if others:
-        names = ", ".join(others[:MOST_NAMED])
-        more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
-        warnings.append(
-            f"The cases differ in more than CUDA graphs ({names}{more}): a difference between "
-            "them may come from any of these."
-        )
+    warnings = [
+        _more_than_graphs(source.cases[0], case, names)
+        for case, names in beside_graphs(found, source.cases).items()
+    ]
     headline, lead, against = _answer(source)
     timed = clock.bars(source)
     remarks = _remarks(source)
@@ -96,6 +91,14 @@ def content(source: Source) -> Content:
         environment=list(source.environment.items()),
         changed=_changed(source),
         commands=_commands(source),
+    )
+
+
+def _more_than_graphs(first: str, case: str, names: list[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return (
+        f"{case} differs from {first} in more than CUDA graphs ({', '.join(names[:MOST_NAMED])}"
+        f"{more}): what is measured between them may come from any of these."
     )
 
 

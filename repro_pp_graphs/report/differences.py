@@ -95,6 +95,10 @@ def _short(text: str) -> str:
     return text if len(text) <= MOST_CHARS else f"{text[: MOST_CHARS - 3]}..."
 
 
-def beside_graphs(found: list[Difference]) -> list[str]:
-    """The names of what differs besides graphs."""
-    return [each.name for each in found if not each.graphs]
+def beside_graphs(found: list[Difference], cases: list[str]) -> dict[str, list[str]]:
+    """By case the names of what it has otherwise than the first, besides graphs."""
+    names = {
+        case: [e.name for e in found if not e.graphs and e.values[at] != e.values[0]]
+        for at, case in enumerate(cases)
+    }
+    return {case: its for case, its in names.items() if its}
