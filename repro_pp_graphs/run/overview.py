@@ -37,7 +37,7 @@ def lines(plan: Plan, options: Options) -> list[str]:
         f"  load:   {load}" + (f"; profile of {plan.profile_steps} steps" if plan.profile else ""),
         *wrapped(", ".join(launch.label for launch in plan.launches), "  cases:  "),
         *_differences(plan),
-        *_order(plan),
+        *_order(plan, anew=options.dry_run and not options.resume),
         *wrapped(
             "one case under two labels: how far equal arms differ" if plan.aa else "", "  A/A:    "
         ),
@@ -59,13 +59,16 @@ def notes(plan: Plan) -> list[str]:
     ]
 
 
-def _order(plan: Plan) -> list[str]:
-    """How the launches are ordered, where that was drawn."""
+def _order(plan: Plan, anew: bool) -> list[str]:
+    """How the launches are ordered, where that was drawn; `anew`: a real run draws again."""
     if plan.rounds == 1 or plan.order_seed is None:
         return []
     blocks = max(launch.block for launch in plan.launches)
     text = f"{blocks} balanced blocks" if blocks > 1 else "a balanced block"
     text += ", begun by a case that is drawn"
+    if plan.looks[0].rounds == 1:
+        text += " (the first as given)"
+    text += "; a real run draws anew" if anew else ""
     ahead = [look.rounds for look in plan.looks if look.rounds > plan.rounds]
     if ahead:
         text += f"; then a look, before {ahead[0] - plan.rounds} more rounds"
