@@ -40,7 +40,8 @@ def _renamed(pair: Pair, names: Mapping[str, str]) -> Pair:
 def _finding(finding: Finding, limited: bool) -> list[str]:
     """An answer and why; where the run is no evidence of any, its figures alone."""
     if not limited:
-        return _indented(f"  {finding.name:<7} {finding.answer}: {finding.text}", 10)
+        answer = f"{finding.question} {finding.answer.capitalize()}. {finding.text}"
+        return _indented(f"  {finding.name:<7} {answer}", 10)
     # TPOT stands below, with its word
     figures = "" if finding.name == "cost" else sentences.figures(finding)
     return _indented(f"  {finding.name:<7} {figures}", 10) if figures else []
