@@ -24,7 +24,7 @@ export PYTHONSAFEPATH=1 # in the folder above a checkout of sglang, `sglang` is 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 state=$here/.state
 out=$here
-opt_python="" opt_dry_run=0 opt_cpu=0
+opt_python="" opt_release="" opt_dry_run=0 opt_cpu=0
 engine_module=sglang # what the interpreter must have
 stop_grace_s=20      # for a server to end by itself after SIGINT
 nsys_grace_s=900     # the same under nsys, which then writes its report
@@ -62,6 +62,9 @@ USAGE: ./run_repro.sh [options]
                        (docs/mechanism.md); blocking sends as in sglang 0.5.2
   --python PATH        interpreter that has sglang (default: $PYTHON, the active
                        python3, else an environment made here)
+  --release V          sglang 0.5.2, 0.5.6.post2 or 0.5.23 in an environment made
+                       here; a GPU box without sglang gets 0.5.2. For one case:
+                       a line RELEASE=V in its file
   --one-gpu            let ranks share GPUs, in time slices
   --cpu                rehearse on the CPU even where there are GPUs
   --no-profile         measure only, no traces
@@ -108,6 +111,7 @@ read_options() {
     case $previous in
       --out) out=$word ;;
       --python) opt_python=$word ;;
+      --release) opt_release=$word ;;
       --engine) [[ $word != probe ]] || engine_module=torch ;;
     esac
     previous=$word
@@ -252,11 +256,21 @@ unlock() { # give up --out, which the plan took for this process
 }
 
 make_plan() { # of whichever file nobody else can see; sets what the plan sets, or prints it
-  local file planned
+  local file planned status=0 chosen=$python release
   file=$(mktemp) && exec {planned}<>"$file" && rm -f "$file"
   step -o "/dev/fd/$planned" env "PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH}" "$python" \
     -m repro_pp_graphs plan --root "$here" --out "$out" --python "$python" --owner "$$" \
-    --command "$0" -- "${options[@]}" || exit 2
+    --command "$0" -- "${options[@]}" || status=$?
+  if ((status == 3)); then # a case names a release whose environment is not made yet
+    read -r release <&"$planned"
+    exec {planned}<&-
+    unlock
+    use_environment "$release"
+    python=$chosen
+    make_plan
+    return
+  fi
+  ((status == 0)) || exit 2
   if ((opt_dry_run)); then
     cat <&"$planned"
     exit 0

@@ -105,6 +105,7 @@ def _parser() -> _Parser:
     parser.add_argument("--root", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--python", default="")
+    parser.add_argument("--release")  # run_repro.sh has made it --python
     parser.add_argument("--cases")
     parser.add_argument("--rounds", type=_rounds)
     counts = ("--pp-size", "--layers", "--batch", "--max-new-tokens", "--profile-steps", "--gpus")
@@ -142,6 +143,7 @@ def parse(argv: list[str]) -> Options:
         sys.exit(2)
     given = vars(values)
     named = given.pop("cases")
+    given.pop("release")
     cases = [name for name in (CASES if named is None else named).split(",") if name]
     if given["aa"] and named is None:
         cases = cases[:1]

@@ -9,6 +9,7 @@ from typing import Any
 
 from repro_pp_graphs.models import folder as model_folder
 from repro_pp_graphs.record import Launch, Plan
+from repro_pp_graphs.run import environments
 from repro_pp_graphs.run.options import Options
 from repro_pp_graphs.run.order import Turn
 from repro_pp_graphs.server import argfile, case_needs, flags, listener, shims
@@ -240,6 +241,25 @@ class Planner:
         pp_size, tp_size = _sizes(args, case)
         return pp_size * tp_size // args.get_int("--nnodes", 1)
 
+    def _python(self, args: ServerArgs, case: str, mode: str) -> str:
+        """The interpreter of a case, of a release if it names one. Raises PlanError, NotMade."""
+        root, release = self.options.root, args.release
+        if not release:
+            return args.python or self.options.python
+        name = f"server_args_{case}.txt: RELEASE={release}"
+        if mode == "cpu":
+            raise PlanError(
+                f"{name}: its kernels need a GPU; a rehearsal runs one sglang, leave this case out"
+            )
+        if release not in environments.releases(root):
+            known = ", ".join(environments.releases(root))
+            raise PlanError(
+                f"{name}: there is no lock for it, only for {known}; PYTHON=/path names another"
+            )
+        if not self.options.dry_run and not environments.is_made(root, release):
+            raise environments.NotMade(release)
+        return environments.python_of(root, release)
+
     def _launch(self, plan: Plan, base: ServerArgs, turn: Turn) -> Launch:
         options, case = self.options, turn.arm.case
         args = base
@@ -254,7 +274,7 @@ class Planner:
         pp_size, tp_size = _sizes(args, case)
         if args.get_int("--dp-size", 1) > 1 and "--enable-dp-attention" not in args.flags:
             raise PlanError("--dp-size: replicas of the pipeline are not supported; leave it out")
-        python = args.python or options.python
+        python = self._python(args, case, plan.mode)
         release = self.probe(python, args.env)
         notes = []
         numbers = version_numbers(release.version) if release else ()

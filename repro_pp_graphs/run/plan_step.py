@@ -18,6 +18,7 @@ from repro_pp_graphs.models import folder as model_folder
 from repro_pp_graphs.record import Plan
 from repro_pp_graphs.run import (
     client_words,
+    environments,
     guide,
     inputs,
     lock,
@@ -80,7 +81,8 @@ def for_the_shell(plan: Plan, options: Options, done: set[str]) -> list[str]:
 
 
 def main(argv: list[str]) -> int:
-    """plan OWN... -- OPTIONS: 0 and what the shell needs on stdout, 2 where it cannot start."""
+    """plan OWN... -- OPTIONS: 0 and what the shell needs on stdout; 2 where it cannot start; 3 and
+    the release whose environment is to be made first."""
     options = run_options.parse(argv)
     lacking = [name for name in NEEDED if not importlib.util.find_spec(name)]
     if lacking and not options.dry_run:
@@ -90,6 +92,9 @@ def main(argv: list[str]) -> int:
         if options.owner and not options.dry_run:
             _lock(options)
         return _plan(options)
+    except environments.NotMade as missing:
+        print(missing.release)
+        return 3
     except gpus.GpuError as error:
         complain(f"{error}, or --cpu for a rehearsal")
     except REFUSALS as error:

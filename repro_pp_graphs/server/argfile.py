@@ -37,6 +37,7 @@ class ServerArgs:
     flags: dict[str, list[str]] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
     python: str | None = None
+    release: str | None = None  # of requirements/releases
     label: str | None = None
 
     def set(self, flag: str, *values: str) -> None:
@@ -69,7 +70,8 @@ class ServerArgs:
         return ServerArgs(
             flags={**base.flags, **self.flags},
             env=env,
-            python=self.python or base.python,
+            python=self.python or (None if self.release else base.python),
+            release=self.release or (None if self.python else base.release),
             label=self.label or base.label,
         )
 
@@ -104,8 +106,10 @@ def _add_line(args: ServerArgs, words: list[str], place: str) -> None:
         from repro_pp_graphs.environment import masking  # noqa: PLC0415 - 20 ms, for plans only
 
         name, value = assignment[1], assignment[2]
-        if name == "PYTHON":
-            args.python = value
+        if name in ("PYTHON", "RELEASE"):
+            if args.python or args.release:
+                raise ArgFileError(f"{place}: PYTHON and RELEASE name an sglang once: leave one")
+            args.python, args.release = (value, None) if name == "PYTHON" else (None, value)
         elif masking.is_secret(name, value):
             raise ArgFileError(
                 f"{place}: {name} would be stored with the run; export it in your shell instead, "

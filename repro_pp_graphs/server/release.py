@@ -164,7 +164,11 @@ class CachedProbe:
         return self._found[python]
 
     def _ask(self, python: str, env: dict[str, str]) -> Release | None:
-        done = subprocess.run([python, "-c", IDENTITY], capture_output=True, text=True, check=False)
+        try:
+            words = [python, "-c", IDENTITY]
+            done = subprocess.run(words, capture_output=True, text=True, check=False)
+        except OSError as error:
+            done = subprocess.CompletedProcess([], 1, "", str(error))
         if done.returncode != 0:
             if self.dry_run:
                 return None

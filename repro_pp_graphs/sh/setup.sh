@@ -1,8 +1,9 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154 # the script that sources this sets and reads them
 # The interpreter that runs sglang: the one at hand, or an environment made here once.
-# Uses: here, state, options, opt_python, opt_dry_run, opt_cpu, engine_module, say, die, step.
-# Sets: python
+# Uses: here, state, options, opt_python, opt_release, opt_dry_run, opt_cpu, engine_module, say, die,
+# step. Sets: python
+default_release=0.5.2 # on a GPU box without sglang: the question is #10865's
 
 # Prints its path where it has the engine: a later cd or PATH does not change that. Without importing
 # the engine, which takes seconds.
@@ -13,9 +14,9 @@ getattr(u.find_spec(sys.argv[1]), "origin", 0) or sys.exit(1)
 print(sys.executable)' "$engine_module" 2>/dev/null
 }
 
-suits() { # suits PYTHON: 3.10 to 3.13, and able to make a venv
-  "$1" -c 'import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' \
-    2>/dev/null
+suits() { # suits PYTHON MINOR: 3.MINOR to 3.13, and able to make a venv
+  "$1" -c 'import ensurepip, sys, venv
+sys.exit(not (3, int(sys.argv[1])) <= sys.version_info < (3, 14))' "$2" 2>/dev/null
 }
 
 absolute() { # absolute PYTHON: its path, so that a later cd or PATH does not change it
@@ -32,65 +33,103 @@ environment_kind() { # gpu or cpu; what cannot be counted is no "cpu", and ends 
   PYTHONPATH=$here "$base" -m repro_pp_graphs gpus
 }
 
+releases() { # those that have a lock: 0.5.2 0.5.23 ...
+  local lock found=()
+  for lock in "$here"/requirements/releases/*.txt; do
+    lock=${lock##*/} && found+=("${lock%.txt}")
+  done
+  printf '%s' "${found[*]}"
+}
+
 choose_python() {
   local candidate kind
+  [[ -z $opt_python || -z $opt_release ]] ||
+    die 2 "--python and --release both name a sglang: leave one out"
   if [[ -n $opt_python ]]; then
     python=$(with_engine "$opt_python") || die 2 "--python $opt_python: it cannot find \
 $engine_module; install it there, or leave --python out and an environment is made here"
+    return
+  fi
+  if [[ -n $opt_release ]]; then
+    [[ -f $here/requirements/releases/$opt_release.txt ]] || die 2 "--release $opt_release: no lock \
+for it in requirements/releases ($(releases)); install it anywhere and name its interpreter (--python)"
+    kind=gpu
+    ((opt_dry_run)) || kind=$(environment_kind) || exit 2
+    [[ $kind == gpu ]] || die 2 "--release $opt_release: its kernels need a GPU; a rehearsal on the \
+CPU has sglang $(locked sglang "$here/requirements/cpu.txt") (leave --release out)"
+    use_environment "$opt_release"
     return
   fi
   for candidate in "${PYTHON:-}" python3; do
     [[ -z $candidate ]] || ! python=$(with_engine "$candidate") || return 0
   done
   kind=$(environment_kind) || exit 2
+  if [[ $kind == gpu ]]; then
+    say "no sglang found: taking $default_release, the release that #10865 is of; --release takes" \
+      "another ($(releases))" >&2
+    kind=$default_release
+  fi
   use_environment "$kind"
 }
 
-use_environment() { # use_environment KIND: .venv-KIND, made or completed where its lock changed
-  local kind=$1 venv=$here/.venv-$1 lock=$here/requirements/$1.txt
+locked() { # locked PACKAGE LOCK: its version
+  sed -n "s/^$1==\([^ ;]*\).*/\1/p" "$2"
+}
+
+lock_of() { # lock_of NAME: cpu, or a release
+  if [[ $1 == cpu ]]; then
+    printf '%s' "$here/requirements/cpu.txt"
+  else
+    printf '%s' "$here/requirements/releases/$1.txt"
+  fi
+}
+
+use_environment() { # use_environment NAME: .venv-NAME, made or completed where its lock changed
+  local venv=$here/.venv-$1 lock wanted
+  lock=$(lock_of "$1")
   python=$venv/bin/python
-  local wanted
   wanted=$(sha256sum "$lock" | cut -d' ' -f1)
   [[ $(cat "$venv/.lock" 2>/dev/null) != "$wanted" ]] || return 0
   if ((opt_dry_run)); then
-    say "# no sglang found: a real run first makes $venv from requirements/$kind.txt" >&2
+    say "# a real run first makes ${venv##*/} from ${lock#"$here"/}" >&2
     python=$(absolute python3)
     return
   fi
-  make_environment "$kind" "$venv" "$lock"
+  make_environment "$1" "$venv" "$lock"
   printf '%s\n' "$wanted" >"$venv/.lock"
 }
 
-base_python() {
-  local candidate
+base_python() { # base_python [MINOR]: a Python 3.MINOR (3.10) or newer that can make a venv
+  local candidate minor=${1:-10}
   for candidate in "${PYTHON:-}" python3 python3.12 python3.11 python3.13 python3.10; do
-    if [[ -n $candidate ]] && suits "$candidate"; then
+    if [[ -n $candidate ]] && suits "$candidate" "$minor"; then
       absolute "$candidate"
       return
     fi
   done
-  die 2 "no Python 3.10-3.13 with venv: install one (Debian: apt-get install python3-venv), or \
+  die 2 "no Python 3.$minor-3.13 with venv: install one (Debian: apt-get install python3-venv), or \
 name it with PYTHON=/path/to/python3"
 }
 
-make_environment() { # make_environment KIND VENV LOCK
-  local kind=$1 venv=$2 lock=$3 base need_gib=4 torch
-  [[ $kind == cpu ]] || need_gib=16
-  base=$(base_python) || exit 2
+make_environment() { # make_environment NAME VENV LOCK
+  local name=$1 venv=$2 lock=$3 base need_gib=16 minor torch
+  [[ $name != cpu ]] || need_gib=4
+  minor=$(sed -n 's/^# python: *3\.//p' "${lock%.txt}.in")
+  base=$(base_python "${minor:-10}") || exit 2
   # a wrong option is no reason to install gigabytes first
   PYTHONPATH=$here "$base" -m repro_pp_graphs.run.options "${options[@]}" || exit 2
   has_room "$here" "$need_gib"
   mkdir -p "$state"
-  say "no sglang found: making .venv-$kind from requirements/$kind.txt ($base, once)"
+  say "making ${venv##*/} from ${lock#"$here"/} ($base, once)"
   step "$base" -m venv "$venv" || die 2 "$base -m venv failed: remove $venv and run again"
   : >"$state/setup.log"
-  if [[ $kind == gpu ]]; then
+  if [[ $name != cpu ]]; then
     install "$venv" "$lock"
     return
   fi
-  torch=$(grep '^torch==' "$lock")
+  torch=torch==$(locked torch "$lock")
   install_cpu_torch "$venv" "$torch"
-  grep -v '^torch==' "$lock" >"$state/cpu_without_torch.txt"
+  awk '!/^ / { is_torch = /^torch==/ } !is_torch' "$lock" >"$state/cpu_without_torch.txt"
   install "$venv" "$state/cpu_without_torch.txt"
 }
 

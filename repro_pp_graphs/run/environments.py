@@ -1,0 +1,32 @@
+"""The environments of requirements/releases, which run_repro.sh makes: .venv-<release>."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from repro_pp_graphs import files
+
+
+class NotMade(Exception):
+    """A case names a release whose environment run_repro.sh has to make first."""
+
+    def __init__(self, release: str) -> None:
+        super().__init__(release)
+        self.release = release
+
+
+def releases(root: Path) -> list[str]:
+    """Those that have a lock."""
+    return sorted(path.stem for path in (root / "requirements" / "releases").glob("*.txt"))
+
+
+def python_of(root: Path, release: str) -> str:
+    """The interpreter of a release's environment, made or not."""
+    return str(root / f".venv-{release}" / "bin" / "python")
+
+
+def is_made(root: Path, release: str) -> bool:
+    """Whether the environment holds what its lock asks for. Raises OSError."""
+    made_of = root / f".venv-{release}" / ".lock"
+    lock = root / "requirements" / "releases" / f"{release}.txt"
+    return made_of.is_file() and made_of.read_text(encoding="utf-8").strip() == files.sha256(lock)

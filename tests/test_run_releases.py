@@ -1,0 +1,179 @@
+"""A release as an environment: --release, RELEASE= in a case's file, the locks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_sglang.harness import CHECKOUT, PYTHON, Done, Harness
+from plan_harness import OFF, ON, plan_of
+
+from repro_pp_graphs.run.environments import NotMade, releases
+from repro_pp_graphs.run.plan import PlanError
+from repro_pp_graphs.server import argfile
+from repro_pp_graphs.server.argfile import ArgFileError
+
+LOCKS = CHECKOUT / "requirements"
+NEW = "9.9"
+
+
+def refusal(done: Done) -> str:
+    assert done.status == 2, done.lines
+    assert len(done.own_errors) == 1, done.lines
+    return done.own_errors[0]
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> Iterator[Harness]:
+    with Harness(tmp_path / "r", gpus=[(81559, 3)] * 2) as made:
+        yield made
+
+
+# locks
+
+
+def test_every_release_has_its_input_and_its_lock():
+    folder = LOCKS / "releases"
+    assert releases(CHECKOUT) == ["0.5.2", "0.5.23", "0.5.6.post2"]
+    assert {path.stem for path in folder.glob("*.in")} == set(releases(CHECKOUT))
+    for name in releases(CHECKOUT):
+        pins = re.findall(r"^([\w.-]+)==(\S+)", (folder / f"{name}.txt").read_text(), re.M)
+        assert dict(pins)["sglang"] == name
+        # what the harness itself imports
+        assert {"torch", "requests", "msgspec", "numpy", "scipy"} <= dict(pins).keys()
+
+
+@pytest.mark.parametrize("name", ["0.5.2", "0.5.23", "0.5.6.post2"])
+def test_every_pin_of_a_release_has_a_hash(name: str):
+    text = (LOCKS / "releases" / f"{name}.txt").read_text().replace("\\\n", " ")
+    pins = [line for line in text.splitlines() if "==" in line and not line.startswith("#")]
+    assert pins and [line for line in pins if "--hash=sha256:" not in line] == []
+
+
+def test_the_default_release_has_a_lock():
+    text = (CHECKOUT / "repro_pp_graphs" / "sh" / "setup.sh").read_text()
+    default = re.search(r"^default_release=(\S+)", text, re.M)
+    assert default and default[1] in releases(CHECKOUT)
+
+
+# case files
+
+
+def test_an_interpreter_and_a_release_exclude_each_other():
+    with pytest.raises(ArgFileError, match="case:2: PYTHON and RELEASE"):
+        argfile.parse("PYTHON=/usr/bin/python3\nRELEASE=0.5.2\n", "case")
+
+
+@pytest.mark.parametrize(
+    ("base", "case", "left"),
+    [
+        ("PYTHON=/p", "RELEASE=1", (None, "1")),
+        ("RELEASE=1", "PYTHON=/p", ("/p", None)),
+        ("RELEASE=1", "RELEASE=2", (None, "2")),
+        ("RELEASE=1", "", (None, "1")),
+        ("PYTHON=/p", "", ("/p", None)),
+    ],
+)
+def test_a_case_overrides_which_sglang_the_base_names(base: str, case: str, left: tuple):
+    found = argfile.parse(case, "case").over(argfile.parse(base, "base"))
+    assert (found.python, found.release) == left
+
+
+def folder_with(tmp_path: Path, *names: str) -> Path:
+    (tmp_path / "requirements" / "releases").mkdir(parents=True)
+    for name in names:
+        (tmp_path / "requirements" / "releases" / f"{name}.txt").write_text(f"sglang=={name}\n")
+    return tmp_path
+
+
+def make_environment(root: Path, release: str) -> None:
+    lock = (root / "requirements" / "releases" / f"{release}.txt").read_bytes()
+    (root / f".venv-{release}").mkdir()
+    (root / f".venv-{release}" / ".lock").write_text(hashlib.sha256(lock).hexdigest() + "\n")
+
+
+def test_a_release_runs_in_its_own_environment(tmp_path: Path):
+    root = folder_with(tmp_path, "1.0", "2.0")
+    make_environment(root, "1.0")
+    found = plan_of(root, on=ON + "RELEASE=1.0\n", off=OFF)
+    assert [launch.python for launch in found.launches] == [
+        f"{root}/.venv-1.0/bin/python",
+        "/usr/bin/python3",
+    ]
+    assert found.launches[0].argv[0] == found.launches[0].python
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_an_environment_that_is_not_as_its_lock_is_asked_for(stale: bool, tmp_path: Path):
+    root = folder_with(tmp_path, "1.0")
+    if stale:
+        make_environment(root, "1.0")
+        (root / "requirements" / "releases" / "1.0.txt").write_text("sglang==1.0\nnew==1\n")
+    with pytest.raises(NotMade) as told:
+        plan_of(root, on=ON + "RELEASE=1.0\n", off=OFF)
+    assert told.value.release == "1.0"
+    assert plan_of(root, "--dry-run", on=ON + "RELEASE=1.0\n", off=OFF).launches
+
+
+def test_a_release_without_a_lock_names_those_there_are(tmp_path: Path):
+    root = folder_with(tmp_path, "1.0", "2.0")
+    with pytest.raises(PlanError, match=r"RELEASE=3\.0: there is no lock for it, only for 1\.0, 2"):
+        plan_of(root, on=ON + "RELEASE=3.0\n", off=OFF)
+
+
+def test_a_rehearsal_runs_no_other_release(tmp_path: Path):
+    root = folder_with(tmp_path, "1.0")
+    with pytest.raises(PlanError, match="its kernels need a GPU"):
+        plan_of(root, "--cpu", count=0, on=ON + "RELEASE=1.0\n", off=OFF)
+
+
+# run_repro.sh
+
+
+def test_a_release_and_an_interpreter_are_one_too_many(harness: Harness):
+    told = refusal(harness.start_bare("--release", "0.5.2", "--python", PYTHON).end())
+    assert "--python and --release both name a sglang" in told
+
+
+def test_a_release_that_has_no_lock(harness: Harness):
+    told = refusal(harness.start_bare("--release", "0.4.0").end())
+    assert "0.5.2 0.5.23 0.5.6.post2" in told and "--python" in told
+
+
+def test_a_release_on_a_cpu(harness: Harness):
+    told = refusal(harness.start_bare("--release", "0.5.2", "--cpu").end())
+    assert "its kernels need a GPU" in told
+
+
+def test_a_dry_run_makes_no_environment(harness: Harness):
+    done = harness.start_bare("--release", "0.5.2", "--dry-run", "--pp-size", "2").end()
+    assert done.status == 0, done.lines
+    assert "a real run first makes .venv-0.5.2 from requirements/releases/0.5.2.txt" in done.err
+    assert not (harness.root / ".venv-0.5.2").exists()
+
+
+@pytest.mark.launches
+def test_a_case_of_a_release_gets_its_environment_made(harness: Harness):
+    lock = harness.root / "requirements" / "releases" / f"{NEW}.txt"
+    lock.write_text("# nothing to install: the stand-in's sglang is on PYTHONPATH\n")
+    lock.with_suffix(".in").write_text("# python: 3.10\n")
+    case = harness.case("newer", f"RELEASE={NEW}")
+    options = ["--cases", case, "--no-profile", "--no-pp-clock", "--pp-size", "2"]
+    done = harness.run(*options, "--dummy-weights", "--layers", "2")
+    assert done.status == 0, done.lines
+    venv = harness.root / f".venv-{NEW}"
+    assert sum(f"making {venv.name} from" in line for line in done.lines) == 1
+    run = json.loads((harness.logs / "run.json").read_text())
+    assert run["launches"][0]["python"] == f"{venv}/bin/python"
+    prefix = "import sys; print(sys.prefix)"
+    made = subprocess.run(
+        [run["launches"][0]["python"], "-c", prefix], capture_output=True, check=False
+    )
+    assert made.stdout.decode().strip() == str(venv)
+    again = harness.run(*options, "--dummy-weights", "--layers", "2")
+    assert again.status == 0 and not [line for line in again.lines if "making" in line]
