@@ -8,8 +8,8 @@
 # For each launch: server up, warm up, measure, then profile under a second load, server down,
 # merge and analyse the traces. Leaves logs/ and trace/, and prints a side-by-side table.
 #
-# REQUIREMENTS: Linux, bash 4.4+, Python 3.10-3.13. sglang is installed into .venv-gpu or
-# .venv-cpu here when the active Python has none.
+# REQUIREMENTS: Linux, bash 4.4+, Python 3.10-3.13. sglang is installed into a .venv-* here
+# when the active Python has none.
 #
 # OVERHEAD: measurement and profile are separate passes; nothing is recorded while measuring.
 # The profile pass slows the server and is never part of a reported number.

@@ -95,7 +95,7 @@ def _silence_stdout() -> None:
 def _in_made_environment(argv: list[str], missing: str) -> int:
     """Run the command in the environment that run_repro.sh made; 2 where there is none."""
     root = Path(__file__).resolve().parents[1]
-    for python in (root / ".venv-gpu/bin/python", root / ".venv-cpu/bin/python"):
+    for python in sorted(root.glob(".venv-*/bin/python")):
         if python.exists() and Path(sys.prefix) != python.parents[1]:
             os.environ["PYTHONPATH"] = os.pathsep.join(
                 [str(root), os.environ.get("PYTHONPATH", "")]

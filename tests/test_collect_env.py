@@ -421,20 +421,20 @@ def test_an_environment_made_here_is_asked_where_the_default_python_has_no_sglan
     tmp_path: Path, default: str | None, taken: str
 ) -> None:
     script = Path(shutil.copy(SCRIPT, tmp_path))
-    python_with(tmp_path / ".venv-gpu", "torch")
+    python_with(tmp_path / ".venv-0.5.2", "torch")
     python_with(tmp_path / ".venv-cpu", "sglang")
     env = bare(PYTHON=f"{tmp_path}/default/bin/python")
     if default:
         python_with(tmp_path / "default", default)
-    for name in (".venv-gpu", ".venv-cpu", "default")[: 3 if default else 2]:
+    for name in (".venv-0.5.2", ".venv-cpu", "default")[: 3 if default else 2]:
         facts = tmp_path / name / "who-1.dist-info"
         facts.mkdir()
         (facts / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
     options = ("--json", "--port", CLOSED_PORT)
     software = json.loads(run(*options, env=env, script=script).stdout)["software"]
-    assert [name for name in software if name in (".venv-gpu", ".venv-cpu", "default")] == [taken]
-    given = run(*options, "--python", f"{tmp_path}/.venv-gpu/bin/python", env=env, script=script)
-    assert ".venv-gpu" in json.loads(given.stdout)["software"], "another than the one asked for"
+    assert [name for name in software if name in (".venv-0.5.2", ".venv-cpu", "default")] == [taken]
+    given = run(*options, "--python", f"{tmp_path}/.venv-0.5.2/bin/python", env=env, script=script)
+    assert ".venv-0.5.2" in json.loads(given.stdout)["software"], "another than the one asked for"
 
 
 @pytest.mark.parametrize(("default", "taken"), [("torch", ".venv-cpu"), ("sglang", "default")])
@@ -444,7 +444,7 @@ def test_the_package_too_asks_the_environment_that_has_sglang(
     script = Path(shutil.copy(SCRIPT, tmp_path))
     package = tmp_path / "repro_pp_graphs" / "environment"
     shutil.copytree(ROOT / "repro_pp_graphs" / "environment", package)
-    python_with(tmp_path / ".venv-gpu", "torch")
+    python_with(tmp_path / ".venv-0.5.2", "torch")
     python_with(tmp_path / ".venv-cpu", "sglang")
     python_with(tmp_path / "default", default)
     env = bare(PYTHON=f"{tmp_path}/default/bin/python")

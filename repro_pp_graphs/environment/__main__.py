@@ -63,8 +63,8 @@ def _parser() -> _Parser:
     bundle = "pack what a run of run_repro.sh left in RUN_DIR (default: this folder): logs cut to "
     bundle += "the telling parts, environment, results, a ready issue text; all masked, in one "
     bundle += ".tar.gz, nothing sent"
-    python = "the interpreter to ask about (default: $PYTHON or python3, or .venv-gpu or .venv-cpu "
-    python += "beside this script if it lacks sglang)"
+    python = "the interpreter to ask about (default: $PYTHON or python3, or the .venv-* beside "
+    python += "this script that has sglang, if it has none)"
     redact = "show paths, names, addresses (secrets stay masked)"
     port = "ask the server on 127.0.0.1:P (default: 30000, sglang's own)"
     add = parser.add_argument

@@ -29,7 +29,7 @@ _LIMIT_S = 4
 def choose_python(probes: Probes, root: Path) -> str:
     """$PYTHON or python3; where it has no sglang, an environment of run_repro.sh that has it."""
     default = os.environ.get("PYTHON") or ("python3" if shutil.which("python3") else sys.executable)
-    made_here = [str(root / name / "bin" / "python") for name in (".venv-gpu", ".venv-cpu")]
+    made_here = [str(python) for python in sorted(root.glob(".venv-*/bin/python"))]
     pythons = [default, *filter(shutil.which, made_here)]
     if len(pythons) == 1:
         return default
