@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from repro_pp_graphs import files
-from repro_pp_graphs.pp_clock import collect, facts, figures, lines, model, rows, table_rows
+from repro_pp_graphs.pp_clock import absent, collect, facts, figures, lines, model, rows, table_rows
 from repro_pp_graphs.pp_clock.rows import CODES, Row, Rows
 from repro_pp_graphs.stats import names
 
@@ -226,6 +226,38 @@ def test_a_hook_that_is_not_there_is_warned_of_once_for_all_ranks():
 def test_a_clock_that_stopped_is_warned_of():
     rank = steady(failed="turn 3: a row: OSError: x")
     assert any("stopped: turn 3" in text for text in facts.summary([rank.file], None).warnings)
+
+
+def test_a_clock_that_did_not_start_or_timed_nothing_is_warned_of():
+    failed = Rank(0, pp_size=1, failed="not started: TypeError: no")
+    (text,) = facts.summary([failed.file], EVERYTHING).warnings
+    assert text == "PP0: the clock did not start: TypeError: no"
+    silent = Rank(0, pp_size=1)
+    (text,) = facts.summary([silent.file], EVERYTHING).warnings
+    assert "did not start: the server's log" in text
+    idle = Rank(0, pp_size=1, lacks={})
+    (text,) = facts.summary([idle.file], EVERYTHING).warnings
+    assert "no decode turn of the measured window" in text and "no row" in text
+    before = steady(lacks={})
+    (text, _) = facts.summary([before.file], (10**12, 10**13)).warnings
+    assert f"though it wrote {len(before.rows)} rows" in text
+    refused = Rank(0, pp_size=1, lacks={"turn": "could not be put in place: X"})
+    assert any("turn: could not" in w for w in facts.summary([refused.file], EVERYTHING).warnings)
+
+
+def test_the_servers_log_says_why_a_rank_left_no_rows(tmp_path):
+    log = (
+        "[2026-11-26 05:15:36 PP0 TP1] repro shim pp_clock: not started (OSError: [Errno 28] No "
+        "space left on device); the server goes on without it\nTraceback (most recent call last):"
+        "\nOSError: [Errno 28] No space left on device\n"
+    )
+    (tmp_path / "A_server.log").write_text(log, encoding="utf-8")
+    said = collect.said_in_log(tmp_path, "A")
+    assert said == {"PP0 TP1": "OSError: [Errno 28] No space left on device"}
+    found = facts.summary([steady(lacks={}).file], EVERYTHING, said)
+    assert found.warnings == ["PP0 left no rows: OSError: [Errno 28] No space left on device"]
+    assert "No space left" in absent.nothing_left(said)
+    assert "PP loop" in absent.nothing_left(collect.said_in_log(tmp_path, "B"))
 
 
 def test_rows_of_the_window_that_were_overwritten_are_warned_of():

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -273,17 +274,86 @@ def test_an_error_of_sglang_goes_through_unchanged(made):
         scheduler.event_loop_pp()
 
 
-def test_a_method_of_an_object_that_takes_no_attributes_is_wrapped_on_its_class():
-    class Receiver:
-        __slots__ = ()
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Receiver:
+    """As of 0.5.13 to 0.5.23."""
 
-        def recv_requests(self, limit: int = 0) -> int:
-            return limit
+    asked: list[int]
 
-    receiver = Receiver()
-    inner = receiver.recv_requests
-    pp_clock._put(receiver, "recv_requests", lambda *args, **more: inner(*args, **more) + 1)
-    assert receiver.recv_requests(4) == 5
+    def recv_requests(self) -> list[Any]:
+        self.asked.append(1)
+        return []
+
+
+class Closed(type):
+    """A class that takes nothing new either."""
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        raise TypeError("closed")
+
+
+class ClosedReceiver(metaclass=Closed):
+    __slots__ = ("asked",)
+
+    def recv_requests(self) -> list[Any]:
+        return []
+
+
+def with_receiver(made: Any, receiver: Any) -> tuple[Any, rows.Rows]:
+    """Three turns of a scheduler that asks a request receiver for its requests, as from 0.5.13."""
+    _, torch, path = made
+
+    class Receiving(Scheduler):
+        recv_requests = None
+
+        def event_loop_pp(self) -> None:
+            for batch in self.batches:
+                self.request_receiver.recv_requests()
+                result = self.run_batch(batch)
+                self._pp_commit_send_output_work_and_preprocess_output_tensors(0, 1)
+                self.process_batch_result(batch, result)
+            self.request_receiver.recv_requests()
+
+    pp_clock.patch(SimpleNamespace(Scheduler=Receiving))
+    scheduler = Receiving(torch)
+    scheduler.request_receiver = receiver
+    scheduler.batches = [Batch(True, 2)] * 3
+    scheduler.event_loop_pp()
+    return scheduler, rows.read(path)
+
+
+def test_the_request_receiver_takes_no_attributes_and_is_timed(made):
+    asked: list[int] = []
+    _, found = with_receiver(made, Receiver(asked=asked))
+    assert found.header["found"]["turn"] == "SchedulerRequestReceiver.recv_requests"
+    assert list(found.header["lacks"]) == ["own_batch"] and "failed" not in found.header
+    assert kinds(found)["turn"] == 3 and len(asked) == 4
+
+
+def test_a_hook_that_cannot_be_put_is_named_and_the_others_go_on(made):
+    scheduler, found = with_receiver(made, ClosedReceiver())
+    assert found.header["lacks"]["turn"].startswith("could not be put in place: ClosedReceiver")
+    assert "turn" not in found.header["found"] and "failed" not in found.header
+    assert kinds(found)["launch"] == 3 == len(scheduler.ran)
+
+
+@pytest.mark.parametrize("where", ["torch", "wrap"])
+def test_what_breaks_at_the_start_is_in_the_header(made, monkeypatch, where):
+    kind, torch, path = made
+    if where == "torch":
+        del torch.distributed.irecv  # the numbers of messages alone are lost
+    else:
+        monkeypatch.setattr(pp_clock, "_owners", lambda scheduler: 1 / 0)
+    scheduler = kind(torch)
+    scheduler.pp_group.recv_tensor_dict = lambda: {"hidden_states": 1}
+    _, found = go(made, *[Batch(True, 1)] * 2, scheduler=scheduler)
+    assert scheduler.event.waited == 2
+    if where == "torch":
+        assert found.header["lacks"]["messages"].startswith("could not be put in place")
+        assert kinds(found)["turn"] == 2
+    else:
+        assert found.header["failed"].startswith("not started: ZeroDivisionError")
+        assert found.rows == [] and path.exists()
 
 
 def test_windows_alternate(made, monkeypatch):

@@ -12,10 +12,11 @@ import msgspec
 
 from repro_pp_graphs import files
 from repro_pp_graphs.files import BadFile
-from repro_pp_graphs.pp_clock import facts, rows
+from repro_pp_graphs.pp_clock import absent, facts, rows
 from repro_pp_graphs.pp_clock.lines import lines
 from repro_pp_graphs.pp_clock.model import ClockFacts
 from repro_pp_graphs.pp_clock.rows import CLOCK, SUFFIX, Rows, RowsError
+from repro_pp_graphs.server.log import read_log
 
 
 def facts_path(logs: Path, label: str) -> Path:
@@ -52,6 +53,11 @@ def _rows(paths: list[Path], faults: list[str]) -> Iterator[Rows]:
             yield found
 
 
+def said_in_log(logs: Path, label: str) -> dict[str, str]:
+    """By rank why its clock did not start, as far as the server's log says."""
+    return absent.from_log(read_log(logs / f"{label}_server.log"))
+
+
 def read(logs: Path, label: str) -> ClockFacts | None:
     """The facts of a launch, from its ranks' rows; None where no rank left any."""
     faults: list[str] = []
@@ -59,7 +65,8 @@ def read(logs: Path, label: str) -> ClockFacts | None:
     first = next(found, None)
     if first is None:
         return None
-    result = facts.summary(itertools.chain([first], found), _window(logs, label))
+    ranks = itertools.chain([first], found)
+    result = facts.summary(ranks, _window(logs, label), said_in_log(logs, label))
     result.warnings += faults
     return result
 

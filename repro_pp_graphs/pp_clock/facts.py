@@ -11,12 +11,13 @@ from __future__ import annotations
 import bisect
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from repro_pp_graphs.pp_clock import rows
+from repro_pp_graphs.pp_clock import absent, rows
+from repro_pp_graphs.pp_clock.hooks import REFUSED
 from repro_pp_graphs.pp_clock.model import ClockFacts, Mode, OnOff, Rank, Spread, Turns
 from repro_pp_graphs.pp_clock.rows import CODES, KINDS, Row, Rows
 from repro_pp_graphs.traces.quantiles import median, quantile
@@ -239,11 +240,12 @@ def never_called(rank: Rank, pp_size: int) -> list[str]:
 
 def _rank_warnings(key: str, seen: _Seen, pp_size: int, window: Window | None) -> list[str]:
     rank = seen.rank
-    found = [f"{key}: the clock stopped: {rank.failed}"] if rank.failed else []
+    why = absent.of_rank(rank, "lacks" in seen.header, window is not None)
+    found = [f"{key}: {why}"] if why else []
     found += [
         f"{key}: {name}: {why}"
         for name, why in rank.lacks.items()
-        if why.startswith(("not in this release", "no CUDA events"))
+        if why.startswith(("not in this release", "no CUDA events", REFUSED))
     ]
     if lost := never_called(rank, pp_size):
         found.append(f"{key}: no call of {', '.join(lost)} was seen: not timed in this release")
@@ -316,9 +318,11 @@ def _seen(rank: Rows, window: Window | None) -> _Seen:
     return _Seen(rank.header, _rank(rank, loop, window), loop.size, first_ns, on_off(loop))
 
 
-def summary(ranks: Iterable[Rows], window: Window | None) -> ClockFacts:
+def summary(
+    ranks: Iterable[Rows], window: Window | None, said: Mapping[str, str] | None = None
+) -> ClockFacts:
     """The facts of a launch from its ranks' rows (one rank or more), taken one after the other, and
-    its client's window."""
+    its client's window; `said`: by rank, why its clock did not start."""
     seen = [_seen(rank, window) for rank in ranks]
     tp_size = 1 + max(int(each.header.get("tp_rank") or 0) for each in seen)
     pp_size = max(int(each.header.get("pp_size") or 1) for each in seen)
@@ -329,7 +333,7 @@ def summary(ranks: Iterable[Rows], window: Window | None) -> ClockFacts:
     for key, each in found.items():
         warnings += _rank_warnings(key, each, pp_size, window)
     missing = set(range(pp_size)) - {each.rank.pp_rank for each in seen}
-    warnings += [f"PP{rank} left no rows" for rank in sorted(missing)]
+    warnings += [_no_rows(f"PP{rank}", said or {}) for rank in sorted(missing)]
     if distortion and distortion_median and max(distortion, distortion_median) > DISTORTION_LIMIT:
         warnings.append(
             f"the profile made a decode turn {distortion:.2f} times as long (median "
@@ -346,6 +350,11 @@ def summary(ranks: Iterable[Rows], window: Window | None) -> ClockFacts:
         on_off=found[last].on_off if last else None,
         warnings=_together(warnings),
     )
+
+
+def _no_rows(key: str, said: Mapping[str, str]) -> str:
+    why = next((text for rank, text in said.items() if rank.split()[:1] == [key]), "")
+    return f"{key} left no rows" + (f": {why}" if why else "")
 
 
 def _together(warnings: list[str]) -> list[str]:

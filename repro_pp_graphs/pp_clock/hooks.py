@@ -5,12 +5,14 @@ Looked up in the sources of every release from 0.5.2 to 0.5.23 (tests/data/pp_cl
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 ASYNC_SENDS = (0, 5, 7)  # from here on sends leave works that are waited for later
+REFUSED = "could not be put in place"
 PARAMETERS = Mapping[str, Sequence[str]]  # "Scheduler.run_batch" -> its parameters, in order
 
 
@@ -125,9 +127,10 @@ def parameters(owners: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     of plain functions, None where there is none."""
     found = {}
     for place in (place for hook in HOOKS for place in hook.places):
-        function = getattr(owners.get(place.owner), place.name, None)
-        if callable(function):
-            found[str(place)] = _names(function)
+        with contextlib.suppress(Exception):  # a property may raise anything: it is no place
+            function = getattr(owners.get(place.owner), place.name)
+            if callable(function):
+                found[str(place)] = _names(function)
     return found
 
 

@@ -47,7 +47,7 @@ class Ending:
         """Keep what the ranks' clocks wrote, and warn of what they lack."""
         if "pp_clock" not in shims.names_in(self.launch.env):
             return
-        from repro_pp_graphs.pp_clock import collect  # noqa: PLC0415 - numpy
+        from repro_pp_graphs.pp_clock import absent, collect  # noqa: PLC0415 - numpy
 
         try:
             found = collect.collect(self.logs, self.label)
@@ -55,7 +55,8 @@ class Ending:
             self.warnings.append(f"pp_clock: {error}: its rows are kept, its facts are not")
             return
         if found is None:
-            self.warnings.append("pp_clock: no rank left rows; see the server's log")
+            why = absent.nothing_left(collect.said_in_log(self.logs, self.label))
+            self.warnings.append(f"pp_clock: {why}")
         else:
             self.warnings += [f"pp_clock: {text}" for text in found.warnings]
 

@@ -21,9 +21,11 @@ from types import ModuleType
 from typing import Any
 
 from repro_pp_graphs.pp_clock import hooks, rows
+from repro_pp_graphs.pp_clock.absent import LOG_NOT_STARTED, NOT_STARTED
 from repro_pp_graphs.pp_clock.device import DeviceClock
 from repro_pp_graphs.pp_clock.rows import CODES, PREFIX_ENV, RowFile
 from repro_pp_graphs.server.after_import import after_import
+from repro_pp_graphs.server.replace import replace
 
 SCHEDULER = "sglang.srt.managers.scheduler"
 ROWS_ENV = "REPRO_PP_CLOCK_ROWS"
@@ -57,12 +59,16 @@ class Clock:
 
     def fail(self, what: str, error: Exception) -> None:
         """Stop for good, and say why."""
-        self._failed, self.on, self.device = True, False, None
         try:
-            self.file.describe(failed=f"turn {self.turn}: {what}: {type(error).__name__}: {error}")
+            self.stop(f"turn {self.turn}: {what}: {type(error).__name__}: {error}")
             _log.warning("repro shim pp_clock: stopped (%s: %r); the server goes on", what, error)
         except Exception:
             _log.exception("repro shim pp_clock: stopped; the server goes on")
+
+    def stop(self, why: str) -> None:
+        """No rows from now on; the file's header says why."""
+        self._failed, self.on, self.device = True, False, None
+        self.file.describe(failed=why)
 
     @property
     def mine(self) -> bool:
@@ -336,14 +342,6 @@ class Messages:
         return f"{ANNOTATION}{'send' if sends else 'recv'} {ends} {channel} #{number}"
 
 
-def _put(owner: Any, name: str, function: Call) -> None:  # noqa: ANN401
-    """Replace a method of one object; of its class where the object takes no attributes."""
-    try:
-        setattr(owner, name, function)
-    except AttributeError:
-        setattr(type(owner), name, lambda _self, *args, **more: function(*args, **more))
-
-
 def _owners(scheduler: Any) -> dict[str, Any]:  # noqa: ANN401
     """The live objects whose methods are wrapped, by the names that the hooks have for them."""
     worker = getattr(scheduler, "tp_worker", None)
@@ -386,14 +384,18 @@ def wrap(scheduler: Any, clock: Clock, version: tuple[int, ...]) -> dict[str, st
         "wait_results": wrappers.wait_results,
         "process": lambda call: wrappers.timed("process", call),
     }
+    found, faults = {}, {}
     for name, place in places.items():
         if place is None:
             continue
-        holders = owners["users"] if not place.owner else [owners[place.owner]]
-        for holder in holders:
-            _put(holder, place.name, makers[name](getattr(holder, place.name)))
-    clock.file.describe(found={name: str(place) for name, place in places.items() if place})
-    return hooks.lacking(places, version)
+        try:
+            for holder in owners["users"] if not place.owner else [owners[place.owner]]:
+                replace(holder, place.name, makers[name](getattr(holder, place.name)))
+            found[name] = str(place)
+        except Exception as error:
+            faults[name] = f"{hooks.REFUSED}: {error}"
+    clock.file.describe(found=found)
+    return hooks.lacking(places, version) | faults
 
 
 def _group_names(scheduler: Any, torch: Any) -> dict[int, str]:  # noqa: ANN401
@@ -433,10 +435,9 @@ def _version(module: ModuleType | None) -> str:
 
 
 def start(scheduler: Any, prefix: str) -> Clock:  # noqa: ANN401
-    """Begin a rank's rows and wrap what they time. Raises OSError without room for them."""
+    """Begin a rank's rows and wrap what they time. Raises OSError without room for them, and what a
+    release raises that is unlike those known; the clock is stopped then."""
     import torch  # noqa: PLC0415
-
-    from repro_pp_graphs.server.release import version_numbers  # noqa: PLC0415
 
     group = scheduler.pp_group
     pp_rank, pp_size = group.rank_in_group, group.world_size
@@ -458,10 +459,11 @@ def start(scheduler: Any, prefix: str) -> Clock:  # noqa: ANN401
         sglang_version=version,
         alternate=alternate,
     )
-    number_messages(scheduler, clock, torch)
-    lacks = wrap(scheduler, clock, version_numbers(version) if version else ())
-    if why := _device_clock(clock, torch):
-        lacks["own_batch"] = why
+    try:
+        lacks = _take_hold(scheduler, clock, version, torch)
+    except Exception as error:
+        clock.stop(f"{NOT_STARTED}: {type(error).__name__}: {error}")
+        raise
     if profiled is None:
         lacks["messages"] = "not in this release: torch does not tell whether a profile runs"
     file.describe(lacks=lacks)
@@ -474,6 +476,20 @@ def start(scheduler: Any, prefix: str) -> Clock:  # noqa: ANN401
         "; ".join(f"{name} ({why})" for name, why in lacks.items()) or "nothing",
     )
     return clock
+
+
+def _take_hold(scheduler: Any, clock: Clock, version: str, torch: Any) -> dict[str, str]:  # noqa: ANN401
+    """Put everything in place that can be; what cannot, and why."""
+    from repro_pp_graphs.server.release import version_numbers  # noqa: PLC0415
+
+    lacks = wrap(scheduler, clock, version_numbers(version) if version else ())
+    try:
+        number_messages(scheduler, clock, torch)
+    except Exception as error:
+        lacks["messages"] = f"{hooks.REFUSED}: {type(error).__name__}: {error}"
+    if why := _device_clock(clock, torch):
+        lacks["own_batch"] = why
+    return lacks
 
 
 def _depth(scheduler: Any) -> int:  # noqa: ANN401
@@ -490,8 +506,9 @@ def patch(module: ModuleType) -> None:
     def event_loop_pp(self: Any) -> Any:  # noqa: ANN401
         try:
             start(self, os.environ[PREFIX_ENV])
-        except Exception:
-            _log.exception("repro shim pp_clock: not started; the server goes on without it")
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            _log.exception("%s (%s); the server goes on without it", LOG_NOT_STARTED, why)
         return loop(self)
 
     scheduler.event_loop_pp = event_loop_pp

@@ -1,8 +1,9 @@
 """python extract.py WHEEL...: what the clock's hooks rely on in each release, as hooks.json.
 
 Of every sglang wheel named: what event_loop_pp and the loop's own methods call, in the order of the
-text, the parameters of what the clock wraps, the modules that use point_to_point_pyobj; releases of
-which all that is the same stand together. Read from the sources (ast); nothing is imported.
+text, the parameters of what the clock wraps, the decorators of its classes and what else may refuse
+another function in place of a method, the modules that use point_to_point_pyobj; releases of which
+all that is the same stand together. Read from the sources (ast); nothing is imported.
 """
 
 from __future__ import annotations
@@ -85,6 +86,17 @@ def functions(text: str, name: str) -> dict[str, ast.FunctionDef]:
     return {n.name: n for body in bodies for n in body if isinstance(n, ast.FunctionDef)}
 
 
+def refusing(text: str, name: str) -> list[str]:
+    """What of a class may refuse an attribute: decorators, __slots__, an own __setattr__."""
+    (kind,) = (n for n in ast.parse(text).body if isinstance(n, ast.ClassDef) and n.name == name)
+    found = [f"@{ast.unparse(each)}" for each in kind.decorator_list]
+    for node in kind.body:
+        named = getattr(node, "name", None) or ast.unparse(getattr(node, "targets", [node])[0])
+        if named in ("__slots__", "__setattr__", "__getattribute__"):
+            found.append(named)
+    return found
+
+
 def of_wheel(path: Path) -> dict[str, Any]:
     """One release: loop, parameters, users."""
     with zipfile.ZipFile(path) as wheel:
@@ -116,7 +128,8 @@ def of_wheel(path: Path) -> dict[str, Any]:
         if name in classes["GroupCoordinator"]:
             reached[f"GroupCoordinator.{name}"] = relevant(calls(classes["GroupCoordinator"][name]))
     modules = sorted(n[:-3].replace("/", ".") for n in users if "from" in texts[n])
-    return {"calls": reached, "parameters": defined, "users": modules}
+    classes_ = {c: refusing(texts[f], c) for c, f in CLASSES.items() if f in texts}
+    return {"calls": reached, "parameters": defined, "classes": classes_, "users": modules}
 
 
 def main(paths: list[str]) -> None:
