@@ -362,3 +362,12 @@ def test_loads_that_were_split_by_chance_are_told(launches, told_of):
         for cap, sizes in launches
     ]
     assert [told_of in text for text in remarks._uneven_splits(made)] == [True] * bool(told_of)
+
+
+def test_what_several_launches_say_alike_stands_once(tmp_path):
+    made = plan(*(launch(*one) for one in ABBA))
+    result = measured(tmp_path, made, [30] * 4, warnings=["clocks held back"])
+    result["launches"][0]["warnings"].append("3 files")
+    said_ = remarks.remarks(result)
+    assert [each for each in said_ if "clocks" in each] == ["every launch: clocks held back"]
+    assert "A: 3 files" in said_

@@ -41,11 +41,21 @@ def remarks(summary: dict[str, Any]) -> list[str]:
     found += resumed(summary) + summary.get("warnings", [])
     changed = [changes.Change(**each) for each in summary.get("environment_changes") or []]
     found += [f"environment changed during the run: {text}" for text in changes.lines(changed)]
+    return found + _of_launches(launches)
+
+
+def _of_launches(launches: list[dict[str, Any]]) -> list[str]:
+    """Why launches failed, and their warnings: what several say alike stands once."""
+    labels: dict[str, list[str]] = {}
     for launch in launches:
         texts = [launch["reason"]] if launch.get("reason") else []
-        texts += launch.get("warnings", []) + launch["client_warnings"]
-        found += [f"{launch['label']}: {text}" for text in texts]
-    return found
+        for text in dict.fromkeys(texts + launch.get("warnings", []) + launch["client_warnings"]):
+            labels.setdefault(text, []).append(launch["label"])
+    every = len(launches) if len(launches) > 2 else 0
+    return [
+        f"{'every launch' if len(its) == every else ', '.join(its)}: {text}"
+        for text, its in labels.items()
+    ]
 
 
 def _send_paths(summary: dict[str, Any]) -> list[str]:

@@ -31,7 +31,11 @@ SENDS = (
 )
 # of all turns of the measured pass (docs/pp_clock.md); where there are several rounds, the first
 CLOCK = tuple((title, path, "") for title, path in table_rows.ROWS)
-CLOCK_ROUNDS = ("waits_ms.mean", "waits_outside_ms.mean", "token_send_ms.mean")
+CLOCK_ROUNDS = {  # path, and a title that stands without the rows above it
+    "waits_ms.mean": "last rank's waits ms",
+    "waits_outside_ms.mean": "  outside own batch ms",
+    "token_send_ms.mean": "  its token send ms",
+}
 _LETTER = re.compile("CASE_[A-Z]_")
 MARKS = {"DIFFERENT": "*", "BORDERLINE": "?", "NO DIFFERENCE LARGER THAN": "="}
 NOT_TRACED = "not traced"
@@ -87,7 +91,9 @@ def _cell(row: Row | None, key: str, width: int) -> str:
 
 def _measured(launches: list[Row], rounds: int = 1) -> list[tuple[str, str, str]]:
     """The metrics, and of the clock and the sends what any launch has."""
-    clock = [each for each in CLOCK if rounds == 1 or each[1] in CLOCK_ROUNDS]
+    clock = list(CLOCK)
+    if rounds > 1:
+        clock = [(title, path, "") for path, title in CLOCK_ROUNDS.items()]
     more = [*clock, *SENDS]
     return [*METRICS, *(each for each in more if any(_value(row, each[1]) for row in launches))]
 
