@@ -62,9 +62,9 @@ USAGE: ./run_repro.sh [options]
                        (docs/mechanism.md); blocking sends as in sglang 0.5.2
   --python PATH        interpreter that has sglang (default: $PYTHON, the active
                        python3, else an environment made here)
-  --release V          sglang 0.5.2, 0.5.6.post2 or 0.5.23 in an environment made
-                       here; a GPU box without sglang gets 0.5.2. For one case:
-                       a line RELEASE=V in its file
+  --release V          sglang 0.5.2, 0.5.6.post2 or 0.5.23, in an environment
+                       made here; a GPU box without sglang gets 0.5.2. For one
+                       case: a line RELEASE=V in its file
   --one-gpu            let ranks share GPUs, in time slices
   --cpu                rehearse on the CPU even where there are GPUs
   --no-profile         measure only, no traces
@@ -83,7 +83,8 @@ EXAMPLES:
   ./run_repro.sh                             # 4 GPUs: 70B; no GPU: a rehearsal
   ./run_repro.sh --pp-size 2                 # on two GPUs
   ./run_repro.sh --dummy-weights --layers 16 # no download, 16 layers
-  ./run_repro.sh --one-gpu --pp-size 4 --dummy-weights --layers 16
+  ./run_repro.sh --one-gpu --release 0.5.23 --pp-size 4 \
+    --dummy-weights --layers 16              # ranks share a GPU
   ./run_repro.sh --rounds 4                  # enough launches to compare
   ./run_repro.sh --rounds 4 --resume         # the same, after a first round
   ./run_repro.sh --aa --rounds 4             # how far equal arms differ

@@ -42,7 +42,7 @@ def pick_mode(options: Options, gpus: list[Gpu], ranks: int, tp_size: int = 1) -
         return "one_gpu"
     fitting = len(gpus) // tp_size
     offers = [f"--pp-size {fitting}"] if fitting > 1 else []
-    offers += ["--one-gpu --dummy-weights (ranks share GPUs, in time slices)"]
+    offers += ["--one-gpu --dummy-weights (ranks share GPUs in time slices; sglang 0.5.7 or newer)"]
     offers += ["--cpu (a rehearsal without graphs)"]
     raise PlanError(
         f"{len(gpus)} GPU(s) visible, but tp x pp asks for {ranks}: use " + ", or ".join(offers)
@@ -287,7 +287,7 @@ class Planner:
         if plan.mode == "one_gpu" and numbers and numbers < (0, 5, 7):
             raise PlanError(
                 f"--one-gpu needs sglang 0.5.7 or newer, this is {'.'.join(map(str, numbers))}: "
-                "use one GPU a rank, or another --python"
+                "use one GPU a rank, or a newer one (--release 0.5.23, --python)"
             )
         if args.get("--attention-backend") == "triton" and pp_size > 2 and numbers < (0, 5, 18):
             notes.append(
