@@ -217,7 +217,17 @@ def test_the_report_fits_80_columns_and_is_plain_text(run_client):
     text = "\n".join(lines)
     assert "TTFT ms" in text
     assert "40 completed, 0 failed" in text
-    assert "prefix cache" in text.replace("\n ", "")
+
+
+@pytest.mark.parametrize(("backend", "warned"), [("sglang", False), ("openai", True)])
+def test_prompts_that_repeat_are_warned_of_where_the_server_may_hide_a_cache(
+    backend, warned, run_client
+):
+    """sglang says how many tokens came from its cache: none did."""
+    with StandIn(Behaviour(itl_s=0.001)) as server:
+        argv = ("--num-prompts", "40", "--max-new-tokens", "3", "--batch", "20")
+        _, document, _ = run_client(server.url, *argv, "--backend", backend)
+    assert any("prefix cache" in text for text in document["summary"]["warnings"]) is warned
 
 
 def test_the_api_key_is_sent_and_never_shown(run_client, monkeypatch):

@@ -95,7 +95,9 @@ def caveats(
         )
     sent = len(records) + options.warmup * options.batch
     sent += sum(one.prompts for one in warm_up_passes)
-    if 0 < prompts_in_file < sent and summary["total_output_tokens"]:
+    # sglang always says how many tokens came from its cache; others may say nothing
+    cached = summary["total_cached_tokens"] or options.backend != "sglang"
+    if 0 < prompts_in_file < sent and summary["total_output_tokens"] and cached:
         sentences.append(
             f"{prompts_in_file} prompts in the file, {sent} sent (warm-up included): a prefix "
             f"cache may serve the repeats ({summary['total_cached_tokens']} cached tokens reported)"

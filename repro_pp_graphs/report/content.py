@@ -156,10 +156,12 @@ def _what(source: Source) -> str:
     engine = "The ring probe, without sglang," if found.engine == "probe" else f"sglang {versions}"
     rounds = max(launch.round for launch in plan.launches)
     launches = f"{rounds} launch{'es' * (rounds > 1)} of each of {len(source.cases)} case"
+    done = sum(launch.summary.status == "ok" for launch in source.launches)
+    done_of = f" ({done} of {len(plan.launches)} are measured)" * (done < len(plan.launches))
     return (
         f"{engine} on {gpus}, PP {first.pp_size} x TP {first.tp_size}, "
         f"{Path(first.model).name}; {plan.batch} prompts at once, {plan.max_new_tokens} new tokens "
-        f"each; {launches}{'s' * (len(source.cases) > 1)}."
+        f"each; {launches}{'s' * (len(source.cases) > 1)}{done_of}."
     )
 
 

@@ -103,7 +103,7 @@ def arms(source: Source) -> Table | None:
         cells = [_compared(compared.get((n, metric))) for n in _at(pairs)]
         rows.append([title(metric), better, *map(number, means), *cells])
     head = ["", "better", *source.cases, *(f"{pair.a} / {pair.b}" for pair in pairs)]
-    launches = max(launch.summary.round for launch in source.launches)
+    launches = max(measured(source, number) for number in range(len(source.cases)))
     each = "1 launch" if launches == 1 else f"means over {launches} launches"
     files = {source.cases[one.case]: one.summary.label for one in reversed(source.launches)}
     named = [f"{name} is {files[name]}" for name in source.cases if files[name] != name]
@@ -116,6 +116,11 @@ def arms(source: Source) -> Table | None:
         note += f". {CLOCKED if by_clock else PROFILED}"
     note += f". In the files {', '.join(named)}" if named else ""
     return Table(head=head, rows=rows, note=f"{note}.")
+
+
+def measured(source: Source, case: int) -> int:
+    """Launches of a case that ended well."""
+    return sum(launch.case == case and launch.summary.status == "ok" for launch in source.launches)
 
 
 def _at(pairs: list[Pair]) -> range:
