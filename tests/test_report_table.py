@@ -302,7 +302,7 @@ def test_token_sends_stand_in_the_table(tmp_path):
     result = measured(tmp_path, two, [30, 20])
     for one, ms in zip(result["launches"], (100, 4), strict=True):
         one["token_send_ms"] = {"sent": ms}
-    (cells,) = rows(table.lines(result), "last byte left ms")
+    (cells,) = rows(table.lines(result), "  last byte left ms")
     assert cells == ["100", "4"]
 
 

@@ -11,16 +11,16 @@ from typing import Any
 # title of at most 22 characters, path among a launch's `pp_clock` in summary.json
 ROWS = (
     ("last rank's turn ms", "turn_ms.mean"),
+    ("  profiled / measured", "distortion"),
     ("  its waits ms", "waits_ms.mean"),
     ("  ... median", "waits_ms.median"),
     ("  ... p99", "waits_ms.p99"),
     ("  outside own batch ms", "waits_outside_ms.mean"),
     ("  ... median", "waits_outside_ms.median"),
-    ("its token send ms", "token_send_ms.mean"),
+    ("token send measured ms", "token_send_ms.mean"),
     ("  ... median", "token_send_ms.median"),
     ("  ... p99", "token_send_ms.p99"),
     ("  in prefill ms", "prefill_token_send_ms.mean"),
-    ("profiled / measured", "distortion"),
 )
 
 

@@ -25,7 +25,7 @@ KINDS = {
     "recv_requests": ("receive of requests", "peer_late"),
     "wait_results": ("wait for results", "results"),
     "launch": ("launch of the batch", "launch"),
-    "process": ("work on results", "host"),
+    "process": ("work on results (to 0.5.6 with the wait for them)", "host"),
 }
 REST = ("the rest: Python", "python")
 LEAST_MS = 0.005  # of what is shown: less is 0.00

@@ -24,8 +24,8 @@ METRICS = (  # title, name among a launch's metrics, better
 )
 # means of the profile pass: the last rank's token send to rank 0 (docs/traces.md)
 SENDS = (
-    ("token send, host ms", "host", ""),
-    ("last byte left ms", "sent", ""),
+    ("token send profiled ms", "host", ""),
+    ("  last byte left ms", "sent", ""),
     ("  under own graph ms", "under_graph", ""),
     ("  no compute ms", "idle", ""),
 )
