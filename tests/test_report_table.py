@@ -371,3 +371,16 @@ def test_what_several_launches_say_alike_stands_once(tmp_path):
     said_ = remarks.remarks(result)
     assert [each for each in said_ if "clocks" in each] == ["every launch: clocks held back"]
     assert "A: 3 files" in said_
+
+
+def test_warnings_that_differ_in_numbers_alone_stand_once(tmp_path):
+    made = plan(*(launch(*one) for one in ABBA))
+    result = measured(tmp_path, made, [30] * 4)
+    for at, each in enumerate(result["launches"]):
+        each["warnings"] = [f"GPU {gpu}: held back for {at}.{gpu} s" for gpu in range(2)]
+    result["launches"][0]["warnings"].append("GPU 0: held up")
+    found = [text for text in remarks.remarks(result) if "held" in text]
+    assert found == [
+        "every launch: GPU 0: held back for 0.0 s (and 7 alike, with other numbers)",
+        "A: GPU 0: held up",
+    ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Any
 
 from repro_pp_graphs.environment import changes
@@ -10,6 +12,7 @@ from repro_pp_graphs.report.table import name, split
 from repro_pp_graphs.server.release_facts import SENDS_MEAN
 
 LEAST_ROUNDS = 4
+_NUMBER = re.compile(r"\d[\d.]*")
 
 
 def remarks(summary: dict[str, Any]) -> list[str]:
@@ -40,21 +43,36 @@ def remarks(summary: dict[str, Any]) -> list[str]:
         found += _sends(launches) + _uneven_splits(launches)
     found += resumed(summary) + summary.get("warnings", [])
     changed = [changes.Change(**each) for each in summary.get("environment_changes") or []]
-    found += [f"environment changed during the run: {text}" for text in changes.lines(changed)]
+    for _, text in _alike(("", text) for text in changes.lines(changed)):
+        found.append(f"environment changed during the run: {text}")
     return found + _of_launches(launches)
+
+
+def _alike(said: Iterable[tuple[str, str]]) -> list[tuple[list[str], str]]:
+    """Who said what: texts that differ in numbers alone stand once, as the first has them."""
+    whose: dict[str, list[tuple[str, str]]] = {}
+    for who, text in said:
+        whose.setdefault(_NUMBER.sub("#", text), []).append((who, text))
+    found = []
+    for its in whose.values():
+        others = len({text for _, text in its}) - 1
+        alike = f" (and {others} alike, with other numbers)" * (others > 0)
+        found.append((list(dict.fromkeys(who for who, _ in its)), its[0][1] + alike))
+    return found
 
 
 def _of_launches(launches: list[dict[str, Any]]) -> list[str]:
     """Why launches failed, and their warnings: what several say alike stands once."""
-    labels: dict[str, list[str]] = {}
+    said = []
     for launch in launches:
         texts = [launch["reason"]] if launch.get("reason") else []
-        for text in dict.fromkeys(texts + launch.get("warnings", []) + launch["client_warnings"]):
-            labels.setdefault(text, []).append(launch["label"])
-    every = len(launches) if len(launches) > 2 else 0
+        texts += launch.get("warnings", []) + launch["client_warnings"]
+        said += [(launch["label"], text) for text in texts]
+    begun = len(launches) - sum(launch["status"] == "not run" for launch in launches)
+    every = begun if begun > 2 else 0
     return [
-        f"{'every launch' if len(its) == every else ', '.join(its)}: {text}"
-        for text, its in labels.items()
+        f"{'every launch' if len(labels) == every else ', '.join(labels)}: {text}"
+        for labels, text in _alike(said)
     ]
 
 
