@@ -119,6 +119,12 @@ def _own_time(row: Row, others: Iterable[Row]) -> int:
     return row.end_ns - row.begin_ns - sum(inside)
 
 
+def _untimed(loop: _Loop, turn: int) -> int:
+    """What of a turn lies in none of its timed calls, ns."""
+    row, calls = loop.turns[turn], loop.calls[turn]
+    return row.end_ns - row.begin_ns - sum(_own_time(call, calls) for call in calls)
+
+
 def _calls(loop: _Loop, chosen: Iterable[int], mode: Mode) -> dict[str, Spread]:
     """Calls of batches of that mode, by kind."""
     times: dict[int, list[int]] = defaultdict(list)
@@ -164,6 +170,7 @@ def turns_of(loop: _Loop, chosen: Sequence[int], mode: Mode) -> Turns | None:
         waits_outside=spread(everything) if everything else None,
         outside={KINDS[kind]: spread(outside[kind]) for kind in sorted(outside)},
         own_batch=spread(ran) if ran else None,
+        untimed=spread([_untimed(loop, turn) for turn in strict]),
         graphs=sum(bool(row.flags & rows.GRAPH) for row in rows_of_turns),
     )
 

@@ -22,7 +22,10 @@ def turn_lines(turns: Turns) -> list[str]:
         }
     if turns.own_batch:
         named["own batch on the GPU"] = turns.own_batch
-    return [_row(name, found) for name, found in (*named.items(), *turns.calls.items())]
+    named |= turns.calls
+    if turns.untimed:
+        named["in no timed call"] = turns.untimed
+    return [_row(name, found) for name, found in named.items()]
 
 
 def lines(facts: ClockFacts) -> list[str]:

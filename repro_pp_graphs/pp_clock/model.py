@@ -35,6 +35,7 @@ class Turns(msgspec.Struct, kw_only=True):
     waits_outside: Spread | None = None
     outside: dict[str, Spread] = {}  # the part outside by kind, summed over a turn
     own_batch: Spread | None = None  # on the GPU, first kernel to last
+    untimed: Spread | None = None  # of a turn, what lies in no timed call: the rest, Python
     graphs: int = 0  # of the turns, those whose batch ran as a CUDA graph
 
 
