@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("msgspec")
 
 from msgspec.structs import replace
-from trace_changes import only_case, texts
+from trace_changes import only_case, texts, with_events
 
 from repro_pp_graphs.traces.commands.analyze import main
 from repro_pp_graphs.traces.explain.report import lines
@@ -231,3 +231,37 @@ def test_of_a_long_trace_the_steps_in_the_middle_are_followed_and_it_is_said(mon
         " ".join(lines(found)).split()
     )
     assert part.categories["graph"].mean == pytest.approx(whole.categories["graph"].mean, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("sglang0516_sync_send", "cudaStreamSynchronize"),
+        ("sglang052_graphs_on", "cudaStreamSynchronize"),
+        ("sglang0516_graphs_on", "cudaEventSynchronize"),
+        ("sglang0516_sync_send", "gloo:recv"),
+        ("sglang0516_sync_send", "gloo:send"),
+        ("sglang052_graphs_on", "c10d::send"),
+        ("sglang052_graphs_on", "cudaGraphLaunch"),
+        ("sglang052_graphs_off", "cudaLaunchKernel"),
+        ("sglang052_graphs_off", "cudaStreamSynchronize"),
+    ],
+)
+def test_events_missing_from_a_trace_change_little_or_are_the_reason_that_there_is_no_path(
+    name, missing, tmp_path
+):
+    for file, text in texts(name).items():
+        kept = with_events(text, lambda event: None if event.get("name") == missing else event)
+        (tmp_path / file).write_text(kept)
+    found = explained(only_case(tmp_path))
+    if found.ring_path is None:
+        assert found.ring_path_unknown
+        return
+    whole, path = path_of(name), found.ring_path
+    lost = path.categories["peer_late"].mean + path.categories["unexplained"].mean
+    for category, part in whole.categories.items():
+        off = abs(path.categories[category].mean - part.mean)
+        assert off <= 0.05 * whole.step_us.mean + lost, category
+    assert not path.what_if or path.what_if["send=0"] == pytest.approx(
+        whole.what_if["send=0"], rel=0.05
+    )

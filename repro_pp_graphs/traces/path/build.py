@@ -304,6 +304,7 @@ def _gloo(graph: Graph, line: RankLine, owners: dict[int, RankLine]) -> None:
         other = owners.get(id(peer)) if peer else None
         begun = other.op_begins.get(id(peer)) if other else None
         if begun is None:
+            graph.kind[line.calls[back]] = Kind.ALONE
             continue
         key = (wait.name, wait.row)
         by_row.setdefault(key, []).append((back, begun, graph.time[back] - graph.time[begun]))

@@ -21,6 +21,7 @@ from repro_pp_graphs.traces.path.clocks import CannotTell, ahead
 from repro_pp_graphs.traces.path.graph import Timing
 from repro_pp_graphs.traces.path.parts import CATEGORIES, Part, Sums, parts_of
 from repro_pp_graphs.traces.path.shared_gpu import numbered_alike
+from repro_pp_graphs.traces.path.silence import silent_ns
 from repro_pp_graphs.traces.path.walk import Walker, clipped
 from repro_pp_graphs.traces.path.what_if import REMEDIES, Change, WhatIf, change_of
 from repro_pp_graphs.traces.quantiles import spread
@@ -35,6 +36,8 @@ SHARED = (
 )
 # So many batches of PP0 are followed at most: the cost does not grow with longer traces.
 MOST = 256
+# Of the steps' time, for how much a host may do nothing that the trace shows.
+SILENT = 0.1
 # Of the steps, how many at the begin are not counted when a change has to settle.
 SETTLES = 0.25
 # What is timed again for every case: categories that take no time at all.
@@ -72,6 +75,8 @@ def followed(case: Case, hosts: list[Host], edges: list[Edge]) -> Followed:
             raise CannotTell(
                 f"{host.rank.unlabelled_p2p} of PP{host.rank.pp}'s P2P kernels carry no peer"
             )
+        if not len(host.rank.operators):
+            raise CannotTell("the trace has no operators of the host")
         if reason := unseen(host.rank):
             raise CannotTell(reason)
     step = decode_step(case, hosts)
@@ -138,7 +143,7 @@ def ring_path(
     Raises CannotTell, whose text says why, where there are no steps to follow.
     """
     found = followed(case, hosts, edges)
-    sums = Sums(found.ring, all_parts(found), len(found.steps))
+    sums = Sums(found.ring, checked_parts(found), len(found.steps))
     number = len(found.steps)
     us = sums.steps / 1000
     wholes = us.sum(axis=1)
@@ -148,7 +153,8 @@ def ring_path(
     }
     labels = [case.label(line.host.rank) for line in found.ring.ranks]
     host = {f"PP{labels[at]} {name}": ns for (at, name), ns in sums.host.items()}
-    steady, again, predicted, unknown = _what_if(found, asked or {})
+    not_known = sum(categories[name].mean for name in ("peer_late", "unexplained"))
+    steady, again, predicted, unknown = _what_if(found, asked or {}, not_known)
     return RingPath(
         steps=number,
         steps_there=found.steps_there,
@@ -177,6 +183,35 @@ def ring_path(
     )
 
 
+def checked_parts(found: Followed) -> list[Part]:
+    """The parts of every step.
+
+    Raises CannotTell where so much is missing from the trace that they may be wrong.
+    """
+    first, last = found.batches.launch[found.steps[0][0]], found.batches.launch[found.steps[-1][1]]
+    begin, over = int(found.timing.time[first]), int(found.timing.time[last])
+    for line in found.ring.ranks:
+        inside = [
+            op
+            for op in line.ops
+            if op.backend == "nccl" and begin <= op.start_ns - line.ahead_ns <= over
+        ]
+        alone = sum(id(op) not in line.host.other for op in inside)
+        if alone > GOOD_ENOUGH * len(inside):
+            raise CannotTell(
+                f"{alone} of {len(inside)} NCCL operations of PP{line.host.rank.pp} are not paired"
+            )
+    parts = all_parts(found)
+    whole = sum(part.end_ns - part.start_ns for part in parts)
+    for line, silent in zip(found.ring.ranks, silent_ns(found.ring.ranks, parts), strict=True):
+        if silent > SILENT * whole:
+            raise CannotTell(
+                f"for {silent / whole:.0%} of the step PP{line.host.rank.pp}'s host is in nothing "
+                "that its trace shows: a call in which it waits may be missing"
+            )
+    return parts
+
+
 def all_parts(found: Followed) -> list[Part]:
     """The parts of every step: of one path, from the last launch back to the first, what lies
     between the step's two launches."""
@@ -202,16 +237,18 @@ def _error(values: npt.NDArray[np.float64], overlapping: int) -> float | None:
 
 
 def _what_if(
-    found: Followed, asked: dict[str, Change]
+    found: Followed, asked: dict[str, Change], not_known_us: float
 ) -> tuple[float, float, dict[str, float], str]:
     """The steady step, the same timed again from usual latencies, and with each change, us; why
-    there are none of these."""
+    there are none of these. `not_known_us`: of a step, what is unexplained."""
     timing = found.timing
     steady = _Steady(found)
     measured = steady.step_us(timing.time)
     again = steady.step_us(timing.retimed(timing.fitted, np.zeros_like(timing.rest)))
     if numbered_alike(found.ring.ranks):
         return measured, again, {}, SHARED
+    if not_known_us > GOOD_ENOUGH * measured:
+        return measured, again, {}, f"{not_known_us / measured:.0%} of the step is not explained"
     if abs(again - measured) > GOOD_ENOUGH * measured:
         off = f"timed again unchanged a step takes {again / 1000:.2f} ms, not {measured / 1000:.2f}"
         return measured, again, {}, off

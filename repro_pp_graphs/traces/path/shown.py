@@ -11,7 +11,7 @@ from repro_pp_graphs.traces.path.batches import Batches
 from repro_pp_graphs.traces.path.build import Ring
 from repro_pp_graphs.traces.path.clocks import CannotTell
 from repro_pp_graphs.traces.path.parts import parts_of
-from repro_pp_graphs.traces.path.ring_path import followed
+from repro_pp_graphs.traces.path.ring_path import checked_parts, followed
 from repro_pp_graphs.traces.path.shared_gpu import others_work
 from repro_pp_graphs.traces.path.walk import Piece, Walker
 
@@ -30,6 +30,7 @@ def path_slices(case: Case, edges: list[Edge]) -> list[Slice]:
     rank's slices apart. Empty where it is not known."""
     try:
         found = followed(case, hosts_of(case, edges), edges)
+        checked_parts(found)
     except CannotTell:
         return []
     launch = found.batches.launch
