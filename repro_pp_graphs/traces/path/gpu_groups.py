@@ -154,7 +154,13 @@ def items_of(kernels: Kernels, launches: Ints) -> tuple[Items, int]:
     most = np.where(graph, LAUNCHES_NS, plain)
     if len(launches):
         call = np.minimum(launches[:, 0].searchsorted(posted), len(launches) - 1)
-        most += np.where(graph & (launches[call, 0] == posted), launches[call, 1] - posted, 0)
+        whole = graph & (launches[call, 0] == posted) & (launches[call, 1] > posted)
+        length = np.where(whole, launches[call, 1] - posted, 1)
+        # on an idle GPU a graph begins when its call has come so far
+        shares = np.sort(((start - posted) / length)[whole & idle & (posted > before)])
+        share = shares[len(shares) // 10] if len(shares) else 1.0
+        prompt = np.rint(np.minimum(share * length, length + LAUNCHES_NS)).astype(np.int64)
+        most = np.where(whole, prompt, most)
     launch = np.minimum(most, start - posted)
     takes = end - np.maximum(before, posted + launch)
     none = np.empty(0, dtype=np.int64)
