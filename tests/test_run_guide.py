@@ -45,8 +45,8 @@ def test_the_readme_fits_80_columns():
     assert max(map(len, guide.lines())) <= 80
 
 
-def shown(folder: Path, plan) -> str:
-    asked = options.parse(["--root", str(folder), "--out", str(folder), "--dry-run"])
+def shown(folder: Path, plan, *argv: str) -> str:
+    asked = options.parse(["--root", str(folder), "--out", str(folder), "--dry-run", *argv])
     return " ".join(" ".join(overview.lines(plan, asked)).split())
 
 
@@ -61,6 +61,25 @@ def test_a_case_is_shown_by_what_it_differs_in(tmp_path: Path):
     assert "differ: CASE_mine from A: " in text
     assert "+ --chunked-prefill-size 2048" in text and "- --cuda-graph-max-bs 64" in text
     assert "+ NAME=x" in text and "--port" not in text
+
+
+def test_names_of_files_are_no_difference_of_cases(tmp_path: Path):
+    plan = plan_of(tmp_path)
+    for launch in plan.launches:
+        launch.args += ["--json", f"{tmp_path}/logs/{launch.label}_probe.json"]
+    assert "_probe.json" not in shown(tmp_path, plan)
+
+
+def test_a_rehearsal_says_what_it_leaves_aside(tmp_path: Path):
+    plan = plan_of(tmp_path)
+    base = "--model-path some/Model-70B\n--pp-size 3\n--tp-size 2\n"
+    (tmp_path / "server_args_base.txt").write_text(base)
+    aside = "in place of some/Model-70B, pp 3 x tp 2 (server_args_base.txt)"
+    rehearsal = replace(plan, mode="cpu")
+    assert aside in shown(tmp_path, rehearsal)
+    assert "--dry-run --gpus 6" in shown(tmp_path, rehearsal)
+    assert aside not in shown(tmp_path, replace(plan, mode="gpu"))
+    assert aside not in shown(tmp_path, rehearsal, "--model", "x/y", "--pp-size", "2")
 
 
 def test_a_later_round_is_not_printed_again(tmp_path: Path):

@@ -8,8 +8,10 @@ from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.run import client_words, results
 from repro_pp_graphs.run.command import command_script, shell_words
 from repro_pp_graphs.run.options import Options
+from repro_pp_graphs.server import argfile
 from repro_pp_graphs.terminal import wrapped
 
+BASE = "server_args_base.txt"
 SAME = "one case under two labels: how far equal arms differ"
 MODE_TEXT = {
     "gpu": "one GPU a rank",
@@ -34,16 +36,32 @@ def lines(plan: Plan, options: Options) -> list[str]:
     found = [
         *wrapped(how, "  how:    "),
         *wrapped(server, f"  {plan.program + ':':<8}"),
+        *_in_place_of(plan, options),
         f"  load:   {load}" + (f"; profile of {plan.profile_steps} steps" if plan.profile else ""),
         *wrapped(", ".join(launch.label for launch in plan.launches), "  cases:  "),
         *_differences(plan),
         *_order(plan, anew=options.dry_run and not options.resume),
-        *wrapped(
-            "one case under two labels: how far equal arms differ" if plan.aa else "", "  A/A:    "
-        ),
+        *wrapped(SAME if plan.aa else "", "  A/A:    "),
         *wrapped(f"{options.out}/logs, {options.out}/trace", "  leaves: "),
     ]
     return found + [line for note in notes(plan) for line in wrapped(note, "  note:   ")]
+
+
+def _in_place_of(plan: Plan, options: Options) -> list[str]:
+    """What a rehearsal on the CPU leaves aside of server_args_base.txt, and how to see its plan."""
+    chosen = options.model and options.pp_size  # by who runs it, who knows
+    if plan.mode != "cpu" or plan.engine != "sglang" or chosen:
+        return []
+    base, first = argfile.load(options.root / BASE), plan.launches[0]
+    asked = (base.get_int("--pp-size", 1), base.get_int("--tp-size", 1))
+    if base.get("--model-path") == first.model and asked == (first.pp_size, first.tp_size):
+        return []
+    pp_size, tp_size = asked
+    text = (
+        f"in place of {base.get('--model-path')}, pp {pp_size} x tp {tp_size} ({BASE}); "
+        f"the plan for GPUs: --dry-run --gpus {pp_size * tp_size}"
+    )
+    return wrapped(text, "          ")
 
 
 def notes(plan: Plan) -> list[str]:
@@ -86,15 +104,20 @@ def arguments(launch: Launch) -> list[str]:
     return found + [f"{name}={value}" for name, value in launch.env.items()]
 
 
+def _own(launch: Launch) -> list[str]:
+    """Its arguments, but for the names of its files."""
+    return [text for text in arguments(launch) if launch.label not in text]
+
+
 def _differences(plan: Plan) -> list[str]:
     """How each further case differs from the first one: cases build on base, not on one another."""
     firsts: dict[str, Launch] = {}
     for launch in plan.launches:
         firsts.setdefault(launch.case, launch)
     first, *others = firsts.values()
-    ours, found = arguments(first), []
+    ours, found = _own(first), []
     for other in others:
-        theirs = arguments(other)
+        theirs = _own(other)
         signed = [f"+ {text}" for text in theirs if text not in ours]
         signed += [f"- {text}" for text in ours if text not in theirs]
         if other.python != first.python:
