@@ -82,5 +82,10 @@ fi
 cd "$here"
 choose_python
 make_test_tools
+# tests copy the package with what is compiled of it, and start hundreds of Pythons on the copies
+unset PYTHONDONTWRITEBYTECODE PYTHONPYCACHEPREFIX
+"$python" -m compileall -q repro_pp_graphs tests/fake_sglang || true # a checkout of another user
+# several processes share the cores already: idle threads of each would only spin
+export OPENBLAS_NUM_THREADS=1
 export REPRO_SERVER_PYTHON=$python
 exec "$test_python" -m pytest "${options[@]}"

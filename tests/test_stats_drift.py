@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip("scipy")
 
+from scipy import stats
+
 from repro_pp_graphs.stats import looks, power, ranks
 from repro_pp_graphs.stats.drift import Untestable, design, fit, outlying, satterthwaite
 
@@ -141,6 +143,16 @@ def test_the_exact_test_counts_every_order_of_the_launches():
         observed = far(tuple(sorted(together).index(each) + 1 for each in a))
         share = sum(far(each) >= observed - 1e-9 for each in orders) / len(orders)
         assert ranks.exact_p(a, b) == pytest.approx(share)
+
+
+def test_the_exact_test_agrees_with_scipy_in_every_size_and_with_equal_values():
+    for seed, (few, many) in enumerate(
+        [(1, 1), (1, 9), (3, 3), (4, 4), (5, 12), (11, 2), (32, 32)]
+    ):
+        for of in (3, 1000):  # different values: with many, some are equal
+            a, b = np.split(np.random.default_rng(seed).integers(0, of, few + many), [few])
+            expected = stats.mannwhitneyu(a, b, method="exact").pvalue
+            assert ranks.exact_p(a.tolist(), b.tolist()) == pytest.approx(expected)
 
 
 def test_holm_by_hand():

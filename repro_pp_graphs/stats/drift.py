@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -40,18 +41,29 @@ class Design:
     residual: Floats
     df: int
 
-    @property
+    @cached_property
     def shares(self) -> Floats:
         """Variance of A - B for a variance of 1 in arm A, and in arm B."""
         squares = self.weights**2
         return np.array([squares[self.is_a].sum(), squares[~self.is_a].sum()])
 
-    @property
+    @cached_property
     def mixing(self) -> Floats:
         """Expected sums of squared residuals of A and of B (rows), by variance of A and of B."""
         squares = self.residual**2
         arms = (self.is_a, ~self.is_a)
         return np.array([[squares[np.ix_(one, two)].sum() for two in arms] for one in arms])
+
+    @cached_property
+    def spread(self) -> Floats:
+        """Of the quadratic form that estimates the variance of A - B: half its own variance is
+        this, weighted by the arms' variances squared, and by their product twice (3 numbers).
+        """
+        a, b = (self.residual * arm for arm in (self.is_a, ~self.is_a))  # residual @ diag(arm)
+        of_variance = np.linalg.solve(self.mixing.T, self.shares)
+        form = of_variance[0] * (a @ self.residual) + of_variance[1] * (b @ self.residual)
+        a, b = form * self.is_a, form * ~self.is_a
+        return np.array([np.sum(a * a.T), np.sum(b * b.T), np.sum(a * b.T)])
 
     @property
     def pooled(self) -> bool:
@@ -142,16 +154,8 @@ def satterthwaite(plan: Design, variances: Floats) -> Floats:
 
     2 E^2 / Var of the quadratic form that estimates it, within [1, residual df].
     """
-    arms = np.array([plan.is_a, ~plan.is_a], dtype=float)
-    forms = [plan.residual @ np.diag(arm) @ plan.residual for arm in arms]
-    of_variance = np.linalg.solve(plan.mixing.T, plan.shares)
-    form = of_variance[0] * forms[0] + of_variance[1] * forms[1]
-    a, b = (form * arm for arm in arms)  # form @ diag(arm)
-    spread = (
-        variances[:, 0] ** 2 * np.trace(a @ a)
-        + 2 * variances[:, 0] * variances[:, 1] * np.trace(a @ b)
-        + variances[:, 1] ** 2 * np.trace(b @ b)
-    )
+    a, b = variances.T
+    spread = np.array([a**2, b**2, 2 * a * b]).T @ plan.spread
     found: Floats = np.clip((variances @ plan.shares) ** 2 / spread, 1.0, float(plan.df))
     return found
 
