@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from repro_pp_graphs.__main__ import COMMANDS, STEPS
+from repro_pp_graphs.run import guide
 
 ROOT = Path(__file__).resolve().parents[1]
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
@@ -147,6 +148,13 @@ def test_documents_that_code_points_to_exist():
     named = {name for path in sources for name in re.findall(r"\bdocs/\w+\.md", read(path))}
     assert {name for name in named if not (ROOT / name).exists()} == set()
     assert named
+
+
+def test_every_file_of_a_run_is_described():
+    text = read(ROOT / "docs/reading_results.md")
+    names = [name for names in (*guide.LOGS, *guide.TRACE) for name in names.split(", ")]
+    shown = [name.replace("LABEL", "").replace("*_vs_*", "A_vs_B") for name in names]
+    assert [name for name in shown if not (name in text or Path(name).stem in text)] == []
 
 
 def test_every_document_is_in_the_readme():
