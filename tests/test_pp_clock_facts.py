@@ -187,11 +187,11 @@ def test_a_profile_that_distorts_is_warned_of_above_a_tenth(factor, warned):
     assert any("as long" in text for text in found.warnings) == warned
 
 
-def alternating(on_ms: float, off_ms: float, pairs: int) -> Rows:
+def alternating(on_ms: float, off_ms: float, pairs: int, growth_ms: float = 0.0) -> Rows:
     rank, size, base = Rank(1, alternate=10), 10, 0.0
     for at in range(2 * size * pairs):
-        off = at // size % 2
-        took = (off_ms if off else on_ms) + at % 3 * 0.01
+        off = at // size % 4 in (1, 2)
+        took = (off_ms if off else on_ms) + at % 3 * 0.01 + at * growth_ms
         rank.row(at, "turn", base, base + took, flags=rows.DECODE | (rows.OFF if off else 0))
         base += took
     return rank.file
@@ -202,6 +202,12 @@ def test_windows_on_and_off_are_compared_in_pairs():
     assert found is not None and found.turns_a_window == 10
     assert found.low <= 1.02 <= found.high and found.low > 1.015
     assert facts.summary([alternating(10.2, 10.0, 4)], EVERYTHING).on_off is None
+
+
+def test_turns_that_grow_longer_are_no_cost_of_the_clock():
+    found = facts.summary([alternating(10.0, 10.0, 40, growth_ms=0.005)], EVERYTHING).on_off
+    assert found is not None and found.pairs == 39  # the first window's first turns are not steady
+    assert found.low <= 1 <= found.high and found.ratio == pytest.approx(1, abs=5e-4)
 
 
 def test_what_a_rank_must_have_called_and_has_not_is_named():

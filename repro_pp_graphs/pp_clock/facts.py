@@ -283,17 +283,22 @@ def _distortion(rank: Rank | None) -> tuple[float | None, float | None]:
 
 
 def on_off(loop: _Loop) -> OnOff | None:
-    """Windows with the clock on against those off after them; None where it did not alternate, or
-    for fewer than five pairs."""
+    """Windows with the clock on against those off beside them, of which either comes first in turn;
+    None where it did not alternate, or for fewer than five pairs."""
     size = int(loop.header.get("alternate") or 0)
     if not size:
         return None
     windows: dict[int, list[int]] = defaultdict(list)
+    off = {turn // size for turn, row in loop.turns.items() if row.flags & rows.OFF}
     for turn, row in loop.turns.items():
         if loop.steady(turn) and not row.flags & rows.PROFILED:
             windows[turn // size].append(row.end_ns - row.begin_ns)
     whole = {at: sum(times) / len(times) for at, times in windows.items() if len(times) == size}
-    pairs = [(whole[at], whole[at + 1]) for at in whole if at % 2 == 0 and at + 1 in whole]
+    pairs = [
+        (whole[at + 1], whole[at]) if at in off else (whole[at], whole[at + 1])
+        for at in whole
+        if at % 2 == 0 and at + 1 in whole and (at in off) != (at + 1 in off)
+    ]
     if len(pairs) < 5:
         return None
     logs = np.array([math.log(on / off) for on, off in pairs])

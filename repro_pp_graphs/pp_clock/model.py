@@ -58,7 +58,7 @@ class OnOff(msgspec.Struct, kw_only=True):
     """Decode turns with the clock on against off, in windows that alternate inside one server."""
 
     turns_a_window: int
-    pairs: int  # a window on, the window off after it
+    pairs: int  # a window on and one off beside it
     on_ms: float  # mean turn
     off_ms: float
     ratio: float  # on / off, geometric mean over pairs

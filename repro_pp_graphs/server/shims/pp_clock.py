@@ -5,7 +5,8 @@ turn, its kind. What the clock takes hold of is in pp_clock/hooks.py. A fault of
 clock, never the server; the header of the rank's file says so.
 
 Environment: REPRO_PP_CLOCK, where the files go (`<that>_PP0_TP0.rows`); REPRO_PP_CLOCK_ROWS, rows a
-rank; REPRO_PP_CLOCK_ALTERNATE=N, the clock is off in every second N turns: what it costs.
+rank; REPRO_PP_CLOCK_ALTERNATE=N, the clock is on for N turns, off for 2 N, on for 2 N, and so on:
+what it costs.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ ALTERNATE_ENV = "REPRO_PP_CLOCK_ALTERNATE"
 ACTIVE = "repro shim pp_clock is active"  # a rank's line in the server's log
 TOKENS = "next_token_ids"  # the entry of a message that makes it one of token ids
 ANNOTATION = "pp_clock:"
+ON_OF_FOUR = (0, 3)  # windows: turns grow longer with the context, which then favours neither
 P2P = ("send", "recv", "isend", "irecv")
 
 Call = Callable[..., Any]
@@ -112,7 +114,7 @@ class Clock:
         self._begin_ns, self._work, self._batch_size = now_ns, False, 0
         self._flags = rows.PROFILED if self.profiled() else 0
         if self._alternate:
-            self.on = self.turn // self._alternate % 2 == 0
+            self.on = self.turn // self._alternate % 4 in ON_OF_FOUR
             self._flags |= 0 if self.on else rows.OFF
         if self.device and self.on:
             self.device.read(now_ns)
