@@ -125,7 +125,29 @@ read_options() {
       --cpu) opt_cpu=1 ;;
     esac
   done
+  [[ -n $out ]] || die 2 "--out '': name a folder, or leave --out out"
   [[ $out == /* ]] || out=$PWD/$out
+}
+
+# What would fail later, and not say why
+check_place() {
+  # closed: what is opened next would get its number
+  [[ -L /proc/self/fd/0 ]] || exec </dev/null
+  [[ -L /proc/self/fd/2 ]] || exec 2>/dev/null
+  [[ -L /proc/self/fd/1 ]] || die 2 "stdout is closed: send it to a file, or to /dev/null"
+  [[ $here != *[:[:cntrl:]]* ]] || die 2 "$here: PYTHONPATH cannot name a folder with a ':' or a \
+control character: move the checkout"
+  check_state
+}
+
+check_state() { # its records say which processes to end, its files what an sglang takes
+  local owner mode mine
+  [[ -e $state || -L $state ]] || return 0
+  read -r owner mode < <(stat -Lc '%u %a' -- "$state")
+  mine=$(stat -Lc %u -- "$here")
+  [[ ! -d $state || ($owner != "$EUID" && $owner != "$mine") ]] || ((8#$mode & 2)) || return 0
+  die 2 "$state: another user can write it, so that what it says cannot be trusted: remove it, or \
+use a checkout of your own"
 }
 
 ### steps
@@ -235,6 +257,7 @@ undo() {
     say "interrupted; measured so far:"
     tool summary "$out" || true
   fi
+  ((!begun)) || hand_over
   unlock
   exit "$status"
 }
@@ -256,6 +279,17 @@ unlock() { # give up --out, which the plan took for this process
   ((!made_out)) || rmdir "$out" 2>/dev/null || true # nothing came to be
 }
 
+# shellcheck disable=SC2317,SC2329 # the trap calls it
+hand_over() { # what root made, as in a container, to the owner of --out (where root made that: of the
+  # folder it is in)
+  ((EUID == 0)) || return 0
+  ((!made_out)) || chown --reference="$(dirname "$out")" -- "$out" || return 0
+  local name
+  for name in logs trace; do
+    [[ ! -d $out/$name ]] || chown -hR --reference="$out" -- "$out/$name" || return 0
+  done
+} 2>/dev/null
+
 make_plan() { # of whichever file nobody else can see; sets what the plan sets, or prints it
   local file planned status=0 chosen=$python release
   file=$(mktemp) && exec {planned}<>"$file" && rm -f "$file"
@@ -273,7 +307,7 @@ make_plan() { # of whichever file nobody else can see; sets what the plan sets, 
   fi
   ((status == 0)) || exit 2
   if ((opt_dry_run)); then
-    cat <&"$planned"
+    cat <&"$planned" || exit 2 # it has said why
     exit 0
   fi
   # shellcheck source=/dev/null
@@ -283,11 +317,13 @@ make_plan() { # of whichever file nobody else can see; sets what the plan sets, 
 }
 
 main() {
+  check_place
   read_options "$@"
   trap undo EXIT
   trap interrupt INT TERM HUP
   ((opt_dry_run)) || clean_up_killed_runs
   choose_python
+  umask 077 # results hold prompts, and logs
   [[ -d $out ]] || made_out=1
   make_plan
   mkdir -p "$out/trace"

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from repro_pp_graphs.files import BadFile, is_full
-from repro_pp_graphs.terminal import complain
+from repro_pp_graphs.terminal import complain, guard_streams
 
 # command -> (module with `main(argv) -> exit status`, one line for the overview)
 COMMANDS = {
@@ -107,6 +107,7 @@ def _in_made_environment(argv: list[str], missing: str) -> int:
 
 
 if __name__ == "__main__":
+    guard_streams()
     try:
         status = main(sys.argv[1:])
         sys.stdout.flush()

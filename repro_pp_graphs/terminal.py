@@ -3,15 +3,56 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
+import re
 import sys
 import textwrap
-from typing import NoReturn
+from pathlib import Path
+from typing import NoReturn, TextIO
+
+# of a text from elsewhere: it could move the cursor, recolour or retitle the terminal, or turn the
+# direction of what follows
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_REWRITES = re.compile(f"(\r\x1b\\[K)|{_CONTROL.pattern}")  # the first is a live line's own
+
+
+def visible(text: str) -> str:
+    """The text with each control character but tab and line feed as its escape, `\\x1b`."""
+    return _CONTROL.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    return ascii(match[0])[1:-1]
+
+
+class _Visible(io.TextIOWrapper):
+    """A stream to a terminal, perhaps, on which control characters are shown, not obeyed."""
+
+    def write(self, text: str) -> int:
+        return super().write(_REWRITES.sub(lambda found: found[1] or _escape(found), text))
+
+
+def guard_streams() -> None:
+    """From now on no control character of a log, a file's name or an error reaches the terminal
+    through stdout or stderr, and one of them that is closed (`>&-`) takes what is written."""
+    sys.stdout = _guarded(sys.stdout)
+    sys.stderr = _guarded(sys.stderr)
+
+
+def _guarded(stream: TextIO | None) -> TextIO:
+    if stream is None:
+        return Path(os.devnull).open("w", encoding="utf-8")
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    encoding, lines = stream.encoding, stream.line_buffering
+    return _Visible(stream.detach(), encoding, "backslashreplace", line_buffering=lines)
 
 
 def wrapped(text: str, mark: str = "") -> list[str]:
     """Lines of at most 79 columns; what may be copied from them, as paths are, stays whole."""
     return textwrap.wrap(
-        text,
+        visible(text),
         79,
         initial_indent=mark,
         subsequent_indent=" " * len(mark),
@@ -22,7 +63,7 @@ def wrapped(text: str, mark: str = "") -> list[str]:
 
 def say(text: str) -> None:
     """A line for the person on stderr, where stdout is read by a program."""
-    print(text, file=sys.stderr, flush=True)
+    print(visible(text), file=sys.stderr, flush=True)
 
 
 def complain(command: str, text: str) -> None:

@@ -88,6 +88,91 @@ def test_a_refused_line_is_named_by_file_and_number_without_its_secret(line, say
     assert not any(word in str(refused.value) for word in ("hf_abcdef", "sk-abcdef", "hunter2"))
 
 
+@pytest.mark.parametrize(
+    ("line", "values"),
+    [
+        ("--model-path a#b", ["a#b"]),
+        ("--model-path 'a # b' # c", ["a # b"]),
+        ('--model-path "a\\" # b" # c', ['a" # b']),
+        ("--model-path \\# # c", ["#"]),
+        ("--model-path a # it's", ["a"]),
+        ("--model-path a\u2028b", ["a\u2028b"]),
+    ],
+)
+def test_a_hash_begins_a_comment_only_where_a_word_would_begin(line, values):
+    assert read(line).flags == {"--model-path": values}
+
+
+@pytest.mark.parametrize("mark", ["\0", "\x1b[31m", "\x07", "\x85", "\x9b", "\x0b", "\r"])
+def test_control_characters_are_refused_and_not_repeated(mark):
+    for line in (f"--model-path a{mark}b", f"A=1{mark}2", f"# label: a{mark}b", f"# {mark} c"):
+        with pytest.raises(ArgFileError, match="control character") as refused:
+            read(line)
+        assert mark not in str(refused.value)
+
+
+def test_a_backslash_at_the_end_does_not_join_lines():
+    with pytest.raises(ArgFileError, match="ends with a backslash"):
+        read("--model-path \\\n/models/x\n")
+
+
+def test_what_editors_of_other_systems_write_is_read(tmp_path):
+    path = tmp_path / "server_args_x.txt"
+    path.write_bytes(b"\xef\xbb\xbf# label: A\r\n--pp-size 2\r\n")
+    args = argfile.load(path)
+    assert (args.label, args.flags) == ("A", {"--pp-size": ["2"]})
+
+
+@pytest.mark.parametrize("label", ["A_vs_B", "x_vs_y", "env", "ENV_AFTER", "run", "a" * 65])
+def test_a_label_that_no_file_could_have_is_refused(label):
+    with pytest.raises(ArgFileError, match="label") as refused:
+        read(f"# label: {label}")
+    assert len(str(refused.value)) < 120
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "AWS_ACCESS_KEY_ID={}",
+        "GITHUB_PAT={}",
+        "WANDB_KEY={}",
+        "OLDPWD={}",
+        "MY_COOKIE={}",
+        "KEY_PASSPHRASE={}",
+        "AZURE_SAS={}",
+        "https_proxy=http://user:{}@proxy:3128",
+        "EXTRA='Authorization: Bearer {}'",
+        "--admin-api-key {}",
+        "--ssl-keyfile-password={}",
+        "--storage-url https://user:{}@host/x",
+        '--extra-config \'{{"password": "{}"}}\'',
+        "--pp-size 4 --api-key {}",
+        "export HF_TOKEN={}",
+        "{}",
+        "HF_TOKEN {}",
+        "HF_TOKEN={} # mine",
+        "HF_TOKEN = {}",
+    ],
+)
+def test_no_secret_is_taken_or_repeated(line):
+    secret = "hf_zYxW9876vUtS5432rQpO"
+    with pytest.raises(ArgFileError) as refused:
+        read(line.format(secret))
+    assert secret not in str(refused.value)
+
+
+def test_no_argument_of_sglang_is_taken_for_a_secret_by_mistake():
+    for flag in (
+        "--tokenizer-path",
+        "--tokenizer-mode",
+        "--kv-cache-dtype",
+        "--speculative-token-map",
+    ):
+        assert read(f"{flag} some/Path-0A1b2").flags
+    snapshot = "/models/models--a--b/snapshots/1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d"
+    assert read(f"--model-path {snapshot}").flags
+
+
 def test_a_label_of_two_words_is_refused_not_ignored():
     with pytest.raises(ArgFileError, match=r"server_args_x\.txt:1"):
         read("# label: graphs on\n--pp-size 4")

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Sequence
+
+# a server's words, a file's name: they could move the cursor, or retitle the terminal
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    """The text with each control character but tab and line feed as its escape, `\\x1b`."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def wrapped(text: str, first: str = "", below: str = "  ") -> str:
@@ -25,7 +34,7 @@ def wrapped(text: str, first: str = "", below: str = "  ") -> str:
 
 def complain(text: str) -> None:
     """Say on stderr what is wrong."""
-    print(f"client_benchmark.py: {text}", file=sys.stderr)
+    print(visible(f"client_benchmark.py: {text}"), file=sys.stderr)
 
 
 def escape_unprintable() -> None:
@@ -44,7 +53,7 @@ def say(lines: Sequence[str] = ()) -> None:
         return
     try:
         if lines:
-            print("\n".join(lines))
+            print(visible("\n".join(lines)))
         sys.stdout.flush()
     except OSError as exc:
         # Python flushes again as it ends, and would complain

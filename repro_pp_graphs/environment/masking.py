@@ -29,9 +29,12 @@ _NO_VALUE = {"", "0", "1", "true", "false", "yes", "no", "on", "off", "none", "n
 _SECRET_NAME = re.compile(
     "secret|passw|passphrase|token|credential|cookie|authoriz|bearer|signature|webhook|jwt|mnemonic"
     "|api_?key|access_?key|session_?(?:id|key)|key_|_keys_|connection_?string"
-    "|_(?:auth|pass|pwd|pw|pat|sig|dsn|pin|otp|creds?|salt|serial)_"
+    "|_(?:auth|oauth2?|pass|pwd|pw|pat|sas|sig|dsn|pin|otp|creds?|salt|serial)_"
 )
-_NO_SECRET = re.compile("tokeniz|token_ids|token_count|key_value|forward_pass|ib_pkey")
+_NO_SECRET = re.compile(
+    "tokeniz|token_ids|token_count|key_value|forward_pass|ib_pkey"
+    "|token_map|first_token|inter_token|token_usage|token_num|tokens_(?:buckets|ratio|histogram|to)"
+)
 _NUMBERS = re.compile(r"[\]\[0-9., ]+")
 _FRACTION_OR_LIST = re.compile(r"[0-9]+[.][0-9]+$|[{]|\[$")
 
@@ -420,8 +423,19 @@ def _long_masked(word: str) -> str:
     return _short_masked(word) if len(word) < 200 else _mask_shapes(word)
 
 
+def holds_secret(text: str) -> bool:
+    """Whether what stands around it, or a vendor's prefix, betrays a secret in a text."""
+    masked = _VENDOR.sub(_mask_vendor, _mask_surrounded(text))
+    return masked.count(MASK) > text.count(MASK)
+
+
 def mask_secrets(text: str) -> str:
     """The text without secrets that what stands around them, or their shape, betrays."""
+    text = _UUID.sub("-...", _mask_surrounded(text))
+    return _LONG.sub(_mask_long, text)
+
+
+def _mask_surrounded(text: str) -> str:
     text = without_private_keys(text)
     if "://" in text:
         text = _URL.sub(_mask_url, text)
@@ -435,9 +449,7 @@ def mask_secrets(text: str) -> str:
         if masked is not text:
             text, lower = masked, _lower(masked)
     text = _replaced(text, _discord_tokens(text))
-    text = _UUID.sub("-...", text)
-    text = _TELEGRAM.sub(f":{MASK}", text)
-    return _LONG.sub(_mask_long, text)
+    return _TELEGRAM.sub(f":{MASK}", text)
 
 
 def printable(text: str) -> str:

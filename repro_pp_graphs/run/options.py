@@ -6,14 +6,30 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from repro_pp_graphs.terminal import say, wrapped
+from repro_pp_graphs.terminal import say, visible, wrapped
 
 CASES = "graphs_on,graphs_off"
 ENGINES = ("sglang", "probe")
+# more than any machine or model has: what is beyond is a slip of the hand, and would take hours to
+# plan, or all memory
+HIGHEST = {
+    "--pp-size": 1024,
+    "--layers": 10_000,
+    "--batch": 65_536,
+    "--max-new-tokens": 1_000_000,
+    "--profile-steps": 100_000,
+    "--gpus": 1024,
+    "--port": 65_535,
+}
+MOST_ROUNDS = 1000
+MOST_SECONDS = 7 * 24 * 3600
+LONGEST_SHOWN = 40  # characters of a wrong value
+LONGEST_WORD = 4096  # characters: paths are no longer
 
 
 @dataclass(frozen=True)
@@ -67,31 +83,32 @@ def complain(text: str) -> None:
     say("\n".join(wrapped(text, "run_repro.sh: ")))
 
 
-def _positive(text: str) -> int:
-    if not re.fullmatch("[1-9][0-9]*", text):
-        raise argparse.ArgumentTypeError(f"{text}: not a whole number of 1 or more")
-    return int(text)
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    """An argparse type: a whole number in ASCII digits, from `low` to `high`."""
 
+    def parse(text: str) -> int:
+        shown = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+        if not re.fullmatch("[1-9][0-9]*", text):
+            raise argparse.ArgumentTypeError(f"{shown}: not a whole number of {low} or more")
+        if len(text) > len(str(high)) or int(text) > high:
+            raise argparse.ArgumentTypeError(f"{shown}: the highest is {high}")
+        return int(text)
 
-def _port(text: str) -> int:
-    port = _positive(text)
-    if port > 65535:
-        raise argparse.ArgumentTypeError(f"{text}: the highest is 65535")
-    return port
-
-
-def _seconds(text: str) -> int:
-    if not re.fullmatch("[1-9][0-9]*", text):
-        raise argparse.ArgumentTypeError(f"{text}: not a number of seconds")
-    return int(text)
+    return parse
 
 
 def _rounds(text: str) -> list[int]:
     if not re.fullmatch(r"[1-9][0-9]*(\+[1-9][0-9]*)*", text):
         raise argparse.ArgumentTypeError(
-            f"{text}: not a whole number of 1 or more (4+4: 4, a look at the results, 4 more)"
+            f"{text[:LONGEST_SHOWN]}: not a whole number of 1 or more (4+4: 4, a look at the "
+            "results, 4 more)"
         )
-    return [int(part) for part in text.split("+")]
+    looks = [_whole(1, MOST_ROUNDS)(part) for part in text.split("+")]
+    if sum(looks) > MOST_ROUNDS:
+        raise argparse.ArgumentTypeError(
+            f"{text[:LONGEST_SHOWN]}: the highest is {MOST_ROUNDS} in all"
+        )
+    return looks
 
 
 def _engine(text: str) -> str:
@@ -108,13 +125,12 @@ def _parser() -> _Parser:
     parser.add_argument("--release")  # run_repro.sh has made it --python
     parser.add_argument("--cases")
     parser.add_argument("--rounds", type=_rounds)
-    counts = ("--pp-size", "--layers", "--batch", "--max-new-tokens", "--profile-steps", "--gpus")
-    for name in counts:
-        parser.add_argument(name, type=_positive)
-    parser.add_argument("--port", type=_port)
+    for name, high in HIGHEST.items():
+        parser.add_argument(name, type=_whole(1, high))
     parser.add_argument("--model")
     parser.add_argument("--engine", type=_engine, default=ENGINES[0])
-    parser.add_argument("--start-timeout", type=_seconds, default=1800, dest="start_timeout_s")
+    seconds = _whole(1, MOST_SECONDS)
+    parser.add_argument("--start-timeout", type=seconds, default=1800, dest="start_timeout_s")
     parser.add_argument("--no-profile", dest="profile", action="store_false")
     parser.add_argument("--no-pp-clock", dest="pp_clock", action="store_false")
     for name in ("--dummy-weights", "--with-stack", "--nsys", "--one-gpu", "--cpu", "--aa"):
@@ -129,12 +145,20 @@ def _parser() -> _Parser:
 def parse(argv: list[str]) -> Options:
     """Read `OWN... [-- USER...]`: what run_repro.sh found out itself, and its user's words, which
     that has precedence over. Exits 2 on a bad option, with a line that says why."""
+    for word in argv:
+        if word != visible(word) or set(word) & set("\n\t") or len(word) > LONGEST_WORD:
+            complain(
+                f"'{visible(word)[:LONGEST_SHOWN]}': it holds a control character, or is too long: "
+                "name it otherwise"
+            )
+            sys.exit(2)
     at = argv.index("--") if "--" in argv else len(argv)
     own, users = argv[:at], argv[at + 1 :]
     values, unknown = _parser().parse_known_args([*users, *own])
     if unknown:
+        name = unknown[0].partition("=")[0][:LONGEST_SHOWN]
         complain(
-            f"no option '{unknown[0]}' (see --help); an argument of sglang goes into "
+            f"no option '{name}' (see --help); an argument of sglang goes into "
             "server_args_base.txt, or into the file of one case"
         )
         sys.exit(2)

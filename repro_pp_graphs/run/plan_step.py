@@ -101,8 +101,9 @@ def main(argv: list[str]) -> int:
         for line in str(error).splitlines():
             complain(line)
     except OSError as error:
-        full = "; free some space, or choose another --out" if files.is_full(error) else ""
-        complain(f"{error}{full}")
+        space = "free some space, or " if files.is_full(error) else ""
+        place = error.filename or options.out
+        complain(f"{place}: {error.strerror or error}; {space}choose another --out")
     return 2
 
 

@@ -10,10 +10,12 @@ from pathlib import Path
 from repro_pp_graphs.server import shims
 
 _LABEL = re.compile(r"#\s*label:\s*(.*?)\s*$")
-_LABEL_SHAPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_LABEL_SHAPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# files of a run, or of two launches, have these names
+_RESERVED = re.compile(r"env|env_after|run|summary|report|merge|readme|.*_vs_.*", re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")  # all but tab
+_COMMENT = re.compile(r"""(?:\\.|'[^']*'|"(?:[^"\\]|\\.)*"|[^'"\\])*?(?<!\S)(?=\#)""")
 _ENV_LINE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
-# sglang writes its arguments to the log and serves them at /server_info
-_SECRET_FLAGS = ("--api-key", "--admin-api-key", "--ssl-keyfile-password")
 
 # spellings of one flag, the canonical one first
 _SPELLINGS = (
@@ -83,62 +85,93 @@ class ServerArgs:
 def parse(text: str, where: str) -> ServerArgs:
     """Read an argument file's text; `where` names it in errors. Raises ArgFileError."""
     args = ServerArgs()
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
         place = f"{where}:{number}"
+        if _CONTROL.search(line):
+            raise ArgFileError(f"{place}: it holds a control character: write the line anew")
         label = _LABEL.match(line.strip())
         if label:
-            if not _LABEL_SHAPE.fullmatch(label[1]):
-                raise ArgFileError(f"{place}: label '{label[1]}': use letters, digits, . _ -")
-            args.label = label[1]
-            continue
-        try:
-            words = shlex.split(line, comments=True)
-        except ValueError as error:
-            raise ArgFileError(f"{place}: {error}: close the quote") from None
-        if words:
+            args.label = _checked_label(label[1], place)
+        elif words := _words(line, place):
             _add_line(args, words, place)
     return args
+
+
+def _checked_label(label: str, place: str) -> str:
+    if not _LABEL_SHAPE.fullmatch(label):
+        shown = f"'{label}'" if len(label) <= 64 else f"of {len(label)} characters"
+        raise ArgFileError(f"{place}: label {shown}: use up to 64 letters, digits, . _ -")
+    if _RESERVED.fullmatch(label):
+        raise ArgFileError(f"{place}: label '{label}': files of a run have that name; take another")
+    return label
+
+
+def _words(line: str, place: str) -> list[str]:
+    """A line's words as a shell splits them: a # begins a comment where a word would begin."""
+    comment = _COMMENT.match(line)
+    try:
+        return shlex.split(line[: comment.end()] if comment else line)
+    except ValueError as error:
+        if "quot" in str(error):
+            raise ArgFileError(f"{place}: close the quote") from None
+        raise ArgFileError(
+            f"{place}: it ends with a backslash: an argument and its values stand on one line"
+        ) from None
+
+
+def _refuse_secret(name: str, value: str, place: str) -> None:
+    """What a file holds is stored with the run, and sglang writes its arguments to its log."""
+    from repro_pp_graphs.environment import masking  # noqa: PLC0415 - 20 ms, for plans only
+
+    if not (masking.is_secret(name, value) or masking.holds_secret(value)):
+        return
+    if name.startswith("--"):
+        raise ArgFileError(
+            f"{place}: {name} holds a secret, which would end up in the server's log; leave it "
+            "out, the server listens on 127.0.0.1 only"
+        )
+    raise ArgFileError(
+        f"{place}: {name} holds a secret, which would be stored with the run; export it in your "
+        "shell instead, the server inherits it"
+    )
 
 
 def _add_line(args: ServerArgs, words: list[str], place: str) -> None:
     assignment = _ENV_LINE.fullmatch(words[0])
     if assignment and len(words) == 1:
-        from repro_pp_graphs.environment import masking  # noqa: PLC0415 - 20 ms, for plans only
-
         name, value = assignment[1], assignment[2]
         if name in ("PYTHON", "RELEASE"):
             if args.python or args.release:
                 raise ArgFileError(f"{place}: PYTHON and RELEASE name an sglang once: leave one")
             args.python, args.release = (value, None) if name == "PYTHON" else (None, value)
-        elif masking.is_secret(name, value):
-            raise ArgFileError(
-                f"{place}: {name} would be stored with the run; export it in your shell instead, "
-                "the server inherits it"
-            )
         else:
+            _refuse_secret(name, value, place)
             args.env[name] = value
         return
     if not words[0].startswith("--"):
         raise ArgFileError(
-            f"{place}: '{words[0]}' is neither '--argument [value]' nor NAME=value; "
+            f"{place}: {_shown(words[0])} is neither '--argument [value]' nor NAME=value; "
             "put one argument on a line"
         )
     flag, equals, value = words[0].partition("=")
     values = ([value] if equals else []) + words[1:]
     if any(word.startswith("--") for word in values):
         raise ArgFileError(f"{place}: several arguments on one line; put each on its own")
-    if flag in _SECRET_FLAGS:
-        raise ArgFileError(
-            f"{place}: {flag} would end up in the server's log; leave it out, "
-            "the server listens on 127.0.0.1 only"
-        )
+    for word in values:
+        _refuse_secret(flag, word, place)
     args.set(flag, *values)
+
+
+def _shown(word: str) -> str:
+    """A word that is in the wrong place, which may be a secret: only the beginning of a name."""
+    name = re.match(r"[A-Za-z_-]{1,20}(?=[=:]|$)", word)
+    return f"'{name[0]}'" if name else "what stands there"
 
 
 def load(path: Path) -> ServerArgs:
     """Read one argument file. Raises ArgFileError, also where it cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ArgFileError(f"{path}: cannot be read ({error})") from None
     return parse(text, path.name)

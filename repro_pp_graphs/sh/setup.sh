@@ -3,24 +3,34 @@
 # The interpreter that runs sglang: the one at hand, or an environment made here once.
 # Uses: here, state, options, opt_python, opt_release, opt_dry_run, opt_cpu, engine_module, say, die,
 # step. Sets: python
+ask_limit_s=60 # for an interpreter to say what it has
 default_release=0.5.2 # on a GPU box without sglang: the question is #10865's
 
 # Prints its path where it has the engine: a later cd or PATH does not change that. Without importing
 # the engine, which takes seconds.
 with_engine() { # with_engine PYTHON
   # a folder named sglang in the current directory is a package without an origin
-  "$1" -c 'import importlib.util as u, sys
+  ask "$1" 'import importlib.util as u, sys
 getattr(u.find_spec(sys.argv[1]), "origin", 0) or sys.exit(1)
-print(sys.executable)' "$engine_module" 2>/dev/null
+print(sys.executable)' "$engine_module"
 }
 
-suits() { # suits PYTHON MINOR: 3.MINOR to 3.13, and able to make a venv
-  "$1" -c 'import ensurepip, sys, venv
-sys.exit(not (3, int(sys.argv[1])) <= sys.version_info < (3, 14))' "$2" 2>/dev/null
+# An answer that names a program; what is no Python may succeed, print anything, or never end
+ask() { # ask PYTHON CODE ARGS
+  local found
+  found=$(timeout --foreground "$ask_limit_s" "$1" -c "${@:2}" 2>/dev/null </dev/null |
+    head -c 4096 | tr -d '\0') && [[ $found == /* && -f $found && -x $found ]] &&
+    printf '%s' "$found"
+}
+
+suits() { # suits PYTHON MINOR: 3.MINOR to 3.13, and able to make a venv; prints its path
+  ask "$1" 'import ensurepip, sys, venv
+(3, int(sys.argv[1])) <= sys.version_info < (3, 14) or sys.exit(1)
+print(sys.executable)' "$2"
 }
 
 absolute() { # absolute PYTHON: its path, so that a later cd or PATH does not change it
-  "$1" -c 'import sys; print(sys.executable)'
+  ask "$1" 'import sys; print(sys.executable)'
 }
 
 environment_kind() { # gpu or cpu; what cannot be counted is no "cpu", and ends the run
@@ -62,6 +72,8 @@ CPU has sglang $(locked sglang "$here/requirements/cpu.txt") (leave --release ou
   fi
   for candidate in "${PYTHON:-}" python3; do
     [[ -z $candidate ]] || ! python=$(with_engine "$candidate") || return 0
+    [[ -z $candidate || $candidate == python3 ]] ||
+      say "PYTHON=$candidate finds no $engine_module: looking on without it" >&2
   done
   kind=$(environment_kind) || exit 2
   if [[ $kind == gpu ]]; then
@@ -102,10 +114,7 @@ use_environment() { # use_environment NAME: .venv-NAME, made or completed where 
 base_python() { # base_python [MINOR]: a Python 3.MINOR (3.10) or newer that can make a venv
   local candidate minor=${1:-10}
   for candidate in "${PYTHON:-}" python3 python3.12 python3.11 python3.13 python3.10; do
-    if [[ -n $candidate ]] && suits "$candidate" "$minor"; then
-      absolute "$candidate"
-      return
-    fi
+    [[ -z $candidate ]] || ! suits "$candidate" "$minor" || return 0
   done
   die 2 "no Python 3.$minor-3.13 with venv: install one (Debian: apt-get install python3-venv), or \
 name it with PYTHON=/path/to/python3"
@@ -165,7 +174,7 @@ install() { # install VENV LOCK: all of a complete lock, with a running count
 
 failed_install() { # failed_install WHAT
   grep -E '^(ERROR|error:|  ×|Caused by)|[Nn]o matching|^Collecting' "$state/setup.log" |
-    tail -n 3 >&2 || true
+    tail -n 3 | tr -d '\000-\010\013-\037\177' >&2 || true
   die 2 "could not install $1 (log: $state/setup.log). Run again to go on, what is there is kept; \
 behind a proxy or mirror set PIP_INDEX_URL, or use an interpreter that has sglang (--python)"
 }

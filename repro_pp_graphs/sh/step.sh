@@ -4,7 +4,7 @@
 beginning=0 interrupted=0 # a trap that fires while a process begins leaves the exit to begun_one
 
 die() { # die STATUS MESSAGE: in lines of 79 columns, paths whole
-  printf '%s: %s\n' "${0##*/}" "$2" | awk '{
+  printf '%s: %s\n' "${0##*/}" "${2//[[:cntrl:]]/?}" | awk '{
     line = $1
     for (n = 2; n <= NF; n++)
       if (length(line " " $n) > 79) { print line; line = "  " $n } else line = line " " $n
@@ -13,8 +13,10 @@ die() { # die STATUS MESSAGE: in lines of 79 columns, paths whole
   exit "$1"
 }
 
-say() {
-  printf '%s\n' "$*"
+say() { # what could move the terminal's cursor, as in a folder's name, is a ?
+  local text=$*
+  printf '%s\n' "${text//[[:cntrl:]]/?}" 2>/dev/null ||
+    die 2 "stdout takes no more: send it to a file with room, or to /dev/null"
 }
 
 begun_one() { # now that the trap can find the process
