@@ -91,8 +91,8 @@ def send_ecdf(source: Source) -> Figure | None:
     return Figure(
         id="send-ecdf",
         title="Token send: how long it holds the last rank's host",
-        caption="One line a traced launch, every decode step whose send is seen whole. While "
-        "profiled. #10865 has 100 ms with graphs and 3 ms without.",
+        caption="One line a traced launch, every decode step whose send is complete in its trace. "
+        "While profiled. #10865 has 100 ms with graphs and 3 ms without.",
         alt=f"Distribution of the token send in ms, {len(series)} launches.",
         data={"unit": "token send, ms", "series": series},
         table=quantiles(named, "token send, ms"),

@@ -82,7 +82,7 @@ def _longer_by(
         return "yes", f"by {STEP_SHARE:.0%} of a decode step or more"
     if apart.high < margin:
         return "no", f"not by {STEP_SHARE:.0%} of a decode step ({margin:.3g} ms) or more"
-    return "cannot tell", f"the interval holds no difference, or {margin:.3g} ms, and more"
+    return "cannot tell", f"the interval allows for {margin:.3g} ms and more, and for less"
 
 
 def cost(arms: Arms, without: Comparison, asynchronous: Comparison | None) -> Finding:
