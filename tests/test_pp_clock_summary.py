@@ -8,10 +8,11 @@ import msgspec
 import pytest
 
 from repro_pp_graphs import launch_record
-from repro_pp_graphs.pp_clock import collect
+from repro_pp_graphs.pp_clock import collect, rows
 from repro_pp_graphs.pp_clock.model import ClockFacts, Rank, Spread, Turns
 from repro_pp_graphs.record import Launch, Plan
-from repro_pp_graphs.report import model, summary, table
+from repro_pp_graphs.report import model, remarks, summary, table
+from repro_pp_graphs.run.finish_step import Ending
 from repro_pp_graphs.stats.names import IDLE, OUTSIDE, OWN_GRAPH, RETURN
 
 
@@ -134,3 +135,28 @@ def test_a_run_without_the_clock_has_none_of_its_rows(tmp_path):
     text = "\n".join(table.lines(found))
     assert "its waits" not in text and "profiled / measured" not in text
     assert "pp_clock" not in found["launches"][0]
+
+
+def test_a_launch_whose_clock_did_not_start_says_so_with_its_reason(tmp_path):
+    plan_ = plan()
+    plan_.launches = plan_.launches[:2]
+    for one in plan_.launches:
+        one.env = {"REPRO_SHIMS": "pp_clock"}
+    summarised(tmp_path / "logs", plan_, {})
+    file = rows.RowFile(tmp_path / "logs/graphs_on1_pp_clock_PP0_TP0.rows", 4096)
+    file.describe(pp_rank=0, pp_size=2, tp_rank=0, failed="not started: TypeError: no attributes")
+    log = "[2026-11-26 05:15:36 PP1] repro shim pp_clock: not started (OSError: disk full); on\n"
+    (tmp_path / "logs/graphs_on1_server.log").write_text(log, encoding="utf-8")
+    for one in plan_.launches:
+        ending = Ending(tmp_path, plan_, one)
+        ending.collect_clock()
+        ending.changes["status"] = "ok"
+        ending.write()
+    on, off = summary.summarise(tmp_path / "logs", plan_)["launches"]
+    assert on["warnings"] == [
+        "pp_clock: PP0: the clock did not start: TypeError: no attributes",
+        "pp_clock: PP1 left no rows: OSError: disk full",
+    ]
+    assert len(off["warnings"]) == 1 and "no rank left rows" in off["warnings"][0]
+    said = remarks.remarks(summary.summarise(tmp_path / "logs", plan_))  # under the table
+    assert any("graphs_on1: pp_clock: PP0: the clock did not start" in text for text in said)
