@@ -206,7 +206,7 @@ def test_exit_status_1_when_nothing_can_be_read_and_2_when_there_is_no_such_path
     ("name", "text", "asked", "warned"),
     [
         ("client.json", b'{"schema": 1, "requests": []}', False, False),
-        ("client.json.gz", gzip.compress(b"{}"), False, False),
+        ("client.json.gz", gzip.compress(b"{}", mtime=0), False, False),
         ("client.json", b'{"schema": 1, "requests": [', False, True),  # cut short
         ("client.json", b"", False, True),
         ("7-TP-0-PP-2.trace.json", b"{}", False, True),  # named as a rank's
