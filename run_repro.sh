@@ -143,7 +143,7 @@ control character: move the checkout"
 check_state() { # its records say which processes to end, its files what an sglang takes
   local owner mode mine
   [[ -e $state || -L $state ]] || return 0
-  read -r owner mode < <(stat -Lc '%u %a' -- "$state")
+  read -r owner mode < <(stat -Lc '%u %a' -- "$state" 2>/dev/null) || true # leads nowhere
   mine=$(stat -Lc %u -- "$here")
   [[ ! -d $state || ($owner != "$EUID" && $owner != "$mine") ]] || ((8#$mode & 2)) || return 0
   die 2 "$state: another user can write it, so that what it says cannot be trusted: remove it, or \

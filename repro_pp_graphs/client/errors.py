@@ -12,15 +12,21 @@ ERROR_FIELD = re.compile(r"^error:(.+)", re.MULTILINE)  # llama.cpp once sent er
 TAG = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 JSON = json.JSONDecoder(strict=False)  # control characters in a text are no reason to lose a token
 OUTPUT_KEYS = {"choices", "meta_info", "usage"}
+PAGE_CHARS = 4096  # of a web page: of all of it the pattern would take seconds
 CHECK_PATH = "check --base-url, --backend and any proxy between"
 COMPRESSED = "malformed: the server compresses its answer; use --reader threads"
 
 
 def says_something(value: object) -> bool:
     """Whether any value in it, at any depth, is other than null, 0, false and empty."""
-    if isinstance(value, dict):
-        return any(map(says_something, value.values()))
-    return any(map(says_something, value)) if isinstance(value, list) else bool(value)
+    left = [value]
+    while left:  # no recursion: a server may nest as deeply as the JSON parser goes
+        found = left.pop()
+        if isinstance(found, dict | list):
+            left += found.values() if isinstance(found, dict) else found
+        elif found:
+            return True
+    return False
 
 
 def alone(payload: object) -> object:
@@ -38,7 +44,10 @@ def server_message(payload: object) -> str:
                 break
         else:
             break
-    return " ".join(str(payload).split())[:300]
+    try:
+        return " ".join(str(payload).split())[:300]
+    except RecursionError:
+        return "an error nested too deeply to be shown"
 
 
 def error_words(payload: object) -> str | None:
@@ -98,7 +107,7 @@ def wrong_answer(text: bytes, content_type: str, begun: bool) -> str | None:
         return f"server: {said}"
     kind = "" if begun else content_type.partition(";")[0].strip() or "plain text"
     if words.startswith("<") or (not begun and "html" in content_type.lower()):
-        kind, words = "HTML", TAG.sub(" ", words)
+        kind, words = "HTML", TAG.sub(" ", words[:PAGE_CHARS])
     elif words.startswith("{") or (values and words.startswith("[")):
         kind = "JSON lines" if len(values) > 1 else "JSON"
     if not kind:

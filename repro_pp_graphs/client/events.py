@@ -21,7 +21,8 @@ class EventStream:
         self.fields = False  # whether a field has come; whoever takes lone events sets it too
         self._strange: list[bytes] = []
         self._strange_left = KEPT_BYTES
-        self._unfinished = b""  # a line whose end has not come
+        self._unfinished = b""  # a line whose end has not come: its beginning,
+        self._more: list[bytes] = []  # and what came since: joined once, however long it gets
         self._after_cr = False  # a line feed that comes next belongs to the line end before it
         self._at_start = True
         self._name = b""
@@ -37,7 +38,12 @@ class EventStream:
             return []
         if self._after_cr:
             text = text.removeprefix(b"\n")
-        text = self._unfinished + text
+        if self._unfinished and b"\n" not in text and b"\r" not in text:
+            self._more.append(text)
+            self._after_cr = False
+            return []
+        text = b"".join((self._unfinished, *self._more, text))
+        self._more.clear()
         lines = text.splitlines()
         ended = text.endswith((b"\n", b"\r"))
         self._unfinished = lines.pop() if lines and not ended else b""
@@ -62,9 +68,10 @@ class EventStream:
 
     def strange(self) -> bytes:
         """The lines that are no field, the unfinished last one too unless it may become one."""
-        name, colon, _ = self._unfinished.removeprefix(BYTE_ORDER_MARK).partition(b":")
+        whole = b"".join((self._unfinished, *self._more))[:KEPT_BYTES]
+        name, colon, _ = whole.removeprefix(BYTE_ORDER_MARK).partition(b":")
         cut = any(known.startswith(name) for known in FIELDS) if not colon else name in FIELDS
-        last = [] if cut or not self._unfinished.strip() else [self._unfinished]
+        last = [] if cut or not whole.strip() else [whole]
         return b"\n".join([*self._strange, *last])
 
     def unended(self) -> bytes:

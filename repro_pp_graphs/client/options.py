@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 DEFAULT_INPUT_LEN = 64
 AUTO_PASSES = 5
+# what is beyond is a slip of the hand: it would take hours, or all memory, before the first request
+MOST = 10_000_000
+MOST_STREAMS = 65_536
+MOST_TOKENS = 10_000_000
 EXAMPLES = """examples:
   one request of 16 prompts, 128 tokens each, raw arrivals saved
     python client_benchmark.py --batch 16 --max-new-tokens 128 --output run.json
@@ -67,7 +72,13 @@ def _number(
     """An argparse type: a finite number of at least `low`, or `above` it, up to `high`."""
 
     def parse(text: str) -> float:
-        value = kind(text)
+        try:
+            value = kind(text) if len(text) < 30 and text.isascii() else None
+        except ValueError:
+            value = None
+        if value is None:
+            what = "whole number" if kind is int else "number"
+            raise argparse.ArgumentTypeError(f"{text[:30]!r}: not a {what}")
         if value > high:
             raise argparse.ArgumentTypeError(f"{text}: must be <= {high:g}")
         if not low <= value < math.inf or (above and value == low):
@@ -79,7 +90,7 @@ def _number(
 
 def _passes(text: str) -> int:
     """An argparse type: how many warm-up passes at most."""
-    return AUTO_PASSES if text == "auto" else int(_number(int, 0)(text))
+    return AUTO_PASSES if text == "auto" else int(_number(int, 0, high=1000)(text))
 
 
 def options_parser() -> argparse.ArgumentParser:
@@ -91,7 +102,9 @@ def options_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    count, above_zero = _number(int, 1), _number(float, 0, above=True)
+    count, above_zero = _number(int, 1, high=MOST), _number(float, 0, above=True)
+    streams = _number(int, 1, high=MOST_STREAMS)
+    tokens = _number(int, 1, high=MOST_TOKENS)
     # fmt: off
     add = parser.add_argument_group("server").add_argument
     add("--base-url", default="http://127.0.0.1:30000", metavar="URL",
@@ -103,10 +116,10 @@ def options_parser() -> argparse.ArgumentParser:
     add("--prompts", type=Path, metavar="FILE",
         help="one prompt a line (default: prompts.txt beside client_benchmark.py, and without "
         f"it --input-len {DEFAULT_INPUT_LEN})")
-    add("--input-len", type=count, metavar="N", help="synthetic prompts of about N tokens")
-    add("--batch", type=count, metavar="N",
+    add("--input-len", type=tokens, metavar="N", help="synthetic prompts of about N tokens")
+    add("--batch", type=streams, metavar="N",
         help="prompts in one request (default 16; 1 with --concurrency or --request-rate)")
-    add("--concurrency", type=count, metavar="N",
+    add("--concurrency", type=streams, metavar="N",
         help="separate streams kept in flight (with --request-rate: the most in flight)")
     add("--num-prompts", type=count, metavar="N",
         help="prompts in all (default: batch x concurrency; every prompt of the file at a rate)")
@@ -114,16 +127,17 @@ def options_parser() -> argparse.ArgumentParser:
         help="requests a second, Poisson, open loop")
     add("--duration", dest="duration_s", type=above_zero, metavar="S",
         help="start new streams until S seconds passed")
-    add("--max-new-tokens", type=count, default=128, metavar="N", help="tokens a prompt (128)")
+    add("--max-new-tokens", type=tokens, default=128, metavar="N", help="tokens a prompt (128)")
     add("--ignore-eos", action=argparse.BooleanOptionalAction, default=True,
         help="generate exactly --max-new-tokens (default)")
-    add("--seed", type=int, default=0, help="for arrivals, synthetic prompts and OpenAI's seed (0)")
-    add("--warmup", type=_number(int, 0), default=1, metavar="N",
+    add("--seed", type=_number(int, -(2**63), high=2**63), default=0,
+        help="for arrivals, synthetic prompts and OpenAI's seed (0)")
+    add("--warmup", type=_number(int, 0, high=MOST), default=1, metavar="N",
         help="requests sent and awaited before measuring (1)")
     add("--warmup-passes", type=_passes, default=0, metavar="N",
         help="then repeat the measured load until TTFT and TPOT of two passes in a row agree "
         f"within 5 %%, at most N times (0; auto: {AUTO_PASSES})")
-    add("--control", type=_number(int, 0), default=0, metavar="N",
+    add("--control", type=_number(int, 0, high=MOST), default=0, metavar="N",
         help="after measuring, send one short prompt alone for one token, N times: its TTFT, "
         "which decode CUDA graphs cannot change, shows whether the machine changed (0)")
     add = parser.add_argument_group("result").add_argument
@@ -140,6 +154,19 @@ def options_parser() -> argparse.ArgumentParser:
         "dearer, and decodes compressed answers")
     # fmt: on
     return parser
+
+
+def _is_address(url: str) -> bool:
+    """Whether it names a server by http or https; one with a password is none."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    host = parts.hostname or ""
+    plain = re.fullmatch(r"[A-Za-z0-9._-]+|[0-9a-f:.]+(?:%[A-Za-z0-9._-]+)?", host)
+    known = parts.scheme in ("http", "https") and plain is not None and "@" not in parts.netloc
+    return known and port != 0 and url.isprintable() and " " not in url
 
 
 def choose_prompts(options: Options, default: Path) -> None:
@@ -164,9 +191,8 @@ def parse_options(argv: Sequence[str], folder: Path = Path()) -> Options:
         for name, equals, value in [word.partition("=")]
     ]
     options = parser.parse_args(words, namespace=Options())
-    parts = urlsplit(options.base_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-        parser.error("--base-url: give http://HOST:PORT")
+    if not _is_address(options.base_url):
+        parser.error("--base-url: give http://HOST:PORT, with a port from 1 to 65535")
     options.base_url = options.base_url.rstrip("/")
     choose_prompts(options, folder / "prompts.txt")
     separate = options.concurrency is not None or options.request_rate is not None

@@ -12,6 +12,7 @@ SYNTHETIC_WORDS = (
     *("school", "state", "family", "group", "country", "problem", "hand", "part", "place", "case"),
     *("week", "company", "system", "program", "question", "work", "number", "night", "point"),
 )
+MOST_CHARS = 64 << 20  # of a file of prompts
 
 
 class Prompts:
@@ -22,13 +23,18 @@ class Prompts:
         self._lines: list[str] = []
         if options.input_len is None and options.prompts is not None:
             try:
-                text = options.prompts.read_text(encoding="utf-8")
+                with options.prompts.open(encoding="utf-8") as file:
+                    text = file.read(MOST_CHARS + 1)
             except (OSError, UnicodeDecodeError) as exc:
                 reason = exc.strerror if isinstance(exc, OSError) else "not UTF-8"
                 raise UsageError(
                     f"--prompts {options.prompts}: {reason}; give a file with one prompt a line, "
                     "or --input-len N"
                 ) from exc
+            if len(text) > MOST_CHARS:
+                raise UsageError(
+                    f"--prompts {options.prompts}: more than {MOST_CHARS >> 20} MiB; give less"
+                )
             self._lines = [line for line in map(str.strip, text.splitlines()) if line]
             if not self._lines:
                 raise UsageError(f"--prompts {options.prompts}: the file holds no prompt")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 
 LINE_FEED = ord("\n")
+HEX = re.compile(rb"[0-9A-Fa-f]{1,15}")  # int() would take -5, +5, 0x5 and 5_0 too
+DIGITS = re.compile("[0-9]{1,18}")
+LONGEST_HEAD = 1 << 16  # bytes of a response's head, or of a chunk's size line
 
 
 class Body:
@@ -37,10 +41,10 @@ class Body:
         start, end = 0, len(data)
         if self._chunked:
             start, end = data.find(b"\n", 0, 10) + 1, end - 2
-            try:
-                if self._left != 0 or self.pending or int(data[:start], 16) != end - start:
-                    return b""
-            except ValueError:
+            size = HEX.match(data)
+            if self._left != 0 or self.pending or not size or size.end() != start - 2:
+                return b""
+            if int(size[0], 16) != end - start:
                 return b""
         elif self._left != math.inf:
             return b""
@@ -56,8 +60,8 @@ class Body:
         raw, self.pending = self.pending + data, b""
         while self.status is None:
             head, ended, rest = raw.partition(b"\r\n\r\n")
-            if not ended:
-                self.pending = raw
+            if not ended or len(head) > LONGEST_HEAD:
+                self._hold(raw, "response head")
                 return b""
             self._read_head(head.decode("latin-1").split("\r\n"))
             if self.error is not None:
@@ -68,14 +72,13 @@ class Body:
             if self._chunked and self._left == 0:
                 line_end = raw.find(b"\r\n", at)
                 if line_end < 0:
-                    self.pending = raw[at:]
+                    self._hold(raw[at:], "HTTP chunk size")
                     break
-                try:
-                    size = int(raw[at:line_end].split(b";")[0], 16)
-                except ValueError:
-                    self.error = f"malformed: bad HTTP chunk size {raw[at:line_end][:20]!r}"
-                    self._left = math.nan  # no chunk begins any more
+                found = HEX.fullmatch(raw[at:line_end].split(b";")[0].strip(b" \t"))
+                if not found:
+                    self._refuse(f"bad HTTP chunk size {raw[at:line_end][:20]!r}")
                     break
+                size = int(found[0], 16)
                 at, self._left, self.complete = line_end + 2, size + 2, size == 0
                 continue
             piece = raw[at : at + int(min(self._left, len(raw)))]
@@ -86,10 +89,25 @@ class Body:
             self.complete = self._left == 0 and not self._chunked
         return b"".join(pieces)
 
+    def _hold(self, raw: bytes, what: str) -> None:
+        """Keep what is not whole yet, unless it is too long to become it."""
+        if len(raw) > LONGEST_HEAD:
+            self._refuse(f"no end of the {what} in {LONGEST_HEAD} bytes")
+        else:
+            self.pending = raw
+
+    def _refuse(self, why: str) -> None:
+        self.error = f"malformed: {why}"
+        self._left = math.nan  # no chunk begins any more
+
     def _read_head(self, lines: list[str]) -> None:
         fields = lines[0].split(None, 2)
-        if len(fields) < 2 or not fields[0].startswith("HTTP/") or not fields[1].isdigit():
-            self.error = f"malformed: not an HTTP response: {lines[0][:60]!r}"
+        if (
+            len(fields) < 2
+            or not fields[0].startswith("HTTP/")
+            or not re.fullmatch("[0-9]{3}", fields[1])
+        ):
+            self._refuse(f"not an HTTP response: {lines[0][:60]!r}")
             return
         if int(fields[1]) < 200:  # 100 Continue: the head proper follows
             return
@@ -102,5 +120,5 @@ class Body:
         length = self.headers.get("content-length", "")
         if self._chunked:
             self._left = 0
-        elif length.isdigit():
+        elif DIGITS.fullmatch(length):
             self._left, self.complete = int(length), int(length) == 0
