@@ -40,6 +40,8 @@ examples:
   python -m repro_pp_graphs analyze trace/CASE_A_decode_graphs
   python -m repro_pp_graphs open trace/A_vs_B_chrome_trace.json"""
 
+TRIED = "REPRO_ENVIRONMENTS_TRIED"  # in the environment: prefixes of Pythons that lack a module
+
 
 def overview() -> str:
     def rows(commands: dict[str, tuple[str, str]]) -> list[str]:
@@ -93,10 +95,13 @@ def _silence_stdout() -> None:
 
 
 def _in_made_environment(argv: list[str], missing: str) -> int:
-    """Run the command in the environment that run_repro.sh made; 2 where there is none."""
+    """Run the command in an environment that run_repro.sh made, each tried once; 2 where none
+    has the module."""
     root = Path(__file__).resolve().parents[1]
+    tried = [*os.environ.get(TRIED, "").split("\n"), sys.prefix]
     for python in sorted(root.glob(".venv-*/bin/python")):
-        if python.exists() and Path(sys.prefix) != python.parents[1]:
+        if python.exists() and str(python.parents[1]) not in tried:
+            os.environ[TRIED] = "\n".join(tried)
             os.environ["PYTHONPATH"] = os.pathsep.join(
                 [str(root), os.environ.get("PYTHONPATH", "")]
             )

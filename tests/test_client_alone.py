@@ -37,7 +37,7 @@ def run_alone(folder, *argv, packages, options=("-S",)):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
 
@@ -106,7 +106,7 @@ def test_an_older_python_says_which_is_needed():
         [sys.executable, "-c", code, str(CLIENT)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     said = "client_benchmark.py: needs Python 3.10 or newer, not 3.9\n"
@@ -127,7 +127,7 @@ def test_without_requests_the_help_works_and_a_run_says_what_to_install(
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=600,
         check=False,
     )
     assert done.returncode == status and said in done.stdout + done.stderr

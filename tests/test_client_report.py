@@ -132,7 +132,7 @@ def test_a_reader_that_goes_away_is_no_error(unbuffered, argv):
             stdout=writing,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
+            timeout=600,
             check=False,
         )
     os.close(writing)
@@ -142,7 +142,7 @@ def test_a_reader_that_goes_away_is_no_error(unbuffered, argv):
 def test_a_report_that_cannot_be_printed_is_said_in_a_sentence():
     with StandIn() as server, open("/dev/full", "w") as full:  # noqa: PTH123
         done = subprocess.run(
-            client(server), stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+            client(server), stdout=full, stderr=subprocess.PIPE, text=True, timeout=600, check=False
         )
     said = "client_benchmark.py: the report cannot be printed: No space left on device\n"
     assert (done.returncode, done.stderr) == (1, said)
@@ -155,7 +155,7 @@ def test_what_an_encoding_lacks_is_escaped():
             env={**os.environ, "PYTHONIOENCODING": "ascii"},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=600,
             check=False,
         )
     assert (done.returncode, done.stderr) == (1, "")
@@ -173,7 +173,7 @@ def test_a_run_goes_on_when_its_terminal_is_closed(tmp_path):
         while b"measuring" not in shown:
             shown += os.read(ours, 4096)
         os.close(ours)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=600)
     assert output.is_file()
     assert "Traceback" not in said
 

@@ -103,7 +103,7 @@ def run(
         env=env if env is not None else bare(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
 

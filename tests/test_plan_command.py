@@ -94,7 +94,7 @@ def test_the_server_replaces_the_shell(python, tmp_path):
         command_script(launch_of(python, {}, []), "server", tmp_path, None), encoding="utf-8"
     )
     with subprocess.Popen(["bash", str(path)], stdout=subprocess.PIPE, text=True) as started:
-        told, _ = started.communicate(timeout=20)
+        told, _ = started.communicate(timeout=600)
     assert int(told) == started.pid
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from fake_sglang.harness import CHECKOUT, LIMIT_S, Done, Harness, at_once, wait_until
+from fake_sglang.harness import CHECKOUT, LIMIT_S, Done, Harness, at_once, hear_signals, wait_until
 
 pytestmark = pytest.mark.launches
 
@@ -266,7 +266,7 @@ def test_ctrl_c_at_any_moment_of_a_beginning_leaves_no_process(delay_ms: int, tm
         start_new_session=True,
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+        preexec_fn=hear_signals,  # noqa: PLW1509
     )
     while not (tmp_path / "started").exists() and running.poll() is None:
         time.sleep(0.0005)  # the beginning takes but a few milliseconds

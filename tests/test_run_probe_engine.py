@@ -23,7 +23,7 @@ def run(*options: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PYTHON": os.environ.get("REPRO_SERVER_PYTHON", "python3")},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
 

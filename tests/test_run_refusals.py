@@ -33,7 +33,7 @@ def run(checkout: Path, *words: str, closed: str = "") -> subprocess.CompletedPr
         text=True,
         errors="surrogateescape",
         stdin=subprocess.DEVNULL,
-        timeout=120,
+        timeout=600,
         check=False,
         cwd=checkout,
     )

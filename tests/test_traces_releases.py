@@ -283,9 +283,15 @@ def same_or_unknown(found: Analysis, whole: Analysis, slack: float) -> None:
         assert found.decode_step.mean == pytest.approx(mean, rel=slack)
 
 
+# one of each way to send, and the one with four ranks
+KINDS_REMOVED = ["sglang052_pp4", "sglang056_graphs_on", "sglang0516_graphs_on"]
+if THOROUGH:
+    KINDS_REMOVED = [name for name in RELEASES if not name.endswith(("_B", "_off"))]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", REMOVALS)
-@pytest.mark.parametrize("name", [n for n in RELEASES if not n.endswith(("_B", "_off"))])
+@pytest.mark.parametrize("name", KINDS_REMOVED)
 def test_a_kind_of_event_removed_leaves_the_answer_or_none(name, kind, tmp_path):
     same_or_unknown(without(name, REMOVALS[kind], tmp_path), facts_of(name), 0.05)
 
@@ -320,7 +326,7 @@ def on_clocks_apart(name: str, apart_us: float) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("apart_us", [300, -300, 5000, -5000])
+@pytest.mark.parametrize("apart_us", [300, -300, 5000, -5000] if THOROUGH else [300, -5000])
 @pytest.mark.parametrize("name", RELEASES)
 def test_hosts_whose_clocks_differ_get_the_same_answer_or_none(name, apart_us, tmp_path):
     found = written(on_clocks_apart(name, apart_us), tmp_path)

@@ -22,7 +22,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 SITE = Path(__file__).resolve().parent / "site"
 PARTS = ("run_repro.sh", "client_benchmark.py", "prompts.txt", "repro_pp_graphs")
 MARK = "FAKE_SGLANG_RUN"  # every process of a run carries it in its environment
-LIMIT_S = 150.0  # for whatever a test waits for
+LIMIT_S = 600.0  # for whatever a test waits for
 # the one that tests/run.sh names has all that the harness needs; numpy and msgspec, say
 PYTHON = os.environ.get("REPRO_SERVER_PYTHON", sys.executable)
 
@@ -46,6 +46,12 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def hear_signals() -> None:
+    """In a child: bash traps no signal that it was started ignoring (`pytest &`, `nohup`)."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def wait_until(what: Callable[[], object], limit_s: float = LIMIT_S) -> None:
@@ -198,8 +204,7 @@ class Harness:
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
-                # bash traps no signal that it was started ignoring, as under `pytest &`
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+                preexec_fn=hear_signals,  # noqa: PLW1509
             )
         return Running(self, process, output)
 
