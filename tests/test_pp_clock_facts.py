@@ -11,6 +11,7 @@ import pytest
 from repro_pp_graphs import files
 from repro_pp_graphs.pp_clock import absent, collect, facts, figures, lines, model, rows, table_rows
 from repro_pp_graphs.pp_clock.rows import CODES, Row, Rows
+from repro_pp_graphs.server import clock_log
 from repro_pp_graphs.stats import names
 
 MS = 1_000_000
@@ -258,12 +259,12 @@ def test_the_servers_log_says_why_a_rank_left_no_rows(tmp_path):
         "\nOSError: [Errno 28] No space left on device\n"
     )
     (tmp_path / "A_server.log").write_text(log, encoding="utf-8")
-    said = collect.said_in_log(tmp_path, "A")
+    said = clock_log.not_started(tmp_path, "A")
     assert said == {"PP0 TP1": "OSError: [Errno 28] No space left on device"}
     found = facts.summary([steady(lacks={}).file], EVERYTHING, said)
     assert found.warnings == ["PP0 left no rows: OSError: [Errno 28] No space left on device"]
     assert "No space left" in absent.nothing_left(said)
-    assert "PP loop" in absent.nothing_left(collect.said_in_log(tmp_path, "B"))
+    assert "PP loop" in absent.nothing_left(clock_log.not_started(tmp_path, "B"))
 
 
 def test_rows_of_the_window_that_were_overwritten_are_warned_of():
@@ -309,9 +310,9 @@ def test_a_launchs_facts_are_stored_and_read_again(tmp_path):
         file.write(*row[1:])
     client = {"requests": [{"start_ns": 0, "events": [[10**12, 1]]}]}
     (tmp_path / "A_client.json").write_text(json.dumps(client), encoding="utf-8")
-    found = collect.collect(tmp_path, "A")
+    found = collect.collect(tmp_path, "A", {})
     assert found is not None and found == facts.summary([steady().file], EVERYTHING)
-    assert collect.load(tmp_path, "A") == found == collect.read(tmp_path, "A")
+    assert collect.load(tmp_path, "A") == found == collect.read(tmp_path, "A", {})
     assert "PP1 decode, measured (38 turns)" in (tmp_path / "A_pp_clock.txt").read_text()
     assert collect.load(tmp_path, "B") is None
     (tmp_path / "A_pp_clock.json").write_text("{}", encoding="utf-8")

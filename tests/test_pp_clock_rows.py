@@ -112,14 +112,14 @@ def test_what_holds_no_rows_is_refused_by_name(tmp_path, data):
     path.write_bytes(data)
     with pytest.raises(rows.RowsError, match=path.name):
         rows.read(path)
-    assert collect.collect(tmp_path, "x") is None and not list(tmp_path.iterdir())
+    assert collect.collect(tmp_path, "x", {}) is None and not list(tmp_path.iterdir())
 
 
 def test_a_copy_that_breaks_off_costs_its_rank_and_says_so(tmp_path):
     written(tmp_path / "x_pp_clock_PP0_TP0.rows", 5)
     broken = tmp_path / "x_pp_clock_PP1_TP0.rows.gz"
     broken.write_bytes(gzip.compress(b"\0" * 9000)[:-9])
-    found = collect.read(tmp_path, "x")
+    found = collect.read(tmp_path, "x", {})
     assert found is not None and list(found.ranks) == ["PP0"] and len(found.warnings) >= 1
 
 
@@ -134,6 +134,6 @@ def test_rows_whose_header_is_torn_are_kept_if_not_read(tmp_path):
     path = tmp_path / "x_pp_clock_PP0_TP0.rows"
     file = written(path, 5)
     file.map[:4] = b"torn"
-    assert collect.collect(tmp_path, "x") is None
+    assert collect.collect(tmp_path, "x", {}) is None
     (copy,) = collect.row_files(tmp_path, "x")
     assert copy.suffix == ".gz" and len(gzip.decompress(copy.read_bytes())) > rows.HEADER_BYTES

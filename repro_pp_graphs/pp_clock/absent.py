@@ -2,26 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
-from repro_pp_graphs.server import log
-
-if TYPE_CHECKING:  # the server need not have msgspec
-    from repro_pp_graphs.pp_clock.model import Rank
-
-NOT_STARTED = "not started"  # how a rank's `failed` begins, and the reason in the server's log
-LOG_NOT_STARTED = "repro shim pp_clock: not started"
-NO_WORD = "the server's log says why"
-
-
-def from_log(text: str) -> dict[str, str]:
-    """By rank (PP1, PP1 TP0) why its clock did not start, as far as a server's log says."""
-    found = {}
-    for line in log.lines(text):
-        if line.prefixed and line.text.startswith(LOG_NOT_STARTED):
-            why, _, _ = line.text.removeprefix(LOG_NOT_STARTED).partition("; ")
-            found[line.rank] = why.strip(" ()") or NO_WORD
-    return found
+from repro_pp_graphs.pp_clock.model import Rank
+from repro_pp_graphs.pp_clock.rows import NO_WORD, NOT_STARTED
 
 
 def of_rank(rank: Rank, started: bool, windowed: bool) -> str:
@@ -41,7 +25,7 @@ def of_rank(rank: Rank, started: bool, windowed: bool) -> str:
     return f"no decode turn of the measured window was timed, {rows}"
 
 
-def nothing_left(said: dict[str, str]) -> str:
+def nothing_left(said: Mapping[str, str]) -> str:
     """One sentence on a launch of which no rank left rows; `said`: by rank, from its log."""
     whys = list(dict.fromkeys(said.values()))
     if not whys:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,10 @@ import msgspec
 
 from repro_pp_graphs import files
 from repro_pp_graphs.files import BadFile
-from repro_pp_graphs.pp_clock import absent, facts, rows
+from repro_pp_graphs.pp_clock import facts, rows
 from repro_pp_graphs.pp_clock.lines import lines
 from repro_pp_graphs.pp_clock.model import ClockFacts
 from repro_pp_graphs.pp_clock.rows import CLOCK, SUFFIX, Rows, RowsError
-from repro_pp_graphs.server.log import read_log
 
 
 def facts_path(logs: Path, label: str) -> Path:
@@ -53,20 +52,18 @@ def _rows(paths: list[Path], faults: list[str]) -> Iterator[Rows]:
             yield found
 
 
-def said_in_log(logs: Path, label: str) -> dict[str, str]:
-    """By rank why its clock did not start, as far as the server's log says."""
-    return absent.from_log(read_log(logs / f"{label}_server.log"))
+def read(logs: Path, label: str, not_started: Mapping[str, str]) -> ClockFacts | None:
+    """The facts of a launch, from its ranks' rows; None where no rank left any.
 
-
-def read(logs: Path, label: str) -> ClockFacts | None:
-    """The facts of a launch, from its ranks' rows; None where no rank left any."""
+    `not_started`: by rank why its clock did not start, as far as the server's log says.
+    """
     faults: list[str] = []
     found = _rows(row_files(logs, label), faults)
     first = next(found, None)
     if first is None:
         return None
     ranks = itertools.chain([first], found)
-    result = facts.summary(ranks, _window(logs, label), said_in_log(logs, label))
+    result = facts.summary(ranks, _window(logs, label), not_started)
     result.warnings += faults
     return result
 
@@ -85,12 +82,12 @@ def keep(logs: Path, label: str) -> list[str]:
     return faults
 
 
-def collect(logs: Path, label: str) -> ClockFacts | None:
+def collect(logs: Path, label: str, not_started: Mapping[str, str]) -> ClockFacts | None:
     """Write logs/<label>_pp_clock.json and .txt and keep the rows; None where no rank left any.
 
     Raises OSError where the facts cannot be written.
     """
-    result = read(logs, label)
+    result = read(logs, label, not_started)
     faults = keep(logs, label)
     if result is None:
         return None

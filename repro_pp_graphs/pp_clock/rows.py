@@ -28,6 +28,9 @@ DISK_SHARE = 32  # a rank's file takes at most this part of what is free
 PREFIX_ENV = "REPRO_PP_CLOCK"  # where a server's ranks put their files: the start of their paths
 CLOCK = "_pp_clock"  # that start, after a launch's label
 SUFFIX = ".rows"
+NOT_STARTED = "not started"  # how a header's `failed` begins, and the reason in the server's log
+LOG_NOT_STARTED = "repro shim pp_clock: not started"
+NO_WORD = "the server's log says why"
 LOW = 0xFFFFFFFF
 
 # What a row times; the first seven make a turn one with work.

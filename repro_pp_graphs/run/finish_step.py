@@ -12,7 +12,7 @@ from repro_pp_graphs.launch_record import GpuCounters, LaunchRecord
 from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.run import arm, own_traces, previous, results, step_options
 from repro_pp_graphs.run.free_again import wait_until_free
-from repro_pp_graphs.server import gpu_counters, shims
+from repro_pp_graphs.server import clock_log, gpu_counters, shims
 from repro_pp_graphs.server.log import read_log
 from repro_pp_graphs.terminal import wrapped
 
@@ -49,14 +49,14 @@ class Ending:
             return
         from repro_pp_graphs.pp_clock import absent, collect  # noqa: PLC0415 - numpy
 
+        not_started = clock_log.not_started(self.logs, self.label)
         try:
-            found = collect.collect(self.logs, self.label)
+            found = collect.collect(self.logs, self.label, not_started)
         except OSError as error:
             self.warnings.append(f"pp_clock: {error}: its rows are kept, its facts are not")
             return
         if found is None:
-            why = absent.nothing_left(collect.said_in_log(self.logs, self.label))
-            self.warnings.append(f"pp_clock: {why}")
+            self.warnings.append(f"pp_clock: {absent.nothing_left(not_started)}")
         else:
             self.warnings += [f"pp_clock: {text}" for text in found.warnings]
 

@@ -22,9 +22,14 @@ from types import ModuleType
 from typing import Any
 
 from repro_pp_graphs.pp_clock import hooks, rows
-from repro_pp_graphs.pp_clock.absent import LOG_NOT_STARTED, NOT_STARTED
 from repro_pp_graphs.pp_clock.device import DeviceClock
-from repro_pp_graphs.pp_clock.rows import CODES, PREFIX_ENV, RowFile
+from repro_pp_graphs.pp_clock.rows import (
+    CODES,
+    LOG_NOT_STARTED,
+    NOT_STARTED,
+    PREFIX_ENV,
+    RowFile,
+)
 from repro_pp_graphs.server.after_import import after_import
 from repro_pp_graphs.server.replace import replace
 
