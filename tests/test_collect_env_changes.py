@@ -146,7 +146,7 @@ def test_one_line_over_all_gpus_is_read_gpu_by_gpu(value: str, spread: list[str]
 
 def test_the_table_says_what_changed() -> None:
     launch = {
-        "label": "A", "case": "a", "round": 4, "sglang_version": "0.5.16",
+        "label": "A", "case": "a", "round": 4, "status": "ok", "sglang_version": "0.5.16",
         "sends": "asynchronous", "client_warnings": [],
     }  # fmt: skip
     summary = {"rehearsal": False, "mode": "gpu", "nsys": False, "launches": [launch]}

@@ -64,7 +64,7 @@ def told(warnings: list[str]) -> list[str]:
 
 def own(document: dict[str, Any]) -> int:
     """How many events of the ranks' own a merged trace has."""
-    added = ("pipeline", "p2p", None)
+    added = ("pipeline", "p2p", "path", None)
     return sum(event.get("cat") not in added for event in document["traceEvents"])
 
 
