@@ -24,7 +24,7 @@ export PYTHONSAFEPATH=1 # in the folder above a checkout of sglang, `sglang` is 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 state=$here/.state
 out=$here
-opt_python="" opt_release="" opt_dry_run=0 opt_cpu=0
+opt_python="" opt_release="" opt_dry_run=0 opt_cpu=0 opt_gpus=0
 engine_module=sglang # what the interpreter must have
 stop_grace_s=20      # for a server to end by itself after SIGINT
 nsys_grace_s=900     # the same under nsys, which then writes its report
@@ -122,6 +122,7 @@ read_options() {
         exit 0
         ;;
       --dry-run) opt_dry_run=1 ;;
+      --gpus) opt_gpus=1 ;;
       --cpu) opt_cpu=1 ;;
     esac
   done

@@ -12,7 +12,7 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 state=$here/.state
-opt_python="" opt_release="" opt_dry_run=0 opt_cpu=1 engine_module=sglang step_pid=""
+opt_python="" opt_release="" opt_dry_run=0 opt_cpu=1 opt_gpus=0 engine_module=sglang step_pid=""
 
 usage() {
   cat <<'USAGE'
@@ -47,7 +47,8 @@ make_test_tools() { # sees the server's packages, and adds its own without touch
   if [[ $(cat "$venv/.lock" 2>/dev/null) != "$wanted" ]]; then
     say "adding the test tools of requirements/test.txt"
     mkdir -p "$state"
-    "$python" -m venv --clear "$venv"
+    rm -rf "$venv" # a link itself, not what another checkout has behind it
+    "$python" -m venv "$venv"
     "$python" -c 'import site; print(*site.getsitepackages(), sep="\n")' \
       >"$("$venv/bin/python" -c 'import site; print(site.getsitepackages()[0])')/server.pth"
     install "$venv" "$lock"

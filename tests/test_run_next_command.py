@@ -172,3 +172,8 @@ def test_launches_of_an_earlier_version_count_one_by_one(tmp_path):
     for one in made.launches:
         one.block = 0
     assert done(tmp_path, made, "A_r1") == ({"B_r1", "B_r2", "A_r2"}, [])
+
+
+def test_a_rehearsal_is_not_gone_on_with_for_a_verdict(tmp_path):
+    lines = next_command.lines(tmp_path, plan(mode="cpu"), complete=True)
+    assert "no verdict" in lines[0] and "--resume" not in " ".join(lines)

@@ -177,3 +177,15 @@ def test_a_case_of_a_release_gets_its_environment_made(harness: Harness):
     assert made.stdout.decode().strip() == str(venv)
     again = harness.run(*options, "--dummy-weights", "--layers", "2")
     assert again.status == 0 and not [line for line in again.lines if "making" in line]
+
+
+def test_a_dry_run_for_gpus_plans_what_a_machine_with_gpus_gets(harness: Harness):
+    """Not the sglang of a rehearsal, though its environment is there."""
+    (harness.root / ".venv-cpu" / "bin").mkdir(parents=True)
+    lock = (harness.root / "requirements" / "cpu.txt").read_bytes()
+    (harness.root / ".venv-cpu" / ".lock").write_text(hashlib.sha256(lock).hexdigest())
+    del harness.env["PYTHONPATH"]  # the stand-in's sglang
+    done = harness.start_bare("--dry-run", "--gpus", "4").end()
+    assert done.status == 0, done.lines
+    assert "taking 0.5.2, the release that #10865 is of" in done.err
+    assert "a real run first makes .venv-0.5.2" in done.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -31,8 +32,9 @@ def remarks(summary: dict[str, Any]) -> list[str]:
         found.append("Ranks shared one GPU in time slices: not the durations of one GPU a rank.")
     if summary["nsys"]:
         found.append("Under nsys: times are not comparable with runs without it.")
-    rounds = max(launch["round"] for launch in launches)
-    if rounds < LEAST_ROUNDS:
+    measured = Counter(launch["case"] for launch in launches if launch["status"] == "ok")
+    rounds = max(measured.values(), default=0)
+    if 0 < rounds < LEAST_ROUNDS:
         found.append(
             f"{count(rounds, 'launch')} a case: too few to tell a difference from "
             "launch-to-launch noise (the unit of replication is a launch)."

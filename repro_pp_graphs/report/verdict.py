@@ -196,6 +196,11 @@ def _findings(
         step_ms=primary.mean_b,
         rules=Rules(main.alpha, primary.margin, main.withheld),
         against=against[0] if against else "",
+        asynchronous=all(
+            row["sends"].startswith("asynchronous")
+            for row in launches
+            if row["case"] in (main.a, main.b)
+        ),
     )
     remedy = _remedy(main, pairs, launches)
     return [findings.longer(arms), findings.idle(arms), findings.cost(arms, primary, remedy)]

@@ -43,6 +43,11 @@ def lines(out: Path, plan: Plan, complete: bool) -> list[str]:
     if plan.rounds > 1 or len(cases) < 2:
         return []
     rounds = whole_rounds(ROUNDS, len(cases))
+    if plan.rehearsal and not plan.aa:
+        return wrapped(
+            "More rounds of a rehearsal give no verdict on #10865 either. On a machine with GPUs: "
+            "bash run_repro.sh --rounds 4"
+        )
     what = "the noise floor" if plan.aa else "a verdict"
     how = f"For {what} ({rounds} launches a case{_time(out, plan, rounds - 1)}):"
     return [*wrapped(how), *_command(words(plan, rounds))]

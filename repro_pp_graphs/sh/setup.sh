@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154 # the script that sources this sets and reads them
 # The interpreter that runs sglang: the one at hand, or an environment made here once.
-# Uses: here, state, options, opt_python, opt_release, opt_dry_run, opt_cpu, engine_module, say, die,
-# step. Sets: python
+# Uses: here, state, options, opt_python, opt_release, opt_dry_run, opt_cpu, opt_gpus, engine_module,
+# say, die, step. Sets: python
 ask_limit_s=60 # for an interpreter to say what it has
 default_release=0.5.2 # on a GPU box without sglang: the question is #10865's
 
@@ -37,6 +37,10 @@ environment_kind() { # gpu or cpu; what cannot be counted is no "cpu", and ends 
   local base
   if ((opt_cpu)); then
     printf 'cpu'
+    return
+  fi
+  if ((opt_gpus)); then # assumed, of a dry run
+    printf 'gpu'
     return
   fi
   base=$(base_python) || exit 2
@@ -77,8 +81,8 @@ CPU has sglang $(locked sglang "$here/requirements/cpu.txt") (leave --release ou
   done
   kind=$(environment_kind) || exit 2
   if [[ $kind == gpu ]]; then
-    say "no sglang found: taking $default_release, the release that #10865 is of; --release takes" \
-      "another ($(releases))" >&2
+    printf '%s\n' "no sglang found: taking $default_release, the release that #10865 is of" \
+      "  (--release takes another: $(releases))" >&2
     kind=$default_release
   fi
   use_environment "$kind"

@@ -33,6 +33,7 @@ class Arms:
     step_ms: float | None
     rules: Rules
     against: str = ""
+    asynchronous: bool = False  # both send asynchronously already
 
 
 def longer(arms: Arms) -> Finding:
@@ -98,7 +99,7 @@ def cost(arms: Arms, without: Comparison, asynchronous: Comparison | None) -> Fi
         answer = "yes"
     texts = [f"than without graphs: {legs[0][1]}"]
     texts += [f"than with asynchronous sends: {why}" for _, why in legs[1:]]
-    if asynchronous is None:
+    if asynchronous is None and not arms.asynchronous:
         texts.append("no case with asynchronous sends of this release was measured beside it")
     return Finding(
         name="cost",
