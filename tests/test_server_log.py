@@ -201,3 +201,15 @@ def test_each_ranks_last_step_is_known_longest_silent_first():
     last = log.last_by_rank(log.lines(LOADING + late + early + watchdog))
     assert list(last) == ["PP3", "PP2", "PP0"]
     assert last["PP2"].text.startswith("Decode batch")
+
+
+def test_no_line_makes_a_pattern_slow():
+    # each of these took a pattern that goes back seconds to hours
+    size = 200_000
+    for word in ("Decode batch ", "#running-req: 1 ", "Capture graph ", "[x PP1", "Loading: 1"):
+        line = "[2026-11-23 21:16:19 PP1] " + word * (size // len(word))
+        assert log.decode_lines(line) == []
+        log.stage(line)
+        log.latest(line)
+        log.is_dying(line)
+        assert all(len(each.text) <= log.LONGEST_LINE for each in log.lines(line))

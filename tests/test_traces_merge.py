@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import threading
 import urllib.error
 import urllib.parse
@@ -359,7 +360,17 @@ def test_the_helper_serves_one_file_on_loopback_for_the_viewers_deep_link(tmp_pa
         url = server.link.partition("url=")[2]
         with pytest.raises(urllib.error.HTTPError):
             urllib.request.urlopen(url.replace("a%20b", "other"))
-        with urllib.request.urlopen(url) as reply:
+        stranger = urllib.request.Request(
+            url, headers={"Host": f"evil.example:{server.server_port}"}
+        )
+        with pytest.raises(
+            urllib.error.HTTPError
+        ):  # DNS rebinding: a page that named itself 127.0.0.1
+            urllib.request.urlopen(stranger)
+        with pytest.raises(urllib.error.HTTPError):  # the path has a part that nobody can guess
+            urllib.request.urlopen(f"http://{LOOPBACK}:{server.server_port}/a%20b.json")
+        silent = socket.create_connection((LOOPBACK, server.server_port))  # keeps nobody waiting
+        with silent, urllib.request.urlopen(url) as reply:
             assert reply.headers["Access-Control-Allow-Origin"] == VIEWER
             assert reply.read() == file.read_bytes()
         serving.join(10)

@@ -32,8 +32,8 @@ _PURE_PYTHON = re.compile(
     r"^(?:Key|Assertion|Type|Value|Attribute|Index|Name|NotImplemented|UnboundLocal)Error\b"
 )
 _WATCHDOG = re.compile(r"[Ww]atchdog timeout \(.*?watchdog_timeout=(?P<seconds>[\d.]+)")
-_CAPTURE_FAILED = re.compile(r"[Cc]apture .*graph failed|(?i:graph capture failed)")
-_CAPTURE = re.compile(r"Capture .*graph.* (?P<what>begin|end)", re.IGNORECASE)
+_CAPTURE_FAILED = re.compile(r"[Cc]apture .{0,80}graph failed|(?i:graph capture failed)")
+_CAPTURE = re.compile(r"Capture .{0,80}graph.{0,20} (?P<what>begin|end)", re.IGNORECASE)
 _TELLING = re.compile(
     r"^\S*(?:Error|Exception|Interrupt)\b|[Ee]rror\b.*: *\S|ERROR|not enough|out of memory|denied|"
     r"Segmentation fault|Killed|what\(\)|NCCL WARN|exit code:? -|[Ww]atchdog timeout \(|not found"

@@ -7,13 +7,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+
+def _of_capture(what: str) -> re.Pattern[str]:
+    more = "|Capturing batches" if what == "begin" else ""
+    return re.compile(rf"Capture .{{0,80}}graph.{{0,20}} {what}{more}", re.IGNORECASE)
+
+
 # last one found wins; sglang 0.5.2 to 0.5.23
 _STAGES = (
     ("starting its ranks", re.compile(r"server_args=")),
     ("loading weights", re.compile(r"Load weight begin")),
     ("weights loaded", re.compile(r"Load weight end")),
-    ("capturing graphs", re.compile(r"Capture .*graph.* begin|Capturing batches", re.IGNORECASE)),
-    ("graphs captured", re.compile(r"Capture .*graph.* end", re.IGNORECASE)),
+    ("capturing graphs", _of_capture("begin")),
+    ("graphs captured", _of_capture("end")),
     ("warming up", re.compile(r"Uvicorn running on")),
     ("ready", re.compile(r"The server is fired up")),
 )
@@ -28,10 +34,11 @@ _PROGRESS = re.compile(
 )
 FOR_PEOPLE_AT_IT = " (Press CTRL+C to quit)"
 _STEP = re.compile(r"(?:Decode|Prefill) batch")
-_DECODE = re.compile(
-    r"^(?:\[[^\]]*? PP(?P<rank>\d+)\b[^\]]*\])?.*?Decode batch.*?#running-req: (?P<running>\d+)"
-    r".*?(?:cuda|cpu) graph: (?P<graph>True|False)"
-)
+# of a decode line, each looked for once, after the one before: the time grows with the line alone
+_DECODE_RANK = re.compile(r"\[[^\]]{0,100} PP(\d{1,9})\b")
+_RUNNING = re.compile(r"#running-req: (\d{1,18})")
+_GRAPH = re.compile(r"(?:cuda|cpu) graph: (True|False)")
+LONGEST_LINE = 2000  # characters that are looked at: in longer ones a pattern could take seconds
 # the main process outlives a dead rank by up to a minute, in older releases for ever
 _RECENT_CHARS = 100_000  # a log can grow long, and is read four times a second
 _FATAL = re.compile(
@@ -72,7 +79,7 @@ def lines(text: str) -> list[Line]:
     """Every line; of a progress bar that rewrites itself only its last state."""
     found = []
     for number, raw in enumerate(text.split("\n"), 1):
-        shown = raw.rstrip("\r").rpartition("\r")[2]
+        shown = raw.rstrip("\r").rpartition("\r")[2][:LONGEST_LINE]
         match = _PREFIX.match(shown)
         rest = shown[match.end() :] if match else shown
         if match is None or _NCCL.match(rest):
@@ -127,8 +134,14 @@ class DecodeLine:
 
 def decode_lines(text: str) -> list[DecodeLine]:
     """Every decode line of a log, in order."""
-    return [
-        DecodeLine(int(m["rank"] or 0), int(m["running"]), m["graph"] == "True")
-        for m in map(_DECODE.search, text.splitlines())
-        if m
-    ]
+    return [found for line in text.splitlines() if (found := _decode_line(line))]
+
+
+def _decode_line(line: str) -> DecodeLine | None:
+    at = line.find("Decode batch")
+    running = _RUNNING.search(line, at) if at >= 0 else None
+    graph = _GRAPH.search(line, running.end()) if running else None
+    if not running or not graph:
+        return None
+    rank = _DECODE_RANK.match(line, 0, at)
+    return DecodeLine(int(rank[1]) if rank else 0, int(running[1]), graph[1] == "True")

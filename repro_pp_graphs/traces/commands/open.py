@@ -10,6 +10,7 @@ import argparse
 import gzip
 import http.server
 import json
+import secrets
 import shutil
 import sys
 import time
@@ -24,6 +25,7 @@ LOOPBACK = "127.0.0.1"
 PORT = 9001
 # The viewer sorts process groups by their number of slices: a workspace of our own has rank order.
 WORKSPACE = "PP ranks"
+LOOK_S = 0.2
 HEAD_BYTES = 1 << 20
 EXAMPLES = """examples:
   python -m repro_pp_graphs open trace/CASE_A_decode_graphs_chrome_trace.json
@@ -62,12 +64,16 @@ def first_view(view: dict[str, Any]) -> str:
 
 
 class OneFile(http.server.BaseHTTPRequestHandler):
-    """Serves one file on loopback: other paths get 404, and only the viewer's page may read it."""
+    """Serves one file on loopback: other paths, and other names of this machine (DNS rebinding),
+    get 404, and only the viewer's page may read it."""
+
+    timeout = 60  # seconds: a connection that says nothing
 
     server: TraceServer
 
     def do_GET(self) -> None:
-        if self.path != self.server.url_path:
+        host = self.headers.get("Host", "")
+        if host not in self.server.hosts or self.path != self.server.url_path:
             self.send_error(404)
             return
         self.send_response(200)
@@ -84,15 +90,19 @@ class OneFile(http.server.BaseHTTPRequestHandler):
         """No line a request."""
 
 
-class TraceServer(http.server.HTTPServer):
-    """One trace on loopback; `fetched` once it has been read to its end."""
+class TraceServer(http.server.ThreadingHTTPServer):
+    """One trace on loopback, at a path that nobody can guess; `fetched` once it has been read to
+    its end."""
 
     allow_reuse_address = True
+    daemon_threads = True
+    block_on_close = False  # whoever holds a connection open does not keep the command
 
     def __init__(self, file: Path, port: int) -> None:
         super().__init__((LOOPBACK, port), OneFile)
         self.file = file
-        self.url_path = "/" + urllib.parse.quote(file.name)
+        self.url_path = f"/{secrets.token_urlsafe(16)}/{urllib.parse.quote(file.name)}"
+        self.hosts = {f"{name}:{self.server_port}" for name in (LOOPBACK, "localhost")}
         self.fetched = False
 
     @property
@@ -104,7 +114,7 @@ class TraceServer(http.server.HTTPServer):
         """Answer requests until the file has been read or the time is over."""
         end = time.monotonic() + seconds
         while not self.fetched and (left := end - time.monotonic()) > 0:
-            self.timeout = left
+            self.timeout = min(left, LOOK_S)  # a thread of its own answers, and sets `fetched`
             self.handle_request()
         return self.fetched
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import importlib
 import io
+import math
 import re
 import zlib
 from collections.abc import Iterator
@@ -42,6 +43,10 @@ BLANK = b"\xef\xbb\xbf \t\r\n"  # as some editors begin a file
 OPENING = re.compile(rb'"traceEvents"\s*:\s*\[')
 FIRST_EVENT = re.compile(rb'[^{}](?=\{\s*"(?:ph|cat|name)"\s*:\s*")')
 LONGEST_OTHER = 1 << 24  # bytes; results of clients are shorter
+# Real traces unpack to 10 to 40 times their size; gzip can say a thousand times as much.
+MOST_UNPACKED = 200
+ALWAYS_UNPACKED = 1 << 28  # bytes of the JSON
+LONGEST_PIECE = 1 << 30  # bytes without a place between two events: an array in one line
 GUNZIP_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile) + (
     (igzip.IsalError,) if igzip is not None and hasattr(igzip, "IsalError") else ()
 )
@@ -120,6 +125,7 @@ class TraceFile:
         self.problems: list[str] = []
         self.damage: list[Damage] = []
         self.at = 0
+        self._most_bytes = math.inf
 
     def blocks(self) -> Iterator[memoryview]:
         """Yield JSON arrays of top-level events, of about BLOCK_BYTES where the layout allows.
@@ -132,6 +138,9 @@ class TraceFile:
             self._unreadable(error)
             return
         with stream:
+            if isinstance(stream, gzip.GzipFile):
+                stored = self.path.stat().st_size
+                self._most_bytes = max(ALWAYS_UNPACKED, stored * MOST_UNPACKED)
             yield from self._arrays(stream)
 
     def _arrays(self, stream: IO[bytes]) -> Iterator[memoryview]:
@@ -151,15 +160,27 @@ class TraceFile:
                 room[: end - cut - 1] = b"[" + room[cut + 2 : end]
                 begin, end = 0, end - cut - 1
             held = end
+            if begin < 0 and held > LONGEST_OTHER:
+                break
+            if passed > self._most_bytes or held > LONGEST_PIECE:
+                self._too_long(passed)
+                return
             if held == len(room):
                 room = room + bytes(held)
         if begin < 0 and not self.problems:
             begin = self._skip_damage(bytes(room[:held]))
+            if more:
+                self.problems.append(f"no more than its first {LONGEST_OTHER >> 20} MiB were read")
         if begin >= 0:
             self.at = passed - held + begin
             last = self._close(bytes(room[begin + 1 : held]))
             if last is not None:
                 yield memoryview(last)
+
+    def _too_long(self, passed: int) -> None:
+        times = "unpacks to more than 200 times its size" if passed > self._most_bytes else ""
+        why = times or f"{LONGEST_PIECE >> 30} GiB without a place between two events"
+        self.problems.append(f"{why}: damaged, or no trace; read up to there")
 
     def _fill(self, stream: IO[bytes], room: memoryview, passed: int) -> tuple[int, bool]:
         """Read into the room, after so many bytes: how many more, and whether to go on."""

@@ -12,11 +12,12 @@ from typing import Annotated, Generic, Literal, NamedTuple, TypeVar, cast, get_a
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from repro_pp_graphs.traces.read.blocks import TraceFile
+from repro_pp_graphs.traces.read.blocks import LATEST_NS, TraceFile
 from repro_pp_graphs.traces.read.salvage import NO_JSON, Damage, mend, take_apart
 
 # No profile is as long: an event further from the first ones of its file has an impossible time.
 HOUR_US = 3600e6
+LATEST_US = LATEST_NS / 1000
 # So much of a block is looked at to find out when a file begins.
 SAMPLE_BYTES = 1 << 14
 
@@ -104,7 +105,7 @@ class Decoding(Generic[EventType]):
         """Bound times by an hour around the middle one of the first events that have one."""
         for size in (SAMPLE_BYTES, len(block)):
             clocks = [_clock(event) for event in take_apart(bytes(block[1:size]))[0]]
-            moments = [ts for clock in clocks if clock.ph == "X" and (ts := _us(clock.ts))]
+            moments = [ts for clock in clocks if clock.ph == "X" and (ts := _ts(clock.ts))]
             if moments:
                 middle = sorted(moments)[len(moments) // 2]
                 self.times = Times(middle - HOUR_US, middle + HOUR_US)
@@ -138,7 +139,7 @@ class Decoding(Generic[EventType]):
 
     def _impossible(self, clock: _Clock) -> str:
         """What is wrong with an event's time, empty where nothing is."""
-        ts, dur = _us(clock.ts), _us(clock.dur)
+        ts, dur = _ts(clock.ts), _us(clock.dur)
         if ts is None or dur is None:
             return NO_TIME
         if not self.times:
@@ -178,6 +179,12 @@ def _us(value: object) -> float | None:
     except (ValueError, OverflowError):
         return None
     return time if math.isfinite(time) else None
+
+
+def _ts(value: object) -> float | None:
+    """A moment as a number, None where it is none, or after all that int64 holds in ns."""
+    time = _us(value)
+    return time if time is not None and abs(time) <= LATEST_US else None
 
 
 def _timed(kind: type[EventType], times: Times) -> type[EventType]:
