@@ -24,15 +24,16 @@ export PYTHONSAFEPATH=1 # in the folder above a checkout of sglang, `sglang` is 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 state=$here/.state
 out=$here
-opt_python="" opt_release="" opt_dry_run=0 opt_cpu=0 opt_gpus=0
+opt_python="" opt_release="" opt_dry_run=0 opt_cpu=0 opt_gpus=0 opt_attach=0
 engine_module=sglang # what the interpreter must have
 stop_grace_s=20      # for a server to end by itself after SIGINT
 nsys_grace_s=900     # the same under nsys, which then writes its report
 options=()
+terminal=0 # a descriptor to ask on, where there is a terminal and something to ask
 server_pid="" load_pid="" step_pid="" current="" begun=0 made_out=0
 merged=() # of the first two launches, the folders whose traces are whole
 # what the plan sets
-engine=sglang nsys=0 traced=0 start_timeout_s=1800 pair="" load=() labels=() urls=() resumed=()
+engine=sglang nsys=0 traced=0 attached=0 server_port="" start_timeout_s=1800 pair="" load=() labels=() urls=() resumed=()
 
 # shellcheck source=repro_pp_graphs/sh/group.sh
 source "$here/repro_pp_graphs/sh/group.sh"
@@ -75,6 +76,11 @@ USAGE: ./run_repro.sh [options]
   --start-timeout S    give a server up after S seconds (default 1800)
   --resume             go on with the run in DIR, skip finished launches;
                        more --rounds extend it
+  --attach URL         measure and profile a server that is already running:
+                       --batch 4; asks first; nothing is started or ended
+  --trace-dir DIR      of --attach: where it shall write its traces, a folder
+                       that it and this machine see (default: its own)
+  --yes                of --attach: send the load without asking
   --dry-run            print every command and file, run nothing
   --gpus N             of a dry run: as if there were N GPUs of 80 GB
   -h, --help           this text
@@ -89,6 +95,7 @@ EXAMPLES:
   ./run_repro.sh --rounds 4 --resume         # the same, after a first round
   ./run_repro.sh --aa --rounds 4             # how far equal arms differ
   ./run_repro.sh --engine probe              # the mechanism, without weights
+  ./run_repro.sh --attach http://127.0.0.1:30000  # a server that is up
   ./run_repro.sh --dry-run                   # what would run
   ./run_repro.sh --dry-run --gpus 8          # on a machine with 8 GPUs
 USAGE
@@ -124,6 +131,7 @@ read_options() {
       --dry-run) opt_dry_run=1 ;;
       --gpus) opt_gpus=1 ;;
       --cpu) opt_cpu=1 ;;
+      --attach) opt_attach=1 engine_module=msgspec ;; # its sglang is elsewhere
     esac
   done
   [[ -n $out ]] || die 2 "--out '': name a folder, or leave --out out"
@@ -157,7 +165,7 @@ tool() { # tool COMMAND ARGS: a step of the harness, in Python
 }
 
 server_step() { # server_step COMMAND LABEL ARGS: one that may have to say why the server died
-  tool "$1" "$out" "$2" "$server_pid" --exit-file "$(exit_file "$server_pid")" "${@:3}"
+  tool "$1" "$out" "$2" "${server_pid:-0}" --exit-file "$(exit_file "$server_pid")" "${@:3}"
 }
 
 profile() { # profile LABEL URL: a second load, profiled until every rank's trace is whole
@@ -217,6 +225,27 @@ run_launch() { # run_launch LABEL URL
   return "$status"
 }
 
+# 0 measured, 1 failed, or measured without the profile; the server is nobody's to end
+run_attached() { # run_attached LABEL URL
+  local label=$1 url=$2 status=0 lacks=0
+  say "$label"
+  current=$label
+  tool begin "$out" "$label" --root "$here" || status=1
+  if ((status == 0)); then
+    server_step measure "$label" --root "$here" || status=1
+  fi
+  if ((status == 0 && traced)); then
+    if ! profile "$label" "$url"; then
+      lacks=1
+    elif ! tool explain "$out" "$label"; then
+      status=1
+    fi
+  fi
+  finish "$label" "$status" || status=1
+  current=""
+  return "$((status | lacks))"
+}
+
 # 0 measured, 1 failed; measured and traced by one program, which needs no server
 run_probe() { # run_probe LABEL
   local label=$1 logs=$out/logs status=0
@@ -237,9 +266,11 @@ run_probe() { # run_probe LABEL
 }
 
 collect_env() { # collect_env NAME: text and JSON of the same facts
+  local port=()
+  [[ -z $server_port ]] || port=(--port "$server_port")
   # shellcheck disable=SC2016 # the inner shell expands them
   step -w "$out/logs/$1.txt" bash -c 'exec bash "$@" 2>/dev/null' collect_env \
-    "$here/collect_env.sh" --python "$python" --json-file "$out/logs/$1.json" ||
+    "$here/collect_env.sh" --python "$python" "${port[@]}" --json-file "$out/logs/$1.json" ||
     say "  no $out/logs/$1.txt: collect_env failed"
 }
 
@@ -293,10 +324,11 @@ hand_over() { # what root made, as in a container, to the owner of --out (where 
 
 make_plan() { # of whichever file nobody else can see; sets what the plan sets, or prints it
   local file planned status=0 chosen=$python release
+  ((!opt_attach)) || [[ ! -t 0 ]] || exec {terminal}<&0
   file=$(mktemp) && exec {planned}<>"$file" && rm -f "$file"
   step -o "/dev/fd/$planned" env "PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH}" "$python" \
     -m repro_pp_graphs plan --root "$here" --out "$out" --python "$python" --owner "$$" \
-    --command "$0" -- "${options[@]}" || status=$?
+    --terminal "$terminal" --command "$0" -- "${options[@]}" || status=$?
   if ((status == 3)); then # a case names a release whose environment is not made yet
     read -r release <&"$planned"
     exec {planned}<&-
@@ -314,6 +346,7 @@ make_plan() { # of whichever file nobody else can see; sets what the plan sets, 
   # shellcheck source=/dev/null
   source "/dev/fd/$planned"
   exec {planned}<&-
+  ((!terminal)) || exec {terminal}<&-
   ((!nsys)) || stop_grace_s=$nsys_grace_s
 }
 
@@ -337,6 +370,8 @@ main() {
       ran=1
       if [[ $engine == probe ]]; then
         run_probe "$label" || failed=1
+      elif ((attached)); then
+        run_attached "$label" "${urls[number]}" || failed=1
       else
         run_launch "$label" "${urls[number]}" || failed=1
       fi

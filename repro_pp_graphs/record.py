@@ -16,8 +16,20 @@ from repro_pp_graphs.stats import names
 
 
 @dataclass
+class Attached:
+    """A server that was running already: it is asked and loaded, never started or ended."""
+
+    url: str  # without a slash at the end
+    where: str  # pid 4242 (python3); in words where its process cannot be seen
+    local: bool  # it listens at an address of this machine
+    output_dir: str = ""  # asked of /start_profile; empty: the server's own
+    folder: str = ""  # where this machine sees the traces that it writes; empty: nowhere
+    limits: list[str] = field(default_factory=list)  # what cannot be known of it, in sentences
+
+
+@dataclass
 class Launch:
-    """One server launch of a run."""
+    """One server launch of a run, or a server that was running already."""
 
     label: str  # names its files: <label>_server.log
     case: str
@@ -37,6 +49,7 @@ class Launch:
     notes: list[str] = field(default_factory=list)
     host: str = listener.LOOPBACK  # what the server listens at, as --host says
     block: int = 0  # of the order, 1 for the first; 0 in runs of earlier versions
+    attached: Attached | None = None  # of --attach; None: the run starts it
 
     @property
     def ranks(self) -> int:
@@ -46,7 +59,7 @@ class Launch:
     @property
     def base_url(self) -> str:
         """Where the server answers, without a slash at the end."""
-        return listener.url(self.host, self.port)
+        return self.attached.url if self.attached else listener.url(self.host, self.port)
 
 
 @dataclass
@@ -95,9 +108,14 @@ class Plan:
         return self.mode == "cpu"
 
     @property
+    def attached(self) -> bool:
+        """True where the server was running already."""
+        return any(launch.attached for launch in self.launches)
+
+    @property
     def warmup_passes(self) -> int:
         """The client's --warmup-passes: at most so many, before it measures."""
-        return 3 if self.rehearsal else 5
+        return 3 if self.rehearsal or self.attached else 5
 
     @property
     def rounds(self) -> int:
@@ -147,9 +165,16 @@ def load(logs: Path) -> Plan:
     Raises OSError where it cannot be read, BadFile where it is torn or something else.
     """
     data = _known(read_object(plan_path(logs), Plan), Plan)
-    data["launches"] = [Launch(**_known(each, Launch)) for each in data["launches"]]
+    data["launches"] = [_launch(each) for each in data["launches"]]
     data["looks"] = [Look(**_known(each, Look)) for each in data.get("looks", [])]
     return Plan(**data)
+
+
+def _launch(data: dict[str, Any]) -> Launch:
+    known = _known(data, Launch)
+    if attached := known.get("attached"):
+        known["attached"] = Attached(**_known(attached, Attached))
+    return Launch(**known)
 
 
 def _known(data: dict[str, Any], kind: type) -> dict[str, Any]:

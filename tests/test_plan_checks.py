@@ -18,7 +18,7 @@ from repro_pp_graphs.launch_record import GraphState
 from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.run import preflight
 from repro_pp_graphs.run.arm import objections, observe
-from repro_pp_graphs.run.profile_step import TraceFiles, is_whole_gzip
+from repro_pp_graphs.run.trace_files import TraceFiles, is_whole_gzip
 from repro_pp_graphs.server import process
 from repro_pp_graphs.server.gpus import Gpu
 from repro_pp_graphs.server.listener import LOOPBACK, is_free
@@ -248,7 +248,7 @@ def test_a_growing_file_is_looked_at_again_and_a_whole_one_is_not(tmp_path, whol
     path.write_bytes(whole)
     assert files.whole() == [path]
     monkeypatch.setattr(
-        "repro_pp_graphs.run.profile_step.is_whole_gzip", lambda path: pytest.fail("read again")
+        "repro_pp_graphs.run.trace_files.is_whole_gzip", lambda path: pytest.fail("read again")
     )
     assert files.whole() == [path]
 

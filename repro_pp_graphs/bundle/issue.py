@@ -155,7 +155,11 @@ def reproduce(logs: Path, plan: Plan) -> list[str]:
             out += [f"{launch.label}:", *_fenced(text, "bash"), ""]
         return [*out, "(In a checkout of repro_pp_graphs; it takes torch alone.)"]
     out = ["With sglang alone:", ""]
+    if plan.attached:
+        out = ["The server was already running: <!-- how was it started? -->", ""]
     for launch in firsts:
+        if launch.attached:
+            continue
         out += [f"{launch.label}:", *_fenced(commands.server(launch), "bash"), ""]
     changed: dict[str, list[str]] = {}
     for launch in firsts:

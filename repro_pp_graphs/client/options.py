@@ -26,7 +26,7 @@ EXAMPLES = """examples:
     python client_benchmark.py --concurrency 8 --duration 60
   one more line in the JSONL that a bench_serving dashboard reads
     python client_benchmark.py --concurrency 16 --bench-serving-json runs.jsonl
-  an OpenAI-compatible server; its key is taken from OPENAI_API_KEY
+  an OpenAI-compatible server; its key: SGLANG_API_KEY or OPENAI_API_KEY
     python client_benchmark.py --backend openai --base-url http://127.0.0.1:8000
 
 exit status: 0 measured; 1 more failures than --max-error-rate, or no server;
@@ -108,7 +108,8 @@ def options_parser() -> argparse.ArgumentParser:
     # fmt: off
     add = parser.add_argument_group("server").add_argument
     add("--base-url", default="http://127.0.0.1:30000", metavar="URL",
-        help="default: http://127.0.0.1:30000; its key, if any, in OPENAI_API_KEY")
+        help="default: http://127.0.0.1:30000; its key, if any, in SGLANG_API_KEY, or else "
+        "OPENAI_API_KEY")
     add("--backend", choices=("sglang", "openai"), default="sglang",
         help="sglang: /generate (default); openai: /v1/completions")
     add("--model", help="model name for openai (default: the first of /v1/models)")

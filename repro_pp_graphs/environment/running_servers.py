@@ -14,6 +14,7 @@ from repro_pp_graphs.environment.fact_lines import Fact, print_facts
 
 PATHS = ("/server_info", "/get_server_info")  # the second up to 0.5.4 and as an alias since
 TIMEOUT_S = 1.5
+MODULES = {"sglang.launch_server", "repro_pp_graphs.server.launch"}  # the second adds shims
 
 
 def processes() -> Iterator[tuple[str, str]]:
@@ -26,7 +27,7 @@ def processes() -> Iterator[tuple[str, str]]:
         head = command.split("\0")[:6]
         if command.startswith("sglang::"):  # setproctitle of a scheduler or detokenizer
             yield entry.name, command
-        elif "sglang.launch_server" in head or any(
+        elif not MODULES.isdisjoint(head) or any(
             arg.endswith("/sglang") and head[index + 1 : index + 2] == ["serve"]
             for index, arg in enumerate(head)
         ):

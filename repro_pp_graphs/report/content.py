@@ -45,6 +45,7 @@ class Content(msgspec.Struct, kw_only=True):
     it, `remarks` what to know besides."""
 
     name: str  # of the folder
+    compared: bool  # there are two cases or more
     when: str
     what: str  # release, machine, load: one sentence
     headline: str
@@ -73,6 +74,7 @@ def content(source: Source) -> Content:
     remarks = _remarks(source)
     return Content(
         name=source.folder.resolve().name,
+        compared=len(source.cases) > 1,
         when=source.summary.began if source.summary else "",
         what=_what(source),
         headline=headline,
@@ -119,7 +121,7 @@ def _answer(source: Source) -> tuple[str, list[str], list[str]]:
     headline = _headline(verdict)
     limits = [each for each in verdict.limits if each.casefold() not in headline.casefold()]
     # of two equal arms a ratio would be remembered
-    return headline, [] if found.rehearsal else _lead(verdict), limits
+    return headline, [] if found.rehearsal and verdict.pairs else _lead(verdict), limits
 
 
 def _headline_of_traces(names: list[str]) -> str:
@@ -152,12 +154,17 @@ def _what(source: Source) -> str:
         return f"Traces alone, of {', '.join(sizes)}: no launches, so nothing is compared."
     first = plan.launches[0]
     versions = ", ".join(sorted({launch.sglang_version for launch in found.launches}))
-    gpus = "a CPU" if plan.mode == "cpu" else source.environment.get("GPUs") or "GPUs"
+    attached = first.attached
+    here = attached is None or attached.local
+    named = source.environment.get("GPUs") if here else ""  # of this machine
+    gpus = "a CPU" if plan.mode == "cpu" else named or "GPUs"
     engine = "The ring probe, without sglang," if found.engine == "probe" else f"sglang {versions}"
     rounds = max(launch.round for launch in plan.launches)
     launches = f"{rounds} launch{'es' * (rounds > 1)} of each of {len(source.cases)} case"
     done = sum(launch.summary.status == "ok" for launch in source.launches)
     done_of = f" ({done} of {len(plan.launches)} are measured)" * (done < len(plan.launches))
+    if attached:
+        launches = f"a server that was already running ({attached.url}, {attached.where})"
     return (
         f"{engine} on {gpus}, PP {first.pp_size} x TP {first.tp_size}, "
         f"{Path(first.model).name}; {plan.batch} prompts at once, {plan.max_new_tokens} new tokens "
@@ -194,7 +201,7 @@ def _commands(source: Source) -> list[Command]:
     plan = source.plan
     if plan is None:
         return []
-    firsts = list(commands.firsts(plan))
+    firsts = [one for one in commands.firsts(plan) if not one.attached]
     if plan.engine == "probe":
         return [
             Command(title=one.label, text=commands.folded(["python", *one.argv[1:]]))
@@ -205,7 +212,8 @@ def _commands(source: Source) -> list[Command]:
         for one in firsts
     ]
     said = commands.model(plan)
-    found[0].notes += [said] if said else []
+    if said and found:
+        found[0].notes.append(said)
     length = prompt_tokens(source)
     found.append(Command(title="The load, as it was sent", text=commands.client(plan)))
     found.append(

@@ -53,7 +53,8 @@ def text_of(content: Content) -> str:
     for each in content.warnings:
         lines += [f"> **Warning:** {plain(each)}", ""]
     if content.arms:
-        lines += ["## A against B", "", *rows(content.arms), ""]
+        title = "A against B" if content.compared else "What was measured"
+        lines += [f"## {title}", "", *rows(content.arms), ""]
     if shown := content.timed or content.turns:
         lines += ["## What a turn of each rank's host is made of", "", *rows(shown), ""]
     short, rest = content.remarks[:MOST_REMARKS], content.remarks[MOST_REMARKS:]

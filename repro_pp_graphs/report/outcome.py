@@ -20,7 +20,9 @@ def lines(found: Verdict, names: Mapping[str, str] | None = None) -> list[str]:
     """
     pairs = [_renamed(pair, names or {}) for pair in found.pairs]
     if found.headline == "NOT ASKED":
-        return [*(wrapped(found.text) if not pairs else []), *_pairs(pairs), *_floor(found)]
+        alone = [found.text, found.reason] if not pairs else []
+        said = [line for text in alone for line in wrapped(text)]
+        return [*said, *_pairs(pairs), *_floor(found)]
     out = wrapped(f"#10865: {found.headline}. {found.text}")
     for finding in found.findings:
         out += _finding(finding, bool(found.limits))

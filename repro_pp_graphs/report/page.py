@@ -77,7 +77,8 @@ def _body(content: Content, figures: list[Figure]) -> Iterator[str]:
     for each in content.warnings:
         yield f'<p class="warning"><strong>Warning:</strong> {escape(each)}</p>'
     if content.arms:
-        yield "<h2>A against B</h2>"
+        title = "A against B" if content.compared else "What was measured"
+        yield f"<h2>{title}</h2>"
         yield from table(content.arms)
     for figure in figures:
         yield from _figure(figure)

@@ -215,7 +215,7 @@ def _explained_launch(folder: Path, logs: Path, label: str) -> Explained | None:
     stored = logs / f"{label}_analysis.json"
     traces = folder / "trace" / label
     slices = logs / f"{label}_timeline.json"
-    if not stored.exists() and not traces.is_dir():
+    if not stored.exists() and not any(traces.glob("*.trace.json*")):
         return None
     found = Explained(label, _stored_analysis(stored, traces), _stored_timeline(slices, traces))
     if found.analysis and found.timeline:

@@ -273,12 +273,13 @@ def _verdict(logs: Path, plan: Plan, launches: list[dict[str, Any]]) -> dict[str
 
 
 def _reason(logs: Path, launches: list[dict[str, Any]]) -> str:
-    """Where the last rank's host waits, in the words of the first analysis with graphs on."""
+    """Where the last rank's host waits, in the words of the first analysis with graphs on, or of
+    the only one."""
     from repro_pp_graphs.traces.explain import conclusion  # noqa: PLC0415 - needs msgspec
     from repro_pp_graphs.traces.facts import read_analysis  # noqa: PLC0415
 
     for launch in launches:
-        if launch["expects_graphs"] and launch["waits_ms"]:
+        if (launch["expects_graphs"] or len(launches) == 1) and launch["waits_ms"]:
             with contextlib.suppress(OSError, BadFile):  # of another version
                 found = read_analysis(logs / f"{launch['label']}_analysis.json")
                 return " ".join(conclusion.token_return(found))

@@ -19,10 +19,11 @@ LOST = "its plan is lost: run again, what is there is then moved to previous/"
 
 def next_steps(out: Path, plan: Plan, traces: list[Path]) -> list[str]:
     """The paths, and how to look at them."""
+    server = "" if plan.attached else f"{plan.program} and "
     lines = [
         f"report  {out}/logs/report.html, to look at; report.md, for an issue",
         f"logs    {out}/logs",
-        f"        summary.json, {plan.program} and client logs, env.txt",
+        f"        summary.json, {server}client logs, env.txt",
     ]
     launches = "cudagraph in the search box: the decode launches of every rank"
     if plan.mode == "cpu":

@@ -48,6 +48,7 @@ def verdict(
             pairs=pairs,
             issue_ms=ISSUE_MS,
             ours_ms={},
+            reason="" if pairs else reason,
             limits=limits,
             floor=_own_floor(plan, pairs) or floor,
         )
@@ -146,7 +147,9 @@ def _asynchronous(launches: Sequence[Row], on: str) -> list[str]:
 def _limits(plan: Plan) -> list[str]:
     """What a run of this kind is no evidence of, and what it is evidence of."""
     found = []
-    if plan.mode == "cpu":
+    if plan.mode == "cpu" and plan.attached:
+        found.append("on a CPU: no CUDA graphs; no evidence on #10865")
+    elif plan.mode == "cpu":
         found.append(
             "a rehearsal on a CPU: no CUDA graphs in any arm; evidence of how far two equal arms "
             "differ here"

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from repro_pp_graphs import files, launch_record, record
 from repro_pp_graphs.launch_record import GpuCounters, LaunchRecord
-from repro_pp_graphs.record import Plan
+from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.run import inputs, previous, results, step_options
-from repro_pp_graphs.server import gpu_counters
+from repro_pp_graphs.server import gpu_counters, running
+from repro_pp_graphs.server.http import resolved
 from repro_pp_graphs.terminal import wrapped
 
 SCRIPTS = "_command.sh"  # written with the plan
@@ -43,6 +44,19 @@ def begin(out: Path, plan: Plan, label: str) -> LaunchRecord:
     )
 
 
+def ask_attached(launch: Launch, found: LaunchRecord) -> str:
+    """Record what a server that is already running says of itself, and what it cannot show; why
+    it cannot be measured any more, or an empty text."""
+    if launch.attached is None:
+        return ""
+    found.warnings = [*(found.warnings or []), *launch.attached.limits]
+    try:
+        found.server_info = resolved(running.info_of(launch.base_url, launch.attached.local))
+    except running.UnusableError as error:
+        return str(error)
+    return ""
+
+
 def prepare(logs: Path, plan: Plan, label: str) -> GpuCounters | None:
     """Take the disk room that the launch's end will need; what the GPUs count, where there are
     some. Raises OSError."""
@@ -51,7 +65,7 @@ def prepare(logs: Path, plan: Plan, label: str) -> GpuCounters | None:
         # the client writes its result over this: there is room for it, should the disk fill up
         room = max(plan.batch * plan.max_new_tokens * EVENT_BYTES, LEAST_ROOM)
         files.hold_room(results.client_draft(logs, label), room)
-    if plan.mode == "cpu":
+    if plan.mode == "cpu" or plan.attached:
         return None
     return GpuCounters(before=gpu_counters.read(list(plan.gpu_used_mib)))
 
@@ -65,6 +79,7 @@ def main(argv: list[str]) -> int:
     plan = record.load(logs)
     reason = obstacle(options.out, plan, options.root)
     found = begin(options.out, plan, label)
+    reason = reason or ask_attached(plan.launch(label), found)
     launch_record.begin(logs, label, found)
     if not reason:
         if counters := prepare(logs, plan, label):

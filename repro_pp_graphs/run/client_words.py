@@ -10,6 +10,7 @@ from repro_pp_graphs.run import results
 CONTROL = 5  # requests whose TTFT decode CUDA graphs cannot change
 PROFILED_TOKENS = 4  # times those of the measured pass: the profile ends the load much earlier
 PROFILED_S = 3600
+ATTACHED_S = 300  # the same for a server that others may be using
 
 
 def program(python: str, root: Path) -> list[str]:
@@ -34,4 +35,9 @@ def profiled(plan: Plan) -> list[str]:
     """Options of the load to profile any launch under, without its --base-url."""
     tokens = plan.max_new_tokens * PROFILED_TOKENS
     words = ["--batch", str(plan.batch), "--max-new-tokens", str(tokens)]
-    return [*words, "--warmup", "0", "--duration", str(PROFILED_S)]
+    return [*words, "--warmup", "0", "--duration", str(profiled_s(plan))]
+
+
+def profiled_s(plan: Plan) -> int:
+    """Seconds after which the load of a profile begins nothing more."""
+    return ATTACHED_S if plan.attached else PROFILED_S

@@ -162,7 +162,8 @@ def main(argv: list[str]) -> int:
         if options.server_died and not options.failed:
             log = f"{options.label}_server.log"
             ending.warnings.append(f"the server died after its last pass; see {log}")
-        if held := wait_until_free(plan, ending.launch, options.timeout_s):
+        held = "" if plan.attached else wait_until_free(plan, ending.launch, options.timeout_s)
+        if held:
             print("\n".join(wrapped(f"not free {held}", "  ")))
     ending.write()
     return int(ending.changes["status"] != "ok")

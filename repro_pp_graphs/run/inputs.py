@@ -21,7 +21,8 @@ def of(plan: Plan, root: Path) -> dict[str, str]:
     if plan.engine == "probe":
         return {}
     found = {PROMPTS: sha256(root / PROMPTS), CLIENT: _client(root)}
-    models = dict.fromkeys(launch.model for launch in plan.launches)
+    # where the server of --attach has its model is not known to be a folder of this machine
+    models = dict.fromkeys(launch.model for launch in plan.launches if not launch.attached)
     return found | {f"model {name}": _folder(Path(name)) for name in models if Path(name).is_dir()}
 
 

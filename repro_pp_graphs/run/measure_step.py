@@ -14,7 +14,7 @@ from typing import Any
 
 from repro_pp_graphs import record
 from repro_pp_graphs.client import command
-from repro_pp_graphs.files import BadFile, read_object
+from repro_pp_graphs.files import BadFile, read_object, write_whole
 from repro_pp_graphs.record import Launch
 from repro_pp_graphs.run import client_words, results, step_options
 from repro_pp_graphs.terminal import wrapped
@@ -92,6 +92,33 @@ def say_why(options: argparse.Namespace, launch: Launch, status: int) -> None:
         print("\n".join(hang.report(logs, label, options.pid, launch.python)))
 
 
+def say_why_attached(logs: Path, launch: Launch) -> None:
+    """The same of a server that is not ours: its processes are left alone."""
+    from repro_pp_graphs import launch_record  # noqa: PLC0415 - not before the pass
+    from repro_pp_graphs.server.http import Server  # noqa: PLC0415
+
+    log = logs / f"{launch.label}_client.log"
+    listens = Server(launch.base_url).listens()
+    state = "still listens: its log may say more" if listens else "no longer listens: it has ended"
+    reason = f"the load failed, see {log}; the server at {launch.base_url} {state}"
+    launch_record.amend(logs, launch.label, status="failed", reason=reason)
+    again = "when it is well again, run the same command"
+    print("\n".join(wrapped(f"{launch.label} failed: {reason}; {again}", "  ")), flush=True)
+
+
+def hide_key(paths: list[Path]) -> None:
+    """Take the server's key, which an answer of the server may have repeated, out of files.
+    Raises OSError."""
+    from repro_pp_graphs.environment.masking import MASK  # noqa: PLC0415 - not before the pass
+    from repro_pp_graphs.server.http import PROFILE_KEYS  # noqa: PLC0415
+
+    for name in filter(os.environ.get, PROFILE_KEYS):
+        for path in filter(Path.exists, paths):
+            text = path.read_text(encoding="utf-8", errors="replace")
+            if os.environ[name] in text:
+                write_whole(path, text.replace(os.environ[name], MASK))
+
+
 def main(argv: list[str]) -> int:
     """measure OUT LABEL PID: 0 measured, 1 not."""
     parser = step_options.of_server("measure", __doc__)
@@ -102,8 +129,13 @@ def main(argv: list[str]) -> int:
     launch = plan.launch(label)
     words = client_words.prompts(options.root) + client_words.measured(plan, launch, logs)
     status = run_client(words, logs / f"{label}_client.log", options.root)
+    if launch.attached:
+        hide_key([logs / f"{label}_client.log", results.client_json(logs, label)])
     if status == INTERRUPTED:
         return status
+    if status and launch.attached:
+        say_why_attached(logs, launch)
+        return 1
     if status:
         say_why(options, launch, status)
         return 1

@@ -30,6 +30,12 @@ MOST_ROUNDS = 1000
 MOST_SECONDS = 7 * 24 * 3600
 LONGEST_SHOWN = 40  # characters of a wrong value
 LONGEST_WORD = 4096  # characters: paths are no longer
+# what a server that is already running has settled, or what is for a series of launches
+STARTING = {
+    *("--cases", "--rounds", "--aa", "--pp-size", "--model", "--dummy-weights", "--layers"),
+    *("--port", "--engine", "--one-gpu", "--cpu", "--no-pp-clock", "--nsys", "--start-timeout"),
+    *("--resume", "--gpus"),
+}
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,10 @@ class Options:
     command: str  # as the user calls run_repro.sh
     given: list[str]  # the user's own words
     pp_clock: bool = True  # time the waits of every turn (docs/pp_clock.md)
+    attach: str = ""  # the URL of a server that is already running; empty: servers are started
+    trace_dir: Path | None = None  # of --attach: where that server shall write its traces
+    yes: bool = False  # send the load to it without asking
+    terminal: int = 0  # a file descriptor to read the answer from; 0: there is no terminal
 
 
 class _Parser(argparse.ArgumentParser):
@@ -135,8 +145,11 @@ def _parser() -> _Parser:
     parser.add_argument("--no-pp-clock", dest="pp_clock", action="store_false")
     for name in ("--dummy-weights", "--with-stack", "--nsys", "--one-gpu", "--cpu", "--aa"):
         parser.add_argument(name, action="store_true")
-    for name in ("--resume", "--dry-run"):
+    for name in ("--resume", "--dry-run", "--yes"):
         parser.add_argument(name, action="store_true")
+    parser.add_argument("--attach", default="", metavar="URL")
+    parser.add_argument("--trace-dir", type=Path)
+    parser.add_argument("--terminal", type=int, default=0)
     parser.add_argument("--owner", type=int, default=0)
     parser.add_argument("--command", default="run_repro.sh")
     return parser
@@ -162,8 +175,8 @@ def parse(argv: list[str]) -> Options:
             "server_args_base.txt, or into the file of one case"
         )
         sys.exit(2)
-    if values.gpus and not values.dry_run:
-        complain("--gpus is for --dry-run: a real run counts the GPUs that there are")
+    if fault := _contradiction(values, users):
+        complain(fault)
         sys.exit(2)
     given = vars(values)
     named = given.pop("cases")
@@ -173,6 +186,24 @@ def parse(argv: list[str]) -> Options:
         cases = cases[:1]
     out, root = (given.pop(name) or Path() for name in ("out", "root"))
     return Options(cases=cases, out=out.absolute(), root=root.absolute(), given=users, **given)
+
+
+def _contradiction(values: argparse.Namespace, users: list[str]) -> str:
+    """What of the options does not go together; empty where all does."""
+    if not values.attach:
+        if values.trace_dir or values.yes:
+            name = "--trace-dir" if values.trace_dir else "--yes"
+            return f"{name} is for --attach http://HOST:PORT: add that, or leave it out"
+        wrong = values.gpus and not values.dry_run
+        return "--gpus is for --dry-run: a real run counts the GPUs that there are" * bool(wrong)
+    if unfit := [word for word in users if word in STARTING]:
+        return f"{unfit[0]} has no effect on a server that is already running: leave it out"
+    if not (values.yes or values.terminal or values.dry_run):
+        return (
+            "--attach: no terminal to ask on: --dry-run shows the load, --yes sends it without "
+            "asking"
+        )
+    return ""
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from repro_pp_graphs.record import Launch, Plan
@@ -29,6 +30,8 @@ def lines(plan: Plan, options: Options) -> list[str]:
     )
     if plan.engine == "probe":
         server = f"the PP ring without sglang, {first.pp_size} ranks"
+    if plan.attached:
+        return [*_attached(plan, options), *_notes(plan)]
     load = f"batch {plan.batch} x {plan.max_new_tokens} new tokens"
     how = MODE_TEXT[plan.mode].replace(
         "real server", "probe" if plan.engine == "probe" else "real server"
@@ -44,7 +47,38 @@ def lines(plan: Plan, options: Options) -> list[str]:
         *wrapped(SAME if plan.aa else "", "  A/A:    "),
         *wrapped(f"{options.out}/logs, {options.out}/trace", "  leaves: "),
     ]
-    return found + [line for note in notes(plan) for line in wrapped(note, "  note:   ")]
+    return found + _notes(plan)
+
+
+def _notes(plan: Plan) -> list[str]:
+    return [line for note in notes(plan) for line in wrapped(note, "  note:   ")]
+
+
+def _attached(plan: Plan, options: Options) -> list[str]:
+    """Of a server that is already running: what it is, and all that will be sent to it."""
+    launch = plan.launches[0]
+    server = (
+        f"sglang {launch.sglang_version}, pp {launch.pp_size} x tp {launch.tp_size}, "
+        f"{Path(launch.model).name}, at {launch.base_url} "
+        f"({launch.attached.where if launch.attached else ''})"
+    )
+    passes = 2 + plan.warmup_passes  # the first one, and the measured one
+    load = (
+        f"{plan.batch} prompts at once, {plan.max_new_tokens} new tokens each, up to {passes} "
+        f"times; then {client_words.CONTROL + 1} single prompts of one token"
+    )
+    if plan.profile:
+        load += (
+            f"; then the first again under the profiler, until {plan.profile_steps} steps are "
+            f"traced, {client_words.profiled_s(plan) // 60} minutes at most: the server is slower "
+            "meanwhile"
+        )
+    return [
+        *wrapped("a server that is already running: nothing is started or ended", "  how:    "),
+        *wrapped(server, "  server: "),
+        *wrapped(load, "  load:   "),
+        *wrapped(f"{options.out}/logs, {options.out}/trace", "  leaves: "),
+    ]
 
 
 def _in_place_of(plan: Plan, options: Options) -> list[str]:
@@ -69,7 +103,7 @@ def notes(plan: Plan) -> list[str]:
     cases = dict.fromkeys(launch.case for launch in plan.launches)
     by_text: dict[str, dict[str, None]] = {}
     for launch in plan.launches:
-        for text in launch.notes:
+        for text in [*launch.notes, *(launch.attached.limits if launch.attached else [])]:
             by_text.setdefault(text, {})[launch.case] = None
     return [
         text if len(its) == len(cases) else f"{', '.join(its)}: {text}"
@@ -138,6 +172,9 @@ def dry_run_lines(plan: Plan, options: Options) -> list[str]:
             lines += [f"# {label}: as {same[0].label}, with files of its own", ""]
             continue
         shown.append(launch)
+        if launch.attached:
+            lines += [*_attached_commands(plan, launch, options), ""]
+            continue
         lines += [f"# {label}", *script(launch, plan, options).splitlines()[2:]]
         if plan.engine == "sglang":
             lines += ["# then, once /health answers:", client_command(plan, launch, options)]
@@ -146,6 +183,24 @@ def dry_run_lines(plan: Plan, options: Options) -> list[str]:
     for launch in plan.launches:
         lines += [f"{options.out}/{name}" for name in results.of_launch(launch, plan)]
     return lines + [f"{options.out}/{name}" for name in results.of_run(plan)]
+
+
+def _attached_commands(plan: Plan, launch: Launch, options: Options) -> list[str]:
+    """What is sent to a server that is already running, as commands."""
+    lines = [f"# {launch.label}", client_command(plan, launch, options)]
+    if not plan.profile or not launch.attached:
+        return lines
+    words = client_words.program(options.python, options.root) + client_words.profiled(plan)
+    body = {"num_steps": plan.profile_steps, "activities": ["CPU", "GPU"]}
+    if launch.attached.output_dir:
+        body["output_dir"] = launch.attached.output_dir
+    ask = ["curl", "-X", "POST", "-H", "Content-Type: application/json", "-d", json.dumps(body)]
+    return [
+        *lines,
+        "# then, meanwhile a profile is asked for:",
+        shell_words([*words, "--base-url", launch.base_url]),
+        shell_words([*ask, f"{launch.base_url}/start_profile"]),
+    ]
 
 
 def client_command(plan: Plan, launch: Launch, options: Options) -> str:

@@ -7,8 +7,10 @@ options, and of each launch. All else goes to stderr.
 from __future__ import annotations
 
 import importlib.util
+import os
 import secrets
 import shlex
+import sys
 import time
 import uuid
 from pathlib import Path
@@ -25,6 +27,7 @@ from repro_pp_graphs.run import (
     looks,
     order,
     overview,
+    plan_attached,
     plan_probe,
     preflight,
     previous,
@@ -50,7 +53,7 @@ def make_models(plan: Plan, options: Options) -> None:
     """Write the folders of models without weights."""
     made = options.root / ".state" / "models"
     for launch in plan.launches:
-        if Path(launch.model).parent == made:
+        if not launch.attached and Path(launch.model).parent == made:
             model_folder.write(Path(launch.model).name, Path(launch.model))
 
 
@@ -59,6 +62,8 @@ def write(plan: Plan, options: Options) -> None:
     logs = options.out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     for launch in plan.launches:
+        if launch.attached:
+            continue
         path = logs / f"{launch.label}_{plan.program}_command.sh"
         files.write_whole(path, overview.script(launch, plan, options))
     files.write_whole(logs / "README.txt", "\n".join([*guide.lines(), ""]))
@@ -69,7 +74,9 @@ def write(plan: Plan, options: Options) -> None:
 def for_the_shell(plan: Plan, options: Options, done: set[str]) -> list[str]:
     """Assignments to the variables that run_repro.sh declares."""
     load = client_words.program(options.python, options.root) + client_words.profiled(plan)
+    ours = [launch.port for launch in plan.launches if not launch.attached or launch.attached.local]
     return [
+        f"attached={int(plan.attached)} server_port={ours[0] if plan.attached and ours else ''}",
         f"engine={plan.engine} nsys={int(plan.nsys)} traced={int(plan.profile)}",
         f"start_timeout_s={options.start_timeout_s}",
         f"pair={shlex.quote(results.side_by_side(plan))}",
@@ -119,6 +126,8 @@ def make(options: Options, found: list[Gpu], earlier: Plan | None, probe: Prober
 
     Raises PlanError, LooksError, ArgFileError, FlagError or ProbeError.
     """
+    if options.attach:
+        return plan_attached.plan(options)
     if not options.cases:
         raise PlanError("--cases: no case named; for example --cases graphs_on,graphs_off")
     if options.aa and len(options.cases) > 1:
@@ -150,9 +159,18 @@ def make(options: Options, found: list[Gpu], earlier: Plan | None, probe: Prober
     return plan
 
 
+def _ask(options: Options) -> None:
+    """May the load be sent to a server that others may be using? Raises PlanError where not."""
+    print(f"Send this load to {options.attach}? [y/N] ", end="", file=sys.stderr, flush=True)
+    with os.fdopen(options.terminal, encoding="utf-8", errors="replace") as terminal:
+        answer = terminal.readline().strip().lower()
+    if answer not in ("y", "yes"):
+        raise PlanError("nothing was sent: answer y, or use --yes")
+
+
 def _gpus(options: Options) -> gpus.Seen:
     """Those of this machine, or those that a dry run assumes. Raises GpuError."""
-    if options.cpu:
+    if options.cpu or options.attach:
         return gpus.Seen([])
     return gpus.assumed(options.gpus) if options.gpus else gpus.find()
 
@@ -180,8 +198,10 @@ def _plan(options: Options) -> int:
     make_models(plan, options)
     if problems := preflight.problems(plan, found, options):
         raise PlanError("\n".join(problems))
+    if options.attach and not options.yes:
+        _ask(options)
     plan.inputs = inputs.of(plan, options.root)
-    plan.machine = inputs.machine(plan.mode, found)
+    plan.machine = inputs.machine("cpu" if plan.attached else plan.mode, found)
     from repro_pp_graphs.run import clear  # noqa: PLC0415 - a dry run does without msgspec
 
     done = clear.clear_the_way(plan, options, earlier)

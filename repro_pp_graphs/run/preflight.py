@@ -228,6 +228,8 @@ def problems(plan: Plan, gpus: list[Gpu], options: Options) -> list[str]:
     out = options.out
     if plan.engine == "probe":
         return check_folders(out) + check_disk(plan, out) + check_memory(plan, gpus)
+    if plan.attached:
+        return check_folders(out) + check_prompts(options.root) + check_disk(plan, out)
     found = check_folders(out) + check_nsys(plan) + check_layers(plan) + check_prompts(options.root)
     found += check_ports(plan) + check_disk(plan, out)
     return found + check_memory(plan, gpus) + check_models(plan)

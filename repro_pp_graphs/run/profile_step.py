@@ -2,93 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import requests
 
 from repro_pp_graphs import launch_record, record
 from repro_pp_graphs.record import Launch
-from repro_pp_graphs.run import failure, hang, previous, step_options
+from repro_pp_graphs.run import attached_profile, failure, hang, previous, step_options
 from repro_pp_graphs.run.disk import DiskWatch, drafts_of
 from repro_pp_graphs.run.failure import LINGER_S
 from repro_pp_graphs.run.live import LiveLine
+from repro_pp_graphs.run.trace_files import Origin, TraceFiles
 from repro_pp_graphs.server import listener, log, process
 from repro_pp_graphs.server.http import Server
 from repro_pp_graphs.server.log import read_log
 from repro_pp_graphs.terminal import wrapped
-from repro_pp_graphs.traces.read.identity import is_trace, parts
+from repro_pp_graphs.traces.read.identity import is_trace
 
 POLL_S = 0.25
 DECODING_LIMIT_S = 120.0  # for the load's first decode step
 SILENT_LOAD_S = 5.0
 STEPS_LIMIT_S = 180.0  # for num_steps to pass; then /stop_profile
 WRITE_LIMIT_S = 300.0  # for the ranks to write what they have
-SLACK_S = 1.0  # a server's time of a request may be rounded
 
 
 class ProfileError(RuntimeError):
     """No complete set of traces; the message says what there is and what to do."""
-
-
-def is_whole_gzip(path: Path) -> bool:
-    """True when the file decompresses to its end mark and check sum."""
-    unpack = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                unpack.decompress(chunk)
-    except (OSError, zlib.error):
-        return False
-    return unpack.eof
-
-
-@dataclass
-class Origin:
-    """What identifies the files of one profile.
-
-    Their name begins with the profile's id: the one that was asked for, or in releases that take
-    none (up to 0.5.10 at least) the time at which the server got the request, in s since 1970.
-    """
-
-    profile_id: str
-    asked_s: float
-    answered_s: float
-    pp_size: int
-    tp_size: int
-
-    def rank_of(self, path: Path) -> tuple[int, int] | None:
-        """The (PP, TP) rank that wrote a file; None where the profile's ranks did not."""
-        stem, ranks = parts(path)
-        rank = ranks.get("PP", 0), ranks.get("TP", 0)
-        ours = stem == self.profile_id or self._is_the_request(stem)
-        return rank if ours and rank[0] < self.pp_size and rank[1] < self.tp_size else None
-
-    def _is_the_request(self, stem: str) -> bool:
-        with contextlib.suppress(ValueError):
-            return self.asked_s - SLACK_S <= float(stem) <= self.answered_s + SLACK_S
-        return False
-
-
-class TraceFiles:
-    """The ranks' trace files in a folder; each is checked once per size."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._whole: dict[tuple[Path, int], bool] = {}
-
-    def whole(self) -> list[Path]:
-        """The files that are complete now."""
-        return [path for path in sorted(self.folder.glob("*.trace.json.gz")) if self._check(path)]
-
-    def _check(self, path: Path) -> bool:
-        key = (path, path.stat().st_size)
-        if key not in self._whole:
-            self._whole[key] = is_whole_gzip(path)
-        return self._whole[key]
 
 
 class ProfilePass:
@@ -111,7 +51,7 @@ class ProfilePass:
 
     def traces(self) -> list[Path]:
         """The files of this profile that are complete now."""
-        return [path for path in self.files.whole() if self.origin.rank_of(path) is not None]
+        return self.files.whole(lambda path: self.origin.rank_of(path) is not None)
 
     def strangers(self) -> list[Path]:
         """The traces in the folder that this profile did not write."""
@@ -197,6 +137,8 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     out, logs, label = options.out, options.out / "logs", options.label
     plan = record.load(logs)
+    if plan.attached:
+        return attached_profile.profile(out, plan, plan.launch(label))
     log_path, folder = logs / f"{label}_server.log", out / "trace" / label
     aside = _say(previous.clear(out, [f"trace/{label}/"]))
     folder.mkdir(parents=True)

@@ -15,7 +15,7 @@ KEPT = ("logs/run.json", "logs/env.txt", "logs/env.json", "logs/merge.log")
 def of_launch(launch: Launch, plan: Plan) -> list[str]:
     """What one launch leaves."""
     label = launch.label
-    logs = [f"{plan.program}.log", f"{plan.program}_command.sh"]
+    logs = [] if launch.attached else [f"{plan.program}.log", f"{plan.program}_command.sh"]
     logs += ["client.log", "client.json", "launch.json"]
     probe = plan.engine == "probe"
     logs += ["probe.json"] if probe else []

@@ -11,7 +11,7 @@ from repro_pp_graphs.run import failure, step_options
 from repro_pp_graphs.run.disk import DiskWatch
 from repro_pp_graphs.run.live import LiveLine
 from repro_pp_graphs.server import listener, log, process
-from repro_pp_graphs.server.http import Server
+from repro_pp_graphs.server.http import Server, resolved
 from repro_pp_graphs.server.log import read_log
 
 POLL_S = 0.25
@@ -84,11 +84,5 @@ def _record_ready(logs: Path, launch: Launch, pid: int, start_s: float) -> None:
         warnings.append(
             f"the process behind {launch.base_url} cannot be seen: not known to be its server"
         )
-    info = _resolved(Server(launch.base_url).info())
+    info = resolved(Server(launch.base_url).info())
     launch_record.amend(logs, launch.label, warnings, server_start_s=start_s, server_info=info)
-
-
-def _resolved(info: dict[str, object]) -> dict[str, object]:
-    """The server's own account of its arguments, without what holds a secret or a crowd."""
-    dropped = ("internal_states", "api_key", "admin_api_key", "ssl_keyfile_password")
-    return {key: value for key, value in info.items() if key not in dropped}

@@ -8,14 +8,31 @@ from urllib.parse import urlsplit
 
 import requests
 
+from repro_pp_graphs.client.server import KEYS, authorization
+from repro_pp_graphs.environment import masking
+
+INFO = ("/server_info", "/get_server_info")  # the second up to 0.5.4, and as an alias since
+PROFILE_KEYS = ("SGLANG_ADMIN_API_KEY", *KEYS)  # where --admin-api-key is set it wants that one
+_DROPPED = ("internal_states", "api_key", "admin_api_key", "ssl_keyfile_password")
+
+
+def resolved(info: dict[str, Any]) -> dict[str, Any]:
+    """A server's own account of its arguments, without what is a secret or a crowd."""
+    kept = {key: value for key, value in info.items() if key not in _DROPPED}
+    masker = masking.of_this_process(people=False)
+    masker.learn_from_json([info])
+    return {key: masker.json(value, key) for key, value in kept.items()}
+
 
 class Server:
     """One sglang server at a base URL; every call has a time limit."""
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, local: bool = True) -> None:
+        """`local`: on this machine, where no proxy of the environment stands in between."""
         self.base_url = base_url
         self._session = requests.Session()
-        self._session.trust_env = False  # a proxy must not stand between us and loopback
+        self._session.trust_env = not local
+        self._session.headers.update(authorization())
 
     def _first(self, paths: tuple[str, ...], timeout_s: float) -> dict[str, Any]:
         """The JSON of the first of `paths` that answers 200; empty where none does."""
@@ -29,11 +46,16 @@ class Server:
                 continue
         return {}
 
+    def get(self, path: str, timeout_s: float = 20.0) -> requests.Response:
+        """The answer to a GET. Raises requests.RequestException without one."""
+        return self._session.get(self.base_url + path, timeout=timeout_s, allow_redirects=False)
+
     def listens(self) -> bool:
         """Does anything accept connections there?"""
         parts = urlsplit(self.base_url)
         try:
-            socket.create_connection((parts.hostname or "", parts.port or 80), 0.5).close()
+            default = 443 if parts.scheme == "https" else 80
+            socket.create_connection((parts.hostname or "", parts.port or default), 0.5).close()
         except OSError:
             return False
         return True
@@ -51,31 +73,35 @@ class Server:
 
     def info(self) -> dict[str, Any]:
         """The arguments that the server resolved, and its state; empty where it says nothing."""
-        return self._first(("/server_info", "/get_server_info"), 20.0)
+        return self._first(INFO, 20.0)
 
     def start_profile(
         self, output_dir: str, num_steps: int, with_stack: bool, profile_id: str
     ) -> str:
-        """Ask every rank to profile its next `num_steps` forward steps; returns the answer.
+        """Ask every rank to profile its next `num_steps` forward steps into `output_dir` (empty:
+        the server's own folder); returns the answer.
 
         The files' names begin with `profile_id`, or with the time of the request in releases that
         let the server choose (0.5.2 to 0.5.10; 0.5.16 and 0.5.21 take it). Raises
         requests.RequestException where the server refuses.
         """
         body: dict[str, Any] = {
-            "output_dir": output_dir,
             "num_steps": num_steps,
             "activities": ["CPU", "GPU"],
             "with_stack": with_stack,
             "profile_id": profile_id,
         }
-        answer = self._session.post(self.base_url + "/start_profile", json=body, timeout=60)
+        if output_dir:
+            body["output_dir"] = output_dir
+        url, headers = f"{self.base_url}/start_profile", authorization(PROFILE_KEYS)
+        answer = self._session.post(url, json=body, headers=headers, timeout=60)
         answer.raise_for_status()
         return answer.text.strip()
 
-    def stop_profile(self) -> bool:
+    def stop_profile(self, timeout_s: float = 120) -> bool:
         """Ask the ranks to write what they have; False where no profile was running."""
+        url, headers = f"{self.base_url}/stop_profile", authorization(PROFILE_KEYS)
         try:
-            return self._session.post(self.base_url + "/stop_profile", timeout=120).ok
+            return self._session.post(url, headers=headers, timeout=timeout_s).ok
         except requests.RequestException:
             return False

@@ -107,14 +107,26 @@ def at(host: str, port: int, sockets: list[Listener]) -> list[Listener]:
     return exact or [each for each in on_port if each.address in ("0.0.0.0", "::")]
 
 
-def owner(host: str, port: int, pid: int) -> Owner:
-    """Whose the sockets are that a connection to host and port may reach: `pid` is the server
-    that was started there. Raises UnknownHostError."""
+def _inodes(host: str, port: int) -> set[str]:
+    """The sockets that a connection to host and port may reach."""
     sockets = []
     for name in ("tcp", "tcp6"):
         with contextlib.suppress(OSError):
             sockets += listeners(Path("/proc/net", name).read_text(encoding="ascii"))
-    found = {each.inode for each in at(host, port, sockets)}
+    return {each.inode for each in at(host, port, sockets)}
+
+
+def pid_of(host: str, port: int) -> int | None:
+    """The process that a connection to host and port reaches; None where it cannot be seen.
+    Raises UnknownHostError."""
+    pids = (pid for inode in sorted(_inodes(host, port)) for pid in process.owners(inode))
+    return next(pids, None)
+
+
+def owner(host: str, port: int, pid: int) -> Owner:
+    """Whose the sockets are that a connection to host and port may reach: `pid` is the server
+    that was started there. Raises UnknownHostError."""
+    found = _inodes(host, port)
     others = found - process.socket_inodes(process.family(pid))
     for inode in sorted(others):
         if pids := process.owners(inode):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -57,6 +58,14 @@ def title(pid: int) -> str:
     except OSError:
         words = b""
     return words.decode("utf-8", "replace").strip()[:60] or name(pid)
+
+
+def variable(pid: int, name: str) -> str:
+    """A variable of its environment; empty where it is not set. Raises OSError where the process
+    may not be looked into."""
+    head = f"{name}=".encode()
+    words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return next((os.fsdecode(word[len(head) :]) for word in words if word.startswith(head)), "")
 
 
 def _pids() -> list[int]:

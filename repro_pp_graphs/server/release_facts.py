@@ -16,6 +16,7 @@ PP_SENDS: tuple[tuple[tuple[int, ...], Sends], ...] = (
 )
 # 0.5.3.post2 is the first to write the PP rank into the names of traces: 0.5.3 itself does not.
 PP_IN_TRACE_NAMES = (0, 5, 4)
+PP_IN_TRACE_NAMES_POST = ((0, 5, 3), 2)
 
 # What that means for where the host waits.
 SENDS_MEAN: dict[str, str] = {

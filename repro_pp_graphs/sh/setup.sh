@@ -79,6 +79,13 @@ CPU has sglang $(locked sglang "$here/requirements/cpu.txt") (leave --release ou
     [[ -z $candidate || $candidate == python3 ]] ||
       say "PYTHON=$candidate finds no $engine_module: looking on without it" >&2
   done
+  if ((opt_attach)); then
+    for candidate in "$here"/.venv-{gpu,cpu}/bin/python; do
+      ! python=$(with_engine "$candidate") || return 0
+    done
+    die 2 "no Python with requests, msgspec and numpy: python3 -m pip install requests msgspec \
+numpy, or name one that has them with --python"
+  fi
   kind=$(environment_kind) || exit 2
   if [[ $kind == gpu ]]; then
     printf '%s\n' "no sglang found: taking $default_release, the release that #10865 is of" \

@@ -123,6 +123,8 @@ def serve(args: argparse.Namespace, ranks: Ranks) -> None:
                 # the load's next prompt may have come in since
                 asked = next(what for to, what in reversed(self.server.received) if to == self.path)
                 given = None if CHOOSES_ID else asked.get("profile_id")
+                own = os.environ.get("SGLANG_TORCH_PROFILER_DIR", "/tmp")
+                asked = {"output_dir": own, **asked}
                 self._profile({**asked, "id": given or f"{time.time():.4f}"})
             elif self.path == "/stop_profile" and pending:
                 ranks.send(pending)
