@@ -31,7 +31,8 @@ HELP = {  # how a command begins in a document -> what prints its options
 }
 # of sglang's server, which the argument files hold, and of programs that a document names
 OTHERS = {
-    "sglang": """--api-key --attention-backend --chunked-prefill-size --cuda-graph-bs
+    "sglang": """--admin-api-key --api-key
+        --attention-backend --chunked-prefill-size --cuda-graph-bs
         --cuda-graph-max-bs --cuda-graph-max-bs-decode --disable-cuda-graph --dist-init-addr --host
         --incremental-streaming-output --load-format --log-requests --max-running-requests
         --mem-fraction-static --model-path --nnodes --node-rank --pipeline-parallel-size

@@ -190,6 +190,31 @@ def test_a_server_that_cannot_be_measured_is_sent_no_load(harness, how, words):
     assert asked(server) == [] and not harness.out.exists()
 
 
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--pp-size", "2"], "--pp-size has no effect"),
+        (["--resume"], "--resume has no effect"),
+        (["--profile-steps", "4000"], "may die of it: 200 at most"),
+        (["--trace-dir", "/nowhere"], "no such folder here: make it"),
+    ],
+)
+def test_what_a_running_server_does_not_take(harness, words, said):
+    with stand_in() as server:
+        done = attach(harness, server.url, "--yes", *words)
+    assert done.status == 2 and said in done.own_errors[0]
+    assert asked(server) == []
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:30000", "http://me:secret@localhost:1", "http://h/?a=b"]
+)
+def test_an_address_that_is_none(harness, url):
+    done = attach(harness, url, "--yes")
+    assert done.status == 2 and "name the server as http://HOST:PORT" in done.own_errors[0]
+    assert "secret" not in done.err
+
+
 def test_nobody_there(harness):
     done = attach(harness, f"http://127.0.0.1:{free_port()}", "--yes")
     assert done.status == 2 and "nothing listens there" in done.own_errors[0]
@@ -206,6 +231,15 @@ def test_a_wrong_key_is_refused_and_the_right_one_is_stored_nowhere(harness):
         harness.env["OPENAI_API_KEY"] = KEY
         done = attach(harness, server.url, "--yes", "--no-profile")
     assert done.status == 0 and KEY not in text_of(harness.out) + "".join(done.lines)
+
+
+def test_a_key_that_the_server_repeats_is_masked(harness):
+    harness.env["SGLANG_API_KEY"] = KEY
+    with stand_in(key=KEY, fault="http", message=f"no more for {KEY}") as server:
+        done = attach(harness, server.url, "--yes")
+    left = text_of(harness.out)
+    assert done.status == 1 and "no more for <masked>" in left
+    assert KEY not in left + "".join(done.lines)
 
 
 def test_without_a_terminal_nothing_is_sent_unasked(harness):
@@ -293,6 +327,7 @@ def test_a_server_that_dies_under_load(harness, tmp_path):
     said = said_by(done)
     assert done.status == 1 and harness.statuses() == {"attached": "failed"}
     assert "no longer listens: it has ended" in said and "run the same command" in said
+    assert "--resume" not in said and "To run what is not measured" in said
 
 
 def test_a_server_that_dies_while_it_is_profiled(harness, tmp_path):

@@ -7,6 +7,8 @@ import json
 import re
 from typing import Any
 
+from .key import without_key
+
 GZIP = b"\x1f\x8b"
 ERROR_FIELD = re.compile(r"^error:(.+)", re.MULTILINE)  # llama.cpp once sent errors as such a field
 TAG = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
@@ -45,7 +47,7 @@ def server_message(payload: object) -> str:
         else:
             break
     try:
-        return " ".join(str(payload).split())[:300]
+        return without_key(" ".join(str(payload).split()))[:300]
     except RecursionError:
         return "an error nested too deeply to be shown"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 from typing import Any
@@ -12,23 +11,12 @@ import requests
 
 from .clock import ask_for_stamps
 from .handover import HandOverAdapter
+from .key import authorization
 from .options import Options
 
-KEYS = ("SGLANG_API_KEY", "OPENAI_API_KEY")  # the first that is set
 NO_SERVER = ("refused:", "connection:")  # kinds of errors, as describe_io_error has them
 NO_HTTP = re.compile(r"(?:BadStatusLine|InvalidChunkLength)\((?:got length )?b?'([^']+)'")
 OWNER = re.compile(r"^(<[^>]*>|\w+\([^)]*\)): ")  # urllib3 begins with the connection it concerns
-
-
-def key_name(names: tuple[str, ...] = KEYS) -> str:
-    """The variable that holds the server's key; empty where none is set."""
-    return next((name for name in names if os.environ.get(name)), "")
-
-
-def authorization(names: tuple[str, ...] = KEYS) -> dict[str, str]:
-    """The header with the server's key, from the environment; empty without one."""
-    name = key_name(names)
-    return {"Authorization": f"Bearer {os.environ[name]}"} if name else {}
 
 
 class Server:

@@ -112,16 +112,22 @@ def _answer(source: Source) -> tuple[str, list[str], list[str]]:
     """The headline, what it rests on, and what it is no evidence of."""
     found = source.summary
     if found is None:
-        known = [(e.name, e.analysis) for _, e in first_explained(source) if e.analysis]
+        known = _explained(source)
         said = [f"{name}: {text}" for name, facts in known for text in token_return(facts)[:1]]
         return _headline_of_traces([name for name, _ in known]), said[:MOST_NAMED], []
     if found.verdict is None:
         return "No verdict: the run holds no comparison.", [], []
     verdict = found.verdict
-    headline = _headline(verdict)
+    traced = [name for name, _ in _explained(source)]
+    alone = not verdict.pairs and len(traced) == 1
+    headline = _headline_of_traces(traced) if alone else _headline(verdict)
     limits = [each for each in verdict.limits if each.casefold() not in headline.casefold()]
     # of two equal arms a ratio would be remembered
     return headline, [] if found.rehearsal and verdict.pairs else _lead(verdict), limits
+
+
+def _explained(source: Source) -> list[tuple[str, Analysis]]:
+    return [(each.name, each.analysis) for _, each in first_explained(source) if each.analysis]
 
 
 def _headline_of_traces(names: list[str]) -> str:

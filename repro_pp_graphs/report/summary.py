@@ -279,7 +279,7 @@ def _reason(logs: Path, launches: list[dict[str, Any]]) -> str:
     from repro_pp_graphs.traces.facts import read_analysis  # noqa: PLC0415
 
     for launch in launches:
-        if (launch["expects_graphs"] or len(launches) == 1) and launch["waits_ms"]:
+        if len(launches) == 1 or (launch["expects_graphs"] and launch["waits_ms"]):
             with contextlib.suppress(OSError, BadFile):  # of another version
                 found = read_analysis(logs / f"{launch['label']}_analysis.json")
                 return " ".join(conclusion.token_return(found))

@@ -152,7 +152,7 @@ def main(argv: list[str]) -> int:
     if not options.interrupted:
         ending.count_gpus()
         ending.collect_clock()
-        if options.failed:
+        if options.failed or ending.known.status == "failed":
             ending.claim_traces()
             ending.fail(_reason(ending))
         elif faults := ending.faults():

@@ -14,7 +14,7 @@ from typing import Any
 
 from repro_pp_graphs import record
 from repro_pp_graphs.client import command
-from repro_pp_graphs.files import BadFile, read_object, write_whole
+from repro_pp_graphs.files import BadFile, read_object
 from repro_pp_graphs.record import Launch
 from repro_pp_graphs.run import client_words, results, step_options
 from repro_pp_graphs.terminal import wrapped
@@ -106,19 +106,6 @@ def say_why_attached(logs: Path, launch: Launch) -> None:
     print("\n".join(wrapped(f"{launch.label} failed: {reason}; {again}", "  ")), flush=True)
 
 
-def hide_key(paths: list[Path]) -> None:
-    """Take the server's key, which an answer of the server may have repeated, out of files.
-    Raises OSError."""
-    from repro_pp_graphs.environment.masking import MASK  # noqa: PLC0415 - not before the pass
-    from repro_pp_graphs.server.http import PROFILE_KEYS  # noqa: PLC0415
-
-    for name in filter(os.environ.get, PROFILE_KEYS):
-        for path in filter(Path.exists, paths):
-            text = path.read_text(encoding="utf-8", errors="replace")
-            if os.environ[name] in text:
-                write_whole(path, text.replace(os.environ[name], MASK))
-
-
 def main(argv: list[str]) -> int:
     """measure OUT LABEL PID: 0 measured, 1 not."""
     parser = step_options.of_server("measure", __doc__)
@@ -129,8 +116,6 @@ def main(argv: list[str]) -> int:
     launch = plan.launch(label)
     words = client_words.prompts(options.root) + client_words.measured(plan, launch, logs)
     status = run_client(words, logs / f"{label}_client.log", options.root)
-    if launch.attached:
-        hide_key([logs / f"{label}_client.log", results.client_json(logs, label)])
     if status == INTERRUPTED:
         return status
     if status and launch.attached:

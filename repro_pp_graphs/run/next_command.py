@@ -25,7 +25,8 @@ def words(plan: Plan, rounds: int | None) -> list[str]:
             found += [] if rounds else [word, following]
         elif option not in LEFT_OUT:
             found.append(word)
-    return [*found, *(["--rounds", str(rounds)] if rounds else []), "--resume"]
+    go_on = [] if plan.attached else ["--resume"]
+    return [*found, *(["--rounds", str(rounds)] if rounds else []), *go_on]
 
 
 def lines(out: Path, plan: Plan, complete: bool) -> list[str]:

@@ -30,6 +30,9 @@ MOST_ROUNDS = 1000
 MOST_SECONDS = 7 * 24 * 3600
 LONGEST_SHOWN = 40  # characters of a wrong value
 LONGEST_WORD = 4096  # characters: paths are no longer
+# a server that others use: its ranks keep the events of a profile in memory until it ends, and
+# thousands of steps have filled that of a machine
+MOST_ATTACHED_STEPS = 200
 # what a server that is already running has settled, or what is for a series of launches
 STARTING = {
     *("--cases", "--rounds", "--aa", "--pp-size", "--model", "--dummy-weights", "--layers"),
@@ -198,6 +201,11 @@ def _contradiction(values: argparse.Namespace, users: list[str]) -> str:
         return "--gpus is for --dry-run: a real run counts the GPUs that there are" * bool(wrong)
     if unfit := [word for word in users if word in STARTING]:
         return f"{unfit[0]} has no effect on a server that is already running: leave it out"
+    if (values.profile_steps or 0) > MOST_ATTACHED_STEPS:
+        return (
+            f"--profile-steps {values.profile_steps}: a running server keeps what it records in "
+            f"memory until then, and may die of it: {MOST_ATTACHED_STEPS} at most with --attach"
+        )
     if not (values.yes or values.terminal or values.dry_run):
         return (
             "--attach: no terminal to ask on: --dry-run shows the load, --yes sends it without "

@@ -112,8 +112,8 @@ def _arguments(info: dict[str, Any]) -> list[str]:
 def why_not_profiled(info: dict[str, Any], version: str) -> str:
     """Why the server's ranks would leave no traces to analyse, and what to do; empty where they
     do."""
-    replicas = info.get("dp_size") or 1
-    if replicas > 1 and not info.get("enable_dp_attention"):
+    replicas = info.get("dp_size")
+    if isinstance(replicas, int) and replicas > 1 and not info.get("enable_dp_attention"):
         return (
             f"its {replicas} data-parallel replicas would write their traces under one name; "
             "attach to a server without --dp-size"

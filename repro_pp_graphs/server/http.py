@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from repro_pp_graphs.client.server import KEYS, authorization
+from repro_pp_graphs.client.key import KEYS, authorization
 from repro_pp_graphs.environment import masking
 
 INFO = ("/server_info", "/get_server_info")  # the second up to 0.5.4, and as an alias since

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from repro_pp_graphs.client.server import KEYS, key_name
+from repro_pp_graphs.client.key import KEYS, key_name
 from repro_pp_graphs.server import listener, process
 from repro_pp_graphs.server.http import INFO, Server
 
