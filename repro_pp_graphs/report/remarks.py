@@ -92,7 +92,7 @@ def _rehearsal(summary: dict[str, Any]) -> str:
     for launch in sorted(summary["launches"], key=lambda launch: launch["label"]):
         labels.setdefault(name(summary, launch["case"]), launch["label"])
     if len(labels) == 1:
-        return "On a CPU: no CUDA graphs, so its numbers say nothing about #10865."
+        return "REHEARSAL on a CPU: no CUDA graphs, so its numbers say nothing about #10865."
     files = ", ".join(f"{arm} is {label}" for arm, label in labels.items() if arm != label)
     return (
         "REHEARSAL on a CPU: no CUDA graphs in any arm, so graphs on against off is an A/A run; "
