@@ -177,7 +177,11 @@ class AttachedProfile:
         )
         what = f"{count} of {self.launch.ranks} ranks' traces came" if self.files else "traces"
         if count == 0:
-            what = f"no trace came into {where}" if self.files else f"its traces are in {where}"
+            what = (
+                f"no trace came into {where} (nor does one where somebody else profiles)"
+                if self.files
+                else f"its traces are in {where}"
+            )
             where = where if self.files is None else f"{where} as the server sees it"
         return (
             f"{what}: on the server's machine copy the newest *.trace.json.gz of {where} into "

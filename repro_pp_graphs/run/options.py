@@ -37,7 +37,7 @@ MOST_ATTACHED_STEPS = 200
 STARTING = {
     *("--cases", "--rounds", "--aa", "--pp-size", "--model", "--dummy-weights", "--layers"),
     *("--port", "--engine", "--one-gpu", "--cpu", "--no-pp-clock", "--nsys", "--start-timeout"),
-    *("--resume", "--gpus"),
+    *("--resume", "--gpus", "--release"),
 }
 
 

@@ -26,6 +26,10 @@ UNKNOWN = (
     "graphs (the server's log says so; a profile counts the graphs that it saw), nor how long the "
     "turns of its ranks took (pp_clock)"
 )
+ALONE = (
+    "nobody else may be profiling it now, which cannot be asked: sglang takes a second profile, and "
+    "spoils both"
+)
 ELSEWHERE = "env.txt and its GPUs, torch and NCCL are this machine's, not the server's"
 
 
@@ -45,7 +49,7 @@ def plan(options: Options) -> Plan:
         profile = False
     if profile:
         attached.output_dir, attached.folder = _folders(options, place)
-        launch.notes += _about_traces(launch, attached)
+        launch.notes += [ALONE, *_about_traces(launch, attached)]
     attached.limits += [UNKNOWN] if attached.local else [UNKNOWN, ELSEWHERE]
     return Plan(
         mode="cpu" if str(info.get("device", "")).startswith("cpu") else "gpu",
