@@ -27,8 +27,8 @@ UNKNOWN = (
     "turns of its ranks took (pp_clock)"
 )
 ALONE = (
-    "nobody else may be profiling it now, which cannot be asked: sglang takes a second profile, and "
-    "spoils both"
+    "nobody else may be profiling it now, which cannot be asked: sglang takes a second profile "
+    "and spoils both"
 )
 ELSEWHERE = "env.txt and its GPUs, torch and NCCL are this machine's, not the server's"
 
