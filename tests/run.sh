@@ -12,7 +12,7 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 state=$here/.state
-opt_python="" opt_release="" opt_dry_run=0 opt_cpu=1 opt_gpus=0 engine_module=sglang step_pid=""
+opt_cpu=1 step_pid=""
 
 usage() {
   cat <<'USAGE'

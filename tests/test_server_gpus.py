@@ -287,7 +287,7 @@ def test_the_environment_that_is_made_is_for_the_gpus_that_cuda_shows(
     (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{smi}\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
     script = (
-        "set -euo pipefail; here=$PWD opt_cpu=0 opt_gpus=0; source repro_pp_graphs/sh/step.sh; "
+        "set -euo pipefail; here=$PWD; source repro_pp_graphs/sh/step.sh; "
         'source repro_pp_graphs/sh/setup.sh; kind=$(environment_kind) || exit 2; echo "$kind"'
     )
     setting = "" if visible_devices is None else f"export CUDA_VISIBLE_DEVICES={visible_devices};"

@@ -1,8 +1,10 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154 # the script that sources this sets and reads them
 # The interpreter that runs sglang: the one at hand, or an environment made here once.
-# Uses: here, state, options, opt_python, opt_release, opt_dry_run, opt_cpu, opt_gpus, engine_module,
-# say, die, step. Sets: python
+# Uses: here, state, options, say, die, step, and what is set here unless the caller has set it.
+# Sets: python
+: "${opt_python=}" "${opt_release=}" "${opt_dry_run=0}" "${opt_cpu=0}" "${opt_gpus=0}"
+: "${opt_attach=0}" "${engine_module=sglang}"
 ask_limit_s=60 # for an interpreter to say what it has
 default_release=0.5.2 # on a GPU box without sglang: the question is #10865's
 
@@ -80,8 +82,8 @@ CPU has sglang $(locked sglang "$here/requirements/cpu.txt") (leave --release ou
       say "PYTHON=$candidate finds no $engine_module: looking on without it" >&2
   done
   if ((opt_attach)); then
-    for candidate in "$here"/.venv-{gpu,cpu}/bin/python; do
-      ! python=$(with_engine "$candidate") || return 0
+    for candidate in "$here"/.venv-*/bin/python; do
+      [[ ! -x $candidate ]] || ! python=$(with_engine "$candidate") || return 0
     done
     die 2 "no Python with requests, msgspec and numpy: python3 -m pip install requests msgspec \
 numpy, or name one that has them with --python"
