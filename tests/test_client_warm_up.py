@@ -110,7 +110,7 @@ def test_passes_repeat_the_load_until_they_agree_or_are_used_up(run_client, monk
 
 
 def test_passes_that_agree_end_the_warm_up(run_client, monkeypatch):
-    monkeypatch.setattr("repro_pp_graphs.client.warm_up.AGREE_SHARE", 1e9)  # any two agree
+    monkeypatch.setattr("repro_pp_graphs.client.warm_up.agree", lambda one, other: True)
     argv = ("--batch", "2", "--max-new-tokens", "4", "--warmup-passes", "auto")
     with StandIn() as server:
         _, document, text = run_client(server.url, *argv)
