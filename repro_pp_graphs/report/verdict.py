@@ -204,6 +204,7 @@ def _findings(
             for row in launches
             if row["case"] in (main.a, main.b)
         ),
+        gaps_unseen=any(row.get("waits_from") == "pp_clock" for row in launches),
     )
     remedy = _remedy(main, pairs, launches)
     return [findings.longer(arms), findings.idle(arms), findings.cost(arms, primary, remedy)]

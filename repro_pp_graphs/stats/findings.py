@@ -6,7 +6,9 @@ The rules were written before any run was looked at: docs/verdict.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import msgspec
 
 from repro_pp_graphs.stats import ranks
 from repro_pp_graphs.stats.compare import LEAST_LAUNCHES, Metric, Rules, Sample, compare, difference
@@ -34,6 +36,7 @@ class Arms:
     rules: Rules
     against: str = ""
     asynchronous: bool = False  # both send asynchronously already
+    gaps_unseen: bool = False  # idle time misses the gaps between a batch's kernels (pp_clock)
 
 
 def longer(arms: Arms) -> Finding:
@@ -42,8 +45,28 @@ def longer(arms: Arms) -> Finding:
 
 
 def idle(arms: Arms) -> Finding:
-    """Finding 2: its part outside the rank's own work. Waiting for the own graph is none of it."""
-    return _waiting(arms, "idle", IDLE)
+    """Finding 2: its part outside the rank's own work. Waiting for the own graph is none of it.
+
+    Without graphs a batch has gaps between its kernels. Where they are not seen, B's idle time is
+    at least what was measured and at most its whole token return: "yes" has to hold against that.
+    """
+    found = _waiting(arms, "idle", IDLE)
+    if found.answer != "yes" or not arms.gaps_unseen:
+        return found
+    most = [_all_idle(each) if each.case == arms.b else each for each in arms.samples]
+    if _waiting(replace(arms, samples=most), "idle", IDLE).answer == "yes":
+        return found
+    why = (
+        f"the gaps between the kernels of {arms.b} were not seen: its GPU may compute nothing in all "
+        "of its token return (a trace tells: no compute)"
+    )
+    return msgspec.structs.replace(found, answer="cannot tell", text=why)
+
+
+def _all_idle(sample: Sample) -> Sample:
+    """As if nothing ran in the whole token return."""
+    whole = {IDLE: sample.values[RETURN]} if RETURN in sample.values else {}
+    return replace(sample, values={**sample.values, **whole})
 
 
 def _waiting(arms: Arms, name: str, metric: str) -> Finding:
