@@ -57,8 +57,8 @@ def idle(arms: Arms) -> Finding:
     if _waiting(replace(arms, samples=most), "idle", IDLE).answer == "yes":
         return found
     why = (
-        f"the gaps between the kernels of {arms.b} were not seen: its GPU may compute nothing in all "
-        "of its token return (a trace tells: no compute)"
+        f"the gaps between the kernels of {arms.b} were not seen: its GPU may compute nothing in "
+        "all of its token return (a trace tells: no compute)"
     )
     return msgspec.structs.replace(found, answer="cannot tell", text=why)
 
