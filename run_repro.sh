@@ -102,6 +102,10 @@ USAGE
 }
 
 ### options
+before_install() { # before_install PYTHON: a wrong option is no reason to install gigabytes first
+  PYTHONPATH=$here "$1" -m repro_pp_graphs.run.options "${options[@]}" || exit 2
+}
+
 # What must be known before there is an interpreter; the plan reads all options, and complains.
 read_options() {
   local word previous=""

@@ -1,11 +1,13 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154 # the script that sources this sets and reads them
 # The interpreter that runs sglang: the one at hand, or an environment made here once.
-# Uses: here, state, options, say, die, step, and what is set here unless the caller has set it.
+# Uses: here, state, say, die, step, and what is set here unless the caller has set it.
+# Calls: before_install PYTHON, if the caller has defined it, before gigabytes are installed.
 # Sets: python
 : "${opt_python=}" "${opt_release=}" "${opt_dry_run=0}" "${opt_cpu=0}" "${opt_gpus=0}"
 : "${opt_attach=0}" "${engine_module=sglang}"
 ask_limit_s=60 # for an interpreter to say what it has
+declare -F before_install >/dev/null || before_install() { :; }
 default_release=0.5.2 # on a GPU box without sglang: the question is #10865's
 
 # Prints its path where it has the engine: a later cd or PATH does not change that. Without importing
@@ -138,8 +140,7 @@ make_environment() { # make_environment NAME VENV LOCK
   [[ $name != cpu ]] || need_gib=4
   minor=$(sed -n 's/^# python: *3\.//p' "${lock%.txt}.in")
   base=$(base_python "${minor:-10}") || exit 2
-  # a wrong option is no reason to install gigabytes first
-  PYTHONPATH=$here "$base" -m repro_pp_graphs.run.options "${options[@]}" || exit 2
+  before_install "$base"
   has_room "$here" "$need_gib"
   mkdir -p "$state"
   say "making ${venv##*/} from ${lock#"$here"/} ($base, once)"

@@ -1,0 +1,30 @@
+"""tests/run.sh itself, in a checkout that has no environment yet."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.slow
+def test_a_fresh_checkout_gets_as_far_as_installing(tmp_path: Path):
+    for name in ("repro_pp_graphs", "requirements"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    (tmp_path / "tests").mkdir()
+    shutil.copy(ROOT / "tests" / "run.sh", tmp_path / "tests")
+    done = subprocess.run(
+        ["bash", "tests/run.sh", "-x"],
+        cwd=tmp_path,
+        env={**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "could not install" in done.stderr
