@@ -42,13 +42,27 @@ def test_somebody_elses_traces_are_explained(tmp_path):
     folder = tmp_path / "theirs"
     shutil.copytree(report_runs.DATA / "traces" / "sglang052_graphs_on", folder / "on")
     shutil.copytree(report_runs.DATA / "traces" / "sglang052_graphs_off", folder / "off")
+    before = sorted(folder.rglob("*"))
     assert report(folder) == 0
-    text = (folder / "report.md").read_text()
+    beside = tmp_path / "theirs_report"
+    assert sorted(folder.rglob("*")) == before  # nothing is written among their traces
+    assert {path.name for path in beside.iterdir()} == {"report.md", "report.html"}
+    text = (beside / "report.md").read_text()
     assert "nothing is compared" in text and "Token return PP1" in text
-    assert "A against B" not in text and not (folder / "summary.json").exists()
-    html = (folder / "report.html").read_text()
+    assert "A against B" not in text
+    html = (beside / "report.html").read_text()
     assert '<figure id="lanes">' in html and '<figure id="launches">' not in html
     assert report(folder / "on", "--out", tmp_path / "one") == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "to"),
+    [("a/b", "a/b_report"), ("b/", "b_report"), (".", "{here}_report"), ("..", "{above}_report")],
+)
+def test_a_report_of_traces_goes_beside_their_folder(tmp_path, monkeypatch, given, to):
+    monkeypatch.chdir(tmp_path)
+    place = report_command.beside(Path(given))
+    assert place == Path(to.format(here=tmp_path, above=tmp_path.parent))
 
 
 def explained(found: Source) -> list[tuple[bool, bool, str]]:

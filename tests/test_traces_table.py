@@ -13,6 +13,8 @@ pytest.importorskip("msgspec")
 from trace_changes import only_case
 from trace_maker import TraceMaker, ring, sync_release
 
+from repro_pp_graphs.traces.commands.analyze import main as analyze_command
+from repro_pp_graphs.traces.commands.paths import members_of
 from repro_pp_graphs.traces.explain.analysis import analyze
 from repro_pp_graphs.traces.explain.report import lines
 
@@ -159,3 +161,34 @@ def test_a_trace_with_gpu_activities_only_says_so_where_the_token_return_would_s
         (tmp_path / path.name).write_bytes(gzip.compress(json.dumps(document).encode()))
     text = sentences(shown(tmp_path))
     assert "Token return: not seen, the trace has GPU activities only; profile with" in text
+
+
+def test_a_folder_of_cases_is_analysed_case_by_case_and_side_by_side(tmp_path, capsys):
+    for name in ("trace/on", "trace/off", "logs"):
+        (tmp_path / name).mkdir(parents=True)
+    for maker in sync_release(named=True):
+        maker.write(tmp_path / "trace" / "on")
+    for maker in ring():
+        maker.write(tmp_path / "trace" / "off")
+    (tmp_path / "logs" / "summary.json").write_text('{"schema": 1}')  # of a run: no trace
+    assert analyze_command([str(tmp_path)]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    *cases, table = printed.out.split("side by side")
+    assert "".join(cases).count("PP ranks, ") == 2
+    rows = [line.split() for line in table.splitlines() if line.startswith(("on ", "off "))]
+    assert [row[0] for row in rows] == ["off", "on"] and all(len(row) == 6 for row in rows)
+    on = analyze(only_case(tmp_path / "trace" / "on"))
+    assert rows[1][3] == f"{on.token_return.host_us.send.mean / 1e3:.2f}"
+    assert max(map(len, table.splitlines())) <= 80
+
+
+def test_cases_of_the_same_name_in_other_folders_go_by_their_paths(tmp_path):
+    for name in ("monday/on", "tuesday/on"):
+        (tmp_path / name).mkdir(parents=True)
+        for maker in ring():
+            maker.write(tmp_path / name)
+    assert list(members_of([tmp_path])) == [
+        str(tmp_path / "monday" / "on"),
+        str(tmp_path / "tuesday" / "on"),
+    ]

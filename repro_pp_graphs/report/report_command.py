@@ -19,7 +19,7 @@ COMMAND = "report"
 EXAMPLES = """examples:
   python -m repro_pp_graphs report .              the run in ./logs and ./trace
   python -m repro_pp_graphs report results/today
-  python -m repro_pp_graphs report their_traces --out report_of_theirs
+  python -m repro_pp_graphs report their_traces   writes their_traces_report
 
 exit status: 0 written; 1 nothing to report, or it cannot be written; 2 usage
 """
@@ -46,6 +46,12 @@ def masked(said: Content, found: Source) -> Content:
     return msgspec.convert(each_text(msgspec.to_builtins(said), masker.string), Content)
 
 
+def beside(traces: Path) -> Path:
+    """Where the report of somebody's traces goes: next to their folder, which is left as it is."""
+    folder = traces.resolve() if traces.name in ("", "..") else traces
+    return folder.parent / f"{folder.name}_report"
+
+
 def main(argv: list[str]) -> int:
     """Exit status 0 written, 1 nothing to report or not writable, 2 usage."""
     made = Parser(
@@ -59,7 +65,10 @@ def main(argv: list[str]) -> int:
         "dir", type=Path, metavar="DIR", help="what --out named, its logs, or a folder of traces"
     )
     made.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="where to write (default: DIR/logs, or DIR)"
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="where to write (default: of a run its logs, of traces DIR_report beside DIR)",
     )
     options = made.parse_args(argv)
     try:
@@ -67,7 +76,7 @@ def main(argv: list[str]) -> int:
     except BadFile as error:
         complain(COMMAND, f"{error}; name the folder of a run, or of ranks' traces")
         return 1
-    to = options.out or found.logs or options.dir
+    to = options.out or found.logs or beside(options.dir)
     try:
         paths = write(found, to)
         if found.summary:

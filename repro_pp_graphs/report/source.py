@@ -24,7 +24,7 @@ from repro_pp_graphs.traces.facts import Analysis, document, from_document
 from repro_pp_graphs.traces.model import Case
 from repro_pp_graphs.traces.pair.edges import edges_of
 from repro_pp_graphs.traces.path.explained import explained
-from repro_pp_graphs.traces.read.cases import trace_files
+from repro_pp_graphs.traces.read.cases import folders_of_traces
 
 MOST_FOLDERS = 12  # of traces in one report; more are one report each
 
@@ -280,13 +280,12 @@ def explain(case: Case) -> Explained:
 
 
 def _traces(folder: Path) -> Source:
-    """The traces in a folder, or in each folder inside it."""
-    inside = [folder] if trace_files([folder]) else sorted(filter(Path.is_dir, folder.iterdir()))
-    holding = [each for each in inside if trace_files([each])]
+    """The traces in a folder, or in the folders inside it."""
+    holding = folders_of_traces(folder)
     found: list[Explained] = []
     warnings: list[str] = []
     for each in holding[:MOST_FOLDERS]:
-        cases = cases_at("report", [each]) or []
+        cases = list(cases_at("report", [each]) or [])
         warnings += [text for case in cases if not case.ranks for text in case.warnings]
         found += [explain(case) for case in cases if case.ranks]
     if not found:

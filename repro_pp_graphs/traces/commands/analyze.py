@@ -8,6 +8,7 @@ from pathlib import Path
 from repro_pp_graphs.files import write_json
 from repro_pp_graphs.terminal import complain
 from repro_pp_graphs.traces.commands import paths as cli
+from repro_pp_graphs.traces.explain import side_by_side
 from repro_pp_graphs.traces.explain.report import lines
 from repro_pp_graphs.traces.facts import Analyses, Analysis, document
 from repro_pp_graphs.traces.path.explained import explained
@@ -19,6 +20,7 @@ EXAMPLES = """examples:
   python -m repro_pp_graphs analyze trace/CASE_A_decode_graphs
   python -m repro_pp_graphs analyze trace/CASE_A_decode_graphs --json A.json
   python -m repro_pp_graphs analyze trace/CASE_A --what-if transfer=0.5
+  python -m repro_pp_graphs analyze trace    every case in it, and side by side
 
 exit status: 0 analysed (warnings listed); 1 nothing could be read; 2 usage
 """
@@ -41,12 +43,17 @@ def main(argv: list[str]) -> int:
     cases = cli.cases_at(COMMAND, options.paths)
     if cases is None:
         return 2
-    read = cli.with_ranks(cases)
-    if not read:
-        cli.warn(COMMAND, cases)
+    facts: list[Analysis] = []
+    for case in cases:
+        if case.ranks:
+            facts.append(explained(case, asked=dict(options.what_if)))
+            print("\n" * (len(facts) > 1) + in_words(facts[-1:]), end="")
+        else:
+            cli.warn(COMMAND, [case])
+    if not facts:
         return cli.nothing_read(COMMAND)
-    facts = [explained(case, asked=dict(options.what_if)) for case in read]
-    print(in_words(facts), end="")
+    if len(facts) > 1:
+        print("\n".join(["", *side_by_side.lines(facts)]))
     if options.json:
         try:
             options.json.parent.mkdir(parents=True, exist_ok=True)

@@ -38,11 +38,12 @@ def main(argv: list[str]) -> int:
         help="the merged trace: .json, or .json.gz to compress it",
     )
     options = made.parse_args(argv)
-    cases = cli.cases_at(COMMAND, options.paths)
-    if cases is None:
+    found = cli.cases_at(COMMAND, options.paths)
+    if found is None:
         return 2
-    cli.warn(COMMAND, cases)
-    cases = [case for case in cases if case.ranks]
+    every = list(found)
+    cli.warn(COMMAND, every)
+    cases = [case for case in every if case.ranks]
     if not cases:
         return cli.nothing_read(COMMAND)
     try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import starmap
 from pathlib import Path
 
 from repro_pp_graphs.terminal import Parser, complain
 from repro_pp_graphs.traces.model import Case
-from repro_pp_graphs.traces.read.cases import cases_of, read_case
+from repro_pp_graphs.traces.read.cases import Members, cases_of, folders_of_traces, read_case
 
 
 def parser(command: str, options: str, description: str, examples: str) -> Parser:
@@ -19,7 +21,7 @@ def parser(command: str, options: str, description: str, examples: str) -> Parse
         nargs="+",
         type=Path,
         metavar="PATH",
-        help="a case's folder of per-rank traces, or the files",
+        help="a case's folder of per-rank traces, the files, or a folder of such folders",
     )
     return made
 
@@ -29,24 +31,34 @@ NOTHING_READ = (
 )
 
 
-def read_cases(paths: list[Path]) -> list[Case]:
-    """Every case at the paths. Raises FileNotFoundError naming a path that does not exist.
+def members_of(paths: list[Path]) -> dict[str, Members]:
+    """The files of every case at the paths, by its name. Raises FileNotFoundError naming a path
+    that does not exist, OSError where one cannot be read.
 
     The only case of a folder goes by the folder's name: sglang names its files by the time.
     """
-    found = cases_of(paths)
-    if len(found) == len(paths) == 1 and paths[0].is_dir():
-        found = {paths[0].resolve().name: members for members in found.values()}
-    return [read_case(name, members) for name, members in found.items()]
+    places = [each for path in paths for each in folders_of_traces(path)]
+    found = cases_of(places)
+    if len(found) == len(places) == 1 and places[0].is_dir():
+        return {places[0].resolve().name: members for members in found.values()}
+    return found
 
 
-def cases_at(command: str, paths: list[Path]) -> list[Case] | None:
-    """Every case at the paths; None, and a line on stderr, where a path does not exist."""
+def read_cases(paths: list[Path]) -> list[Case]:
+    """Every case at the paths, read. Raises as members_of."""
+    return [read_case(*each) for each in members_of(paths).items()]
+
+
+def cases_at(command: str, paths: list[Path]) -> Iterator[Case] | None:
+    """Every case at the paths, each read when it is asked for; None, and a line on stderr, where a
+    path cannot be read."""
     try:
-        return read_cases(paths)
+        return starmap(read_case, members_of(paths).items())
     except FileNotFoundError as error:
-        print(f"{command}: no such file or folder: {error}", file=sys.stderr)
-        return None
+        complain(command, f"no such file or folder: {error}")
+    except OSError as error:
+        complain(command, f"{error.filename}: {error.strerror}; name a folder that you may read")
+    return None
 
 
 def with_ranks(cases: list[Case]) -> list[Case]:

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
@@ -15,9 +16,13 @@ from repro_pp_graphs.traces.read.blocks import is_other_json
 from repro_pp_graphs.traces.read.identity import Identity, identify, is_trace, parts
 from repro_pp_graphs.traces.read.rank import GPU_ONLY, NO_KERNELS, read_rank
 
+Members = list[tuple[Path, Identity]]  # the files of a case
+
 # Starting processes costs more than reading this much, bytes as stored.
 PARALLEL_FROM_BYTES = 1 << 20
 DAY_US = 24 * 3600e6
+# How far below a folder without traces those of its cases are looked for.
+FOLDERS_DEEP = 2
 # Of missing ranks, so many are named.
 MOST_NAMED = 8
 OTHER_BASE = "its baseTimeNanoseconds is missing or days from the other ranks': used theirs"
@@ -37,14 +42,31 @@ def trace_files(paths: list[Path]) -> list[Path]:
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    """The traces directly inside; beside files whose names state a rank, JSON of another kind is
-    none."""
+    """The traces directly inside; JSON of another kind is none unless its name states a rank."""
     files = sorted(filter(is_trace, folder.iterdir()))
-    of_ranks = {path for path in files if parts(path)[1]}
-    return [path for path in files if not of_ranks or path in of_ranks or not is_other_json(path)]
+    return [path for path in files if parts(path)[1] or not is_other_json(path)]
 
 
-def cases_of(paths: list[Path]) -> dict[str, list[tuple[Path, Identity]]]:
+def folders_of_traces(path: Path) -> list[Path]:
+    """The path itself where it is a file or holds traces; else the folders in it that do, at most
+    FOLDERS_DEEP levels down (a run's folder has them in trace/). Itself where there are none.
+
+    Raises OSError where it cannot be read; folders in it that cannot are left out.
+    """
+    return (_holding(path, FOLDERS_DEEP) or [path]) if path.is_dir() else [path]
+
+
+def _holding(folder: Path, levels: int) -> list[Path]:
+    if _in_folder(folder):
+        return [folder]
+    found: list[Path] = []
+    for inside in sorted(filter(Path.is_dir, folder.iterdir())) if levels else []:
+        with suppress(PermissionError):
+            found += _holding(inside, levels - 1)
+    return found
+
+
+def cases_of(paths: list[Path]) -> dict[str, Members]:
     """Files by case: those of each folder on their own, then by name; loose files together.
 
     One case where no rank comes twice, or where no name has its PP rank; replicas of a server
@@ -54,10 +76,14 @@ def cases_of(paths: list[Path]) -> dict[str, list[tuple[Path, Identity]]]:
     folders = [path for path in paths if path.is_dir()]
     if len(folders) <= 1:
         return _by_name(trace_files(paths))
-    groups = [(path.name, _by_name(trace_files([path]))) for path in folders]
+    names = Counter(path.name for path in folders)
+    groups = [
+        (path.name if names[path.name] == 1 else str(path), _by_name(trace_files([path])))
+        for path in folders
+    ]
     loose = [path for path in paths if not path.is_dir()]
     groups += [("", _by_name(trace_files(loose)))] if loose else []
-    cases: dict[str, list[tuple[Path, Identity]]] = {}
+    cases: dict[str, Members] = {}
     for folder, found in groups:
         for name, members in found.items():
             key = folder if folder and len(found) == 1 else f"{folder}/{name}".lstrip("/")
@@ -65,7 +91,7 @@ def cases_of(paths: list[Path]) -> dict[str, list[tuple[Path, Identity]]]:
     return cases
 
 
-def _by_name(files: list[Path]) -> dict[str, list[tuple[Path, Identity]]]:
+def _by_name(files: list[Path]) -> dict[str, Members]:
     identified = identify(files)
     nameless = [path for path, who in identified if not who.named]
     named = [(path, who) for path, who in identified if who.named]
@@ -129,11 +155,11 @@ def _shares(sizes: list[int], processes: int) -> list[list[int]]:
     return [share for _, share in sorted(zip(loads, shares, strict=True), reverse=True)]
 
 
-def _read_share(members: list[tuple[Path, Identity]]) -> list[RankTrace]:
+def _read_share(members: Members) -> list[RankTrace]:
     return [read_rank(path, who) for path, who in members]
 
 
-def _read_all(members: list[tuple[Path, Identity]]) -> list[RankTrace]:
+def _read_all(members: Members) -> list[RankTrace]:
     """Read files in parallel processes, this one being one of them."""
     paths = [path for path, _ in members]
     processes = workers_for(paths)
@@ -155,7 +181,7 @@ def _read_all(members: list[tuple[Path, Identity]]) -> list[RankTrace]:
     return [found[at] for at in range(len(members))]
 
 
-def read_case(name: str, members: list[tuple[Path, Identity]]) -> Case:
+def read_case(name: str, members: Members) -> Case:
     """Read all files of a case; files that hold nothing are warned of and left out."""
     read = _read_again(members, _read_all(members))
     some_known = any(rank.rank_known and rank.events for rank in read)
@@ -216,7 +242,7 @@ def _problems(read: list[RankTrace], some_known: bool) -> list[str]:
     ]
 
 
-def _read_again(members: list[tuple[Path, Identity]], read: list[RankTrace]) -> list[RankTrace]:
+def _read_again(members: Members, read: list[RankTrace]) -> list[RankTrace]:
     """The ranks, those read again whose clock or TP size only the other files have.
 
     Kineto counts ts from the start of a quarter: ranks whose ts are near each other and whose
