@@ -330,9 +330,9 @@ make_plan() { # of whichever file nobody else can see; sets what the plan sets, 
   local file planned status=0 chosen=$python release
   ((!opt_attach)) || [[ ! -t 0 ]] || exec {terminal}<&0
   file=$(mktemp) && exec {planned}<>"$file" && rm -f "$file"
-  step -o "/dev/fd/$planned" env "PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH}" "$python" \
+  step -o "/dev/fd/$planned" env "PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH}" "${planner:-$python}" \
     -m repro_pp_graphs plan --root "$here" --out "$out" --python "$python" --owner "$$" \
-    --terminal "$terminal" --command "$0" -- "${options[@]}" || status=$?
+    --not-made "$not_made" --terminal "$terminal" --command "$0" -- "${options[@]}" || status=$?
   if ((status == 3)); then # a case names a release whose environment is not made yet
     read -r release <&"$planned"
     exec {planned}<&-
@@ -380,8 +380,10 @@ main() {
         run_launch "$label" "${urls[number]}" || failed=1
       fi
     fi
-    ((number > 1)) || [[ ! -e $out/trace/${label}_chrome_trace.json ]] ||
+    if ((number < 2)) && [[ -e $out/trace/${label}_chrome_trace.json ||
+      -e $out/trace/${label}_chrome_trace.json.gz ]]; then
       merged+=("$out/trace/$label")
+    fi
   done
   if ((ran)); then
     side_by_side

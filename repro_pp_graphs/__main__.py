@@ -38,7 +38,7 @@ EXAMPLES = """\
 examples:
   python -m repro_pp_graphs probe --ranks 2
   python -m repro_pp_graphs analyze trace/CASE_A_decode_graphs
-  python -m repro_pp_graphs open trace/A_vs_B_chrome_trace.json"""
+  python -m repro_pp_graphs open trace/A_vs_B_chrome_trace.json.gz"""
 
 TRIED = "REPRO_ENVIRONMENTS_TRIED"  # in the environment: prefixes of Pythons that lack a module
 

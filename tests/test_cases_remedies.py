@@ -138,7 +138,7 @@ def test_a_cases_shim_joins_those_that_the_mode_needs(tmp_path, argv, count, nam
     (launch,) = plan_of(tmp_path, *argv, count=count, sync_send=TEXTS["sync_send"]).launches
     assert launch.env["REPRO_SHIMS"].split(",") == [*names, "pp_clock"]
     assert launch.argv[1:3] == ["-m", "repro_pp_graphs.server.launch"]
-    assert any(note.startswith("shim sync_send: ") for note in launch.notes)
+    assert any(note.startswith("the server is changed (shim sync_send): ") for note in launch.notes)
 
 
 def test_a_shim_named_twice_is_installed_once():

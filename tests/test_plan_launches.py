@@ -161,7 +161,16 @@ def named(*labels: str, **changes) -> Plan:
 )
 def test_the_side_by_side_trace_is_named_by_what_it_holds(labels, name):
     name = name or "_vs_".join(labels)
-    assert results.side_by_side(named(*labels)) == f"trace/{name}_chrome_trace.json"
+    assert results.side_by_side(named(*labels)) == f"trace/{name}_chrome_trace.json.gz"
+
+
+def test_traces_of_the_first_round_are_plain_json_and_those_of_later_ones_compressed():
+    plan = named("one", "one_r2")
+    plan.launches[1].round = 2
+    assert [results.merged(launch) for launch in plan.launches] == [
+        "trace/one_chrome_trace.json",
+        "trace/one_r2_chrome_trace.json.gz",
+    ]
 
 
 def test_one_launch_or_none_traced_has_no_side_by_side_trace():
@@ -172,8 +181,11 @@ def test_one_launch_or_none_traced_has_no_side_by_side_trace():
 @pytest.mark.parametrize(
     ("labels", "clash"),
     [
-        (("CASE_A_x", "CASE_B_y", "A_vs_B"), "trace/A_vs_B_chrome_trace.json"),
-        (("a", "b", "a_vs_b"), "trace/a_vs_b_chrome_trace.json"),
+        (
+            ("CASE_A_x", "CASE_B_y", "A_vs_B_chrome_trace.json.gz"),
+            "trace/A_vs_B_chrome_trace.json.gz",
+        ),
+        (("a", "b", "a_vs_b_chrome_trace.json.gz"), "trace/a_vs_b_chrome_trace.json.gz"),
         (("a", "a_chrome_trace.json"), "trace/a_chrome_trace.json"),
         (("a", "a"), "logs/a_analysis.json"),
         (("a", "b", "a_vs_b_2"), None),

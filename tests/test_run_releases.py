@@ -153,7 +153,7 @@ def test_a_release_on_a_cpu(harness: Harness):
 def test_a_dry_run_makes_no_environment(harness: Harness):
     done = harness.start_bare("--release", "0.5.2", "--dry-run", "--pp-size", "2").end()
     assert done.status == 0, done.lines
-    assert "a real run first makes .venv-0.5.2 from requirements/releases/0.5.2.txt" in done.err
+    assert "a real run first makes .venv-0.5.2 (sglang 0.5.2)" in done.err
     assert not (harness.root / ".venv-0.5.2").exists()
 
 
@@ -185,7 +185,22 @@ def test_a_dry_run_for_gpus_plans_what_a_machine_with_gpus_gets(harness: Harness
     lock = (harness.root / "requirements" / "cpu.txt").read_bytes()
     (harness.root / ".venv-cpu" / ".lock").write_text(hashlib.sha256(lock).hexdigest())
     del harness.env["PYTHONPATH"]  # the stand-in's sglang
-    done = harness.start_bare("--dry-run", "--gpus", "4").end()
+    done = harness.start_bare("--dry-run", "--gpus", "8").end()
     assert done.status == 0, done.lines
     assert "taking 0.5.2, the release that #10865 is of" in done.err
     assert "a real run first makes .venv-0.5.2" in done.err
+    assert "server: sglang 0.5.2, pp 4 x tp 1" in done.err
+    assert f"exec {harness.root}/.venv-0.5.2/bin/python -m" in done.out
+    assert "4 of 8 GPUs are used" in done.err
+    done = harness.start_bare("--dry-run", "--gpus", "8", "--pp-size", "8").end()
+    assert "pp 8 x tp 1" in done.err and "GPUs are used" not in done.err
+
+
+def test_a_dry_run_names_the_release_of_each_case(harness: Harness):
+    """Though none of the environments is made, and none is asked of the hub with it."""
+    case = harness.case("newer", f"RELEASE={NEW}")
+    done = harness.start_bare("--dry-run", "--gpus", "4", "--cases", f"graphs_on,{case}").end()
+    assert done.status == 0, done.lines
+    said = " ".join(done.err.split())
+    assert f"runs sglang {NEW}" in said, done.lines
+    assert "would stop the run: model" not in done.out

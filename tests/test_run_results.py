@@ -46,7 +46,7 @@ def table(done: Done) -> list[str]:
 def test_an_ab_run_leaves_the_contracts_files_and_exits_0(ab: tuple[Harness, Done, Done]):
     harness, done, _ = ab
     assert done.status == 0, done.lines
-    wanted = {"logs/env.txt", "logs/summary.json"}
+    wanted = {"logs/env.txt", "logs/summary.json", "trace/A_vs_B_chrome_trace.json.gz"}
     for label in (A, B):
         wanted |= {f"logs/{label}_{name}" for name in ("server.log", "client.log", "client.json")}
         wanted |= {f"trace/{label}_chrome_trace.json"}

@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
     written = _write(logs / "summary.json", result)
     print("\n".join(["", *said(result), ""]))
     written = _report(out, result) and written
-    names = [results.merged(launch.label) for launch in plan.launches]
+    names = [results.merged(launch) for launch in plan.launches]
     names += [results.side_by_side(plan)]
     traces = [out / name for name in filter(None, names) if (out / name).exists()]
     print("\n".join(next_steps(out, plan, traces)))

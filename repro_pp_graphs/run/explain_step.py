@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from repro_pp_graphs import launch_record
+from repro_pp_graphs import launch_record, record
 from repro_pp_graphs.launch_record import LaunchRecord
 from repro_pp_graphs.run import own_traces, results, step_options
 from repro_pp_graphs.terminal import wrapped
@@ -20,7 +20,8 @@ def note(logs: Path, texts: list[str]) -> None:
 def explain(out: Path, label: str) -> str:
     """Write merged trace, analysis and slices of a launch, and remarks on its traces; why that
     could not be done, or an empty text. Raises OSError where the disk does not take it."""
-    logs, merged = out / "logs", out / results.merged(label)
+    logs = out / "logs"
+    merged = out / results.merged(record.load(logs).launch(label))
     as_json, as_text = (logs / f"{label}_analysis.{kind}" for kind in ("json", "txt"))
     slices = logs / f"{label}_timeline.json"
     try:

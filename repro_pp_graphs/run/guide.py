@@ -33,8 +33,9 @@ LOGS = {
 }
 TRACE = {
     "LABEL/": "a trace a rank, as torch's profiler wrote it",
-    "LABEL_chrome_trace.json": "all ranks in one, for ui.perfetto.dev",
-    "*_vs_*_chrome_trace.json": "the first two launches side by side",
+    "LABEL_chrome_trace.json": "all ranks of a launch in one, for ui.perfetto.dev; from the second "
+    "round on compressed (.json.gz), which it opens just so",
+    "*_vs_*_chrome_trace.json.gz": "the first two launches in one view, decode starts aligned",
     "LABEL.nsys-rep": "of --nsys, for Nsight Systems",
 }
 

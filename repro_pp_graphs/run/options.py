@@ -76,6 +76,7 @@ class Options:
     attach: str = ""  # the URL of a server that is already running; empty: servers are started
     trace_dir: Path | None = None  # of --attach: where that server shall write its traces
     yes: bool = False  # send the load to it without asking
+    not_made: str = ""  # of a dry run: the release whose environment a real run would make first
     terminal: int = 0  # a file descriptor to read the answer from; 0: there is no terminal
 
 
@@ -152,6 +153,7 @@ def _parser() -> _Parser:
         parser.add_argument(name, action="store_true")
     parser.add_argument("--attach", default="", metavar="URL")
     parser.add_argument("--trace-dir", type=Path)
+    parser.add_argument("--not-made", default="")
     parser.add_argument("--terminal", type=int, default=0)
     parser.add_argument("--owner", type=int, default=0)
     parser.add_argument("--command", default="run_repro.sh")

@@ -17,7 +17,7 @@ SAME = "one case under two labels: how far equal arms differ"
 MODE_TEXT = {
     "gpu": "one GPU a rank",
     "one_gpu": "ranks share GPUs in time slices: order and waiting are real, durations are not",
-    "cpu": "REHEARSAL on the CPU: the real server, no CUDA graphs (on against off is an A/A run)",
+    "cpu": "REHEARSAL on the CPU: the real server without CUDA graphs: both cases are the same",
 }
 
 
@@ -152,13 +152,22 @@ def _differences(plan: Plan) -> list[str]:
     ours, found = _own(first), []
     for other in others:
         theirs = _own(other)
-        signed = [f"+ {text}" for text in theirs if text not in ours]
-        signed += [f"- {text}" for text in ours if text not in theirs]
-        if other.python != first.python:
-            signed.append(f"+ PYTHON={other.python}")
-        text = "; ".join(signed) or "nothing"
-        found += wrapped(f"{other.label} from {first.label}: {text}", "  differ: ")
+        parts = [
+            ("runs", _interpreter(first, other)),
+            ("adds", [text for text in theirs if text not in ours]),
+            ("lacks", [text for text in ours if text not in theirs]),
+        ]
+        text = "; ".join(f"{word} {', '.join(its)}" for word, its in parts if its)
+        said = f"{other.label}, against {first.label}: {text or 'differs in nothing'}"
+        found += wrapped(said, "  differ: ")
     return found
+
+
+def _interpreter(first: Launch, other: Launch) -> list[str]:
+    """The other case's sglang, where it is not the first one's."""
+    if other.sglang_version != first.sglang_version:
+        return [f"sglang {other.sglang_version}"]
+    return [f"in {other.python}"] * (other.python != first.python)
 
 
 def dry_run_lines(plan: Plan, options: Options) -> list[str]:

@@ -137,7 +137,7 @@ def _split_evenly(args: ServerArgs, batch: int) -> list[str]:
         return []
     share = -(-batch // in_flight)
     args.set(MICRO_BATCH, str(share))
-    notes = [f"{MICRO_BATCH} {share}: every launch splits the load alike"]
+    notes = [f"{MICRO_BATCH} {share} is set, so that every launch splits the load alike"]
     if (used := -(-batch // share)) < in_flight:
         full = share * in_flight
         notes.append(f"--batch {batch} fills {used} of {in_flight} micro-batches, {full} all")
@@ -277,7 +277,8 @@ class Planner:
         python = self._python(args, case, plan.mode)
         release = self.probe(python, args.env)
         notes = []
-        numbers = version_numbers(release.version) if release else ()
+        version = release.version if release else args.release or options.not_made
+        numbers = version_numbers(version)
         if plan.mode == "cpu" and (numbers >= (0, 5, 19) or not numbers):
             args.env.setdefault("SGLANG_CPU_OMP_THREADS_BIND", _cpu_binding(pp_size * tp_size))
         if pp_size > 1 and may_lack_pp_rank(numbers):
@@ -307,14 +308,14 @@ class Planner:
         if args.env.get(shims.ENV_NAME):
             module = "repro_pp_graphs.server.launch"
             named = [name for name in _shim_names(args) if name != "pp_clock"]  # on by default
-            notes += [f"shim {name}: {shims.REASONS[name]}" for name in named]
+            notes += [f"the server is changed (shim {name}): {shims.REASONS[name]}" for name in named]
         return Launch(
             label=(args.label or case) + turn.suffix,
             case=turn.arm.name,
             round=turn.round,
             block=turn.block,
             python=python,
-            sglang_version=release.version if release else "unknown",
+            sglang_version=version or "unknown",
             args=args.argv(),
             argv=[python, "-m", module, *args.argv()],
             env=args.env,

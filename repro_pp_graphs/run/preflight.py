@@ -211,6 +211,8 @@ def ask_hub(launch: Launch) -> str:
             timeout=60,
             check=False,
         )
+    except FileNotFoundError:  # a dry run, before its environment is made
+        return ""
     except (OSError, subprocess.TimeoutExpired):
         return "unreachable"
     return done.stdout.strip()

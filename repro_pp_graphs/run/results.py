@@ -8,6 +8,7 @@ from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.server import shims
 
 MERGED = "_chrome_trace.json"
+PACKED = f"{MERGED}.gz"  # a fifteenth of it; Perfetto opens both
 # of a whole run, what --resume goes on with
 KEPT = ("logs/run.json", "logs/env.txt", "logs/env.json", "logs/merge.log")
 
@@ -31,7 +32,7 @@ def of_launch(launch: Launch, plan: Plan) -> list[str]:
         ]
     names = [f"logs/{label}_{name}" for name in logs]
     if plan.profile:
-        names += [f"trace/{label}/", merged(label)]
+        names += [f"trace/{label}/", merged(launch)]
     return names + ([f"trace/{label}.nsys-rep"] if plan.nsys else [])
 
 
@@ -71,20 +72,21 @@ def client_draft(logs: Path, label: str) -> Path:
     return logs / f"{label}_client.json.part"
 
 
-def merged(label: str) -> str:
-    """All ranks of a launch in one trace."""
-    return f"trace/{label}{MERGED}"
+def merged(launch: Launch) -> str:
+    """All ranks of a launch in one trace: plain JSON in the first round, for whichever tool, and
+    compressed in later ones, which are there to compare with."""
+    return f"trace/{launch.label}{MERGED if launch.round == 1 else PACKED}"
 
 
 def side_by_side(plan: Plan) -> str:
-    """The first two launches in one trace: named A_vs_B where their labels are those of cases A
+    """The first two launches in one trace, compressed: named A_vs_B where their labels are those of cases A
     and B, whichever ran first, else by the labels; empty where there is one launch, or no trace."""
     if len(plan.launches) < 2 or not plan.profile:
         return ""
     first, second = sorted(launch.label for launch in plan.launches[:2])
     if first.startswith("CASE_A_") and second.startswith("CASE_B_"):
-        return merged("A_vs_B")
-    return merged(f"{first}_vs_{second}")
+        first, second = "A", "B"
+    return f"trace/{first}_vs_{second}{PACKED}"
 
 
 def clashes(plan: Plan) -> list[str]:
@@ -102,6 +104,6 @@ def traces(out: Path) -> list[str]:
         name = f"trace/{path.name}"
         if path.is_dir() and any(path.glob("*.trace.json*")):
             found.append(f"{name}/")
-        elif path.name.endswith((MERGED, f"{MERGED}.gz", ".nsys-rep")):
+        elif path.name.endswith((MERGED, PACKED, ".nsys-rep")):
             found.append(name)
     return found

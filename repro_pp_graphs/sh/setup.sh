@@ -3,9 +3,11 @@
 # The interpreter that runs sglang: the one at hand, or an environment made here once.
 # Uses: here, state, say, die, step, and what is set here unless the caller has set it.
 # Calls: before_install PYTHON, if the caller has defined it, before gigabytes are installed.
-# Sets: python
+# Sets: python; in a dry run, where a real run would make that environment first, not_made (its
+# sglang) and planner (a Python to plan with)
 : "${opt_python=}" "${opt_release=}" "${opt_dry_run=0}" "${opt_cpu=0}" "${opt_gpus=0}"
 : "${opt_attach=0}" "${engine_module=sglang}"
+not_made="" planner=""
 ask_limit_s=60 # for an interpreter to say what it has
 declare -F before_install >/dev/null || before_install() { :; }
 default_release=0.5.2 # on a GPU box without sglang: the question is #10865's
@@ -118,8 +120,9 @@ use_environment() { # use_environment NAME: .venv-NAME, made or completed where 
   wanted=$(sha256sum "$lock" | cut -d' ' -f1)
   [[ $(cat "$venv/.lock" 2>/dev/null) != "$wanted" ]] || return 0
   if ((opt_dry_run)); then
-    say "# a real run first makes ${venv##*/} from ${lock#"$here"/}" >&2
-    python=$(absolute python3)
+    not_made=$(locked sglang "$lock")
+    planner=$(absolute python3)
+    say "# a real run first makes ${venv##*/} (sglang $not_made)" >&2
     return
   fi
   make_environment "$1" "$venv" "$lock"

@@ -14,11 +14,12 @@ ENV_NAME = "REPRO_SHIMS"
 
 # name -> why it is there (shown by --dry-run and stored with the run)
 REASONS = {
-    "cpu": "sglang on a CPU without its CUDA kernel package",
-    "one_gpu": "several ranks on one GPU: NCCL refuses two ranks of one host on one device",
-    "trace_rank": "releases before 0.5.3.post2 leave the PP rank out of trace names: ranks "
-    "overwrite one another",
-    "keep_profilers": "a finished torch profiler that is freed while another records can crash",
+    "cpu": "sglang runs on a CPU, without its CUDA kernel package",
+    "one_gpu": "several ranks share a GPU, which NCCL refuses otherwise",
+    "trace_rank": "the names of trace files get the PP rank, which releases before 0.5.3.post2 "
+    "leave out: their ranks overwrite one another's files",
+    "keep_profilers": "a finished torch profiler is kept: freeing it while another records can "
+    "crash",
     "pp_clock": "the waits of every turn are timed, and messages numbered in a profile",
     "sync_send": "PP sends hold the host and follow in the order of sglang 0.5.2",
 }
