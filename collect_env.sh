@@ -98,7 +98,7 @@ find_variables() { # a few that hold settings; a long word may be anything
 while (($#)); do
   case $1 in
     --json) json=1 ;;
-    --no-redact) ;;
+    --no-redact | --no-server) ;;
     --port | --python)
       (($# > 1)) || die "$1 needs a value"
       [[ $1 != --port ]] || port=$2

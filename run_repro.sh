@@ -270,7 +270,7 @@ run_probe() { # run_probe LABEL
 }
 
 collect_env() { # collect_env NAME: text and JSON of the same facts
-  local port=()
+  local port=(--no-server) # those of a run are not up now
   [[ -z $server_port ]] || port=(--port "$server_port")
   # shellcheck disable=SC2016 # the inner shell expands them
   step -w "$out/logs/$1.txt" bash -c 'exec bash "$@" 2>/dev/null' collect_env \

@@ -109,7 +109,7 @@ def test_what_a_run_may_break_is_named() -> None:
         "GPUs 0,1,2,3 held back, sw power capping 100 us -> 2400000 us",
         "processes none -> 00000000:01:00.0, 4242, python",
         "Xid lines none -> NVRM: Xid 79",
-        "process 77 none -> python -m sglang.launch_server",
+        "another sglang process 77 is new: python -m sglang.launch_server",
     ]
     assert changes.lines(found, most=2)[2:] == ["and 7 more"]
 
@@ -121,6 +121,33 @@ def test_software_that_was_exchanged_under_a_run_is_named() -> None:
         "GPUs 0,1,2,3 driver 570.86.15 -> 580.1",
         "torch 2.9.1 -> 2.10.0",
         "triton none -> 3.5",
+    ]
+
+
+def test_of_a_long_variable_the_part_that_differs_is_shown() -> None:
+    whole = ":".join(f"/usr/local/a_long_place_{number}/bin" for number in range(5))
+    before = {**BEFORE, "environment": {"PATH": f"{whole}:/gone", "NCCL_DEBUG": "INFO"}}
+    for now, text in (
+        (f"/come:{whole}:/gone", "is now with /come"),
+        (whole, "is now without /gone"),
+        (f"{whole}:/come", "is now without /gone, with /come"),
+        (f"/gone:{whole}", ": the same in another order"),
+    ):
+        later = {**after(), "environment": {"PATH": now, "NCCL_DEBUG": "WARN"}}
+        found = changes.between(before, later)
+        assert found is not None
+        assert [line.replace("PATH:", "PATH :") for line in changes.lines(found)] == [
+            f"variable PATH {text}",
+            "variable NCCL_DEBUG INFO -> WARN",
+        ]
+
+
+def test_another_sglang_that_has_ended_is_said_to_be_none_of_the_run() -> None:
+    before = {**BEFORE, "server": {"process 77": "python -m sglang.launch_server"}}
+    found = changes.between(before, after())
+    assert found is not None
+    assert changes.lines(found) == [
+        "another sglang process 77 has ended: python -m sglang.launch_server"
     ]
 
 

@@ -234,7 +234,7 @@ def test_ranks_on_one_gpu_get_the_shim_and_a_small_cache(tmp_path):
     launch = plan_of(tmp_path, "--one-gpu", count=1).launches[0]
     assert "one_gpu" in launch.env["REPRO_SHIMS"]
     assert "--max-total-tokens" in launch.args
-    assert any("one GPU" in note for note in launch.notes)
+    assert any("share a GPU" in note for note in launch.notes)
     assert launch.expects_graphs is True
 
 

@@ -373,6 +373,20 @@ def test_what_several_launches_say_alike_stands_once(tmp_path):
     assert "A: 3 files" in said_
 
 
+def test_the_control_has_a_row_where_it_was_measured(tmp_path):
+    for at, launches in enumerate(([("A", "on"), ("B", "off")], ABBA)):
+        result = measured(
+            tmp_path / str(at), plan(*(launch(*one) for one in launches)), [30] * len(launches)
+        )
+        assert not [line for line in table.lines(result) if "alone" in line]
+        for each in result["launches"]:
+            each["metrics"]["control_ttft_ms"] = 31.5
+        lines = table.lines(result)
+        assert any(line.startswith("TTFT alone ms") for line in lines)
+        assert sum(line.count("31.5") for line in lines) == len(launches)
+        assert max(map(len, lines)) <= 80
+
+
 def test_warnings_that_differ_in_numbers_alone_stand_once(tmp_path):
     made = plan(*(launch(*one) for one in ABBA))
     result = measured(tmp_path, made, [30] * 4)
@@ -381,6 +395,6 @@ def test_warnings_that_differ_in_numbers_alone_stand_once(tmp_path):
     result["launches"][0]["warnings"].append("GPU 0: held up")
     found = [text for text in remarks.remarks(result) if "held" in text]
     assert found == [
-        "every launch: GPU 0: held back for 0.0 s (and 7 alike, with other numbers)",
+        "every launch: GPU 0: held back for 0.0 s (one of 8 that differ only in their numbers)",
         "A: GPU 0: held up",
     ]

@@ -197,7 +197,9 @@ def test_a_wait_around_the_margin_cannot_be_told():
 
 
 def test_what_was_not_measured_or_speaks_against_it_is_no_answer():
-    assert findings.longer(arms(samples(50, 50))).text == "not measured in this run"
+    assert (
+        findings.longer(arms(samples(50, 50))).text == "the token return was not timed in this run"
+    )
     made = samples(60, 50, **{RETURN: (70, 3), IDLE: (70, 3)})
     for changes in ({"against": "ranks shared a GPU"}, {"rules": Rules(0.05, withheld="lacking")}):
         for found in (findings.longer(arms(made, **changes)), findings.idle(arms(made, **changes))):

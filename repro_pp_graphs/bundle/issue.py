@@ -87,7 +87,10 @@ def finding(logs: Path, result: dict[str, Any]) -> list[str]:
     word, text = verdict.get("headline", ""), verdict.get("text", "")
     asked = word not in ("", "NOT ASKED")
     out = [f"**#10865: {word}.** {text}" if asked else text, ""] if word or text else []
-    out += [f"- {each['name']}: {each['answer']}. {each['text']}" for each in _findings(verdict)]
+    if not verdict.get("limits"):  # else it is no evidence of any, as the headline says
+        out += [
+            f"- {each['name']}: {each['answer']}. {each['text']}" for each in _findings(verdict)
+        ]
     for launch in result["launches"]:
         if launch["round"] == 1:
             path = logs / f"{launch['label']}_analysis.txt"

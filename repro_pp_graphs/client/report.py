@@ -113,7 +113,7 @@ def self_check_text(summary: dict[str, Any]) -> str:
     return (
         f"send lag p99 {number(check['p99_send_lag_ms'])} ms, "
         f"reader lag p99 {number(check['p99_reader_lag_ms'], 3)} ms, "
-        f"CPU {check['client_cpu_share']:.1%}, "
+        f"{max(check['client_cpu_share'], 0.001):.1%} of a core used, "
         f"{(check['read_together_share'] or 0):.1%} of arrivals read together, "
         f"{summary['kernel_timestamp_share']:.0%} kernel stamps: {self_check_verdict(summary)}"
     )

@@ -73,6 +73,7 @@ def _parser() -> _Parser:
     add("--json-file", type=Path, metavar="FILE", help="write them there as JSON too")
     add("--no-redact", dest="people", action="store_false", help=redact)
     add("--port", default="30000", metavar="P", help=port)
+    add("--no-server", action="store_true", help="ask no server: none is up yet")
     add("--python", metavar="PATH", help=python)
     return parser
 
@@ -114,14 +115,15 @@ def _bundle(options: argparse.Namespace, probes: Probes) -> NoReturn:
 def collect(options: argparse.Namespace, probes: Probes) -> dict[str, dict[str, str]]:
     """Section -> key -> text of all that can be found, masked."""
     facts = Facts(masking.of_this_process(options.people))
-    port = int(options.port)
+    port = 0 if options.no_server else int(options.port)
     python = options.python or software.choose_python(probes, ROOT)
     asked = software.Software.start(probes, ROOT, python, port)
     clocks = system.Clocks.start(probes)
     facts.add("summary", "date", system.now())
     for key in ("sglang", "torch", "NCCL"):
         facts.add("summary", key, f"unknown: {python} did not say")
-    facts.add("summary", "server", "unknown")
+    if port:
+        facts.add("summary", "server", "unknown")
     steps: dict[str, Callable[[], None]] = {
         "system": lambda: system.collect(facts, clocks),
         "gpus": lambda: gpus.collect(facts, probes),

@@ -46,12 +46,14 @@ _AMOUNTS = {
     ("system", "/dev/shm"): 1.0,  # GiB free
 }
 _HELD_BACK_US = 100_000.0
+_LONG = 60  # characters of a value that a line shows
 _NAMES = {
     _CLOCK: "SM clock",
     _REASONS: "throttle",
     "temperature.gpu": "temperature",
     "memory.used": "memory used",
     "driver_version": "driver",
+    "this checkout": "checkout of repro_pp_graphs",
 }
 
 
@@ -134,11 +136,30 @@ def between(before: Facts, after: Facts) -> list[Change] | None:
 
 
 def _line(change: Change) -> str:
-    """ "SM clock 1980 MHz -> 1200 MHz"; long values are cut."""
-    first, last = (
-        text if len(text) <= 60 else f"{text[:57]}..." for text in (change.before, change.after)
-    )
-    return f"{_NAMES.get(change.key, change.key)} {first} -> {last}"
+    """ "SM clock 1980 MHz -> 1200 MHz"; of long values the part that differs."""
+    key, before, after = change.key, change.before, change.after
+    if change.section == "server":  # a process of sglang that is none of the run's
+        text, what = (before, "has ended") if after == "none" else (after, "is new")
+        return f"another sglang {key} {what}: {_cut(text)}"
+    name = f"variable {key}" if change.section == "environment" else _NAMES.get(key, key)
+    if len(before) <= _LONG and len(after) <= _LONG:
+        return f"{name} {before} -> {after}"
+    gone, come = (_lacking(a, b) for a, b in ((before, after), (after, before)))
+    if not gone and not come:
+        return f"{name}: the same in another order"
+    parts = [f"without {_cut(gone)}"] * bool(gone) + [f"with {_cut(come)}"] * bool(come)
+    return f"{name} is now {', '.join(parts)}"
+
+
+def _lacking(text: str, other: str) -> str:
+    """The parts of a list (PATH: between colons, else between blanks) that the other lacks."""
+    mark = ":" if ":" in text + other else " "
+    theirs = other.split(mark)
+    return mark.join(part for part in text.split(mark) if part not in theirs)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONG else f"{text[: _LONG - 3]}..."
 
 
 def lines(changes: list[Change], most: int = 6) -> list[str]:

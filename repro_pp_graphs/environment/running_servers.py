@@ -89,9 +89,11 @@ def ask(port: int) -> tuple[str, dict[str, str]]:
 
 
 def facts(port: int) -> Iterator[Fact]:
-    """The sglang processes here, and the server that answers on the port."""
+    """The sglang processes here, and the server that answers on the port (0: none is asked)."""
     for pid, command in processes():
         yield Fact("server", f"process {pid}", " ".join(command.split()))
+    if not port:
+        return
     said, state = ask(port)
     yield Fact("server", f"port {port}", said)
     telling = ("version", "model_path", "tp_size", "pp_size")

@@ -49,8 +49,8 @@ class Software(NamedTuple):
 
     @classmethod
     def start(cls, probes: Probes, root: Path, python: str, port: int) -> Software:
-        """All at once; the servers are asked by this interpreter in a process of its own, which
-        may be left behind where /proc hangs."""
+        """All at once (port 0: no server); the servers are asked by this interpreter in a process
+        of its own, which may be left behind where /proc hangs."""
         describe = ("git", "-C", str(root), "describe", "--always", "--tags", "--dirty")
         return cls(
             python,
@@ -80,7 +80,8 @@ def collect(facts: Facts, asked: Software, port: int) -> None:
     _add_printed(facts, found)
     servers = asked.servers.answer()
     if not servers.ok:
-        facts.add("server", f"port {port}", servers.text or "asking failed without a word")
+        where = f"port {port}" if port else "processes"
+        facts.add("server", where, servers.text or "asking failed without a word")
     _add_printed(facts, servers)
     answer = asked.nvcc.answer()
     release = first("release (.*)", answer.text) if answer.ok else ""

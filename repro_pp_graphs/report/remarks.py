@@ -58,7 +58,7 @@ def _alike(said: Iterable[tuple[str, str]]) -> list[tuple[list[str], str]]:
     found = []
     for its in whose.values():
         others = len({text for _, text in its}) - 1
-        alike = f" (and {others} alike, with other numbers)" * (others > 0)
+        alike = f" (one of {others + 1} that differ only in their numbers)" * (others > 0)
         found.append((list(dict.fromkeys(who for who, _ in its)), its[0][1] + alike))
     return found
 
@@ -95,7 +95,7 @@ def _rehearsal(summary: dict[str, Any]) -> str:
         return "REHEARSAL on a CPU: no CUDA graphs, so its numbers say nothing about #10865."
     files = ", ".join(f"{arm} is {label}" for arm, label in labels.items() if arm != label)
     return (
-        "REHEARSAL on a CPU: no CUDA graphs in any arm, so graphs on against off is an A/A run; "
+        "REHEARSAL on a CPU: there are no CUDA graphs, so both arms are the same server; "
         "its numbers say nothing about #10865" + (f" (in the files {files})." if files else ".")
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from repro_pp_graphs.pp_clock import table_rows
 from repro_pp_graphs.report.numbers import number
+from repro_pp_graphs.stats.names import CONTROL
 
 Row = dict[str, Any]  # a launch of summary.json
 _NAME, _CELL, _ABREAST = 23, 8, 4
@@ -22,6 +23,8 @@ METRICS = (  # title, name among a launch's metrics, better
     ("ITL p99 ms", "p99_itl_ms", "lower"),
     ("output tokens/s", "output_throughput", "higher"),
 )
+# where it was measured: what decode graphs cannot change
+ALONE = ("TTFT alone ms", CONTROL, "lower")
 # means of the profile pass: the last rank's token send to rank 0 (docs/traces.md)
 SENDS = (
     ("token send profiled ms", "host", ""),
@@ -94,7 +97,7 @@ def _measured(launches: list[Row], rounds: int = 1) -> list[tuple[str, str, str]
     clock = list(CLOCK)
     if rounds > 1:
         clock = [(title, path, "") for path, title in CLOCK_ROUNDS.items()]
-    more = [*clock, *SENDS]
+    more = [ALONE, *clock, *SENDS]
     return [*METRICS, *(each for each in more if any(_value(row, each[1]) for row in launches))]
 
 

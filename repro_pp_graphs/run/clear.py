@@ -71,7 +71,7 @@ def _resume(plan: Plan, options: Options, earlier: Plan) -> set[str]:
     for path in (options.out / "trace").glob(".merge-*"):
         shutil.rmtree(path, ignore_errors=True)
     since = f" (begun {plan.began})" if plan.began else ""
-    say(f"  resume: {len(done)} of {len(plan.launches)} launches are done{since}")
+    say(f"  resume: {len(done)} of {len(plan.launches)} launches are kept, the others run{since}")
     if again:
         if (took := estimate.seconds(logs, plan, again)) is not None:
             launches = f"{len(again)} launches" if len(again) > 1 else "1 launch"

@@ -37,7 +37,7 @@ def lines(plan: Plan, options: Options) -> list[str]:
         "real server", "probe" if plan.engine == "probe" else "real server"
     )
     found = [
-        *wrapped(how, "  how:    "),
+        *wrapped(how + _spare(plan), "  how:    "),
         *wrapped(server, f"  {plan.program + ':':<8}"),
         *_in_place_of(plan, options),
         f"  load:   {load}" + (f"; profile of {plan.profile_steps} steps" if plan.profile else ""),
@@ -48,6 +48,17 @@ def lines(plan: Plan, options: Options) -> list[str]:
         *wrapped(f"{options.out}/logs, {options.out}/trace", "  leaves: "),
     ]
     return found + _notes(plan)
+
+
+def _spare(plan: Plan) -> str:
+    """That some of the GPUs stay idle, and what would use them; empty where all are used."""
+    used, there = max(launch.ranks for launch in plan.launches), len(plan.gpu_used_mib)
+    if plan.mode != "gpu" or there <= used:
+        return ""
+    return (
+        f": {used} of {there} GPUs are used, the others stay idle (--pp-size N, or "
+        f"--tensor-parallel-size N in {BASE}, takes a GPU for each of pp x tp)"
+    )
 
 
 def _notes(plan: Plan) -> list[str]:

@@ -137,7 +137,7 @@ def _split_evenly(args: ServerArgs, batch: int) -> list[str]:
         return []
     share = -(-batch // in_flight)
     args.set(MICRO_BATCH, str(share))
-    notes = [f"{MICRO_BATCH} {share} is set, so that every launch splits the load alike"]
+    notes = [f"{MICRO_BATCH} {share}: set, so that every launch splits the load alike"]
     if (used := -(-batch // share)) < in_flight:
         full = share * in_flight
         notes.append(f"--batch {batch} fills {used} of {in_flight} micro-batches, {full} all")
@@ -308,7 +308,9 @@ class Planner:
         if args.env.get(shims.ENV_NAME):
             module = "repro_pp_graphs.server.launch"
             named = [name for name in _shim_names(args) if name != "pp_clock"]  # on by default
-            notes += [f"the server is changed (shim {name}): {shims.REASONS[name]}" for name in named]
+            notes += [
+                f"the server is changed (shim {name}): {shims.REASONS[name]}" for name in named
+            ]
         return Launch(
             label=(args.label or case) + turn.suffix,
             case=turn.arm.name,

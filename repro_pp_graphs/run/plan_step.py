@@ -150,26 +150,14 @@ def make(options: Options, found: list[Gpu], earlier: Plan | None, probe: Prober
     plan.order_seed, plan.looks = seed, rounds.looks
     plan.aa = options.cases[0] if options.aa else ""
     plan.command = ["bash", options.command, *options.given]
-    of_all = rounds.notes + spare(plan, found)
     for launch in plan.launches:
-        launch.notes += of_all
+        launch.notes += rounds.notes
     if clashing := results.clashes(plan):
         raise PlanError(
             f"two results would be called {clashing[0]}: give a case another label ('# label:' in "
             "its server_args file)"
         )
     return plan
-
-
-def spare(plan: Plan, found: list[Gpu]) -> list[str]:
-    """That some GPUs stay idle, and what would use them; empty where all are used."""
-    used = max(launch.ranks for launch in plan.launches)
-    if plan.mode != "gpu" or len(found) <= used:
-        return []
-    return [
-        f"{used} of {len(found)} GPUs are used, a rank each; more with --pp-size N, or "
-        "--tensor-parallel-size N in server_args_base.txt (a GPU for each of pp x tp)"
-    ]
 
 
 def _ask(options: Options) -> None:

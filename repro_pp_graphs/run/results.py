@@ -79,8 +79,8 @@ def merged(launch: Launch) -> str:
 
 
 def side_by_side(plan: Plan) -> str:
-    """The first two launches in one trace, compressed: named A_vs_B where their labels are those of cases A
-    and B, whichever ran first, else by the labels; empty where there is one launch, or no trace."""
+    """The first two launches in one compressed trace: named A_vs_B where their labels are those of
+    cases A and B, whichever ran first, else by the labels; empty for one launch, or no trace."""
     if len(plan.launches) < 2 or not plan.profile:
         return ""
     first, second = sorted(launch.label for launch in plan.launches[:2])

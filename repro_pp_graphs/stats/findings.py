@@ -94,7 +94,7 @@ def _longer_by(
     """yes: certainly longer, and by the margin or more; no: certainly by less than the margin."""
     fewest = min(len(ratio.values_a), len(ratio.values_b))
     if not ratio.values_a and not ratio.values_b:
-        return "cannot tell", "not measured in this run"
+        return "cannot tell", "the token return was not timed in this run"
     if against := arms.against or arms.rules.withheld:
         return "cannot tell", against
     if apart is None or margin is None or fewest < LEAST_LAUNCHES:

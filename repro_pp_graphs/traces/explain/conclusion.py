@@ -141,6 +141,8 @@ def step(facts: Analysis) -> list[str]:
     if turn:
         text = f"A turn of PP{last}'s loop takes {time(turn.mean)} "
         text += mean_of(turn.turns, "", turn)
+        if took and took.micro_batches > 1:
+            text += f", {took.micro_batches} of them a step"
         found.append(text + ("." if turn.gpu_idle is None else idle(turn, turn.gpu_idle, last)))
     return found
 

@@ -97,23 +97,23 @@ def _token_return(facts: Analysis) -> list[str]:
     gpu = on_gpu(facts)
     found = [
         f"{f'token return {src} -> {dst}, ms':<42}{'mean':>8}{'p99':>8}"
-        + (f"{'#10865':>9}" if gpu else "")
+        + (f"{'in #10865':>11}" if gpu else "")
     ]
 
     def row(title: str, cell: Spread | None, issue: str = "") -> None:
         if cell:
             numbers = f"{ms(cell.mean):>8}{ms(cell.p99):>8}"
-            found.append((f"{title:<42}{numbers}" + (f"{issue:>9}" if gpu else "")).rstrip())
+            found.append((f"{title:<42}{numbers}" + (f"{issue:>11}" if gpu else "")).rstrip())
 
     def portion(title: str, cells: Portion, issue: tuple[str, str, str] = ("", "", "")) -> None:
         row(title, cells.send, issue[0])
         if gpu:
-            row("  kernels of its own decode graph run", cells.overlapped_with_graph, issue[1])
-            row("  none of its compute kernels runs", cells.idle, issue[2])
+            row("  its own decode graph runs meanwhile", cells.overlapped_with_graph, issue[1])
+            row("  its GPU computes nothing meanwhile", cells.idle, issue[2])
 
     host, known = held[0], delivered(facts)
     portion(f"the send holds {src}'s host", host, ("100", "30", "70"))
-    row("  the copy of its metadata to the GPU", returned.upload_us)
+    row("  in the copy of its metadata to the GPU", returned.upload_us)
     if known:
         if known[0] == host:
             found.append("until the last byte has left: the same")
@@ -126,6 +126,10 @@ def _token_return(facts: Analysis) -> list[str]:
         for call in returned.blocking_calls[:3]
     ]
     found += wrapped(f"the send blocks in {', '.join(calls)}", "  ") if calls else []
+    if gpu and returned.upload_us:
+        found += wrapped(
+            "(the copy waits for the graph: its time and the graph's are not to be added up)", ""
+        )
     return found
 
 
@@ -153,9 +157,14 @@ def _ranks(facts: Analysis) -> list[str]:
     what = "no compute" if gpu else "outside run_batch"
     text = f"bubble {share(ring.bubble_fraction)} ({what}, mean of the ranks)"
     if ring.micro_batches:
-        best = share(ring.ideal_bubble_fraction)
         batches = count(ring.micro_batches, "micro-batch")
-        text += f"; at best {best} with {batches} in {count(facts.pp_size, 'stage')}"
+        stages = count(facts.pp_size, "stage")
+        enough = ring.micro_batches >= facts.pp_size
+        text += f"; {batches} in {stages} " + (
+            "could keep every stage busy"
+            if enough
+            else f"leave {share(ring.ideal_bubble_fraction)} at least"
+        )
     return [*found, *wrapped(text)]
 
 

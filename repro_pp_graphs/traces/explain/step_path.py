@@ -21,8 +21,8 @@ TITLES: dict[PathCategory, str] = {
     "eager": "its own kernels",
     "queueing": "kernels of other batches",
     "launch": "launching, the GPU is idle",
-    "host": "other host work",
-    "transfer": "messages",
+    "host": "other host work and calls",
+    "transfer": "messages on their way",
     "sync": "returning from GPU waits",
     "shared_gpu": "GPU with another rank",
     "peer_late": "messages, one end unknown",
@@ -31,7 +31,7 @@ TITLES: dict[PathCategory, str] = {
 PHRASES: dict[PathCategory, str] = {
     "launch": "launching while the GPU is idle",
     "host": "other work of the hosts",
-    "transfer": "messages",
+    "transfer": "messages on their way",
     "sync": "returning from waits for the GPU",
     "shared_gpu": "the GPU busy with another rank",
     "peer_late": "messages whose other end is not in the trace",
@@ -60,7 +60,7 @@ def sentence(facts: Analysis) -> str:
         return ""
     whole = path.step_us.mean
     said = [f"{name} {time(us)}" for name, us in _parts(path) if us >= NAMED * whole]
-    text = f"One token's way round takes {time(whole)}: {', '.join(said)}"
+    text = f"One token's way round, {time(whole)} from launch to launch: {', '.join(said)}"
     if hosts := _longest_hosts(path):
         text += f". The hosts spend most in {hosts}"
     return f"{text}.{_gains(path)}"
@@ -148,7 +148,9 @@ def _what_ifs(path: RingPath) -> list[str]:
         found.append(f"{title:<46}{ms(us):>9}{ms(path.steady_us - us):>8}")
     off = abs(path.retimed_us / path.steady_us - 1)
     text = (
-        f"(recomputed from what waits for what; with nothing changed that gives "
-        f"{ms(path.retimed_us)}, {share(off)} off the {ms(path.steady_us)} in the traces)"
+        "(send takes away what messages cost the hosts, in calls and waits, transfer only their "
+        "way. Recomputed from what waits for what: with nothing changed that gives "
+        f"{ms(path.retimed_us)}, {share(off)} off the {ms(path.steady_us)} that the steps take "
+        "without the first quarter of them)"
     )
     return [*found, *wrapped(text, "")]
