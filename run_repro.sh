@@ -50,7 +50,7 @@ USAGE: ./run_repro.sh [options]
                        (default graphs_on,graphs_off)
   --rounds N           launches a case, in balanced blocks (ABBA; default 1);
                        4+4: four, a look at the results, then four more
-  --aa                 one case against itself: the noise floor
+  --aa                 one case against itself: how much is noise
   --pp-size N          pipeline ranks (default: server_args_base.txt)
   --model PATH         model folder or hub name (default: server_args_base.txt)
   --dummy-weights      the model's shape with random weights: no download
@@ -76,13 +76,13 @@ USAGE: ./run_repro.sh [options]
   --start-timeout S    give a server up after S seconds (default 1800)
   --resume             go on with the run in DIR, skip finished launches;
                        more --rounds extend it
-  --attach URL         measure and profile a server that is already running:
-                       --batch 4; asks first; nothing is started or ended
+  --attach URL         measure and profile a server that is already running, by
+                       4 prompts (--batch); asks first, starts and ends nothing
   --trace-dir DIR      of --attach: where it shall write its traces, a folder
                        that it and this machine see (default: its own)
   --yes                of --attach: send the load without asking
   --dry-run            print every command and file, run nothing
-  --gpus N             of a dry run: as if there were N GPUs of 80 GB
+  --gpus N             of --dry-run: as if there were N GPUs of 80 GB
   -h, --help           this text
 
 EXAMPLES:

@@ -31,7 +31,7 @@ STEPS = {  # of run_repro.sh
     "measure": ("run.measure_step", "the pass whose numbers are reported"),
     "profile": ("run.profile_step", "collect every rank's trace"),
     "explain": ("run.explain_step", "merge and analyse a launch's traces"),
-    "finish": ("run.finish_step", "free again; is the arm what it claims; how it ended"),
+    "finish": ("run.finish_step", "port and GPUs free again? ran as claimed? how it ended"),
     "summary": ("report.summary_step", "rewrite summary.json, print the table"),
 }
 EXAMPLES = """\

@@ -152,7 +152,7 @@ def options_parser() -> argparse.ArgumentParser:
         help="give a stream up after S seconds without a byte (300)")
     add("--reader", choices=("auto", "epoll", "threads"), default="auto",
         help="epoll: one thread reads all streams (default on Linux); threads: one a stream, "
-        "dearer, and decodes compressed answers")
+        "more CPU, and decodes compressed answers")
     # fmt: on
     return parser
 

@@ -5,6 +5,12 @@ from __future__ import annotations
 from repro_pp_graphs.pp_clock.model import ClockFacts, Spread, Turns
 
 _KIND_WIDTH = 22
+INTRODUCTION = (
+    "What each rank's host does in a turn, one round of its scheduler's loop, timed",
+    "by the rank itself (docs/pp_clock.md). measured: the pass whose latencies are",
+    "reported; profiled: the one under torch's profiler. waits: all sends, receives",
+    "and waits for them together.",
+)
 
 
 def _row(name: str, found: Spread) -> str:
@@ -31,7 +37,7 @@ def turn_lines(turns: Turns) -> list[str]:
 def lines(facts: ClockFacts) -> list[str]:
     """Every rank's turns, ms; then what the profile and the clock cost, and what is missing."""
     head = f"{'ms':<{_KIND_WIDTH + 2}}{'count':>9}{'mean':>11}{'median':>11}{'p99':>11}"
-    found = []
+    found = [*INTRODUCTION, ""]
     for key, rank in facts.ranks.items():
         for when, modes in (("measured", rank.measured), ("profiled", rank.profiled)):
             for mode, turns in modes.items():

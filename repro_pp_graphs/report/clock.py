@@ -64,8 +64,11 @@ class Bars(msgspec.Struct, kw_only=True):
         rest = self.rest()
         rows.append([REST[0], *(f"{rest[each]:.2f}" for each in at)])
         rows.append(["the whole turn", *(f"{self.turns[each]:.2f}" for each in at)])
-        over = f", means over {self.launches} launches" if self.launches > 1 else ""
-        note = f"ms a decode turn in the measured pass, not profiled{over}: means, which add up."
+        over = f" over {self.launches} launches" if self.launches > 1 else ""
+        note = (
+            f"ms a decode turn, timed in the measured pass without a profiler: means{over}; they "
+            "add up."
+        )
         return Table(head=["", *(self.names[each] for each in at)], rows=rows, note=note)
 
     def ends(self) -> list[int]:

@@ -18,9 +18,9 @@ from repro_pp_graphs.traces.facts import Analysis
 
 MOST_NAMED = 6  # arguments in a warning
 FINDING_TITLES = {
-    "longer": "Does the token send take longer with graphs?",
-    "idle": "Does its part outside the own graph take longer?",
-    "cost": "Does it cost TPOT?",
+    "longer": "Does the last rank's token return take longer with graphs?",
+    "idle": "Does its part in which the rank's GPU computes nothing take longer?",
+    "cost": "Is TPOT worse with graphs?",
 }
 ISSUE = "https://github.com/sgl-project/sglang/issues/10865"
 

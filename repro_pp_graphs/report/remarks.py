@@ -82,7 +82,7 @@ def _send_paths(summary: dict[str, Any]) -> list[str]:
     """The probe's send path of each case, once where all have the same."""
     by_case = {name(summary, each["case"]): each["sends"] for each in summary["launches"]}
     if len(set(by_case.values())) == 1:
-        return [f"send path in all cases: {next(iter(by_case.values()))}"]
+        return [f"The sends of all cases are {next(iter(by_case.values()))} (docs/mechanism.md)."]
     return [f"{case}: send path {sends}" for case, sends in by_case.items()]
 
 
@@ -95,7 +95,7 @@ def _rehearsal(summary: dict[str, Any]) -> str:
         return "REHEARSAL on a CPU: no CUDA graphs, so its numbers say nothing about #10865."
     files = ", ".join(f"{arm} is {label}" for arm, label in labels.items() if arm != label)
     return (
-        "REHEARSAL on a CPU: there are no CUDA graphs, so both arms are the same server; "
+        "REHEARSAL on a CPU: there are no CUDA graphs, so both arms are the same; "
         "its numbers say nothing about #10865" + (f" (in the files {files})." if files else ".")
     )
 

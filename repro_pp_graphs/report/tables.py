@@ -180,7 +180,10 @@ def turns(source: Source, every_rank: bool = False) -> Table | None:
         rows.append(
             ["its GPU computes nothing", *("" if us is None else f"{us / 1e3:.2f}" for us in idle)]
         )
-    note = "ms a turn of the host's loop while profiled: means, which add up."
+    note = (
+        "ms a turn of the host's loop while profiled: means; they add up. In brackets what most of "
+        "it waits for."
+    )
     note += f" {left_out} more columns: report.html." if left_out else ""
     return Table(head=["", *(name for name, _, _ in columns)], rows=rows, note=note)
 

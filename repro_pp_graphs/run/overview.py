@@ -25,7 +25,7 @@ def lines(plan: Plan, options: Options) -> list[str]:
     """What the run is about to do, for the terminal."""
     first = plan.launches[0]
     server = (
-        f"sglang {first.sglang_version}, pp {first.pp_size} x tp {first.tp_size}, "
+        f"sglang {first.sglang_version}, pp {first.pp_size} x tp {first.tp_size}, model "
         f"{Path(first.model).name}"
     )
     if plan.engine == "probe":
@@ -169,7 +169,7 @@ def _differences(plan: Plan) -> list[str]:
             ("lacks", [text for text in ours if text not in theirs]),
         ]
         text = "; ".join(f"{word} {', '.join(its)}" for word, its in parts if its)
-        said = f"{other.label}, against {first.label}: {text or 'differs in nothing'}"
+        said = f"{other.label}, against {first.label}: {text or 'nothing'}"
         found += wrapped(said, "  differ: ")
     return found
 
