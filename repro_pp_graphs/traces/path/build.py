@@ -35,7 +35,7 @@ RECEIVED = ("recv", COMPUTE)
 DATA = {RECEIVED, (COMPUTE, "send")}
 # torch lets an NCCL operation wait for the stream that it was called on: if there is only one.
 CURRENT = {(COMPUTE, "recv")}
-# Work that begins this long after it was posted waited for something.
+# Work that begins this long after its launch waited for something.
 WAITED_NS = 50_000
 # A receive is looked for among so many of the last ones of its sort.
 MOST_BACK = 3
@@ -49,11 +49,12 @@ GLOO_CALL_NS = 50_000
 
 @dataclass(slots=True)
 class Work:
-    """Work of one stream in its order: when it was posted, its first and last moments; `groups`:
-    the numbers of its groups (compute) or -1; `of`: what it is, the same for alike."""
+    """Work of one stream in its order: when it was posted, when its launch had come to the GPU,
+    its first and last moments; `of`: what it is, the same for alike."""
 
     of: tuple[str, ...]
     posted: Ints
+    launched: Ints
     start: Ints
     end: Ints
     begins: list[int]
@@ -177,6 +178,7 @@ def _compute(graph: Graph, line: RankLine) -> None:
                     Work(
                         (COMPUTE, str(stream), "graph" if is_graph else "eager"),
                         groups.posted[these],
+                        groups.posted[these] + groups.launch[these],
                         groups.start[these],
                         groups.end[these],
                         [line.group_begins[i] for i in these.tolist()],
@@ -204,10 +206,12 @@ def _operations(graph: Graph, line: RankLine) -> None:
         row = line.line.row_of.get(id(op), "")
         sorted_out.setdefault((op.kind, str(op.lane), row), []).append(op)
     for key, ops in sorted_out.items():
+        calls = np.array([op.posted_ns or op.start_ns for op in ops], dtype=np.int64)
         line.works.append(
             Work(
                 key,
-                np.array([op.posted_ns or op.start_ns for op in ops], dtype=np.int64),
+                calls,
+                calls + line.groups.launch_ns,
                 np.array([op.start_ns for op in ops], dtype=np.int64),
                 np.array([op.end_ns for op in ops], dtype=np.int64),
                 [line.op_begins[id(op)] for op in ops],
@@ -243,8 +247,8 @@ def _always_after(source: Work, target: Work, back: int, follows: bool) -> list[
     """Pairs (index in target, in source) of work and the last but `back - 1` work of another stream
     that was posted before it, where the one always begins when the other is over.
 
-    `follows`: that is so by what they are. If not, there must be some that were posted before the
-    other was over, and did wait for it.
+    `follows`: that is so by what they are. If not, there must be some whose launch was done before
+    the other was over, and that did wait for it.
     """
     at = source.posted.searchsorted(target.posted) - back
     some = np.flatnonzero(at >= 0)
@@ -252,7 +256,7 @@ def _always_after(source: Work, target: Work, back: int, follows: bool) -> list[
         return []
     ends = source.end[at[some]]
     kept = ends <= target.start[some] + SLACK_NS
-    waited = ends > target.posted[some] + WAITED_NS
+    waited = ends > target.launched[some] + WAITED_NS
     if kept.mean() < ALWAYS or not (follows or (waited & kept).any()):
         return []
     return list(zip(some[kept].tolist(), at[some][kept].tolist(), strict=True))
