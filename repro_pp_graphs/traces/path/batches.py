@@ -71,7 +71,7 @@ def _follows(line: RankLine, theirs: list[Message], ours: list[Message]) -> dict
     for message in line.host.of("hidden", "recv"):
         for part in message.operations:
             for op in part.p2p:
-                number = sender.get(id(line.host.other.get(id(op))))
+                number = sender.get(id(line.other.get(id(op))))
                 batch = bisect_left(starts, message.start_ns)
                 if number is not None and batch < len(starts):
                     found.setdefault(number, batch)

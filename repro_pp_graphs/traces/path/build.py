@@ -18,6 +18,7 @@ from repro_pp_graphs.traces.path.gpu_groups import (
 from repro_pp_graphs.traces.path.graph import Graph, Kind
 from repro_pp_graphs.traces.path.host_line import HostLine, Wait, host_line
 from repro_pp_graphs.traces.path.host_time import host_rows
+from repro_pp_graphs.traces.path.partners import partners_of
 from repro_pp_graphs.traces.time_sets import Intervals
 
 Ints = npt.NDArray[np.int64]
@@ -66,8 +67,9 @@ class RankLine:
     """One rank in the graph: its host's moments and its GPU's groups as moments there.
 
     Times of the graph are the rank's own less `ahead_ns`; `ops`: its P2P operations in the time
-    that the graph is of; `rows`: what its host does, as `host_rows` has it; `calls`: the dependency
-    of each return on the call's own begin, `shortest` what that takes, ns.
+    that the graph is of; `other`: the other end of each, by id(); `rows`: what its host does, as
+    `host_rows` has it; `calls`: the dependency of each return on the call's own begin, `shortest`
+    what that takes, ns.
     """
 
     index: int
@@ -77,6 +79,7 @@ class RankLine:
     line: HostLine
     groups: Groups
     rows: dict[str, Intervals]
+    other: dict[int, P2POp] = field(default_factory=dict)
     host_at: list[int] = field(default_factory=list)
     group_begins: list[int] = field(default_factory=list)
     group_ends: list[int] = field(default_factory=list)
@@ -104,6 +107,8 @@ def build(hosts: list[Host], ahead_ns: list[int], window_ns: tuple[int, int]) ->
     for index, (host, ahead) in enumerate(zip(hosts, ahead_ns, strict=True)):
         window = window_ns[0] + ahead, window_ns[1] + ahead
         ranks.append(_rank(graph, index, host, ahead, window))
+    for line, other in zip(ranks, partners_of(hosts), strict=True):
+        line.other = other
     owners = {id(op): line for line in ranks for op in line.ops}
     for line in ranks:
         _messages(graph, line, owners)
@@ -268,7 +273,7 @@ def _messages(graph: Graph, line: RankLine, owners: dict[int, RankLine]) -> None
         if op.backend != "nccl":
             continue
         begin, over = line.op_begins[id(op)], line.op_ends[id(op)]
-        peer = line.host.other.get(id(op))
+        peer = line.other.get(id(op))
         other = owners.get(id(peer)) if peer else None
         if peer is None or other is None:
             graph.after(over, begin, Kind.ALONE, op.end_ns - op.start_ns)
@@ -304,7 +309,7 @@ def _gloo(graph: Graph, line: RankLine, owners: dict[int, RankLine]) -> None:
     for back, wait in _backs(line):
         if wait.op is None:
             continue
-        peer = line.host.other.get(id(wait.op))
+        peer = line.other.get(id(wait.op))
         other = owners.get(id(peer)) if peer else None
         begun = other.op_begins.get(id(peer)) if other else None
         if begun is None:

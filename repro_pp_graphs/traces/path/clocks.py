@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from repro_pp_graphs.traces.explain.host import Host
@@ -28,47 +30,72 @@ def ahead(ranks: list[Host], edges: list[Edge]) -> list[int]:
     if len(names) == 1 and not apart:
         return [0] * len(ranks)
     lags = _lags(ranks, edges)
-    found, todo = {0: 0}, [0]
-    for at in todo:  # grows while it is read
-        for (one, other), lag in lags.items():
-            if one == at and other not in found:
-                found[other] = found[at] + lag
-                todo.append(other)
+    sure = {ends: lag for ends, lag in lags.items() if lag.waited}
+    found = {0: 0}
+    _follow(sure, found)
+    is_sure = len(found) == len(ranks)
+    _follow(lags, found)
     for at, host in enumerate(ranks):
         if at not in found:
             raise CannotTell(
                 f"the clocks of PP0 and PP{host.rank.pp} may differ, by how much their messages "
                 "do not show"
             )
-    worst = max(
-        (abs(found[other] - found[one] - lag) for (one, other), lag in lags.items()), default=0
-    )
-    if worst > len(ranks) * TOGETHER_NS:
-        raise CannotTell("what the messages show of the ranks' clocks contradicts itself")
+    for (one, other), lag in lags.items():
+        later = lag.ns - (found[other] - found[one])
+        # what went into a buffer arrives later than it was sent, by what is not known
+        if later < -TOGETHER_NS or (later > TOGETHER_NS and not (is_sure and not lag.waited)):
+            raise CannotTell("what the messages show of the ranks' clocks contradicts itself")
     return [found[at] for at in range(len(ranks))]
 
 
-def _lags(ranks: list[Host], edges: list[Edge]) -> dict[tuple[int, int], int]:
-    """By how much the clock of one rank (its index) is behind that of another, both ways round: the
-    end of a receive less that of its send, where most of an edge's end together."""
+class _Lag(NamedTuple):
+    """By how much receives of an edge end later than their sends, ns; `waited`: these sends waited,
+    so that both ends end together and the lag is of the clocks alone."""
+
+    ns: int
+    waited: bool
+
+
+def _follow(lags: dict[tuple[int, int], _Lag], found: dict[int, int]) -> None:
+    """Find the clocks of ranks (by index) that lags connect with those found, ns."""
+    todo = list(found)
+    for at in todo:  # grows while it is read
+        for (one, other), lag in lags.items():
+            for here, there, ahead in ((one, other, lag.ns), (other, one, -lag.ns)):
+                if here == at and there not in found:
+                    found[there] = found[at] + ahead
+                    todo.append(there)
+
+
+def _lags(ranks: list[Host], edges: list[Edge]) -> dict[tuple[int, int], _Lag]:
+    """The lag of each edge, by the indices of its two ranks, where it is about the same for most
+    messages: of those whose send waited, where there are enough, else of those whose receive did.
+    """
     index = {id(host.rank): at for at, host in enumerate(ranks)}
-    found: dict[tuple[int, int], int] = {}
+    found: dict[tuple[int, int], _Lag] = {}
     for edge in edges:
         if edge.backend != "nccl" or not {id(edge.src), id(edge.dst)} <= set(index):
             continue
-        values = np.array(
+        rows = np.array(
             [
-                recv.end_ns - send.end_ns
+                (
+                    recv.end_ns - send.end_ns,
+                    send.end_ns - send.start_ns,
+                    recv.end_ns - recv.start_ns,
+                )
                 for send, recv in edge.paired()
-                if max(send.end_ns - send.start_ns, recv.end_ns - recv.start_ns) > TOGETHER_NS
-            ]
-        )
-        if len(values) < FEWEST:
-            continue
-        lag = int(quantile(values, 0.5))
-        together = np.abs(values - lag) <= TOGETHER_NS
-        if together.sum() >= max(FEWEST, 0.5 * len(values)):
-            one, other = index[id(edge.src)], index[id(edge.dst)]
-            found.setdefault((one, other), lag)
-            found.setdefault((other, one), -lag)
+            ],
+            dtype=np.int64,
+        ).reshape(-1, 3)
+        ends = index[id(edge.src)], index[id(edge.dst)]
+        for length, waited in ((sent - starts_sent, True), (received - starts, False)):
+            values = (received - sent)[length > TOGETHER_NS]
+            if len(values) < FEWEST:
+                continue
+            lag = int(quantile(values, 0.5))
+            together = np.abs(values - lag) <= TOGETHER_NS
+            if together.sum() >= max(FEWEST, 0.5 * len(values)):
+                found[ends] = _Lag(lag, waited)
+                break
     return found

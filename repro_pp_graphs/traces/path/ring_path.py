@@ -18,7 +18,7 @@ from repro_pp_graphs.traces.pair.edge import Edge
 from repro_pp_graphs.traces.path.batches import Batches, batches_of
 from repro_pp_graphs.traces.path.build import Ring, build
 from repro_pp_graphs.traces.path.clocks import CannotTell, ahead
-from repro_pp_graphs.traces.path.graph import Timing
+from repro_pp_graphs.traces.path.graph import Kind, Timing
 from repro_pp_graphs.traces.path.parts import CATEGORIES, Part, Sums, parts_of
 from repro_pp_graphs.traces.path.shared_gpu import numbered_alike
 from repro_pp_graphs.traces.path.silence import silent_ns
@@ -196,7 +196,7 @@ def checked_parts(found: Followed) -> list[Part]:
             for op in line.ops
             if op.backend == "nccl" and begin <= op.start_ns - line.ahead_ns <= over
         ]
-        alone = sum(id(op) not in line.host.other for op in inside)
+        alone = sum(id(op) not in line.other for op in inside)
         if alone > GOOD_ENOUGH * len(inside):
             raise CannotTell(
                 f"{alone} of {len(inside)} NCCL operations of PP{line.host.rank.pp} are not paired"
@@ -247,6 +247,8 @@ def _what_if(
     again = steady.step_us(timing.retimed(timing.fitted, np.zeros_like(timing.rest)))
     if numbered_alike(found.ring.ranks):
         return measured, again, {}, SHARED
+    if reason := _waits_of_unknown_end(found):
+        return measured, again, {}, reason
     if not_known_us > GOOD_ENOUGH * measured:
         return measured, again, {}, f"{not_known_us / measured:.0%} of the step is not explained"
     if abs(again - measured) > GOOD_ENOUGH * measured:
@@ -257,6 +259,24 @@ def _what_if(
     what_if = WhatIf(found.ring, timing)
     times = {name: steady.step_us(what_if.retimed(change)) for name, change in changes.items()}
     return measured, again, times, ""
+
+
+def _waits_of_unknown_end(found: Followed) -> str:
+    """Whose messages wait for long for another end that is not paired: what would end these waits
+    earlier is not known. Empty: nobody's."""
+    timing, launch = found.timing, found.batches.launch
+    begin, over = (int(timing.time[launch[at]]) for at in (found.steps[0][0], found.steps[-1][1]))
+    ends = timing.time[timing.dst]
+    alone = (timing.kind == Kind.ALONE) & (ends > begin) & (ends <= over)
+    for line in found.ring.ranks:
+        waited = int(timing.weight[alone & (timing.rank[timing.dst] == line.index)].sum())
+        share = waited / (over - begin)
+        if share > GOOD_ENOUGH:
+            return (
+                f"for {share:.0%} of the time PP{line.host.rank.pp} is in messages whose other end "
+                "is not paired"
+            )
+    return ""
 
 
 def steady_batches(batches: list[int], micro_batches: int) -> tuple[int, int]:
