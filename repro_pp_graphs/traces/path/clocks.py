@@ -77,19 +77,12 @@ def _lags(ranks: list[Host], edges: list[Edge]) -> dict[tuple[int, int], _Lag]:
     for edge in edges:
         if edge.backend != "nccl" or not {id(edge.src), id(edge.dst)} <= set(index):
             continue
-        rows = np.array(
-            [
-                (
-                    recv.end_ns - send.end_ns,
-                    send.end_ns - send.start_ns,
-                    recv.end_ns - recv.start_ns,
-                )
-                for send, recv in edge.paired()
-            ],
-            dtype=np.int64,
-        ).reshape(-1, 3)
+        times = [
+            (send.start_ns, send.end_ns, recv.start_ns, recv.end_ns) for send, recv in edge.paired()
+        ]
+        sends, sent, starts, received = np.array(times, dtype=np.int64).reshape(-1, 4).T
         ends = index[id(edge.src)], index[id(edge.dst)]
-        for length, waited in ((sent - starts_sent, True), (received - starts, False)):
+        for length, waited in ((sent - sends, True), (received - starts, False)):
             values = (received - sent)[length > TOGETHER_NS]
             if len(values) < FEWEST:
                 continue
