@@ -56,11 +56,25 @@ def test_it_is_one_file_that_asks_for_nothing(of_traced):
 
 def test_every_picture_has_a_table_of_its_numbers(of_traced):
     figures = re.findall(r'<figure id="([a-z-]+)">(.*?)</figure>', of_traced, re.S)
-    ids = ["launches", "itl-ecdf", "itl-time", "path", "turns", "send-ecdf", "lanes"]
+    ids = ["launches", "itl-ecdf", "itl-time", "path", "difference", "turns", "send-ecdf", "lanes"]
     assert [name for name, _ in figures] == ids
     for _, inside in figures:
         assert inside.count("<tr>") > 2 and "<figcaption>" in inside
         assert 'role="img" aria-label="' in inside or 'class="alt">' in inside
+
+
+def test_each_bar_of_the_difference_begins_where_the_one_before_ends(of_traced):
+    (pair,) = facts_of(of_traced)["charts"]["difference"]["choices"]
+    *rows, whole = pair["rows"]
+    assert rows[0]["from"] == whole["from"] == 0
+    for one, other in itertools.pairwise(rows):
+        assert one["from"] + one["value"] == pytest.approx(other["from"], abs=2e-3)
+    assert rows[-1]["from"] + rows[-1]["value"] == pytest.approx(whole["value"], abs=2e-3)
+    assert {row["title"]: row["sure"] for row in rows}["its own decode graphs"]
+    for row in (*rows, whole):
+        low, high = row["interval"]
+        assert low <= row["from"] + row["value"] <= high
+        assert row["sure"] == (not low <= row["from"] <= high)
 
 
 def test_names_from_logs_and_traces_are_text(tmp_path):

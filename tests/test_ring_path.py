@@ -4,6 +4,7 @@ unchanged it is what was measured. (test_ring_path_truth.py holds it against kno
 from __future__ import annotations
 
 import json
+import shutil
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +21,7 @@ from repro_pp_graphs.traces.explain.report import lines
 from repro_pp_graphs.traces.facts import Analysis, PathPart, RingPath
 from repro_pp_graphs.traces.merge.chrome_trace import merge
 from repro_pp_graphs.traces.merge.pipeline_tracks import Additions
-from repro_pp_graphs.traces.path import ring_path
+from repro_pp_graphs.traces.path import difference_words, ring_path
 from repro_pp_graphs.traces.path.compare import differences
 from repro_pp_graphs.traces.path.explained import explained
 
@@ -168,7 +169,7 @@ def test_the_merged_trace_shows_the_path_as_a_track_of_every_rank_with_arrows(tm
 
 def test_what_if_is_printed_and_written(tmp_path, capsys):
     folder, out = DATA / "sglang052_graphs_on", tmp_path / "A.json"
-    asked = ["--what-if", "transfer=0.5", "--what-if", "compute=2"]
+    asked = ["--what-if", "transfer=0.5", "--what-if", "compute=2", "--what-if", "events"]
     assert main([str(folder), "--json", str(out), *asked]) == 0
     text = capsys.readouterr().out
     assert all(len(line) <= 80 for line in text.splitlines())
@@ -178,11 +179,24 @@ def test_what_if_is_printed_and_written(tmp_path, capsys):
     assert predicted["transfer=0"] <= predicted["transfer=0.5"] <= steady
     assert 1.5 * steady < predicted["compute=2"] < 2 * steady
     assert f"{predicted['compute=2'] / 1000:.2f}" in text
+    # the remedies by name, and what such a figure is
+    assert {"comm_stream", "events", "batched"} <= predicted.keys()
+    assert "upper bound" in " ".join(text.split())
 
 
 @pytest.mark.parametrize(
     ("asked", "says"),
-    [("speed=0", "none of"), ("send=0.5", "0 or 1"), ("launch=-1", "0 or more"), ("sync", "=0.5")],
+    [
+        ("speed=0", "none of"),
+        ("send=0.5", "0 or 1"),
+        ("launch=-1", "0 or more"),
+        ("launch=nan", "0 or more"),
+        ("sync", "sync=0"),
+        ("transfer=half", "give a number"),
+        ("stream", "comm_stream"),
+        ("events=0.5", "without a factor"),
+        ("", "none of"),
+    ],
 )
 def test_a_what_if_that_cannot_be_is_refused_with_what_to_give(asked, says, capsys):
     with pytest.raises(SystemExit) as stopped:
@@ -201,6 +215,45 @@ def test_the_difference_of_two_cases_is_shared_out_and_adds_up():
     host = found.categories["host"]
     assert host.low is not None
     assert host.low > 0.5 * found.step.mean  # what blocking sends cost is the hosts' time
+
+
+def test_of_several_cases_the_first_is_held_against_each_of_the_others(capsys):
+    names = ["sglang0516_graphs_on", "sglang0516_sync_send", "sglang052_graphs_on"]
+    assert main([str(DATA / name) for name in names]) == 0
+    text = capsys.readouterr().out
+    _, *tables = text.split("B less A")
+    assert len(tables) == 2
+    assert all(len(line) <= 80 for table in tables for line in table.splitlines())
+    released, blocking = map(path_of, names[:2])
+    assert f"{(blocking.step_us.mean - released.step_us.mean) / 1e3:+.2f}" in tables[0]
+
+
+@pytest.mark.parametrize(
+    ("tpot_ms", "says"), [(50.0, "longer"), (90.0, "shorter"), (None, ""), ("x", "")]
+)
+def test_beside_the_path_stands_what_the_profiler_adds_where_the_run_measured_it(
+    tpot_ms, says, tmp_path, capsys
+):
+    traces = tmp_path / "trace" / "CASE_A"
+    shutil.copytree(DATA / "sglang0516_graphs_on", traces)
+    (tmp_path / "logs").mkdir()
+    client = {"summary": {"mean_tpot_ms": tpot_ms}}
+    (tmp_path / "logs" / "CASE_A_client.json").write_text(json.dumps(client))
+    assert main([str(traces)]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert ("Without the profiler a token took" in text) == bool(says)
+    assert f"% {says}" in text
+
+
+def test_a_sentence_names_the_difference_and_what_it_is_made_of():
+    released, blocking = path_of("sglang0516_graphs_on"), path_of("sglang0516_sync_send")
+    found = differences([released], [blocking])
+    text = difference_words.sentence("A", "B", found)
+    assert f"B is {found.step.mean / 1e3:.2f} ms longer than one of A" in text
+    assert f"other host work {found.categories['host'].mean / 1e3:+.2f} ms" in text
+    back = difference_words.sentence("B", "A", differences([blocking], [released]))
+    assert f"A is {found.step.mean / 1e3:.2f} ms shorter than one of B" in back
+    assert "say nothing of how launches differ" in text
 
 
 def test_with_several_launches_the_interval_is_over_launches():

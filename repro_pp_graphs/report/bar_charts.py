@@ -8,7 +8,7 @@ from typing import Any
 from repro_pp_graphs.report import clock
 from repro_pp_graphs.report.figure import Figure
 from repro_pp_graphs.report.source import Source
-from repro_pp_graphs.report.tables import Table, first_explained, turns
+from repro_pp_graphs.report.tables import Table, first_explained, turns, unprofiled_tpot_ms
 from repro_pp_graphs.traces.explain import step_path
 from repro_pp_graphs.traces.explain.host import ROWS
 from repro_pp_graphs.traces.explain.words import CAUSE_TITLES, ROW_TITLES
@@ -32,11 +32,12 @@ def _part(key: str, title: str, us: list[float], more: list[Any] | None = None) 
 
 def one_token(source: Source) -> Figure | None:
     """What a decode step waits for on its way round the ring: a bar a case."""
-    known = [
-        (source.cases[case], each.analysis.ring_path)
+    first = [
+        (source.cases[case], each.name, each.analysis.ring_path)
         for case, each in first_explained(source)
         if each.analysis and each.analysis.ring_path
     ]
+    known = [(name, path) for name, _, path in first]
     if not known:
         return None
     parts = []
@@ -53,11 +54,19 @@ def one_token(source: Source) -> Figure | None:
         "while profiled.",
         alt=f"Stacked bars of {len(names)} cases; the table has every part.",
         data=_stack("", names, [{"key": "path", "title": "", "parts": parts, "points": []}]),
-        table=_path_table(known),
+        table=_path_table(known, [_unprofiled(source, label) for _, label, _ in first]),
     )
 
 
-def _path_table(known: list[tuple[str, RingPath]]) -> Table:
+def _unprofiled(source: Source, label: str) -> tuple[float | None, float | None]:
+    """A launch without the profiler: mean TPOT, ms; by pp_clock a profiled turn over another."""
+    clock = next((one.clock for one in source.launches if one.summary.label == label), None)
+    return unprofiled_tpot_ms(source).get(label), clock.distortion if clock else None
+
+
+def _path_table(
+    known: list[tuple[str, RingPath]], unprofiled: list[tuple[float | None, float | None]]
+) -> Table:
     rows = []
     for category, title in step_path.TITLES.items():
         cells = [path.categories[category] for _, path in known]
@@ -69,6 +78,16 @@ def _path_table(known: list[tuple[str, RingPath]]) -> Table:
             ]
             rows.append([title, *shown])
     rows.append(["the whole step", *(f"{path.step_us.mean / 1e3:.2f}" for _, path in known)])
+    tpots, turns_longer = zip(*unprofiled, strict=True)
+    if any(tpots):
+        rows.append(["TPOT, not profiled", *(f"{ms:.2f}" if ms else "-" for ms in tpots)])
+        longer = [
+            path.step_us.mean / 1e3 / ms if ms else None
+            for ms, (_, path) in zip(tpots, known, strict=True)
+        ]
+        rows.append(["profiled step / TPOT", *map(_factor, longer)])
+    if any(turns_longer):
+        rows.append(["the same of a turn, by pp_clock", *map(_factor, turns_longer)])
     rows.append(["steps followed", *(f"{path.steps} of {path.steps_there}" for _, path in known)])
     for what, title in step_path.IF.items():
         at_least = [path.what_if.get(what) for _, path in known]
@@ -80,6 +99,10 @@ def _path_table(known: list[tuple[str, RingPath]]) -> Table:
         rows=rows,
         note="\u00b1: 95 % over the steps.",
     )
+
+
+def _factor(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def parts_of_a_turn(source: Source) -> Figure | None:

@@ -7,13 +7,21 @@ from pathlib import Path
 import msgspec
 
 from repro_pp_graphs.environment import changes
-from repro_pp_graphs.report import clock, commands, sentences
+from repro_pp_graphs.report import clock, commands, sentences, waterfall_chart
 from repro_pp_graphs.report.differences import beside_graphs, between_cases
 from repro_pp_graphs.report.remarks import remarks
 from repro_pp_graphs.report.source import Source
-from repro_pp_graphs.report.tables import Table, arms, differing, first_explained, turns
+from repro_pp_graphs.report.tables import (
+    Table,
+    arms,
+    differing,
+    first_explained,
+    turns,
+    unprofiled_tpot_ms,
+)
 from repro_pp_graphs.stats.model import Verdict
 from repro_pp_graphs.traces.explain.conclusion import conclusion, token_return
+from repro_pp_graphs.traces.explain.step_path import distortion
 from repro_pp_graphs.traces.facts import Analysis
 
 MOST_NAMED = 6  # arguments in a warning
@@ -54,6 +62,8 @@ class Content(msgspec.Struct, kw_only=True):
     arms: Table | None
     timed: Table | None  # turns of the measured pass
     turns: Table | None  # turns while profiled
+    step_differences: list[str]  # why a decode step of B is longer than of A
+    step_table: Table | None  # the same by what the step waits for
     explained: list[Said]
     differing: Table | None
     remarks: list[str]
@@ -72,6 +82,7 @@ def content(source: Source) -> Content:
     headline, lead, against = _answer(source)
     timed = clock.bars(source)
     remarks = _remarks(source)
+    unprofiled = unprofiled_tpot_ms(source)
     return Content(
         name=source.folder.resolve().name,
         compared=len(source.cases) > 1,
@@ -83,8 +94,10 @@ def content(source: Source) -> Content:
         arms=arms(source),
         timed=timed.table(timed.ends()) if timed else None,
         turns=turns(source),
+        step_differences=waterfall_chart.sentences(source),
+        step_table=waterfall_chart.table(source),
         explained=[
-            Said(name=each.name, paragraphs=_sentences(each.analysis))
+            Said(name=each.name, paragraphs=_sentences(each.analysis, unprofiled.get(each.name)))
             for _, each in first_explained(source)
             if each.analysis
         ],
@@ -104,8 +117,9 @@ def _more_than_graphs(first: str, case: str, names: list[str]) -> str:
     )
 
 
-def _sentences(analysis: Analysis) -> list[str]:
-    return conclusion(analysis)
+def _sentences(analysis: Analysis, tpot_ms: float | None) -> list[str]:
+    path = analysis.ring_path
+    return conclusion(analysis) + ([distortion(path, tpot_ms)] if path and tpot_ms else [])
 
 
 def _answer(source: Source) -> tuple[str, list[str], list[str]]:

@@ -10,6 +10,7 @@ from repro_pp_graphs.report.tables import Table
 
 MOST_BEFORE = 56  # lines before the details
 MOST_REMARKS = 6
+MOST_DIFFERENCES = 4  # the table has the others
 _SPECIAL = re.compile(r"([\\`*\[\]<|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 _FIRST = re.compile(r"^(?:(\d+)([.)])(?=\s|$)|([-+=>]|#{1,6}(?=\s|$)))")
 _REFERENCE = re.compile(r"(?<=@)(?=\w)|(?<=#)(?!10865\b)(?=\d)")  # mentions and issues, but ours
@@ -55,6 +56,10 @@ def text_of(content: Content) -> str:
     if content.arms:
         title = "A against B" if content.compared else "What was measured"
         lines += [f"## {title}", "", *rows(content.arms), ""]
+    if content.step_differences:
+        lines += ["## Why a decode step is longer or shorter", ""]
+        lines += [f"- {plain(each)}" for each in content.step_differences[:MOST_DIFFERENCES]]
+        lines += [""]
     if shown := content.timed or content.turns:
         lines += ["## What a turn of each rank's host is made of", "", *rows(shown), ""]
     short, rest = content.remarks[:MOST_REMARKS], content.remarks[MOST_REMARKS:]
@@ -69,6 +74,8 @@ def text_of(content: Content) -> str:
 def _details(content: Content, remarks: list[str]) -> Iterator[str]:
     if remarks:
         yield from folded("More remarks", [f"- {plain(each)}" for each in remarks])
+    if content.step_table:
+        yield from folded("What a decode step waits for, B less A", rows(content.step_table))
     if content.timed and content.turns:
         yield from folded("What a turn is made of while profiled", rows(content.turns))
     for said in content.explained:

@@ -22,8 +22,7 @@ from repro_pp_graphs.traces.commands.paths import cases_at
 from repro_pp_graphs.traces.explain.timeline import Timeline, timeline
 from repro_pp_graphs.traces.facts import Analysis, document, from_document
 from repro_pp_graphs.traces.model import Case
-from repro_pp_graphs.traces.pair.edges import edges_of
-from repro_pp_graphs.traces.path.explained import explained
+from repro_pp_graphs.traces.path.explained import explained, studied
 from repro_pp_graphs.traces.read.cases import folders_of_traces
 
 MOST_FOLDERS = 12  # of traces in one report; more are one report each
@@ -275,8 +274,8 @@ def _case(folder: Path) -> Case | None:
 
 def explain(case: Case) -> Explained:
     """A case's analysis and some of its decode steps."""
-    edges = edges_of(case)
-    return Explained(case.name, explained(case, edges), timeline(case, edges))
+    study = studied(case)
+    return Explained(case.name, explained(study), timeline(case, study.edges, study.hosts))
 
 
 def _traces(folder: Path) -> Source:

@@ -142,6 +142,12 @@ def _compared(comparison: Comparison | None) -> str:
     return f"{interval(comparison.estimate)} {word}" if comparison.estimate else word
 
 
+def unprofiled_tpot_ms(source: Source) -> dict[str, float]:
+    """The mean TPOT of each launch's measured pass, by the launch's label."""
+    known = {one.summary.label: values(one).get("mean_tpot_ms") for one in source.launches}
+    return {label: ms for label, ms in known.items() if ms}
+
+
 def first_explained(source: Source) -> list[tuple[int, Explained]]:
     """The first launch of each case that was traced and explained."""
     found: dict[int, Explained] = {}

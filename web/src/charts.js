@@ -32,6 +32,7 @@ export function drawCharts(facts, drawn) {
   place("itl-time", charts.itl_time, (shown) => overTime(charts.itl_time, shown));
   place("launches", charts.launches, (shown, choice) => launches(charts.launches, shown, choice));
   place("path", charts.path, (_, choice) => bars(charts.path, choice, "ms of a decode step (mean)"));
+  place("difference", charts.difference, (_, choice) => waterfall(charts.difference, choice));
   place("turns", charts.turns, (_, choice) => bars(charts.turns, choice, "ms of a turn (mean)"));
 
   function place(id, data, options) {
@@ -292,6 +293,71 @@ function bars(data, choice, unit) {
         note(p.name, [[p.seriesName, `${number(p.value)} ms`], ...p.data.more]),
       ),
       series,
+    },
+  };
+}
+
+/** What makes B's step longer or shorter than A's: each bar begins where the one above ends. */
+function waterfall(data, choice) {
+  const { rows } = data.choices.find((each) => each.key === choice) ?? data.choices[0];
+  const kind = (row) => (!row.sure ? "unsure" : row.value > 0 ? "longer" : "shorter");
+  const signed = (ms) => (Math.abs(ms) < 0.005 ? "0.00" : `${ms < 0 ? "\u2212" : "+"}${Math.abs(ms).toFixed(2)}`);
+  const named = rows.map((row) => `${row.title}\n${signed(row.value)} ms`);
+  const tip = (row) => note(row.title, [["B less A", `${signed(row.value)} ms`], ...(row.text ? [["95 %", row.text]] : [])]);
+  const stack = { type: "bar", stack: "step", stackStrategy: "all", barMaxWidth: 14 };
+  return {
+    parts: [
+      { key: "longer", title: "B takes longer" },
+      { key: "shorter", title: "B takes less" },
+      { key: "unsure", title: "may be no difference" },
+    ],
+    option: {
+      grid: { left: 8, right: 20, top: 8, bottom: 30, containLabel: true },
+      xAxis: below("ms of a decode step, B less A", { type: "value" }),
+      yAxis: axis("", {
+        type: "category",
+        data: named,
+        inverse: true,
+        axisLabel: { color: colour("--text"), interval: 0, lineHeight: 15 },
+      }),
+      tooltip: tooltip((p) => tip(rows[p.data.at])),
+      series: [
+        {
+          ...stack,
+          name: "begin",
+          silent: true,
+          itemStyle: { color: "transparent" },
+          data: rows.map((row) => row.from),
+        },
+        {
+          ...stack,
+          name: "B less A",
+          data: rows.map((row, at) => ({
+            value: row.value,
+            at,
+            itemStyle: {
+              color: colour(`--${kind(row)}`),
+              borderColor: colour("--text"),
+              borderWidth: row.whole ? 1.5 : 0,
+            },
+          })),
+        },
+        ...rows.flatMap((row, at) =>
+          row.interval
+            ? [
+                {
+                  type: "line",
+                  name: `interval of ${row.title}`,
+                  data: row.interval.map((x) => ({ value: [x, at], at })),
+                  symbol: "rect",
+                  symbolSize: [2, 9],
+                  lineStyle: { color: colour("--text"), width: 1.2 },
+                  itemStyle: { color: colour("--text") },
+                },
+              ]
+            : [],
+        ),
+      ],
     },
   };
 }

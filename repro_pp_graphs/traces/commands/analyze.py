@@ -8,11 +8,16 @@ from pathlib import Path
 from repro_pp_graphs.files import write_json
 from repro_pp_graphs.terminal import complain
 from repro_pp_graphs.traces.commands import paths as cli
+from repro_pp_graphs.traces.commands.measured import measured_tpot_ms
 from repro_pp_graphs.traces.explain import side_by_side
 from repro_pp_graphs.traces.explain.report import lines
+from repro_pp_graphs.traces.explain.step_path import distortion
+from repro_pp_graphs.traces.explain.words import wrapped
 from repro_pp_graphs.traces.facts import Analyses, Analysis, document
+from repro_pp_graphs.traces.model import Case
+from repro_pp_graphs.traces.path import difference_words
 from repro_pp_graphs.traces.path.explained import explained
-from repro_pp_graphs.traces.path.what_if import CATEGORIES, Change, change_of
+from repro_pp_graphs.traces.path.what_if import CATEGORIES, REMEDIES, Change, change_of
 
 COMMAND = "analyze"
 DESCRIPTION = "Pair sends with recvs across ranks; say where a decode step's time goes."
@@ -46,14 +51,14 @@ def main(argv: list[str]) -> int:
     facts: list[Analysis] = []
     for case in cases:
         if case.ranks:
-            facts.append(explained(case, asked=dict(options.what_if)))
-            print("\n" * (len(facts) > 1) + in_words(facts[-1:]), end="")
+            facts.append(explained(case, dict(options.what_if)))
+            print("\n" * (len(facts) > 1) + in_words(case, facts[-1]), end="")
         else:
             cli.warn(COMMAND, [case])
     if not facts:
         return cli.nothing_read(COMMAND)
     if len(facts) > 1:
-        print("\n".join(["", *side_by_side.lines(facts)]))
+        print("\n".join(["", *side_by_side.lines(facts), *_differences(facts)]))
     if options.json:
         try:
             options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -67,17 +72,40 @@ def main(argv: list[str]) -> int:
 def _what_if(text: str) -> tuple[str, Change]:
     """A value of --what-if as its name in the tables, and the change."""
     category, _, factor = text.partition("=")
+    if category in REMEDIES and category not in CATEGORIES:
+        if category != text:
+            raise argparse.ArgumentTypeError(f"{text}: give {category} without a factor")
+        return text, REMEDIES[text]
     try:
-        return text, change_of(category, float(factor))
-    except ValueError as error:
-        known = category in CATEGORIES and "give" not in str(error)
-        reason = f"{text}: give a number, as {category}=0.5" if known else str(error)
+        times = float(factor) if category in CATEGORIES else 1.0
+    except ValueError:
+        reason = f"{text}: give a number, as {category}=0"
         raise argparse.ArgumentTypeError(reason) from None
+    try:
+        return text, change_of(category, times)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def in_words(found: list[Analysis]) -> str:
-    """The analyses as they are printed, one after another."""
-    return "\n\n".join("\n".join(lines(each)) for each in found) + "\n"
+def in_words(case: Case, found: Analysis) -> str:
+    """The analysis of a case as it is printed."""
+    return "\n".join([*lines(found), *_distortion(case, found)]) + "\n"
+
+
+def _differences(found: list[Analysis]) -> list[str]:
+    """What decode steps of the first case wait for, against those of each other one."""
+    known = [(each.case, each.ring_path) for each in found if each.ring_path]
+    return [
+        line for other in known[1:] for line in ("", *difference_words.lines(*known[0], *other))
+    ]
+
+
+def _distortion(case: Case, found: Analysis) -> list[str]:
+    """What the profiler adds to a step, where the traces are those of a run that measured TPOT."""
+    tpot_ms = measured_tpot_ms(case) if found.ring_path else None
+    if found.ring_path is None or not tpot_ms:
+        return []
+    return ["", *wrapped(distortion(found.ring_path, tpot_ms), "")]
 
 
 def together(found: list[Analysis]) -> Analysis | Analyses:

@@ -16,8 +16,7 @@ from repro_pp_graphs.traces.explain.timeline import timeline
 from repro_pp_graphs.traces.facts import document
 from repro_pp_graphs.traces.merge.chrome_trace import merge
 from repro_pp_graphs.traces.merge.pipeline_tracks import Additions, shifts
-from repro_pp_graphs.traces.pair.edges import edges_of
-from repro_pp_graphs.traces.path.explained import explained
+from repro_pp_graphs.traces.path.explained import explained, studied
 
 
 class CannotExplainError(ValueError):
@@ -48,17 +47,18 @@ def explain_case(
     warnings = [text for case in found for text in case.warnings]
     if not cases:
         raise CannotExplainError("; ".join([NOTHING_READ, *warnings]))
-    edges = [edges_of(case) for case in cases]
+    studies = [studied(case) for case in cases]
     try:
-        events = merge(cases, shifts(cases), Additions(cases, edges), merged)
+        events = merge(cases, shifts(cases), Additions(studies), merged)
     except BrokenProcessPool:
         raise CannotExplainError(KILLED) from None
-    analyses = [explained(*each) for each in zip(cases, edges, strict=True)]
+    analyses = [explained(study) for study in studies]
     for path in (json, text):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_json(json, document(together(analyses)))
-    write_whole(text, in_words(analyses))
-    shown = timeline(cases[0], edges[0]) if slices else None
+    write_whole(text, "\n".join(map(in_words, cases, analyses)))
+    first = studies[0]
+    shown = timeline(first.case, first.edges, first.hosts) if slices else None
     if slices and shown:
         write_whole(slices, msgspec.json.encode(shown).decode() + "\n")
     return Explained(events, sum(len(case.ranks) for case in cases), warnings)

@@ -54,10 +54,11 @@ IF = {
 
 
 def sentence(facts: Analysis) -> str:
-    """One token's way round the ring, empty where it is not known."""
+    """One token's way round the ring, or why it is not known; empty where nobody looked."""
     path = facts.ring_path
     if path is None:
-        return ""
+        unknown = facts.ring_path_unknown
+        return f"One token's way round the ring is not known: {unknown}." if unknown else ""
     whole = path.step_us.mean
     said = [f"{name} {time(us)}" for name, us in _parts(path) if us >= NAMED * whole]
     text = f"One token's way round, {time(whole)} from launch to launch: {', '.join(said)}"
@@ -108,6 +109,20 @@ def _gains(path: RingPath) -> str:
     )
 
 
+def distortion(path: RingPath, tpot_ms: float) -> str:
+    """What the profiler adds to a step, by the mean TPOT of the same launch without it."""
+    added = path.step_us.mean / 1e3 / tpot_ms - 1
+    text = (
+        f"Without the profiler a token took {tpot_ms:.2f} ms (mean TPOT of the same launch): a "
+        f"profiled step is {share(abs(added))} {'longer' if added >= 0 else 'shorter'}"
+    )
+    if added < 0:
+        return f"{text}, so it is of another time than the measurement: compare shares, not ms."
+    return (
+        f"{text}. The profiler costs the hosts time in every call: other host work and launching."
+    )
+
+
 def lines(facts: Analysis) -> list[str]:
     """The tables: what a step waits for, by rank; and how long it would be without."""
     path = facts.ring_path
@@ -148,9 +163,9 @@ def _what_ifs(path: RingPath) -> list[str]:
         found.append(f"{title:<46}{ms(us):>9}{ms(path.steady_us - us):>8}")
     off = abs(path.retimed_us / path.steady_us - 1)
     text = (
-        "(send takes away what messages cost the hosts, in calls and waits, transfer only their "
-        "way. Recomputed from what waits for what: with nothing changed that gives "
-        f"{ms(path.retimed_us)}, {share(off)} off the {ms(path.steady_us)} that the steps take "
-        "without the first quarter of them)"
+        "(saves: an upper bound, as a remedy has a cost of its own. send takes away what messages "
+        "cost the hosts, in calls and waits, transfer only their way. Recomputed from what waits "
+        f"for what: with nothing changed that gives {ms(path.retimed_us)}, {share(off)} off the "
+        f"{ms(path.steady_us)} that the steps take without the first quarter of them)"
     )
     return [*found, *wrapped(text, "")]

@@ -79,9 +79,10 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     token_send_ms: list[float]
 
 
-def timeline(case: Case, edges: list[Edge]) -> Timeline | None:
-    """Some decode steps from the middle of a case; None where the ranks share no time."""
-    hosts = hosts_of(case, edges)
+def timeline(case: Case, edges: list[Edge], hosts: list[Host] | None = None) -> Timeline | None:
+    """Some decode steps from the middle of a case; None where the ranks share no time. `hosts`:
+    the ranks', where they are known already."""
+    hosts = hosts_of(case, edges) if hosts is None else hosts
     last = [host for host in hosts if host.rank.pp == case.pp_size - 1]
     sends = anchors(last[0], case.pp_size) if last and case.pp_size > 1 else []
     begin_ns, end_ns = recorded_by_all(case, hosts)

@@ -6,7 +6,7 @@ and transfers, and a bubble counter; and an arrow from every paired send to its 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -23,8 +23,9 @@ from repro_pp_graphs.traces.explain.steps import (
 from repro_pp_graphs.traces.merge.chrome_trace import Placed
 from repro_pp_graphs.traces.merge.names import Lanes, rank_name
 from repro_pp_graphs.traces.model import Case, P2POp, RankTrace
-from repro_pp_graphs.traces.pair.edge import Edge, sent_ns
-from repro_pp_graphs.traces.pair.edges import edges_of
+from repro_pp_graphs.traces.pair.edge import sent_ns
+from repro_pp_graphs.traces.path.clocks import CannotTell
+from repro_pp_graphs.traces.path.explained import Studied, studied
 from repro_pp_graphs.traces.path.shown import Slice, path_slices
 from repro_pp_graphs.traces.time_sets import Intervals, intervals, merged
 
@@ -102,11 +103,10 @@ def shifts(cases: list[Case]) -> list[int]:
 
 class Additions:
     """Makes the added events of all cases: `slices` first, and what needs to know where the ranks'
-    own events went, `arrows`, last. `edges`: each case's, where they have been found already."""
+    own events went, `arrows`, last. `cases`: as read, or as studied already."""
 
-    def __init__(self, cases: list[Case], edges: list[list[Edge]] | None = None) -> None:
+    def __init__(self, cases: Sequence[Case | Studied]) -> None:
         self.cases = cases
-        self.edges = edges
         self.tracks: list[Track] = []
         self.messages: list[tuple[Track, P2POp, Track, P2POp, str]] = []
         self.hops: list[tuple[Track, int, Track, int]] = []
@@ -121,13 +121,14 @@ class Additions:
             for track in mine.values():
                 yield from _steps(track)
                 yield from _bubbles(track)
-            edges = self.edges[at] if self.edges else edges_of(case)
-            yield from self._path(mine, path_slices(case, edges))
-            for edge in edges:
+            study = studied(case) if isinstance(case, Case) else case
+            if not isinstance(study.followed, CannotTell):
+                yield from self._path(mine, path_slices(study.followed))
+            for edge in study.edges:
                 if edge.src_rank not in mine or edge.dst_rank not in mine:
                     continue
                 src, dst = mine[edge.src_rank], mine[edge.dst_rank]
-                ends = rank_name(case, edge.src_rank), rank_name(case, edge.dst_rank)
+                ends = rank_name(study.case, edge.src_rank), rank_name(study.case, edge.dst_rank)
                 for send, recv in edge.paired():
                     self.messages.append((src, send, dst, recv, _recvs(ends[0], recv)))
                     yield from _waits((src, send), (dst, recv), ends)

@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from msgspec.structs import replace
 
 from repro_pp_graphs.traces.explain.analysis import analyze, hosts_of
+from repro_pp_graphs.traces.explain.host import Host
 from repro_pp_graphs.traces.facts import Analysis
 from repro_pp_graphs.traces.model import Case
 from repro_pp_graphs.traces.pair.edge import Edge
 from repro_pp_graphs.traces.pair.edges import edges_of
 from repro_pp_graphs.traces.path.clocks import CannotTell
-from repro_pp_graphs.traces.path.ring_path import ring_path
+from repro_pp_graphs.traces.path.ring_path import Followed, followed, ring_path
 from repro_pp_graphs.traces.path.what_if import Change
 
 
-def explained(
-    case: Case, edges: list[Edge] | None = None, asked: dict[str, Change] | None = None
-) -> Analysis:
-    """The analysis of one case; `edges` are those that `edges_of` found, where they are there;
-    `asked`: changes to time a decode step again with, by name."""
-    edges = edges_of(case) if edges is None else edges
+@dataclass(frozen=True, slots=True)
+class Studied:
+    """A case and what its analysis, its timeline and its merged trace are all made from.
+
+    `followed`: its decode steps, or why they cannot be followed.
+    """
+
+    case: Case
+    edges: list[Edge]
+    hosts: list[Host]
+    followed: Followed | CannotTell
+
+
+def studied(case: Case) -> Studied:
+    """A case with its messages paired, its hosts explained and its decode steps followed."""
+    edges = edges_of(case)
     hosts = hosts_of(case, edges)
-    found = analyze(case, edges, hosts)
     try:
-        return replace(found, ring_path=ring_path(case, hosts, edges, asked))
+        return Studied(case, edges, hosts, followed(case, hosts, edges))
     except CannotTell as reason:
-        return replace(found, ring_path_unknown=str(reason))
+        return Studied(case, edges, hosts, reason)
+
+
+def explained(found: Case | Studied, asked: dict[str, Change] | None = None) -> Analysis:
+    """The analysis of one case; `asked`: changes to time a decode step again with, by name."""
+    study = studied(found) if isinstance(found, Case) else found
+    analysis = analyze(study.case, study.edges, study.hosts)
+    if isinstance(study.followed, CannotTell):
+        return replace(analysis, ring_path_unknown=str(study.followed))
+    return replace(analysis, ring_path=ring_path(study.case, study.followed, asked))

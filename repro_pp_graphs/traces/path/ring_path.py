@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +48,7 @@ HALF_OF_95_PERCENT = 1.96
 @dataclass(slots=True)
 class Followed:
     """A case's graph with the steps that could be followed in it: of each PP0's batch and the next
-    one of its micro-batch."""
+    one of its micro-batch; `parts`: what their time is made of."""
 
     ring: Ring
     timing: Timing
@@ -58,12 +58,14 @@ class Followed:
     left_out: Counter[str]
     micro_batches: int
     batches_there: int
+    parts: list[Part] = field(default_factory=list)
 
 
 def followed(case: Case, hosts: list[Host], edges: list[Edge]) -> Followed:
-    """The graph of a case and its steps.
+    """The graph of a case, its steps and their parts.
 
-    Raises CannotTell, whose text says why, where there are no steps to follow.
+    Raises CannotTell, whose text says why, where there are no steps to follow, or so much is
+    missing from the trace that their parts may be wrong.
     """
     ranks = sorted((h for h in hosts if h.rank.tp == 0), key=lambda host: host.rank.pp)
     if case.pp_size < 2 or [host.rank.pp for host in ranks] != list(range(case.pp_size)):
@@ -97,6 +99,7 @@ def followed(case: Case, hosts: list[Host], edges: list[Edge]) -> Followed:
         raise CannotTell(
             f"{len(found.steps)} of {found.steps_there} decode steps can be followed{why}"
         )
+    found.parts = _checked_parts(found)
     return found
 
 
@@ -134,16 +137,10 @@ def _steps(found: Followed, window: tuple[int, int]) -> None:
     found.steps_there += len(found.steps)
 
 
-def ring_path(
-    case: Case, hosts: list[Host], edges: list[Edge], asked: dict[str, Change] | None = None
-) -> RingPath:
+def ring_path(case: Case, found: Followed, asked: dict[str, Change] | None = None) -> RingPath:
     """What the decode steps of a case wait for; `asked`: further changes to time it again with, by
-    the names they have in `what_if`.
-
-    Raises CannotTell, whose text says why, where there are no steps to follow.
-    """
-    found = followed(case, hosts, edges)
-    sums = Sums(found.ring, checked_parts(found), len(found.steps))
+    the names they have in `what_if`."""
+    sums = Sums(found.ring, found.parts, len(found.steps))
     number = len(found.steps)
     us = sums.steps / 1000
     wholes = us.sum(axis=1)
@@ -183,7 +180,7 @@ def ring_path(
     )
 
 
-def checked_parts(found: Followed) -> list[Part]:
+def _checked_parts(found: Followed) -> list[Part]:
     """The parts of every step.
 
     Raises CannotTell where so much is missing from the trace that they may be wrong.

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from repro_pp_graphs.traces.explain.analysis import hosts_of
-from repro_pp_graphs.traces.model import Case
-from repro_pp_graphs.traces.pair.edge import Edge
 from repro_pp_graphs.traces.path.batches import Batches
 from repro_pp_graphs.traces.path.build import Ring
-from repro_pp_graphs.traces.path.clocks import CannotTell
 from repro_pp_graphs.traces.path.parts import parts_of
-from repro_pp_graphs.traces.path.ring_path import checked_parts, followed
+from repro_pp_graphs.traces.path.ring_path import Followed
 from repro_pp_graphs.traces.path.shared_gpu import others_work
 from repro_pp_graphs.traces.path.walk import Piece, Walker
 
@@ -25,14 +21,9 @@ class Slice(msgspec.Struct, gc=False):
     name: str
 
 
-def path_slices(case: Case, edges: list[Edge]) -> list[Slice]:
+def path_slices(found: Followed) -> list[Slice]:
     """The critical path from the first launch on PP0 to the last, in its order: without a gap, each
-    rank's slices apart. Empty where it is not known."""
-    try:
-        found = followed(case, hosts_of(case, edges), edges)
-        checked_parts(found)
-    except CannotTell:
-        return []
+    rank's slices apart."""
     launch = found.batches.launch
     first, last = launch[found.steps[0][0]], launch[found.steps[-1][1]]
     slices: list[Slice] = []

@@ -153,7 +153,8 @@ def change_of(category: str, factor: float) -> Change:
     factor that it cannot have.
     """
     if category not in CATEGORIES:
-        raise ValueError(f"{category} is none of {', '.join(CATEGORIES)}")
+        known = dict.fromkeys((*CATEGORIES, *REMEDIES))
+        raise ValueError(f"{category} is none of {', '.join(known)}")
     if not 0 <= factor < float("inf") or (category in WHOLE and factor not in (0, 1)):
         allowed = "0 or 1" if category in WHOLE else "0 or more"
         raise ValueError(f"{category}={factor:g}: give {allowed}")

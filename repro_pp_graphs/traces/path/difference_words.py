@@ -1,0 +1,75 @@
+"""Why one case's decode step is longer than another's, in a sentence and as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from repro_pp_graphs.traces.explain.step_path import TITLES
+from repro_pp_graphs.traces.explain.words import WIDTH, ms, wrapped
+from repro_pp_graphs.traces.facts import RingPath
+from repro_pp_graphs.traces.path.compare import Difference, Differences, differences
+
+# Of the largest part, what a part must be to be named in the sentence; so many are.
+NAMED = 0.1
+MOST_NAMED = 5
+OVER = {
+    "launches": "over launches",
+    "steps": "over the steps of the profiled launches, which say nothing of how launches differ",
+}
+
+
+def sentence(a: str, b: str, found: Differences) -> str:
+    """By how much a step of B is longer than one of A, and in what."""
+    step = found.step
+    word = "longer" if step.mean > 0 else "shorter"
+    text = f"A decode step of {b} is {abs(step.mean) / 1e3:.2f} ms {word} than one of {a}"
+    if step.low is None or step.high is None:
+        text += " (of too few steps for an interval)"
+    else:
+        text += f" (95 %: {step.low / 1e3:+.2f} to {step.high / 1e3:+.2f} ms)"
+    parts = sorted(found.categories.items(), key=lambda part: -abs(part[1].mean))
+    least = NAMED * abs(parts[0][1].mean)
+    said = [
+        f"{TITLES[name]} {signed(part)}" + ("" if is_sure(part) else " (may be none)")
+        for name, part in parts[:MOST_NAMED]
+        if part.mean and abs(part.mean) >= least
+    ]
+    text += f" while profiled: {', '.join(said)}" if said else " while profiled"
+    return f"{text}. The interval is {OVER[found.over]}."
+
+
+def signed(part: Difference) -> str:
+    """`+4.96 ms`"""
+    return f"{part.mean / 1e3:+.2f} ms"
+
+
+def is_sure(part: Difference) -> bool:
+    """Whether the interval leaves out that there is no difference."""
+    return part.low is not None and part.high is not None and not part.low <= 0 <= part.high
+
+
+def half_width(part: Difference) -> str:
+    """Half of the interval, ms; `-` where there is none."""
+    return "-" if part.high is None else f"{(part.high - part.mean) / 1e3:.2f}"
+
+
+def lines(a: str, a_path: RingPath, b: str, b_path: RingPath) -> list[str]:
+    """The differences of two launches' steps as a table of 80 columns."""
+    found = differences([a_path], [b_path])
+    head = f"{b} less {a}"
+    rows = [head] if len(head) <= WIDTH else [b, f"less {a}"]
+    rows.append(f"{'a decode step waits for, ms':<28}{'A':>9}{'B':>9}{'B less A':>10}{'+-':>7}")
+    for name, title in TITLES.items():
+        part = found.categories[name]
+        us = [path.categories[name].mean for path in (a_path, b_path)]
+        if any(us):
+            rows.append(_row(title, us, part))
+    rows.append(
+        _row("the whole step", [path.step_us.mean for path in (a_path, b_path)], found.step)
+    )
+    return [*rows, *wrapped(f"(+-: 95 % interval {OVER[found.over]})", "")]
+
+
+def _row(title: str, us: Sequence[float], part: Difference) -> str:
+    a, b = map(ms, us)
+    return f"{title:<28}{a:>9}{b:>9}{part.mean / 1e3:>+10.2f}{half_width(part):>7}"
