@@ -18,6 +18,7 @@ from trace_changes import only_case, texts, with_events
 
 from repro_pp_graphs.traces.commands.analyze import main
 from repro_pp_graphs.traces.explain.report import lines
+from repro_pp_graphs.traces.explain.step_path import TITLES
 from repro_pp_graphs.traces.facts import Analysis, PathPart, RingPath
 from repro_pp_graphs.traces.merge.chrome_trace import merge
 from repro_pp_graphs.traces.merge.pipeline_tracks import Additions
@@ -250,7 +251,7 @@ def test_a_sentence_names_the_difference_and_what_it_is_made_of():
     found = differences([released], [blocking])
     text = difference_words.sentence("A", "B", found)
     assert f"B is {found.step.mean / 1e3:.2f} ms longer than one of A" in text
-    assert f"other host work {found.categories['host'].mean / 1e3:+.2f} ms" in text
+    assert f"{TITLES['host']} {found.categories['host'].mean / 1e3:+.2f} ms" in text
     back = difference_words.sentence("B", "A", differences([blocking], [released]))
     assert f"A is {found.step.mean / 1e3:.2f} ms shorter than one of B" in back
     assert "say nothing of how launches differ" in text
