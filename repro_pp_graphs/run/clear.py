@@ -56,6 +56,15 @@ def clear_the_way(plan: Plan, options: Options, earlier: Plan | None) -> set[str
     return _resume(plan, options, earlier)
 
 
+def _kept(done: int, launches: int) -> str:
+    """How many launches of an earlier session are kept, in words."""
+    if not done:
+        return f"no launch was finished, all {launches} run"
+    if done == launches:
+        return f"all {launches} launches were finished, none runs"
+    return f"{done} of {launches} launches are kept, the others run"
+
+
 def _resume(plan: Plan, options: Options, earlier: Plan) -> set[str]:
     logs = options.out / "logs"
     if reason := resume.refusal(logs, earlier, plan):
@@ -70,8 +79,9 @@ def _resume(plan: Plan, options: Options, earlier: Plan) -> set[str]:
         path.unlink()
     for path in (options.out / "trace").glob(".merge-*"):
         shutil.rmtree(path, ignore_errors=True)
-    since = f" (begun {plan.began})" if plan.began else ""
-    say(f"  resume: {len(done)} of {len(plan.launches)} launches are kept, the others run{since}")
+    since = f" begun {plan.began}" if plan.began else ""
+    text = f"the run{since}: {_kept(len(done), len(plan.launches))}"
+    say("\n".join(wrapped(text, "  resume: ")))
     if again:
         if (took := estimate.seconds(logs, plan, again)) is not None:
             launches = f"{len(again)} launches" if len(again) > 1 else "1 launch"

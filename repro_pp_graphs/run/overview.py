@@ -9,7 +9,7 @@ from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.run import client_words, results
 from repro_pp_graphs.run.command import command_script, shell_words
 from repro_pp_graphs.run.options import Options
-from repro_pp_graphs.server import argfile
+from repro_pp_graphs.server import argfile, shims
 from repro_pp_graphs.terminal import wrapped
 
 BASE = "server_args_base.txt"
@@ -150,8 +150,10 @@ def arguments(launch: Launch) -> list[str]:
 
 
 def _own(launch: Launch) -> list[str]:
-    """Its arguments, but for the names of its files."""
-    return [text for text in arguments(launch) if launch.label not in text]
+    """Its arguments, but for the names of its files, and each of its shims."""
+    named = [f"shim {name}" for name in shims.names_in(launch.env)]
+    others = [text for text in arguments(launch) if not text.startswith(f"{shims.ENV_NAME}=")]
+    return [text for text in others if launch.label not in text] + named
 
 
 def _differences(plan: Plan) -> list[str]:

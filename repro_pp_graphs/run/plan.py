@@ -301,9 +301,8 @@ class Planner:
             largest = args.get_int(MICRO_BATCH, plan.batch)
             notes += _cover_batch(args, min(largest, plan.batch))
         notes += case_needs.idle(args, plan.mode)
-        if release:
-            args, renamed = _fit(args, case, release)
-            notes += renamed
+        args, renamed = _fit(args, case, release, version)
+        notes += renamed
         module = "sglang.launch_server"
         if args.env.get(shims.ENV_NAME):
             module = "repro_pp_graphs.server.launch"
@@ -333,8 +332,15 @@ class Planner:
         )
 
 
-def _fit(args: ServerArgs, case: str, release: Release) -> tuple[ServerArgs, list[str]]:
-    """The arguments as the release knows them, and notes. Raises PlanError or FlagError."""
+def _fit(
+    args: ServerArgs, case: str, release: Release | None, version: str
+) -> tuple[ServerArgs, list[str]]:
+    """The arguments as the release knows them, and notes; as they are where a dry run has no
+    release to ask. Raises PlanError or FlagError."""
+    if release is None:
+        name = f"sglang {version}" if version else "sglang"
+        note = f"{name} is not installed yet: whether it takes these arguments, a real run checks"
+        return args, [note]
     if lack := case_needs.unmet(args, release):
         raise PlanError(f"server_args_{case}.txt: {lack}")
     return flags.fit(args, release)

@@ -8,21 +8,27 @@ from repro_pp_graphs.traces.explain.conclusion import sends_held
 from repro_pp_graphs.traces.explain.words import WIDTH, ms, on_gpu, wrapped
 from repro_pp_graphs.traces.facts import Analysis
 
-COLUMNS = ("step", "turn", "send", "own graph", "no compute")
+# of every case, and of a trace that has GPU kernels
+COLUMNS, ON_GPU = ("step", "turn", "send"), ("own graph", "no compute")
 COLUMN = 11
-NAME = WIDTH - COLUMN * len(COLUMNS)
+NAME = WIDTH - COLUMN * len(COLUMNS + ON_GPU)
 LEGEND = (
-    "(step: a decode step; turn: of the last rank's loop, by its host; send: how long the send of "
-    "token ids holds that host, and of it while its own decode graph runs, and while none of its "
-    "compute kernels does. -: not known, the case's own lines say why)"
+    "step: a decode step; turn: of the last rank's loop, by its host; send: how long the send of "
+    "token ids holds that host"
+)
+LEGEND_ON_GPU = (
+    ", and of it while its own decode graph runs, and while its GPU computes nothing. -: not "
+    "known, the case's own lines say why"
 )
 
 
 def lines(found: Sequence[Analysis]) -> list[str]:
     """The cases under one another, at most 80 columns wide."""
-    head = "".join(f"{title:>{COLUMN}}" for title in COLUMNS)
-    rows = [_name(facts.case) + _cells(facts) for facts in found]
-    return [f"{'side by side, means in ms':<{NAME}}{head}", *rows, *wrapped(LEGEND)]
+    gpu = any(map(on_gpu, found))
+    head = "".join(f"{title:>{COLUMN}}" for title in COLUMNS + ON_GPU * gpu)
+    rows = [_name(facts.case) + _cells(facts, gpu) for facts in found]
+    legend = f"({LEGEND}{LEGEND_ON_GPU * gpu})"
+    return [f"{'side by side, means in ms':<{NAME}}{head}", *rows, *wrapped(legend)]
 
 
 def _name(case: str) -> str:
@@ -30,13 +36,14 @@ def _name(case: str) -> str:
     return f"{case:<{NAME}}" if len(case) < NAME else f"{case}\n{'':<{NAME}}"
 
 
-def _cells(facts: Analysis) -> str:
+def _cells(facts: Analysis, gpu: bool) -> str:
     turn, held = facts.turns.get(facts.label_of_last()), sends_held(facts)
     values = [
         facts.decode_step.mean if facts.decode_step else None,
         turn.mean if turn else None,
         held[0].send.mean if held else None,
     ]
-    for part in (held[0].overlapped_with_graph, held[0].idle) if held else (None, None):
-        values.append(part.mean if part and on_gpu(facts) else None)
+    parts = (held[0].overlapped_with_graph, held[0].idle) if held else (None, None)
+    if gpu:
+        values += [part.mean if part and on_gpu(facts) else None for part in parts]
     return "".join(f"{ms(value):>{COLUMN}}" for value in values)
