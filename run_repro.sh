@@ -57,6 +57,10 @@ USAGE: ./run_repro.sh [options]
   --layers N           that many layers only
   --batch N            prompts in flight (default 16; rehearsal 8)
   --max-new-tokens N   tokens a prompt (default 256; rehearsal 48)
+  --sweep AXIS=V,...   several loads on every server, one after another: a table
+                       and a picture over them. Axes: batch, micro_batch,
+                       input_len, tokens, rate (requests/s), mix (none or
+                       4000@2: beside the load 4000-token prompts at 2/s)
   --port P             server port (default: server_args_base.txt)
   --out DIR            results go to DIR/logs and DIR/trace (default: here)
   --engine probe       the PP ring as a small torch program in place of sglang
@@ -94,6 +98,7 @@ EXAMPLES:
   ./run_repro.sh --rounds 4                  # enough launches to compare
   ./run_repro.sh --rounds 4 --resume         # the same, after a first round
   ./run_repro.sh --aa --rounds 4             # how far equal arms differ
+  ./run_repro.sh --sweep batch=4,16,64 input_len=100,4000 # six loads
   ./run_repro.sh --engine probe              # the mechanism, without weights
   ./run_repro.sh --attach http://127.0.0.1:30000  # a server that is up
   ./run_repro.sh --dry-run                   # what would run

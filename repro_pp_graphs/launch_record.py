@@ -32,6 +32,16 @@ class GpuCounters(msgspec.Struct, omit_defaults=True):
     after: dict[str, Any] | None = None
 
 
+class LoadRecord(msgspec.Struct, omit_defaults=True):
+    """One load of a sweep, as measured on a launch's server."""
+
+    status: Literal["ok", "failed"]
+    place: int  # from 1: of the loads on that server
+    reason: str | None = None  # why it failed
+    micro_batch: int | None = None  # requests in a micro-batch that the server was told
+    client_sha256: str | None = None  # of its client.json
+
+
 class LaunchRecord(msgspec.Struct, omit_defaults=True):
     """logs/<label>_launch.json: what is known of a launch; None, and no key, where it is not."""
 
@@ -50,6 +60,7 @@ class LaunchRecord(msgspec.Struct, omit_defaults=True):
     shims: dict[str, str] | None = None  # why each is installed, by name
     gpu_counters: GpuCounters | None = None
     client_sha256: str | None = None  # of its client.json, when the launch had ended
+    loads: dict[str, LoadRecord] | None = None  # of a sweep, by name, as they were measured
 
 
 def path_of(logs: Path, label: str) -> Path:

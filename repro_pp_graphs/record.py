@@ -28,6 +28,22 @@ class Attached:
 
 
 @dataclass
+class Load:
+    """What the client asks of a server: one of those of a sweep (--sweep)."""
+
+    name: str  # in names of files: b8_in4000
+    title: str  # batch 8, input 4000
+    point: dict[str, str]  # its value on each axis, as given
+    batch: int  # prompts at once; at a rate, the most in flight
+    max_new_tokens: int  # a prompt
+    micro_batch: int | None = None  # requests in a micro-batch, where the sweep says
+    input_len: int | None = None  # tokens of a synthetic prompt; None: the lines of prompts.txt
+    rate: float | None = None  # single prompts a second, Poisson; None: the batch at once
+    beside_len: int | None = None  # tokens of the prompts that arrive meanwhile; None: none do
+    beside_rate: float | None = None  # of these a second, Poisson
+
+
+@dataclass
 class Launch:
     """One server launch of a run, or a server that was running already."""
 
@@ -50,6 +66,9 @@ class Launch:
     host: str = listener.LOOPBACK  # what the server listens at, as --host says
     block: int = 0  # of the order, 1 for the first; 0 in runs of earlier versions
     attached: Attached | None = None  # of --attach; None: the run starts it
+    # of a sweep: the loads by name, in the order in which they are measured, and the most requests
+    # of a micro-batch that the server is told for each; None: as it was started
+    loads: dict[str, int | None] = field(default_factory=dict)
 
     @property
     def ranks(self) -> int:
@@ -93,6 +112,7 @@ class Plan:
     looks: list[Look] = field(default_factory=list)  # one after another
     aa: str = ""  # the case that is compared with itself; empty for none
     primary: str = names.TPOT  # of a client's metrics, the one that decides (docs/verdict.md)
+    loads: list[Load] = field(default_factory=list)  # of a sweep, the main load first; else none
     margin: float = names.MARGIN  # of it, a difference that counts as none: 0.05 is 5 %
     command: list[str] = field(default_factory=list)  # as the user called run_repro.sh
     schema: Literal[1] = 1
@@ -127,6 +147,34 @@ class Plan:
         """1 for the run as first started, 2 after the first --resume, ..."""
         return 1 + len(self.resumed)
 
+    @property
+    def load_text(self) -> str:
+        """Its load in a few words, of a sweep the main one."""
+        text = f"{self.batch} prompts at once, {self.max_new_tokens} new tokens each"
+        more = [axis for axis in ("input_len", "rate", "mix") if self._main.get(axis)]
+        if more:
+            text += f" ({', '.join(f'{axis} {self._main[axis]}' for axis in more)})"
+        return text
+
+    @property
+    def _main(self) -> dict[str, str]:
+        return self.loads[0].point if self.loads else {}
+
+    def load(self, name: str) -> Load:
+        """The load of a sweep of that name. Raises KeyError where there is none."""
+        for load in self.loads:
+            if load.name == name:
+                return load
+        raise KeyError(name)
+
+    def load_label(self, launch: Launch, name: str) -> str:
+        """What names the files of one load of a launch; those of the main load have its own."""
+        return launch.label if name == self.loads[0].name else f"{launch.label}_at_{name}"
+
+    def other_loads(self, launch: Launch) -> list[str]:
+        """The labels of a launch's loads but for the main one; empty without a sweep."""
+        return [self.load_label(launch, load.name) for load in self.loads[1:]]
+
     def launch(self, label: str) -> Launch:
         """The launch of that label. Raises KeyError where there is none."""
         for launch in self.launches:
@@ -135,7 +183,7 @@ class Plan:
         raise KeyError(label)
 
 
-# what is read of logs/<label>_client.json
+# what is read of logs/<label>_client.json, and of those of a sweep's other loads
 CLIENT: dict[str, Any] = {"summary": {"warnings": list[str]}}
 _SPREAD = ({"mean": float}, None)
 # what is read of logs/<label>_analysis.json
@@ -166,6 +214,7 @@ def load(logs: Path) -> Plan:
     """
     data = _known(read_object(plan_path(logs), Plan), Plan)
     data["launches"] = [_launch(each) for each in data["launches"]]
+    data["loads"] = [Load(**_known(each, Load)) for each in data.get("loads", [])]
     data["looks"] = [Look(**_known(each, Look)) for each in data.get("looks", [])]
     return Plan(**data)
 

@@ -47,3 +47,72 @@ def rehearsal(to: Path) -> Path:
     series(to)
     changed(to / "logs" / "run.json", lambda run: run.update(mode="cpu"))
     return to
+
+
+LOADS = (16, 4, 64)  # prompts; the main load first
+# ms of the token return and of its idle part with graphs on, by load; graphs off has 3 and 0.4
+RETURNS = {16: (20.0, 0.5), 4: (9.0, 0.4), 64: (70.0, 7.0)}
+
+
+def swept(to: Path) -> Path:
+    """The series as if every server had been measured under two more loads, whose TPOT is made up:
+    no difference between the cases at 4 prompts, twice as long with graphs at 64."""
+    series(to)
+    loads = [
+        {"name": f"b{n}", "title": f"batch {n}", "point": {"batch": str(n)}, "batch": n}
+        | {"max_new_tokens": 256}
+        for n in LOADS
+    ]
+    told = {f"b{n}": n // 2 for n in LOADS}
+
+    def plan(run: dict[str, Any]) -> None:
+        run["loads"] = loads
+        for launch in run["launches"]:
+            launch["loads"] = told
+
+    changed(to / "logs" / "run.json", plan)
+    for path in sorted((to / "logs").glob("*_launch.json")):
+        label = path.name.removesuffix("_launch.json")
+        on = label.startswith(A)
+        changed(path, lambda launch: launch.update(loads=_load_records()))
+        for n in LOADS:
+            name = label if n == LOADS[0] else f"{label}_at_b{n}"
+            client = to / "logs" / f"{name}_client.json"
+            if n != LOADS[0]:
+                shutil.copy(to / "logs" / f"{label}_client.json", client)
+                changed(client, lambda found, n=n, on=on: _scale(found, n, on))
+            write_clock(to / "logs" / f"{name}_pp_clock.json", n if on else None)
+    return to
+
+
+def _load_records() -> dict[str, Any]:
+    return {
+        f"b{n}": {"status": "ok", "place": at, "micro_batch": n // 2}
+        for at, n in enumerate(LOADS, 1)
+    }
+
+
+def _scale(client: dict[str, Any], load: int, graphs: bool) -> None:
+    """TPOT of a load: 1.0526 undoes what graphs win at 16 prompts."""
+    factor = 2.0 if load == 64 and graphs else 1.0526 if graphs else 1.0
+    client["summary"]["mean_tpot_ms"] *= factor
+
+
+def write_clock(path: Path, load: int | None) -> None:
+    """Facts of pp_clock with the token return of a load with graphs on; None: with graphs off."""
+    whole, idle = RETURNS[load] if load else (3.0, 0.4)
+
+    def ms(value: float) -> dict[str, float]:
+        return {"count": 400, "mean": value, "median": value, "p99": value}
+
+    decode = {
+        **{"turn": ms(80.0), "waits": ms(whole + 5), "split": 400},
+        **{"calls": {"send_tokens": ms(whole), "recv_hidden": ms(4.0)}},
+        **{"waits_in_own_batch": ms(whole), "waits_outside": ms(idle + 2)},
+        "outside": {"send_tokens": ms(idle), "recv_hidden": ms(2.0)},
+    }
+    prefill = {"turn": ms(200.0), "waits": ms(9.0), "calls": {"send_tokens": ms(3.2)}}
+    rank = {"pp_rank": 1, "tp_rank": 0, "rows": 9, "lost": 0, "torn": 0, "profiled": {}}
+    rank["measured"] = {"decode": decode, "prefill": prefill}  # type: ignore[assignment]
+    facts = {"pp_size": 2, "loop_size": 2, "ranks": {"PP1": rank}, "last": "PP1"}
+    path.write_text(json.dumps(facts), encoding="utf-8")

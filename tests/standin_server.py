@@ -54,6 +54,7 @@ class Behaviour:
     fault_requests: int | None = None  # only the first so many requests fail
     http_status: int = 503
     message: str = "stand-in fault"
+    micro_batch_name: str = "pp_max_micro_batch_size"  # that /set_internal_state takes
 
 
 class Stop(Exception):
@@ -90,6 +91,9 @@ class _Handler(BaseHTTPRequestHandler):
         number = self.server.receive(self.path, payload)
         if self.path in ("/start_profile", "/stop_profile", "/flush_cache"):
             self._whole(200, "ok\n")
+        elif self.path == "/set_internal_state":
+            names = payload["server_args"].keys()
+            self._whole(200, [names <= {self.server.behaviour.micro_batch_name}])
         elif self.path in ("/generate", "/v1/completions"):
             self._stream(payload, number)
         else:

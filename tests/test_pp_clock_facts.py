@@ -358,3 +358,33 @@ def test_without_the_gpus_times_there_are_no_named_figures():
     assert short is not None and short.waits_outside_ms is None
     assert table_rows.value(msgspec.to_builtins(short), "waits_outside_ms.mean") is None
     assert figures.summary(facts.summary([steady().file], None)) is None
+
+
+def test_decodes_beside_a_prefill_are_turns_of_their_own_kind():
+    # a prefill every tenth turn; with two batches in flight the two decodes after it are beside it
+    rank = Rank(1)
+    for at in range(60):
+        prefill = at % 10 == 5
+        took = 9 if at % 10 in (6, 7) else 1
+        flags = rows.PREFILL if prefill else rows.DECODE
+        rank.turn(at, {"launch": (0, 1), "send_tokens": (2, 2 + took)}, flags)
+    measured = facts.summary([rank.file], EVERYTHING).ranks["PP1"].measured
+    assert measured["prefill"].turn.count == 6
+    beside = measured["beside_prefill"]
+    assert beside.turn.count == 12 and beside.calls["send_tokens"].mean == pytest.approx(9)
+    assert measured["decode"].turn.count + beside.turn.count + 6 + 2 == 60  # two begin the rows
+
+
+def test_several_windows_give_what_each_gives_alone():
+    ms = TURN_MS * MS
+    windows = [(0, 20 * ms), (20 * ms, 40 * ms), None]
+    both = facts.summaries([steady().file], windows)
+    assert both == [facts.summary([steady().file], window) for window in windows]
+    counts = [found.last_rank() for found in both]
+    assert [each.turn.count if each else 0 for each in counts] == [18, 20, 0]
+
+
+def test_what_arrives_beside_the_load_widens_no_window():
+    own = {"start_ns": 5, "events": [[7, 1], [9, 2]]}
+    beside = {"start_ns": 6, "events": [[30, 1]], "beside": True}
+    assert facts.window_of({"requests": [own, beside]}) == (5, 9)

@@ -28,9 +28,15 @@ class Driver:
     """Sends what is `ahead`, at most --concurrency streams at a time, until all have ended."""
 
     def __init__(
-        self, ahead: Iterator[Stream], server: Server, options: Options, label: str
+        self,
+        ahead: Iterator[Stream],
+        server: Server,
+        options: Options,
+        label: str,
+        beside: Iterator[Stream] | None = None,
     ) -> None:
-        self._ahead = ahead
+        """`beside`: requests that are sent when they are due for as long as others are active."""
+        self._ahead, self._beside = ahead, beside or iter(())
         self._duration_s = options.duration_s
         self._open_loop = options.request_rate is not None
         self._limit = options.concurrency
@@ -48,8 +54,10 @@ class Driver:
         gc.disable()
         try:
             upcoming = self._begin()
+            visitor = next(self._beside, None)
             while upcoming is not None or self._active:
                 upcoming = self._send_due(upcoming)
+                visitor = self._send_beside(upcoming, visitor)
                 now_ns = clock_ns()
                 if now_ns >= next_tick_ns:
                     self._reader.look_after(self._active, now_ns)
@@ -58,6 +66,8 @@ class Driver:
                 wake_ns = next_tick_ns
                 if upcoming is not None and self._free:
                     wake_ns = min(wake_ns, self._due_ns(upcoming))
+                if visitor is not None:
+                    wake_ns = min(wake_ns, self._due_ns(visitor))
                 self._collect(max(0, wake_ns - now_ns) / 1e9)
         except KeyboardInterrupt:
             run.interrupted = True
@@ -110,13 +120,26 @@ class Driver:
             upcoming = next(self._ahead, None)
         return upcoming
 
+    def _send_beside(self, upcoming: Stream | None, visitor: Stream | None) -> Stream | None:
+        """Send what is due beside the load; the first that is not, or None once the load has
+        ended."""
+        while visitor is not None and self._due_ns(visitor) <= clock_ns():
+            visitor.intended_ns = visitor.start_ns = self._due_ns(visitor)
+            visitor.lane = -1
+            self._run.streams.append(visitor)
+            self._active.add(visitor)
+            self._reader.send(visitor)
+            visitor = next(self._beside, None)
+        working = upcoming is not None or any(not each.beside for each in self._active)
+        return visitor if working else None
+
     def _collect(self, timeout_s: float) -> None:
         """Take in the streams that have ended, waiting for the first up to `timeout_s`."""
         with contextlib.suppress(queue.Empty):
             stream = self._reader.finished.get(timeout=timeout_s)
             while True:
                 self._active.discard(stream)
-                if self._limit is not None:
+                if self._limit is not None and not stream.beside:
                     pause_ns = round(RETRY_S * 1e9) if stream.failed_early() else 0
                     self._free.append((stream.lane, stream.end_ns + pause_ns))
                 stream = self._reader.finished.get_nowait()

@@ -10,7 +10,9 @@ from typing import Any
 
 from .options import Options
 from .prompts import Prompts
-from .stream import Stream
+from .stream import Stream, beside_options
+
+BESIDE = 10**13  # between the numbers of the load's prompts and of those beside it
 
 
 def request_body(options: Options, model: str, texts: list[str]) -> bytes:
@@ -57,3 +59,18 @@ def streams_to_send(
             stream.due_offset_ns = round(due_s * 1e9)
             due_s += rng.expovariate(options.request_rate)
         yield stream
+
+
+def streams_beside(options: Options, model: str, first: int) -> Iterator[Stream]:
+    """Without end: single prompts of --beside-input-len for one new token, --beside-rate a second;
+    none without that. They are numbered apart from those of the load, which begin at `first`."""
+    if options.beside_rate is None:
+        return
+    alone = beside_options(options)
+    prompts = Prompts(alone)
+    rng = random.Random(f"{options.seed} beside")
+    due_s = 0.0
+    for number in itertools.count(first + BESIDE):
+        due_s += rng.expovariate(options.beside_rate)
+        body = request_body(alone, model, [prompts[number]])
+        yield Stream(body=body, prompts=1, due_offset_ns=round(due_s * 1e9), beside=True)

@@ -12,11 +12,11 @@ from .bench_serving import bench_serving_line
 from .clock import clock_ns
 from .control import control_options, control_streams
 from .driver import Driver
-from .load import streams_to_send
+from .load import streams_beside, streams_to_send
 from .metrics import ttft_ms
 from .options import Options
 from .prompts import Prompts, prompts_in_all
-from .record import Record
+from .record import Record, of_load
 from .report import report_lines
 from .result import check_writable, part_of, result_document, write_json
 from .run import Run
@@ -59,7 +59,8 @@ class Measurement:
         """The measured load, once; its prompts are numbered from `first`."""
         total = prompts_in_all(self._options, self._prompts)
         ahead = streams_to_send(self._options, self.model, self._prompts, first, total)
-        return Driver(ahead, self._server, self._options, label).run()
+        beside = streams_beside(self._options, self.model, first)
+        return Driver(ahead, self._server, self._options, label, beside).run()
 
     def _warm_up_passes(self) -> list[WarmUpPass] | None:
         """Repeat the load until two passes agree, prompts fail or --warmup-passes are sent; None
@@ -71,7 +72,7 @@ class Measurement:
             run = self._load(first, f"warm-up pass {number}")
             if run.interrupted:
                 return None
-            passes.append(pass_of(records_of(run, self._options)))
+            passes.append(pass_of(of_load(records_of(run, self._options))))
             if passes[-1].failed or is_steady(passes):
                 break
         return passes
@@ -136,7 +137,7 @@ def measure(options: Options) -> int:
     summary = summarize(records, run, options, measurement.model, len(prompts))
     if measurement.no_server:
         summary["warnings"] = ["no server answered the warm-up: nothing was measured"]
-    failures = summary["failed"] / max(1, len(records))
+    failures = (summary["failed"] + summary["beside_failed"]) / max(1, len(records))
     failed = not records or measurement.no_server or failures > options.max_error_rate
     try:
         write_outputs(summary, records, options)

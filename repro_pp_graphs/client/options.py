@@ -52,6 +52,8 @@ class Options(argparse.Namespace):
     concurrency: int | None  # None: no limit, at a request rate
     num_prompts: int | None
     request_rate: float | None
+    beside_input_len: int | None  # None: nothing arrives beside the load
+    beside_rate: float | None
     duration_s: float | None
     max_new_tokens: int
     ignore_eos: bool
@@ -128,6 +130,9 @@ def options_parser() -> argparse.ArgumentParser:
         help="requests a second, Poisson, open loop")
     add("--duration", dest="duration_s", type=above_zero, metavar="S",
         help="start new streams until S seconds passed")
+    add("--beside-input-len", type=tokens, metavar="N",
+        help="while the load decodes, single prompts of about N tokens arrive, for one token each")
+    add("--beside-rate", type=above_zero, metavar="R", help="of these a second, Poisson")
     add("--max-new-tokens", type=tokens, default=128, metavar="N", help="tokens a prompt (128)")
     add("--ignore-eos", action=argparse.BooleanOptionalAction, default=True,
         help="generate exactly --max-new-tokens (default)")
@@ -196,6 +201,10 @@ def parse_options(argv: Sequence[str], folder: Path = Path()) -> Options:
         parser.error("--base-url: give http://HOST:PORT, with a port from 1 to 65535")
     options.base_url = options.base_url.rstrip("/")
     choose_prompts(options, folder / "prompts.txt")
+    if (options.beside_input_len is None) != (options.beside_rate is None):
+        parser.error("--beside-input-len and --beside-rate: give both, or neither")
+    if options.beside_rate is not None and options.request_rate is not None:
+        parser.error("--beside-rate is beside a closed loop: leave --request-rate out")
     separate = options.concurrency is not None or options.request_rate is not None
     options.batch = options.batch or (1 if separate else 16)
     if options.request_rate is None:

@@ -22,6 +22,7 @@ class Record:
     error: str | None = None
     uncounted_ns: list[int] = field(default_factory=list)  # text came, its count not yet
     counted_late: bool = False  # some counts came after the text they count
+    beside: bool = False  # arrived beside the load: in none of its figures
     went_on: bool = False  # text came after its finish reason, which then was not the end
 
     def add(self, arrival_ns: int, cumulative_tokens: int | None, text: bool = True) -> None:
@@ -44,6 +45,11 @@ class Record:
             self.events += count_arrivals(self.uncounted_ns, self.tokens, cumulative_tokens)
             self.tokens = cumulative_tokens
         self.uncounted_ns, self.counted_late = [], True
+
+
+def of_load(records: Sequence[Record]) -> list[Record]:
+    """Those of the load itself, without what arrived beside it."""
+    return [record for record in records if not record.beside]
 
 
 def count_arrivals(arrivals_ns: Sequence[int], before: int, total: int) -> list[list[int]]:

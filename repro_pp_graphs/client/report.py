@@ -21,6 +21,11 @@ def load_line(summary: dict[str, Any]) -> str:
     if limit:
         most = "at most " if summary["request_rate"] else ""
         parts.append(f"{most}{limit} request{'s' * (limit > 1)} at a time")
+    if summary["beside_rate"]:
+        parts.append(
+            f"beside them {summary['beside_rate']:g} prompts/s of {summary['beside_input_len']} "
+            "tokens"
+        )
     parts += [f"{summary['max_new_tokens']} new tokens a prompt", f"{summary['warmup']} warm-up"]
     return ", ".join(parts)
 
@@ -89,8 +94,20 @@ def throughput_lines(summary: dict[str, Any]) -> list[str]:
             f"{summary['max_concurrent_requests']} at most"
             + (", with those that wait to be sent" if waits_for_a_place(summary) else ""),
         ),
+        *beside_lines(summary),
         *around_lines(summary),
     ]
+
+
+def beside_lines(summary: dict[str, Any]) -> list[str]:
+    """What arrived beside the load, where that was asked for."""
+    if not summary["beside_rate"]:
+        return []
+    text = (
+        f"{summary['beside_completed']} completed, {summary['beside_failed']} failed, TTFT median "
+        f"{number(summary['median_beside_ttft_ms'])} ms; in no figure above"
+    )
+    return [row("beside", text)]
 
 
 def around_lines(summary: dict[str, Any]) -> list[str]:

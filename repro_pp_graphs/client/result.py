@@ -16,6 +16,9 @@ def result_document(summary: dict[str, Any], records: Sequence[Record]) -> dict[
     """The --output JSON, schema 1."""
     internal = ("uncounted_ns", "counted_late", "went_on")
     rows = [{k: v for k, v in vars(record).items() if k not in internal} for record in records]
+    for row in rows:
+        if not row["beside"]:
+            del row["beside"]
     return {"schema": 1, "summary": summary, "requests": rows}
 
 

@@ -23,6 +23,12 @@ Slab = memoryview | bytes
 Read = tuple[int, Slab, int, int, Ancillary]  # ns when it returned; bytes [from, to) of a slab
 
 
+def beside_options(options: Options) -> Options:
+    """Of the requests beside the load: synthetic prompts of their length, one new token each."""
+    own = {"prompts": None, "input_len": options.beside_input_len, "max_new_tokens": 1}
+    return Options(**(vars(options) | own))
+
+
 @dataclass(eq=False)
 class Stream:
     """One HTTP request and what came back."""
@@ -30,6 +36,7 @@ class Stream:
     body: bytes
     prompts: int
     due_offset_ns: int | None = None
+    beside: bool = False  # arrives beside the load, and is not of it
     lane: int = 0
     intended_ns: int = 0
     start_ns: int = 0
@@ -77,8 +84,11 @@ class Stream:
 def parse_stream(stream: Stream, options: Options, clock: KernelClock) -> list[Record]:
     """One record a prompt. An error is set on the prompts it concerns; what arrived is kept."""
     stream.parse_reads(clock)
+    if stream.beside:
+        options = beside_options(options)
     records = stream.answer.finish(stream.error, options)
     for record in records:
         record.start_ns, record.sent_ns = stream.start_ns, stream.sent_ns
         record.intended_ns, record.lane = stream.intended_ns, stream.lane
+        record.beside = stream.beside
     return records

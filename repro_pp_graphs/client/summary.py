@@ -20,7 +20,7 @@ from .metrics import (
     ttft_ms,
 )
 from .options import Options
-from .record import Record
+from .record import Record, of_load
 from .run import Run
 from .warm_up import is_steady
 
@@ -56,6 +56,8 @@ def load_settings(options: Options, model: str) -> dict[str, Any]:
         "ignore_eos": options.ignore_eos,
         "seed": options.seed,
         "warmup": options.warmup,
+        "beside_input_len": options.beside_input_len,
+        "beside_rate": options.beside_rate,
     }
 
 
@@ -102,10 +104,23 @@ def around(run: Run) -> dict[str, Any]:
     }
 
 
+def arrived_beside(records: Sequence[Record]) -> dict[str, Any]:
+    """What arrived beside the load, which is in none of its other figures."""
+    completed = [record for record in records if record.error is None]
+    return {
+        "beside_completed": len(completed),
+        "beside_failed": len(records) - len(completed),
+        "beside_input_tokens": sum(record.prompt_tokens for record in records),
+        **distribution("beside_ttft_ms", (ttft_ms(r) for r in completed if r.events)),
+    }
+
+
 def summarize(
     records: Sequence[Record], run: Run, options: Options, model: str, prompts_in_file: int
 ) -> dict[str, Any]:
     """Every figure of the report: `_ms` in the name or seconds; throughput a second."""
+    beside = [record for record in records if record.beside]
+    records = of_load(records)
     completed = [record for record in records if record.error is None]
     begin_ns = min((record.start_ns for record in records), default=run.begin_ns)
     end_ns = max((r.events[-1][0] for r in records if r.events), default=run.end_ns)
@@ -134,6 +149,7 @@ def summarize(
         "itl_over_time": itl_over_time(records, begin_ns, end_ns),
         **how_measured(records, run),
         **around(run),
+        **arrived_beside(beside),
         "self_check": self_check(records, run, output_tokens),
     }
     summary["warnings"] = caveats(summary, records, options, prompts_in_file, run.warm_up_passes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +57,24 @@ def read(logs: Path, label: str, not_started: Mapping[str, str]) -> ClockFacts |
 
     `not_started`: by rank why its clock did not start, as far as the server's log says.
     """
+    return next(iter(_read(logs, label, not_started, [label])), None)
+
+
+def _read(
+    logs: Path, label: str, not_started: Mapping[str, str], passes: Sequence[str]
+) -> list[ClockFacts]:
+    """The facts of the measured passes of a launch, each by the label of its client's result; empty
+    where no rank left any rows."""
     faults: list[str] = []
     found = _rows(row_files(logs, label), faults)
     first = next(found, None)
     if first is None:
-        return None
+        return []
     ranks = itertools.chain([first], found)
-    result = facts.summary(ranks, _window(logs, label), not_started)
-    result.warnings += faults
-    return result
+    windows = [_window(logs, each) for each in passes]
+    results = facts.summaries(ranks, windows, not_started)
+    results[0].warnings += faults
+    return results
 
 
 def keep(logs: Path, label: str) -> list[str]:
@@ -82,19 +91,23 @@ def keep(logs: Path, label: str) -> list[str]:
     return faults
 
 
-def collect(logs: Path, label: str, not_started: Mapping[str, str]) -> ClockFacts | None:
+def collect(
+    logs: Path, label: str, not_started: Mapping[str, str], others: Sequence[str] = ()
+) -> ClockFacts | None:
     """Write logs/<label>_pp_clock.json and .txt and keep the rows; None where no rank left any.
+    `others`: labels of the same server's other measured passes, which get files of their own.
 
     Raises OSError where the facts cannot be written.
     """
-    result = read(logs, label, not_started)
+    measured = [each for each in others if _window(logs, each)]
+    results = _read(logs, label, not_started, [label, *measured])
     faults = keep(logs, label)
-    if result is None:
-        return None
-    result.warnings += faults
-    files.write_json(facts_path(logs, label), json.loads(msgspec.json.encode(result)))
-    files.write_whole(facts_path(logs, label).with_suffix(".txt"), "\n".join(lines(result)) + "\n")
-    return result
+    for each, result in zip([label, *measured], results, strict=False):
+        result.warnings += faults * (each == label)
+        path = facts_path(logs, each)
+        files.write_json(path, json.loads(msgspec.json.encode(result)))
+        files.write_whole(path.with_suffix(".txt"), "\n".join(lines(result)) + "\n")
+    return next(iter(results), None)
 
 
 def load(logs: Path, label: str) -> ClockFacts | None:

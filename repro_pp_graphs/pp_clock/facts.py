@@ -37,7 +37,11 @@ WAITS = frozenset(
 
 def window_of(client: dict[str, Any]) -> Window | None:
     """The measured window of a client's result: first request sent to last token received."""
-    requests = [each for each in client.get("requests") or () if each.get("events")]
+    requests = [
+        each
+        for each in client.get("requests") or ()
+        if each.get("events") and not each.get("beside")
+    ]
     if not requests:
         return None
     return min(r["start_ns"] for r in requests), max(r["events"][-1][0] for r in requests)
@@ -91,6 +95,13 @@ class _Loop:
         """Whether the turn and those whose batches it still deals with all decode."""
         return all(self.mode(turn - back) == "decode" for back in range(self.size + 1))
 
+    def is_of(self, turn: int, mode: Mode) -> bool:
+        """Whether a turn counts among those of a mode."""
+        if mode != "beside_prefill":
+            return self.mode(turn) == mode and (mode == "prefill" or self.steady(turn))
+        nearby = (self.mode(turn - back) for back in range(1, self.size + 1))
+        return self.mode(turn) == "decode" and "prefill" in nearby
+
     def known_on_gpu(self, turn: int) -> bool:
         """Whether the batches that may run during a turn were all timed on the GPU."""
         nearby = (turn - back for back in range(self.size + 1))
@@ -139,9 +150,10 @@ def _calls(loop: _Loop, chosen: Iterable[int], mode: Mode) -> dict[str, Spread]:
 
 def turns_of(loop: _Loop, chosen: Sequence[int], mode: Mode) -> Turns | None:
     """The facts of those turns; None for none."""
-    strict = [t for t in chosen if loop.mode(t) == mode and (mode == "prefill" or loop.steady(t))]
+    strict = [turn for turn in chosen if loop.is_of(turn, mode)]
     if not strict:
         return None
+    batches: Mode = "prefill" if mode == "prefill" else "decode"
     waits: list[int] = []
     within: list[int] = []
     outside: dict[int, list[int]] = defaultdict(list)
@@ -164,7 +176,7 @@ def turns_of(loop: _Loop, chosen: Sequence[int], mode: Mode) -> Turns | None:
     return Turns(
         turn=spread([row.end_ns - row.begin_ns for row in rows_of_turns]),
         waits=spread(waits),
-        calls=_calls(loop, chosen, mode),
+        calls=_calls(loop, strict if mode == "beside_prefill" else chosen, batches),
         split=len(within),
         waits_in_own_batch=spread(within) if within else None,
         waits_outside=spread(everything) if everything else None,
@@ -204,7 +216,7 @@ def _profiled(loop: _Loop) -> list[int]:
 
 
 def _by_mode(loop: _Loop, chosen: Sequence[int]) -> dict[Mode, Turns]:
-    modes: tuple[Mode, Mode] = ("decode", "prefill")
+    modes: tuple[Mode, ...] = ("decode", "beside_prefill", "prefill")
     found = {mode: turns_of(loop, chosen, mode) for mode in modes}
     return {mode: turns for mode, turns in found.items() if turns}
 
@@ -215,7 +227,7 @@ def key_of(header: dict[str, Any], tp_size: int) -> str:
     return f"{name} TP{header.get('tp_rank')}" if tp_size > 1 else name
 
 
-def _rank(rank: Rows, loop: _Loop, window: Window | None) -> Rank:
+def _rank(rank: Rows, loop: _Loop, window: Window | None, profiled: dict[Mode, Turns]) -> Rank:
     header = rank.header
     return Rank(
         pp_rank=header.get("pp_rank", -1),
@@ -224,7 +236,7 @@ def _rank(rank: Rows, loop: _Loop, window: Window | None) -> Rank:
         lost=rank.lost,
         torn=rank.torn,
         measured=_by_mode(loop, _in_window(loop, window)),
-        profiled=_by_mode(loop, _profiled(loop)),
+        profiled=profiled,
         found=header.get("found", {}),
         lacks=header.get("lacks", {}),
         failed=header.get("failed", ""),
@@ -324,10 +336,13 @@ class _Seen(NamedTuple):
     on_off: OnOff | None
 
 
-def _seen(rank: Rows, window: Window | None) -> _Seen:
+def _seen(rank: Rows, windows: Sequence[Window | None]) -> list[_Seen]:
+    """A rank's facts by each of the windows."""
     loop = _Loop(rank)
     first_ns = rank.rows[0].begin_ns if rank.rows else None
-    return _Seen(rank.header, _rank(rank, loop, window), loop.size, first_ns, on_off(loop))
+    profiled, both = _by_mode(loop, _profiled(loop)), on_off(loop)
+    found = (_rank(rank, loop, window, profiled) for window in windows)
+    return [_Seen(rank.header, each, loop.size, first_ns, both) for each in found]
 
 
 def summary(
@@ -335,7 +350,22 @@ def summary(
 ) -> ClockFacts:
     """The facts of a launch from its ranks' rows (one rank or more), taken one after the other, and
     its client's window; `said`: by rank, why its clock did not start."""
-    seen = [_seen(rank, window) for rank in ranks]
+    return summaries(ranks, [window], said)[0]
+
+
+def summaries(
+    ranks: Iterable[Rows],
+    windows: Sequence[Window | None],
+    said: Mapping[str, str] | None = None,
+) -> list[ClockFacts]:
+    """The same by each of several windows, as those of the loads of a sweep."""
+    by_window = zip(*(_seen(rank, windows) for rank in ranks), strict=True)
+    return [_facts(seen, window, said) for seen, window in zip(by_window, windows, strict=True)]
+
+
+def _facts(
+    seen: Sequence[_Seen], window: Window | None, said: Mapping[str, str] | None
+) -> ClockFacts:
     tp_size = 1 + max(int(each.header.get("tp_rank") or 0) for each in seen)
     pp_size = max(int(each.header.get("pp_size") or 1) for each in seen)
     found = {key_of(each.header, tp_size): each for each in seen}

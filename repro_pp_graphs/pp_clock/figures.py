@@ -9,6 +9,7 @@ from repro_pp_graphs.stats.names import IDLE, OUTSIDE, OWN_GRAPH, RETURN
 def summary(facts: ClockFacts) -> ClockSummary | None:
     """The last rank's measured decode turns; None where there are none, or no token was sent."""
     decode, prefill = facts.last_rank(), facts.last_rank("prefill")
+    beside = facts.last_rank("beside_prefill")
     if decode is None or "send_tokens" not in decode.calls:
         return None
     return ClockSummary(
@@ -19,7 +20,9 @@ def summary(facts: ClockFacts) -> ClockSummary | None:
         prefill_token_send_ms=prefill.calls.get("send_tokens") if prefill else None,
         distortion=facts.distortion,
         distortion_median=facts.distortion_median,
+        beside_prefill_token_send_ms=beside.calls.get("send_tokens") if beside else None,
         calls_ms=decode.calls,
+        outside_ms={kind: each.mean for kind, each in decode.outside.items()},
     )
 
 

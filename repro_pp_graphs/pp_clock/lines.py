@@ -42,7 +42,10 @@ def lines(facts: ClockFacts) -> list[str]:
         for when, modes in (("measured", rank.measured), ("profiled", rank.profiled)):
             for mode, turns in modes.items():
                 graphs = f", {turns.graphs} as graphs" if turns.graphs else ""
-                found += [f"{key} {mode}, {when} ({turns.turn.count} turns{graphs})", head]
+                found += [
+                    f"{key} {mode.replace('_', ' ')}, {when} ({turns.turn.count} turns{graphs})",
+                    head,
+                ]
                 found += [*turn_lines(turns), ""]
     if facts.distortion is not None:
         found.append(

@@ -7,7 +7,9 @@ from typing import Literal
 
 import msgspec
 
-Mode = Literal["decode", "prefill"]
+# of a turn, by the batch that it launches; beside_prefill: one that decodes while a micro-batch of
+# the same rank's that is in flight prefills
+Mode = Literal["decode", "beside_prefill", "prefill"]
 
 
 class Spread(msgspec.Struct, kw_only=True):
@@ -95,4 +97,8 @@ class ClockSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
     prefill_token_send_ms: Spread | None = None  # None: no prefill batch in the window
     distortion: float | None = None  # mean decode turn profiled / unprofiled
     distortion_median: float | None = None
+    # of decode batches in turns beside a prefill; None: there was none in the window
+    beside_prefill_token_send_ms: Spread | None = None
     calls_ms: dict[str, Spread] = {}  # by kind (rows.KINDS)
+    # means of a turn outside the rank's own batches, by kind; empty: not known
+    outside_ms: dict[str, float] = {}

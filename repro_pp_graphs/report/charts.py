@@ -7,12 +7,14 @@ from repro_pp_graphs.report.figure import Figure
 from repro_pp_graphs.report.lane_chart import lanes
 from repro_pp_graphs.report.launch_charts import itl_ecdf, itl_over_time, launches, send_ecdf
 from repro_pp_graphs.report.source import Source
+from repro_pp_graphs.report.sweep_chart import loads
 from repro_pp_graphs.report.waterfall_chart import difference
 
 
 def figures(source: Source) -> list[Figure]:
     """Every picture that a folder has the numbers for."""
     makers = (
+        loads,
         launches,
         itl_ecdf,
         itl_over_time,

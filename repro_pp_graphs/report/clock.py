@@ -9,25 +9,10 @@ from typing import Any
 import msgspec
 
 from repro_pp_graphs.pp_clock.model import ClockFacts, Turns
+from repro_pp_graphs.report.calls import KINDS, REST
 from repro_pp_graphs.report.source import Source
 from repro_pp_graphs.report.tables import Table
 
-# kind of call -> (title, colour)
-KINDS = {
-    "send_tokens": ("send of token ids", "token_send"),
-    "wait_sent_tokens": ("wait for an earlier send of token ids", "otherwise"),
-    "recv_tokens": ("receive of token ids", "token_recv"),
-    "send_hidden": ("send of hidden states", "hidden_send"),
-    "wait_sent_hidden": ("wait for an earlier send of hidden states", "path_queueing"),
-    "recv_hidden": ("receive of hidden states", "hidden_recv"),
-    "send_requests": ("send of requests", "requests"),
-    "wait_sent_requests": ("wait for an earlier send of requests", "path_launch"),
-    "recv_requests": ("receive of requests", "peer_late"),
-    "wait_results": ("wait for results", "results"),
-    "launch": ("launch of the batch", "launch"),
-    "process": ("work on results (to 0.5.6 with the wait for them)", "host"),
-}
-REST = ("the rest: Python", "python")
 LEAST_MS = 0.005  # of what is shown: less is 0.00
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from repro_pp_graphs.models import folder as models
 from repro_pp_graphs.record import Launch, Plan
+from repro_pp_graphs.run import client_words
 from repro_pp_graphs.server import shims
 
 OWN_MODULE = "repro_pp_graphs.server.launch"  # sglang.launch_server with shims
@@ -83,7 +84,7 @@ def model(plan: Plan) -> str:
 def client(plan: Plan) -> str:
     """The load as run_repro.sh sends it."""
     words = ["python", "client_benchmark.py", "--base-url", plan.launches[0].base_url]
-    words += ["--batch", str(plan.batch), "--max-new-tokens", str(plan.max_new_tokens)]
+    words += client_words.of_load(client_words.main(plan))
     return folded([*words, "--warmup", "1"])
 
 

@@ -77,7 +77,7 @@ def _asked(plan: Plan) -> dict[str, str]:
     return {
         "program": "the probe" if plan.engine == "probe" else "sglang",
         "kind of run": how.get(plan.mode, plan.mode),
-        "load": f"{plan.batch} prompts at once, {plan.max_new_tokens} new tokens each",
+        "load": plan.load_text,
         "prompts": plan.inputs.get(PROMPTS, "")[:12],
         "ranks": f"PP {launch.pp_size} x TP {launch.tp_size}",
         "model": " ".join([Path(launch.model).name, *_of_model(launch)]),

@@ -7,7 +7,8 @@ from pathlib import Path
 import msgspec
 
 from repro_pp_graphs.environment import changes
-from repro_pp_graphs.report import clock, commands, sentences, waterfall_chart
+from repro_pp_graphs.record import Plan
+from repro_pp_graphs.report import clock, commands, sentences, sweep_table, waterfall_chart
 from repro_pp_graphs.report.differences import beside_graphs, between_cases
 from repro_pp_graphs.report.remarks import remarks
 from repro_pp_graphs.report.source import Source
@@ -60,6 +61,8 @@ class Content(msgspec.Struct, kw_only=True):
     lead: list[str]
     warnings: list[str]
     arms: Table | None
+    swept: Table | None  # every load of a sweep
+    swept_notes: list[str]
     timed: Table | None  # turns of the measured pass
     turns: Table | None  # turns while profiled
     step_differences: list[str]  # why a decode step of B is longer than of A
@@ -83,6 +86,7 @@ def content(source: Source) -> Content:
     timed = clock.bars(source)
     remarks = _remarks(source)
     unprofiled = unprofiled_tpot_ms(source)
+    as_json = msgspec.to_builtins(source.summary) if source.summary else {}
     return Content(
         name=source.folder.resolve().name,
         compared=len(source.cases) > 1,
@@ -92,6 +96,8 @@ def content(source: Source) -> Content:
         lead=lead,
         warnings=[*warnings, *against],
         arms=arms(source),
+        swept=sweep_table.table(as_json) if as_json else None,
+        swept_notes=sweep_table.notes(as_json) if as_json else [],
         timed=timed.table(timed.ends()) if timed else None,
         turns=turns(source),
         step_differences=waterfall_chart.sentences(source),
@@ -185,11 +191,16 @@ def _what(source: Source) -> str:
     done_of = f" ({done} of {len(plan.launches)} are measured)" * (done < len(plan.launches))
     if attached:
         launches = f"a server that was already running ({attached.url}, {attached.where})"
+    launches += "s" * (len(source.cases) > 1) + done_of
     return (
         f"{engine} on {gpus}, PP {first.pp_size} x TP {first.tp_size}, "
-        f"{Path(first.model).name}; {plan.batch} prompts at once, {plan.max_new_tokens} new tokens "
-        f"each; {launches}{'s' * (len(source.cases) > 1)}{done_of}."
+        f"{Path(first.model).name}; {_load(plan)}; {launches}."
     )
+
+
+def _load(plan: Plan) -> str:
+    more = f", and {len(plan.loads) - 1} more loads" if len(plan.loads) > 1 else ""
+    return plan.load_text + more
 
 
 def _remarks(source: Source) -> list[str]:

@@ -60,6 +60,9 @@ def text_of(content: Content) -> str:
         lines += ["## Why a decode step is longer or shorter", ""]
         lines += [f"- {plain(each)}" for each in content.step_differences[:MOST_DIFFERENCES]]
         lines += [""]
+    if content.swept:
+        lines += ["## Over the load", "", *rows(content.swept), ""]
+        lines += [*(f"- {plain(each)}" for each in content.swept_notes), ""]
     if shown := content.timed or content.turns:
         lines += ["## What a turn of each rank's host is made of", "", *rows(shown), ""]
     short, rest = content.remarks[:MOST_REMARKS], content.remarks[MOST_REMARKS:]

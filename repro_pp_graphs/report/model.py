@@ -6,12 +6,34 @@ from typing import Any, Literal
 
 import msgspec
 
+from repro_pp_graphs import record
 from repro_pp_graphs.pp_clock.model import ClockSummary
-from repro_pp_graphs.stats.model import Verdict
+from repro_pp_graphs.stats.model import Pair, Verdict
 
 SCHEMA = 2
 
 Status = Literal["ok", "failed", "running", "interrupted", "not run", "unreadable"]
+
+
+class LoadSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One load of a sweep on one launch's server."""
+
+    load: str  # its name, as in the sweep's loads
+    status: Literal["ok", "failed", "not measured"]
+    place: int | None = None  # from 1: of the loads on that server
+    micro_batch: int | None = None  # requests in a micro-batch that the server was told
+    metrics: dict[str, float] = {}  # as of the launch
+    waits_ms: dict[str, float] = {}  # of the last rank in this pass, by pp_clock; empty: not known
+    pp_clock: ClockSummary | None = None  # the last rank's turns in this pass
+    client_warnings: list[str] = []
+    reason: str | None = None  # why it failed
+
+
+class SweptLoad(msgspec.Struct, kw_only=True):
+    """One load of a sweep, and the cases compared under it."""
+
+    load: record.Load
+    pairs: list[Pair]  # p_holm: corrected over the loads, of the same pair and metric
 
 
 class LaunchSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -34,6 +56,7 @@ class LaunchSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
     client_warnings: list[str]
     waits_from: Literal["pp_clock", "profile", ""] = ""  # what measured waits_ms, in all launches
     pp_clock: ClockSummary | None = None  # the last rank's turns in the measured pass
+    loads: list[LoadSummary] = []  # of a sweep; the figures above are those of its main load
     reason: str | None = None  # why it failed, or is unreadable
     session: int | None = None  # 1: measured before any --resume
     began: str | None = None  # local time, 2026-11-24 03:15:00
@@ -45,8 +68,8 @@ class LaunchSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
     gpu_counters: dict[str, Any] | None = None  # before, after
 
 
-class Load(msgspec.Struct, kw_only=True):
-    """What the client asks of every launch."""
+class MainLoad(msgspec.Struct, kw_only=True):
+    """What the client asks of every launch; of a sweep, its main load."""
 
     batch: int  # prompts in flight
     max_new_tokens: int  # a prompt
@@ -72,12 +95,13 @@ class Summary(msgspec.Struct, kw_only=True):
     nsys: bool
     began: str  # local time
     sessions: list[str]  # when it was begun and resumed; a launch's `session` counts them from 1
-    load: Load
+    load: MainLoad
     complete: bool  # every launch was measured
     warnings: list[str]
     environment_changes: list[Change] | None  # None: not collected
     launches: list[LaunchSummary]
-    verdict: Verdict | None = None  # None in schema 1
+    verdict: Verdict | None = None  # None in schema 1; of a sweep, on its main load
+    sweep: list[SweptLoad] | None = None  # the main load first; None: there was no sweep
 
 
 _FIRST_SCHEMA = {"engine": "sglang", "began": "", "sessions": [], "warnings": []}

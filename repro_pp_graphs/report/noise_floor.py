@@ -20,6 +20,9 @@ def before(out: Path, plan: Plan) -> float | None:
             run = read_object(path.with_name("run.json"))
             floor = (read_object(path).get("verdict") or {}).get("floor")
             alike = all(run.get(name) == getattr(plan, name) for name in _ALIKE)
+            alike &= [load["point"] for load in run.get("loads", [])] == [
+                load.point for load in plan.loads
+            ]
             began = str(run.get("began", ""))
             if run.get("aa") and alike and began < plan.began and isinstance(floor, int | float):
                 found[began] = float(floor)

@@ -80,6 +80,7 @@ def _body(content: Content, figures: list[Figure]) -> Iterator[str]:
         title = "A against B" if content.compared else "What was measured"
         yield f"<h2>{title}</h2>"
         yield from table(content.arms)
+    yield from _swept(content)
     for figure in figures:
         yield from _figure(figure)
     if content.timed and content.turns:
@@ -109,6 +110,14 @@ def _body(content: Content, figures: list[Figure]) -> Iterator[str]:
     for command in content.commands:
         yield from _command(command)
     yield "</main>"
+
+
+def _swept(content: Content) -> Iterator[str]:
+    """The table of a sweep, and what to know of it."""
+    if content.swept:
+        yield "<h2>By load</h2>"
+        yield from table(content.swept)
+        yield from _list(content.swept_notes)
 
 
 def _linked(text: str) -> str:

@@ -29,6 +29,7 @@ METRICS = (
     "total_output_tokens",
     "duration",
     "control_ttft_ms",
+    "median_beside_ttft_ms",
 )
 # of the server's resolved arguments: what decides an A/B of PP and graphs
 RESOLVED = (
@@ -92,9 +93,9 @@ def _facts(logs: Path, launch: Launch, plan: Plan) -> dict[str, Any]:
     return facts
 
 
-def _client(logs: Path, launch: Launch, facts: dict[str, Any]) -> dict[str, Any]:
-    """The client's summary of a launch; empty, with a warning, where it is not that launch's."""
-    path = logs / f"{launch.label}_client.json"
+def _client(logs: Path, label: str, facts: dict[str, Any]) -> dict[str, Any]:
+    """The client's summary of a pass; empty, with a warning, where it is not what was recorded."""
+    path = logs / f"{label}_client.json"
     found: dict[str, Any] = _read(path, record.CLIENT, facts["warnings"], AGAIN).get("summary", {})
     measured = facts.pop("client_sha256", None)
     if found and measured and files.sha256(path) != measured:
@@ -109,7 +110,7 @@ def summarise_launch(logs: Path, launch: Launch, plan: Plan) -> dict[str, Any]:
     facts = _facts(logs, launch, plan)
     status = facts.pop("status", "not run")
     facts["warnings"] = list(facts.get("warnings", []))
-    client = {} if status in ("not run", UNREADABLE) else _client(logs, launch, facts)
+    client = {} if status in ("not run", UNREADABLE) else _client(logs, launch.label, facts)
     path = logs / f"{launch.label}_analysis.json"
     make = f"python -m repro_pp_graphs analyze trace/{launch.label} --json {path} makes it anew"
     analysis = _read(path, record.ANALYSIS, facts["warnings"], make) if client else {}
@@ -129,17 +130,42 @@ def summarise_launch(logs: Path, launch: Launch, plan: Plan) -> dict[str, Any]:
         "expects_graphs": launch.expects_graphs,
         "server_args": launch.args,
         "resolved": {key: info[key] for key in RESOLVED if key in info},
-        "metrics": {key: client[key] for key in METRICS if _is_number(client.get(key))},
+        "metrics": _metrics(client),
         "decode_batches": decode_batches(analysis),
         "token_send_ms": token_send_ms(analysis),
         "waits_ms": token_return.of(analysis),
-        **(_clock(logs, launch, sends(launch, plan), facts["warnings"]) if client else {}),
+        **(_clock(logs, launch.label, sends(launch, plan), facts["warnings"]) if client else {}),
         "client_warnings": client.get("warnings", []),
+        **_loads(logs, launch, plan, facts.pop("loads", {}), facts["warnings"]),
     }
 
 
-def _clock(logs: Path, launch: Launch, how: str, warnings: list[str]) -> dict[str, Any]:
-    """What the ranks' clocks say of a launch: `pp_clock`, and the waits by name; both left out
+def _loads(
+    logs: Path, launch: Launch, plan: Plan, known: dict[str, Any], warnings: list[str]
+) -> dict[str, Any]:
+    """What a launch measured of each load of a sweep, in the plan's order; empty without one."""
+    found = []
+    for load in plan.loads:
+        label, state = plan.load_label(launch, load.name), dict(known.get(load.name, {}))
+        row = {"load": load.name, "status": "not measured", **state}
+        if row["status"] == "ok":
+            client = _client(logs, label, {"warnings": warnings, **row})
+            row |= {"metrics": _metrics(client), "client_warnings": client.get("warnings", [])}
+            clock = _clock(logs, label, sends(launch, plan), warnings) if client else {}
+            row["waits_ms"] = clock.pop("clock_waits_ms", {})
+            row |= clock
+            row["status"] = "ok" if client else "not measured"
+        row.pop("client_sha256", None)
+        found.append(row)
+    return {"loads": found} if found else {}
+
+
+def _metrics(client: dict[str, Any]) -> dict[str, float]:
+    return {key: client[key] for key in METRICS if _is_number(client.get(key))}
+
+
+def _clock(logs: Path, label: str, how: str, warnings: list[str]) -> dict[str, Any]:
+    """What the ranks' clocks say of a measured pass: `pp_clock`, the waits by name; both left out
     where they left nothing, or the interpreter lacks what reading them needs."""
     try:
         import msgspec  # noqa: PLC0415 - collect_env.sh --bundle reads summaries with any Python
@@ -148,7 +174,7 @@ def _clock(logs: Path, launch: Launch, how: str, warnings: list[str]) -> dict[st
     except ImportError:
         return {}
     try:
-        found = collect.load(logs, launch.label)
+        found = collect.load(logs, label)
     except (OSError, BadFile) as error:
         warnings.append(f"{error}: left out; its rows are beside it")
         return {}
@@ -249,12 +275,35 @@ def summarise(logs: Path, plan: Plan) -> dict[str, Any]:
         "began": plan.began,
         "sessions": [plan.began, *plan.resumed],
         "load": {"batch": plan.batch, "max_new_tokens": plan.max_new_tokens},
-        "complete": all(launch["status"] == "ok" for launch in launches),
+        "complete": all(map(_is_whole, launches)),
         "warnings": warnings,
         "environment_changes": None if changed is None else [each._asdict() for each in changed],
         "launches": launches,
         "verdict": _verdict(logs, plan, launches),
+        "sweep": _sweep(logs, plan, launches),
     }
+
+
+def _is_whole(launch: dict[str, Any]) -> bool:
+    """Whether it was measured, under every load of a sweep."""
+    loads = launch.get("loads", [])
+    return launch["status"] == "ok" and all(each["status"] == "ok" for each in loads)
+
+
+def _sweep(logs: Path, plan: Plan, launches: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """The cases compared under every load; None without a sweep, or in an interpreter that lacks
+    what it needs."""
+    if not plan.loads:
+        return None
+    try:
+        import msgspec  # noqa: PLC0415 - collect_env.sh --bundle reads summaries with any Python
+
+        from repro_pp_graphs.report import noise_floor, sweep  # noqa: PLC0415
+    except ImportError:
+        return None
+    found = sweep.compared(plan, launches, noise_floor.before(logs.parent, plan))
+    as_json: list[dict[str, Any]] = msgspec.to_builtins(found)
+    return as_json
 
 
 def _verdict(logs: Path, plan: Plan, launches: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -9,7 +9,16 @@ from typing import Any
 from repro_pp_graphs import files, record
 from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.record import Plan
-from repro_pp_graphs.report import model, outcome, remarks, report_command, source, summary, table
+from repro_pp_graphs.report import (
+    model,
+    outcome,
+    remarks,
+    report_command,
+    source,
+    summary,
+    sweep_table,
+    table,
+)
 from repro_pp_graphs.report.numbers import count
 from repro_pp_graphs.run import next_command, results
 from repro_pp_graphs.terminal import complain, wrapped
@@ -46,6 +55,9 @@ def said(result: dict[str, Any]) -> list[str]:
     names = {row["case"]: table.name(result, row["case"]) for row in result["launches"]}
     out = [*outcome.lines(found, names), ""] if found else []
     out += table.lines(result)
+    if swept := sweep_table.lines(result):
+        out += ["", *swept]
+        out += [line for each in sweep_table.notes(result) for line in wrapped(each)]
     missing = [row["label"] for row in result["launches"] if row["status"] == "not run"]
     if missing:
         of = f"{len(missing)} of {count(len(result['launches']), 'launch')}"

@@ -34,11 +34,11 @@ def verdict(
 ) -> Verdict:
     """The verdict on a run. `reason`: where the last rank's host waits, from an analysis; `floor`:
     how far equal arms differed in an earlier A/A run, 0.02 for 2 %."""
-    samples = [_sample(row) for row in _in_order(launches)]
-    asked = _asked(plan, floor)
+    samples = [sample_of(row) for row in in_order(launches)]
+    rules = asked_of(plan, floor)
     metrics = (Metric(plan.primary, "primary"), *BESIDE)
-    question = _question(launches)
-    pairs = [pair(a, b, samples, metrics, asked) for a, b in _pairs(launches, question)]
+    question = question_of(launches)
+    pairs = [pair(a, b, samples, metrics, rules) for a, b in pairs_of(launches, question)]
     limits = _limits(plan)
     if question is None:
         return Verdict(
@@ -74,13 +74,13 @@ def verdict(
     )
 
 
-def _in_order(launches: Sequence[Row]) -> list[Row]:
+def in_order(launches: Sequence[Row]) -> list[Row]:
     """In the order in which they ran: what --resume measured came after all before it."""
     begun = [row for row in launches if row["status"] != "not run"]
     return sorted(begun, key=lambda row: row.get("session") or 1)
 
 
-def _sample(row: Row) -> Sample:
+def sample_of(row: Row) -> Sample:
     counters = row.get("gpu_counters") or {}
     fault = "" if row["status"] == "ok" else row.get("reason") or row["status"]
     if not fault and counters.get("before") and counters.get("after"):
@@ -95,14 +95,14 @@ def _sample(row: Row) -> Sample:
     )
 
 
-def _asked(plan: Plan, floor: float | None) -> Asked:
+def asked_of(plan: Plan, floor: float | None) -> Asked:
     planned = [look.rounds for look in plan.looks if look.planned]
     later = [look.rounds for look in plan.looks if not look.planned]
     reached = max((launch.round for launch in plan.launches), default=0)
     return Asked(planned or [reached], later, max(plan.margin, floor or 0))
 
 
-def _question(launches: Sequence[Row]) -> tuple[str, str] | None:
+def question_of(launches: Sequence[Row]) -> tuple[str, str] | None:
     """The cases that ask #10865's question: graphs on and off, of one release, sent alike."""
     first = {row["case"]: row for row in reversed(launches)}
     if ON in first and OFF in first:
@@ -114,7 +114,7 @@ def _question(launches: Sequence[Row]) -> tuple[str, str] | None:
     return None
 
 
-def _pairs(launches: Sequence[Row], question: tuple[str, str] | None) -> list[tuple[str, str]]:
+def pairs_of(launches: Sequence[Row], question: tuple[str, str] | None) -> list[tuple[str, str]]:
     """The question's cases first, then graphs on against each case with asynchronous sends, then
     the first case against each other."""
     cases = cases_of(launches)

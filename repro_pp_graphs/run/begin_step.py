@@ -7,7 +7,7 @@ from pathlib import Path
 
 from repro_pp_graphs import files, launch_record, record
 from repro_pp_graphs.launch_record import GpuCounters, LaunchRecord
-from repro_pp_graphs.record import Launch, Plan
+from repro_pp_graphs.record import Launch, Load, Plan
 from repro_pp_graphs.run import inputs, previous, results, step_options
 from repro_pp_graphs.server import gpu_counters, running
 from repro_pp_graphs.server.http import resolved
@@ -57,13 +57,18 @@ def ask_attached(launch: Launch, found: LaunchRecord) -> str:
     return ""
 
 
+def room_for(load: Plan | Load) -> int:
+    """Bytes that the client's result of a load may take."""
+    return max(load.batch * load.max_new_tokens * EVENT_BYTES, LEAST_ROOM)
+
+
 def prepare(logs: Path, plan: Plan, label: str) -> GpuCounters | None:
     """Take the disk room that the launch's end will need; what the GPUs count, where there are
     some. Raises OSError."""
     files.hold_reserve(logs)
     if plan.engine == "sglang":
         # the client writes its result over this: there is room for it, should the disk fill up
-        room = max(plan.batch * plan.max_new_tokens * EVENT_BYTES, LEAST_ROOM)
+        room = room_for(plan)
         files.hold_room(results.client_draft(logs, label), room)
     if plan.mode == "cpu" or plan.attached:
         return None

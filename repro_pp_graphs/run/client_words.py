@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from repro_pp_graphs.record import Launch, Plan
+from repro_pp_graphs.record import Launch, Load, Plan
 from repro_pp_graphs.run import results
 
 CONTROL = 5  # requests whose TTFT decode CUDA graphs cannot change
 PROFILED_TOKENS = 4  # times those of the measured pass: the profile ends the load much earlier
 PROFILED_S = 3600
+# single prompts that are sent at a rate: so many times the most in flight, and no fewer
+AT_RATE, LEAST_AT_RATE = 4, 32
 ATTACHED_S = 300  # the same for a server that others may be using
 
 
@@ -23,18 +26,40 @@ def prompts(root: Path) -> list[str]:
     return ["--prompts", str(root / "prompts.txt")]
 
 
-def measured(plan: Plan, launch: Launch, logs: Path) -> list[str]:
-    """Options of the unprofiled pass of a launch, whose numbers are reported."""
-    words = ["--base-url", launch.base_url, "--batch", str(plan.batch)]
-    words += ["--max-new-tokens", str(plan.max_new_tokens), "--warmup", "1"]
+def measured(plan: Plan, launch: Launch, logs: Path, load: Load | None = None) -> list[str]:
+    """Options of the unprofiled pass of a launch, whose numbers are reported; `load`: of a sweep,
+    else the plan's."""
+    label = plan.load_label(launch, load.name) if load else launch.label
+    words = ["--base-url", launch.base_url, *of_load(load or main(plan)), "--warmup", "1"]
+    if load and load.rate:
+        words += ["--num-prompts", str(max(LEAST_AT_RATE, AT_RATE * load.batch))]
     words += ["--warmup-passes", str(plan.warmup_passes), "--control", str(CONTROL)]
-    return [*words, "--output", str(results.client_json(logs, launch.label))]
+    return [*words, "--output", str(results.client_json(logs, label))]
+
+
+def main(plan: Plan) -> Load:
+    """The load of a run without a sweep, and the main one of a sweep."""
+    return plan.loads[0] if plan.loads else Load("", "", {}, plan.batch, plan.max_new_tokens)
+
+
+def of_load(load: Load) -> list[str]:
+    """What is sent, and how."""
+    if load.rate:
+        words = ["--request-rate", f"{load.rate:g}", "--concurrency", str(load.batch)]
+    else:
+        words = ["--batch", str(load.batch)]
+    if load.input_len:
+        words += ["--input-len", str(load.input_len)]
+    if load.beside_len and load.beside_rate:
+        words += ["--beside-input-len", str(load.beside_len)]
+        words += ["--beside-rate", f"{load.beside_rate:g}"]
+    return [*words, "--max-new-tokens", str(load.max_new_tokens)]
 
 
 def profiled(plan: Plan) -> list[str]:
     """Options of the load to profile any launch under, without its --base-url."""
-    tokens = plan.max_new_tokens * PROFILED_TOKENS
-    words = ["--batch", str(plan.batch), "--max-new-tokens", str(tokens)]
+    longer = plan.max_new_tokens * PROFILED_TOKENS
+    words = of_load(replace(main(plan), max_new_tokens=longer))
     return [*words, "--warmup", "0", "--duration", str(profiled_s(plan))]
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import fmean
 
-from repro_pp_graphs import launch_record
 from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.record import Launch, Plan
+
+TPOT_MS = 50  # of sglang on two H100s with the 70B shape
 
 
 def seconds(logs: Path, plan: Plan, ahead: list[Launch]) -> float | None:
@@ -24,12 +25,27 @@ def seconds(logs: Path, plan: Plan, ahead: list[Launch]) -> float | None:
 
 
 def _wall_s(logs: Path, launch: Launch, plan: Plan) -> float | None:
+    from repro_pp_graphs import launch_record  # noqa: PLC0415 - a dry run does without msgspec
+
     try:
         known = launch_record.load(logs, launch.label)
     except (OSError, BadFile):
         return None
     measured = known is not None and known.status == "ok" and known.run_id == plan.run_id
     return known.wall_s if known and measured else None
+
+
+def of_sweep(plan: Plan) -> str:
+    """How long the loads of a sweep take on one server, at a stated time per output token."""
+    fewest, most = 1 + 2 + 1, 1 + plan.warmup_passes + 1  # first, warm-up until steady, measured
+    tokens = sum(load.max_new_tokens for load in plan.loads)
+    seconds = [passes * tokens * TPOT_MS / 1e3 for passes in (fewest, most)]
+    least, longest = text(seconds[0]), text(seconds[1]).removeprefix("about ")
+    return (
+        f"{least} to {longest} for the loads of a server "
+        f"if a token takes {TPOT_MS} ms ({fewest} to {most} passes of each), without prefill; its "
+        f"start and its profile come on top; {len(plan.launches)} servers"
+    )
 
 
 def text(duration_s: float) -> str:

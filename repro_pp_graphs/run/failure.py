@@ -10,7 +10,8 @@ from pathlib import Path
 from repro_pp_graphs import files, launch_record
 from repro_pp_graphs.environment import masking
 from repro_pp_graphs.record import Launch
-from repro_pp_graphs.run import hang
+from repro_pp_graphs.run import hang, results
+from repro_pp_graphs.run.client_pass import result_of
 from repro_pp_graphs.server import diagnosis, log, process
 from repro_pp_graphs.server.diagnosis import Diagnosis
 from repro_pp_graphs.server.log import Line, read_log
@@ -108,6 +109,26 @@ def report_late(logs: Path, launch: Launch, pid: int) -> None:
     print("\n".join(["    server timed out", *lines(found, log_path)]), flush=True)
     print("\n".join(hang.report(logs, launch.label, pid, launch.python)))
     _record(logs, launch.label, f"server timed out: {found.cause}")
+
+
+def report_load(
+    logs: Path, launch: Launch, measured: str, pid: int, exit_file: Path | None
+) -> None:
+    """Print and record why the client failed, whose files `measured` names; what the ranks do,
+    where the server stalled."""
+    if server_gone(logs, launch.label, pid):
+        report_dead(logs, launch.label, "died under load", exit_file)
+        return
+    log_path = logs / f"{measured}_client.log"
+    found = result_of(results.client_json(logs, measured))
+    stalled = bool(found.get("errors", {}).get("stalled"))
+    reason = f"the client failed; see {log_path}"
+    if stalled:  # it lives and sends nothing: what its ranks do, while they live
+        reason = f"the server stalled; see {log_path} and {logs}/{launch.label}_hang.txt"
+    _record(logs, launch.label, reason)
+    print("\n".join(wrapped(f"{launch.label} failed: {reason}", "  ")), flush=True)
+    if stalled:
+        print("\n".join(hang.report(logs, launch.label, pid, launch.python)))
 
 
 def _record(logs: Path, label: str, reason: str) -> None:

@@ -51,7 +51,8 @@ class Ending:
 
         not_started = clock_log.not_started(self.logs, self.label)
         try:
-            found = collect.collect(self.logs, self.label, not_started)
+            others = self.plan.other_loads(self.launch)
+            found = collect.collect(self.logs, self.label, not_started, others)
         except OSError as error:
             self.warnings.append(f"pp_clock: {error}: its rows are kept, its facts are not")
             return
@@ -123,7 +124,8 @@ class Ending:
             self.changes["wall_s"] = max(0.0, round(time.time() - began_s))
         if measured := files.sha256(self.logs / f"{self.label}_client.json"):
             self.changes["client_sha256"] = measured
-        results.client_draft(self.logs, self.label).unlink(missing_ok=True)
+        for label in [self.label, *self.plan.other_loads(self.launch)]:
+            results.client_draft(self.logs, label).unlink(missing_ok=True)
         launch_record.amend(self.logs, self.label, self.warnings, **self.changes)
 
 

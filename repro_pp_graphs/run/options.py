@@ -7,10 +7,11 @@ import argparse
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
+from repro_pp_graphs.run import sweep
 from repro_pp_graphs.terminal import say, visible, wrapped
 
 CASES = "graphs_on,graphs_off"
@@ -77,6 +78,7 @@ class Options:
     trace_dir: Path | None = None  # of --attach: where that server shall write its traces
     yes: bool = False  # send the load to it without asking
     not_made: str = ""  # of a dry run: the release whose environment a real run would make first
+    sweep: dict[str, list[str]] = field(default_factory=dict)  # values by axis (run/sweep.py)
     terminal: int = 0  # a file descriptor to read the answer from; 0: there is no terminal
 
 
@@ -86,7 +88,7 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         name, _, fault = message.removeprefix("argument ").partition(": ")
         text = f"{name} {fault}" if message.startswith("argument ") else message
-        if fault.startswith("expected one argument"):
+        if fault.startswith(("expected one argument", "expected at least one")):
             text = f"{name} needs a value (see --help)"
         complain(text)
         sys.exit(2)
@@ -151,6 +153,7 @@ def _parser() -> _Parser:
         parser.add_argument(name, action="store_true")
     for name in ("--resume", "--dry-run", "--yes"):
         parser.add_argument(name, action="store_true")
+    parser.add_argument("--sweep", nargs="+", action="extend", default=[], metavar="AXIS=V,V")
     parser.add_argument("--attach", default="", metavar="URL")
     parser.add_argument("--trace-dir", type=Path)
     parser.add_argument("--not-made", default="")
@@ -180,7 +183,12 @@ def parse(argv: list[str]) -> Options:
             "server_args_base.txt, or into the file of one case"
         )
         sys.exit(2)
-    if fault := _contradiction(values, users):
+    try:
+        values.sweep = sweep.parse(values.sweep)
+        fault = _of_sweep(values) or _contradiction(values, users)
+    except sweep.SweepError as error:
+        fault = f"--sweep {error}"
+    if fault:
         complain(fault)
         sys.exit(2)
     given = vars(values)
@@ -213,6 +221,28 @@ def _contradiction(values: argparse.Namespace, users: list[str]) -> str:
             "--attach: no terminal to ask on: --dry-run shows the load, --yes sends it without "
             "asking"
         )
+    return ""
+
+
+def _of_sweep(values: argparse.Namespace) -> str:
+    """What does not go together with a sweep; empty where all does."""
+    if not values.sweep:
+        return ""
+    if values.attach:
+        return (
+            "--sweep tells the server its micro-batch size between loads, and a server that others "
+            "use is told nothing: one --batch at a time"
+        )
+    if values.engine == "probe":
+        return "--sweep is of the load on a server, and the probe has none: leave one out"
+    for axis, option in sweep.OPTIONS.items():
+        given = vars(values)[option]
+        if axis in values.sweep and given and str(given) not in values.sweep[axis]:
+            name, all_of_it = f"--{option.replace('_', '-')}", ",".join(values.sweep[axis])
+            return (
+                f"{name} {given} is the main load of a sweep, and {axis}={all_of_it} lacks it: add "
+                f"it there, or leave {name} out"
+            )
     return ""
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from repro_pp_graphs.record import Launch, Plan
-from repro_pp_graphs.run import client_words, results
+from repro_pp_graphs.record import Launch, Load, Plan
+from repro_pp_graphs.run import client_words, estimate, results
 from repro_pp_graphs.run.command import command_script, shell_words
 from repro_pp_graphs.run.options import Options
 from repro_pp_graphs.server import argfile, shims
+from repro_pp_graphs.server.release_facts import MICRO_BATCH
 from repro_pp_graphs.terminal import wrapped
 
 BASE = "server_args_base.txt"
@@ -41,6 +42,7 @@ def lines(plan: Plan, options: Options) -> list[str]:
         *wrapped(server, f"  {plan.program + ':':<8}"),
         *_in_place_of(plan, options),
         f"  load:   {load}" + (f"; profile of {plan.profile_steps} steps" if plan.profile else ""),
+        *_sweep(plan),
         *wrapped(", ".join(launch.label for launch in plan.launches), "  cases:  "),
         *_differences(plan),
         *_order(plan, anew=options.dry_run and not options.resume),
@@ -59,6 +61,19 @@ def _spare(plan: Plan) -> str:
         f": {used} of {there} GPUs are used, the others stay idle (--pp-size N, or "
         f"--tensor-parallel-size N in {BASE}, takes a GPU for each of pp x tp)"
     )
+
+
+def _sweep(plan: Plan) -> list[str]:
+    """The loads of a sweep, and about how long they take."""
+    if not plan.loads:
+        return []
+    titles = "; ".join(load.title for load in plan.loads)
+    rounds = " (in an order that is drawn for each round)" * (len(plan.loads) > 1)
+    text = f"{len(plan.loads)} loads on every server{rounds}, the main one first: {titles}"
+    return [
+        *wrapped(text, "  sweep:  "),
+        *wrapped(estimate.of_sweep(plan), "  time:   "),
+    ]
 
 
 def _notes(plan: Plan) -> list[str]:
@@ -199,7 +214,7 @@ def dry_run_lines(plan: Plan, options: Options) -> list[str]:
             continue
         lines += [f"# {label}", *script(launch, plan, options).splitlines()[2:]]
         if plan.engine == "sglang":
-            lines += ["# then, once /health answers:", client_command(plan, launch, options)]
+            lines += ["# then, once /health answers:", *_client_commands(plan, launch, options)]
         lines.append("")
     lines.append("# files")
     for launch in plan.launches:
@@ -225,10 +240,24 @@ def _attached_commands(plan: Plan, launch: Launch, options: Options) -> list[str
     ]
 
 
-def client_command(plan: Plan, launch: Launch, options: Options) -> str:
+def client_command(plan: Plan, launch: Launch, options: Options, load: Load | None = None) -> str:
     """The measuring client's command; measure_step runs it with these words."""
     words = client_words.program(options.python, options.root)
-    return shell_words(words + client_words.measured(plan, launch, options.out / "logs"))
+    return shell_words(words + client_words.measured(plan, launch, options.out / "logs", load))
+
+
+def _client_commands(plan: Plan, launch: Launch, options: Options) -> list[str]:
+    """The same of every load of a sweep in order, each after what the server is told."""
+    if not launch.loads:
+        return [client_command(plan, launch, options)]
+    lines = []
+    for name, size in launch.loads.items():
+        if size:
+            body = json.dumps({"server_args": {MICRO_BATCH[0]: size}})
+            ask = ["curl", "-X", "POST", "-H", "Content-Type: application/json", "-d", body]
+            lines.append(shell_words([*ask, f"{launch.base_url}/set_internal_state"]))
+        lines.append(client_command(plan, launch, options, plan.load(name)))
+    return lines
 
 
 def script(launch: Launch, plan: Plan, options: Options) -> str:

@@ -9,9 +9,10 @@ from typing import Any
 
 from repro_pp_graphs.models import folder as model_folder
 from repro_pp_graphs.record import Launch, Plan
-from repro_pp_graphs.run import environments
+from repro_pp_graphs.run import environments, sweep
 from repro_pp_graphs.run.options import Options
 from repro_pp_graphs.run.order import Turn
+from repro_pp_graphs.run.sweep import MICRO_BATCH
 from repro_pp_graphs.server import argfile, case_needs, flags, listener, shims
 from repro_pp_graphs.server.argfile import ServerArgs
 from repro_pp_graphs.server.gpus import Gpu
@@ -23,7 +24,6 @@ OVERLAYS = Path(__file__).resolve().parents[1] / "server" / "overlays"
 # more; on a CPU a case stays under a minute
 FULL_LOAD = (16, 256, 48)
 REHEARSAL_LOAD = (8, 48, 24)
-MICRO_BATCH = "--pp-max-micro-batch-size"
 
 
 class PlanError(ValueError):
@@ -129,9 +129,8 @@ def _split_evenly(args: ServerArgs, batch: int) -> list[str]:
     launch and 4 + 4 in the next. Its own cap is --max-running-requests / pp: even where that is
     below the load.
     """
-    pp_size = args.get_int("--pp-size", 1)
-    in_flight = pp_size + args.get_int("--pp-async-batch-depth", 0)
-    if pp_size == 1 or MICRO_BATCH in args.flags:
+    in_flight = sweep.in_flight(args)
+    if args.get_int("--pp-size", 1) == 1 or MICRO_BATCH in args.flags:
         return []
     if args.get_int("--max-running-requests", batch) < batch:
         return []
@@ -227,6 +226,9 @@ class Planner:
             gpu_used_mib={g.uuid: g.used_mib for g in self.gpus if mode != "cpu"},
             launches=[],
         )
+        plan.loads = sweep.loads(options.sweep, plan.batch, plan.max_new_tokens)
+        if plan.loads:
+            plan.batch, plan.max_new_tokens = plan.loads[0].batch, plan.loads[0].max_new_tokens
         plan.launches += [self._launch(plan, base, turn) for turn in turns]
         labels = [launch.label for launch in plan.launches]
         if len(set(labels)) < len(labels):
@@ -296,10 +298,12 @@ class Planner:
                 "patched (README, Limits)"
             )
         expects_graphs = None if plan.mode == "cpu" else wants_graphs(args)
-        notes += _split_evenly(args, plan.batch)
+        batch = max([plan.batch, *(load.batch for load in plan.loads)])
+        loads, said = sweep.micro_batches(args, plan.loads)
+        notes += said
+        notes += [] if plan.loads else _split_evenly(args, batch)
         if expects_graphs:
-            largest = args.get_int(MICRO_BATCH, plan.batch)
-            notes += _cover_batch(args, min(largest, plan.batch))
+            notes += _cover_batch(args, min(args.get_int(MICRO_BATCH, batch), batch))
         notes += case_needs.idle(args, plan.mode)
         args, renamed = _fit(args, case, release, version)
         notes += renamed
@@ -329,6 +333,7 @@ class Planner:
             expects_graphs=expects_graphs,
             captured_max_bs=_captured_max_bs(args) if expects_graphs else None,
             notes=notes,
+            loads=loads,
         )
 
 

@@ -32,11 +32,13 @@ from repro_pp_graphs.run import (
     preflight,
     previous,
     results,
+    sweep,
 )
 from repro_pp_graphs.run import options as run_options
 from repro_pp_graphs.run.looks import LooksError
 from repro_pp_graphs.run.options import Options, complain
 from repro_pp_graphs.run.plan import PlanError, Planner
+from repro_pp_graphs.run.sweep import SweepError
 from repro_pp_graphs.server import gpus
 from repro_pp_graphs.server.argfile import ArgFileError
 from repro_pp_graphs.server.flags import FlagError
@@ -46,7 +48,10 @@ from repro_pp_graphs.terminal import say, wrapped
 
 # what the harness itself imports later; an environment of sglang holds them
 NEEDED = ("requests", "msgspec", "numpy")
-REFUSALS = (PlanError, LooksError, ArgFileError, FlagError, ProbeError, lock.LockError)
+REFUSALS = (
+    *(PlanError, LooksError, ArgFileError, FlagError, ProbeError, SweepError),
+    lock.LockError,
+)
 
 
 def make_models(plan: Plan, options: Options) -> None:
@@ -148,6 +153,7 @@ def make(options: Options, found: list[Gpu], earlier: Plan | None, probe: Prober
     else:
         plan = Planner(options, found, probe).plan(turns)
     plan.order_seed, plan.looks = seed, rounds.looks
+    sweep.put_in_order(plan)
     plan.aa = options.cases[0] if options.aa else ""
     plan.command = ["bash", options.command, *options.given]
     for launch in plan.launches:

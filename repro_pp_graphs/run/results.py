@@ -18,16 +18,19 @@ def of_launch(launch: Launch, plan: Plan) -> list[str]:
     label = launch.label
     logs = [] if launch.attached else [f"{plan.program}.log", f"{plan.program}_command.sh"]
     logs += ["client.log", "client.json", "launch.json"]
+    others = [load.name for load in plan.loads[1:]]
     probe = plan.engine == "probe"
     logs += ["probe.json"] if probe else []
     if plan.profile:
         logs += ["analysis.json", "analysis.txt", "timeline.json"] + (
             [] if probe else ["profile_load.log"]
         )
+    logs += [f"at_{name}_{kind}" for name in others for kind in ("client.log", "client.json")]
     if "pp_clock" in shims.names_in(launch.env):
         logs += [
             "pp_clock.json",
             "pp_clock.txt",
+            *(f"at_{name}_pp_clock.{kind}" for name in others for kind in ("json", "txt")),
             *(f"pp_clock_{rank}.rows.gz" for rank in _ranks(launch)),
         ]
     names = [f"logs/{label}_{name}" for name in logs]

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from repro_pp_graphs import launch_record
 from repro_pp_graphs.files import BadFile, read_object
+from repro_pp_graphs.launch_record import LaunchRecord
 from repro_pp_graphs.record import Launch, Plan
+from repro_pp_graphs.run import results
 
 MOST = 4  # differences that are named one by one
 OPTIONS = {
@@ -27,6 +29,8 @@ MOVING = ("--port",)  # decides nothing that is measured
 def differences(then: Plan, now: Plan) -> list[str]:
     """What differs between the run that is to be resumed and the one that is asked for."""
     found = list(_pairs(OPTIONS, vars(then), vars(now)))
+    loads = ["; ".join(load.title for load in plan.loads) for plan in (then, now)]
+    found += _named("", {"--sweep": loads[0]}, {"--sweep": loads[1]})
     found += _named("machine: ", then.machine, now.machine)
     found += [
         f"{name} has other content"
@@ -103,11 +107,22 @@ def measured(logs: Path, plan: Plan) -> tuple[set[str], list[str]]:
                 raise BadFile(f"{launch_record.path_of(logs, launch.label)} is of another run")
             for name in ["client", "analysis"][: 1 + plan.profile]:
                 read_object(logs / f"{launch.label}_{name}.json")
+            _check_loads(logs, plan, launch, known)
         except (OSError, BadFile) as error:
             lines.append(f"{launch.label} is measured again: {error}")
         else:
             labels.add(launch.label)
     return labels, lines
+
+
+def _check_loads(logs: Path, plan: Plan, launch: Launch, known: LaunchRecord) -> None:
+    """Raises BadFile or OSError where a load of a sweep is not measured: the loads of a server
+    belong together, and are measured again together."""
+    for load in plan.loads:
+        state = (known.loads or {}).get(load.name)
+        if state is None or state.status != "ok":
+            raise BadFile(f"{load.title} is not measured")
+        read_object(results.client_json(logs, plan.load_label(launch, load.name)))
 
 
 def done(logs: Path, plan: Plan) -> tuple[set[str], list[str]]:

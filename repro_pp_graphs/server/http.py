@@ -10,6 +10,7 @@ import requests
 
 from repro_pp_graphs.client.key import KEYS, authorization
 from repro_pp_graphs.environment import masking
+from repro_pp_graphs.server.release_facts import MICRO_BATCH
 
 INFO = ("/server_info", "/get_server_info")  # the second up to 0.5.4, and as an alias since
 PROFILE_KEYS = ("SGLANG_ADMIN_API_KEY", *KEYS)  # where --admin-api-key is set it wants that one
@@ -97,6 +98,22 @@ class Server:
         answer = self._session.post(url, json=body, headers=headers, timeout=60)
         answer.raise_for_status()
         return answer.text.strip()
+
+    def set_micro_batch(self, size: int) -> str:
+        """Tell every rank the most requests in a micro-batch from now on; why it did not take it,
+        or an empty text. 0.5.2 to 0.5.23 take it, from 1 to --max-running-requests / pp."""
+        url, headers = f"{self.base_url}/set_internal_state", authorization(PROFILE_KEYS)
+        said = ""
+        for name in MICRO_BATCH:
+            try:
+                body = {"server_args": {name: size}}
+                answer = self._session.post(url, json=body, headers=headers, timeout=60)
+                if answer.ok and answer.json() and set(answer.json()) == {True}:
+                    return ""
+            except (requests.RequestException, ValueError, TypeError) as error:
+                return f"/set_internal_state failed ({error})"
+            said = said or f"/set_internal_state answered {answer.status_code}: {answer.text[:60]}"
+        return said
 
     def stop_profile(self, timeout_s: float = 120) -> bool:
         """Ask the ranks to write what they have; False where no profile was running."""

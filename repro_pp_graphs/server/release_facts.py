@@ -35,3 +35,8 @@ def pp_sends(numbers: tuple[int, ...]) -> Sends:
 def may_lack_pp_rank(numbers: tuple[int, ...]) -> bool:
     """Whether a release may leave the PP rank out of its traces' names."""
     return bool(numbers) and numbers < PP_IN_TRACE_NAMES
+
+
+# what a running server calls --pp-max-micro-batch-size in /set_internal_state; the second up to
+# 0.5.3 (read in the sources of 0.5.2 to 0.5.23)
+MICRO_BATCH = ("pp_max_micro_batch_size", "max_micro_batch_size")

@@ -106,7 +106,8 @@ def pair(
     rules = Rules(at.alpha, asked.margin, at.withheld)
     found = [compare(a, b, counted, metric, rules) for metric in metrics]
     measured = [each for each in found if each.values_a or each.values_b or each.role == "primary"]
-    _correct(measured, rules)
+    secondary = [each for each in measured if each.role == "secondary"]
+    correct(secondary, rules.alpha, "metrics")
     return Pair(
         a=a,
         b=b,
@@ -267,15 +268,16 @@ def _unequal(found: Comparison, rules: Rules) -> tuple[Word, str]:
     return "BORDERLINE", "the interval excludes 1, but launches overlap: add a block of two rounds"
 
 
-def _correct(found: Sequence[Comparison], rules: Rules) -> None:
-    """Holm's correction over the secondary metrics: what it takes back is at most BORDERLINE."""
-    tested = [each for each in found if each.role == "secondary" and each.estimate]
+def correct(found: Sequence[Comparison], alpha: float, what: str) -> None:
+    """Holm's correction over several tests of a kind: what it takes back is at most BORDERLINE.
+    `what` they are of: metrics, loads."""
+    tested = [each for each in found if each.estimate]
     corrected = ranks.holm([each.estimate.p for each in tested if each.estimate])
     for each, p in zip(tested, corrected, strict=True):
         each.p_holm = p
-        if each.word == "DIFFERENT" and p > rules.alpha:
+        if each.word == "DIFFERENT" and p > alpha:
             each.word = "BORDERLINE"
-            each.why = f"not after Holm's correction over {len(tested)} metrics"
+            each.why = f"not after Holm's correction over {len(tested)} {what}"
 
 
 def _moved(found: Sequence[Comparison]) -> str:

@@ -30,6 +30,7 @@ export function drawCharts(facts, drawn) {
   place("itl-ecdf", charts.itl_ecdf, (shown) => distribution(charts.itl_ecdf, shown));
   place("send-ecdf", charts.send_ecdf, (shown) => distribution(charts.send_ecdf, shown));
   place("itl-time", charts.itl_time, (shown) => overTime(charts.itl_time, shown));
+  place("loads", charts.loads, (shown, choice) => loads(charts.loads, shown, choice));
   place("launches", charts.launches, (shown, choice) => launches(charts.launches, shown, choice));
   place("path", charts.path, (_, choice) => bars(charts.path, choice, "ms of a decode step (mean)"));
   place("difference", charts.difference, (_, choice) => waterfall(charts.difference, choice));
@@ -261,6 +262,52 @@ function launches(data, shown, choice) {
         p.data.text
           ? note(p.name, [["ratio", p.data.text]])
           : note(p.name, [[metric.title, number(p.data.value[1])]]),
+      ),
+      series,
+    },
+  };
+}
+
+function loads(data, shown, choice) {
+  const metric = data.choices.find((each) => each.key === choice) ?? data.choices[0];
+  const lines = metric.lines.filter((one) => shown.has(one.case));
+  const points = metric.points.filter((one) => shown.has(one.case));
+  const series = lines.map((one) => ({
+    type: "line",
+    name: one.name,
+    data: one.points,
+    showSymbol: true,
+    symbol: "rect",
+    symbolSize: [14, 3],
+    lineStyle: { color: caseColour(one.case), width: 2, type: DASHES[one.dash % DASHES.length] },
+    itemStyle: { color: caseColour(one.case) },
+  }));
+  series.push({
+    type: "scatter",
+    name: "launches",
+    symbolSize: 7,
+    data: points.map((one) => ({
+      value: [one.at, one.value],
+      name: one.name,
+      itemStyle: { color: caseColour(one.case), opacity: 0.6 },
+    })),
+  });
+  return {
+    option: {
+      xAxis: below("", {
+        type: "category",
+        data: data.along,
+        axisLabel: { color: colour("--quiet"), hideOverlap: true },
+      }),
+      yAxis: axis(metric.title, {
+        type: "value",
+        min: 0,
+        nameTextStyle: { color: colour("--quiet"), align: "left" },
+      }),
+      tooltip: tooltip((p) =>
+        note(p.seriesType === "scatter" ? p.name : `${p.seriesName}, ${data.along[p.data[0]]}`, [
+          [metric.title, number((p.data.value ?? p.data)[1])],
+        ]),
       ),
       series,
     },

@@ -3,6 +3,7 @@
 Faults, by environment variables (a case file's NAME=value lines):
   FAKE_FAULT   die:<cause>, linger:<cause>   at start, with that cause's log lines (faults.py)
                never_ready                   loads weights for ever
+               die_batch:N, refuse_batch:N   a request of N prompts ends it; is answered 503
                die_measure, die_profile, die_after_traces
                stall                         falls silent after two tokens
                truncated, missing_rank, steps_never    the last rank's trace; all ranks' traces
@@ -12,6 +13,7 @@ Faults, by environment variables (a case file's NAME=value lines):
                foreign_traces                another server's ranks write into the folder too
                fill:<start, measure, profile, traces>   the disk of --out is full from then on
   FAKE_MENDED  a file: once it exists there is no fault
+  FAKE_MICRO_BATCH  what /set_internal_state takes (default pp_max_micro_batch_size)
   FAKE_GRAPHS  True, False                   what log and traces say, whatever was asked for
   FAKE_QUIET   nothing goes to the log, as with --log-level warning
   FAKE_ITL_MS  milliseconds a token (default 2)
@@ -103,7 +105,11 @@ def serve(args: argparse.Namespace, ranks: Ranks) -> None:
         def _stream(self, payload: dict[str, Any], number: int) -> None:
             if number > 0:
                 fill_disk("measure")
-            if FAULT == "die_measure" and number > 0:
+            is_batch = str(len(payload["text"])) == CAUSE and isinstance(payload["text"], list)
+            if FAULT == "refuse_batch" and is_batch:
+                self._whole(503, {"error": {"message": "too large a batch"}})
+                return
+            if (FAULT == "die_measure" and number > 0) or (FAULT == "die_batch" and is_batch):
                 text = (
                     "torch.AcceleratorError: CUDA error: an illegal memory access was encountered"
                 )
@@ -155,7 +161,10 @@ def serve(args: argparse.Namespace, ranks: Ranks) -> None:
         log(f"INFO:     Uvicorn running on http://127.0.0.1:{args.port} (Press CTRL+C to quit)")
         threading.Event().wait()
     fault = FAULT if FAULT == "stall" else None
-    behaviour = standin_server.Behaviour(itl_s=itl_s, fault=fault, fault_after=2)
+    name = os.environ.get("FAKE_MICRO_BATCH", standin_server.Behaviour.micro_batch_name)
+    behaviour = standin_server.Behaviour(
+        itl_s=itl_s, fault=fault, fault_after=2, micro_batch_name=name
+    )
     stand_in = standin_server.StandIn(behaviour, args.port)
     stand_in._server.RequestHandlerClass = Handler
     with stand_in:

@@ -1,0 +1,20 @@
+"""What pp_clock's calls are called in a report, and their colours there (web/src/report.css)."""
+
+from __future__ import annotations
+
+# kind of call -> (title, colour)
+KINDS = {
+    "send_tokens": ("send of token ids", "token_send"),
+    "wait_sent_tokens": ("wait for an earlier send of token ids", "otherwise"),
+    "recv_tokens": ("receive of token ids", "token_recv"),
+    "send_hidden": ("send of hidden states", "hidden_send"),
+    "wait_sent_hidden": ("wait for an earlier send of hidden states", "path_queueing"),
+    "recv_hidden": ("receive of hidden states", "hidden_recv"),
+    "send_requests": ("send of requests", "requests"),
+    "wait_sent_requests": ("wait for an earlier send of requests", "path_launch"),
+    "recv_requests": ("receive of requests", "peer_late"),
+    "wait_results": ("wait for results", "results"),
+    "launch": ("launch of the batch", "launch"),
+    "process": ("work on results (to 0.5.6 with the wait for them)", "host"),
+}
+REST = ("the rest: Python", "python")

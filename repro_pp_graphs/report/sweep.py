@@ -1,0 +1,181 @@
+"""A sweep: what was measured of every load, and the cases compared under each.
+
+The main load has the run's verdict. Words of the others are corrected for their number (Holm, over
+all loads of the same pair and metric), and a launch counts for a load where it measured that whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import fmean
+from typing import Any
+
+from repro_pp_graphs.record import Plan
+from repro_pp_graphs.report import verdict
+from repro_pp_graphs.report.calls import KINDS
+from repro_pp_graphs.report.model import SweptLoad
+from repro_pp_graphs.report.numbers import number
+from repro_pp_graphs.report.table import cases_of, name
+from repro_pp_graphs.report.verdict import Row
+from repro_pp_graphs.stats.compare import Metric, Sample, correct, pair
+from repro_pp_graphs.stats.model import Pair
+from repro_pp_graphs.stats.names import IDLE, OUTSIDE, OWN_GRAPH, RETURN
+
+# of pp_clock's summary, where they are times of calls alone: not split, so without CUDA too
+SEND, PREFILL, BESIDE = "token_send_ms", "prefill_token_send_ms", "beside_prefill_token_send_ms"
+# in the order of the tables: name, title
+FIGURES = {
+    "mean_tpot_ms": "TPOT mean, ms",
+    "median_ttft_ms": "TTFT median, ms",
+    "output_throughput": "output tokens/s",
+    RETURN: "token return, ms",
+    OWN_GRAPH: "of it under own graph, ms",
+    IDLE: "of it idle, ms",
+    OUTSIDE: "waits while idle, ms a turn",
+    SEND: "token send, ms",
+    BESIDE: "token send beside a prefill, ms",
+    PREFILL: "token send of a prefill, ms",
+    "median_beside_ttft_ms": "TTFT of the prompts beside, ms",
+}
+SHOWN = ("mean_tpot_ms", RETURN, IDLE, SEND, BESIDE, PREFILL)
+COMPARED = ("mean_tpot_ms", RETURN, IDLE)  # of these, with a ratio in report.md
+MECHANISM = (RETURN, IDLE, OUTSIDE, SEND, BESIDE, PREFILL)
+
+
+def of_load(row: Row, load: str) -> Row:
+    """What a launch measured of a load; an empty one where it did not."""
+    return next((each for each in row.get("loads", []) if each["load"] == load), {})
+
+
+def values(row: Row, load: str) -> dict[str, float]:
+    """Every figure of a load on a launch's server, by FIGURES; empty where it was not measured."""
+    found = of_load(row, load)
+    if found.get("status") != "ok":
+        return {}
+    clock = found.get("pp_clock") or {}
+    sends = {key: clock[key]["mean"] for key in (SEND, BESIDE, PREFILL) if clock.get(key)}
+    return {**found["metrics"], **found.get("waits_ms", {}), **sends}
+
+
+def compared(plan: Plan, launches: Sequence[Row], floor: float | None = None) -> list[SweptLoad]:
+    """Every pair of cases under every load, corrected over the loads."""
+    metrics = (Metric(plan.primary, "primary"), *(Metric(each, "mechanism") for each in MECHANISM))
+    asked = verdict.asked_of(plan, floor)
+    couples = verdict.pairs_of(launches, verdict.question_of(launches))
+    found = []
+    for load in plan.loads:
+        samples = [_sample(row, load.name) for row in verdict.in_order(launches)]
+        pairs = [pair(a, b, samples, metrics, asked) for a, b in couples]
+        found.append(SweptLoad(load=load, pairs=pairs))
+    for at in range(len(couples)):
+        _correct([each.pairs[at] for each in found])
+    return found
+
+
+def _sample(row: Row, load: str) -> Sample:
+    sample = verdict.sample_of(row)
+    state = of_load(row, load)
+    lacks = "" if state.get("status") == "ok" else state.get("reason") or "load not measured"
+    return replace(sample, values=values(row, load), fault=sample.fault or lacks)
+
+
+def _correct(pairs: Sequence[Pair]) -> None:
+    """Over the loads: of one pair of cases, each metric."""
+    for metric in dict.fromkeys(each.metric for one in pairs for each in one.comparisons):
+        same = [each for one in pairs for each in one.comparisons if each.metric == metric]
+        correct(same, max(one.alpha for one in pairs), "loads")
+
+
+def means(summary: dict[str, Any], load: str) -> dict[str, dict[str, float]]:
+    """By case and figure the mean over launches: those that ended well, and of a case without one
+    those that measured the load before they failed."""
+    found = {}
+    for case in cases_of(summary["launches"]):
+        rows = [row for row in summary["launches"] if row["case"] == case]
+        whole = [values(row, load) for row in rows if row["status"] == "ok"]
+        known = [each for each in whole if each] or [values(row, load) for row in rows]
+        names = dict.fromkeys(key for each in known for key in each)
+        found[case] = {
+            key: fmean([each[key] for each in known if key in each])
+            for key in names
+            if key in FIGURES
+        }
+    return found
+
+
+def figures(summary: dict[str, Any], wanted: Sequence[str]) -> list[str]:
+    """Those of `wanted` that any load has; the send alone where the whole return is not known."""
+    there = {
+        key
+        for each in summary["sweep"]
+        for its in means(summary, each["load"]["name"]).values()
+        for key in its
+    }
+    return [key for key in wanted if key in there and not (key == SEND and RETURN in there)]
+
+
+def ratios(summary: dict[str, Any], metric: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """By load and second case the comparison with the first case; none in a rehearsal, whose arms
+    are alike."""
+    if summary["rehearsal"]:
+        return {}
+    first = cases_of(summary["launches"])[0]
+    return {
+        (each["load"]["name"], one["b"]): found
+        for each in summary["sweep"]
+        for one in each["pairs"]
+        if one["a"] == first
+        for found in one["comparisons"]
+        if found["metric"] == metric and found["estimate"]
+    }
+
+
+def partial(summary: dict[str, Any]) -> list[str]:
+    """A sentence for each launch whose loads are not all measured."""
+    titles = {each["load"]["name"]: each["load"]["title"] for each in summary["sweep"] or []}
+    found = []
+    for row in summary["launches"]:
+        if row["status"] == "not run":
+            continue
+        lacks = [each for each in row.get("loads", []) if each["status"] != "ok"]
+        if lacks:
+            names = "; ".join(titles[each["load"]] for each in lacks[:4])
+            more = f" and {len(lacks) - 4} more" if len(lacks) > 4 else ""
+            found.append(
+                f"{row['label']}: not measured: {names}{more}; --resume measures that launch again"
+            )
+    return found
+
+
+def most_idle(summary: dict[str, Any]) -> list[str]:
+    """The largest idle part of the token return of each case and its load, with what the host waits
+    for meanwhile; empty where it is not known."""
+    found = []
+    for case in cases_of(summary["launches"]):
+        known = [
+            (means(summary, each["load"]["name"])[case][IDLE], each["load"])
+            for each in summary["sweep"]
+            if IDLE in means(summary, each["load"]["name"])[case]
+        ]
+        if known:
+            largest, load = max(known, key=lambda each: each[0])
+            least = min(each[0] for each in known)
+            text = f"{name(summary, case)}: no load of {len(known)} has a larger idle part in the "
+            text += f"token return than {load['title']}: {number(largest, 3)} ms (the smallest is "
+            text += f"{number(least, 3)} ms)"
+            found.append(f"{text}{_cause(summary, case, load['name'])}.")
+    return found
+
+
+def _cause(summary: dict[str, Any], case: str, load: str) -> str:
+    """In which calls a turn's waits outside the rank's own batches lie under a load."""
+    sums: dict[str, list[float]] = {}
+    for row in summary["launches"]:
+        clock = of_load(row, load).get("pp_clock") or {}
+        if row["case"] == case:
+            for kind, ms in clock.get("outside_ms", {}).items():
+                sums.setdefault(kind, []).append(ms)
+    parts = sorted(((fmean(its), kind) for kind, its in sums.items()), reverse=True)
+    named = [f"{KINDS[kind][0]} {number(ms, 3)} ms" for ms, kind in parts[:2] if ms > 0]
+    return f"; a turn's waits while the GPU idles: {', '.join(named)}" if named else ""

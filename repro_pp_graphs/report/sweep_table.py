@@ -1,0 +1,98 @@
+"""The table of a sweep: for the terminal, and for report.md and report.html."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from repro_pp_graphs.report import sweep
+from repro_pp_graphs.report.numbers import number
+from repro_pp_graphs.report.table import MARKS, cases_of, name
+from repro_pp_graphs.report.tables import Table
+from repro_pp_graphs.stats.names import IDLE
+
+_NAME, _CELL = 28, 12
+
+
+def lines(summary: dict[str, Any]) -> list[str]:
+    """A block a figure: a row a load, a column a case, and the ratio where there is an interval."""
+    if not summary.get("sweep"):
+        return []
+    cases = cases_of(summary["launches"])
+    found = _head(summary, cases)
+    for metric in sweep.figures(summary, sweep.SHOWN):
+        ratios = sweep.ratios(summary, metric)
+        found.append(sweep.FIGURES[metric])
+        for each in summary["sweep"]:
+            load = each["load"]
+            means = sweep.means(summary, load["name"])
+            title = f"  {load['title']}"
+            short = title if len(title) < _NAME else f"{title[: _NAME - 4]}..."
+            cells = (f"{number(means[case].get(metric)):>{_CELL}}" for case in cases)
+            text = f"{short:<{_NAME}}{''.join(cells)}"
+            # of more cases there is no room: report.md has them
+            ratio = _ratio(ratios.get((load["name"], cases[1]))) if len(cases) == 2 else ""
+            found.append(f"{text}  {ratio}".rstrip())
+    return found
+
+
+def _head(summary: dict[str, Any], cases: list[str]) -> list[str]:
+    names = (f"{name(summary, case)[: _CELL - 1]:>{_CELL}}" for case in cases)
+    return [f"{f'{count_of(summary)} by load':<{_NAME}}{''.join(names)}"]
+
+
+def count_of(summary: dict[str, Any]) -> str:
+    """`means of 4 launches`, or `one launch`: of the case with most."""
+    ok = [row["case"] for row in summary["launches"] if row["status"] == "ok"]
+    most = max((ok.count(case) for case in ok), default=0)
+    return f"means of {most} launches" if most > 1 else "one launch"
+
+
+def _ratio(found: dict[str, Any] | None) -> str:
+    if not found:
+        return ""
+    estimate = found["estimate"]
+    ends = f"[{estimate['low']:.3f}, {estimate['high']:.3f}]"
+    return f"{estimate['value']:.3f} {ends} {MARKS.get(found['word'], '')}".rstrip()
+
+
+def notes(summary: dict[str, Any]) -> list[str]:
+    """What to know of the table, in sentences."""
+    if not summary.get("sweep"):
+        return []
+    loads = len(summary["sweep"])
+    found = [
+        f"The verdict is on {summary['sweep'][0]['load']['title']}, the main load; words of the "
+        f"others are corrected for their number (Holm, {loads} loads)."
+    ]
+    if not any(sweep.ratios(summary, metric) for metric in sweep.SHOWN):
+        found = [f"No load but the main one, {summary['sweep'][0]['load']['title']}, has a trace."]
+    figures = sweep.figures(summary, list(sweep.FIGURES))
+    if IDLE not in figures:
+        found.append(
+            "The idle part of the token return is not known: it takes the ranks' clocks (pp_clock) "
+            "on GPUs."
+        )
+    return found + sweep.most_idle(summary) + sweep.partial(summary)
+
+
+def table(summary: dict[str, Any]) -> Table | None:
+    """A row a load; for every figure a column a case, and its ratio where there are intervals."""
+    if not summary.get("sweep"):
+        return None
+    cases = cases_of(summary["launches"])
+    head, rows = ["load"], [[each["load"]["title"]] for each in summary["sweep"]]
+    for metric in sweep.figures(summary, sweep.SHOWN):
+        title = sweep.FIGURES[metric].removesuffix(", ms")
+        ratios = sweep.ratios(summary, metric) if metric in sweep.COMPARED else {}
+        head += [f"{title}, {name(summary, case)}" for case in cases]
+        compared = [case for case in cases[1:] if any(key[1] == case for key in ratios)]
+        head += [f"{name(summary, cases[0])} / {name(summary, case)}" for case in compared]
+        for row, each in zip(rows, summary["sweep"], strict=True):
+            load = each["load"]["name"]
+            means = sweep.means(summary, load)
+            row += [number(means[case].get(metric)) for case in cases]
+            row += [_ratio(ratios.get((load, case))) for case in compared]
+    legend = "; * different, ? borderline, = no difference that matters" * any(
+        "/" in h for h in head
+    )
+    return Table(head=head, rows=rows, note=f"ms, {count_of(summary)}{legend}.")

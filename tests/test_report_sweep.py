@@ -1,0 +1,192 @@
+"""A sweep's comparisons, table and picture, from a real series with two made-up loads beside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("scipy")
+
+import report_runs
+from report_runs import A, changed
+
+from repro_pp_graphs import record
+from repro_pp_graphs.report import (
+    charts,
+    content,
+    markdown,
+    model,
+    page,
+    source,
+    summary,
+    sweep,
+    sweep_table,
+)
+from repro_pp_graphs.stats.names import IDLE, RETURN, TPOT
+
+
+def summarised(run: Path) -> dict[str, Any]:
+    logs = run / "logs"
+    found: dict[str, Any] = json.loads(json.dumps(summary.summarise(logs, record.load(logs))))
+    model.from_json(found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return report_runs.swept(tmp_path_factory.mktemp("swept") / "run")
+
+
+@pytest.fixture(scope="module")
+def found(run: Path) -> dict[str, Any]:
+    return summarised(run)
+
+
+def word(found: dict[str, Any], load: str, metric: str = TPOT) -> str:
+    (swept,) = [each for each in found["sweep"] if each["load"]["name"] == load]
+    compared = [c for c in swept["pairs"][0]["comparisons"] if c["metric"] == metric]
+    return str(compared[0]["word"])
+
+
+def test_every_load_is_compared_by_its_own_numbers(found: dict[str, Any]):
+    assert [each["load"]["name"] for each in found["sweep"]] == ["b16", "b4", "b64"]
+    assert word(found, "b16") == "DIFFERENT" and word(found, "b64") == "DIFFERENT"
+    assert word(found, "b4") == "NO DIFFERENCE LARGER THAN"
+    on = sweep.means(found, "b64")["graphs_on"]
+    assert on[RETURN] == pytest.approx(70) and on[IDLE] == pytest.approx(7)
+
+
+def test_the_verdict_is_that_of_the_main_load_with_or_without_others(
+    found: dict[str, Any], run: Path, tmp_path: Path
+):
+    alone = report_runs.swept(tmp_path / "alone")
+    changed(alone / "logs" / "run.json", lambda plan: plan.update(loads=plan["loads"][:1]))
+    assert summarised(alone)["verdict"] == found["verdict"]
+    assert "Holm, 3 loads" in " ".join(sweep_table.notes(found))
+
+
+def test_words_are_corrected_for_the_number_of_loads(run: Path):
+    found = summarised(run)
+    for metric in (TPOT, RETURN):
+        tests = [
+            comparison
+            for each in found["sweep"]
+            for comparison in each["pairs"][0]["comparisons"]
+            if comparison["metric"] == metric and comparison["estimate"]
+        ]
+        assert len(tests) == 3
+        raw = sorted((each["estimate"]["p"], each["p_holm"]) for each in tests)
+        least, most = raw[0], raw[-1]
+        assert least[1] == pytest.approx(min(1, 3 * least[0])) and most[1] >= most[0]
+
+
+def test_a_difference_that_the_number_of_loads_takes_back_is_borderline(run: Path, tmp_path: Path):
+    many = report_runs.swept(tmp_path / "many")
+    logs = many / "logs"
+    plan = record.load(logs)
+    (main, *_), rows = plan.loads, summarised(many)["launches"]
+    comparison = summarised(run)["sweep"][0]["pairs"][0]["comparisons"][0]
+    enough = int(0.05 / comparison["estimate"]["p"]) + 1  # loads, by Holm's first step
+    names = [f"c{n}" for n in range(enough)]
+    plan.loads = [record.Load(each, each, {"batch": each}, 16, 256) for each in names]
+    for row in rows:
+        own = next(each for each in row["loads"] if each["load"] == main.name)
+        row["loads"] = [{**own, "load": each} for each in names]
+    words = {each.pairs[0].primary.word for each in sweep.compared(plan, rows)}
+    assert words == {"BORDERLINE"}
+
+
+def test_a_launch_counts_for_a_load_only_where_it_measured_that(tmp_path: Path):
+    run = report_runs.swept(tmp_path / "run")
+
+    def failed(launch: dict[str, Any]) -> None:
+        launch["loads"]["b64"] = {"status": "failed", "place": 3, "reason": "client: exit 1"}
+
+    changed(run / "logs" / f"{A}_r2_launch.json", failed)
+    found = summarised(run)
+    (b64,) = [each for each in found["sweep"] if each["load"]["name"] == "b64"]
+    assert b64["pairs"][0]["left_out"] == [{"label": f"{A}_r2", "why": "client: exit 1"}]
+    assert b64["pairs"][0]["withheld"] and word(found, "b64") == "CANNOT TELL"
+    assert word(found, "b16") == "DIFFERENT" and not found["complete"]
+    assert f"{A}_r2: not measured: batch 64" in " ".join(sweep_table.notes(found))
+
+
+def test_a_result_that_is_not_what_was_recorded_is_left_out(tmp_path: Path):
+    run = report_runs.swept(tmp_path / "run")
+    changed(
+        run / "logs" / f"{A}_launch.json",
+        lambda launch: launch["loads"]["b4"].update(client_sha256="0" * 64),
+    )
+    (launch,) = [one for one in summarised(run)["launches"] if one["label"] == A]
+    assert [each["status"] for each in launch["loads"]] == ["ok", "not measured", "ok"]
+    assert any("at_b4_client.json is not what was measured" in w for w in launch["warnings"])
+
+
+def test_the_largest_idle_part_is_named_with_its_load_and_cause(found: dict[str, Any]):
+    on, off = sweep.most_idle(found)
+    assert "graphs_on" in on and "batch 64: 7 ms (the smallest is 0.4 ms)" in on
+    assert "send of token ids 7 ms, receive of hidden states 2 ms" in on
+    assert "0.4 ms (the smallest is 0.4 ms)" in off
+
+
+def test_without_clocks_on_a_gpu_idle_is_said_to_be_unknown(tmp_path: Path):
+    run = report_runs.swept(tmp_path / "run")
+    for path in (run / "logs").glob("*_pp_clock.json"):
+        path.unlink()
+    text = " ".join(sweep_table.notes(summarised(run)))
+    assert "is not known: it takes the ranks' clocks" in text
+
+
+def test_the_terminal_fits_80_columns_and_shows_ratios_with_intervals(found: dict[str, Any]):
+    lines = sweep_table.lines(found)
+    assert max(map(len, lines)) <= 80
+    text = "\n".join(lines)
+    assert lines[0].split()[:3] == ["means", "of", "4"]
+    assert "of it idle, ms" in text and "token send of a prefill, ms" in text
+    (tpot,) = [line for line in lines if line.startswith("  batch 4 ")][:1]
+    assert tpot.rstrip().endswith("=")
+
+
+def test_a_rehearsal_shows_no_ratio(tmp_path: Path):
+    run = report_runs.swept(tmp_path / "run")
+    changed(run / "logs" / "run.json", lambda plan: plan.update(mode="cpu"))
+    found = summarised(run)
+    assert "[" not in "\n".join(sweep_table.lines(found))
+    table = sweep_table.table(found)
+    assert table is not None and not any("/" in head for head in table.head)
+
+
+def test_report_md_and_html_have_the_table_and_the_lines(run: Path):
+    read = source.read(run)
+    said = content.content(read)
+    text = markdown.text_of(said)
+    assert "## Over the load" in text and "| batch 64 |" in text
+    figures = {each.id: each for each in charts.figures(read)}
+    data = figures["loads"].data
+    assert data["along"] == ["batch 4", "batch 16", "batch 64"]
+    (tpot,) = [each for each in data["choices"] if each["key"] == TPOT]
+    assert [len(each["points"]) for each in tpot["lines"]] == [3, 3]
+    assert len(tpot["points"]) == 2 * 4 * 3
+    html = page.text_of(said, read.cases, charts.figures(read))
+    assert '<figure id="loads">' in html and "<h2>By load</h2>" in html
+    assert "and 2 more loads" in said.what
+
+
+def test_two_axes_are_lines_along_the_first_dashed_by_the_second(run: Path, tmp_path: Path):
+    both = report_runs.swept(tmp_path / "both")
+
+    def two(plan: dict[str, Any]) -> None:
+        values = ({"batch": "16", "input_len": "100"}, {"batch": "4", "input_len": "100"})
+        points = (*values, {"batch": "4", "input_len": "4000"})
+        for load, point in zip(plan["loads"], points, strict=True):
+            load["point"] = point
+            load["title"] = f"batch {point['batch']}, input {point['input_len']}"
+
+    changed(both / "logs" / "run.json", two)
+    (figure,) = [each for each in charts.figures(source.read(both)) if each.id == "loads"]
+    lines = figure.data["choices"][0]["lines"]
+    assert figure.data["along"] == ["batch 4", "batch 16"]
+    assert [(each["dash"], len(each["points"])) for each in lines] == [(0, 2), (1, 1)] * 2

@@ -1,0 +1,158 @@
+"""run_repro.sh --sweep with the stand-in: one server for all loads, what is kept, what is shown."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_sglang.harness import Done, Harness, wait_until
+
+pytestmark = pytest.mark.launches
+
+SLOW = ("--sweep", "batch=2,4,8", "tokens=4,200")
+GIVEN = ("--cases", "one,two", "--pp-size", "2", "--cpu", "--no-profile")
+A, B = "one", "two"
+
+
+def made(root: Path, *lines: str) -> Harness:
+    harness = Harness(root)
+    harness.case(A, *lines)
+    harness.case(B)
+    return harness
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Harness, Done]]:
+    """Two cases under three loads."""
+    with made(tmp_path_factory.mktemp("sweep") / "r") as harness:
+        yield harness, harness.run(*GIVEN, "--sweep", "batch=2,4", "mix=none,3@50")
+
+
+def record(harness: Harness, label: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((harness.logs / f"{label}_launch.json").read_text())
+    return found
+
+
+def test_every_load_is_measured_on_one_server_a_case(swept: tuple[Harness, Done]):
+    harness, done = swept
+    assert done.status == 0, done.lines
+    for label in (A, B):
+        log = (harness.logs / f"{label}_server.log").read_text()
+        assert log.count("The server is fired up") == 1
+        loads = record(harness, label)["loads"]
+        assert [each["place"] for each in loads.values()] == [1, 2, 3, 4]
+        assert {each["status"] for each in loads.values()} == {"ok"}
+        assert loads["b4_mixnone"]["micro_batch"] == 2
+        assert loads["b4_mix3at50"]["micro_batch"] == 3
+    assert list(record(harness, A)["loads"]) == list(record(harness, B)["loads"])
+
+
+def test_each_load_leaves_its_own_result_and_the_main_one_the_launchs(swept: tuple[Harness, Done]):
+    harness, _ = swept
+    main = json.loads((harness.logs / f"{A}_client.json").read_text())["summary"]
+    other = json.loads((harness.logs / f"{A}_at_b4_mix3at50_client.json").read_text())["summary"]
+    assert (main["batch"], main["beside_rate"]) == (2, None)
+    assert (other["batch"], other["beside_rate"]) == (4, 50)
+    assert {f"logs/{B}_at_b2_mix3at50_client.log"} <= harness.files()
+
+
+def test_the_summary_the_table_and_both_reports_have_every_load(swept: tuple[Harness, Done]):
+    harness, done = swept
+    summary = harness.summary()
+    assert summary["sweep"][0]["load"]["name"] == "b2_mixnone"
+    for launch in summary["launches"]:
+        assert [each["status"] for each in launch["loads"]] == ["ok"] * 4
+        assert launch["metrics"] == launch["loads"][0]["metrics"]
+        assert all("mean_tpot_ms" in each["metrics"] for each in launch["loads"])
+    assert all(len(each["pairs"]) == 1 for each in summary["sweep"])
+    for text in (done.out, (harness.logs / "report.md").read_text()):
+        assert "batch 4, beside 3 tokens at 50/s" in text.replace("\\", "")
+    assert '"loads":{"choose":"Figure"' in (harness.logs / "report.html").read_text()
+    own = [line for line in done.out.splitlines() if str(harness.root) not in line]
+    assert max(map(len, own)) <= 80
+
+
+def test_a_dry_run_names_the_loads_the_time_and_what_the_server_is_told(tmp_path: Path):
+    with made(tmp_path / "r") as harness:
+        done = harness.run(*GIVEN, "--sweep", "batch=2,4", "--dry-run")
+    text = " ".join(done.out.split())
+    assert done.status == 0 and "2 loads on every server" in " ".join(done.lines)
+    assert "time: " in " ".join(done.lines)
+    assert text.count("/set_internal_state") == 2 and "one_at_b4_client.json" in text
+
+
+def test_an_older_release_is_told_by_its_own_name(tmp_path: Path):
+    with made(tmp_path / "r", "FAKE_MICRO_BATCH=max_micro_batch_size") as harness:
+        done = harness.run(*GIVEN, "--sweep", "batch=2,4")
+        assert done.status == 0 and record(harness, A)["loads"]["b4"]["status"] == "ok"
+
+
+def test_a_server_that_takes_no_micro_batch_size_measures_nothing_and_says_so(tmp_path: Path):
+    with made(tmp_path / "r", "FAKE_MICRO_BATCH=none") as harness:
+        done = harness.run(*GIVEN, "--sweep", "batch=2,4")
+        assert done.status == 1 and harness.statuses() == {A: "failed", B: "ok"}
+        assert "/set_internal_state answered 200: [false]" in " ".join(done.out.split())
+
+
+def interrupted(harness: Harness) -> Done:
+    """A run that is stopped in its first launch once one load is measured."""
+    run = harness.start(*GIVEN, *SLOW)
+    path = harness.logs / f"{A}_launch.json"
+    wait_until(lambda: path.exists() and "loads" in json.loads(path.read_text()))
+    run.process.send_signal(signal.SIGINT)
+    return run.end()
+
+
+def test_ctrl_c_keeps_the_loads_that_were_measured_and_resume_measures_the_launch_again(
+    tmp_path: Path,
+):
+    with made(tmp_path / "r") as harness:
+        done = interrupted(harness)
+        assert done.status == 130
+        (launch,) = [one for one in harness.summary()["launches"] if one["label"] == A]
+        states = [each["status"] for each in launch["loads"]]
+        assert "ok" in states and "not measured" in states and launch["status"] == "interrupted"
+        assert "not measured:" in " ".join(done.out.split())
+        firsts = [each["pairs"][0]["comparisons"][0] for each in harness.summary()["sweep"]]
+        assert all(each["values_a"] == {} for each in firsts), "a partial launch is compared"
+        assert harness.left_over() == []
+        again = harness.run(*GIVEN, *SLOW, "--resume")
+        assert again.status == 0 and harness.statuses() == {A: "ok", B: "ok"}
+
+
+def test_resume_with_another_sweep_is_refused(swept: tuple[Harness, Done]):
+    harness, _ = swept
+    done = harness.run(*GIVEN, "--sweep", "batch=2,8", "--resume")
+    assert done.status == 2 and "--sweep (batch 2, nothing beside" in done.own_errors[0]
+
+
+@pytest.mark.parametrize("deadly", [2, 4])
+def test_a_server_that_dies_under_a_load_costs_none_before_it(tmp_path: Path, deadly: int):
+    with made(tmp_path / "r", f"FAKE_FAULT=die_batch:{deadly}") as harness:
+        done = harness.run(*GIVEN, "--sweep", "batch=2,3,4")
+        loads = record(harness, A).get("loads", {})
+        order = json.loads((harness.logs / "run.json").read_text())["launches"][0]["loads"]
+        assert done.status == 1 and harness.statuses() == {A: "failed", B: "ok"}
+        assert "died under load" in record(harness, A)["reason"]
+        assert list(loads) == list(order)[: len(loads)], "a load after it was measured"
+        *before, last = loads.items()
+        assert last[0] == f"b{deadly}" and last[1]["status"] == "failed"
+        assert all(state["status"] == "ok" for _, state in before)
+
+
+def test_one_load_that_fails_costs_only_itself(tmp_path: Path):
+    with made(tmp_path / "r", "FAKE_FAULT=refuse_batch:4") as harness:
+        done = harness.run(*GIVEN, "--sweep", "batch=2,4,3")
+        states = {name: each["status"] for name, each in record(harness, A)["loads"].items()}
+        assert states == {"b2": "ok", "b3": "ok", "b4": "failed"}
+        assert done.status == 1 and harness.statuses() == {A: "ok", B: "ok"}
+        text = " ".join(done.out.split())
+        assert "one: not measured: batch 4; --resume measures that launch again" in text
+        (four,) = [each for each in harness.summary()["sweep"] if each["load"]["name"] == "b4"]
+        assert four["pairs"][0]["left_out"][0]["label"] == A
+        again = harness.run(*GIVEN, "--sweep", "batch=2,4,3", "--resume")
+        assert "one is measured again: batch 4 is not measured" in " ".join(again.lines)
