@@ -28,12 +28,14 @@ opt_python="" opt_release="" opt_dry_run=0 opt_cpu=0 opt_gpus=0 opt_attach=0
 engine_module=sglang # what the interpreter must have
 stop_grace_s=20      # for a server to end by itself after SIGINT
 nsys_grace_s=900     # the same under nsys, which then writes its report
+srun_grace_s=0       # more, for servers on several nodes
 options=()
 terminal=0 # a descriptor to ask on, where there is a terminal and something to ask
 server_pid="" load_pid="" step_pid="" current="" begun=0 made_out=0
 merged=() # of the first two launches, the folders whose traces are whole
 # what the plan sets
 engine=sglang nsys=0 traced=0 attached=0 server_port="" start_timeout_s=1800 pair="" load=() labels=() urls=() resumed=()
+nodes=1 srun=""
 
 # shellcheck source=repro_pp_graphs/sh/group.sh
 source "$here/repro_pp_graphs/sh/group.sh"
@@ -80,6 +82,9 @@ USAGE: ./run_repro.sh [options]
   --start-timeout S    give a server up after S seconds (default 1800)
   --resume             go on with the run in DIR, skip finished launches;
                        more --rounds extend it
+  --nodes N            in a Slurm allocation: on its first N nodes (default:
+                       all; docs/several_hosts.md)
+  --srun OPTIONS       more options for srun, as '--container-image=IMAGE'
   --attach URL         measure and profile a server that is already running, by
                        4 prompts (--batch); asks first, starts and ends nothing
   --trace-dir DIR      of --attach: where it shall write its traces, a folder
@@ -101,6 +106,7 @@ EXAMPLES:
   ./run_repro.sh --sweep batch=4,16,64 input_len=100,4000 # six loads
   ./run_repro.sh --engine probe              # the mechanism, without weights
   ./run_repro.sh --attach http://127.0.0.1:30000  # a server that is up
+  sbatch run_repro.sbatch --pp-size 16       # on the nodes of a Slurm job
   ./run_repro.sh --dry-run                   # what would run
   ./run_repro.sh --dry-run --gpus 8          # on a machine with 8 GPUs
 USAGE
@@ -206,14 +212,15 @@ side_by_side() { # the first two launches in one view, decode starts aligned
 # 0 measured, 1 failed. Never ends the run: the other cases still count.
 run_launch() { # run_launch LABEL URL
   local label=$1 url=$2 status=0 grace_s=$stop_grace_s died=()
+  local command=(bash "$out/logs/${label}_server_command.sh")
   say "$label"
   current=$label
   tool begin "$out" "$label" --root "$here" || {
     finish "$label" 1 || current=""
     return 1
   }
-  begin_group server_pid "$out/logs/${label}_server.log" \
-    bash "$out/logs/${label}_server_command.sh"
+  ((nodes == 1)) || command=(bash "$here/repro_pp_graphs/sh/servers.sh" "$out" "$label" "$grace_s")
+  begin_group server_pid "$out/logs/${label}_server.log" "${command[@]}"
   if ! server_step wait-ready "$label" --timeout-s "$start_timeout_s"; then
     status=1 grace_s=1
   elif ! server_step measure "$label" --root "$here"; then
@@ -224,7 +231,7 @@ run_launch() { # run_launch LABEL URL
   # seen with graphs on: a crash once the traces are whole costs nothing but a warning
   leader_lives "$server_pid" || died=(--server-died)
   ((!nsys)) || say "  nsys writes trace/$label.nsys-rep: minutes"
-  end_group "$server_pid" "$grace_s"
+  end_group "$server_pid" "$((grace_s + srun_grace_s))"
   server_pid=""
   if ((status == 0 && traced)); then
     tool explain "$out" "$label" || status=1
@@ -292,7 +299,7 @@ undo() {
   interrupted=0        # else its own steps would end it
   [[ -z $step_pid ]] || end_group "$step_pid" 5 TERM
   [[ -z $load_pid ]] || end_group "$load_pid" 3 TERM
-  [[ -z $server_pid ]] || end_group "$server_pid" 3
+  [[ -z $server_pid ]] || end_group "$server_pid" "$((3 + srun_grace_s))"
   if ((was_interrupted && begun)); then
     [[ -z $current ]] || tool finish "$out" "$current" --interrupted || true
     say "interrupted; measured so far:"
@@ -370,6 +377,10 @@ main() {
   [[ -d $out ]] || made_out=1
   make_plan
   mkdir -p "$out/trace"
+  if ((nodes > 1)); then
+    srun_grace_s=20
+    tool nodes "$out" --srun "$srun" || exit 2
+  fi
   begun=1
   [[ -s $out/logs/env.json ]] || collect_env env # --resume: that of the first launch stays
   local number label failed=0 ran=0

@@ -69,11 +69,21 @@ class Launch:
     # of a sweep: the loads by name, in the order in which they are measured, and the most requests
     # of a micro-batch that the server is told for each; None: as it was started
     loads: dict[str, int | None] = field(default_factory=dict)
+    started_nodes: int = 1  # of its nodes, those that the run starts, by srun where several
 
     @property
     def ranks(self) -> int:
-        """Ranks on this machine: each writes one trace file."""
+        """Ranks on the nodes that the run starts: each writes one trace file."""
+        return self.ranks_a_node * self.started_nodes
+
+    @property
+    def ranks_a_node(self) -> int:
+        """Ranks on each node."""
         return self.pp_size * self.tp_size // self.nodes
+
+    def node_of(self, pp_rank: int, tp_rank: int) -> int:
+        """The node that a rank is on: sglang deals ranks out in order."""
+        return (pp_rank * self.tp_size + tp_rank) // self.ranks_a_node
 
     @property
     def base_url(self) -> str:

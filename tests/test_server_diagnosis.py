@@ -98,6 +98,7 @@ def test_every_cause_has_five_logs_and_every_rule_a_log():
     assert set(unseen) <= {
         "a shim does not suit this release",
         "more PP ranks than the model has layers",
+        "a node fell silent: its link is cut, or it is down",
         "triton attention of sglang up to 0.5.17 with more than two PP ranks",
     }
 
@@ -320,7 +321,7 @@ def test_telling_lines_are_the_last_few_distinct_ones_in_order():
 def told(text: str, tmp_path) -> str:
     path = tmp_path / "A_server.log"
     path.write_text(text)
-    return "\n".join(failure.lines(failure.of_dead(path), path))
+    return "\n".join(failure.lines(*failure.of_dead(path)))
 
 
 def test_a_failure_is_told_with_cause_evidence_remedy_and_the_logs_name(tmp_path):
@@ -357,3 +358,25 @@ def test_a_hang_is_told_with_what_each_rank_said_last(tmp_path):
     ranks = [line.split()[0] for line in lines if "Decode batch" in line]
     assert ranks == ["PP0", "PP1", "PP2", "PP3"]  # longest silent first
     assert "09:03:24" in next(line for line in lines if "PP0 " in line and "Decode" in line)
+
+
+SILENT = "run_repro.sh: node 1 (node1) has not answered for 60 s"
+
+
+def test_a_silent_node_is_the_cause_of_the_peers_that_it_lost():
+    found = diagnose(server_logs.whole("@loaded\n") + LOST_PEERS.format(0) + SILENT + "\n")
+    assert found.cause == "a node fell silent: its link is cut, or it is down"
+    assert found.line and found.line.text == SILENT
+
+
+def test_of_several_nodes_logs_that_of_the_process_that_ended_first_counts(tmp_path):
+    first = "run_repro.sh: the server on node 1 (node1) ended first, exit 137\n"
+    head = tmp_path / "A_server.log"
+    head.write_text(server_logs.whole("@loaded\n") + LOST_PEERS.format(0) + first)
+    (tmp_path / "A_server_node1.log").write_text(server_logs.whole("@loaded\n"))
+    (tmp_path / "A_server_node2.log").write_text(
+        server_logs.whole("@loaded\n") + LOST_PEERS.format(2)
+    )
+    (tmp_path / "exit").write_text("137\n")
+    found, path = failure.of_dead(head, tmp_path / "exit")
+    assert (found.cause, path.name) == ("killed (SIGKILL, killed)", "A_server_node1.log")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +27,7 @@ Window = tuple[int, int]  # CLOCK_MONOTONIC, ns
 ENOUGH_TURNS = 20  # of a kind, before its absence or a ratio says something
 ENOUGH_PROFILED = 10  # of the turns that a profile saw: a rehearsal's has 24
 DISTORTION_LIMIT = 1.10
+OTHER_HOST = "its host is not the client's: which of its turns were measured is by Unix time there"
 MOST_LACKING = 0.02  # share of turns without the GPU's times that is not worth a word
 _TURN, _LAUNCH, _OWN = CODES["turn"], CODES["launch"], CODES["own_batch"]
 _SENT, _GOT = CODES["send_tokens"], CODES["recv_tokens"]
@@ -345,11 +346,22 @@ def _seen(rank: Rows, windows: Sequence[Window | None]) -> list[_Seen]:
     return [_Seen(rank.header, each, loop.size, first_ns, both) for each in found]
 
 
+def _placed(window: Window | None, here: dict[str, Any], there: dict[str, Any]) -> Window | None:
+    """A window by one host's CLOCK_MONOTONIC as another one's, by their Unix times; the same where
+    it is one host, or nothing is known of the hosts."""
+    boots = here.get("boot_id"), there.get("boot_id")
+    if window is None or not all(boots) or boots[0] == boots[1]:
+        return window
+    later_ns = int(here["unix_ahead_ns"]) - int(there["unix_ahead_ns"])
+    return window[0] + later_ns, window[1] + later_ns
+
+
 def summary(
     ranks: Iterable[Rows], window: Window | None, said: Mapping[str, str] | None = None
 ) -> ClockFacts:
     """The facts of a launch from its ranks' rows (one rank or more), taken one after the other, and
-    its client's window; `said`: by rank, why its clock did not start."""
+    its client's window, by the clock of the first rank's host; `said`: by rank, why its clock did
+    not start."""
     return summaries(ranks, [window], said)[0]
 
 
@@ -359,8 +371,16 @@ def summaries(
     said: Mapping[str, str] | None = None,
 ) -> list[ClockFacts]:
     """The same by each of several windows, as those of the loads of a sweep."""
-    by_window = zip(*(_seen(rank, windows) for rank in ranks), strict=True)
+    by_window = zip(*_every(ranks, windows), strict=True)
     return [_facts(seen, window, said) for seen, window in zip(by_window, windows, strict=True)]
+
+
+def _every(ranks: Iterable[Rows], windows: Sequence[Window | None]) -> Iterator[list[_Seen]]:
+    """Each rank by each of the windows, which are by the clock of the first one's host."""
+    here: dict[str, Any] = {}
+    for rank in ranks:
+        here = here or rank.header
+        yield _seen(rank, [_placed(window, here, rank.header) for window in windows])
 
 
 def _facts(
@@ -373,7 +393,10 @@ def _facts(
     distortion, distortion_median = _distortion(found[last].rank if last else None)
     warnings = []
     for key, each in found.items():
-        warnings += _rank_warnings(key, each, pp_size, window)
+        placed = _placed(window, seen[0].header, each.header)
+        warnings += _rank_warnings(key, each, pp_size, placed)
+        if placed != window:
+            warnings.append(f"{key}: {OTHER_HOST}")
     missing = set(range(pp_size)) - {each.rank.pp_rank for each in seen}
     warnings += [_no_rows(f"PP{rank}", said or {}) for rank in sorted(missing)]
     if distortion and distortion_median and max(distortion, distortion_median) > DISTORTION_LIMIT:

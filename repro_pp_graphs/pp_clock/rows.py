@@ -14,6 +14,7 @@ import mmap
 import os
 import shutil
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,6 +73,16 @@ class Row(NamedTuple):
     batch_size: int
     messages: int  # P2P messages that the rank had begun by then
     value: int  # turn: turns without work before it; own_batch: uncertainty of the clock, ns
+
+
+def host_clock() -> dict[str, object]:
+    """For a header: this host's boot, and by how much its Unix time is ahead of CLOCK_MONOTONIC,
+    ns. Rows of two boots have no clock in common but Unix time."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        boot = ""
+    return {"boot_id": boot, "unix_ahead_ns": time.time_ns() - time.monotonic_ns()}
 
 
 def path_of(prefix: str, pp_rank: int, tp_rank: int) -> Path:

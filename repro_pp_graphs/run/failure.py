@@ -43,14 +43,28 @@ def _masked(found: Diagnosis) -> Diagnosis:
     return replace(found, cause=masking.excerpt(found.cause))
 
 
-def of_dead(log_path: Path, exit_file: Path | None = None) -> Diagnosis:
-    """Why a server has died; on a full disk its log may lack the cause."""
-    found = diagnosis.diagnose(read_log(log_path), exit_status(exit_file))
+def _in_logs(log_path: Path, status: int | None) -> tuple[Diagnosis, Path]:
+    """Why a server has died, and the log that says so: of several nodes' that of the process that
+    ended first, unless only another one knows."""
+    logs = log.of_nodes(log_path)
+    first = diagnosis.first_node(read_log(log_path))
+    found = [
+        (diagnosis.diagnose(read_log(path), status if number == first else None), path)
+        for number, path in enumerate(logs)
+    ]
+    found.sort(key=lambda each: (not each[0].known, each[1] != logs[min(first, len(logs) - 1)]))
+    return found[0]
+
+
+def of_dead(log_path: Path, exit_file: Path | None = None) -> tuple[Diagnosis, Path]:
+    """Why a server has died, and the log that it rests on; on a full disk that may lack the
+    cause."""
+    found, log_path = _in_logs(log_path, exit_status(exit_file))
     full = "" if found.line else files.low_space(log_path.parent, below=files.FULL_BYTES)
     if not full:
-        return _masked(found)
+        return _masked(found), log_path
     cause = f"{diagnosis.UNKNOWN}: {full}, so that its log may lack the cause"
-    return Diagnosis(cause, "free some, then go on with --resume")
+    return Diagnosis(cause, "free some, then go on with --resume"), log_path
 
 
 def of_living(log_path: Path) -> Diagnosis:
@@ -91,13 +105,15 @@ def lines(found: Diagnosis, log_path: Path) -> list[str]:
 def server_gone(logs: Path, label: str, pid: int) -> bool:
     """Has the server, or one of its ranks, died? The main process outlives a dead rank by up to a
     minute."""
-    return not process.alive(pid) or log.is_dying(read_log(logs / f"{label}_server.log"))
+    return not process.alive(pid) or log.is_dying(log.read_logs(logs / f"{label}_server.log"))
 
 
 def report_dead(logs: Path, label: str, trouble: str, exit_file: Path | None) -> None:
     """Print and record why a server has died, or has no port to listen at."""
     log_path = logs / f"{label}_server.log"
-    found = OTHER_SERVER if trouble == OUSTED else of_dead(log_path, exit_file)
+    found = OTHER_SERVER
+    if trouble != OUSTED:
+        found, log_path = of_dead(log_path, exit_file)
     print("\n".join([f"    server {trouble}", *lines(found, log_path)]))
     _record(logs, label, f"server {trouble}: {found.cause}")
 

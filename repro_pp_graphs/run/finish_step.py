@@ -10,10 +10,10 @@ from repro_pp_graphs import files, launch_record, record
 from repro_pp_graphs.files import BadFile, read_object
 from repro_pp_graphs.launch_record import GpuCounters, LaunchRecord
 from repro_pp_graphs.record import Launch, Plan
-from repro_pp_graphs.run import arm, own_traces, previous, results, step_options
+from repro_pp_graphs.run import arm, node_results, own_traces, previous, results, step_options
 from repro_pp_graphs.run.free_again import wait_until_free
 from repro_pp_graphs.server import clock_log, gpu_counters, shims
-from repro_pp_graphs.server.log import read_log
+from repro_pp_graphs.server.log import read_logs
 from repro_pp_graphs.terminal import wrapped
 
 NO_REASON = "a step of the harness broke off; see the terminal"
@@ -49,6 +49,8 @@ class Ending:
             return
         from repro_pp_graphs.pp_clock import absent, collect  # noqa: PLC0415 - numpy
 
+        for fault in node_results.fetch_rows(self.out, self.launch):
+            self.warnings.append(f"pp_clock: {fault}: its ranks' rows are missing")
         not_started = clock_log.not_started(self.logs, self.label)
         try:
             others = self.plan.other_loads(self.launch)
@@ -93,7 +95,7 @@ class Ending:
         launches = None
         if analysis.exists():
             launches = read_object(analysis, record.ANALYSIS).get("graph_launches")
-        text = read_log(self.logs / f"{self.label}_server.log")
+        text = read_logs(self.logs / f"{self.label}_server.log")
         state, found = arm.check(text, launches, self.launch)
         names = shims.names_in(self.launch.env)
         self.changes["graph_state"] = state
@@ -164,7 +166,11 @@ def main(argv: list[str]) -> int:
         if options.server_died and not options.failed:
             log = f"{options.label}_server.log"
             ending.warnings.append(f"the server died after its last pass; see {log}")
-        held = "" if plan.attached else wait_until_free(plan, ending.launch, options.timeout_s)
+        held = (
+            ""
+            if plan.attached
+            else wait_until_free(plan, ending.launch, options.timeout_s, options.out)
+        )
         if held:
             print("\n".join(wrapped(f"not free {held}", "  ")))
     ending.write()

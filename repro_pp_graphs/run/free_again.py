@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 from repro_pp_graphs.record import Launch, Plan
+from repro_pp_graphs.run import node_results
 from repro_pp_graphs.server import gpus, listener
 
 SLACK_MIB = 512  # other processes' memory moves a little
 STRANGER_S = 5.0
 POLL_S = 0.2
+SQUEUE_S = 1.0  # between questions to Slurm
 
 
 def held_memory(before_mib: dict[str, int]) -> list[str]:
@@ -25,8 +28,9 @@ def held_memory(before_mib: dict[str, int]) -> list[str]:
         return [str(error)]
 
 
-def wait_until_free(plan: Plan, launch: Launch, timeout_s: float) -> str:
-    """Wait for GPU memory and port, which the next launch needs; what is still held at the end.
+def wait_until_free(plan: Plan, launch: Launch, timeout_s: float, out: Path) -> str:
+    """Wait for GPU memory, port and the nodes' Slurm steps, which the next launch needs; what is
+    still held at the end.
 
     A port that another process holds is not waited for as long: that one does not end by itself.
     """
@@ -34,7 +38,8 @@ def wait_until_free(plan: Plan, launch: Launch, timeout_s: float) -> str:
     while True:
         held = held_memory(plan.gpu_used_mib) if plan.gpu_used_mib else []
         port_held = bool(launch.port) and not listener.is_free(launch.host, launch.port)
-        if not held and not port_held:
+        steps = node_results.steps_left(out, launch)
+        if not held and not port_held and not steps:
             return ""
         who = ""
         if port_held and not held:
@@ -42,8 +47,8 @@ def wait_until_free(plan: Plan, launch: Launch, timeout_s: float) -> str:
         past_s = time.monotonic() - begin_s
         if past_s > (min(STRANGER_S, timeout_s) if who else timeout_s):
             where = f", by {who}" if who else ""
-            memory = f"{', '.join(held)} (see nvidia-smi)" if held else ""
-            return (
-                f"{past_s:.0f} s after the server's end: {memory or f'port {launch.port}{where}'}"
-            )
-        time.sleep(POLL_S)
+            said = [f"{', '.join(held)} (see nvidia-smi)"] if held else []
+            said += [f"port {launch.port}{where}"] if port_held and not held else []
+            said += [f"step {', '.join(steps)} (end it with scancel)"] if steps else []
+            return f"{past_s:.0f} s after the server's end: {'; '.join(said)}"
+        time.sleep(POLL_S if launch.started_nodes == 1 else SQUEUE_S)

@@ -15,6 +15,7 @@ LOGS = {
     "LABEL_client.json": "what the load client measured: summary, and every token's arrival",
     "LABEL_client.log": "the same as a table",
     "LABEL_server.log": "the server's own output, all ranks",
+    "LABEL_server_nodeN.log": "the same of its process on node N, 1 or higher",
     "LABEL_server_command.sh": "starts that server by hand: bash LABEL_server_command.sh",
     "LABEL_launch.json": "how the launch went: status, reason, the server's resolved arguments",
     "LABEL_analysis.txt": "where a decode step's time goes, from the traces of its profile",
@@ -28,6 +29,8 @@ LOGS = {
     "LABEL_hang.txt": "only of a server that hung: what its ranks were doing",
     "env.txt, env.json": "versions and settings of this machine before the first launch",
     "env_after.txt, env_after.json": "the same after the last one",
+    "env_nodeN.txt, env_nodeN.json": "the same of node N, before the first launch",
+    "nodes.json, nodes.sh": "the nodes of the Slurm allocation, and what differs between them",
     "run.json": "the plan, which --resume goes on with",
     "merge.log": "what merging and analysing the traces said",
 }

@@ -134,8 +134,7 @@ def stacks(pid: int, python: str, log_path: Path) -> tuple[str, str]:
 def report(logs: Path, label: str, pid: int, python: str) -> list[str]:
     """Write logs/<label>_hang.txt; lines for the terminal."""
     log_path = logs / f"{label}_server.log"
-    text = log_path.read_text(encoding="utf-8", errors="replace") if log_path.exists() else ""
-    lines = rank_lines(text)
+    lines = rank_lines(log.read_logs(log_path))
     found, how = stacks(pid, python, log_path)
     path = logs / f"{label}_hang.txt"
     write_whole(path, "\n".join([*lines, "", found]))

@@ -4,7 +4,9 @@ there is an environment."""
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,6 +28,7 @@ HIGHEST = {
     "--profile-steps": 100_000,
     "--gpus": 1024,
     "--port": 65_535,
+    "--nodes": 1024,
 }
 MOST_ROUNDS = 1000
 MOST_SECONDS = 7 * 24 * 3600
@@ -38,7 +41,7 @@ MOST_ATTACHED_STEPS = 200
 STARTING = {
     *("--cases", "--rounds", "--aa", "--pp-size", "--model", "--dummy-weights", "--layers"),
     *("--port", "--engine", "--one-gpu", "--cpu", "--no-pp-clock", "--nsys", "--start-timeout"),
-    *("--resume", "--gpus", "--release"),
+    *("--resume", "--gpus", "--release", "--nodes", "--srun"),
 }
 
 
@@ -80,6 +83,9 @@ class Options:
     not_made: str = ""  # of a dry run: the release whose environment a real run would make first
     sweep: dict[str, list[str]] = field(default_factory=dict)  # values by axis (run/sweep.py)
     terminal: int = 0  # a file descriptor to read the answer from; 0: there is no terminal
+    nodes: int | None = None  # of the Slurm allocation, those to use; None: all
+    allocated: int = 1  # nodes that it has; 1 outside one
+    srun: str = ""  # more options for srun
 
 
 class _Parser(argparse.ArgumentParser):
@@ -127,6 +133,12 @@ def _rounds(text: str) -> list[int]:
     return looks
 
 
+def _allocated() -> int:
+    """The nodes of the Slurm allocation that this runs in; 1 outside one."""
+    count = os.environ.get("SLURM_JOB_NUM_NODES", "")
+    return int(count) if os.environ.get("SLURM_JOB_ID") and count.isdigit() else 1
+
+
 def _engine(text: str) -> str:
     if text not in ENGINES:
         raise argparse.ArgumentTypeError(f"{text}: sglang, or probe (the PP ring without sglang)")
@@ -157,6 +169,8 @@ def _parser() -> _Parser:
     parser.add_argument("--attach", default="", metavar="URL")
     parser.add_argument("--trace-dir", type=Path)
     parser.add_argument("--not-made", default="")
+    parser.add_argument("--srun", default="")
+    parser.add_argument("--allocated", type=int, default=_allocated())
     parser.add_argument("--terminal", type=int, default=0)
     parser.add_argument("--owner", type=int, default=0)
     parser.add_argument("--command", default="run_repro.sh")
@@ -185,7 +199,7 @@ def parse(argv: list[str]) -> Options:
         sys.exit(2)
     try:
         values.sweep = sweep.parse(values.sweep)
-        fault = _of_sweep(values) or _contradiction(values, users)
+        fault = _nodes_fault(values) or _of_sweep(values) or _contradiction(values, users)
     except sweep.SweepError as error:
         fault = f"--sweep {error}"
     if fault:
@@ -243,6 +257,27 @@ def _of_sweep(values: argparse.Namespace) -> str:
                 f"{name} {given} is the main load of a sweep, and {axis}={all_of_it} lacks it: add "
                 f"it there, or leave {name} out"
             )
+    return ""
+
+
+def _nodes_fault(values: argparse.Namespace) -> str:
+    """What of the options on nodes does not go together; empty where all does."""
+    if (values.nodes or 1) > values.allocated:
+        have = f"has {values.allocated}" if values.allocated > 1 else "is not one of several nodes"
+        return (
+            f"--nodes {values.nodes}: this Slurm allocation {have}: sbatch --nodes={values.nodes} "
+            "run_repro.sbatch, or leave --nodes out"
+        )
+    if values.srun and (values.nodes or values.allocated) == 1:
+        return "--srun is for servers on several nodes of a Slurm allocation: leave it out"
+    try:
+        shlex.split(values.srun)
+    except ValueError as error:
+        return f"--srun {values.srun}: {error}: close the quote"
+    several = (values.nodes or values.allocated) > 1 and not values.attach
+    if several and (values.nsys or values.engine == "probe" or values.one_gpu):
+        name = "--nsys" if values.nsys else "--one-gpu" if values.one_gpu else "--engine probe"
+        return f"{name} is for one node: leave it out, or take this node alone (--nodes 1)"
     return ""
 
 

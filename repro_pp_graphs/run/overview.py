@@ -25,8 +25,9 @@ MODE_TEXT = {
 def lines(plan: Plan, options: Options) -> list[str]:
     """What the run is about to do, for the terminal."""
     first = plan.launches[0]
+    spread = f" on {first.started_nodes} nodes" if first.started_nodes > 1 else ""
     server = (
-        f"sglang {first.sglang_version}, pp {first.pp_size} x tp {first.tp_size}, model "
+        f"sglang {first.sglang_version}, pp {first.pp_size} x tp {first.tp_size}{spread}, model "
         f"{Path(first.model).name}"
     )
     if plan.engine == "probe":

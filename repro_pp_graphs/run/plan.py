@@ -201,6 +201,7 @@ class Planner:
         self.options = options
         self.gpus = gpus
         self.probe = probe
+        self.nodes = 1  # that the servers are spread over, by srun
 
     def plan(self, turns: list[Turn]) -> Plan:
         """The run with its launches in that order.
@@ -211,6 +212,7 @@ class Planner:
         base = argfile.load(options.root / "server_args_base.txt")
         if options.pp_size:
             base.set("--pp-size", str(options.pp_size))
+        self.nodes = self._spread(base)
         ranks = max(self._ranks(base, case) for case in options.cases)
         mode = pick_mode(options, self.gpus, ranks, base.get_int("--tp-size", 1))
         load = REHEARSAL_LOAD if mode == "cpu" else FULL_LOAD
@@ -234,6 +236,14 @@ class Planner:
         if len(set(labels)) < len(labels):
             raise PlanError(f"two cases share a label: {', '.join(labels)}; mend '# label:'")
         return plan
+
+    def _spread(self, base: ServerArgs) -> int:
+        """Nodes that the run starts servers on, as --nnodes of `base` too; 1 for this one alone,
+        where further ones are started by hand if the argument files name some."""
+        nodes = self.options.nodes or self.options.allocated
+        if nodes > 1:
+            base.set("--nnodes", str(nodes))
+        return nodes
 
     def _ranks(self, base: ServerArgs, case: str) -> int:
         """Ranks of a case on this machine."""
@@ -330,6 +340,7 @@ class Planner:
             pp_size=pp_size,
             tp_size=tp_size,
             nodes=args.get_int("--nnodes", 1),
+            started_nodes=self.nodes,
             expects_graphs=expects_graphs,
             captured_max_bs=_captured_max_bs(args) if expects_graphs else None,
             notes=notes,

@@ -84,6 +84,7 @@ def for_the_shell(plan: Plan, options: Options, done: set[str]) -> list[str]:
         f"attached={int(plan.attached)} server_port={ours[0] if plan.attached and ours else ''}",
         f"engine={plan.engine} nsys={int(plan.nsys)} traced={int(plan.profile)}",
         f"start_timeout_s={options.start_timeout_s}",
+        f"nodes={plan.launches[0].started_nodes} srun={shlex.quote(options.srun)}",
         f"pair={shlex.quote(results.side_by_side(plan))}",
         f"load=({shlex.join(load)})",
         f"labels=({shlex.join(launch.label for launch in plan.launches)})",

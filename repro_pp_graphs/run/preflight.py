@@ -113,7 +113,7 @@ def check_memory(plan: Plan, gpus: list[Gpu]) -> list[str]:
     """GPUs that others fill, and weights that cannot fit."""
     if plan.mode == "cpu":
         return []
-    ranks = max(launch.ranks for launch in plan.launches)
+    ranks = max(launch.ranks_a_node for launch in plan.launches)
     used = gpus[:ranks]
     busy = [
         f"GPU {gpu.index} ({gpu.name}): {gpu.used_mib} of {gpu.total_mib} MiB are taken: end those "

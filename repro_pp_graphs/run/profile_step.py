@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import requests
 
 from repro_pp_graphs import launch_record, record
 from repro_pp_graphs.record import Launch
-from repro_pp_graphs.run import attached_profile, failure, hang, previous, step_options
+from repro_pp_graphs.run import (
+    attached_profile,
+    failure,
+    hang,
+    node_results,
+    previous,
+    step_options,
+)
 from repro_pp_graphs.run.disk import DiskWatch, drafts_of
 from repro_pp_graphs.run.failure import LINGER_S
 from repro_pp_graphs.run.live import LiveLine
 from repro_pp_graphs.run.trace_files import Origin, TraceFiles
 from repro_pp_graphs.server import listener, log, process
 from repro_pp_graphs.server.http import Server
-from repro_pp_graphs.server.log import read_log
+from repro_pp_graphs.server.log import read_logs
 from repro_pp_graphs.terminal import wrapped
 from repro_pp_graphs.traces.read.identity import is_trace
 
@@ -25,6 +33,11 @@ DECODING_LIMIT_S = 120.0  # for the load's first decode step
 SILENT_LOAD_S = 5.0
 STEPS_LIMIT_S = 180.0  # for num_steps to pass; then /stop_profile
 WRITE_LIMIT_S = 300.0  # for the ranks to write what they have
+MOST_NAMED = 8  # of the ranks without a file
+
+
+# brings the files of nodes that do not see --out, given the ranks whose files are here; a remark
+Fetch = Callable[[set[tuple[int, int] | None]], str]
 
 
 class ProfileError(RuntimeError):
@@ -34,7 +47,9 @@ class ProfileError(RuntimeError):
 class ProfilePass:
     """One profile of one launch, into a folder that is empty."""
 
-    def __init__(self, launch: Launch, pid: int, log_path: Path, folder: Path) -> None:
+    def __init__(
+        self, launch: Launch, pid: int, log_path: Path, folder: Path, fetch: Fetch | None = None
+    ) -> None:
         self.launch = launch
         self.pid = pid
         self.log_path = log_path
@@ -42,12 +57,13 @@ class ProfilePass:
         self.server = Server(launch.base_url)
         self.line = LiveLine("profile")
         self.origin = Origin(str(time.time()), 0.0, 0.0, launch.pp_size, launch.tp_size)
+        self.fetch = fetch or (lambda _: "")
         self.disk = DiskWatch(self.line, log_path.parent, folder, drafts_of(launch))
 
     def server_gone(self) -> bool:
         """Has the server, or one of its ranks, died?"""
         # the main process outlives a dead rank by up to a minute
-        return not process.alive(self.pid) or log.is_dying(read_log(self.log_path))
+        return not process.alive(self.pid) or log.is_dying(read_logs(self.log_path))
 
     def traces(self) -> list[Path]:
         """The files of this profile that are complete now."""
@@ -59,7 +75,24 @@ class ProfilePass:
         return [path for path in there if self.origin.rank_of(path) is None]
 
     def _ranks_written(self) -> int:
-        return len({self.origin.rank_of(path) for path in self.traces()})
+        return len(self._written())
+
+    def _written(self) -> set[tuple[int, int] | None]:
+        return {self.origin.rank_of(path) for path in self.traces()}
+
+    def missing(self) -> str:
+        """The ranks without a whole file, `PP1 TP0 on node 1, ...`; empty for none."""
+        launch, written = self.launch, self._written()
+        every = [(pp, tp) for pp in range(launch.pp_size) for tp in range(launch.tp_size)]
+        lacking = [rank for rank in every[: launch.ranks] if rank not in written]
+        said = [
+            f"PP{pp}"
+            + (f" TP{tp}" if launch.tp_size > 1 else "")
+            + (f" on node {launch.node_of(pp, tp)}" if launch.started_nodes > 1 else "")
+            for pp, tp in lacking[:MOST_NAMED]
+        ]
+        more = len(lacking) - len(said)
+        return ", ".join(said) + (f" and {more} more" if more else "")
 
     def wait_for_decode(self, seen: int) -> None:
         """Wait until the load decodes: a profile without load never reaches its steps.
@@ -72,7 +105,7 @@ class ProfilePass:
             time.sleep(SILENT_LOAD_S)
             return
         limit_s = self.line.elapsed_s + DECODING_LIMIT_S
-        while len(log.decode_lines(read_log(self.log_path))) <= seen:
+        while len(log.decode_lines(read_logs(self.log_path))) <= seen:
             if self.server_gone():
                 raise ProfileError("the server died before the profile began")
             if self.line.elapsed_s > limit_s:
@@ -89,11 +122,12 @@ class ProfilePass:
         while True:
             if self.server_gone():  # the other ranks may still be writing
                 end_s = min(end_s, self.line.elapsed_s + LINGER_S)
+            trouble = self.fetch(self._written())
             count = self._ranks_written()
             if count >= self.launch.ranks or self.line.elapsed_s > end_s:
                 return count
             self.disk.look()
-            self.line.show(f"{stage}: {count} of {self.launch.ranks} ranks written")
+            self.line.show(trouble or f"{stage}: {count} of {self.launch.ranks} ranks written")
             time.sleep(POLL_S)
 
     def start(self, num_steps: int, with_stack: bool) -> None:
@@ -112,7 +146,7 @@ class ProfilePass:
 
     def run(self, num_steps: int, with_stack: bool) -> list[str]:
         """Profile; returns warnings. Raises ProfileError without a whole file of every rank."""
-        self.wait_for_decode(len(log.decode_lines(read_log(self.log_path))))
+        self.wait_for_decode(len(log.decode_lines(read_logs(self.log_path))))
         self.start(num_steps, with_stack)
         warnings = []
         count = self.wait_for_files(STEPS_LIMIT_S, f"{num_steps} steps")
@@ -123,7 +157,7 @@ class ProfilePass:
         if count < self.launch.ranks:
             state = "the server died" if self.server_gone() else "time ran out"
             raise ProfileError(
-                f"{count} of {self.launch.ranks} ranks' traces are whole "
+                f"{count} of {self.launch.ranks} ranks' traces are whole, {self.missing()} missing "
                 f"({state}{self.disk.remedy()}); see {self.log_path} and {self.files.folder}"
             )
         if len(self.traces()) > count:
@@ -142,13 +176,15 @@ def main(argv: list[str]) -> int:
     log_path, folder = logs / f"{label}_server.log", out / "trace" / label
     aside = _say(previous.clear(out, [f"trace/{label}/"]))
     folder.mkdir(parents=True)
-    one = ProfilePass(plan.launch(label), options.pid, log_path, folder)
+    launch = plan.launch(label)
+    fetch = node_results.Fetcher(out, launch) if launch.started_nodes > 1 else None
+    one = ProfilePass(launch, options.pid, log_path, folder, fetch)
     try:
         warnings = one.run(plan.profile_steps, plan.with_stack)
     except ProfileError as error:
         one.line.end(f"failed: {error}")
         if one.server_gone():
-            found = failure.of_dead(log_path, options.exit_file)
+            found, log_path = failure.of_dead(log_path, options.exit_file)
             print("\n".join(failure.lines(found, log_path)))
         else:
             print("\n".join(hang.report(logs, label, options.pid, one.launch.python)))

@@ -15,8 +15,9 @@ KEPT = ("logs/run.json", "logs/env.txt", "logs/env.json", "logs/merge.log")
 
 def of_launch(launch: Launch, plan: Plan) -> list[str]:
     """What one launch leaves."""
-    label = launch.label
-    logs = [] if launch.attached else [f"{plan.program}.log", f"{plan.program}_command.sh"]
+    label, program = launch.label, plan.program
+    logs = [] if launch.attached else [f"{program}.log", f"{program}_command.sh"]
+    logs += [f"{program}_node{number}.log" for number in range(1, launch.started_nodes)]
     logs += ["client.log", "client.json", "launch.json"]
     others = [load.name for load in plan.loads[1:]]
     probe = plan.engine == "probe"
@@ -55,7 +56,10 @@ def claimed(launch: Launch, plan: Plan) -> list[str]:
 
 def of_run(plan: Plan) -> list[str]:
     """What all launches leave together."""
-    envs = (f"{name}.{kind}" for name in ("env", "env_after") for kind in ("txt", "json"))
+    nodes = max(launch.started_nodes for launch in plan.launches)
+    parts = ["env", "env_after", *(f"env_node{number}" for number in range(1, nodes))]
+    envs = [f"{name}.{kind}" for name in parts for kind in ("txt", "json")]
+    envs += ["nodes.json", "nodes.sh"] if nodes > 1 else []
     of_all = ("README.txt", "run.json", *envs, "summary.json", "report.md", "report.html")
     names = [f"logs/{name}" for name in of_all]
     if plan.profile:

@@ -32,7 +32,7 @@ def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> str:
         if not process.alive(pid):
             line.end(f"died while {stage}")
             return "died"
-        if log.is_dying(text):
+        if log.is_dying(log.read_logs(log_path)):
             dying_since = dying_since or time.monotonic()
             if time.monotonic() - dying_since > failure.LINGER_S:
                 line.end(f"a rank failed while {stage}")

@@ -56,6 +56,12 @@ _TOKENIZER = (
 
 RULES = (
     _rule(
+        "a node fell silent: its link is cut, or it is down",
+        "see `scontrol show node` and the link of the node that the line names; the servers of "
+        "all nodes are ended, go on with --resume",
+        r"^run_repro\.sh: node \d+ \(\S+\) has ",
+    ),
+    _rule(
         "unknown argument",
         "mend the argument in server_args_*.txt; `python -m sglang.launch_server --help` lists all",
         r"error: (?:unrecognized arguments|ambiguous option|the following arguments are required)",

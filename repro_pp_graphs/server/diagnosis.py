@@ -40,6 +40,10 @@ _TELLING = re.compile(
 )
 
 
+# what repro_pp_graphs/sh/servers.sh adds to node 0's log
+_ENDED_FIRST = re.compile(r"^run_repro\.sh: the server on node (\d{1,9}) ", re.M)
+
+
 @dataclass(frozen=True)
 class Diagnosis:
     """What ended a server, and the next step.
@@ -57,6 +61,12 @@ class Diagnosis:
     def known(self) -> bool:
         """False where the log does not say why the server died."""
         return not self.cause.startswith(UNKNOWN)
+
+
+def first_node(text: str) -> int:
+    """The node whose server ended first, by node 0's log; 0 where there is one node."""
+    found = _ENDED_FIRST.search(text)
+    return int(found[1]) if found else 0
 
 
 def _progress(found: Iterable[Line]) -> dict[str, int]:

@@ -38,6 +38,7 @@ _STEP = re.compile(r"(?:Decode|Prefill) batch")
 _DECODE_RANK = re.compile(r"\[[^\]]{0,100} PP(\d{1,9})\b")
 _RUNNING = re.compile(r"#running-req: (\d{1,18})")
 _GRAPH = re.compile(r"(?:cuda|cpu) graph: (True|False)")
+_NODE = re.compile(r"_node(\d{1,9})\.log$")
 LONGEST_LINE = 2000  # characters that are looked at: in longer ones a pattern could take seconds
 # the main process outlives a dead rank by up to a minute, in older releases for ever
 _RECENT_CHARS = 100_000  # a log can grow long, and is read four times a second
@@ -73,6 +74,18 @@ class Line:
 def read_log(path: Path) -> str:
     """The log so far; empty before the server has written."""
     return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+
+def of_nodes(path: Path) -> list[Path]:
+    """A server's log and, beside it, those of its processes on further nodes, by node."""
+    found = ((_NODE.search(each.name), each) for each in path.parent.glob(f"{path.stem}_node*.log"))
+    others = sorted((int(number[1]), each) for number, each in found if number)
+    return [path, *(each for _, each in others)]
+
+
+def read_logs(path: Path) -> str:
+    """The log so far, with those of further nodes behind it: line numbers are good for none."""
+    return "".join(f"{text}\n" for text in map(read_log, of_nodes(path)) if text)
 
 
 def lines(text: str) -> list[Line]:

@@ -21,7 +21,7 @@ _PRINTED = re.compile(
     r"^Exception in run_tp_server|^terminate called |^Fatal Python error: |^LLVM ERROR|"
     r"Watchdog caught collective|Timeout at NCCL work|watchdog hang|"
     r"watchdog thread terminated with exception|\(exit code: -|^ERROR: .*\[Errno \d+\]|"
-    r"^shim \w+: |^Memory access fault by|"
+    r"^shim \w+: |^Memory access fault by|^run_repro\.sh: node \d+ \(\S+\) has |"
     r"^\S+: error: (?:unrecognized|ambiguous|argument|the following)"
 )
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\)")

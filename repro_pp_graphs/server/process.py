@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+# in the environment of a process that Slurm started for a server of ours: its leader's pid
+MARK = "REPRO_SERVER_OF"
 _STATE, _PARENT, _SESSION, _START = 0, 1, 3, 19  # fields of /proc/PID/stat after the command's name
 
 
@@ -34,13 +36,27 @@ def start_ticks(pid: int) -> str:
 
 
 def session(leader: int) -> list[int]:
-    """The live processes of the session that `leader` began, by pid; empty where it began none."""
+    """The live processes of the session that `leader` began, by pid, and those that Slurm started
+    for it on this machine; empty where there are none."""
+    marked = _marked(leader)
     found = ((pid, _stat(pid)) for pid in sorted(_pids()))
     return [
         pid
         for pid, fields in found
-        if fields and fields[_STATE] not in ("Z", "X") and fields[_SESSION] == str(leader)
+        if fields
+        and fields[_STATE] not in ("Z", "X")
+        and (fields[_SESSION] == str(leader) or pid in marked)
     ]
+
+
+def _marked(leader: int) -> set[int]:
+    """The processes whose environment names `leader`: what Slurm starts descends from Slurm."""
+    found = set()
+    for pid in _pids():
+        with contextlib.suppress(OSError):
+            if variable(pid, MARK) == str(leader):
+                found.add(pid)
+    return found
 
 
 def name(pid: int) -> str:
@@ -73,9 +89,10 @@ def _pids() -> list[int]:
 
 
 def family(pid: int) -> set[int]:
-    """The process, its descendants, and whoever is in the session that it leads."""
+    """The process, its descendants, whoever is in the session that it leads, and those that Slurm
+    started for it."""
     parents: dict[int, int] = {}
-    found = {pid}
+    found = {pid} | _marked(pid)
     for each in _pids():
         if fields := _stat(each):
             parents[each] = int(fields[_PARENT])

@@ -76,6 +76,19 @@ class RankClocks(msgspec.Struct, frozen=True):
     high_us: float | None
 
 
+class HostClocks(msgspec.Struct, frozen=True):
+    """Between what `clock of b - clock of a` lies as recorded, us (None where nothing bounds it),
+    and what the analysis rests it on."""
+
+    a: str  # a host's name
+    b: str
+    low_us: float | None
+    high_us: float | None
+    moved_us: float  # added to the times of b against those of a; 0: they are as recorded
+    messages: int  # pairs between the two hosts
+    numbered: int  # of them, those that pp_clock numbered
+
+
 class ChannelFacts(msgspec.Struct, frozen=True):
     """One process group on an edge: its operations, and how they are paired."""
 
@@ -299,6 +312,7 @@ class Analysis(msgspec.Struct, frozen=True, kw_only=True):
     p2p_gloo: list[EdgeFacts]  # gloo beside NCCL
     p2p_without_metadata: dict[str, int]  # P2P kernels that name no peer, by rank label
     clocks: list[RankClocks]  # of every two ranks
+    host_clocks: list[HostClocks] = []  # of every two hosts; empty for one
     gpu_only: bool  # the profiler recorded no CPU activities
     sends: Manner
     decode_step: DecodeStep | None

@@ -114,6 +114,8 @@ class Case:
     pp_size: int
     tp_size: int
     warnings: list[str] = field(default_factory=list)
+    moved_us: dict[str, float] = field(default_factory=dict)
+    """By host, what has been added to its ranks' recorded times (pair/host_clocks.py)."""
 
     def label(self, rank: RankTrace) -> str:
         """`3`, with tensor parallelism `3.1`: PP rank, TP rank."""

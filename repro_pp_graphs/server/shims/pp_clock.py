@@ -465,6 +465,7 @@ def start(scheduler: Any, prefix: str) -> Clock:  # noqa: ANN401
         loop_size=pp_size + _depth(scheduler),
         sglang_version=version,
         alternate=alternate,
+        **rows.host_clock(),
     )
     try:
         lacks = _take_hold(scheduler, clock, version, torch)

@@ -9,6 +9,8 @@ from pathlib import Path
 from repro_pp_graphs.traces.commands import paths as cli
 from repro_pp_graphs.traces.merge.chrome_trace import merge
 from repro_pp_graphs.traces.merge.pipeline_tracks import Additions, shifts
+from repro_pp_graphs.traces.pair.host_clocks import by_host
+from repro_pp_graphs.traces.path.explained import studied
 
 COMMAND = "merge"
 DESCRIPTION = "Write one Chrome trace of all ranks for ui.perfetto.dev."
@@ -47,7 +49,9 @@ def main(argv: list[str]) -> int:
     if not cases:
         return cli.nothing_read(COMMAND)
     try:
-        events = merge(cases, shifts(cases), Additions(cases), options.output)
+        # of several hosts first: it may move ranks in time
+        ready = [studied(case) if len(by_host(case)) > 1 else case for case in cases]
+        events = merge(cases, shifts(cases), Additions(ready), options.output)
     except OSError as error:
         print(f"merge: cannot write {options.output}: {error}", file=sys.stderr)
         return 1

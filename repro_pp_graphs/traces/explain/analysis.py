@@ -22,7 +22,7 @@ from repro_pp_graphs.traces.facts import (
 from repro_pp_graphs.traces.model import Case
 from repro_pp_graphs.traces.pair.clock_bounds import Bounds, between, bounds, of_all_pairs
 from repro_pp_graphs.traces.pair.edge import Edge
-from repro_pp_graphs.traces.pair.edges import edges_of
+from repro_pp_graphs.traces.pair.host_clocks import aligned_edges, host_clocks, same_host
 from repro_pp_graphs.traces.pair.pair_times import pair_times
 from repro_pp_graphs.traces.quantiles import spread_if_any
 
@@ -31,11 +31,11 @@ def analyze(
     case: Case, edges: list[Edge] | None = None, hosts: list[Host] | None = None
 ) -> Analysis:
     """The analysis of one case, without the critical path (path/explained.py adds it); `edges` and
-    `hosts` are those that `edges_of` and `hosts_of` found, where they are there."""
-    edges = edges_of(case) if edges is None else edges
+    `hosts` are those that `aligned_edges` and `hosts_of` found, where they are there."""
+    edges = aligned_edges(case) if edges is None else edges
     hosts = hosts_of(case, edges) if hosts is None else hosts
     numbers = [rank.rank for rank in case.ranks]
-    most = bounds(edges, numbers)
+    most = bounds(edges, numbers, same_host(case))
     nccl = [_edge(case, edge, most) for edge in edges if edge.backend == "nccl"]
     gloo = [_edge(case, edge, most) for edge in edges if edge.backend == "gloo"]
     # without a GPU gloo carries the tensors; with one, their sizes and the requests
@@ -62,6 +62,7 @@ def analyze(
             case.label(rank): rank.unlabelled_p2p for rank in case.ranks if rank.unlabelled_p2p
         },
         clocks=clocks,
+        host_clocks=host_clocks(case, edges),
         gpu_only=bool(case.ranks) and all(rank.gpu_only for rank in case.ranks),
         sends=manner(last[0]) if last and case.pp_size > 1 else "unknown",
         decode_step=step if isinstance(step, DecodeStep) else None,

@@ -191,6 +191,8 @@ def _pairs(facts: Analysis) -> list[str]:
     if not edges:
         return []
     heads = f"{'paired':>13}{'transfer':>10}{'send waits':>12}{'recv waits':>12}"
+    several = len(facts.hosts) > 1
+    heads += f"{'+-':>9}" if several else ""
     found = [f"{'messages, means in ms':<24}{heads}"]
     shown = edges if len(edges) <= 2 * MOST_ROWS else _longest(edges)
     for edge in shown:
@@ -206,6 +208,7 @@ def _pairs(facts: Analysis) -> list[str]:
                 (edge.recv_wait_us, 12),
             )
         )
+        cells += f"{ms(_doubt(edge)):>9}" if several else ""
         found.append(
             f"{name:<24}{pairs:>13}" + (cells if edge.pairs else "  not paired: see the warnings")
         )
@@ -218,7 +221,15 @@ def _pairs(facts: Analysis) -> list[str]:
         "recv waits: for the send. Ranks' files begin and end at different steps, so a few at the "
         "edges have no partner.)"
     )
+    if several:
+        text = text[:-1] + " +-: what the clocks of the two ranks may change of each.)"
     return [*found, *wrapped(text, ""), *_numbers(edges)]
+
+
+def _doubt(edge: EdgeFacts) -> float | None:
+    """How far the clocks of an edge's ranks may be apart, us; None where nothing bounds them."""
+    low, high = edge.clock_us.low_us, edge.clock_us.high_us
+    return None if low is None or high is None else max(abs(low), abs(high))
 
 
 def _numbers(edges: list[EdgeFacts]) -> list[str]:
@@ -248,8 +259,35 @@ def _longest(edges: list[EdgeFacts]) -> list[EdgeFacts]:
     return [edge for edge in edges if any(edge is other for other in chosen)]
 
 
+def _host_clocks(facts: Analysis) -> list[str]:
+    """How far the hosts' clocks are apart, a sentence for each two, at most MOST_ROWS."""
+    found = []
+    for row in facts.host_clocks[:MOST_ROWS]:
+        head = f"{row.b}'s clock against {row.a}'s: "
+        if row.low_us is None or row.high_us is None:
+            text = "not bounded, messages went one way only or none is paired"
+        else:
+            text = f"{_ahead(row.low_us)} to {_ahead(row.high_us)}, by {row.messages} messages"
+            text += f" ({row.numbered} by number)"
+            if row.moved_us:
+                way = "later" if row.moved_us > 0 else "earlier"
+                text += f"; its times are taken to be {time(abs(row.moved_us))} {way}"
+        found += wrapped(f"{head}{text}.", "")
+    if len(facts.host_clocks) > MOST_ROWS:
+        found.append(f"(and {len(facts.host_clocks) - MOST_ROWS} more: --json has all)")
+    return found
+
+
+def _ahead(us: float) -> str:
+    return f"{time(abs(us))} {'ahead' if us >= 0 else 'behind'}"
+
+
 def _clocks(facts: Analysis) -> list[str]:
-    """How good times between ranks are, in a sentence."""
+    """How good times between ranks are, in a sentence; of several hosts, how far they are apart."""
+    return [*_common_clock(facts), *_host_clocks(facts)]
+
+
+def _common_clock(facts: Analysis) -> list[str]:
     rows = facts.clocks
     if not rows:
         return []

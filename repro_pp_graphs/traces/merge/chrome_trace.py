@@ -157,11 +157,13 @@ def _head(cases: list[Case], shifts_ns: list[int], placed: list[Placed], base_ns
         "start": min(start + by for (start, _), by in zip(windows, moved, strict=True)),
         "end": max(end + by for (_, end), by in zip(windows, moved, strict=True)),
     }
-    about = {
+    about: dict[str, Any] = {
         "schemaVersion": 1,
         "displayTimeUnit": "ms",
         "baseTimeNanoseconds": base_ns,
         "mergedFrom": {case.name: [Path(rank.path).name for rank in case.ranks] for case in cases},
         "view": view,
     }
+    if by_host := {name: us for case in cases for name, us in case.moved_us.items()}:
+        about["hostsMovedUs"] = by_host
     return json.dumps(about)[:-1].encode() + b',\n"traceEvents": [\n'

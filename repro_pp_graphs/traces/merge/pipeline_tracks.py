@@ -23,7 +23,9 @@ from repro_pp_graphs.traces.explain.steps import (
 from repro_pp_graphs.traces.merge.chrome_trace import Placed
 from repro_pp_graphs.traces.merge.names import Lanes, rank_name
 from repro_pp_graphs.traces.model import Case, P2POp, RankTrace
-from repro_pp_graphs.traces.pair.edge import sent_ns
+from repro_pp_graphs.traces.pair.clock_bounds import Bounds, between, bounds
+from repro_pp_graphs.traces.pair.edge import Edge, sent_ns
+from repro_pp_graphs.traces.pair.host_clocks import same_host
 from repro_pp_graphs.traces.path.clocks import CannotTell
 from repro_pp_graphs.traces.path.explained import Studied, studied
 from repro_pp_graphs.traces.path.shown import Slice, path_slices
@@ -124,14 +126,16 @@ class Additions:
             study = studied(case) if isinstance(case, Case) else case
             if not isinstance(study.followed, CannotTell):
                 yield from self._path(mine, path_slices(study.followed))
+            most = bounds(study.edges, [*mine], same_host(study.case))
             for edge in study.edges:
                 if edge.src_rank not in mine or edge.dst_rank not in mine:
                     continue
+                doubt = _clocks(edge, most)
                 src, dst = mine[edge.src_rank], mine[edge.dst_rank]
                 ends = rank_name(study.case, edge.src_rank), rank_name(study.case, edge.dst_rank)
                 for send, recv in edge.paired():
                     self.messages.append((src, send, dst, recv, _recvs(ends[0], recv)))
-                    yield from _waits((src, send), (dst, recv), ends)
+                    yield from _waits((src, send), (dst, recv), ends, doubt)
 
     def _path(self, mine: dict[int, Track], path: list[Slice]) -> Iterator[Event]:
         """What decode steps wait for, on a track of each rank; notes where it goes to another."""
@@ -175,8 +179,17 @@ def _steps(track: Track) -> Iterator[Event]:
         yield track.slice(GRAPHS, "cudagraph", start, end, {})
 
 
+def _clocks(edge: Edge, most: Bounds) -> Event:
+    """What is said beside each wait between two hosts: where the receiver's clock can be against
+    the sender's, us."""
+    if not edge.src or not edge.dst or edge.src.host == edge.dst.host:
+        return {}
+    at = between(most, edge.src_rank, edge.dst_rank)
+    return {"clock_low_us": at.low_us, "clock_high_us": at.high_us}
+
+
 def _waits(
-    source: tuple[Track, P2POp], target: tuple[Track, P2POp], ends: tuple[str, str]
+    source: tuple[Track, P2POp], target: tuple[Track, P2POp], ends: tuple[str, str], clocks: Event
 ) -> Iterator[Event]:
     """Wait and transfer as slices on both sides; gloo's sends overlap, so only its recvs."""
     (src, send), (dst, recv), (here, there) = source, target, ends
@@ -191,6 +204,7 @@ def _waits(
         "recv_wait_us": max(0, send.start_ns - recv.start_ns) / 1000,
         "transfer_us": (max(sent, recv.end_ns) - both) / 1000,
         "buffered_us": lay_us,
+        **clocks,
     }
     if send.backend == "nccl":
         track, middle = f"to {there} (NCCL)", min(sent, both)

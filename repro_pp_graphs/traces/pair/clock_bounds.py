@@ -19,9 +19,12 @@ from repro_pp_graphs.traces.pair.queues import SLACK_NS
 Bounds = dict[tuple[int, int], float]
 
 
-def bounds(edges: list[Edge], ranks: list[int]) -> Bounds:
-    """The shortest paths over the ranks, each edge as long as its promptest pair's delay, us."""
-    most: Bounds = {}
+def bounds(
+    edges: list[Edge], ranks: list[int], one_clock: Iterable[tuple[int, int]] = ()
+) -> Bounds:
+    """The shortest paths over the ranks, each edge as long as its promptest pair's delay, us;
+    `one_clock`: ranks whose host is the same, where there are several."""
+    most: Bounds = dict.fromkeys(one_clock, SLACK_NS["nccl"] / 1000)
     for edge in edges:
         slack = SLACK_NS[edge.backend]
         delays = [(recv.end_ns - send.start_ns + slack) / 1000 for send, recv in edge.paired()]

@@ -11,7 +11,7 @@ from repro_pp_graphs.traces.explain.host import Host
 from repro_pp_graphs.traces.facts import Analysis
 from repro_pp_graphs.traces.model import Case
 from repro_pp_graphs.traces.pair.edge import Edge
-from repro_pp_graphs.traces.pair.edges import edges_of
+from repro_pp_graphs.traces.pair.host_clocks import aligned_edges
 from repro_pp_graphs.traces.path.clocks import CannotTell
 from repro_pp_graphs.traces.path.ring_path import Followed, followed, ring_path
 from repro_pp_graphs.traces.path.what_if import Change
@@ -32,7 +32,7 @@ class Studied:
 
 def studied(case: Case) -> Studied:
     """A case with its messages paired, its hosts explained and its decode steps followed."""
-    edges = edges_of(case)
+    edges = aligned_edges(case)
     hosts = hosts_of(case, edges)
     try:
         return Studied(case, edges, hosts, followed(case, hosts, edges))

@@ -8,6 +8,7 @@ Faults, by environment variables (a case file's NAME=value lines):
                stall                         falls silent after two tokens
                truncated, missing_rank, steps_never    the last rank's trace; all ranks' traces
                slow_stop                     does not end on SIGINT
+               die_node1:<cause>             the process of node 1, at start
                stubborn                      nothing but SIGKILL ends server or ranks
                usurped                       does not listen; a process of nobody's does instead
                foreign_traces                another server's ranks write into the folder too
@@ -23,9 +24,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -44,10 +47,12 @@ class Ranks:
     """The rank processes and a pipe to each."""
 
     def __init__(self, args: argparse.Namespace) -> None:
+        self.nodes: list[socket.socket] = []  # connections to further nodes
         spawn = multiprocessing.get_context("spawn")
         self.pipes: list[Connection] = []
         self.processes = []
-        for rank in range(args.pp_size * args.tp_size):
+        here = args.pp_size * args.tp_size // args.nnodes
+        for rank in range(here * args.node_rank, here * (args.node_rank + 1)):
             ours, theirs = spawn.Pipe()
             with engine.maybe_reindex_device_id(rank):
                 process = spawn.Process(target=run_rank, args=(rank, args, theirs), daemon=True)
@@ -62,6 +67,8 @@ class Ranks:
     def send(self, request: dict[str, Any]) -> None:
         for pipe in self.pipes:
             pipe.send(request)
+        for node in self.nodes:
+            node.sendall(json.dumps(request).encode() + b"\n")
 
     def vanish(self) -> None:
         """End every process of this server at once."""
@@ -173,6 +180,30 @@ def serve(args: argparse.Namespace, ranks: Ranks) -> None:
         threading.Event().wait()
 
 
+def join_nodes(args: argparse.Namespace, ranks: Ranks) -> None:
+    """Meet the other nodes at --dist-init-addr; those but the first never return from it."""
+    host, _, port = args.dist_init_addr.rpartition(":")
+    if args.node_rank == 0:
+        with socket.create_server((host, int(port))) as made:
+            ranks.nodes += [made.accept()[0] for _ in range(args.nnodes - 1)]
+        return
+    signal.signal(signal.SIGINT, lambda *_: stop(ranks))
+    log(f"interface {os.environ.get('GLOO_SOCKET_IFNAME')} of node {args.node_rank}")
+    if f"die_node{args.node_rank}" == FAULT:
+        os.write(1, DEATHS[CAUSE].encode())
+        ranks.vanish()
+    while True:
+        try:
+            made = socket.create_connection((host, int(port)))
+            break
+        except ConnectionRefusedError:
+            time.sleep(0.05)
+    for line in made.makefile("r"):
+        ranks.send(json.loads(line))
+    os.write(1, b"RuntimeError: gloo/transport/tcp/pair.cc: Connection closed by peer\n")
+    ranks.vanish()
+
+
 def stop(ranks: Ranks) -> None:
     log("FAKE stopping")
     if FAULT not in ("slow_stop", "stubborn"):
@@ -195,6 +226,8 @@ def main() -> None:
     if FAULT == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     ranks.wait()
+    if args.nnodes > 1:
+        join_nodes(args, ranks)
     if FAULT in ("die", "linger"):
         os.write(1, DEATHS[CAUSE].encode())
         if FAULT == "linger":

@@ -63,10 +63,16 @@ def trace(rank: int, ranks: int, steps: int, graphs: bool) -> dict[str, Any]:
     }
 
 
+def _here(folder: str) -> str:
+    """A folder as this node has it: FAKE_NODE_OUT is `what the head calls it:its path here`."""
+    theirs, _, ours = os.environ.get("FAKE_NODE_OUT", ":").partition(":")
+    return folder.replace(theirs, ours) if theirs else folder
+
+
 def export(rank: int, args: argparse.Namespace, request: dict[str, Any]) -> None:
     document = trace(rank, args.pp_size, request["num_steps"], graphs_run(args))
     suffix = "" if OLD_NAMES else f"-PP-{rank}"
-    path = Path(request["output_dir"], f"{request['id']}-TP-0{suffix}.trace.json.gz")
+    path = Path(_here(request["output_dir"]), f"{request['id']}-TP-0{suffix}.trace.json.gz")
     log("Stop profiling...", rank)
     last = rank == args.pp_size - 1
     if not (last and FAULT == "missing_rank"):

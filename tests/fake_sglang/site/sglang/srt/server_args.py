@@ -9,6 +9,8 @@ FLAGS = (
     (("--pipeline-parallel-size", "--pp-size"), {"type": int, "default": 1}),
     (("--tensor-parallel-size", "--tp-size"), {"type": int, "default": 1}),
     (("--nnodes",), {"type": int, "default": 1}),
+    (("--node-rank",), {"type": int, "default": 0}),
+    (("--dist-init-addr",), {"default": ""}),
     (("--pp-max-micro-batch-size",), {"type": int}),
     (("--host",), {"default": "127.0.0.1"}),
     (("--port",), {"type": int, "default": 30000}),
