@@ -28,7 +28,7 @@ for word; do
   [[ $previous != --python ]] || asked=$word
   previous=$word
 done
-for word in python3 python "$here"/.venv-{gpu,cpu}/bin/python "${PYTHON-}" "$asked" python3.{14..8}; do
+for word in python3 python "$here"/.venv-{cpu,0.5.{2,6.post2,23}}/bin/python "${PYTHON-}" "$asked" python3.{14..8}; do
   [[ -d $here/repro_pp_graphs/environment && -n $(type -P -- "$word") ]] || continue
   python=$(timeout 5 "$word" -I -S -c "$FIND" 2>&-)
   [[ ! -x $python ]] || exec "$python" -I -S -c "$COLLECT" "$here" "$@"
@@ -74,7 +74,7 @@ field() { # field FILE START: what follows START in the first line that begins s
 
 find_packages() { # of the first Python here that has sglang, else of the first
   local word found
-  local -a pythons=("${PYTHON:-python3}" "$here/.venv-gpu/bin/python" "$here/.venv-cpu/bin/python")
+  local -a pythons=("${PYTHON:-python3}" "$here"/.venv-{cpu,0.5.{2,6.post2,23}}/bin/python)
   [[ -z $asked ]] || pythons=("$asked")
   for word in "${pythons[@]}"; do
     [[ -n $(type -P -- "$word") ]] || continue

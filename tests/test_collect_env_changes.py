@@ -101,6 +101,7 @@ def test_what_a_run_may_break_is_named() -> None:
     found = changes.between(BEFORE, later)
     assert found is not None
     assert changes.lines(found, most=99) == [
+        "sglang processes that are none of this run's: began 77",
         "/dev/shm 64G, 64G free -> 64G, 40G free",
         "cgroup throttled periods 0 -> 40",
         "GPU 0 temperature 40 -> 88",
@@ -109,7 +110,6 @@ def test_what_a_run_may_break_is_named() -> None:
         "GPUs 0,1,2,3 held back, sw power capping 100 us -> 2400000 us",
         "processes none -> 00000000:01:00.0, 4242, python",
         "Xid lines none -> NVRM: Xid 79",
-        "another sglang process 77 is new: python -m sglang.launch_server",
     ]
     assert changes.lines(found, most=2)[2:] == ["and 7 more"]
 
@@ -146,8 +146,13 @@ def test_another_sglang_that_has_ended_is_said_to_be_none_of_the_run() -> None:
     before = {**BEFORE, "server": {"process 77": "python -m sglang.launch_server"}}
     found = changes.between(before, after())
     assert found is not None
+    assert changes.lines(found) == ["sglang processes that are none of this run's: ended 77"]
+    later = after()
+    later["server"] = {f"process {pid}": "sglang::scheduler" for pid in range(1, 10)}
+    found = changes.between(before, later)
+    assert found is not None
     assert changes.lines(found) == [
-        "another sglang process 77 has ended: python -m sglang.launch_server"
+        "sglang processes that are none of this run's: ended 77; began 1, 2, 3, 4, 5, 6 and 3 more"
     ]
 
 

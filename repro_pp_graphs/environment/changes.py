@@ -46,6 +46,7 @@ _AMOUNTS = {
     ("system", "/dev/shm"): 1.0,  # GiB free
 }
 _HELD_BACK_US = 100_000.0
+_MOST_NUMBERS = 6  # of processes, in a line
 _LONG = 60  # characters of a value that a line shows
 _NAMES = {
     _CLOCK: "SM clock",
@@ -138,9 +139,6 @@ def between(before: Facts, after: Facts) -> list[Change] | None:
 def _line(change: Change) -> str:
     """ "SM clock 1980 MHz -> 1200 MHz"; of long values the part that differs."""
     key, before, after = change.key, change.before, change.after
-    if change.section == "server":  # a process of sglang that is none of the run's
-        text, what = (before, "has ended") if after == "none" else (after, "is new")
-        return f"another sglang {key} {what}: {_cut(text)}"
     name = f"variable {key}" if change.section == "environment" else _NAMES.get(key, key)
     if len(before) <= _LONG and len(after) <= _LONG:
         return f"{name} {before} -> {after}"
@@ -162,12 +160,25 @@ def _cut(text: str) -> str:
     return text if len(text) <= _LONG else f"{text[: _LONG - 3]}..."
 
 
+def _processes(changes: list[Change]) -> list[str]:
+    """Processes of sglang that are none of the run's, and began or ended meanwhile: one line."""
+    parts = []
+    for word, gone in (("ended", True), ("began", False)):
+        numbers = [each.key.split()[-1] for each in changes if (each.after == "none") == gone]
+        more = f" and {len(numbers) - _MOST_NUMBERS} more" if len(numbers) > _MOST_NUMBERS else ""
+        parts += [f"{word} {', '.join(numbers[:_MOST_NUMBERS])}{more}"] if numbers else []
+    said = "; ".join(parts)
+    return [f"sglang processes that are none of this run's: {said}"] if parts else []
+
+
 def lines(changes: list[Change], most: int = 6) -> list[str]:
     """A line a change, the same change of several GPUs on one; after `most` how many are left."""
     groups: dict[tuple[str, str, str], list[Change]] = {}
     for each in changes:
+        if each.section == "server":
+            continue
         groups.setdefault((each.key, each.before, each.after), []).append(each)
-    out = []
+    out = _processes([each for each in changes if each.section == "server"])
     for group in groups.values():
         numbers = ",".join(str(each.gpu) for each in group)
         text = _line(group[0])

@@ -176,8 +176,8 @@ def _what(source: Source) -> str:
     plan, found = source.plan, source.summary
     if plan is None or found is None:
         traced = [each.analysis for _, each in first_explained(source) if each.analysis]
-        sizes = sorted({f"{each.pp_size} PP ranks" for each in traced})
-        return f"Traces alone, of {', '.join(sizes)}: no launches, so nothing is compared."
+        sizes = " and ".join(map(str, sorted({each.pp_size for each in traced})))
+        return f"Traces alone, of {sizes} PP ranks: no measured launches, so nothing is compared."
     first = plan.launches[0]
     versions = ", ".join(sorted({launch.sglang_version for launch in found.launches}))
     attached = first.attached

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from repro_pp_graphs.report.differences import Difference
-from repro_pp_graphs.report.numbers import number
+from repro_pp_graphs.report.numbers import count, number
 from repro_pp_graphs.report.source import Explained, Launched, Source
 from repro_pp_graphs.stats.model import Comparison, Estimate, Pair
 from repro_pp_graphs.stats.names import CONTROL, IDLE, OUTSIDE, OWN_GRAPH, RETURN
@@ -190,7 +190,7 @@ def turns(source: Source, every_rank: bool = False) -> Table | None:
         "ms a turn of the host's loop while profiled: means; they add up. In brackets what most of "
         "it waits for."
     )
-    note += f" {left_out} more columns: report.html." if left_out else ""
+    note += f" {count(left_out, 'column')} more: report.html." if left_out else ""
     return Table(head=["", *(name for name, _, _ in columns)], rows=rows, note=note)
 
 
