@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .errors import error_words, says_something, server_message
+from .options import MOST_TOKENS
 from .record import Record
 
 NOT_UNDERSTOOD = (
@@ -41,6 +42,15 @@ def fail(records: Sequence[Record], words: str) -> None:
             record.error = record.error or f"server: {words}"
 
 
+def _count(value: Any) -> int:
+    """A number of tokens. Raises one of NOT_UNDERSTOOD where it is none that a server can have
+    counted: what is computed for each token would take all memory."""
+    count = int(value)
+    if not 0 <= count <= MOST_TOKENS:
+        raise ValueError
+    return count
+
+
 def _place(records: list[Record], event: dict[str, Any]) -> tuple[int, Record]:
     index = int(event.get("index") or 0)
     return index, records[index if index >= 0 else len(records)]
@@ -50,10 +60,10 @@ def _take_native(
     records: list[Record], arrival_ns: int, event: dict[str, Any]
 ) -> tuple[int, int | None]:
     meta, (index, record) = event["meta_info"], _place(records, event)
-    tokens = int(meta["completion_tokens"])
+    tokens = _count(meta["completion_tokens"])
     record.add(arrival_ns, tokens)
-    record.prompt_tokens = int(meta.get("prompt_tokens") or 0)
-    record.cached_tokens = int(meta.get("cached_tokens") or 0)
+    record.prompt_tokens = _count(meta.get("prompt_tokens") or 0)
+    record.cached_tokens = _count(meta.get("cached_tokens") or 0)
     _finish(record, meta.get("finish_reason"))
     return index, tokens
 
@@ -68,7 +78,7 @@ def _take_openai(
     for choice in choices:
         index, record = _place(records, choice)
         # 0, while text comes: the server fills it in at the end
-        tokens = int(usage.get("completion_tokens") or 0) or None
+        tokens = _count(usage.get("completion_tokens") or 0) or None
         record.add(arrival_ns, tokens, has_text(choice))
         if usage:
             _take_prompt_usage(record, usage)
@@ -102,9 +112,9 @@ def _finish(record: Record, reason: object) -> None:
 
 
 def _take_prompt_usage(record: Record, usage: dict[str, Any]) -> None:
-    record.prompt_tokens = int(usage.get("prompt_tokens") or 0)
+    record.prompt_tokens = _count(usage.get("prompt_tokens") or 0)
     details = usage.get("prompt_tokens_details") or {}
-    record.cached_tokens = int(details.get("cached_tokens") or 0)
+    record.cached_tokens = _count(details.get("cached_tokens") or 0)
 
 
 def _take_usage(records: list[Record], usage: dict[str, Any]) -> None:
@@ -112,11 +122,11 @@ def _take_usage(records: list[Record], usage: dict[str, Any]) -> None:
     if not any(record.uncounted_ns for record in records):
         return
     if len(records) == 1:
-        records[0].count_late(int(usage["completion_tokens"]))
+        records[0].count_late(_count(usage["completion_tokens"]))
         _take_prompt_usage(records[0], usage)
         return
     for record in records:
-        record.tokens = 0
+        record.tokens, record.events = 0, []
         record.error = (
             "uncounted: the server counts a batch as one; use --batch 1 "
             "(or an sglang with continuous_usage_stats: 0.5.6 or later)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-NUMBER = re.compile(rb"\s*(\d{1,18})\b")
+NUMBER = re.compile(rb"\s*(\d{1,7})\b")  # below options.MOST_TOKENS
 QUICK_KEYS = (b'"completion_tokens":', b'"finish_reason":')
 NO_REASON = (b"null", b" null", b'""', b' ""')
 

@@ -33,11 +33,13 @@ def row_files(logs: Path, label: str) -> list[Path]:
 
 
 def _window(logs: Path, label: str) -> facts.Window | None:
+    """None where the client left no result, or a damaged one."""
     try:
         client: dict[str, Any] = files.read_object(logs / f"{label}_client.json")
-        return facts.window_of(client)
-    except (OSError, BadFile, KeyError, TypeError, IndexError):
+        found = facts.window_of(client)
+    except (OSError, BadFile, LookupError, TypeError, AttributeError):
         return None
+    return found if found and all(type(ns) is int for ns in found) else None
 
 
 def _rows(paths: list[Path], faults: list[str]) -> Iterator[Rows]:
@@ -46,7 +48,7 @@ def _rows(paths: list[Path], faults: list[str]) -> Iterator[Rows]:
     for path in paths:
         try:
             found = rows.read(path)
-        except (OSError, EOFError, RowsError) as error:
+        except (OSError, RowsError) as error:
             faults.append(f"{error}: left out" if isinstance(error, RowsError) else f"{error}")
         else:
             yield found

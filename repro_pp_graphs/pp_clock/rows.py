@@ -15,9 +15,12 @@ import os
 import shutil
 import struct
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from repro_pp_graphs.conform import misfit
 
 HEADER_BYTES = 8192
 # number, begin ns, end ns, turn, kind, flags, batch size, messages so far, value, number (low bits)
@@ -25,6 +28,8 @@ LAYOUT = struct.Struct("<QqqIBBHIQI")
 ROW_BYTES = LAYOUT.size
 CAPACITY = 1 << 20  # rows a rank: 48 MiB, 15 minutes of 1,000 rows a second
 LEAST_CAPACITY = 1 << 12
+MOST_CAPACITY = 1 << 24  # 768 MiB a rank, four hours of 1,000 rows a second
+MOST_RANKS = 1 << 16  # as for traces; more is damage, and so is a longer loop
 DISK_SHARE = 32  # a rank's file takes at most this part of what is free
 PREFIX_ENV = "REPRO_PP_CLOCK"  # where a server's ranks put their files: the start of their paths
 CLOCK = "_pp_clock"  # that start, after a launch's label
@@ -33,6 +38,16 @@ NOT_STARTED = "not started"  # how a header's `failed` begins, and the reason in
 LOG_NOT_STARTED = "repro shim pp_clock: not started"
 NO_WORD = "the server's log says why"
 LOW = 0xFFFFFFFF
+# What is read of a header, and how large its numbers can be (conform.py); any may be missing.
+_LIMITS = {
+    **dict.fromkeys(("pp_rank", "tp_rank", "pp_size", "loop_size"), MOST_RANKS),
+    **{"capacity": MOST_CAPACITY, "alternate": LOW},
+}
+_SHAPE: dict[str, object] = {
+    **dict.fromkeys(_LIMITS, int),
+    **dict.fromkeys(("found", "lacks"), dict[str, str]),
+    "failed": str,
+}
 
 # What a row times; the first seven make a turn one with work.
 KINDS = {
@@ -93,7 +108,7 @@ def path_of(prefix: str, pp_rank: int, tp_rank: int) -> Path:
 def capacity_for(folder: Path, wanted: int) -> int:
     """Rows that a rank's file may hold: fewer than wanted on a disk that is nearly full."""
     free = shutil.disk_usage(folder).free
-    return max(LEAST_CAPACITY, min(wanted, free // DISK_SHARE // ROW_BYTES))
+    return max(LEAST_CAPACITY, min(wanted, MOST_CAPACITY, free // DISK_SHARE // ROW_BYTES))
 
 
 class RowFile:
@@ -156,16 +171,26 @@ class Rows(NamedTuple):
     header: dict[str, Any]
     rows: list[Row]
     lost: int  # rows that newer ones have overwritten
-    torn: int  # rows of which a part was written
+    torn: int  # rows of which a part was written, or that say what cannot be
 
 
 def _header(data: bytes, path: Path) -> dict[str, Any]:
     try:
         found = json.loads(data.rstrip(b"\0"))
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or found.get("format") != 1:
         raise RowsError(f"{path} has no header of the clock's: the rank died while it began")
+    fault = misfit(found, _SHAPE) or next(
+        (
+            f"{name}: not from 0 to {most}"
+            for name, most in _LIMITS.items()
+            if not 0 <= found.get(name, 0) <= most
+        ),
+        "",
+    )
+    if fault:
+        raise RowsError(f"{path} has a damaged header ({fault})")
     return found
 
 
@@ -174,19 +199,28 @@ def _unpacked(data: bytes) -> Iterator[tuple[int, ...]]:
     return LAYOUT.iter_unpack(memoryview(data)[:whole])
 
 
-def read(path: Path) -> Rows:
-    """The rows of a rank, from its file or a compressed copy (.gz).
+def _content(path: Path) -> tuple[dict[str, Any], bytes]:
+    """The header, and the bytes of as many rows as it says that there is room for."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            header = _header(file.read(HEADER_BYTES), path)
+            return header, file.read(header.get("capacity", CAPACITY) * ROW_BYTES)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise RowsError(f"{path} is cut short or damaged") from None
 
-    Raises RowsError, OSError, EOFError.
-    """
-    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    header = _header(data[:HEADER_BYTES], path)
+
+def read(path: Path) -> Rows:
+    """The rows of a rank, from its file or a compressed copy (.gz). Raises RowsError, OSError."""
+    header, data = _content(path)
     found, torn = [], 0
-    for fields in _unpacked(data[HEADER_BYTES:]):
-        if fields[0] & LOW != fields[-1]:
+    for fields in _unpacked(data):
+        row = Row(*fields[:-1])
+        if row.number & LOW != fields[-1]:
             torn += 1
-        elif fields[0]:
-            found.append(Row(*fields[:-1]))
+        elif row.number and row.kind in KINDS and row.begin_ns <= row.end_ns:
+            found.append(row)
+        else:
+            torn += row.number > 0
     found.sort()
     return Rows(header, found, found[0].number - 1 if found else 0, torn)
 

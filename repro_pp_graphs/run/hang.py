@@ -21,7 +21,7 @@ from pathlib import Path
 from repro_pp_graphs.environment import masking
 from repro_pp_graphs.files import write_whole
 from repro_pp_graphs.server import log, process
-from repro_pp_graphs.terminal import wrapped
+from repro_pp_graphs.terminal import visible, wrapped
 
 DUMP_LIMIT_S = 20.0  # for py-spy to read one process
 ALL_DUMPS_LIMIT_S = 120.0
@@ -40,7 +40,7 @@ def rank_lines(text: str) -> list[str]:
     lines = ["    ranks, each with its last step or stage, longest silent first:"]
     for rank, line in shown:
         head = f"      {rank:<{width}} {line.when[-8:]} "
-        text = masking.excerpt(line.text)
+        text = visible(masking.excerpt(line.text))
         lines.append(head + textwrap.shorten(text, 79 - len(head), placeholder=" ..."))
     if len(last) > len(shown):
         lines.append(f"      and {len(last) - len(shown)} ranks that spoke later")

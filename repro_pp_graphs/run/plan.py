@@ -367,6 +367,7 @@ def _shim_names(args: ServerArgs) -> list[str]:
     unknown = [name for name in names if name not in shims.REASONS]
     if unknown:
         raise PlanError(
-            f"{shims.ENV_NAME}={unknown[0]}: no such shim; one of {', '.join(shims.REASONS)}"
+            f"{shims.ENV_NAME}={unknown[0]} in server_args_*.txt: no such shim; one of "
+            f"{', '.join(shims.REASONS)}"
         )
     return names

@@ -24,7 +24,8 @@ _STAGES = (
     ("ready", re.compile(r"The server is fired up")),
 )
 _PREFIX = re.compile(
-    r"\[(?P<when>(?:\d{4}-)?\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d+)?)(?P<rank>[^\]]*)\] ?"
+    r"\[(?P<when>(?:\d{4}-)?\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d+)?)"
+    r"(?P<rank>[ -\\^-~]{0,60})\] ?"  # printable: it is shown, and names what was said
 )
 _NCCL = re.compile(r"\S+:\d+:\d+ \[\d+\] ")  # NCCL's own lines may carry a time too
 _BAR = re.compile(r"((?:Loading|Capturing)\b[^\r]*?:\s+\d+%)")

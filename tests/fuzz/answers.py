@@ -94,7 +94,9 @@ def run(data: bytes) -> None:
     given.batch = prompts
     records = _records(framed, prompts, [wire], given)
     for record in records:
-        check(record.tokens >= 0, "a negative number of tokens")
+        counts = [0, *(tokens for _, tokens in record.events)]
+        check(counts == sorted(set(counts)), "an event without a new token")
+        check(counts[-1] == record.tokens, "tokens that no event brought, or the reverse")
         check(record.error is not None or record.events, "neither an error nor a token")
         if record.error is not None:
             check(record.error.strip(), "an empty error")

@@ -296,6 +296,8 @@ def _merged(place: Path, out: Path, status: int) -> None:
     check(merged == status, f"analyze ended with {status}, merge with {merged}")
     if merged == 0:
         found = faults(strict_json(out.read_bytes()))
+        # Kineto writes no others, but a file may, and viewers pass over those they do not know
+        found = [fault for fault in found if not fault.startswith("phase ")]
         check(not found, f"the merged trace: {found[:2]}")
 
 
