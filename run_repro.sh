@@ -323,7 +323,8 @@ unlock() { # give up --out, which the plan took for this process
   read -r mine </proc/sys/kernel/random/boot_id
   read_start_time started $$
   [[ "$boot $pid $start" == "$mine $$ $started" ]] || return 0
-  rm -f "$out/logs/.reserve" "$out/run.lock"
+  rm -rf "$out/logs/.reserve" "$out"/logs/*.part "$out"/trace/*.part "$out"/trace/.merge-* # drafts
+  rm -f "$out/run.lock"
   ((!made_out)) || rmdir "$out" 2>/dev/null || true # nothing came to be
 }
 

@@ -1,6 +1,6 @@
 """Does run_repro.sh leave anything behind? Many launches against the tests' stand-in for sglang.
 
-USAGE       python benchmarks/soak.py [--cycles 100] [--runs | --interrupt] [--no-profile] [--json FILE]
+USAGE       python benchmarks/soak.py [--cycles 100] [--runs | --interrupt] [--no-profile]
 CYCLES      start, warm up, measure, profile, stop, merge, analyse; all in one run (--rounds), or
             with --runs a run each in the same --out, which moves the one before aside. With
             --interrupt every other run gets Ctrl-C, SIGTERM or SIGHUP, once or twice, at a random
@@ -138,7 +138,7 @@ def left(harness: Harness, temporary: Path, before: set[str]) -> list[str]:
     found += [f"temporary file: {path.name}" for path in temporary.iterdir()]
     found += [f"file: {name}" for name in sorted(beside(harness) - before)]
     found += ["lock"] * (harness.out / "run.lock").exists()
-    drafts = (path for path in harness.out.rglob("*.part") if "previous" not in path.parts)
+    drafts = [*harness.out.rglob("*.part"), *harness.out.rglob(".merge-*")]
     found += [f"draft: {path.name}" for path in drafts]
     return found + ["port"] * (not port_is_free(harness.port))
 
@@ -187,7 +187,9 @@ def interrupt(
         disturbed += sent
         found = [*faults_of(harness, done, sent), *left(harness, temporary, before)]
         bad += bool(found)
-        print(f"{number + 1:>4} {what or ' '.join(['whole', *resume]):<34} exit {done.status}", end="")
+        print(
+            f"{number + 1:>4} {what or ' '.join(['whole', *resume]):<34} exit {done.status}", end=""
+        )
         print("".join(f"\n     ! {each}" for each in found), flush=True)
         if found:
             print("".join(f"     | {line}\n" for line in done.lines[-12:]), end="")

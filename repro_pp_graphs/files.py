@@ -19,6 +19,7 @@ FULL_BYTES = 1 << 16  # less free than this stops a log
 RESERVE = ".reserve"  # in a run's logs folder: given up when the disk is full
 RESERVE_BYTES = 1 << 20
 OVERHEAD_BYTES = 8192  # of a file that is written: its last block, its folder
+DRAFT_SUFFIX = ".part"  # run_repro.sh knows it too
 LAST_ROOM = "the room that was kept there for results is now in use; free some space"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -36,7 +37,7 @@ def draft_of(path: Path) -> Path:
     """Where a file is written until it is whole: beside it. A device or a pipe is itself."""
     path = path.resolve()
     special = path.exists() and not path.is_file()
-    return path if special else path.with_name(f"{path.name}.{os.getpid()}.part")
+    return path if special else path.with_name(f"{path.name}.{os.getpid()}{DRAFT_SUFFIX}")
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -6,6 +6,7 @@ import time
 
 import pytest
 from client_harness import LINUX
+from fake_sglang.harness import wait_until
 
 from repro_pp_graphs.client.clock import (
     ANCILLARY_BYTES,
@@ -53,6 +54,14 @@ def test_stamps_around_a_step_of_the_clock_are_not_trusted_and_later_ones_are():
     assert (old, unsure, near, new) == (read[0] - 1000, read[1], read[2], read[3] - 1000)
 
 
+def stamped(ours: socket.socket, theirs: socket.socket) -> bool:
+    """Whether what one socket sends to the other is stamped yet: the first socket that asks in a
+    system waits for its stamps."""
+    theirs.send(b"?")
+    _, ancillary, _, _ = ours.recvmsg_into([bytearray(1)], ANCILLARY_BYTES)
+    return bool(ancillary)
+
+
 @LINUX
 def test_the_kernels_stamps_tell_when_data_came_not_when_it_was_read():
     clock, pairs, sent_ns = KernelClock(), [], []
@@ -61,7 +70,8 @@ def test_the_kernels_stamps_tell_when_data_came_not_when_it_was_read():
             ours = socket.create_connection(listener.getsockname())
             ask_for_stamps(ours)
             pairs.append((ours, listener.accept()[0]))
-    time.sleep(0.05)  # the first socket that asks in a system waits for its stamps
+    for pair in pairs:
+        wait_until(lambda pair=pair: stamped(*pair))
     for _, theirs in pairs:
         sent_ns.append(time.monotonic_ns())
         theirs.send(b"data: token\n\n")

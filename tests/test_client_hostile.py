@@ -159,3 +159,29 @@ def test_a_number_that_is_none_or_beyond_all_measure_is_refused(option, value, c
 
 def test_control_characters_are_shown_and_not_obeyed():
     assert visible("a\x1b[31m\x07\x9b\r\u202eb\tc\nd") == ("a\\x1b[31m\\x07\\x9b\\r\\u202eb\tc\nd")
+
+
+COUNTS = [10**7 + 1, 10**19, -1, 1e300, float("inf"), "9" * 30]
+
+
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("name", ["completion_tokens", "prompt_tokens", "cached_tokens"])
+@pytest.mark.parametrize("shape", ["sglang", "openai", "usage"])
+def test_a_count_that_no_server_can_have_reached_is_an_error_and_takes_no_memory(
+    shape, name, count
+):
+    counts = {"completion_tokens": 1, "prompt_tokens": 1, name: count}
+    if shape != "sglang":
+        counts["prompt_tokens_details"] = {"cached_tokens": counts.pop("cached_tokens", 0)}
+    choice = {"index": 0, "text": "x", "finish_reason": None}
+    events = {
+        "sglang": [{"text": "x", "meta_info": counts}],
+        "openai": [{"choices": [choice], "usage": counts}],
+        "usage": [{"choices": [choice]}, {"choices": [], "usage": counts}],
+    }[shape]
+    answer = Answer(1)
+    text = b"".join(b"data: %b\n\n" % json.dumps(event).encode() for event in events)
+    answer.feed(1, PLAIN + text)
+    (record,) = answer.finish(None, parse_options([]))
+    assert record.error and record.error.startswith("malformed: event not understood")
+    assert record.tokens <= 1 and 0 <= record.prompt_tokens <= 1 and record.cached_tokens == 0

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from client_harness import HEAD, native, parse, response, stream, stream_of
+from client_harness import HEAD, native, openai, parse, response, stream, stream_of
 
 from repro_pp_graphs.client.errors import server_message
 from repro_pp_graphs.client.quick_count import quick_count
@@ -134,3 +134,13 @@ def test_what_is_not_understood_is_named(raw, error):
 )
 def test_the_servers_own_message_is_found(body, message):
     assert server_message(body) == message
+
+
+def test_a_batch_that_is_counted_as_one_keeps_no_tokens_that_came_before():
+    events = [openai(2), openai(None), openai(None, choices=[], usage={"completion_tokens": 7})]
+    late = [openai(1), openai(3, "stop")]
+    first, second = parse(stream(response(*map(json.dumps, [*events, *late])), prompts=2))
+    assert first.error is not None and "counts a batch as one" in first.error
+    counts = [tokens for _, tokens in first.events]
+    assert counts == sorted(set(counts)) and counts[-1:] == [first.tokens]
+    assert (second.tokens, second.events) == (0, [])

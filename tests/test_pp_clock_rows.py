@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import signal
 import subprocess
@@ -137,3 +138,84 @@ def test_rows_whose_header_is_torn_are_kept_if_not_read(tmp_path):
     assert collect.collect(tmp_path, "x", {}) is None
     (copy,) = collect.row_files(tmp_path, "x")
     assert copy.suffix == ".gz" and len(gzip.decompress(copy.read_bytes())) > rows.HEADER_BYTES
+
+
+def headed(path, **facts):
+    """A file with one row and this header."""
+    rows.RowFile(path, 8).describe(**facts)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ({"pp_rank": "1"}, "pp_rank: not a whole number"),
+        ({"tp_rank": -1}, "tp_rank: not from 0 to 65536"),
+        ({"pp_size": 1 << 40}, "pp_size: not from 0"),
+        ({"loop_size": 1e300}, "loop_size: not a whole number"),
+        ({"alternate": None}, "alternate: not a whole number"),
+        ({"lacks": True}, "lacks: not an object"),
+        ({"found": {"turn": ["a"]}}, "found.turn: not text"),
+        ({"failed": 5}, "failed: not text"),
+        ({"capacity": 1 << 60}, "capacity: not from 0"),
+    ],
+)
+def test_a_header_that_says_what_cannot_be_costs_its_rank_and_is_named(tmp_path, facts, says):
+    written(tmp_path / "x_pp_clock_PP0_TP0.rows", 5)
+    headed(tmp_path / "x_pp_clock_PP1_TP0.rows", **facts)
+    found = collect.read(tmp_path, "x", {})
+    assert found is not None and list(found.ranks) == ["PP0"]
+    (told,) = [text for text in found.warnings if "damaged header" in text]
+    assert "x_pp_clock_PP1_TP0.rows" in told and says in told
+
+
+def test_a_header_that_nests_deeper_than_json_may_is_none(tmp_path):
+    path = tmp_path / "x_pp_clock_PP0_TP0.rows"
+    path.write_bytes((b'{"format": 1, "a": ' + b"[" * 8000).ljust(9000, b"\0"))
+    with pytest.raises(rows.RowsError, match="no header"):
+        rows.read(path)
+
+
+@pytest.mark.parametrize("change", ["cut", "flip", "header"])
+def test_a_damaged_copy_costs_its_rank_and_is_named(tmp_path, change):
+    written(tmp_path / "x_pp_clock_PP0_TP0.rows", 5)
+    copy = rows.keep(headed(tmp_path / "x_pp_clock_PP1_TP0.rows", pp_rank=1))
+    data = bytearray(copy.read_bytes())
+    if change == "flip":
+        data[12] ^= 0xFF
+    copy.write_bytes({"cut": data[:-9], "flip": data, "header": b"x" + data}[change])
+    found = collect.read(tmp_path, "x", {})
+    assert found is not None and list(found.ranks) == ["PP0"]
+    assert any(f"{copy} is cut short or damaged" in text for text in found.warnings)
+
+
+def test_a_copy_that_unpacks_to_more_than_its_header_says_is_read_up_to_there(tmp_path):
+    path = headed(tmp_path / "x_pp_clock_PP0_TP0.rows", pp_rank=0)
+    row = rows.LAYOUT.pack(1, 2, 3, 0, rows.CODES["turn"], 0, 0, 0, 0, 1)
+    bomb = path.with_name(path.name + ".gz")
+    head = path.read_bytes()[: rows.HEADER_BYTES]
+    bomb.write_bytes(gzip.compress(head + row * 1_000_000, 9))
+    assert len(rows.read(bomb).rows) == 8  # its capacity
+
+
+@pytest.mark.parametrize(("kind", "begin", "end"), [(0, 1, 2), (255, 1, 2), (13, 2, 1)])
+def test_a_row_that_says_what_cannot_be_is_counted_and_left_out(tmp_path, kind, begin, end):
+    file = written(tmp_path / "x.rows", 3)
+    file.write(begin, end, 0, kind)
+    found = rows.read(tmp_path / "x.rows")
+    assert (len(found.rows), found.torn) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    "requests",
+    [
+        *({"a": 1}, [1], [{"events": 5}], [{"events": [[1]]}]),
+        [{"start_ns": "x", "events": [["y"]]}],
+        [{"start_ns": 1, "events": [[float("nan"), 1]]}],
+    ],
+)
+def test_a_clients_result_that_is_damaged_is_no_window(tmp_path, requests):
+    written(tmp_path / "x_pp_clock_PP0_TP0.rows", 5)
+    (tmp_path / "x_client.json").write_text(json.dumps({"requests": requests}), encoding="utf-8")
+    found = collect.read(tmp_path, "x", {})
+    assert found is not None and found.window_s is None

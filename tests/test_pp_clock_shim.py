@@ -433,14 +433,20 @@ def find_a_base(clock: device.DeviceClock) -> None:
 def test_a_batch_is_written_once_it_has_ended_on_the_hosts_clock(gpu):
     clock, written = gpu
     find_a_base(clock)
-    before_ns = time.monotonic_ns()
-    clock.expect()
-    clock.begin()
-    after_ns = time.monotonic_ns()
-    CUDA.queued_ms = CUDA.now_ms() + 20  # the graph that has been launched
-    clock.end(7)
-    clock.read(time.monotonic_ns())
-    assert written == []  # still running: nothing is waited for
+    still_runs, length_ms = False, 10
+    while not still_runs:  # when it was looked at: this process may have been preempted until later
+        length_ms *= 2
+        clock.read(time.monotonic_ns())  # that of the try before
+        written.clear()
+        before_ns = time.monotonic_ns()
+        clock.expect()
+        clock.begin()
+        after_ns = time.monotonic_ns()
+        CUDA.queued_ms = CUDA.now_ms() + length_ms  # the graph that has been launched
+        clock.end(7)
+        clock.read(time.monotonic_ns())
+        still_runs = CUDA.now_ms() < CUDA.queued_ms
+    assert written == []  # nothing is waited for
     while CUDA.now_ms() < CUDA.queued_ms:
         time.sleep(0.001)
     clock.read(time.monotonic_ns())

@@ -28,10 +28,17 @@ LIMITS = {
     ],
     "run/begin_step.py": [("LEAST_ROOM = 1 << 16", "LEAST_ROOM = 8 << 10")],
 }
-SHORTER_WAITS = [  # for what a full disk keeps from coming; no more once there is room
-    ("DECODING_LIMIT_S = 120.0", "DECODING_LIMIT_S = 20.0"),
+SHORTER_WAITS = [  # for what a full disk keeps from coming; as long as it takes where there is room
+    ("DECODING_LIMIT_S = 120.0", "DECODING_LIMIT_S = 15.0"),
     ("STEPS_LIMIT_S = 180.0", "STEPS_LIMIT_S = 15.0"),
     ("WRITE_LIMIT_S = 300.0", "WRITE_LIMIT_S = 15.0"),
+    ("if self.line.elapsed_s > limit_s:", "if self.disk.full and self.line.elapsed_s > limit_s:"),
+    ("or self.line.elapsed_s > end_s", "or (self.line.elapsed_s > end_s and self._gives_up())"),
+    (
+        "    def start(self, num",
+        "    def _gives_up(self):\n"
+        "        return self.disk.full or self.server_gone()\n\n    def start(self, num",
+    ),
 ]
 CASES = ("--cases", "good,other")
 
@@ -59,7 +66,7 @@ class OnDisk:
         self.harness.case("other", *fault)
 
     def run(self) -> OnDisk:
-        self.done = self.harness.run(*CASES, "--start-timeout", "30")
+        self.done = self.harness.run(*CASES)
         self.left = self.harness.left_over()
         path = self.harness.logs / "summary.json"
         self.summary = json.loads(path.read_text()) if path.exists() else None

@@ -39,11 +39,20 @@ def run_deaths(harness: Harness) -> Done:
 
 def run_profiles(harness: Harness, faults: tuple[str, ...]) -> Done:
     """A case a way in which measurement or profile goes wrong."""
-    harness.replace("run/profile_step.py", "STEPS_LIMIT_S = 180.0", "STEPS_LIMIT_S = 2.0")
-    harness.replace("run/profile_step.py", "WRITE_LIMIT_S = 300.0", "WRITE_LIMIT_S = 2.0")
     for name in faults:
         harness.case(name, f"FAKE_FAULT={name}")
     return harness.run("--cases", ",".join(faults))
+
+
+def run_without_traces(harness: Harness) -> Done:
+    """The last rank writes none, or a part."""
+    harness.give_up_traces(2.0)
+    return run_profiles(harness, ("truncated", "missing_rank"))
+
+
+def run_without_steps(harness: Harness) -> Done:
+    harness.replace("run/profile_step.py", "STEPS_LIMIT_S = 180.0", "STEPS_LIMIT_S = 2.0")
+    return run_profiles(harness, ("steps_never",))
 
 
 def run_lies(harness: Harness) -> Done:
@@ -60,7 +69,8 @@ def run_untraced_lie(harness: Harness) -> Done:
 
 def run_hanging(harness: Harness) -> Done:
     harness.case("hangs", "FAKE_FAULT=never_ready")
-    return harness.run("--cases", "hangs", "--no-profile", "--start-timeout", "12")
+    harness.give_up_once("Load weight begin")
+    return harness.run("--cases", "hangs", "--no-profile")
 
 
 def run_stubborn(harness: Harness) -> Done:
@@ -75,7 +85,8 @@ def run_stubborn(harness: Harness) -> Done:
 SCENES = {
     "deaths": ((), run_deaths),
     "load": ((), partial(run_profiles, faults=("die_measure", "die_profile", "die_after_traces"))),
-    "traces": ((), partial(run_profiles, faults=("truncated", "missing_rank", "steps_never"))),
+    "traces": ((), run_without_traces),
+    "steps": ((), run_without_steps),
     "lies": (TWO_GPUS, run_lies),
     "untraced_lie": (TWO_GPUS, run_untraced_lie),
     "hanging": ((), run_hanging),
@@ -196,9 +207,9 @@ def test_a_rank_without_a_whole_trace_fails_the_case(fault: str, traces: tuple[H
 
 
 def test_steps_that_do_not_pass_are_stopped_and_still_give_every_trace(
-    traces: tuple[Harness, Done],
+    scenes: dict[str, tuple[Harness, Done]],
 ):
-    harness, _ = traces
+    harness, _ = scenes["steps"]
     found = launch(harness, "steps_never")
     assert found["status"] == "ok", found
     assert any("stopped" in text for text in found["warnings"])  # type: ignore[union-attr,attr-defined]

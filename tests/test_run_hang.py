@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from fake_sglang.harness import Done, Harness, at_once
+from fake_sglang.harness import LIMIT_S, Done, Harness, at_once
 
 pytestmark = pytest.mark.launches
 
 PY_SPY = shutil.which("py-spy", path=str(Path(sys.executable).parent)) or shutil.which("py-spy")
 needs_py_spy = pytest.mark.skipif(PY_SPY is None, reason="needs py-spy")
+SLOW = "exec sleep 600"
 DENIED = "echo 'Permission Denied: Try running again with elevated permissions' >&2; exit 1"
 
 
@@ -29,19 +30,29 @@ def set_py_spy(harness: Harness, script: str | None) -> None:
         tool.chmod(0o755)
 
 
+def without_limits(harness: Harness) -> None:
+    """A rank has the time that it needs to print its stacks."""
+    harness.replace("run/hang.py", "ABORT_LIMIT_S = 5.0", f"ABORT_LIMIT_S = {LIMIT_S}")
+
+
 def hang_at_start(harness: Harness, py_spy: str | None) -> Done:
     set_py_spy(harness, py_spy)
-    harness.replace("run/hang.py", "DUMP_LIMIT_S = 20.0", "DUMP_LIMIT_S = 1.0")
+    without_limits(harness)
+    dump_s = 1.0 if py_spy == SLOW else LIMIT_S
+    harness.replace("run/hang.py", "DUMP_LIMIT_S = 20.0", f"DUMP_LIMIT_S = {dump_s}")
+    harness.replace("run/hang.py", "ALL_DUMPS_LIMIT_S = 120.0", f"ALL_DUMPS_LIMIT_S = {LIMIT_S}")
     harness.case("hangs", "FAKE_FAULT=never_ready")
-    return harness.run("--cases", "hangs", "--no-profile", "--start-timeout", "15")
+    harness.give_up_once("Load weight begin")
+    return harness.run("--cases", "hangs", "--no-profile")
 
 
 def stall_under_load(harness: Harness) -> Done:
     set_py_spy(harness, None)
+    without_limits(harness)
     harness.replace(
         "run/client_words.py",
         'return ["--prompts", str(root / "prompts.txt")]',
-        'return ["--prompts", str(root / "prompts.txt"), "--stall-timeout", "5"]',
+        'return ["--prompts", str(root / "prompts.txt"), "--stall-timeout", "20"]',
     )
     harness.case("stalls", "FAKE_FAULT=stall")
     harness.case("good")
@@ -50,8 +61,8 @@ def stall_under_load(harness: Harness) -> Done:
 
 def never_profiled(harness: Harness) -> Done:
     set_py_spy(harness, None)
-    harness.replace("run/profile_step.py", "STEPS_LIMIT_S = 180.0", "STEPS_LIMIT_S = 1.0")
-    harness.replace("run/profile_step.py", "WRITE_LIMIT_S = 300.0", "WRITE_LIMIT_S = 1.0")
+    without_limits(harness)
+    harness.give_up_traces(1.0)
     harness.case("silent", "FAKE_FAULT=missing_rank")
     return harness.run("--cases", "silent")
 
@@ -59,7 +70,7 @@ def never_profiled(harness: Harness) -> Done:
 SCENES = {
     "missing": partial(hang_at_start, py_spy=None),
     "denied": partial(hang_at_start, py_spy=DENIED),
-    "slow": partial(hang_at_start, py_spy="exec sleep 60"),
+    "slow": partial(hang_at_start, py_spy=SLOW),
     "real": partial(hang_at_start, py_spy=f'exec "{PY_SPY}" "$@"'),
     "load": stall_under_load,
     "profile": never_profiled,

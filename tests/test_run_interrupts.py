@@ -177,6 +177,34 @@ def test_the_next_run_ends_a_step_that_a_killed_harness_left(harness: Harness, s
     assert harness.statuses() == {"one": "ok"}
 
 
+WRITTEN = "            os.fsync(file.fileno())\n        draft.replace"
+
+
+@pytest.mark.parametrize("name", ["one_server_command.sh", "tokenizer.json"])
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+def test_a_file_that_was_being_written_is_no_hindrance_to_the_next_run(
+    harness: Harness, name: str, sent: signal.Signals
+):
+    harness.case("one")
+    given = ("--cases", "one", "--no-profile")
+    assert harness.run(*given).status == 0
+    reached = harness.root / "reached"
+    wait = f"open({str(reached)!r}, 'w').close(), __import__('time').sleep(600)"
+    slow = f"            {wait} if path.name == {name!r} else None\n"
+    harness.replace("files.py", WRITTEN, slow + WRITTEN)
+    running = harness.start(*given, *["--resume"] * (name == "tokenizer.json"))
+    wait_until(reached.exists)
+    running.process.send_signal(sent)
+    assert running.end().status == (130 if sent == signal.SIGTERM else -signal.SIGKILL)
+    harness.replace("files.py", slow + WRITTEN, WRITTEN)
+    if sent == signal.SIGTERM:
+        assert list(harness.out.rglob("*.part")) == []
+    done = harness.run(*given, "--resume")
+    assert done.status == 0, done.lines
+    assert harness.statuses() == {"one": "ok"}
+    assert list(harness.out.rglob("*.part")) == []
+
+
 def test_the_next_run_ends_what_a_killed_harness_left(harness: Harness):
     harness.case("victim", "FAKE_ITL_MS=60000")
     harness.case("good")
@@ -253,7 +281,7 @@ trap undo EXIT
 trap interrupt INT TERM HUP
 : >"$state/started"
 begin_group server_pid "$state/log" sleep 3600
-sleep 5
+sleep 3600
 """
 
 

@@ -258,7 +258,7 @@ def test_results_that_cannot_be_written(harness: Harness):
 @pytest.mark.parametrize(
     ("script", "visible_devices", "told"),
     [
-        ("exec sleep 60", None, "has not answered in 1 s"),
+        ("exec sleep 600", None, "has not answered in 1 s"),
         ("echo 'Failed to initialize NVML'; exit 18", None, "Failed to initialize NVML"),
         ("", "MIG-11111111-2222-3333-4444-555555555555", "lists no such device"),
         ("", "7", "lists no such device"),
@@ -268,7 +268,8 @@ def test_gpus_that_cannot_be_counted_stop_the_run_and_never_become_a_rehearsal(
     script: str, visible_devices: str | None, told: str, tmp_path: Path
 ):
     with Harness(tmp_path / "r", gpus=[(81559, 0)] * 2) as harness:
-        harness.replace("server/gpus.py", "LIMIT_S = 10.0", "LIMIT_S = 1.0")
+        limit_s = "1.0" if "sleep" in script else "600.0"
+        harness.replace("server/gpus.py", "LIMIT_S = 10.0", f"LIMIT_S = {limit_s}")
         if script:
             (harness.root / "fake_tools" / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
         if visible_devices:

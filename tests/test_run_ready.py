@@ -42,7 +42,7 @@ def test_a_server_that_answers_is_ready_though_its_log_does_not_say_so(
 ):
     with StandIn() as server:
         port = int(server.url.rpartition(":")[2])
-        assert wait(logs_folder(tmp_path, port, log), "30") == 0
+        assert wait(logs_folder(tmp_path, port, log), "600") == 0
     assert f"ready: {MODEL}" in capsys.readouterr().out
     assert launch_record.load(tmp_path / "logs", "A").server_info["model_path"] == MODEL
 
@@ -58,7 +58,7 @@ def test_another_server_that_began_to_listen_just_before_it_answered_is_not_meas
     monkeypatch.setattr(listener, "owner", owner)
     with StandIn() as server:
         port = int(server.url.rpartition(":")[2])
-        assert wait(logs_folder(tmp_path, port, QUIET), "30") == 1
+        assert wait(logs_folder(tmp_path, port, QUIET), "600") == 1
     assert f"port {port} is answered by pid 4242 (python3)" in capsys.readouterr().out
 
 

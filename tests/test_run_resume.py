@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fake_sglang.harness import Done, Harness
 
-from repro_pp_graphs import launch_record
+from repro_pp_graphs import files, launch_record
 from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.run import inputs, resume
 from repro_pp_graphs.server.gpus import Gpu
@@ -118,6 +118,8 @@ def test_inputs_are_the_contents_of_prompts_client_and_model(tmp_path):
         (model / name).write_text("{}", encoding="utf-8")
     planned = with_launch(model=str(model))
     planned.inputs = inputs.of(planned, tmp_path)
+    assert inputs.changed(planned, tmp_path) == []
+    files.draft_of(model / "config.json").touch()  # another run is just writing it anew
     assert inputs.changed(planned, tmp_path) == []
     for path, text, name in (
         (tmp_path / "prompts.txt", "other", "prompts.txt"),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from repro_pp_graphs.run import hang
 from repro_pp_graphs.server import log
 from repro_pp_graphs.server.log import DecodeLine
 
@@ -213,3 +216,14 @@ def test_no_line_makes_a_pattern_slow():
         log.latest(line)
         log.is_dying(line)
         assert all(len(each.text) <= log.LONGEST_LINE for each in log.lines(line))
+
+
+@pytest.mark.parametrize("rank", ["PP1\x1b[31m", "PP1\x05", "\u202ePP1", "P" * 61])
+def test_what_no_rank_is_called_is_no_rank(rank):
+    (found,) = log.lines(f"[2026-11-23 21:17:07 {rank}] Load weight begin.")
+    assert (found.prefixed, found.rank) == (False, "")
+
+
+def test_what_a_rank_said_last_cannot_move_the_terminal():
+    text = "[2026-11-23 21:17:07 PP1] Load weight begin.\x1b[2J\x05 avail"
+    assert not re.search("[\x00-\x1f]", "".join(hang.rank_lines(text)))

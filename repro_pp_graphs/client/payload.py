@@ -42,7 +42,7 @@ def fail(records: Sequence[Record], words: str) -> None:
             record.error = record.error or f"server: {words}"
 
 
-def _count(value: Any) -> int:
+def _count(value: int | str) -> int:
     """A number of tokens. Raises one of NOT_UNDERSTOOD where it is none that a server can have
     counted: what is computed for each token would take all memory."""
     count = int(value)

@@ -46,7 +46,8 @@ _LIMITS = {
 _SHAPE: dict[str, object] = {
     **dict.fromkeys(_LIMITS, int),
     **dict.fromkeys(("found", "lacks"), dict[str, str]),
-    "failed": str,
+    "unix_ahead_ns": int,
+    **dict.fromkeys(("boot_id", "failed"), str),
 }
 
 # What a row times; the first seven make a turn one with work.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from pathlib import Path
 
 from repro_pp_graphs import record
 from repro_pp_graphs.files import BadFile
@@ -43,6 +44,7 @@ def clear_the_way(plan: Plan, options: Options, earlier: Plan | None) -> set[str
     Returns the labels that are done. Raises PlanError where --resume cannot go on, OSError.
     """
     logs = options.out / "logs"
+    _clear_drafts(options.out)
     if not (logs / "run.json").exists():
         names = [name for one in plan.launches for name in results.claimed(one, plan)]
         names += results.of_run(plan) + results.traces(options.out)
@@ -65,6 +67,15 @@ def _kept(done: int, launches: int) -> str:
     return f"{done} of {launches} launches are kept, the others run"
 
 
+def _clear_drafts(out: Path) -> None:
+    """Remove what a run that was killed had not finished writing."""
+    for part in previous.PARTS:
+        for path in (out / part).glob("*.part"):
+            path.unlink()
+    for path in (out / "trace").glob(".merge-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def _resume(plan: Plan, options: Options, earlier: Plan) -> set[str]:
     logs = options.out / "logs"
     if reason := resume.refusal(logs, earlier, plan):
@@ -75,10 +86,6 @@ def _resume(plan: Plan, options: Options, earlier: Plan) -> set[str]:
     for line in lines:
         say("\n".join(wrapped(line, "  again:  ")))
     again = [launch for launch in plan.launches if launch.label not in done]
-    for path in logs.glob("*.part"):  # of a run that was killed
-        path.unlink()
-    for path in (options.out / "trace").glob(".merge-*"):
-        shutil.rmtree(path, ignore_errors=True)
     since = f" begun {plan.began}" if plan.began else ""
     text = f"the run{since}: {_kept(len(done), len(plan.launches))}"
     say("\n".join(wrapped(text, "  resume: ")))

@@ -8,7 +8,7 @@ import re
 import socket
 from pathlib import Path
 
-from repro_pp_graphs.files import sha256
+from repro_pp_graphs.files import DRAFT_SUFFIX, sha256
 from repro_pp_graphs.record import Plan
 from repro_pp_graphs.server.gpus import Gpu
 
@@ -42,9 +42,12 @@ def _client(root: Path) -> str:
 
 def _folder(folder: Path) -> str:
     """A digest of the names and sizes of a model's files, and of what its JSON files hold:
-    weights are too large to be read."""
+    weights are too large to be read. A draft (files.py), which another run may just be writing,
+    is none of them."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in sorted(folder.rglob("*")):
+        if path.suffix == DRAFT_SUFFIX or not path.is_file():
+            continue
         size = path.stat().st_size
         content = sha256(path) if path.suffix == ".json" else ""
         digest.update(f"{path.relative_to(folder)} {size} {content}\n".encode())

@@ -183,6 +183,26 @@ class Harness:
         assert text.count(old) == 1
         path.write_text(text.replace(old, new))
 
+    def give_up_once(self, text: str) -> None:
+        """A start's time is up once the log holds `text` of both ranks, however slow the machine
+        is, and not before."""
+        self.replace(
+            "run/wait_ready_step.py",
+            "while line.elapsed_s < timeout_s:",
+            f"while read_log(log_path).count({text!r}) < 2:",
+        )
+
+    def give_up_traces(self, limit_s: float) -> None:
+        """The time for a profile is up when it has passed and a rank has written its trace, however
+        slow the machine is."""
+        for name in ("STEPS_LIMIT_S = 180.0", "WRITE_LIMIT_S = 300.0"):
+            self.replace("run/profile_step.py", name, f"{name.partition(' ')[0]} = {limit_s}")
+        self.replace(
+            "run/profile_step.py",
+            "or self.line.elapsed_s > end_s",
+            "or (self.line.elapsed_s > end_s and (count or self.server_gone()))",
+        )
+
     def start(self, *options: str, cwd: Path | None = None, out: Path | None = None) -> Running:
         given = ["--out", str(out or self.out), "--port", str(self.port)]
         given += ["--batch", "2", "--max-new-tokens", "4", "--profile-steps", "2"]

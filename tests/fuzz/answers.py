@@ -25,13 +25,24 @@ OPENAI = (
     b'{"index": 0, "choices": [{"index": %d, "text": "y", "finish_reason": %s}],'
     b' "usage": {"completion_tokens": %d, "prompt_tokens": 2}}'
 )
-PARTS = (
+PARTS = (  # in this order, which the kept inputs name
     *(b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 500 No\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"),
     *(b"Transfer-Encoding: chunked\r\n", b"Content-Length: 40\r\n", b"Content-Encoding: gzip\r\n"),
     *(b"Content-Type: text/event-stream\r\n", b"Location: http://u:p@h/?k\r\n", b"\r\n", b"\n\n"),
-    *(b"data: ", b"data:", b"event: error\n", b"event: ping\n", b": c\n", b"id: 1\n", b"retry: 2\n"),
+    *(
+        b"data: ",
+        b"data:",
+        b"event: error\n",
+        b"event: ping\n",
+        b": c\n",
+        b"id: 1\n",
+        b"retry: 2\n",
+    ),
     *(b"data: " + EVENT % (n, END if n > 1 else b"") + b"\n\n" for n in (0, 1, 2)),
-    *(b'data: {"index": 1, ' + (EVENT % (n, b', "finish_reason": null'))[1:] + b"\n\n" for n in (1, 2)),
+    *(
+        b'data: {"index": 1, ' + (EVENT % (n, b', "finish_reason": null'))[1:] + b"\n\n"
+        for n in (1, 2)
+    ),
     *(b"data: " + OPENAI % (i, b"null", n) + b"\n\n" for i in (0, 1, -1) for n in (0, 1, 10**19)),
     *(b"data: " + OPENAI % (0, b'"stop"', 2) + b"\n\n", b"data: [DONE]\n\n", b"[DONE]"),
     b'data: {"choices": [], "usage": {"completion_tokens": 7}}\n\n',

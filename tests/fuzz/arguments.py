@@ -10,9 +10,10 @@ from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
+from plan_harness import BASE, FLAGS, OFF, ON, gpus
+
 from fuzz.choices import Choices
 from fuzz.oracle import LONGEST_SAID, check, plain, strict_json
-from plan_harness import BASE, FLAGS, OFF, ON, gpus
 from repro_pp_graphs.record import Plan
 from repro_pp_graphs.run import client_words, overview, plan_step
 from repro_pp_graphs.run import options as run_options
@@ -112,7 +113,7 @@ def seeds() -> list[bytes]:
     texts = [base + cut + path.read_text(encoding="utf-8") + cut + OFF for path in own]
     texts += [BASE + cut + ON + cut + OFF, f"{BASE}PYTHON=/x\nA='b c'{cut}{ON}RELEASE=0.5.21\n"]
     texts += [
-        f'{BASE}--cuda-graph-config {{"decode": {{"backend": "disabled"}}}}{cut}{ON}{cut}--nnodes 2',
+        f'{BASE}--cuda-graph-config {{"decode": {{"backend": "full"}}}}{cut}{ON}{cut}--nnodes 2',
         f"{BASE}{cut}--cuda-graph-bs 1 2 4 8\nREPRO_SHIMS=sync_send{cut}--pp-async-batch-depth 2",
         f"{BASE}{cut}--dp-size 2\n--enable-dp-attention{cut}--attention-backend triton",
     ]

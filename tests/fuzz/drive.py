@@ -37,6 +37,7 @@ MODULES = {
     "logs": "fuzz.server_logs",
 }
 LONGEST = {"traces": 600, "arguments": 6000, "answers": 3000, "logs": 8000}
+NOTE_S = 15.0  # of CPU, between two entries into figures.json
 MOST_BYTES = 3 << 30  # of memory: a reader that takes more is at fault
 
 
@@ -45,8 +46,14 @@ def place_of(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if frame.filename.startswith(PACKAGE)]
     last = (ours or frames)[-1]
-    where = f"{Path(last.filename).stem}-{last.lineno}" if ours else re.split("[:0-9]", str(error))[0][:60]
-    return "".join(c if c.isalnum() or c in "-_" else "_" for c in f"{type(error).__name__}-{where}")
+    where = (
+        f"{Path(last.filename).stem}-{last.lineno}"
+        if ours
+        else re.split("[:0-9]", str(error))[0][:60]
+    )
+    return "".join(
+        c if c.isalnum() or c in "-_" else "_" for c in f"{type(error).__name__}-{where}"
+    )
 
 
 class Session:
@@ -57,6 +64,7 @@ class Session:
         self.found = work / "found"
         self.found.mkdir(parents=True, exist_ok=True)
         self.runs = self.faults = 0
+        self.noted_s = 0.0
         self.begin_s = time.process_time()
 
     def one(self, data: bytes) -> None:
@@ -69,12 +77,12 @@ class Session:
                 self.target.run(data)
         except Exception as error:
             self.keep(data, error)
-        if self.runs % 16 == 0:
-            used_s = time.process_time() - self.begin_s
-            if used_s > self.limit_s or self.runs % 4096 == 0:
-                self.note(used_s)
-            if used_s > self.limit_s:
-                os._exit(int(self.faults > 0))
+        used_s = time.process_time() - self.begin_s
+        if used_s > self.noted_s + NOTE_S or used_s > self.limit_s:
+            self.noted_s = used_s
+            self.note(used_s)
+        if used_s > self.limit_s:
+            os._exit(int(self.faults > 0))
 
     def keep(self, data: bytes, error: Exception) -> None:
         self.faults += 1
@@ -115,7 +123,12 @@ def fuzz(name: str, work: Path, cpu_minutes: float) -> int:
     session = Session(target, work, cpu_minutes)
     resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))  # then a MemoryError, kept
     engine = [f"-max_len={LONGEST[name]}", "-timeout=300", "-rss_limit_mb=0"]
-    engine += ["-len_control=0", "-reload=0", f"-artifact_prefix={work}/crash-", "-print_final_stats=1"]
+    engine += [
+        "-len_control=0",
+        "-reload=0",
+        f"-artifact_prefix={work}/crash-",
+        "-print_final_stats=1",
+    ]
     atheris.Setup([sys.argv[0], *engine, str(corpus)], session.one)
     atheris.Fuzz()
     return 0
@@ -161,7 +174,9 @@ def keep(name: str, work: Path, most: int) -> int:
     target = importlib.import_module(MODULES[name])
     from fuzz import corpus as kept_corpus  # noqa: PLC0415
 
-    inputs = {path.read_bytes() for path in (work / "corpus").iterdir()} | set(kept_corpus.load(name))
+    inputs = {path.read_bytes() for path in (work / "corpus").iterdir()} | set(
+        kept_corpus.load(name)
+    )
     reached, kept = Reached(), []
     for data in sorted(inputs, key=lambda data: (len(data), data)):
         if reached.adds(target, data):

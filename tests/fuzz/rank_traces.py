@@ -1,4 +1,4 @@
-"""Ranks' traces through `analyze` and `merge`: real ones, a few steps of each, changed in any way."""
+"""Ranks' traces through `analyze` and `merge`: a few steps of real ones, changed in any way."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from merged_traces import faults
+
 from fuzz.choices import Choices
 from fuzz.oracle import check, printed, strict_json
-from merged_traces import faults
 from repro_pp_graphs.traces.commands import analyze, merge
 from repro_pp_graphs.traces.facts import document, from_document
 
@@ -38,7 +39,13 @@ ODD: tuple[Any, ...] = (
     *("", "5", "-1", "nan", "1e5", "x", "\u202e\x1b[31m", "\ud800", "\0", "a" * 3000, "²"),
     *([], {}, [1], ["x"], {"a": 1}, _deep(40), {"rank": 1}, [[0, 1]]),
     *("X", "M", "i", "s", "f", "B", "E", "C", "kernel", "cpu_op", "user_annotation", "gpu_memcpy"),
-    *("cuda_runtime", "ncclDevKernel_SendRecv(x)", "record_param_comms", "decode", "step[DECODE bs=8]"),
+    *(
+        "cuda_runtime",
+        "ncclDevKernel_SendRecv(x)",
+        "record_param_comms",
+        "decode",
+        "step[DECODE bs=8]",
+    ),
     *("scheduler.run_batch", "cudaGraphLaunch", "gloo:send", "Long", "process_name", "thread_name"),
 )
 KEYS = ("ph", "cat", "name", "pid", "tid", "ts", "dur", "args", "id", "bp", "s", "tts", "new")
@@ -46,7 +53,13 @@ HEADER = ("distributedInfo", "baseTimeNanoseconds", "host_name", "schemaVersion"
 INFO = ("rank", "world_size", "pg_config", "pg_count", "backend", "nccl_version")
 FILE_NAMES = (
     *("x.trace.json", "x-TP-0.trace.json", "x-TP-0-PP-0.trace.json.gz", "x-TP-0-PP-99999.json"),
-    *("x-TP-1-PP-0.json", "merged-x.json", "x-DP-1-TP-0-PP-0.trace.json", "\u202e\x1b.json", "x.txt"),
+    *(
+        "x-TP-1-PP-0.json",
+        "merged-x.json",
+        "x-DP-1-TP-0-PP-0.trace.json",
+        "\u202e\x1b.json",
+        "x.txt",
+    ),
     *("x-TP-0-PP-3.trace.json", "x_chrome_trace.json", "1-TP-0-PP-1-EP-1.json", "²-PP-².json"),
 )
 
@@ -83,13 +96,15 @@ class Change:
         }
         self.bytes: dict[str, bytes] = {}
         self.layouts: dict[str, int] = {}
+        self.others: dict[str, list[Any]] = {}  # in the place of events
 
     def name(self) -> str:
         return self.choices.one_of(list(self.files))
 
     def events(self) -> list[Event]:
         found = self.files[self.name()].get("traceEvents")
-        return found if isinstance(found, list) and found else [{}]
+        whole = isinstance(found, list) and all(isinstance(one, dict) for one in found)
+        return found if whole and found else [{}]
 
     def odd(self, now: object = None) -> Any:
         """Another value, also one near what is there."""
@@ -161,11 +176,14 @@ class Change:
             events.reverse()
 
     def odd_event(self) -> None:
-        self.events().append(self.odd())
+        self.others.setdefault(self.name(), []).append(self.odd())
 
     def times(self) -> None:
         """A rank's clock set wrong, or running at another speed."""
-        by, times = self.choices.one_of((0, 1, 1000, -1e6, 1e9)), self.choices.one_of((1, -1, 0, 1e3))
+        by, times = (
+            self.choices.one_of((0, 1, 1000, -1e6, 1e9)),
+            self.choices.one_of((1, -1, 0, 1e3)),
+        )
         events = self.events()
         for at, event in enumerate(events):
             if isinstance(event.get("ts"), int | float):
@@ -184,7 +202,9 @@ class Change:
         info = document.get("distributedInfo")
         key = self.choices.one_of(INFO)
         now = info.get(key) if isinstance(info, dict) else None
-        document["distributedInfo"] = (info if isinstance(info, dict) else {}) | {key: self.odd(now)}
+        document["distributedInfo"] = (info if isinstance(info, dict) else {}) | {
+            key: self.odd(now)
+        }
 
     def rename(self) -> None:
         name = self.choices.one_of(FILE_NAMES)
@@ -224,7 +244,9 @@ class Change:
         self.bytes[name] = bytes(data)
 
     def _text(self, name: str) -> bytes:
-        document, layout = self.files[name], self.layouts.get(name, 0)
+        document, layout = dict(self.files[name]), self.layouts.get(name, 0)
+        if isinstance(document.get("traceEvents"), list):
+            document["traceEvents"] = document["traceEvents"] + self.others.get(name, [])
         if layout == 0:  # as Kineto: an event a line
             events = document.get("traceEvents")
             lines = ",\n  ".join(map(json.dumps, events)) if isinstance(events, list) else "1"
@@ -244,6 +266,7 @@ class Change:
             (place / name).write_bytes(self.bytes.get(name) or self._text(name))
 
 
+# in this order, as all tuples here, which the kept inputs name
 CHANGES: tuple[Callable[[Change], None], ...] = (
     *(Change.one, Change.alike, Change.one, Change.alike, Change.drop, Change.drop_alike),
     *(Change.twice, Change.order, Change.odd_event, Change.times, Change.header, Change.info),
@@ -251,9 +274,35 @@ CHANGES: tuple[Callable[[Change], None], ...] = (
 )
 PIECES = (
     *(b'{"traceEvents": [', b'{"ph": "X", ', b'"cat": "kernel", ', b'"name": "', b'"pid": 0, '),
-    *(b'"tid": 7, ', b'"ts": 1', b'"dur": 2', b'"args": {', b'"stream": 7', b'"correlation": 3', b"}"),
-    *(b"},\n  {", b"]}", b"[", b"]", b"{", b",", b'"', b"\\", b"1e999", b"nan", b"-", b"null", b"[" * 500),
-    *(b'"distributedInfo": {"rank": 1, "world_size": 2}', b'"baseTimeNanoseconds": 17', b"\x1f\x8b\x08"),
+    *(
+        b'"tid": 7, ',
+        b'"ts": 1',
+        b'"dur": 2',
+        b'"args": {',
+        b'"stream": 7',
+        b'"correlation": 3',
+        b"}",
+    ),
+    *(
+        b"},\n  {",
+        b"]}",
+        b"[",
+        b"]",
+        b"{",
+        b",",
+        b'"',
+        b"\\",
+        b"1e999",
+        b"nan",
+        b"-",
+        b"null",
+        b"[" * 500,
+    ),
+    *(
+        b'"distributedInfo": {"rank": 1, "world_size": 2}',
+        b'"baseTimeNanoseconds": 17',
+        b"\x1f\x8b\x08",
+    ),
 )
 
 

@@ -63,7 +63,8 @@ def _log(choices: Choices) -> None:
 HEADER = {
     **{"format": 1, "capacity": 64, "pid": 1, "pp_rank": 1, "pp_size": 2, "tp_rank": 0},
     **{"loop_size": 2, "alternate": 0, "sglang_version": "0.5.2"},
-    **{"found": {"turn": "a"}, "lacks": {"wait_sent": "b"}},
+    **{"found": {"turn": "a"}, "lacks": {"wait_sent": "b"}, "failed": ""},
+    **{"boot_id": "1", "unix_ahead_ns": 5},
 }
 ODD: tuple[Any, ...] = (
     *(None, -1, 0, 1, 2, 7, 1e300, float("nan"), float("inf"), 1 << 70, True, "", "x", "2", "\x1b"),
