@@ -125,10 +125,10 @@ def test_commands_take_the_options_that_they_are_shown_with(path, helps):
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
 def test_every_option_that_is_named_is_one_of_some_command(path, helps):
-    benchmarks = [read(file) for file in (ROOT / "benchmarks").glob("*.py")]
+    programs = [*(ROOT / "benchmarks").glob("*.py"), ROOT / "tests/fuzz/drive.py"]
     known = {
         option
-        for text in [*helps.values(), *benchmarks, *OTHERS.values()]
+        for text in [*helps.values(), *map(read, programs), *OTHERS.values()]
         for option in OPTION.findall(text)
     }
     spans = [span for span in SPAN.findall(read(path)) if span.startswith(("--", *BEGINNINGS))]
