@@ -350,10 +350,10 @@ def _placed(window: Window | None, here: dict[str, Any], there: dict[str, Any]) 
     """A window by one host's CLOCK_MONOTONIC as another one's, by their Unix times; the same where
     it is one host, or nothing is known of the hosts."""
     boots = here.get("boot_id"), there.get("boot_id")
-    ahead_ns = here.get("unix_ahead_ns"), there.get("unix_ahead_ns")
-    if window is None or None in (*boots, *ahead_ns) or boots[0] == boots[1]:
+    known = all(boots) and "unix_ahead_ns" in here.keys() & there.keys()
+    if window is None or not known or boots[0] == boots[1]:
         return window
-    later_ns = int(ahead_ns[0]) - int(ahead_ns[1])
+    later_ns = int(here["unix_ahead_ns"]) - int(there["unix_ahead_ns"])
     return window[0] + later_ns, window[1] + later_ns
 
 
