@@ -5,12 +5,13 @@ from __future__ import annotations
 from repro_pp_graphs.terminal import wrapped
 
 HEAD = (
-    "What run_repro.sh leaves. LABEL is a launch's: its case's, from the second round on with _r2, "
-    "_r3, ... behind it. `python -m repro_pp_graphs open` shows a trace, `... compare` two runs."
+    "What run_repro.sh leaves. Look at report.html first. LABEL is the name of a launch: that of "
+    "its case, from the second round on with _r2, _r3, ... behind it. `python -m repro_pp_graphs "
+    "open FILE` shows a merged trace, `... compare DIR1 DIR2` two runs."
 )
 # a name, LABEL for a launch's label, * for a rank's: what it is
 LOGS = {
-    "summary.json": "every launch with its status, metrics and warnings; the verdict. Start here",
+    "summary.json": "every launch with its status, metrics and warnings; the verdict. For scripts",
     "report.md, report.html": "the same for people, and for an issue",
     "LABEL_client.json": "what the load client measured: summary, and every token's arrival",
     "LABEL_client.log": "the same as a table",
@@ -37,7 +38,8 @@ LOGS = {
 TRACE = {
     "LABEL/": "a trace a rank, as torch's profiler wrote it",
     "LABEL_chrome_trace.json": "all ranks of a launch in one, for ui.perfetto.dev; from the second "
-    "round on compressed (.json.gz), which it opens just so",
+    "round on compressed (.json.gz), which it opens just so. The largest files here: they can be "
+    "deleted and made again (python -m repro_pp_graphs merge trace/LABEL -o FILE.json.gz)",
     "*_vs_*_chrome_trace.json.gz": "the first two launches in one view, decode starts aligned",
     "LABEL.nsys-rep": "of --nsys, for Nsight Systems",
 }
