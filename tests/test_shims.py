@@ -90,6 +90,28 @@ def absent_kernels(monkeypatch):
         del sys.modules[name]
 
 
+@pytest.mark.parametrize(
+    ("init", "loads"),
+    [
+        (None, False),
+        ("", True),
+        # the CUDA build on a machine without a driver
+        ("from sgl_kernel import loader", False),
+        ("import ctypes; ctypes.CDLL('libno-such-driver.so.1')", False),
+    ],
+)
+def test_kernels_that_do_not_load_here_are_as_absent(init, loads, tmp_path, monkeypatch):
+    if init is not None:
+        (tmp_path / "sgl_kernel").mkdir()
+        (tmp_path / "sgl_kernel" / "__init__.py").write_text(init)
+        (tmp_path / "sgl_kernel" / "loader.py").write_text("raise ImportError('libcuda.so.1')")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.delitem(sys.modules, "sgl_kernel", raising=False)
+    assert cpu._kernels_load() == loads
+    assert ("sgl_kernel" in sys.modules) == loads
+    sys.modules.pop("sgl_kernel", None)
+
+
 def test_absent_kernels_import_but_refuse_to_run(absent_kernels):
     import sgl_kernel  # noqa: PLC0415
     from sgl_kernel import rmsnorm  # noqa: PLC0415

@@ -80,11 +80,24 @@ def _use_sglangs_triton_stub() -> None:
 _kept: list[object] = []
 
 
+def _kernels_load() -> bool:
+    """Whether sgl_kernel is here for this machine: its CUDA build needs a driver's libcuda."""
+    if importlib.util.find_spec("sgl_kernel") is None:
+        return False
+    try:
+        import sgl_kernel  # type: ignore[import-not-found,unused-ignore] # noqa: F401, PLC0415
+    except (ImportError, OSError):
+        for name in [name for name in sys.modules if name.partition(".")[0] == "sgl_kernel"]:
+            del sys.modules[name]
+        return False
+    return True
+
+
 def install() -> None:
     """Declare, before sglang is imported, what it looks for and a CPU box lacks."""
     os.environ.setdefault("SGLANG_USE_CPU_ENGINE", "1")
-    if importlib.util.find_spec("sgl_kernel") is None:
-        sys.meta_path.append(_AbsentKernels())
+    if not _kernels_load():
+        sys.meta_path.insert(0, _AbsentKernels())
     vision = importlib.util.find_spec("torchvision")
     if vision is not None:
         _declare_torchvision_operators(vision.submodule_search_locations or ())
