@@ -145,9 +145,16 @@ def test_a_release_that_has_no_lock(harness: Harness):
     assert "0.5.2 0.5.23 0.5.6.post2" in told and "--python" in told
 
 
-def test_a_release_on_a_cpu(harness: Harness):
-    told = refusal(harness.start_bare("--release", "0.5.2", "--cpu").end())
-    assert "its kernels need a GPU" in told
+@pytest.mark.parametrize("release", ["0.5.2", "0.5.6.post2"])
+def test_a_release_that_does_not_start_on_a_cpu(release: str, harness: Harness):
+    told = refusal(harness.start_bare("--release", release, "--cpu").end())
+    assert "its kernels need a GPU" in told and "0.5.16 or newer" in told
+
+
+def test_a_newer_release_rehearses(harness: Harness):
+    done = harness.start_bare("--release", "0.5.23", "--cpu", "--dry-run").end()
+    assert done.status == 0, done.lines
+    assert "a real run first makes .venv-0.5.23 (sglang 0.5.23)" in done.err
 
 
 def test_a_dry_run_makes_no_environment(harness: Harness):

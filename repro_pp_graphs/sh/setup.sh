@@ -10,6 +10,7 @@
 not_made="" planner=""
 ask_limit_s=60 # for an interpreter to say what it has
 declare -F before_install >/dev/null || before_install() { :; }
+oldest_rehearsed=0.5.16 # tried with PP on a CPU
 default_release=0.5.2 # on a GPU box without sglang: the question is #10865's
 
 # Prints its path where it has the engine: a later cd or PATH does not change that. Without importing
@@ -61,6 +62,10 @@ releases() { # those that have a lock: 0.5.2 0.5.23 ...
   printf '%s' "${found[*]}"
 }
 
+rehearses() { # rehearses RELEASE: whether its server starts on a CPU
+  [[ $(printf '%s\n' "$oldest_rehearsed" "$1" | sort -V | head -n 1) == "$oldest_rehearsed" ]]
+}
+
 choose_python() {
   local candidate kind
   [[ -z $opt_python || -z $opt_release ]] ||
@@ -74,9 +79,10 @@ $engine_module; install it there, or leave --python out and an environment is ma
     [[ -f $here/requirements/releases/$opt_release.txt ]] || die 2 "--release $opt_release: no lock \
 for it in requirements/releases ($(releases)); install it anywhere and name its interpreter (--python)"
     kind=gpu
-    ((opt_dry_run)) || kind=$(environment_kind) || exit 2
-    [[ $kind == gpu ]] || die 2 "--release $opt_release: its kernels need a GPU; a rehearsal on the \
-CPU has sglang $(locked sglang "$here/requirements/cpu.txt") (leave --release out)"
+    ((opt_dry_run && !opt_cpu)) || kind=$(environment_kind) || exit 2
+    [[ $kind == gpu ]] || rehearses "$opt_release" || die 2 "--release $opt_release: its kernels \
+need a GPU; a rehearsal on the CPU takes $oldest_rehearsed or newer, and sglang $(locked sglang \
+"$here/requirements/cpu.txt") by itself (leave --release out)"
     use_environment "$opt_release"
     return
   fi
