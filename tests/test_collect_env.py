@@ -620,6 +620,9 @@ def test_a_server_on_the_port_tells_its_resolved_arguments() -> None:
         )
 
 
+DEEP = b'{"a":' * 980 + b"1" + b"}" * 980
+
+
 @pytest.mark.parametrize(
     ("status", "body", "said"),
     [
@@ -627,6 +630,8 @@ def test_a_server_on_the_port_tells_its_resolved_arguments() -> None:
         (200, b"<html>", "answers 200 to /server_info, not as an sglang server does"),
         (200, b"[1]", "answers 200 to /server_info, not as an sglang server does"),
         (500, b"", "answers 500 to /server_info, not as an sglang server does"),
+        (200, DEEP, "answers 200 to /server_info, not as an sglang server does"),
+        (200, b"[" * 100_000, "answers 200 to /server_info, not as an sglang server does"),
     ],
 )
 def test_other_answers_on_the_port_are_named(status: int, body: bytes, said: str) -> None:

@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_sglang.harness import PYTHON, Done, Harness, free_port, wait_until
+from fake_sglang.harness import CHECKOUT, PYTHON, Done, Harness, free_port, wait_until
 from standin_server import Behaviour, StandIn, _Handler
 
 from repro_pp_graphs.files import read_object
+from repro_pp_graphs.run import options as run_options
 from repro_pp_graphs.run import plan_attached
+from repro_pp_graphs.run.plan import PlanError
+from repro_pp_graphs.server import running
 
 pytestmark = pytest.mark.launches
 KEY = "sk-attach-0123456789abcdef"
@@ -379,3 +382,27 @@ def test_the_server_decides_how_many_traces_to_expect(harness):
     assert "0 of 8 ranks written" in done.out
     plan = json.loads((harness.logs / "run.json").read_text())
     assert plan["launches"][0]["attached"]["url"] == server.url
+
+
+LONG = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    "name", ["pp_size", "tp_size", "nnodes", "version", "model_path", "dp_size"]
+)
+@pytest.mark.parametrize(
+    "value", [None, -1, 10**30, 1e300, "x", LONG, f"0.5.{LONG}", f"0.5.3.post{LONG}", [], {"a": 1}]
+)
+def test_whatever_a_server_says_of_itself_it_is_planned_or_refused_in_a_line(
+    name, value, tmp_path, monkeypatch
+):
+    given = ["--root", str(CHECKOUT), "--out", str(tmp_path), "--python", "/usr/bin/python3"]
+    options = run_options.parse([*given, "--attach", "http://127.0.0.1:1", "--yes"])
+    monkeypatch.setattr(running, "place_of", lambda host, port: running.Place(local=False))
+    monkeypatch.setattr(running, "info_of", lambda url, local: INFO | {name: value})
+    try:
+        plan = plan_attached.plan(options)
+    except PlanError as refused:
+        assert name in str(refused) and len(str(refused)) < 200
+    else:
+        assert len(plan.launches) == 1

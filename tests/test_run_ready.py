@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
+import requests
 import server_logs
 from fake_sglang.harness import Harness, free_port
 from standin_server import MODEL, StandIn
@@ -14,7 +15,7 @@ from standin_server import MODEL, StandIn
 from repro_pp_graphs import launch_record, record
 from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.run import wait_ready_step
-from repro_pp_graphs.server import listener
+from repro_pp_graphs.server import http, listener
 
 QUIET = f"{server_logs.START}\n[2026-11-20 09:00:40] Attention backend not set. Use fa3 backend.\n"
 
@@ -99,3 +100,18 @@ def test_a_server_whose_log_says_nothing_is_measured_and_profiled(tmp_path: Path
 
 def test_nothing_that_listens_is_not_ready(tmp_path: Path):
     assert wait(logs_folder(tmp_path, free_port(), QUIET)) == 1
+
+
+@pytest.mark.parametrize(
+    "body", [b"[1]", b"5", b"<html>", b"[" * 100_000, b'{"a":' * 980 + b"1" + b"}" * 980, b""]
+)
+def test_what_is_no_account_of_a_server_is_taken_for_none(body: bytes):
+    answer = requests.Response()
+    answer._content = body
+    assert http.object_in(answer) is None
+
+
+def test_an_account_of_a_server_may_nest():
+    answer = requests.Response()
+    answer._content = b'{"a": {"b": [{"c": 1}]}}'
+    assert http.object_in(answer) == {"a": {"b": [{"c": 1}]}}

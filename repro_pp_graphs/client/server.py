@@ -68,7 +68,7 @@ class Server:
                 f"{self.options.base_url}/v1/models", headers=self.headers, timeout=5
             )
             return str(reply.json()["data"][0]["id"])
-        except (requests.RequestException, ValueError, LookupError, TypeError):
+        except (requests.RequestException, ValueError, LookupError, TypeError, RecursionError):
             return "default"
 
 

@@ -81,11 +81,12 @@ def ask(port: int) -> tuple[str, dict[str, str]]:
         return f"answers {status}: it wants its API key", {}
     try:
         info = json.loads(body) if status == http.client.OK else None
-    except ValueError:
-        info = None
-    if not isinstance(info, dict):
+        found = resolved(info) if isinstance(info, dict) else None
+    except (ValueError, RecursionError):
+        found = None
+    if found is None:
         return f"answers {status} to {path}, not as an sglang server does", {}
-    return f"answers {path}", resolved(info)
+    return f"answers {path}", found
 
 
 def facts(port: int) -> Iterator[Fact]:

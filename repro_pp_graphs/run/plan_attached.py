@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +98,8 @@ def _count(info: dict[str, Any], name: str) -> int:
         return 1
     if not isinstance(value, int) or value < 1:
         raise PlanError(
-            f"the server says {name} {value!r}, which cannot be: give the address of an sglang "
-            "server itself"
+            f"the server says {name} {reprlib.repr(value)}, which cannot be: give the address of "
+            "an sglang server itself"
         )
     return value
 
@@ -134,7 +135,7 @@ def why_not_profiled(info: dict[str, Any], version: str) -> str:
 def names_pp(version: str) -> bool:
     """Whether a release writes the PP rank into the names of traces: from 0.5.3.post2 on."""
     numbers, (since, least) = version_numbers(version), PP_IN_TRACE_NAMES_POST
-    post = re.search(r"\.post(\d+)", version)
+    post = re.search(r"\.post([0-9]{1,9})", version)
     return numbers > since or (numbers == since and int(post[1] if post else 0) >= least)
 
 

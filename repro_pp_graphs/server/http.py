@@ -14,6 +14,7 @@ from repro_pp_graphs.server.release_facts import MICRO_BATCH
 
 INFO = ("/server_info", "/get_server_info")  # the second up to 0.5.4, and as an alias since
 PROFILE_KEYS = ("SGLANG_ADMIN_API_KEY", *KEYS)  # where --admin-api-key is set it wants that one
+MOST_LEVELS = 50  # of nested JSON
 _DROPPED = ("internal_states", "api_key", "admin_api_key", "ssl_keyfile_password")
 
 
@@ -23,6 +24,24 @@ def resolved(info: dict[str, Any]) -> dict[str, Any]:
     masker = masking.of_this_process(people=False)
     masker.learn_from_json([info])
     return {key: masker.json(value, key) for key, value in kept.items()}
+
+
+def object_in(answer: requests.Response) -> dict[str, Any] | None:
+    """The JSON object that a server answered; None where it is none, or nested as no server's is:
+    what is made of it goes down its levels one call a level."""
+    try:
+        found = answer.json()
+    except (ValueError, RecursionError):
+        return None
+    left = [(found, 1)]
+    while left:
+        value, level = left.pop()
+        if level > MOST_LEVELS:
+            return None
+        if isinstance(value, dict | list):
+            inner = value.values() if isinstance(value, dict) else value
+            left += [(each, level + 1) for each in inner]
+    return found if isinstance(found, dict) else None
 
 
 class Server:
@@ -40,11 +59,10 @@ class Server:
         for path in paths:
             try:
                 answer = self._session.get(self.base_url + path, timeout=timeout_s)
-                if answer.ok:
-                    found: dict[str, Any] = answer.json()
-                    return found
-            except (requests.RequestException, ValueError):
+            except requests.RequestException:
                 continue
+            if answer.ok and (found := object_in(answer)) is not None:
+                return found
         return {}
 
     def get(self, path: str, timeout_s: float = 20.0) -> requests.Response:
@@ -110,7 +128,7 @@ class Server:
                 answer = self._session.post(url, json=body, headers=headers, timeout=60)
                 if answer.ok and answer.json() and set(answer.json()) == {True}:
                     return ""
-            except (requests.RequestException, ValueError, TypeError) as error:
+            except (requests.RequestException, ValueError, TypeError, RecursionError) as error:
                 return f"/set_internal_state failed ({error})"
             said = said or f"/set_internal_state answered {answer.status_code}: {answer.text[:60]}"
         return said

@@ -115,7 +115,7 @@ def release_to_json(release: Release) -> str:
 
 def version_numbers(version: str) -> tuple[int, ...]:
     """`0.5.10.post1`, `0.5.10rc0`, `0.5.10+cu130` -> (0, 5, 10); empty for no version."""
-    found = re.match(r"\d+(?:\.\d+)*", version)
+    found = re.match(r"[0-9]{1,9}(?:\.[0-9]{1,9})*", version)
     return tuple(int(part) for part in found[0].split(".")) if found else ()
 
 

@@ -11,7 +11,7 @@ import requests
 
 from repro_pp_graphs.client.key import KEYS, key_name
 from repro_pp_graphs.server import listener, process
-from repro_pp_graphs.server.http import INFO, Server
+from repro_pp_graphs.server.http import INFO, Server, object_in
 
 FOLDER_VARIABLE, FOLDER = "SGLANG_TORCH_PROFILER_DIR", "/tmp"
 NEEDED = ("model_path", "pp_size", "tp_size")  # of what an sglang server says of itself
@@ -109,11 +109,8 @@ def info_of(url: str, local: bool) -> dict[str, Any]:
             f"--attach {url}: it answers {answer.status_code} to {path}: wait until the server is "
             "ready, or see its log"
         )
-    try:
-        info = answer.json()
-    except ValueError:
-        info = None
-    if not isinstance(info, dict) or not all(name in info for name in NEEDED):
+    info = object_in(answer)
+    if info is None or not all(name in info for name in NEEDED):
         raise UnusableError(
             f"--attach {url}: what it answers to {path} is not what an sglang server says: give "
             "the server's own address, not that of a router or proxy before it"

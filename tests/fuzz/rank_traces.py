@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from merged_traces import faults
 
@@ -17,6 +18,7 @@ from fuzz.choices import Choices
 from fuzz.oracle import check, printed, strict_json
 from repro_pp_graphs.traces.commands import analyze, merge
 from repro_pp_graphs.traces.facts import document, from_document
+from repro_pp_graphs.traces.read import cases
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "traces"
 # of real traces: which, and how many ms from the middle on
@@ -352,6 +354,11 @@ def _merged(place: Path, out: Path, status: int) -> None:
 
 def run(data: bytes) -> None:
     """Raises Fault, or whatever a reader, the analysis or the merge lets out."""
+    with mock.patch.object(cases, "PARALLEL_FROM_BYTES", 1 << 40):  # all in this process
+        _run(data)
+
+
+def _run(data: bytes) -> None:
     choices = Choices(data)
     place, out = folder() / "case", folder() / "out.json"
     place.mkdir(exist_ok=True)
