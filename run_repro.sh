@@ -31,10 +31,10 @@ nsys_grace_s=900     # the same under nsys, which then writes its report
 srun_grace_s=0       # more, for servers on several nodes
 options=()
 terminal=0 # a descriptor to ask on, where there is a terminal and something to ask
-server_pid="" load_pid="" step_pid="" current="" begun=0 made_out=0
+server_pid="" load_pid="" step_pid="" mps_pid="" current="" begun=0 made_out=0
 merged=() # of the first two launches, the folders whose traces are whole
 # what the plan sets
-engine=sglang nsys=0 traced=0 attached=0 server_port="" start_timeout_s=1800 pair="" load=() labels=() urls=() resumed=()
+engine=sglang nsys=0 traced=0 mps=0 attached=0 server_port="" start_timeout_s=1800 pair="" load=() labels=() urls=() resumed=()
 nodes=1 srun=""
 
 # shellcheck source=repro_pp_graphs/sh/group.sh
@@ -72,7 +72,12 @@ USAGE: ./run_repro.sh [options]
   --release V          sglang 0.5.2, 0.5.6.post2 or 0.5.23, in an environment
                        made here; a GPU box without sglang gets 0.5.2. For one
                        case: a line RELEASE=V in its file
-  --one-gpu            let ranks share GPUs, in time slices
+  --one-gpu            let all ranks share the GPUs there are, in time slices
+  --ranks-per-gpu N    the same with N ranks a GPU: --pp-size 4 on two GPUs
+  --mps                ranks that share a GPU run side by side: an MPS daemon
+                       is started, and ended, for this run alone
+  --sockets            NCCL over sockets in place of NVLink: a stand-in for
+                       hosts apart (docs/several_hosts.md)
   --cpu                rehearse on the CPU even where there are GPUs
   --no-profile         measure only, no traces
   --no-pp-clock        do not time the waits of every turn (docs/pp_clock.md)
@@ -281,6 +286,33 @@ run_probe() { # run_probe LABEL
   return "$status"
 }
 
+# With pipes of its own: whoever else uses MPS is not touched, and its clients are not ours.
+start_mps() {
+  local tenths=150
+  export CUDA_MPS_PIPE_DIRECTORY=$out/mps/pipe CUDA_MPS_LOG_DIRECTORY=$out/mps/log
+  mkdir -p "$CUDA_MPS_PIPE_DIRECTORY" "$CUDA_MPS_LOG_DIRECTORY"
+  # it would count devices among those, and its clients by the names of all
+  begin_group mps_pid "$out/mps/control.log" env -u CUDA_VISIBLE_DEVICES nvidia-cuda-mps-control -f
+  until [[ -e $CUDA_MPS_PIPE_DIRECTORY/control ]]; do
+    if ! leader_lives "$mps_pid" || ((tenths-- == 0)); then
+      die 2 "--mps: its daemon did not start (see $out/mps/control.log): leave --mps out, and ranks \
+take turns"
+    fi
+    sleep 0.1
+  done
+}
+
+# shellcheck disable=SC2317,SC2329 # the trap calls it
+stop_mps() { # the daemon that this run began, and no other
+  local tenths=100
+  [[ -n $mps_pid ]] || return 0
+  timeout 15 nvidia-cuda-mps-control <<<quit >/dev/null 2>&1 || true
+  while leader_lives "$mps_pid" && ((tenths-- > 0)); do sleep 0.1; done
+  end_group "$mps_pid" 5 TERM
+  mps_pid=""
+  rm -rf "$out/mps/pipe"
+}
+
 collect_env() { # collect_env NAME: text and JSON of the same facts
   local port=(--no-server) # those of a run are not up now
   [[ -z $server_port ]] || port=(--port "$server_port")
@@ -300,6 +332,7 @@ undo() {
   [[ -z $step_pid ]] || end_group "$step_pid" 5 TERM
   [[ -z $load_pid ]] || end_group "$load_pid" 3 TERM
   [[ -z $server_pid ]] || end_group "$server_pid" "$((3 + srun_grace_s))"
+  stop_mps
   if ((was_interrupted && begun)); then
     [[ -z $current ]] || tool finish "$out" "$current" --interrupted || true
     say "interrupted; measured so far:"
@@ -384,6 +417,7 @@ main() {
   fi
   begun=1
   [[ -s $out/logs/env.json ]] || collect_env env # --resume: that of the first launch stays
+  ((!mps)) || start_mps
   local number label failed=0 ran=0
   for number in "${!labels[@]}"; do
     label=${labels[number]}

@@ -122,6 +122,9 @@ class Plan:
     looks: list[Look] = field(default_factory=list)  # one after another
     aa: str = ""  # the case that is compared with itself; empty for none
     primary: str = names.TPOT  # of a client's metrics, the one that decides (docs/verdict.md)
+    ranks_per_gpu: int = 0  # that share one at most; 0: a GPU a rank, or not known (older runs)
+    mps: bool = False  # under an MPS daemon that the run starts and ends
+    sockets: bool = False  # NCCL talks over sockets in place of NVLink, in all cases
     loads: list[Load] = field(default_factory=list)  # of a sweep, the main load first; else none
     margin: float = names.MARGIN  # of it, a difference that counts as none: 0.05 is 5 %
     command: list[str] = field(default_factory=list)  # as the user called run_repro.sh
@@ -156,6 +159,14 @@ class Plan:
     def session(self) -> int:
         """1 for the run as first started, 2 after the first --resume, ..."""
         return 1 + len(self.resumed)
+
+    @property
+    def sharing(self) -> str:
+        """How ranks share GPUs, in a few words; empty where they do not."""
+        if self.mode != "one_gpu":
+            return ""
+        how = "side by side through MPS" if self.mps else "in time slices"
+        return f"{self.ranks_per_gpu or 'several'} ranks a GPU, {how}"
 
     @property
     def load_text(self) -> str:

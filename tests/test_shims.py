@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -79,6 +80,92 @@ def test_a_failed_spawn_restores_the_devices(two_gpus, monkeypatch):
     with pytest.raises(OSError, match="spawn"), one_gpu.share_device(1):
         raise OSError("spawn")
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "1,0"
+
+
+def test_a_run_may_use_fewer_devices_than_there_are(two_gpus, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,6,7")
+    monkeypatch.setenv(one_gpu.GPUS_ENV, "2")
+    seen = []
+    for rank in range(4):
+        with one_gpu.share_device(rank):
+            seen.append((os.environ["CUDA_VISIBLE_DEVICES"], os.environ["NCCL_HOSTID"][-1]))
+    assert seen == [("5", "0"), ("6", "0"), ("5", "1"), ("6", "1")]
+    assert "NCCL_HOSTID" not in os.environ
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4])
+def test_no_two_ranks_of_one_host_are_on_one_device(devices):
+    places = [(one_gpu.host_of(rank, devices, 77), rank % devices) for rank in range(8)]
+    assert len(set(places)) == 8
+
+
+# a release before 0.5.4 and one since, as far as the shim takes hold of them
+SCHEDULER_SOURCE = """
+import os
+def run_scheduler_process(server_args, port_args, gpu_id, tp_rank, *rest):
+    rest[-1].send((gpu_id, os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ["NCCL_HOSTID"]))
+"""
+OLD_ENGINE = """
+import multiprocessing
+from sglang.srt.managers.scheduler import run_scheduler_process
+def launch(ranks):
+    spawn, found = multiprocessing.get_context("spawn"), []
+    for gpu_id in range(ranks):
+        reader, writer = spawn.Pipe(duplex=False)
+        args = (None, None, gpu_id, 0, writer)
+        spawn.Process(target=run_scheduler_process, args=args).start()
+        found.append(reader.recv())
+    return found
+"""
+NEW_ENGINE = (
+    OLD_ENGINE.replace("for gpu_id in", "for wanted in")
+    .replace(
+        "        reader,",
+        "        with maybe_reindex_device_id(wanted) as gpu_id:\n         reader,",
+    )
+    .replace("        args =", "         args =")
+    .replace("        spawn.P", "         spawn.P")
+    .replace("        found.a", "         found.a")
+    + "def maybe_reindex_device_id(gpu_id): ...\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("engine", "seen"),
+    [
+        (OLD_ENGINE, [[0, None], [1, None], [0, None], [1, None]]),
+        (NEW_ENGINE, [[0, "0"], [0, "1"], [0, "0"], [0, "1"]]),
+    ],
+)
+def test_every_release_gives_its_spawned_ranks_their_device_and_host(tmp_path, engine, seen):
+    for name, text in {
+        "sglang/srt/managers/scheduler.py": SCHEDULER_SOURCE,
+        "sglang/srt/entrypoints/engine.py": engine,
+        "torch.py": "class cuda:\n    device_count = staticmethod(lambda: 2)\n",
+        "sglang/launch_server.py": "import json\nfrom sglang.srt.entrypoints.engine import launch\n"
+        "if __name__ == '__main__':\n    print(json.dumps(launch(4)))\n",
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        if path.parent != tmp_path:
+            (path.parent / "__init__.py").touch()
+    for package in ("sglang", "sglang/srt"):
+        (tmp_path / package / "__init__.py").touch()
+    env = {key: value for key, value in os.environ.items() if not key.startswith("CUDA_")}
+    env |= {"PYTHONPATH": f"{tmp_path}:{ROOT}", shims.ENV_NAME: "one_gpu"}
+    done = subprocess.run(
+        [sys.executable, "-m", "repro_pp_graphs.server.launch"],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [each[:2] for each in found] == seen
+    hosts = [each[2] for each in found]
+    assert hosts[0] == hosts[1] != hosts[2] == hosts[3]
 
 
 @pytest.fixture

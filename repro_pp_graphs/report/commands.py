@@ -16,7 +16,7 @@ WIDE = 78
 # What a shim changes in the server, beside the reason for it (shims.REASONS).
 CHANGES = {
     "cpu": "sglang runs without its CUDA kernel package: a rehearsal, nothing to repeat on GPUs",
-    "one_gpu": "all ranks share a GPU",
+    "one_gpu": "ranks share GPUs",
     "trace_rank": "the PP rank is in the names of trace files, which this release leaves out; "
     "without it ranks overwrite one another's traces, the serving is the same",
     "keep_profilers": "a profiler that has finished is kept, since freeing it can crash; the "

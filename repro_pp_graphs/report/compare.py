@@ -17,6 +17,7 @@ from repro_pp_graphs.report.differences import settings_of
 from repro_pp_graphs.report.numbers import number
 from repro_pp_graphs.report.source import Launched, Source
 from repro_pp_graphs.report.tables import METRICS, PROFILED, interval, title, values
+from repro_pp_graphs.server import network
 from repro_pp_graphs.terminal import wrapped
 
 NAME, COLUMN = 27, 21
@@ -73,7 +74,7 @@ def against(one: Source, other: Source) -> list[str]:
 def _asked(plan: Plan) -> dict[str, str]:
     """What must be the same for numbers to be of the same thing."""
     launch = plan.launches[0]
-    how = {"cpu": "a rehearsal on a CPU", "one_gpu": "ranks sharing one GPU", "gpu": "GPUs"}
+    how = {"cpu": "a rehearsal on a CPU", "one_gpu": plan.sharing, "gpu": "GPUs"}
     return {
         "program": "the probe" if plan.engine == "probe" else "sglang",
         "kind of run": how.get(plan.mode, plan.mode),
@@ -81,6 +82,7 @@ def _asked(plan: Plan) -> dict[str, str]:
         "prompts": plan.inputs.get(PROMPTS, "")[:12],
         "ranks": f"PP {launch.pp_size} x TP {launch.tp_size}",
         "model": " ".join([Path(launch.model).name, *_of_model(launch)]),
+        "network": network.transport(launch.env) or "as NCCL chooses",
         "recording": "under nsys" if plan.nsys else "without nsys",
     }
 

@@ -55,6 +55,7 @@ class LaunchSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
     waits_ms: dict[str, float]  # of the last rank (stats/names.py); schema 2
     client_warnings: list[str]
     waits_from: Literal["pp_clock", "profile", ""] = ""  # what measured waits_ms, in all launches
+    network: str = ""  # how NCCL is made to send between ranks; empty: as it chooses
     pp_clock: ClockSummary | None = None  # the last rank's turns in the measured pass
     loads: list[LoadSummary] = []  # of a sweep; the figures above are those of its main load
     reason: str | None = None  # why it failed, or is unreadable
@@ -91,6 +92,7 @@ class Summary(msgspec.Struct, kw_only=True):
     schema: int
     engine: str  # sglang, probe
     mode: str  # gpu, one_gpu, cpu
+    sharing: str = ""  # how ranks share GPUs: 2 ranks a GPU, in time slices; empty: they do not
     rehearsal: bool
     nsys: bool
     began: str  # local time

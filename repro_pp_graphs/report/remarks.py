@@ -29,7 +29,9 @@ def remarks(summary: dict[str, Any]) -> list[str]:
     if summary["rehearsal"]:
         found.append(_rehearsal(summary))
     if summary["mode"] == "one_gpu":
-        found.append("Ranks shared one GPU in time slices: not the durations of one GPU a rank.")
+        how = summary.get("sharing") or "in time slices"
+        found.append(f"Ranks shared GPUs ({how}): not the durations of one GPU a rank.")
+    found += _network(launches)
     if summary["nsys"]:
         found.append("Under nsys: times are not comparable with runs without it.")
     measured = Counter(launch["case"] for launch in launches if launch["status"] == "ok")
@@ -48,6 +50,19 @@ def remarks(summary: dict[str, Any]) -> list[str]:
     for _, text in _alike(("", text) for text in changes.lines(changed)):
         found.append(f"environment changed during the run: {text}")
     return found + _of_launches(launches)
+
+
+def _network(launches: list[dict[str, Any]]) -> list[str]:
+    """A remark where NCCL was kept from NVLink, and in which cases."""
+    cases = {row["case"]: row.get("network", "") for row in launches}
+    named = [case for case, how in cases.items() if how]
+    if not named:
+        return []
+    where = "" if len(named) == len(cases) else f" ({', '.join(named)})"
+    return [
+        f"Ranks talked over {cases[named[0]]}{where}: a stand-in for hosts apart, on the loopback "
+        "of one machine; not the times of a network."
+    ]
 
 
 def _alike(said: Iterable[tuple[str, str]]) -> list[tuple[list[str], str]]:

@@ -11,7 +11,7 @@ from repro_pp_graphs.environment import changes
 from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.report import token_return
-from repro_pp_graphs.server import case_needs, shims
+from repro_pp_graphs.server import case_needs, network, shims
 from repro_pp_graphs.server.release import version_numbers
 from repro_pp_graphs.server.release_facts import pp_sends
 
@@ -127,6 +127,7 @@ def summarise_launch(logs: Path, launch: Launch, plan: Plan) -> dict[str, Any]:
         **facts,
         "sglang_version": info.get("version", launch.sglang_version),
         "sends": sends(launch, plan),
+        "network": network.transport(launch.env),
         "expects_graphs": launch.expects_graphs,
         "server_args": launch.args,
         "resolved": {key: info[key] for key in RESOLVED if key in info},
@@ -270,6 +271,7 @@ def summarise(logs: Path, plan: Plan) -> dict[str, Any]:
         "schema": SCHEMA,
         "engine": plan.engine,
         "mode": plan.mode,
+        "sharing": plan.sharing,
         "rehearsal": plan.rehearsal,
         "nsys": plan.nsys,
         "began": plan.began,

@@ -212,7 +212,13 @@ def failed(row: Row) -> str:
     return number(row["metrics"].get("failed") or None)
 
 
+def network(row: Row) -> str:
+    """How NCCL was made to send between ranks; `-` as it chooses."""
+    return "sockets" if row.get("network") else "-"
+
+
 STATE = (
+    ("NCCL between ranks", network),
     ("micro-batch sizes", split),
     ("graph launches", graphs),
     ("decode with graph", eager_share),

@@ -11,7 +11,7 @@ from repro_pp_graphs.record import Plan
 from repro_pp_graphs.report import sentences
 from repro_pp_graphs.report.table import cases_of
 from repro_pp_graphs.run.arm import objections
-from repro_pp_graphs.server import gpu_counters
+from repro_pp_graphs.server import gpu_counters, network
 from repro_pp_graphs.stats import findings
 from repro_pp_graphs.stats.compare import Asked, Metric, Rules, Sample, pair
 from repro_pp_graphs.stats.model import Comparison, Finding, Pair, Verdict
@@ -156,8 +156,13 @@ def _limits(plan: Plan) -> list[str]:
         )
     if plan.mode == "one_gpu":
         found.append(
-            "ranks shared a GPU in time slices: evidence of the order of calls and of what waits "
-            "for what, not of how long"
+            f"ranks shared a GPU ({plan.sharing}): evidence of the order of calls and of what "
+            "waits for what, not of how long"
+        )
+    if all(network.transport(launch.env) for launch in plan.launches):
+        found.append(
+            f"{network.BY_SOCKETS} between ranks of one machine: a stand-in for hosts apart, no "
+            "evidence of what a real network takes"
         )
     if plan.engine == "probe":
         found.append("the probe is the ring without sglang: evidence of the mechanism alone")

@@ -27,6 +27,7 @@ HIGHEST = {
     "--max-new-tokens": 1_000_000,
     "--profile-steps": 100_000,
     "--gpus": 1024,
+    "--ranks-per-gpu": 64,
     "--port": 65_535,
     "--nodes": 1024,
 }
@@ -42,6 +43,7 @@ STARTING = {
     *("--cases", "--rounds", "--aa", "--pp-size", "--model", "--dummy-weights", "--layers"),
     *("--port", "--engine", "--one-gpu", "--cpu", "--no-pp-clock", "--nsys", "--start-timeout"),
     *("--resume", "--gpus", "--release", "--nodes", "--srun"),
+    *("--ranks-per-gpu", "--mps", "--sockets"),
 }
 
 
@@ -82,6 +84,9 @@ class Options:
     yes: bool = False  # send the load to it without asking
     not_made: str = ""  # of a dry run: the release whose environment a real run would make first
     sweep: dict[str, list[str]] = field(default_factory=dict)  # values by axis (run/sweep.py)
+    ranks_per_gpu: int | None = None  # so many share each
+    mps: bool = False  # side by side, under an MPS daemon of the run's own
+    sockets: bool = False  # in place of NVLink
     terminal: int = 0  # a file descriptor to read the answer from; 0: there is no terminal
     nodes: int | None = None  # of the Slurm allocation, those to use; None: all
     allocated: int = 1  # nodes that it has; 1 outside one
@@ -163,7 +168,7 @@ def _parser() -> _Parser:
     parser.add_argument("--no-pp-clock", dest="pp_clock", action="store_false")
     for name in ("--dummy-weights", "--with-stack", "--nsys", "--one-gpu", "--cpu", "--aa"):
         parser.add_argument(name, action="store_true")
-    for name in ("--resume", "--dry-run", "--yes"):
+    for name in ("--resume", "--dry-run", "--yes", "--mps", "--sockets"):
         parser.add_argument(name, action="store_true")
     parser.add_argument("--sweep", nargs="+", action="extend", default=[], metavar="AXIS=V,V")
     parser.add_argument("--attach", default="", metavar="URL")
@@ -199,7 +204,8 @@ def parse(argv: list[str]) -> Options:
         sys.exit(2)
     try:
         values.sweep = sweep.parse(values.sweep)
-        fault = _nodes_fault(values) or _of_sweep(values) or _contradiction(values, users)
+        fault = _nodes_fault(values) or _of_probe(values) or _of_sweep(values)
+        fault = fault or _contradiction(values, users)
     except sweep.SweepError as error:
         fault = f"--sweep {error}"
     if fault:
@@ -238,6 +244,15 @@ def _contradiction(values: argparse.Namespace, users: list[str]) -> str:
     return ""
 
 
+def _of_probe(values: argparse.Namespace) -> str:
+    """What the ring without sglang has no use for; empty where nothing is asked for."""
+    names = ("sweep", "mps", "sockets", "ranks_per_gpu") if values.engine == "probe" else ()
+    given = [f"--{name.replace('_', '-')}" for name in names if vars(values)[name]]
+    return (
+        f"{given[0]} is of sglang's servers, and the probe has none: leave one out" if given else ""
+    )
+
+
 def _of_sweep(values: argparse.Namespace) -> str:
     """What does not go together with a sweep; empty where all does."""
     if not values.sweep:
@@ -247,8 +262,6 @@ def _of_sweep(values: argparse.Namespace) -> str:
             "--sweep tells the server its micro-batch size between loads, and a server that others "
             "use is told nothing: one --batch at a time"
         )
-    if values.engine == "probe":
-        return "--sweep is of the load on a server, and the probe has none: leave one out"
     for axis, option in sweep.OPTIONS.items():
         given = vars(values)[option]
         if axis in values.sweep and given and str(given) not in values.sweep[axis]:
@@ -275,9 +288,11 @@ def _nodes_fault(values: argparse.Namespace) -> str:
     except ValueError as error:
         return f"--srun {values.srun}: {error}: close the quote"
     several = (values.nodes or values.allocated) > 1 and not values.attach
-    if several and (values.nsys or values.engine == "probe" or values.one_gpu):
-        name = "--nsys" if values.nsys else "--one-gpu" if values.one_gpu else "--engine probe"
-        return f"{name} is for one node: leave it out, or take this node alone (--nodes 1)"
+    names = ("nsys", "one_gpu", "ranks_per_gpu", "mps", "sockets")
+    alone = [f"--{name.replace('_', '-')}" for name in names if vars(values)[name]]
+    alone += ["--engine probe"] * (values.engine == "probe")
+    if several and alone:
+        return f"{alone[0]} is for one node: leave it out, or take this node alone (--nodes 1)"
     return ""
 
 

@@ -15,9 +15,10 @@ from repro_pp_graphs.terminal import wrapped
 
 BASE = "server_args_base.txt"
 SAME = "one case under two labels: how far equal arms differ"
+SOCKETS_TEXT = "NCCL over sockets in place of NVLink, in all cases: a stand-in for hosts apart"
 MODE_TEXT = {
     "gpu": "one GPU a rank",
-    "one_gpu": "ranks share GPUs in time slices: order and waiting are real, durations are not",
+    "one_gpu": "{sharing}: order and waiting are real, durations are not",
     "cpu": "REHEARSAL on the CPU: the real server without CUDA graphs: both cases are the same",
 }
 
@@ -35,12 +36,15 @@ def lines(plan: Plan, options: Options) -> list[str]:
     if plan.attached:
         return [*_attached(plan, options), *_notes(plan)]
     load = f"batch {plan.batch} x {plan.max_new_tokens} new tokens"
-    how = MODE_TEXT[plan.mode].replace(
-        "real server", "probe" if plan.engine == "probe" else "real server"
+    how = (
+        MODE_TEXT[plan.mode]
+        .format(sharing=plan.sharing)
+        .replace("real server", "probe" if plan.engine == "probe" else "real server")
     )
     found = [
         *wrapped(how + _spare(plan), "  how:    "),
         *wrapped(server, f"  {plan.program + ':':<8}"),
+        *wrapped(SOCKETS_TEXT if plan.sockets else "", "  network: "),
         *_in_place_of(plan, options),
         f"  load:   {load}" + (f"; profile of {plan.profile_steps} steps" if plan.profile else ""),
         *_sweep(plan),

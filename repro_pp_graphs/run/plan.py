@@ -13,11 +13,12 @@ from repro_pp_graphs.run import environments, sweep
 from repro_pp_graphs.run.options import Options
 from repro_pp_graphs.run.order import Turn
 from repro_pp_graphs.run.sweep import MICRO_BATCH
-from repro_pp_graphs.server import argfile, case_needs, flags, listener, shims
+from repro_pp_graphs.server import argfile, case_needs, flags, listener, network, shims
 from repro_pp_graphs.server.argfile import ServerArgs
 from repro_pp_graphs.server.gpus import Gpu
 from repro_pp_graphs.server.release import Prober, Release, version_numbers
 from repro_pp_graphs.server.release_facts import may_lack_pp_rank
+from repro_pp_graphs.server.shims import one_gpu
 
 OVERLAYS = Path(__file__).resolve().parents[1] / "server" / "overlays"
 # --batch, --max-new-tokens, --profile-steps. On GPUs the measured pass has 200 decode steps and
@@ -32,17 +33,23 @@ class PlanError(ValueError):
 
 def pick_mode(options: Options, gpus: list[Gpu], ranks: int, tp_size: int = 1) -> str:
     """gpu, one_gpu or cpu. Raises PlanError where there are some GPUs, but fewer than ranks."""
+    each = options.ranks_per_gpu or 1
     if options.cpu or not gpus:
-        if options.one_gpu and not gpus:
-            raise PlanError("--one-gpu: nvidia-smi shows no GPU; leave it out for a CPU rehearsal")
+        wish = "--one-gpu" if options.one_gpu else "--ranks-per-gpu" if each > 1 else ""
+        if wish and not gpus:
+            raise PlanError(f"{wish}: nvidia-smi shows no GPU; leave it out for a CPU rehearsal")
         return "cpu"
+    if each > 1 and len(gpus) >= -(-ranks // each):
+        return "one_gpu"
     if len(gpus) >= ranks:
         return "gpu"
-    if options.one_gpu:
+    if options.one_gpu and not options.ranks_per_gpu:
         return "one_gpu"
     fitting = len(gpus) // tp_size
     offers = [f"--pp-size {fitting}"] if fitting > 1 else []
-    offers += ["--one-gpu --dummy-weights (ranks share GPUs in time slices; sglang 0.5.7 or newer)"]
+    fewest = -(-ranks // len(gpus))
+    offers += [f"--ranks-per-gpu {fewest} --dummy-weights (they share GPUs in time slices; all on "]
+    offers[-1] += "what there is: --one-gpu)"
     offers += ["--cpu (a rehearsal without graphs)"]
     raise PlanError(
         f"{len(gpus)} GPU(s) visible, but tp x pp asks for {ranks}: use " + ", or ".join(offers)
@@ -228,6 +235,9 @@ class Planner:
             gpu_used_mib={g.uuid: g.used_mib for g in self.gpus if mode != "cpu"},
             launches=[],
         )
+        if mode == "one_gpu":
+            plan.ranks_per_gpu = options.ranks_per_gpu or -(-ranks // len(self.gpus))
+        plan.mps, plan.sockets = self._mps(mode), options.sockets and mode != "cpu"
         plan.loads = sweep.loads(options.sweep, plan.batch, plan.max_new_tokens)
         if plan.loads:
             plan.batch, plan.max_new_tokens = plan.loads[0].batch, plan.loads[0].max_new_tokens
@@ -244,6 +254,25 @@ class Planner:
         if nodes > 1:
             base.set("--nnodes", str(nodes))
         return nodes
+
+    def _place(self, args: ServerArgs, plan: Plan, ranks: int) -> list[str]:
+        """Where ranks run and how they talk, as the options say, into their environment; notes."""
+        if plan.mode == "one_gpu":
+            args.env[one_gpu.GPUS_ENV] = str(-(-ranks // plan.ranks_per_gpu))
+        if plan.sockets:
+            args.env.update(network.SOCKETS)
+        elif self.options.sockets:
+            return ["--sockets does nothing on a CPU: ranks talk over gloo"]
+        return []
+
+    def _mps(self, mode: str) -> bool:
+        """Whether an MPS daemon is to be started. Raises PlanError where there is no use for it."""
+        if self.options.mps and mode != "one_gpu":
+            raise PlanError(
+                "--mps is for ranks that share a GPU (--ranks-per-gpu N, or --one-gpu with fewer "
+                "GPUs than ranks): leave it out"
+            )
+        return self.options.mps
 
     def _ranks(self, base: ServerArgs, case: str) -> int:
         """Ranks of a case on this machine."""
@@ -297,11 +326,7 @@ class Planner:
             args = ServerArgs(env={shims.ENV_NAME: "trace_rank"}).over(args)
         if pp_size > 1 and options.pp_clock:
             args = ServerArgs(env={shims.ENV_NAME: "pp_clock"}).over(args)
-        if plan.mode == "one_gpu" and numbers and numbers < (0, 5, 7):
-            raise PlanError(
-                f"--one-gpu needs sglang 0.5.7 or newer, this is {'.'.join(map(str, numbers))}: "
-                "use one GPU a rank, or a newer one (--release 0.5.23, --python)"
-            )
+        notes += self._place(args, plan, pp_size * tp_size // args.get_int("--nnodes", 1))
         if args.get("--attention-backend") == "triton" and pp_size > 2 and numbers < (0, 5, 18):
             notes.append(
                 "sglang up to 0.5.17 dies with triton attention and more than two PP ranks, unless "

@@ -82,7 +82,8 @@ def for_the_shell(plan: Plan, options: Options, done: set[str]) -> list[str]:
     ours = [launch.port for launch in plan.launches if not launch.attached or launch.attached.local]
     return [
         f"attached={int(plan.attached)} server_port={ours[0] if plan.attached and ours else ''}",
-        f"engine={plan.engine} nsys={int(plan.nsys)} traced={int(plan.profile)}",
+        f"engine={plan.engine} nsys={int(plan.nsys)} mps={int(plan.mps)}",
+        f"traced={int(plan.profile)}",
         f"start_timeout_s={options.start_timeout_s}",
         f"nodes={plan.launches[0].started_nodes} srun={shlex.quote(options.srun)}",
         f"pair={shlex.quote(results.side_by_side(plan))}",

@@ -20,6 +20,8 @@ from repro_pp_graphs.server.gpus import Gpu
 TRACE_DISK_GIB = 2.0  # traces of a profile pass, all ranks and the merged one, per launch
 _QUANTISED = re.compile(r"awq|gptq|gguf|quantized|fp8|mxfp4|nvfp4|int[48]|w\da\d|[48]bit", re.I)
 MADE_MODELS = (".state", "models")  # the harness writes those when it runs
+MPS, MPS_PIPES = "nvidia-cuda-mps-control", "mps/pipe"  # what run_repro.sh starts, and where
+MOST_PIPE_PATH = 80  # of 107 bytes that a socket's path may have
 BUSY_SHARE = 0.1  # of a GPU's memory in use by others, above which a server would not fit
 
 # asks the hub, or its cache when offline; prints one word
@@ -114,7 +116,7 @@ def check_memory(plan: Plan, gpus: list[Gpu]) -> list[str]:
     if plan.mode == "cpu":
         return []
     ranks = max(launch.ranks_a_node for launch in plan.launches)
-    used = gpus[:ranks]
+    used = gpus[: -(-ranks // max(1, plan.ranks_per_gpu))]
     busy = [
         f"GPU {gpu.index} ({gpu.name}): {gpu.used_mib} of {gpu.total_mib} MiB are taken: end those "
         "processes (nvidia-smi), or choose other GPUs with CUDA_VISIBLE_DEVICES"
@@ -218,6 +220,28 @@ def ask_hub(launch: Launch) -> str:
     return done.stdout.strip()
 
 
+def check_mps(plan: Plan, out: Path) -> list[str]:
+    """A daemon of the run's own must be possible, and no other may serve these GPUs."""
+    if not plan.mps:
+        return []
+    found = []
+    if not shutil.which(MPS):
+        found.append(
+            f"--mps: {MPS} is not on the PATH: install it with the driver, or leave --mps out"
+        )
+    there = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"))
+    if (there / "control").exists():
+        found.append(
+            f"--mps: an MPS daemon is at {there} already: leave --mps out, or have whoever began "
+            "it end it"
+        )
+    if len(os.fsencode(out / MPS_PIPES)) > MOST_PIPE_PATH:
+        found.append(
+            f"--mps: {out / MPS_PIPES} is too long a path for its sockets: a shorter --out"
+        )
+    return found
+
+
 def check_nsys(plan: Plan) -> list[str]:
     """--nsys needs nsys."""
     if not plan.nsys or shutil.which("nsys"):
@@ -232,6 +256,12 @@ def problems(plan: Plan, gpus: list[Gpu], options: Options) -> list[str]:
         return check_folders(out) + check_disk(plan, out) + check_memory(plan, gpus)
     if plan.attached:
         return check_folders(out) + check_prompts(options.root) + check_disk(plan, out)
-    found = check_folders(out) + check_nsys(plan) + check_layers(plan) + check_prompts(options.root)
+    found = (
+        check_folders(out)
+        + check_nsys(plan)
+        + check_mps(plan, out)
+        + check_layers(plan)
+        + check_prompts(options.root)
+    )
     found += check_ports(plan) + check_disk(plan, out)
     return found + check_memory(plan, gpus) + check_models(plan)

@@ -21,6 +21,9 @@ OPTIONS = {
     "profile_steps": "--profile-steps",
     "with_stack": "--with-stack",
     "nsys": "--nsys",
+    "ranks_per_gpu": "ranks a GPU",
+    "mps": "--mps",
+    "sockets": "--sockets",
 }
 LAUNCH = {"python": "interpreter", "sglang_version": "sglang", "model": "model"}
 MOVING = ("--port",)  # decides nothing that is measured
