@@ -79,7 +79,7 @@ def another(**fields: object):
         (another(batch=8), "other load: 16 prompts at once"),
         (another(max_new_tokens=64), "256 new tokens each and 16 prompts at once, 64 new"),
         (another(mode="cpu"), "other kind of run: GPUs and a rehearsal on a CPU"),
-        (another(mode="one_gpu"), "ranks sharing one GPU"),
+        (another(mode="one_gpu"), "ranks a GPU, in time slices"),
         (another(engine="probe"), "other program: sglang and the probe"),
         (another(nsys=True), "other recording"),
         (other_layers, "other model"),
