@@ -199,7 +199,7 @@ def test_a_case_without_its_remedy_fails_and_the_shims_are_recorded(tmp_path, li
     (logs / "E_server.log").write_text(log, encoding="utf-8")
     launch = Launch(
         **{"label": "E", "case": "sync_send", "round": 1, "python": "p", "args": [], "argv": []},
-        **{"sglang_version": "0.5.21", "env": {"REPRO_SHIMS": "cpu,sync_send"}, "port": 1},
+        **{"sglang_version": "0.5.21", "env": {"REPRO_SHIMS": "cpu,sync_send"}, "port": 0},
         **{"model": "m", "pp_size": 2, "tp_size": 1, "nodes": 1, "expects_graphs": None},
         captured_max_bs=None,
     )

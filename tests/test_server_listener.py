@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import subprocess
@@ -13,7 +14,14 @@ from pathlib import Path
 import pytest
 
 from repro_pp_graphs.server import listener, process
-from repro_pp_graphs.server.listener import Listener, UnknownHostError, is_free, listeners, owner
+from repro_pp_graphs.server.listener import (
+    Listener,
+    UnknownHostError,
+    is_forbidden,
+    is_free,
+    listeners,
+    owner,
+)
 
 LISTEN = """
 import socket, sys
@@ -150,6 +158,22 @@ def test_a_server_is_asked_where_it_listens(host, url):
 def test_a_host_that_is_not_this_machine_is_told(host):
     with pytest.raises(UnknownHostError, match=f"--host {host}: "):
         is_free(host, 30000)
+
+
+class Unprivileged(socket.socket):
+    """A socket of a user who is not root, at a port below 1024."""
+
+    def bind(self, address: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_a_port_that_only_root_may_take_is_told_from_one_in_use(monkeypatch):
+    with listening("127.0.0.1") as (_, port):
+        assert not is_forbidden("127.0.0.1", port)
+        monkeypatch.setattr(listener.socket, "socket", Unprivileged)
+        assert is_forbidden("127.0.0.1", port)
+        assert not is_free("127.0.0.1", port)
+        assert is_free("127.0.0.1", 1 if port != 1 else 2)
 
 
 def test_a_family_is_the_process_its_descendants_and_its_session():

@@ -59,7 +59,9 @@ def check_ports(plan: Plan) -> list[str]:
     found = []
     for host, port in sorted({(launch.host, launch.port) for launch in plan.launches}):
         try:
-            if not listener.is_free(host, port):
+            if listener.is_forbidden(host, port):
+                found.append(f"port {port}: this user may not listen there; --port N, from 1024 on")
+            elif not listener.is_free(host, port):
                 who = listener.owner(host, port, os.getpid()).stranger
                 by = f" by {who}" if who else ""
                 found.append(

@@ -51,10 +51,22 @@ def url(host: str, port: int) -> str:
 
 
 def is_free(host: str, port: int) -> bool:
-    """Can the port be bound there? Connections in TIME_WAIT do not count.
+    """Does nobody listen there? Connections in TIME_WAIT do not count.
 
     Raises UnknownHostError for a host that is not an address of this machine.
     """
+    failed = _bound(host, port)
+    return not (_inodes(host, port) if failed == errno.EACCES else failed)
+
+
+def is_forbidden(host: str, port: int) -> bool:
+    """Is the port one of those at which this user may not listen, as those below 1024 are to all
+    but root? Raises UnknownHostError."""
+    return _bound(host, port) == errno.EACCES
+
+
+def _bound(host: str, port: int) -> int:
+    """Bind the port for a moment: 0, or EADDRINUSE or EACCES. Raises UnknownHostError."""
     for family, address in _resolved(host.strip("[]") or LOOPBACK, port):
         with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -63,10 +75,10 @@ def is_free(host: str, port: int) -> bool:
             try:
                 probe.bind(address)
             except OSError as error:
-                if error.errno != errno.EADDRINUSE:
+                if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                     raise UnknownHostError(f"--host {host}: {error.strerror}") from None
-                return False
-    return True
+                return error.errno
+    return 0
 
 
 def _resolved(host: str, port: int) -> list[tuple[int, tuple[str, int]]]:
