@@ -388,3 +388,19 @@ def test_what_arrives_beside_the_load_widens_no_window():
     own = {"start_ns": 5, "events": [[7, 1], [9, 2]]}
     beside = {"start_ns": 6, "events": [[30, 1]], "beside": True}
     assert facts.window_of({"requests": [own, beside]}) == (5, 9)
+
+
+def test_a_window_is_found_on_the_clock_of_another_host():
+    """The second rank's host was booted 5 s later: its CLOCK_MONOTONIC is behind by so much."""
+    here = {"boot_id": "a", "unix_ahead_ns": 1_000 * MS}
+    there = {"boot_id": "b", "unix_ahead_ns": 6_000 * MS}
+    first = Rank(0, **here)
+    for at in range(1000):
+        first.turn(at, CALLS)
+    window = (5_200 * MS, 5_600 * MS)  # turns 10 to 29 of the second rank by its own clock
+    second = steady(40, **there)
+    found = facts.summary([first.file, second.file], window)
+    assert found.ranks["PP1"].measured["decode"].turn.count == 20
+    assert any("PP1: its host is not the client's" in text for text in found.warnings)
+    alone = facts.summary([first.file, steady(40, **here).file], window)
+    assert "decode" not in alone.ranks["PP1"].measured

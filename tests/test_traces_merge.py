@@ -415,3 +415,54 @@ def test_without_a_browser_the_helper_says_what_to_click(tmp_path, capsys):
     assert "Open trace file" in told
     assert max(map(len, told.splitlines()[1:])) <= 80
     assert open_trace([str(tmp_path / "none.json")]) == 2
+
+
+def merged_by(folder: Path, *options: str) -> Path:
+    target = folder / f"{'_'.join(options) or 'all'}.json".replace("--", "")
+    assert merge([str(DATA / "h200_case_A"), "-o", str(target), *options]) == 0
+    return target
+
+
+def test_a_view_of_some_ranks_and_some_time_holds_these_alone(tmp_path: Path):
+    everything = json.loads(merged_by(tmp_path).read_text())
+    part = merged_by(tmp_path, "--ranks", "0,3", "--window", "20-60")
+    document = json.loads(part.read_text())
+    names = {e["args"]["name"] for e in document["traceEvents"] if e["name"] == "process_name"}
+    assert {name[:3] for name in names} == {"PP0", "PP3"}
+    inside = [e for e in document["traceEvents"] if e["ph"] == "X" and e["cat"] == "kernel"]
+    begin, end = document["view"]["start"] / 1000, document["view"]["end"] / 1000
+    assert end - begin == pytest.approx(40_000, abs=1)
+    assert all(e["ts"] <= end and e["ts"] + e["dur"] >= begin for e in inside)
+    of_all = [e for e in everything["traceEvents"] if e["ph"] == "X" and e["cat"] == "kernel"]
+    assert 0 < len(inside) < len(of_all) / 4
+    assert [len(files) for files in document["mergedFrom"].values()] == [2]
+
+
+def test_no_arrow_of_a_view_has_an_end_outside_it(tmp_path: Path):
+    document = json.loads(merged_by(tmp_path, "--window", "20-60").read_text())
+    stops = Counter(e["id"] for e in document["traceEvents"] if e.get("cat") == "p2p")
+    assert stops and min(stops.values()) >= 2
+
+
+def test_a_view_beyond_the_limit_is_cut_with_a_word_on_what_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    whole = merged_by(tmp_path, "--limit", "0").stat().st_size
+    assert capsys.readouterr().err == ""
+    cut = merged_by(tmp_path, "--limit", f"{whole / 4e6:.3f}")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "ms are shown, the rest is left out" in said
+    assert 0.02 * whole < cut.stat().st_size < 0.7 * whole
+
+
+@pytest.mark.parametrize(
+    "words", [["--ranks", "a"], ["--ranks", "9"], ["--window", "5"], ["--window", "9-3"]]
+)
+def test_a_view_of_nothing_is_refused(tmp_path: Path, words: list[str]):
+    target = tmp_path / "x.json"
+    try:
+        status = merge([str(DATA / "h200_case_A"), "-o", str(target), *words])
+    except SystemExit as error:
+        status = error.code
+    assert status == 2
+    assert not target.exists()

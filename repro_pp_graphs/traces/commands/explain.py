@@ -12,10 +12,12 @@ from repro_pp_graphs.files import write_json, write_whole
 from repro_pp_graphs.traces.commands.analyze import in_words, together
 from repro_pp_graphs.traces.commands.merge import KILLED
 from repro_pp_graphs.traces.commands.paths import NOTHING_READ, read_cases, with_ranks
+from repro_pp_graphs.traces.explain.steps import window
 from repro_pp_graphs.traces.explain.timeline import timeline
 from repro_pp_graphs.traces.facts import document
 from repro_pp_graphs.traces.merge.chrome_trace import merge
-from repro_pp_graphs.traces.merge.pipeline_tracks import Additions, shifts
+from repro_pp_graphs.traces.merge.pipeline_tracks import Additions, decode_start, shifts
+from repro_pp_graphs.traces.merge.view import LIMIT_BYTES, WHOLE, fitting
 from repro_pp_graphs.traces.path.explained import explained, studied
 
 
@@ -49,7 +51,10 @@ def explain_case(
         raise CannotExplainError("; ".join([NOTHING_READ, *warnings]))
     studies = [studied(case) for case in cases]
     try:
-        events = merge(cases, shifts(cases), Additions(studies), merged)
+        begin_ns = decode_start(cases[0]) or window(cases[0])[0]
+        part, left_out = fitting(cases, WHOLE, begin_ns, LIMIT_BYTES)
+        warnings += [f"{merged.name}: {left_out}"] if left_out else []
+        events = merge(cases, shifts(cases), Additions(studies), merged, part)
     except BrokenProcessPool:
         raise CannotExplainError(KILLED) from None
     analyses = [explained(study) for study in studies]

@@ -20,6 +20,7 @@ from repro_pp_graphs.traces.explain.steps import window
 from repro_pp_graphs.traces.merge.names import Lanes, Names, names_of
 from repro_pp_graphs.traces.merge.numbering import PROCESSES_PER_RANK, Numbering
 from repro_pp_graphs.traces.merge.rewrite import RankRewriter, Reading
+from repro_pp_graphs.traces.merge.view import WHOLE, View, inside
 from repro_pp_graphs.traces.model import Case, RankTrace
 from repro_pp_graphs.traces.read.blocks import TraceFile
 from repro_pp_graphs.traces.read.cases import workers_for
@@ -64,12 +65,14 @@ class Added(Protocol):
     def arrows(self, lanes: list[Lanes]) -> Iterable[dict[str, Any]]: ...
 
 
-def place(cases: list[Case], shifts_ns: list[int]) -> tuple[list[Placed], int]:
-    """Every rank of every case in rank order, and the merged trace's base time in ns.
+def place(cases: list[Case], shifts_ns: list[int], view: View = WHOLE) -> tuple[list[Placed], int]:
+    """Every rank of every case that the view shows, in rank order, and the merged trace's base time
+    in ns.
 
     `shifts_ns` moves a whole case in time (0 for the first).
     """
-    ranks = [(at, case, rank) for at, case in enumerate(cases) for rank in case.ranks]
+    every = [(at, case, rank) for at, case in enumerate(cases) for rank in case.ranks]
+    ranks = [each for each in every if view.shows(each[2])]
     base_ns = min((rank.base_ns for _, _, rank in ranks), default=0)
     return [
         Placed(
@@ -80,7 +83,11 @@ def place(cases: list[Case], shifts_ns: list[int]) -> tuple[list[Placed], int]:
                 names_of(case, rank, chr(ord("A") + at) if len(cases) > 1 else ""),
                 FIRST_KEY + number,
                 rank.base_ns - base_ns + shifts_ns[at],
-                Reading(rank.times_us and Times(*rank.times_us), rank.left_out_ns),
+                Reading(
+                    rank.times_us and Times(*rank.times_us),
+                    rank.left_out_ns,
+                    view.of_file(rank, shifts_ns[at]),
+                ),
             ),
         )
         for number, (at, case, rank) in enumerate(ranks)
@@ -106,13 +113,17 @@ def rewrite_part(part: Part, target: Path) -> tuple[int, Lanes]:
     return written + len(names), numbering.lanes()
 
 
-def merge(cases: list[Case], shifts_ns: list[int], added: Added, target: Path) -> int:
-    """Write one Chrome trace of all cases to target (gzip where it ends in .gz).
+def merge(
+    cases: list[Case], shifts_ns: list[int], added: Added, target: Path, view: View = WHOLE
+) -> int:
+    """Write one Chrome trace of all cases to target (gzip where it ends in .gz), or what the view
+    shows of them.
 
     `added` makes the events of our own. Returns the number of events written. The file appears
     under its name only when it is complete. Raises OSError where it cannot be written.
     """
-    placed, base_ns = place(cases, shifts_ns)
+    placed, base_ns = place(cases, shifts_ns, view)
+    span_us = view.of_merged(base_ns)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".merge-") as scratch:
         parts = [each.part for each in placed]
@@ -122,9 +133,9 @@ def merge(cases: list[Case], shifts_ns: list[int], added: Added, target: Path) -
         with ExitStack() as stack:
             run = stack.enter_context(ProcessPoolExecutor(workers)).map if workers > 1 else map
             out = stack.enter_context(_open_target(whole))
-            out.write(_head(cases, shifts_ns, placed, base_ns))
+            out.write(_head(cases, shifts_ns, placed, base_ns, span_us))
             written = run(rewrite_part, parts, files)
-            extra = [msgspec.json.encode(event) for event in added.slices(placed)]
+            extra = [msgspec.json.encode(event) for event in inside(added.slices(placed), span_us)]
             total, lanes = 0, []
             for file, (count, lane) in zip(files, written, strict=True):
                 lanes.append(lane)
@@ -133,7 +144,7 @@ def merge(cases: list[Case], shifts_ns: list[int], added: Added, target: Path) -
                     shutil.copyfileobj(body, out, COPY_BYTES)
                 file.unlink()
                 total += count
-            extra += [msgspec.json.encode(event) for event in added.arrows(lanes)]
+            extra += [msgspec.json.encode(event) for event in inside(added.arrows(lanes), span_us)]
             out.write(b",\n" * bool(total and extra))
             out.write(b",\n".join(extra))
             out.write(b"\n]}\n")
@@ -148,20 +159,33 @@ def _open_target(path: Path) -> IO[bytes]:
     return path.open("wb")
 
 
-def _head(cases: list[Case], shifts_ns: list[int], placed: list[Placed], base_ns: int) -> bytes:
-    """The file up to its first event; `view` is what `open` shows first: ranks, a span in ns."""
+def _head(
+    cases: list[Case],
+    shifts_ns: list[int],
+    placed: list[Placed],
+    base_ns: int,
+    span_us: tuple[float, float] | None,
+) -> bytes:
+    """The file up to its first event; `view` is what `open` shows first: ranks, a span in ns.
+    `span_us`: the part of the time that it holds, None for all."""
     windows = [window(case) for case in cases]
     moved = [shift - base_ns for shift in shifts_ns]
-    view = {
+    view: dict[str, Any] = {
         "ranks": [each.part.names.title for each in placed],
         "start": min(start + by for (start, _), by in zip(windows, moved, strict=True)),
         "end": max(end + by for (_, end), by in zip(windows, moved, strict=True)),
     }
+    if span_us:
+        view["start"] = max(view["start"], round(span_us[0] * 1000))
+        view["end"] = min(view["end"], round(span_us[1] * 1000))
     about: dict[str, Any] = {
         "schemaVersion": 1,
         "displayTimeUnit": "ms",
         "baseTimeNanoseconds": base_ns,
-        "mergedFrom": {case.name: [Path(rank.path).name for rank in case.ranks] for case in cases},
+        "mergedFrom": {
+            case.name: [Path(each.rank.path).name for each in placed if each.case == at]
+            for at, case in enumerate(cases)
+        },
         "view": view,
     }
     if by_host := {name: us for case in cases for name, us in case.moved_us.items()}:

@@ -141,7 +141,10 @@ class Additions:
         """What decode steps wait for, on a track of each rank; notes where it goes to another."""
         before: Slice | None = None
         for each in path:
-            track = mine[each.rank]
+            track = mine.get(each.rank)
+            if track is None:  # a rank that is not shown
+                before = None
+                continue
             yield track.slice(PATH, each.name, each.start_ns, each.end_ns, {})
             if before is not None and before.rank != each.rank:
                 self.hops.append((mine[before.rank], before.end_ns, track, each.start_ns))

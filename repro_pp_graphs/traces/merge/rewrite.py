@@ -57,11 +57,12 @@ class Reading(NamedTuple):
     """What was found when the file was first read.
 
     `times` the first and last possible ts, `left_out_ns` ts and length of further events that
-    cannot be.
+    cannot be; `span_us`: the ts that are asked for, None for all.
     """
 
     times: Times | None = None
     left_out_ns: frozenset[tuple[int, int]] = frozenset()
+    span_us: tuple[float, float] | None = None
 
 
 class Rewritten(NamedTuple):
@@ -95,6 +96,8 @@ class RankRewriter:
             text = text.decode(errors="replace").encode()
         events = self._decode(text)
         kept = [event for event in events if event.ph != "M" and _is_whole(event)]
+        if span := self.reading.span_us:
+            kept = [event for event in kept if _touches(event, span)]
         self.held += [event for event in events if event.ph == "M"]
         key, shift, numbering = self.key, self.shift_ns, self.numbering
         for event in kept:
@@ -149,6 +152,13 @@ def _is_whole(event: WireEvent) -> bool:
         or event.tid is UNSET
         or (event.ph == "X" and (event.name is UNSET or event.dur is UNSET))
     )
+
+
+def _touches(event: WireEvent, span_us: tuple[float, float]) -> bool:
+    """Whether a part of the event lies in a time."""
+    begin = event.ts if isinstance(event.ts, float | int) else span_us[0]
+    length = event.dur if isinstance(event.dur, float | int) else 0
+    return begin <= span_us[1] and begin + length >= span_us[0]
 
 
 def _lane_of(event: WireEvent) -> tuple[Any, Any]:

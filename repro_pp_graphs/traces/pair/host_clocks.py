@@ -1,7 +1,8 @@
 """The clocks of a case's hosts: how far they are apart, as an interval; times are moved where
 those recorded cannot be right.
 
-Ranks of one host share its clock. Between hosts the pairs bound the difference (clock_bounds.py).
+Ranks of one host share its clock. Between hosts the pairs bound the difference (clock_bounds.py);
+only those by number, where messages are numbered.
 Where that interval holds 0, times stay as recorded; else those of the later host are moved by the
 interval's middle, so that no message is received before it is sent.
 """
@@ -9,7 +10,7 @@ interval's middle, so that no message is received before it is sent.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 
@@ -43,14 +44,25 @@ def same_host(case: Case) -> list[tuple[int, int]]:
 
 
 def host_bounds(case: Case, edges: list[Edge]) -> Bounds:
-    """The most, us, that the clock of one host (its place in by_host) is ahead of another's."""
+    """The most, us, that the clock of one host (its place in by_host) is ahead of another's; empty
+    where the messages contradict each other."""
     places = {rank.rank: at for at, ranks in enumerate(by_host(case).values()) for rank in ranks}
     most: Bounds = {}
-    for (a, b), us in bounds(edges, []).items():
+    for (a, b), us in bounds(_surest(edges), []).items():
         ends = places.get(a, -1), places.get(b, -1)
         if -1 not in ends and ends[0] != ends[1]:
             most[ends] = min(us, most.get(ends, us))
-    return chained(most, range(len(set(places.values()))))
+    found = chained(most, range(len(set(places.values()))))
+    return {} if any(found[a, b] + found.get((b, a), np.inf) < 0 for a, b in found) else found
+
+
+def _surest(edges: list[Edge]) -> list[Edge]:
+    """The edges with those channels only that are paired by number, where there are some."""
+    found = [
+        replace(edge, channels=[channel for channel in edge.channels if channel.agreement])
+        for edge in edges
+    ]
+    return found if any(edge.channels for edge in found) else edges
 
 
 def aligned_edges(case: Case) -> list[Edge]:
