@@ -46,7 +46,8 @@ _RECENT_CHARS = 100_000  # a log can grow long, and is read four times a second
 _FATAL = re.compile(
     r"Received sigquit from a child process|Scheduler hit an exception|"
     r"kill_process_tree called|Rank \d+ scheduler (?:is dead|died)|"
-    r"taking the entire process down|Fatal Python error: |terminate called "
+    r"taking the entire process down|Fatal Python error: |terminate called |"
+    r"run_repro\.sh: (?:node \d+ \(|the server on node )"  # sh/servers.sh, node.sh
 )
 
 

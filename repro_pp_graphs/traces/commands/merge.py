@@ -23,7 +23,8 @@ EXAMPLES = """examples:
   all ranks of a case in one view
     python -m repro_pp_graphs merge trace/CASE_A_decode_graphs -o A.json
   of 64 ranks those of two stages, for 200 ms
-    python -m repro_pp_graphs merge trace/CASE_A -o A.json --ranks 0,7 --window 0-200
+    python -m repro_pp_graphs merge trace/CASE_A -o A.json \\
+      --ranks 0,7 --window 0-200
   two cases in one view, their decode starts aligned
     python -m repro_pp_graphs merge trace/CASE_A trace/CASE_B -o A_vs_B.json.gz
 
