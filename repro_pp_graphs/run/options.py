@@ -38,6 +38,8 @@ LONGEST_WORD = 4096  # characters: paths are no longer
 # a server that others use: its ranks keep the events of a profile in memory until it ends, and
 # thousands of steps have filled that of a machine
 MOST_ATTACHED_STEPS = 200
+# what is of this machine alone
+ONE_NODE = ("nsys", "one_gpu", "ranks_per_gpu", "mps", "sockets")
 # what a server that is already running has settled, or what is for a series of launches
 STARTING = {
     *("--cases", "--rounds", "--aa", "--pp-size", "--model", "--dummy-weights", "--layers"),
@@ -287,12 +289,12 @@ def _nodes_fault(values: argparse.Namespace) -> str:
         shlex.split(values.srun)
     except ValueError as error:
         return f"--srun {values.srun}: {error}: close the quote"
-    several = (values.nodes or values.allocated) > 1 and not values.attach
-    names = ("nsys", "one_gpu", "ranks_per_gpu", "mps", "sockets")
-    alone = [f"--{name.replace('_', '-')}" for name in names if vars(values)[name]]
-    alone += ["--engine probe"] * (values.engine == "probe")
-    if several and alone:
-        return f"{alone[0]} is for one node: leave it out, or take this node alone (--nodes 1)"
+    if (values.nodes or values.allocated) == 1 or values.attach:
+        return ""
+    alone = [name for name in ONE_NODE if getattr(values, name)]
+    if values.engine == "probe" or alone:
+        name = f"--{alone[0].replace('_', '-')}" if alone else "--engine probe"
+        return f"{name} is for one node: leave it out, or take this node alone (--nodes 1)"
     return ""
 
 
