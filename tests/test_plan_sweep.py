@@ -175,6 +175,17 @@ def test_the_client_is_asked_for_what_a_load_is(tmp_path: Path):
     assert "--batch 16 --input-len 100" in " ".join(client_words.profiled(plan))
 
 
+def test_only_the_first_load_of_a_server_has_a_request_ahead_of_its_warm_up(tmp_path: Path):
+    plan = plan_of(tmp_path, *TWO, "--sweep", "batch=1,2,4")
+    launch = plan.launches[0]
+    ahead = [
+        words[words.index("--warmup") + 1]
+        for name in launch.loads
+        for words in [client_words.measured(plan, launch, tmp_path, plan.load(name))]
+    ]
+    assert ahead == ["1", "0", "0"]
+
+
 def test_a_rate_is_of_single_prompts_with_at_most_the_batch_in_flight(tmp_path: Path):
     plan = plan_of(tmp_path, *TWO, "--sweep", "rate=4,0.5")
     words = " ".join(client_words.measured(plan, plan.launches[0], tmp_path, plan.load("rate4")))

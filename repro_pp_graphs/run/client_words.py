@@ -30,7 +30,10 @@ def measured(plan: Plan, launch: Launch, logs: Path, load: Load | None = None) -
     """Options of the unprofiled pass of a launch, whose numbers are reported; `load`: of a sweep,
     else the plan's."""
     label = plan.load_label(launch, load.name) if load else launch.label
-    words = ["--base-url", launch.base_url, *of_load(load or main(plan)), "--warmup", "1"]
+    # on a server that has served another load its warm-up passes do
+    again = load is not None and next(iter(launch.loads)) != load.name
+    words = ["--base-url", launch.base_url, *of_load(load or main(plan))]
+    words += ["--warmup", "0" if again else "1"]
     if load and load.rate:
         words += ["--num-prompts", str(max(LEAST_AT_RATE, AT_RATE * load.batch))]
     words += ["--warmup-passes", str(plan.warmup_passes), "--control", str(CONTROL)]

@@ -37,7 +37,7 @@ def _wall_s(logs: Path, launch: Launch, plan: Plan) -> float | None:
 
 def of_sweep(plan: Plan) -> str:
     """How long the loads of a sweep take on one server, at a stated time per output token."""
-    fewest, most = 1 + 2 + 1, 1 + plan.warmup_passes + 1  # first, warm-up until steady, measured
+    fewest, most = 2 + 1, plan.warmup_passes + 1  # warm-up until steady, measured
     tokens = sum(load.max_new_tokens for load in plan.loads)
     seconds = [passes * tokens * TPOT_MS / 1e3 for passes in (fewest, most)]
     least, longest = text(seconds[0]), text(seconds[1]).removeprefix("about ")

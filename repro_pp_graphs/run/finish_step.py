@@ -62,6 +62,11 @@ class Ending:
             self.warnings.append(f"pp_clock: {absent.nothing_left(not_started)}")
         else:
             self.warnings += [f"pp_clock: {text}" for text in found.warnings]
+            for label in others:
+                other = collect.load(self.logs, label)
+                texts = other.warnings if other else []
+                new = (text for text in texts if text not in found.warnings)
+                self.warnings += [f"pp_clock: {label}: {text}" for text in new]
 
     def faults(self) -> list[str]:
         """What a GPU of the launch lost in it: its numbers are no measurement, it is run again."""
