@@ -1,7 +1,7 @@
 """How fast traces are analysed and merged, as ratios to other ways, all in one run.
 
 USAGE       python benchmarks/bench_traces.py FOLDER [--hta-python PYTHON] [--megabytes 0 1000]
-                [--growth MEGABYTES]
+                [--growth MEGABYTES] [--path MEGABYTES]
 FOLDER      the per-rank traces of one case (a profile of a real run)
 HTA         --hta-python names an interpreter that has HolisticTraceAnalysis 0.5.0; left out without
 SIZES       0 is the folder as it is; N makes ranks of N megabytes of JSON in all by repeating its
@@ -9,6 +9,8 @@ SIZES       0 is the folder as it is; N makes ranks of N megabytes of JSON in al
             N for one merged file at a time); removed at the end
 GROWTH      ours alone on N, 2 N and 4 N megabytes (seconds a GB should stay the same), and on 4 N
             with one core
+PATH        what the critical path adds to the analysis on N megabytes, of which the middle decode
+            steps are repeated without a gap: CPU seconds of all of its processes, and memory
 MEASURES    seconds inside the process, imports left out, medians over the rounds, whose jobs follow
             each other; memory in a run of its own: the largest sum of what its processes hold,
             shared pages counted once (Pss), polled every 10 ms
@@ -98,7 +100,17 @@ with open(sys.argv[2], "w") as out:
     json.dump({"traceEvents": events}, out)
 """,
 }
-DONE = "print('seconds', time.perf_counter() - start)\n"
+JOBS["analyse with path"] = (
+    TIMED
+    + "from repro_pp_graphs.traces.path.explained import explained\n"
+    + OURS
+    + "[explained(case) for case in cases]\n"
+)
+WITHOUT_PATH = tuple(job for job in JOBS if job != "analyse with path")
+# CPU seconds of the process and of those that it waited for
+DONE = (
+    "print('seconds', time.perf_counter() - start)\nimport os; print('cpu', sum(os.times()[:4]))\n"
+)
 
 
 @dataclass(frozen=True)
@@ -125,9 +137,15 @@ def tree_bytes(pid: int) -> int:
 
 
 def run(
-    python: str, job: str, *arguments: Path, cores: int | None = None, watch: bool = False
+    python: str,
+    job: str,
+    *arguments: Path,
+    cores: int | None = None,
+    watch: bool = False,
+    printed: str = "seconds",
 ) -> float:
-    """Seconds of a job in a process of its own on as many cores; with `watch` its megabytes."""
+    """Seconds of a job in a process of its own on as many cores, or what else it prints; with
+    `watch` its megabytes."""
     command = [python, "-c", JOBS[job] + DONE, *map(str, arguments)]
     paths = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": paths}
@@ -149,7 +167,7 @@ def run(
             time.sleep(POLL_S)
         process.wait()
         said.seek(0)
-        found = re.search(r"^seconds (\S+)$", said.read(), re.MULTILINE)
+        found = re.search(rf"^{printed} (\S+)$", said.read(), re.MULTILINE)
     if process.returncode or not found:
         raise SystemExit(f"bench_traces: the job '{job}' failed with {process.returncode}")
     return peak / 1e6 if watch else float(found[1])
@@ -201,9 +219,58 @@ def make(folder: Path, megabytes: int, target: Path) -> int:
     return size
 
 
+def steady_us(folder: Path) -> tuple[float, float]:
+    """A time of whole decode steps as ts of the files: from a send of rank 0 to one as far on in
+    the ring, the first and the last steps left out."""
+    sys.path.insert(0, str(HERE.parent))
+    from repro_pp_graphs.traces.commands.paths import read_cases  # noqa: PLC0415
+    from repro_pp_graphs.traces.explain.host import anchors  # noqa: PLC0415
+    from repro_pp_graphs.traces.path.explained import studied  # noqa: PLC0415
+
+    study = studied(read_cases([folder])[0])
+    first = study.hosts[0]
+    sent = [message.start_ns for message in anchors(first, study.case.pp_size)]
+    begin, turns = len(sent) // 8, len(sent) * 3 // 4
+    over = begin + turns - turns % study.case.pp_size
+    low, high = ((ns - first.rank.base_ns) / 1000 for ns in (sent[begin], sent[over]))
+    return low, high
+
+
+def without_gaps(text: bytes, times: int, begin_us: float, end_us: float) -> Iterator[bytes]:
+    """The trace with its events of a time alone, repeated as often as that."""
+    head = text.index(b'"traceEvents": [') + len(b'"traceEvents": [')
+    tail = text.rindex(b"]")
+    events = re.split(rb",(?=\s*\{\s*\"ph\")", text[head:tail].rstrip())
+    moments = [re.search(rb'"ph": "[^M]".*?"ts": ([\d.]+)', each, re.DOTALL) for each in events]
+    kept = b",".join(
+        each
+        for each, moment in zip(events, moments, strict=True)
+        if moment and begin_us <= float(moment[1]) < end_us
+    )
+    yield text[:head] + b",".join(each for each in events if b'"ph": "M"' in each)
+    for copy in range(times):
+        yield b"," + moved(kept, copy * (end_us - begin_us), copy * 10_000_000)
+    yield b"\n  " + text[tail:]
+
+
+def make_steady(folder: Path, megabytes: int, target: Path) -> int:
+    """As `make`, with the steps in the middle repeated without gaps."""
+    begin_us, end_us = steady_us(folder)
+    paths = sorted(folder.glob("*.json.gz"))
+    texts = {path.name: gzip.decompress(path.read_bytes()) for path in paths}
+    once = sum(sum(map(len, without_gaps(text, 1, begin_us, end_us))) for text in texts.values())
+    size = 0
+    for name, text in texts.items():
+        with gzip.open(target / name, "wb", compresslevel=1) as out:
+            for piece in without_gaps(text, round(megabytes * 1e6 / once), begin_us, end_us):
+                size += len(piece)
+                out.write(piece)
+    return size
+
+
 def compare(folder: Path, hta_python: str | None, rounds: int, scratch: Path) -> dict[str, Cost]:
     """Cost of every job on a folder."""
-    pythons = {job: hta_python if job == "HTA load" else sys.executable for job in JOBS}
+    pythons = {job: hta_python if job == "HTA load" else sys.executable for job in WITHOUT_PATH}
     seconds: dict[str, list[float]] = {job: [] for job, python in pythons.items() if python}
     megabytes: dict[str, float] = {}
     out = scratch / "merged.json"
@@ -266,15 +333,34 @@ def growth(folder: Path, megabytes: int, rounds: int, scratch: Path) -> list[str
     return found
 
 
+def path_cost(folder: Path, megabytes: int, rounds: int, scratch: Path) -> list[str]:
+    """CPU time and memory of the analysis without and with the critical path, and their ratios."""
+    ranks = scratch / "ranks"
+    ranks.mkdir()
+    size = make_steady(folder, megabytes, ranks)
+    found = [f"{size / 1e6:.0f} MB of JSON made from {folder.name}, {rounds} round(s)"]
+    jobs = ("analyse", "analyse with path")
+    times: dict[str, list[float]] = {job: [] for job in jobs}
+    for _ in range(rounds):
+        for job in jobs:
+            times[job].append(run(sys.executable, job, ranks, printed="cpu"))
+    cpu = {job: statistics.median(values) for job, values in times.items()}
+    peak = {job: run(sys.executable, job, ranks, watch=True) for job in jobs}
+    found += [f"  {job:<18} {cpu[job]:>8.1f} CPU s {peak[job]:>8.0f} MB" for job in jobs]
+    ratios = [values[jobs[1]] / values[jobs[0]] for values in (cpu, peak)]
+    return [*found, f"  with the path: {ratios[0]:.2f} times the CPU, {ratios[1]:.2f} the memory"]
+
+
 def main() -> None:
     made = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("folder", type=Path)
     made.add_argument("--hta-python")
-    made.add_argument("--megabytes", type=int, nargs="+", default=[0])
+    made.add_argument("--megabytes", type=int, nargs="*", default=[0])
     made.add_argument("--rounds", type=int, default=3)
     made.add_argument("--growth", type=int, metavar="MEGABYTES")
+    made.add_argument("--path", type=int, metavar="MEGABYTES")
     options = made.parse_args()
     for megabytes in options.megabytes:
         with tempfile.TemporaryDirectory(prefix="bench_traces_") as scratch:
@@ -290,6 +376,10 @@ def main() -> None:
             costs = compare(folder, options.hta_python, rounds, Path(scratch))
             print("\n".join(lines(f"{title}, {os.cpu_count()} cores, {rounds} round(s)", costs)))
             sys.stdout.flush()
+    if options.path:
+        with tempfile.TemporaryDirectory(prefix="bench_traces_") as scratch:
+            rows = path_cost(options.folder, options.path, options.rounds, Path(scratch))
+            print("\n".join(rows))
     if options.growth:
         with tempfile.TemporaryDirectory(prefix="bench_traces_") as scratch:
             rows = growth(options.folder, options.growth, options.rounds, Path(scratch))

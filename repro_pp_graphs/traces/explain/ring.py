@@ -28,7 +28,8 @@ class _Lane:
         self.host = host
         self.sent = host.of("tokens" if last else "hidden", "send")
         self.ends = [message.end_ns for message in self.sent]
-        self.runs = [span.start_ns for span in named(host.rank, RUN_SPANS)]
+        self.runs = named(host.rank, RUN_SPANS)
+        self.run_ends = [span.end_ns for span in self.runs]
         self.received = {what: host.of(what, "recv") for what in ("tokens", "hidden")}
         self.starts = {
             what: [message.start_ns for message in found] for what, found in self.received.items()
@@ -40,7 +41,8 @@ class _Lane:
         return almost_all(seen, batches_there(self.host, begin_ns, end_ns))
 
     def sent_after(self, moment_ns: int) -> Message | None:
-        """What the batch gave whose input came at a moment: a host receives, runs, then sends.
+        """What the batch gave whose input came at a moment: a host receives, runs, then sends; it
+        may receive inside of what runs the batch.
 
         None where it sends before it runs, as the last rank does with --pp-async-batch-depth: that
         message is of an earlier batch, of which one is not known.
@@ -48,8 +50,8 @@ class _Lane:
         at = bisect_left(self.ends, moment_ns)
         if at == len(self.sent):
             return None
-        runs = bisect_left(self.runs, moment_ns)
-        late = runs == len(self.runs) or self.runs[runs] > self.sent[at].start_ns
+        runs = bisect_left(self.run_ends, moment_ns)
+        late = runs == len(self.runs) or self.runs[runs].start_ns > self.sent[at].start_ns
         return None if self.runs and late else self.sent[at]
 
     def sends_first(self) -> bool:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from repro_pp_graphs.traces.explain.host import anchors
 from repro_pp_graphs.traces.explain.messages import Message
+from repro_pp_graphs.traces.explain.steps import RUN_SPANS, named
 from repro_pp_graphs.traces.path.build import RankLine, Ring
 from repro_pp_graphs.traces.path.graph import Kind
 
@@ -80,8 +81,10 @@ def _follows(line: RankLine, theirs: list[Message], ours: list[Message]) -> dict
 
 def _launches(ring: Ring, of_group: Ints, count: int) -> list[int]:
     """The moment when PP0 launches each batch: its graph, else the first kernel of the stretch of
-    its host in which it launches most."""
+    its host in which it launches most; without a GPU when its host begins to run it."""
     groups = ring.ranks[0].groups
+    if not len(groups):
+        return _runs(ring, count)
     stretches, number = np.unique(groups.stretch, return_inverse=True)
     items = np.bincount(number.reshape(-1), groups.items, len(stretches)).astype(np.int64)
     weight = items[number.reshape(-1)] + np.where(groups.graph, items.sum(), 0)
@@ -102,14 +105,31 @@ def _launches(ring: Ring, of_group: Ints, count: int) -> list[int]:
     ]
 
 
+def _runs(ring: Ring, count: int) -> list[int]:
+    """The moment when PP0's host begins to run each batch, as sglang's annotations have it."""
+    line = ring.ranks[0]
+    sent = [message.start_ns for message in anchors(line.host, len(ring.ranks))]
+    found = [-1] * count
+    for span in named(line.host.rank, RUN_SPANS):  # of a batch the last one counts
+        batch = bisect_left(sent, span.start_ns)
+        stretch = int(line.line.ns.searchsorted(span.start_ns, side="right")) - 1
+        if batch < count and stretch >= 0:
+            found[batch] = _moment(ring, stretch, span.start_ns)
+    return found
+
+
 def _launch(ring: Ring, group: int) -> int:
     """A moment for the first launch of a group."""
-    graph, line = ring.graph, ring.ranks[0]
+    line = ring.ranks[0]
     stretch = int(line.groups.stretch[group])
-    if stretch < 0:
-        return -1
+    return -1 if stretch < 0 else _moment(ring, stretch, int(line.groups.posted[group]))
+
+
+def _moment(ring: Ring, stretch: int, ns: int) -> int:
+    """A moment inside of a stretch of PP0's host."""
+    graph, line = ring.graph, ring.ranks[0]
     begin = line.host_at[stretch]
-    offset = int(line.groups.posted[group] - line.line.ns[stretch])
+    offset = ns - int(line.line.ns[stretch])
     moment = graph.moment(0, graph.time[begin] + offset)
     graph.after(moment, begin, Kind.HOST, offset, stretch)
     return moment

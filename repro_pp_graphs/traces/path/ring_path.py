@@ -70,8 +70,9 @@ def followed(case: Case, hosts: list[Host], edges: list[Edge]) -> Followed:
     ranks = sorted((h for h in hosts if h.rank.tp == 0), key=lambda host: host.rank.pp)
     if case.pp_size < 2 or [host.rank.pp for host in ranks] != list(range(case.pp_size)):
         raise CannotTell("not every rank has a trace")
+    on_gpu = any(len(host.rank.kernels.times) for host in ranks)
     for host in ranks:
-        if not len(host.rank.kernels.times):
+        if on_gpu and not len(host.rank.kernels.times):
             raise CannotTell("the trace has no GPU kernels")
         if host.rank.unlabelled_p2p:
             raise CannotTell(

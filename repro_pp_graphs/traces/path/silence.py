@@ -30,7 +30,7 @@ def silent_ns(ranks: list[RankLine], parts: list[Part]) -> list[int]:
 
 def silent_times(line: RankLine) -> Intervals:
     """Times of SILENT_NS or more between two things that the trace shows of a host, as a set, but
-    for those in a call that waits."""
+    for those in a call that waits; without a GPU also but for operators, which compute."""
     rank = line.host.rank
     calls = np.array([(c.start_ns, c.end_ns) for c in (*rank.calls, *rank.spans)], dtype=np.int64)
     launches = np.array(rank.launches, dtype=np.int64).reshape(-1, 3)[:, :2]
@@ -46,5 +46,8 @@ def silent_times(line: RankLine) -> Intervals:
     marks = np.sort(marks)
     gaps = np.stack([marks[:-1], marks[1:]], axis=1)
     waits = [(m.wait.start_ns, m.wait.end_ns) for m in line.line.moments if m.wait]
-    waited = merged(np.array(waits, dtype=np.int64).reshape(-1, 2))
+    waited = np.array(waits, dtype=np.int64).reshape(-1, 2)
+    if not len(line.groups):
+        waited = np.concatenate([waited, rank.operators])
+    waited = merged(waited[np.argsort(waited[:, 0], kind="stable")])
     return outside(gaps[gaps[:, 1] - gaps[:, 0] >= SILENT_NS], waited)
