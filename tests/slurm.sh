@@ -17,6 +17,7 @@
 #
 # EXIT: 0 all scenes hold, 1 one does not, 2 something is missing.
 
+# shellcheck disable=SC2317,SC2329 # `check` calls functions by their names
 set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 folder=${1:-} kept=1
@@ -123,7 +124,6 @@ CONF
   die "the nodes do not come up: see $folder/*.out"
 }
 
-# shellcheck disable=SC2317,SC2329 # the trap calls it
 tear_down() {
   local node pid
   trap - EXIT

@@ -223,6 +223,23 @@ def test_an_interrupt_leaves_nothing_on_any_node(scenes: Scenes):
     assert run.statuses() == {"victim": "interrupted"}
 
 
+@pytest.mark.parametrize("option", ["--nsys", "--one-gpu", "--mps", "--sockets"])
+def test_what_is_of_one_machine_is_refused_on_several_nodes(tmp_path: Path, option: str):
+    with allocate(Harness(tmp_path / "r", gpus=GPUS)) as run:
+        done = run.run(option, "--cases", "graphs_on")
+        assert done.status == 2
+        assert any(option in error and "--nodes 1" in error for error in done.own_errors), done.err
+
+
+def test_a_dry_run_says_that_the_command_is_for_every_node(tmp_path: Path):
+    with allocate(Harness(tmp_path / "r", gpus=GPUS)) as run:
+        done = run.run("--cases", "graphs_on", *FOUR, "--dry-run")
+        assert done.status == 0, done.lines
+        assert "on 2 nodes" in done.err
+        assert "  --nnodes 2" in done.out
+        assert "# on each node by srun, with --node-rank N" in done.out
+
+
 def test_more_nodes_than_allocated_are_refused(tmp_path: Path):
     with Harness(tmp_path / "r", gpus=GPUS) as run:
         for allocated, words in ((False, "is not one of several nodes"), (True, "has 2")):

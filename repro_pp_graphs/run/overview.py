@@ -218,6 +218,9 @@ def dry_run_lines(plan: Plan, options: Options) -> list[str]:
             lines += [*_attached_commands(plan, launch, options), ""]
             continue
         lines += [f"# {label}", *script(launch, plan, options).splitlines()[2:]]
+        if launch.started_nodes > 1:
+            each = "on each node by srun, with --node-rank N --dist-init-addr HEAD:PORT behind it"
+            lines.append(f"# {each}")
         if plan.engine == "sglang":
             lines += ["# then, once /health answers:", *_client_commands(plan, launch, options)]
         lines.append("")

@@ -57,6 +57,7 @@ def save(logs: Path, found: Nodes) -> None:
         "# What repro_pp_graphs/sh/servers.sh is told of the nodes (nodes.json has all).",
         f"nodes=({shlex.join(node.name for node in found.nodes)})",
         f"interfaces=({shlex.join(node.interface for node in found.nodes)})",
+        f"shares_out=({' '.join(str(int(node.shares_out)) for node in found.nodes)})",
         f"dist={shlex.quote(found.dist)}",
         f"srun=({shlex.join(found.srun)})",
     ]

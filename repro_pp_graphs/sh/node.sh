@@ -2,7 +2,8 @@
 #
 # node.sh - the server process of one node; servers.sh starts it there by srun.
 #
-# USAGE: node.sh NODE OUT LABEL HEAD:PORT INTERFACE SILENT_S GRACE_S COMMAND_SCRIPT_TEXT
+# USAGE: node.sh NODE OUT LABEL HEAD:PORT INTERFACE SILENT_S GRACE_S SHARES_OUT
+#        COMMAND_SCRIPT_TEXT
 #
 # Stdout is the server's log. Every line of stdin is answered by one on stderr. The server is ended
 # when stdin ends, or brings nothing for SILENT_S: nobody is left who would end it.
@@ -11,7 +12,7 @@
 
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-number=$1 out=$2 label=$3 dist=$4 interface=$5 silent_s=$6 grace_s=$7 text=$8
+number=$1 out=$2 label=$3 dist=$4 interface=$5 silent_s=$6 grace_s=$7 shares_out=$8 text=$9
 state=/nonexistent # group.sh's records are run_repro.sh's alone
 # shellcheck source=repro_pp_graphs/sh/group.sh
 source "$here/group.sh"
@@ -28,7 +29,20 @@ own_folder() { # where OUT is not the head's: its script, and nothing of an earl
   printf '%s\n' "$text" >"$script"
 }
 
-[[ -r $script && $(<"$script") == "$text" ]] || own_folder || exit
+has_script() { [[ $(cat "$script" 2>/dev/null) == "$text" ]]; }
+
+if ((shares_out)); then
+  for _ in {1..60}; do # a network file system shows what another host wrote within a minute
+    ! has_script || break
+    sleep 1
+  done
+else
+  own_folder
+fi
+has_script || {
+  printf 'run_repro.sh: node %s (%s) has no %s\n' "$number" "${SLURMD_NODENAME:-}" "$script"
+  exit 1
+}
 # one that both hosts reach: the route's to the head, unless the environment names another
 [[ -z $interface ]] ||
   export GLOO_SOCKET_IFNAME=${GLOO_SOCKET_IFNAME:-$interface} \

@@ -17,7 +17,7 @@ out=$1 label=$2 grace_s=$3
 : "${REPRO_NODE_SILENT_S:=60}" "${REPRO_NODE_BEGIN_S:=600}"
 silent_s=$REPRO_NODE_SILENT_S # without a word of a node that has answered before
 begin_s=$REPRO_NODE_BEGIN_S   # for its first word: srun may have to fetch a container
-nodes=() interfaces=() dist="" srun=()
+nodes=() interfaces=() shares_out=() dist="" srun=()
 # shellcheck source=/dev/null
 source "$out/logs/nodes.sh"
 pids=() asks=() answers=() heard=() met=()
@@ -45,7 +45,7 @@ begin_node() { # begin_node NODE: its server, with a pipe to it and one from it
     trap - INT TERM HUP PIPE
     exec "${srun[@]}" --job-name="repro_$label" --unbuffered --nodelist="${nodes[number]}" \
       bash "$here/node.sh" "$number" "$out" "$label" "$dist" "${interfaces[number]}" "$silent_s" \
-      "$grace_s" "$script"
+      "$grace_s" "${shares_out[number]}" "$script"
   ) <"$ask" >>"$log" 2>"$answer" &
   pids[number]=$!
   exec {fd}>"$ask"
