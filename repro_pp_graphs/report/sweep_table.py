@@ -59,13 +59,14 @@ def notes(summary: dict[str, Any]) -> list[str]:
     """What to know of the table, in sentences."""
     if not summary.get("sweep"):
         return []
-    loads = len(summary["sweep"])
-    found = [
-        f"The verdict is on {summary['sweep'][0]['load']['title']}, the main load; words of the "
-        f"others are corrected for their number (Holm, {loads} loads)."
-    ]
-    if not any(sweep.ratios(summary, metric) for metric in sweep.SHOWN):
-        found = [f"No load but the main one, {summary['sweep'][0]['load']['title']}, has a trace."]
+    main, found = summary["sweep"][0]["load"]["title"], []
+    if any(sweep.ratios(summary, metric) for metric in sweep.SHOWN):
+        found.append(
+            f"The verdict is on {main}, the main load; words of the others are corrected for their "
+            f"number (Holm, {len(summary['sweep'])} loads)."
+        )
+    if any(row.get("trace_bytes") for row in summary["launches"]):
+        found.append(f"Only the main load, {main}, was profiled: it alone has traces.")
     figures = sweep.figures(summary, list(sweep.FIGURES))
     if IDLE not in figures:
         found.append(
