@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize("target", MODULES)
 def test_no_kept_input_makes_a_reader_fail(target):
     module = importlib.import_module(MODULES[target])
-    inputs = [*module.seeds(), *corpus.load(target)]
+    inputs = [*module.seeds()[:10], *corpus.load(target)]
     assert inputs
     for data in inputs:
         with limited():

@@ -15,6 +15,15 @@ _MOST_BYTES = 4_000_000  # read of a program that prints without end
 _TO_DIE_S = 0.2  # for a program that was asked to end, before it is killed
 
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def _begin() -> None:
+    """In a program before it begins: to be ended as a group, and by signals."""
+    os.setpgrp()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
 class Answer(NamedTuple):
     """What a program printed, or a sentence on why it did not answer; its status (127: not
     found, 124: no answer in time), and what it had printed by then."""
@@ -42,9 +51,14 @@ class Probes:
         return max(0.0, self._end - time.monotonic())
 
     def start(self, limit_s: float, *command: str) -> Probe:
-        """A program set to work; `answer` waits for it."""
-        self._started.append(Probe(self, limit_s, *command))
-        return self._started[-1]
+        """A program set to work; `answer` waits for it. A signal acts once it is known, so that
+        `stop` ends it too."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            self._started.append(Probe(self, limit_s, *command))
+            return self._started[-1]
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def ask(self, limit_s: float, *command: str) -> Answer:
         """What a program answers."""
@@ -86,7 +100,7 @@ class Probe:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"},
-                preexec_fn=os.setpgrp,  # noqa: PLW1509 # to be ended as a group; no threads here
+                preexec_fn=_begin,  # noqa: PLW1509 # no threads here
             )
         except OSError as error:
             self._answer = Answer(126, f"{self._name}: {error.strerror}")
