@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from repro_pp_graphs.server.shims import sync_send
+from repro_pp_graphs.server import pp_loop
 
 # parameters after self, as the releases have them
 PYOBJ = {"_pp_send_pyobj_to_next_stage": "data, async_send=False"}
@@ -28,6 +28,7 @@ SEND_DICT = {
     "0.5.21": "tensor_dict, async_send=True, msg_type='default', ready_event=None",
     "0.5.23": "tensor_dict, async_send=True, msg_type='default', ready_event=None",
 }
+COMMIT = dict.fromkeys(("0.5.21", "0.5.23"), "work, fence_next_forward=False")
 PROXY = {"0.5.21": "_pp_send_proxy_to_next_stage", "0.5.23": "_pp_send_proxy_to_next_stage"}
 
 
@@ -41,6 +42,7 @@ def loop_source(release: str) -> str:
     commit = "_pp_commit_send_output_work_and_preprocess_output_tensors"
     turn = ["init_pp_loop_state", "_pp_commit_comm_work", "_pp_send_pyobj_to_next_stage"]
     turn += ["_pp_recv_proxy_tensors", commit, "_pp_launch_batch", commit]
+    turn.append("_pp_process_batch_result")
     turn.append(PROXY.get(release, "_pp_send_dict_to_next_stage"))
     inner = ["            self._pp_send_output_to_next_stage()\n"]
     return "".join(
@@ -48,6 +50,9 @@ def loop_source(release: str) -> str:
             "class SchedulerPPMixin:\n",
             method("event_loop_pp", "", *turn),
             method("_pp_send_pyobj_to_next_stage", PYOBJ["_pp_send_pyobj_to_next_stage"]),
+            method("_pp_commit_comm_work", COMMIT.get(release, "work")),
+            method("_pp_launch_batch", "mb_id, pp_proxy_tensors, mb_metadata"),
+            method("_pp_process_batch_result", "batch, output_result"),
             method("_pp_send_dict_to_next_stage", SEND_DICT[release]),
             method("_pp_send_output_to_next_stage", OUTPUT),
             f"    def _pp_send_recv_and_preprocess_output_tensors(self, {EXCHANGE}):\n",
@@ -67,7 +72,7 @@ def group_source(parameters: dict[str, str]) -> str:
 def package(folder: Path, loop: str, group: str) -> Path:
     """An sglang of two source files."""
     place = folder / "sglang"
-    for name, text in ((sync_send.LOOP_FILE, loop), (sync_send.GROUP_FILE, group)):
+    for name, text in ((pp_loop.LOOP_FILE, loop), (pp_loop.GROUP_FILE, group)):
         path = place / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

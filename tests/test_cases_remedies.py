@@ -16,7 +16,7 @@ from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.report import remarks, summary
 from repro_pp_graphs.run import finish_step
 from repro_pp_graphs.run.plan import PlanError
-from repro_pp_graphs.server import argfile, case_needs, shims
+from repro_pp_graphs.server import argfile, case_needs, pp_loop, shims
 from repro_pp_graphs.server.argfile import ServerArgs
 from repro_pp_graphs.server.release import Release
 from repro_pp_graphs.server.shims import sync_send
@@ -30,7 +30,7 @@ def release(folder: Path, version: str, overlap: bool = False) -> Release:
     """A release of which the two files of its PP loop exist."""
     place = release_of(folder, version)
     if overlap:
-        with (place / sync_send.LOOP_FILE).open("a", encoding="utf-8") as loop:
+        with (place / pp_loop.LOOP_FILE).open("a", encoding="utf-8") as loop:
             loop.write("# envs.SGLANG_PP_COMM_OVERLAP.get()\n")
     return Release(version, FLAGS, place)
 
@@ -103,7 +103,7 @@ def test_the_asynchronous_depth_is_refused_where_the_release_has_no_such_argumen
 def test_synchronous_sends_are_refused_where_they_are_so_already(tmp_path):
     found = release(tmp_path, "0.5.16")
     assert unmet(TEXTS["sync_send"], found) == ""
-    (found.place / sync_send.LOOP_FILE).unlink()
+    (found.place / pp_loop.LOOP_FILE).unlink()
     old = Release("0.5.2", FLAGS, found.place)
     assert unmet(TEXTS["sync_send"], old).startswith(
         "shim sync_send on sglang 0.5.2: this release already sends synchronously"

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import queue
 import subprocess
 import sys
-import threading
-import time
-from collections import deque
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pp_ring import PATTERNS, Group, Hung, Network, Scheduler, Work, ring, turns
 from release_sources import (
     GROUP_57,
     GROUP_516,
@@ -24,12 +21,14 @@ from release_sources import (
     release_of,
 )
 
-from repro_pp_graphs.server import shims
+from repro_pp_graphs.server import pp_loop, shims
+from repro_pp_graphs.server.device_messages import Messages, PageableCopies
 from repro_pp_graphs.server.shims import sync_send
 
 ROOT = Path(__file__).resolve().parents[1]
 
 NEW = list(SEND_DICT)
+__all__ = ["ring"]  # a fixture
 
 
 @pytest.mark.parametrize("release", NEW)
@@ -47,12 +46,12 @@ def test_every_asynchronous_release_fits(tmp_path, release):
 def test_a_release_that_sends_synchronously_says_so(tmp_path, loop):
     place = package(tmp_path, loop, group_source(GROUP_57))
     if not loop:
-        (place / sync_send.LOOP_FILE).unlink()
+        (place / pp_loop.LOOP_FILE).unlink()
     assert sync_send.misfit(place) == "this release already sends synchronously"
 
 
 def test_a_folder_without_sglang_is_no_release_that_sends_synchronously(tmp_path):
-    assert sync_send.GROUP_FILE in sync_send.misfit(tmp_path)
+    assert pp_loop.GROUP_FILE in sync_send.misfit(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +105,7 @@ def test_the_loop_is_changed_when_sglang_imports_it_and_not_before(tmp_path):
 import sys
 from repro_pp_graphs.server import shims
 from repro_pp_graphs.server.shims import sync_send
+from repro_pp_graphs.server.device_messages import Messages, PageableCopies
 shims.install_all()
 assert not [name for name in sys.modules if name.startswith("sglang")]
 sync_send.send_synchronously = lambda scheduler: print("synchronous")
@@ -115,6 +115,9 @@ class Scheduler(SchedulerPPMixin):
         return lambda: print(name)
     def _pp_send_pyobj_to_next_stage(self): print("requests")
     def _pp_send_dict_to_next_stage(self): print("hidden states")
+    def _pp_commit_comm_work(self): print("commit")
+    def _pp_launch_batch(self): print("launch")
+    def _pp_process_batch_result(self): print("process")
 Scheduler().event_loop_pp()
 """
     done = run_python(code, tmp_path)
@@ -135,6 +138,7 @@ def test_a_server_of_a_release_that_does_not_fit_ends_with_one_line(tmp_path):
 
 # what it does: ranks as threads, messages that hold the sender until they are taken
 
+<<<<<<< HEAD
 LIMIT_S = 120.0  # a ring that hangs ends here
 
 
@@ -422,6 +426,8 @@ def turns(size: int, depth: int, pattern: str) -> list[bool]:
 
 PATTERNS = ["#" * 40, "#..#" * 10, "....####....########.#.#", "#" + "." * 11 + "#" * 12]
 
+=======
+>>>>>>> ad37c41 (Shims of PP sends: sync_send has 0.5.2's order (results processed before sends, requests over the device); event_send, comm_stream, batched_p2p; held against every release's loop)
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("even_first", [False, True])
@@ -495,7 +501,7 @@ def test_token_messages_queue_behind_the_ranks_own_batch(ring, depth):
 def test_messages_of_another_tag_keep_the_releases_own_way():
     network = Network(1.0)
     sender, receiver = Group(network, 0, 2), Group(network, 1, 2)
-    ours, theirs = sync_send._Messages(sender), sync_send._Messages(receiver)
+    ours, theirs = (Messages(each, PageableCopies("cpu")) for each in (sender, receiver))
     (work,) = ours.send({"ready": 1}, 1, async_send=True, tag=7)
     assert theirs.receive(0, tag=7) == {"ready": 1}
     work.wait()

@@ -11,7 +11,7 @@ from repro_pp_graphs.environment import changes
 from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.report import token_return
-from repro_pp_graphs.server import case_needs, network, shims
+from repro_pp_graphs.server import case_needs, network
 from repro_pp_graphs.server.release import version_numbers
 from repro_pp_graphs.server.release_facts import pp_sends
 
@@ -249,8 +249,8 @@ def sends(launch: Launch, plan: Plan) -> str:
     probe's send path."""
     if plan.engine == "probe":
         return launch.args[launch.args.index("--send") + 1]
-    if "sync_send" in shims.names_in(launch.env):
-        return "blocking (shim sync_send)"
+    if by_shim := case_needs.sends(launch.env, plan.mode != "cpu"):
+        return by_shim
     if case_needs.overlaps(launch.env) and plan.mode != "cpu":
         return "asynchronous, on a stream of their own"
     return pp_sends(version_numbers(launch.sglang_version))

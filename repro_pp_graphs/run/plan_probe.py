@@ -11,9 +11,15 @@ from repro_pp_graphs.server import argfile
 from repro_pp_graphs.server.gpus import Gpu
 
 # the send path that is a case's counterpart; blocking for all others
-SENDS = {"comm_overlap": "comm_stream"}
+SENDS = {
+    "comm_overlap": "comm_stream",
+    "comm_stream": "comm_stream",
+    "event_send": "events",
+    "batched_p2p": "batched",
+}
 NO_COUNTERPART = {
     "sync_send": "the probe's graphs_on sends so already",
+    "sync_send_no_graphs": "the probe's graphs_off sends so already",
     "async_depth": "python -m repro_pp_graphs probe --send async --micro-batches N",
 }
 # sequences a micro-batch, tokens a sequence, steps to trace

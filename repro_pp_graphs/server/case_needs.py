@@ -2,17 +2,48 @@
 
 from __future__ import annotations
 
-from repro_pp_graphs.server import shims
-from repro_pp_graphs.server.argfile import ServerArgs
-from repro_pp_graphs.server.release import Release
-from repro_pp_graphs.server.shims import sync_send
-from repro_pp_graphs.server.source import text_of
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
-COMM_OVERLAP = "SGLANG_PP_COMM_OVERLAP"
+from repro_pp_graphs.server import pp_loop, shims
+from repro_pp_graphs.server.argfile import ServerArgs
+from repro_pp_graphs.server.pp_loop import COMM_OVERLAP
+from repro_pp_graphs.server.release import Release
+from repro_pp_graphs.server.shims import batched_p2p, comm_stream, event_send, sync_send
+
+DEPTH = "--pp-async-batch-depth"
 # the first release that has it; only a hint, what a release has is read from the release
-SINCE = {COMM_OVERLAP: "0.5.21", "--pp-async-batch-depth": "0.5.7"}
+SINCE = {COMM_OVERLAP: "0.5.21", DEPTH: "0.5.7"}
 OVERLAP_ON = "PP tensor communication overlap enabled"  # a rank's line in the server's log
 OTHER_RELEASE = "leave the case out, or use another release (PYTHON= in that file, or --python)"
+
+
+@dataclass(frozen=True)
+class SendShim:
+    """A shim that changes how PP messages go: one at a time, and only where the release fits."""
+
+    sends: str  # how they go then, as in summary.json
+    misfit: Callable[[Path], str]
+    active: str  # a rank's line in the server's log
+    cuda_only: bool = False  # on a CPU it changes nothing, and says nothing
+
+
+SEND_SHIMS = {
+    "sync_send": SendShim("blocking (shim sync_send)", sync_send.misfit, sync_send.ACTIVE),
+    "event_send": SendShim(
+        "blocking, on events (shim event_send)", pp_loop.misfit, event_send.ACTIVE
+    ),
+    "comm_stream": SendShim(
+        "asynchronous, on a stream of their own (shim comm_stream)",
+        comm_stream.misfit,
+        comm_stream.ACTIVE,
+        cuda_only=True,
+    ),
+    "batched_p2p": SendShim(
+        "batched, ranks in step (shim batched_p2p)", batched_p2p.misfit, batched_p2p.ACTIVE
+    ),
+}
 
 
 def overlaps(env: dict[str, str]) -> bool:
@@ -20,35 +51,68 @@ def overlaps(env: dict[str, str]) -> bool:
     return env.get(COMM_OVERLAP, "").lower() in ("1", "true", "yes", "y")
 
 
+def send_shims(env: dict[str, str]) -> list[str]:
+    """The shims that an environment names which change how PP messages go."""
+    return [name for name in shims.names_in(env) if name in SEND_SHIMS]
+
+
+def sends(env: dict[str, str], cuda: bool) -> str:
+    """How PP messages go where an environment's shim changes that; empty where none does."""
+    found = [SEND_SHIMS[name] for name in send_shims(env)]
+    return found[0].sends if found and (cuda or not found[0].cuda_only) else ""
+
+
 def unmet(args: ServerArgs, release: Release) -> str:
     """What the release lacks of what the arguments ask for; empty where it has all."""
     version = release.version
     lacking = [name for name in SINCE if name in args.flags and name not in release.flags]
-    if overlaps(args.env) and COMM_OVERLAP not in text_of(release.place, sync_send.LOOP_FILE):
+    if overlaps(args.env) and not pp_loop.has_own_stream(release.place):
         lacking.append(COMM_OVERLAP)
     if lacking:
         name = lacking[0]
         return f"{name} needs sglang {SINCE[name]} or newer; this is {version}: {OTHER_RELEASE}"
-    if "sync_send" in shims.names_in(args.env):
-        if overlaps(args.env):
-            return f"{COMM_OVERLAP} needs asynchronous sends, sync_send makes none: use one"
-        if reason := sync_send.misfit(release.place):
-            return f"shim sync_send on sglang {version}: {reason}: {OTHER_RELEASE}"
+    named = send_shims(args.env)
+    if len(named) > 1:
+        return f"the shims {' and '.join(named)} each change how PP messages go: name one"
+    if named and overlaps(args.env):
+        return f"{COMM_OVERLAP} needs asynchronous sends as released, not shim {named[0]}: use one"
+    if named and (reason := SEND_SHIMS[named[0]].misfit(release.place)):
+        return f"shim {named[0]} on sglang {version}: {reason}: {OTHER_RELEASE}"
+    return _beyond_the_shim(args, named)
+
+
+def _beyond_the_shim(args: ServerArgs, named: list[str]) -> str:
+    """The arguments that a shim does not know how to go with; empty where there are none."""
+    if named == ["batched_p2p"]:
+        unfit = [name for name in (DEPTH, "--tp-size") if args.get_int(name, 0) > (name != DEPTH)]
+        unfit += [name for name in ("--speculative-algorithm",) if name in args.flags]
+        if unfit:
+            return f"shim batched_p2p does not go with {unfit[0]}: leave one of the two out"
+    if named == ["comm_stream"] and args.get_int("--tp-size", 1) > 1:
+        return "shim comm_stream is for --tp-size 1: leave the case out"
     return ""
 
 
 def idle(args: ServerArgs, mode: str) -> list[str]:
     """A note for what changes nothing in this mode (gpu, one_gpu, cpu)."""
-    if mode != "cpu" or not overlaps(args.env):
+    if mode != "cpu":
         return []
-    return [f"{COMM_OVERLAP} does nothing on a CPU: sglang makes that stream on CUDA only"]
+    found = [f"shim {name}" for name in send_shims(args.env) if SEND_SHIMS[name].cuda_only]
+    notes = [f"{name} does nothing on a CPU: there are no streams" for name in found]
+    if "event_send" in send_shims(args.env):
+        notes.append("shim event_send is sync_send on a CPU: there are no events")
+    if overlaps(args.env):
+        notes.append(f"{COMM_OVERLAP} does nothing on a CPU: sglang makes that stream on CUDA only")
+    return notes
 
 
 def unproven(log: str, env: dict[str, str], ranks: int, cuda: bool) -> list[str]:
     """What the environment asks for and fewer than `ranks` ranks say in the server's log."""
-    proofs = []
-    if "sync_send" in shims.names_in(env):
-        proofs.append(("shim sync_send", sync_send.ACTIVE))
+    proofs = [
+        (f"shim {name}", SEND_SHIMS[name].active)
+        for name in send_shims(env)
+        if cuda or not SEND_SHIMS[name].cuda_only
+    ]
     if overlaps(env) and cuda:
         proofs.append((COMM_OVERLAP, OVERLAP_ON))
     return [

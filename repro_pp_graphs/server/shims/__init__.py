@@ -22,6 +22,9 @@ REASONS = {
     "crash",
     "pp_clock": "the waits of every turn are timed, and messages numbered in a profile",
     "sync_send": "PP sends hold the host and follow in the order of sglang 0.5.2",
+    "event_send": "the sends of sync_send, with pinned memory and CUDA events: a remedy",
+    "comm_stream": "PP sends on a CUDA stream of their own, before 0.5.21: a remedy",
+    "batched_p2p": "a turn's PP sends and receives in one batch_isend_irecv: a remedy",
 }
 
 
