@@ -53,6 +53,10 @@ USAGE: ./run_repro.sh [options]
   --rounds N           launches a case, in balanced blocks (ABBA; default 1);
                        4+4: four, a look at the results, then four more
   --aa                 one case against itself: how much is noise
+  --sends HOW          blocking: graphs on and off with sends that hold the
+                       host, as in sglang 0.5.2; both: these two beside those
+                       as released, and whether graphs change TPOT otherwise
+                       with them (sglang 0.5.7 or newer)
   --pp-size N          pipeline ranks (default: server_args_base.txt)
   --model PATH         model folder or hub name (default: server_args_base.txt)
   --dummy-weights      the model's shape with random weights: no download
@@ -109,6 +113,7 @@ EXAMPLES:
   ./run_repro.sh --rounds 4 --resume         # the same, after a first round
   ./run_repro.sh --aa --rounds 4             # how far equal arms differ
   ./run_repro.sh --sweep batch=4,16,64 input_len=100,4000 # six loads
+  ./run_repro.sh --sends both --rounds 4     # graphs x sends, 16 launches
   ./run_repro.sh --engine probe              # the mechanism, without weights
   ./run_repro.sh --attach http://127.0.0.1:30000  # a server that is up
   sbatch run_repro.sbatch --pp-size 16       # on the nodes of a Slurm job

@@ -41,7 +41,7 @@ def plan_of(
     files = {"base": base, **(cases or {"graphs_on": ON, "graphs_off": OFF})}
     for name, text in files.items():
         (folder / f"server_args_{name}.txt").write_text(text, encoding="utf-8")
-    if cases and "--cases" not in argv:
+    if cases and not {"--cases", "--sends"} & set(argv):
         argv = (*argv, "--cases", ",".join(cases))
     required = ("--root", str(folder), "--out", str(folder / "out"), "--python", "/usr/bin/python3")
     options = run_options.parse([*required, *argv])

@@ -15,6 +15,7 @@ from repro_pp_graphs.report.source import Source
 from repro_pp_graphs.report.tables import (
     Table,
     arms,
+    crossed,
     differing,
     first_explained,
     turns,
@@ -63,6 +64,7 @@ class Content(msgspec.Struct, kw_only=True):
     arms: Table | None
     swept: Table | None  # every load of a sweep
     swept_notes: list[str]
+    crossed: Table | None  # graphs by sends, of a 2 x 2
     timed: Table | None  # turns of the measured pass
     turns: Table | None  # turns while profiled
     step_differences: list[str]  # why a decode step of B is longer than of A
@@ -98,6 +100,7 @@ def content(source: Source) -> Content:
         arms=arms(source),
         swept=sweep_table.table(as_json) if as_json else None,
         swept_notes=sweep_table.notes(as_json) if as_json else [],
+        crossed=crossed(source),
         timed=timed.table(timed.ends()) if timed else None,
         turns=turns(source),
         step_differences=waterfall_chart.sentences(source),
@@ -168,6 +171,7 @@ def _lead(verdict: Verdict) -> list[str]:
     ]
     if not lines:
         lines += [sentences.comparison(pair, pair.primary) for pair in verdict.pairs]
+    lines += [sentences.crossed(each) for each in verdict.interactions]
     return lines + ([verdict.reason] if verdict.reason else [])
 
 

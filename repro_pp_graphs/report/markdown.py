@@ -56,6 +56,8 @@ def text_of(content: Content) -> str:
     if content.arms:
         title = "A against B" if content.compared else "What was measured"
         lines += [f"## {title}", "", *rows(content.arms), ""]
+    if content.crossed:
+        lines += ["## Graphs by sends", "", *rows(content.crossed), ""]
     if content.step_differences:
         lines += ["## Why a decode step is longer or shorter", ""]
         lines += [f"- {plain(each)}" for each in content.step_differences[:MOST_DIFFERENCES]]

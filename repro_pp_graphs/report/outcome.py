@@ -22,14 +22,14 @@ def lines(found: Verdict, names: Mapping[str, str] | None = None) -> list[str]:
     if found.headline == "NOT ASKED":
         alone = [found.text, found.reason] if not pairs else []
         said = [line for text in alone for line in wrapped(text)]
-        return [*said, *_pairs(pairs), *_floor(found)]
+        return [*said, *_pairs(pairs), *_crossed(found), *_floor(found)]
     out = wrapped(f"#10865: {found.headline}. {found.text}")
     for finding in found.findings:
         out += _finding(finding, bool(found.limits))
     out += _beside(found)
     if found.reason:
         out += wrapped(found.reason, "  ")
-    return [*out, *_pairs(pairs), *_floor(found)]
+    return [*out, *_pairs(pairs), *_crossed(found), *_floor(found)]
 
 
 def _renamed(pair: Pair, names: Mapping[str, str]) -> Pair:
@@ -86,6 +86,16 @@ def _pairs(pairs: Sequence[Pair]) -> list[str]:
         for note in [f"UNPROVEN: {pair.unproven}"] * bool(pair.unproven) + unusual:
             out += wrapped(note[0].upper() + note[1:] + ".", "  ")
     return out
+
+
+def _crossed(found: Verdict) -> list[str]:
+    """Graphs by sends: what a 2 x 2 says."""
+    no_evidence = " (This run is no evidence of it.)" if found.limits else ""
+    return [
+        line
+        for each in found.interactions
+        for line in wrapped(f"{sentences.crossed(each)}{no_evidence}")
+    ]
 
 
 def _floor(found: Verdict) -> list[str]:

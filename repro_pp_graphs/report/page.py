@@ -80,6 +80,7 @@ def _body(content: Content, figures: list[Figure]) -> Iterator[str]:
         title = "A against B" if content.compared else "What was measured"
         yield f"<h2>{title}</h2>"
         yield from table(content.arms)
+    yield from _titled("Graphs by sends", content.crossed)
     yield from _swept(content)
     for figure in figures:
         yield from _figure(figure)
@@ -94,9 +95,7 @@ def _body(content: Content, figures: list[Figure]) -> Iterator[str]:
     if content.remarks:
         yield "<h2>To know</h2>"
         yield from _list(content.remarks)
-    if content.differing:
-        yield "<h2>What the cases ran with that differs</h2>"
-        yield from table(content.differing)
+    yield from _titled("What the cases ran with that differs", content.differing)
     if content.environment:
         yield "<h2>Environment</h2>"
         yield from table(
@@ -146,6 +145,13 @@ def table(found: Table, kind: str = "") -> Iterator[str]:
     yield "</tbody></table></div>"
     if found.note:
         yield f'<p class="quiet">{escape(found.note)}</p>'
+
+
+def _titled(title: str, shown: Table | None) -> Iterator[str]:
+    """A table below its title, where there is one."""
+    if shown:
+        yield f"<h2>{escape(title)}</h2>"
+        yield from table(shown)
 
 
 def _figure(figure: Figure) -> Iterator[str]:

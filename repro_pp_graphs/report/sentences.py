@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from repro_pp_graphs.report.numbers import count, number, percent
-from repro_pp_graphs.stats.model import Comparison, Estimate, Finding, Pair
+from repro_pp_graphs.stats.model import Comparison, Estimate, Finding, Interaction, Pair
 
 NAMES = {
     "mean_tpot_ms": "TPOT mean",
@@ -27,7 +27,7 @@ def interval(found: Estimate) -> str:
     return f"{found.value:+.3g} {ends}"
 
 
-def word(found: Comparison) -> str:
+def word(found: Comparison | Interaction) -> str:
     """`NO DIFFERENCE LARGER THAN 5 %`, or the word as it is."""
     margin = percent(found.margin)
     return f"{found.word} {margin}" if found.word.endswith("THAN") else found.word
@@ -47,6 +47,23 @@ def comparison(pair: Pair, found: Comparison) -> str:
         text += f", {found.favours} is better"
     text += f": {found.why}"
     return f"{text}.{seen(found)}{outlying(found)}"
+
+
+def crossed(found: Interaction) -> str:
+    """A 2 x 2 in a sentence: what graphs change with either way to send, and their ratio."""
+    head = f"{NAMES.get(found.metric, found.metric)}, graphs x sends"
+    if found.ratio is None or found.ratio_blocking is None:
+        return f"{head}: CANNOT TELL: {found.why}."
+    text = (
+        f"{head}: graphs on / off is {found.ratio:.3f} as released and {found.ratio_blocking:.3f} "
+        "with blocking sends"
+    )
+    if found.estimate is None:
+        return f"{text}: CANNOT TELL: {found.why}."
+    sure = f"{100 * (1 - found.alpha):.3g} % interval"
+    rounds = count(len(found.by_round), "round")
+    ratio = f"the second by the first {interval(found.estimate)} ({sure}, {rounds})"
+    return f"{text}, {ratio}: {word(found)}: {found.why}."
 
 
 def seen(found: Comparison) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from repro_pp_graphs.pp_clock import table_rows
 from repro_pp_graphs.report.numbers import number
-from repro_pp_graphs.stats.names import CONTROL
+from repro_pp_graphs.stats.names import CONTROL, OUTSIDE
 
 Row = dict[str, Any]  # a launch of summary.json
 _NAME, _CELL, _ABREAST = 23, 8, 4
@@ -56,7 +56,7 @@ def lines(summary: dict[str, Any]) -> list[str]:
     narrow = len(cases) <= _MOST_WIDE and all(len(case) < _WIDE for case in cases)
     if len(rounds) == 1 and narrow:
         return _one_round(summary, launches)
-    return _all_rounds(summary, launches, cases, rounds)
+    return [*_all_rounds(summary, launches, cases, rounds), *_crossed(summary)]
 
 
 def cases_of(launches: Sequence[Row]) -> list[str]:
@@ -169,6 +169,28 @@ def _ratios(summary: dict[str, Any]) -> dict[tuple[str, str], str]:
                 mark = MARKS.get(each["word"], " ")
                 found[each["metric"], pair["b"]] = f"{estimate['value']:.3f} {ends} {mark}"
     return found
+
+
+def _crossed(summary: dict[str, Any]) -> list[str]:
+    """Of a 2 x 2, a line a metric: what graphs change with either way to send, and the ratio of
+    the two; none in a rehearsal."""
+    verdict = summary.get("verdict") or {}
+    found = [] if summary["rehearsal"] else verdict.get("interactions", [])
+    titles = {key: title for title, key, _ in METRICS} | {OUTSIDE: "waits outside own work ms"}
+    out: list[str] = []
+    for each in found:
+        estimate = each["estimate"]
+        if estimate is None:
+            continue
+        if not out:
+            titled = "".join(f"{title:>10}" for title in ("released", "blocking"))
+            out.append(f"{'graphs on / off':<27}{titled}  {'blocking / released':>20}")
+        ends = f"[{estimate['low']:.3f}, {estimate['high']:.3f}]"
+        ratios = f"{each['ratio']:>10.3f}{each['ratio_blocking']:>10.3f}"
+        mark = MARKS.get(each["word"], "")
+        title = titles.get(each["metric"], each["metric"])
+        out.append(f"  {title:<25}{ratios}  {estimate['value']:.3f} {ends} {mark}".rstrip())
+    return out
 
 
 def _legend(summary: dict[str, Any]) -> str:

@@ -148,6 +148,33 @@ def unprofiled_tpot_ms(source: Source) -> dict[str, float]:
     return {label: ms for label, ms in known.items() if ms}
 
 
+def crossed(source: Source) -> Table | None:
+    """Graphs by sends: a row a way to send with its means and on / off, and the ratio of the two.
+    None where the run is no 2 x 2, or a rehearsal, whose arms are alike."""
+    found = source.summary
+    if found is None or found.verdict is None or found.rehearsal:
+        return None
+    rows: list[list[str]] = []
+    for each in found.verdict.interactions:
+        if each.ratio is None or each.ratio_blocking is None or len(each.cases) != 4:
+            continue
+        by_name = {launch.summary.case: launch.case for launch in source.launches}
+        means = [
+            number(_mean(source, each.metric, by_name[case])) if case in by_name else ""
+            for case in each.cases
+        ]
+        name = title(each.metric).removesuffix("*")
+        rows.append([f"{name}, as released", *means[:2], f"{each.ratio:.3f}"])
+        rows.append([f"{name}, blocking", *means[2:], f"{each.ratio_blocking:.3f}"])
+        ratio = interval(each.estimate) if each.estimate else ""
+        word = f"{each.word.lower()} {100 * each.margin:g} %" if "THAN" in each.word else each.word
+        rows.append(["blocking / as released", "", "", f"{ratio} {word.lower()}".strip()])
+    if not rows:
+        return None
+    note = "Blocking: the host waits in every send, as in sglang 0.5.2 (shim sync_send)."
+    return Table(head=["", "graphs on", "graphs off", "on / off"], rows=rows, note=note)
+
+
 def first_explained(source: Source) -> list[tuple[int, Explained]]:
     """The first launch of each case that was traced and explained."""
     found: dict[int, Explained] = {}

@@ -14,7 +14,8 @@ from repro_pp_graphs.run.arm import objections
 from repro_pp_graphs.server import gpu_counters, network
 from repro_pp_graphs.stats import findings
 from repro_pp_graphs.stats.compare import Asked, Metric, Rules, Sample, pair
-from repro_pp_graphs.stats.model import Comparison, Finding, Pair, Verdict
+from repro_pp_graphs.stats.interaction import Cells, interaction
+from repro_pp_graphs.stats.model import Comparison, Finding, Interaction, Pair, Verdict
 from repro_pp_graphs.stats.names import CONTROL, IDLE, OUTSIDE, OWN_GRAPH, RETURN, SECONDARY
 
 BESIDE = (  # the primary metric
@@ -26,6 +27,7 @@ BESIDE = (  # the primary metric
 # prefill or without graphs
 ISSUE_MS = {"send": 100.0, "under_own_graph": 30.0, "idle": 70.0, "without_graphs": 3.0}
 ON, OFF = "graphs_on", "graphs_off"
+GRAPHS_BY_SENDS = Cells(ON, OFF, "sync_send", "sync_send_no_graphs")  # run_repro.sh --sends both
 Row = dict[str, Any]  # a launch of summary.json
 
 
@@ -40,6 +42,7 @@ def verdict(
     question = question_of(launches)
     pairs = [pair(a, b, samples, metrics, rules) for a, b in pairs_of(launches, question)]
     limits = _limits(plan)
+    crossed = _interactions(plan, launches, samples, rules)
     if question is None:
         return Verdict(
             headline="NOT ASKED",
@@ -51,6 +54,7 @@ def verdict(
             reason="" if pairs else reason,
             limits=limits,
             floor=_own_floor(plan, pairs) or floor,
+            interactions=crossed,
         )
     main = next(each for each in pairs if (each.a, each.b) == question)
     against = [*limits, *_unlike(plan, launches, question)]
@@ -71,6 +75,7 @@ def verdict(
         reason=reason,
         limits=against,
         floor=floor,
+        interactions=crossed,
     )
 
 
@@ -115,10 +120,12 @@ def question_of(launches: Sequence[Row]) -> tuple[str, str] | None:
 
 
 def pairs_of(launches: Sequence[Row], question: tuple[str, str] | None) -> list[tuple[str, str]]:
-    """The question's cases first, then graphs on against each case with asynchronous sends, then
-    the first case against each other."""
+    """The question's cases first, then graphs on and off with blocking sends, graphs on against
+    each case with asynchronous sends, and the first case against each other."""
     cases = cases_of(launches)
     found = [question] if question else []
+    blocking = (GRAPHS_BY_SENDS.blocking_on, GRAPHS_BY_SENDS.blocking_off)
+    found += [blocking] if set(blocking) <= set(cases) else []
     if question:
         found += [(question[0], other) for other in _asynchronous(launches, question[0])]
     found += [(cases[0], other) for other in cases[1:]]
@@ -127,6 +134,21 @@ def pairs_of(launches: Sequence[Row], question: tuple[str, str] | None) -> list[
         if (a, b) not in seen and (b, a) not in seen:
             seen.append((a, b))
     return seen
+
+
+def _interactions(
+    plan: Plan, launches: Sequence[Row], samples: Sequence[Sample], asked: Asked
+) -> list[Interaction]:
+    """Of a run with graphs on and off, as released and blocking, of one release: TPOT, and what the
+    last rank's host waits for while its GPU is idle."""
+    ours = [row for row in launches if row["case"] in GRAPHS_BY_SENDS]
+    releases = {row["sglang_version"] for row in ours}
+    if {row["case"] for row in ours} != set(GRAPHS_BY_SENDS) or len(releases) > 1:
+        return []
+    found = [
+        interaction(GRAPHS_BY_SENDS, samples, metric, asked) for metric in (plan.primary, OUTSIDE)
+    ]
+    return [each for each in found if each.estimate or each.metric == plan.primary]
 
 
 def _asynchronous(launches: Sequence[Row], on: str) -> list[str]:

@@ -18,6 +18,12 @@ from repro_pp_graphs.terminal import say, visible, wrapped
 
 CASES = "graphs_on,graphs_off"
 ENGINES = ("sglang", "probe")
+# --sends: which cases are run, where --cases names none
+SENDS = {
+    "as_released": CASES,
+    "blocking": "sync_send,sync_send_no_graphs",
+    "both": f"{CASES},sync_send,sync_send_no_graphs",
+}
 # more than any machine or model has: what is beyond is a slip of the hand, and would take hours to
 # plan, or all memory
 HIGHEST = {
@@ -44,7 +50,7 @@ ONE_NODE = ("nsys", "one_gpu", "ranks_per_gpu", "mps", "sockets")
 STARTING = {
     *("--cases", "--rounds", "--aa", "--pp-size", "--model", "--dummy-weights", "--layers"),
     *("--port", "--engine", "--one-gpu", "--cpu", "--no-pp-clock", "--nsys", "--start-timeout"),
-    *("--resume", "--gpus", "--release", "--nodes", "--srun"),
+    *("--resume", "--gpus", "--release", "--nodes", "--srun", "--sends"),
     *("--ranks-per-gpu", "--mps", "--sockets"),
 }
 
@@ -89,6 +95,7 @@ class Options:
     ranks_per_gpu: int | None = None  # so many share each
     mps: bool = False  # side by side, under an MPS daemon of the run's own
     sockets: bool = False  # in place of NVLink
+    sends: str = "as_released"  # how PP messages go: one of SENDS
     terminal: int = 0  # a file descriptor to read the answer from; 0: there is no terminal
     nodes: int | None = None  # of the Slurm allocation, those to use; None: all
     allocated: int = 1  # nodes that it has; 1 outside one
@@ -152,6 +159,12 @@ def _engine(text: str) -> str:
     return text
 
 
+def _sends(text: str) -> str:
+    if text not in SENDS:
+        raise argparse.ArgumentTypeError(f"{text[:LONGEST_SHOWN]}: one of {', '.join(SENDS)}")
+    return text
+
+
 def _parser() -> _Parser:
     parser = _Parser(prog="run_repro.sh", add_help=False, allow_abbrev=False)
     parser.add_argument("--root", type=Path)
@@ -159,6 +172,7 @@ def _parser() -> _Parser:
     parser.add_argument("--python", default="")
     parser.add_argument("--release")  # run_repro.sh has made it --python
     parser.add_argument("--cases")
+    parser.add_argument("--sends", type=_sends, default="as_released")
     parser.add_argument("--rounds", type=_rounds)
     for name, high in HIGHEST.items():
         parser.add_argument(name, type=_whole(1, high))
@@ -206,7 +220,9 @@ def parse(argv: list[str]) -> Options:
         sys.exit(2)
     try:
         values.sweep = sweep.parse(values.sweep)
-        fault = _nodes_fault(values) or _of_probe(values) or _of_sweep(values)
+        fault = (
+            _beside_sends(values) or _nodes_fault(values) or _of_probe(values) or _of_sweep(values)
+        )
         fault = fault or _contradiction(values, users)
     except sweep.SweepError as error:
         fault = f"--sweep {error}"
@@ -216,7 +232,8 @@ def parse(argv: list[str]) -> Options:
     given = vars(values)
     named = given.pop("cases")
     given.pop("release")
-    cases = [name for name in (CASES if named is None else named).split(",") if name]
+    asked = SENDS[given["sends"]] if named is None else named
+    cases = [name for name in asked.split(",") if name]
     if given["aa"] and named is None:
         cases = cases[:1]
     out, root = (given.pop(name) or Path() for name in ("out", "root"))
@@ -295,6 +312,21 @@ def _nodes_fault(values: argparse.Namespace) -> str:
     if values.engine == "probe" or alone:
         name = f"--{alone[0].replace('_', '-')}" if alone else "--engine probe"
         return f"{name} is for one node: leave it out, or take this node alone (--nodes 1)"
+    return ""
+
+
+def _beside_sends(values: argparse.Namespace) -> str:
+    """What does not go with --sends blocking or both; empty where all does."""
+    if values.sends == "as_released":
+        return ""
+    asked = f"--sends {values.sends}"
+    if values.cases is not None:
+        return f"{asked} names its cases itself ({SENDS[values.sends]}): leave it or --cases out"
+    if values.aa and values.sends == "both":
+        return f"{asked} compares four cases, --aa one with itself: leave one of the two out"
+    if values.engine == "probe":
+        both = "python -m repro_pp_graphs probe --send blocking,async"
+        return f"{asked}: the probe itself has both: {both}"
     return ""
 
 

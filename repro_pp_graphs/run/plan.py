@@ -13,11 +13,11 @@ from repro_pp_graphs.run import environments, sweep
 from repro_pp_graphs.run.options import Options
 from repro_pp_graphs.run.order import Turn
 from repro_pp_graphs.run.sweep import MICRO_BATCH
-from repro_pp_graphs.server import argfile, case_needs, flags, listener, network, shims
+from repro_pp_graphs.server import argfile, case_needs, flags, listener, network, pp_loop, shims
 from repro_pp_graphs.server.argfile import ServerArgs
 from repro_pp_graphs.server.gpus import Gpu
 from repro_pp_graphs.server.release import Prober, Release, version_numbers
-from repro_pp_graphs.server.release_facts import may_lack_pp_rank
+from repro_pp_graphs.server.release_facts import may_lack_pp_rank, pp_sends
 from repro_pp_graphs.server.shims import one_gpu
 
 OVERLAYS = Path(__file__).resolve().parents[1] / "server" / "overlays"
@@ -340,7 +340,7 @@ class Planner:
         if expects_graphs:
             notes += _cover_batch(args, min(args.get_int(MICRO_BATCH, batch), batch))
         notes += case_needs.idle(args, plan.mode)
-        args, renamed = _fit(args, case, release, version)
+        args, renamed = _fit(args, case, release, version, options.sends)
         notes += renamed
         module = "sglang.launch_server"
         if args.env.get(shims.ENV_NAME):
@@ -374,17 +374,31 @@ class Planner:
 
 
 def _fit(
-    args: ServerArgs, case: str, release: Release | None, version: str
+    args: ServerArgs, case: str, release: Release | None, version: str, sends: str
 ) -> tuple[ServerArgs, list[str]]:
     """The arguments as the release knows them, and notes; as they are where a dry run has no
-    release to ask. Raises PlanError or FlagError."""
+    release to ask. `sends`: as --sends has it. Raises PlanError or FlagError."""
     if release is None:
         name = f"sglang {version}" if version else "sglang"
         note = f"{name} is not installed yet: whether it takes these arguments, a real run checks"
         return args, [note]
+    if sends != "as_released":
+        _check_sends(sends, release)
     if lack := case_needs.unmet(args, release):
         raise PlanError(f"server_args_{case}.txt: {lack}")
     return flags.fit(args, release)
+
+
+def _check_sends(asked: str, release: Release) -> None:
+    """Raises PlanError where the release sends synchronously already: it has no second way."""
+    if pp_loop.misfit(release.place) == pp_loop.ALREADY_SYNCHRONOUS:
+        how = pp_sends(version_numbers(release.version))
+        named = f"are {how} as released" if how != "unknown" else "hold the host as released"
+        raise PlanError(
+            f"--sends {asked}: PP sends of sglang {release.version} {named}: there is no second "
+            "way to compare with; leave --sends out, or use 0.5.7 or newer (--release 0.5.23, "
+            "--python)"
+        )
 
 
 def _shim_names(args: ServerArgs) -> list[str]:

@@ -153,7 +153,7 @@ def compare(a: str, b: str, samples: Sequence[Sample], metric: Metric, rules: Ru
         return found
     logs = np.log(arms.values)
     fitted = fit(plan, logs)
-    found.estimate = _estimate(plan, logs, fitted, rules.alpha, "ratio")
+    found.estimate = estimate_of(plan, logs, fitted, rules.alpha, "ratio")
     found.exact_p = ranks.exact_p(list(first.values()), list(second.values()))
     found.ranks_separate = ranks.separate(list(first.values()), list(second.values()))
     found.detectable = math.expm1(power.detectable(plan, fitted.variances[0], rules.alpha))
@@ -177,7 +177,7 @@ def difference(a: str, samples: Sequence[Sample], name: str, alpha: float) -> Es
         plan = design(arms.is_a, arms.sessions)
     except Untestable:
         return None
-    return _estimate(plan, arms.values, fit(plan, arms.values), alpha, "difference")
+    return estimate_of(plan, arms.values, fit(plan, arms.values), alpha, "difference")
 
 
 def _arms(a: str, samples: Sequence[Sample], name: str) -> _Arms:
@@ -205,7 +205,7 @@ def _lacking(a: str, b: str, arms: _Arms) -> str:
     return ""
 
 
-def _estimate(plan: Design, values: Floats, fitted: Fit, alpha: float, scale: Scale) -> Estimate:
+def estimate_of(plan: Design, values: Floats, fitted: Fit, alpha: float, scale: Scale) -> Estimate:
     """The first series of a fit as an estimate, exponentiated for a ratio."""
     value, half = float(fitted.value[0]), float(fitted.half_width(alpha)[0])
     ends = [value, value - half, value + half]
@@ -244,7 +244,7 @@ def _mark_outlying(
         except Untestable:
             return
         logs = np.log(rest.values)
-        found.without_outlying = _estimate(less, logs, fit(less, logs), rules.alpha, "ratio")
+        found.without_outlying = estimate_of(less, logs, fit(less, logs), rules.alpha, "ratio")
 
 
 def _word(found: Comparison, rules: Rules) -> tuple[Word, str]:

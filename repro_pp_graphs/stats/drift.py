@@ -1,4 +1,4 @@
-"""Welch's comparison of two arms with the launch index as covariate ("Welch with drift").
+"""Welch's comparison of arms with the launch index as covariate ("Welch with drift").
 
 value ~ arm + launch index (+ session): least squares, the residual variance of each arm for itself
 (unbiased), Satterthwaite's degrees of freedom, Student's t. docs/verdict.md has the derivation and
@@ -29,47 +29,52 @@ class Untestable(ValueError):
 
 @dataclass(frozen=True)
 class Design:
-    """What an order of launches makes of the values: A - B is `weights` @ values.
+    """What an order of launches makes of the values: the contrast is `weights` @ values, A - B of
+    two arms, (A - B) - (C - D) of the four of a 2 x 2.
 
-    Shapes: N launches. `residual` @ values are the residuals (N x N, a projection); `df` their
-    degrees of freedom.
+    Shapes: N launches, K arms. `arms` (N x K) says which arm a launch is of; `residual` @ values
+    are the residuals (N x N, a projection); `df` their degrees of freedom.
     """
 
-    is_a: Bools
+    arms: Bools
     weights: Floats
     drift: Floats
     residual: Floats
     df: int
 
+    @property
+    def is_a(self) -> Bools:
+        """Which launches are of the first arm."""
+        found: Bools = self.arms[:, 0]
+        return found
+
     @cached_property
     def shares(self) -> Floats:
-        """Variance of A - B for a variance of 1 in arm A, and in arm B."""
-        squares = self.weights**2
-        return np.array([squares[self.is_a].sum(), squares[~self.is_a].sum()])
+        """Variance of the contrast for a variance of 1 in each arm (K)."""
+        found: Floats = self.weights**2 @ self.arms
+        return found
 
     @cached_property
     def mixing(self) -> Floats:
-        """Expected sums of squared residuals of A and of B (rows), by variance of A and of B."""
-        squares = self.residual**2
-        arms = (self.is_a, ~self.is_a)
-        return np.array([[squares[np.ix_(one, two)].sum() for two in arms] for one in arms])
+        """Expected sums of squared residuals of each arm (rows), by variance of each (K x K)."""
+        found: Floats = self.arms.T @ self.residual**2 @ self.arms
+        return found
 
     @cached_property
     def spread(self) -> Floats:
-        """Of the quadratic form that estimates the variance of A - B: half its own variance is
-        this, weighted by the arms' variances squared, and by their product twice (3 numbers).
+        """Of the quadratic form that estimates the variance of the contrast: half its own variance
+        is this (K x K), weighted by the products of the arms' variances.
         """
-        a, b = (self.residual * arm for arm in (self.is_a, ~self.is_a))  # residual @ diag(arm)
         of_variance = np.linalg.solve(self.mixing.T, self.shares)
-        form = of_variance[0] * (a @ self.residual) + of_variance[1] * (b @ self.residual)
-        a, b = form * self.is_a, form * ~self.is_a
-        return np.array([np.sum(a * a.T), np.sum(b * b.T), np.sum(a * b.T)])
+        form = (self.residual * (self.arms @ of_variance)) @ self.residual
+        found: Floats = self.arms.T @ form**2 @ self.arms
+        return found
 
     @property
     def pooled(self) -> bool:
         """Whether the residuals are too few to tell the arms' spreads apart."""
-        (aa, ab), (ba, bb) = self.mixing
-        return bool(aa * bb - ab * ba <= _NOTHING * max(aa * bb, _NOTHING))
+        most = max(float(np.prod(np.diag(self.mixing))), _NOTHING)
+        return bool(np.linalg.det(self.mixing) <= _NOTHING * most)
 
 
 def design(is_a: Sequence[bool], sessions: Sequence[int] | None = None) -> Design:
@@ -78,24 +83,44 @@ def design(is_a: Sequence[bool], sessions: Sequence[int] | None = None) -> Desig
     `sessions`: of each launch, which part of a run it is of (begun, resumed): a level of its own
     each. Raises Untestable where the order cannot tell the arms from drift or from sessions.
     """
-    arms = np.asarray(is_a, dtype=bool)
-    count = len(arms)
-    if not arms.any() or arms.all():
+    first = np.asarray(is_a, dtype=bool)
+    if not first.any() or first.all():
         raise Untestable("only one of the two cases was measured")
+    return _design(np.column_stack([first, ~first]), first.astype(float), [], sessions)
+
+
+def factorial(
+    graphs: Sequence[bool], other: Sequence[bool], sessions: Sequence[int] | None = None
+) -> Design:
+    """The design of a 2 x 2: what `graphs` changes where `other` holds, less what it changes where
+    not. Of each launch in the order in which they ran. Raises Untestable as design does."""
+    one, two = (np.asarray(each, dtype=bool) for each in (graphs, other))
+    arms = np.column_stack([one & two, ~one & two, one & ~two, ~one & ~two])
+    if not arms.any(axis=0).all():
+        raise Untestable("not all of the four cases were measured")
+    halves = [each - 0.5 for each in (one, two)]
+    return _design(arms, halves[0] * halves[1], halves, sessions)
+
+
+def _design(
+    arms: Bools, contrast: Floats, effects: Sequence[Floats], sessions: Sequence[int] | None
+) -> Design:
+    """The coefficient of `contrast` beside those of `effects`, sessions and launch index."""
+    count = len(contrast)
     labels = np.asarray(sessions if sessions is not None else np.zeros(count, dtype=int))
     levels = [(labels == each).astype(float) for each in np.unique(labels)]
     index = np.arange(count) - (count - 1) / 2
-    within = _left(arms.astype(float), np.array(levels).T)
+    within = _left(contrast, np.column_stack([*effects, *levels]))
     if within @ within < _NOTHING:
-        raise Untestable("the two cases were measured in different sessions")
-    nuisance = np.column_stack([*levels, index])
-    own = _left(arms.astype(float), nuisance)
+        raise Untestable("the cases were measured in different sessions")
+    nuisance = np.column_stack([*effects, *levels, index])
+    own = _left(contrast, nuisance)
     if 1 - own @ own / (within @ within) > MOST_CONFOUNDED:
         raise Untestable(
             "one case ran before the other: drift cannot be told from a difference; "
             "run them in turn (ABBA)"
         )
-    columns = np.column_stack([arms.astype(float), nuisance])
+    columns = np.column_stack([contrast, nuisance])
     inverse = np.linalg.pinv(columns)
     residual = np.eye(count) - columns @ inverse
     df = count - int(np.linalg.matrix_rank(columns))
@@ -112,7 +137,8 @@ def _left(values: Floats, columns: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Fit:
-    """A - B of each series, its standard error, degrees of freedom and variances by arm (k x 2)."""
+    """The contrast of each series, its standard error, degrees of freedom and variances by arm
+    (k series x K arms)."""
 
     value: Floats
     error: Floats
@@ -133,13 +159,12 @@ class Fit:
 def fit(plan: Design, values: Floats) -> Fit:
     """Compare the arms in each row of `values` (k series x N launches)."""
     values = np.atleast_2d(values)
-    squares = (values @ plan.residual) ** 2
-    sums = np.column_stack([squares[:, plan.is_a].sum(1), squares[:, ~plan.is_a].sum(1)])
+    sums = (values @ plan.residual) ** 2 @ plan.arms
     # so that equal values give an interval of no width, not a division by zero
     least = (1e-12 * np.maximum(1.0, np.abs(values).max(axis=1))) ** 2
     if plan.pooled:
         one = np.maximum(sums.sum(1) / plan.df, least)
-        variances = np.column_stack([one, one])
+        variances = np.column_stack([one] * plan.arms.shape[1])
         df = np.full(len(values), float(plan.df))
     else:
         # unbiased, and at least 0: the larger of an arm's two readings, never the smaller
@@ -150,12 +175,11 @@ def fit(plan: Design, values: Floats) -> Fit:
 
 
 def satterthwaite(plan: Design, variances: Floats) -> Floats:
-    """Degrees of freedom of the variance of A - B, by the arms' variances (k x 2).
+    """Degrees of freedom of the variance of the contrast, by the arms' variances (k x K).
 
     2 E^2 / Var of the quadratic form that estimates it, within [1, residual df].
     """
-    a, b = variances.T
-    spread = np.array([a**2, b**2, 2 * a * b]).T @ plan.spread
+    spread = np.sum((variances @ plan.spread) * variances, axis=1)
     found: Floats = np.clip((variances @ plan.shares) ** 2 / spread, 1.0, float(plan.df))
     return found
 

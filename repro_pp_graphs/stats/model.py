@@ -86,6 +86,21 @@ class Pair(msgspec.Struct, kw_only=True):
         return self.comparisons[0]
 
 
+class Interaction(msgspec.Struct, kw_only=True):
+    """Whether graphs change a metric otherwise with blocking sends than with those as released."""
+
+    metric: str
+    cases: list[str]  # graphs on and off as released, then with blocking sends
+    word: Word
+    why: str
+    margin: float
+    alpha: float
+    by_round: list[float]  # (on / off, blocking) / (on / off, as released) of each whole round
+    ratio: float | None = None  # on / off as released, of geometric means
+    ratio_blocking: float | None = None
+    estimate: Estimate | None = None  # of the ratio of the two; spreads: of the first two cases
+
+
 class Finding(msgspec.Struct, kw_only=True):
     """One of the three questions about #10865, answered for graphs on (A) against off (B)."""
 
@@ -114,3 +129,4 @@ class Verdict(msgspec.Struct, kw_only=True):
     reason: str = ""  # where the last rank's host waits, in the words of the analysis
     limits: list[str] = []  # what this run is no evidence of, and why
     floor: float | None = None  # noise floor of an A/A series: 0.02 is 2 %
+    interactions: list[Interaction] = []  # of a 2 x 2, graphs by sends: the primary metric first
