@@ -83,6 +83,8 @@ USAGE: ./run_repro.sh [options]
   --sockets            NCCL over sockets in place of NVLink: a stand-in for
                        hosts apart (docs/several_hosts.md)
   --cpu                rehearse on the CPU even where there are GPUs
+  --pin-cpus HOW       auto: each rank on cores of its own, near its GPU; or the
+                       cores of each rank: 0-3:4-7 (default off)
   --no-profile         measure only, no traces
   --no-pp-clock        do not time the waits of every turn (docs/pp_clock.md)
   --profile-steps N    forward steps to trace (default 48; rehearsal 24)

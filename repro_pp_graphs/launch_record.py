@@ -42,6 +42,38 @@ class LoadRecord(msgspec.Struct, omit_defaults=True):
     client_sha256: str | None = None  # of its client.json
 
 
+class RankLoad(msgspec.Struct, omit_defaults=True):
+    """The thread of a rank that runs the scheduler's loop, over one pass."""
+
+    ran_share: float  # of the time: on a core
+    waited_share: float  # of the time: ready to run, and no core free for it
+    voluntary: int  # context switches when it waited for something
+    involuntary: int  # context switches when another thread took its core
+    core: int  # on which it was last
+    cores: str  # on which it may run: 0-3,8
+
+
+class HostWindow(msgspec.Struct, omit_defaults=True):
+    """The machine's CPUs over some time; every share is of all usable cores' time."""
+
+    seconds: float
+    cores: int  # that may be used
+    other_cores: float  # of them, kept busy by processes that are not the launch's, on average
+    steal_share: float | None = None  # taken by the hypervisor
+    pressure_share: float | None = None  # of the time: some thread was ready and had no core
+    runnable: int | None = None  # threads ready or running at its end, the launch's among them
+    load1: float | None = None  # load average of a minute at its end
+    clock_mhz: float | None = None  # median over the ranks' cores at its end, or over all
+
+
+class HostLoad(msgspec.Struct, omit_defaults=True):
+    """A launch's host: just before its passes and over all of them."""
+
+    before: HostWindow
+    during: HostWindow
+    ranks: dict[str, RankLoad] = {}  # by name, PP0; empty where no rank's process was found
+
+
 class LaunchRecord(msgspec.Struct, omit_defaults=True):
     """logs/<label>_launch.json: what is known of a launch; None, and no key, where it is not."""
 
@@ -59,6 +91,7 @@ class LaunchRecord(msgspec.Struct, omit_defaults=True):
     graph_state: GraphState | None = None
     shims: dict[str, str] | None = None  # why each is installed, by name
     gpu_counters: GpuCounters | None = None
+    host: HostLoad | None = None  # the machine's CPUs before and during the client's passes
     client_sha256: str | None = None  # of its client.json, when the launch had ended
     loads: dict[str, LoadRecord] | None = None  # of a sweep, by name, as they were measured
 

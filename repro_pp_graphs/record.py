@@ -127,6 +127,7 @@ class Plan:
     sockets: bool = False  # NCCL talks over sockets in place of NVLink, in all cases
     loads: list[Load] = field(default_factory=list)  # of a sweep, the main load first; else none
     margin: float = names.MARGIN  # of it, a difference that counts as none: 0.05 is 5 %
+    pin_cpus: str = ""  # auto, or the cores of each rank as 0-3:4-7; empty: ranks run anywhere
     command: list[str] = field(default_factory=list)  # as the user called run_repro.sh
     schema: Literal[1] = 1
 

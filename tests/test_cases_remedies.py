@@ -22,7 +22,7 @@ from repro_pp_graphs.server.release import Release
 from repro_pp_graphs.server.shims import sync_send
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ("comm_overlap", "async_depth", "sync_send")
+NAMES = ("comm_overlap", "async_depth", "sync_send", "event_send", "comm_stream", "batched_p2p")
 TEXTS = {name: (ROOT / f"server_args_{name}.txt").read_text() for name in NAMES}
 
 
@@ -48,20 +48,32 @@ def test_each_case_differs_from_graphs_on_by_its_remedy_alone():
     assert extra == {
         "comm_overlap": ({}, {"SGLANG_PP_COMM_OVERLAP": "1"}),
         "async_depth": ({"--pp-async-batch-depth": ["1"]}, {}),
-        "sync_send": ({}, {"REPRO_SHIMS": "sync_send"}),
+        **{
+            name: ({}, {"REPRO_SHIMS": name})
+            for name in ("sync_send", "event_send", "comm_stream", "batched_p2p")
+        },
     }
+    off = argfile.load(ROOT / "server_args_graphs_off.txt")
+    args = argfile.load(ROOT / "server_args_sync_send_no_graphs.txt")
+    assert (args.flags, args.env) == (off.flags, {"REPRO_SHIMS": "sync_send"})
 
 
 def test_every_case_has_a_label_of_its_own():
-    names = ("graphs_on", "graphs_off", *NAMES)  # a user's own cases may do without
+    names = (
+        "graphs_on",
+        "graphs_off",
+        "sync_send_no_graphs",
+        *NAMES,
+    )  # a user's own cases may do without
     labels = [argfile.load(ROOT / f"server_args_{name}.txt").label for name in names]
     assert None not in labels and len(set(labels)) == len(labels)
 
 
 def test_no_remedy_runs_unasked(tmp_path):
     release(tmp_path, "0.5.21", overlap=True)
-    plan = plan_of(tmp_path, graphs_on="# label: A\n", graphs_off="# label: B\n", **TEXTS)
-    assert {launch.case for launch in plan.launches} == {"graphs_on", "graphs_off", *NAMES}
+    texts = {name: text for name, text in TEXTS.items() if name != "comm_stream"}  # before 0.5.21
+    plan = plan_of(tmp_path, graphs_on="# label: A\n", graphs_off="# label: B\n", **texts)
+    assert {launch.case for launch in plan.launches} == {"graphs_on", "graphs_off", *texts}
     (tmp_path / "other").mkdir()
     assert {launch.case for launch in plan_of(tmp_path / "other").launches} == {
         *("graphs_on", "graphs_off")
@@ -117,6 +129,44 @@ def test_overlap_and_synchronous_sends_exclude_each_other(tmp_path):
     assert unmet(depth, release(tmp_path, "0.5.21", True)) == ""
 
 
+def test_two_shims_that_change_the_sends_are_refused(tmp_path):
+    both = "REPRO_SHIMS=sync_send,batched_p2p"
+    assert unmet(both, release(tmp_path, "0.5.16")) == (
+        "the shims sync_send and batched_p2p each change how PP messages go: name one"
+    )
+
+
+@pytest.mark.parametrize(
+    ("case", "more", "says"),
+    [
+        ("batched_p2p", "--pp-async-batch-depth 1", "does not go with --pp-async-batch-depth"),
+        ("batched_p2p", "--tp-size 2", "does not go with --tp-size"),
+        ("batched_p2p", "--tp-size 1\n--pp-async-batch-depth 0", ""),
+        ("batched_p2p", "--speculative-algorithm EAGLE", "with --speculative-algorithm"),
+        ("comm_stream", "--tp-size 2", "comm_stream is for --tp-size 1"),
+        ("event_send", "--tp-size 2\n--pp-async-batch-depth 1", ""),
+    ],
+)
+def test_what_a_shim_does_not_go_with_is_refused_by_name(tmp_path, case, more, says):
+    found = unmet(f"{TEXTS[case]}{more}\n", release(tmp_path, "0.5.16"))
+    assert says in found and bool(found) == bool(says)
+
+
+@pytest.mark.parametrize("case", ["event_send", "comm_stream", "batched_p2p"])
+@pytest.mark.parametrize("version", ["0.5.2", "0.5.6.post2"])
+def test_a_remedy_is_refused_where_sends_are_synchronous_as_released(tmp_path, case, version):
+    found = release(tmp_path, "0.5.7")
+    (found.place / pp_loop.LOOP_FILE).unlink()
+    said = unmet(TEXTS[case], Release(version, FLAGS - {"--pp-async-batch-depth"}, found.place))
+    assert said.startswith(f"shim {case} on sglang {version}: this release already sends sync")
+
+
+def test_comm_stream_is_refused_where_the_release_has_its_own(tmp_path):
+    assert unmet(TEXTS["comm_stream"], release(tmp_path / "a", "0.5.16")) == ""
+    said = unmet(TEXTS["comm_stream"], release(tmp_path / "b", "0.5.21", overlap=True))
+    assert "SGLANG_PP_COMM_OVERLAP" in said and "use the case comm_overlap" in said
+
+
 def test_a_refusal_names_the_file(tmp_path):
     with pytest.raises(PlanError, match=r"^server_args_comm_overlap\.txt: SGLANG_PP_COMM_OVERLAP"):
         plan_of(tmp_path, comm_overlap=TEXTS["comm_overlap"])
@@ -154,6 +204,15 @@ def test_the_depth_reaches_the_server(tmp_path):
     assert launch.expects_graphs is True
 
 
+@pytest.mark.parametrize("case", ["comm_stream", "event_send"])
+def test_a_rehearsal_says_what_a_shim_is_there(tmp_path, case):
+    release_of(tmp_path, "0.5.16")
+    text = {case: TEXTS[case]}
+    plan = plan_of(tmp_path, "--cpu", count=0, release="0.5.16", **text)
+    (note,) = [each for each in plan.launches[0].notes if "on a CPU" in each and case in each]
+    assert note.startswith(f"shim {case} ")
+
+
 @pytest.mark.parametrize(("argv", "count", "told"), [([], 4, 0), (["--cpu"], 0, 1)])
 def test_a_rehearsal_says_that_the_overlap_does_nothing_there(tmp_path, argv, count, told):
     place = release(tmp_path, "0.5.21", overlap=True).place
@@ -183,6 +242,10 @@ OVERLAP = f"[2026-11-24 00:00:07 PP0] {case_needs.OVERLAP_ON} on a dedicated CUD
         ({"SGLANG_PP_COMM_OVERLAP": "true"}, "", True, "0 of 2 ranks"),
         ({"SGLANG_PP_COMM_OVERLAP": "0"}, "", True, None),
         ({"SGLANG_PP_COMM_OVERLAP": "1"}, "", False, None),  # no such stream on a CPU
+        ({"REPRO_SHIMS": "comm_stream"}, "", False, None),
+        ({"REPRO_SHIMS": "comm_stream"}, "", True, "shim comm_stream asked for, but 0 of 2"),
+        ({"REPRO_SHIMS": "event_send"}, line(0, 2) + line(1, 2), True, "0 of 2 ranks"),
+        ({"REPRO_SHIMS": "batched_p2p"}, "", False, "shim batched_p2p asked for, but 0 of 2"),
     ],
 )
 def test_every_rank_must_say_that_it_does_what_was_asked(env, log, cuda, said):
@@ -216,12 +279,16 @@ def test_a_case_without_its_remedy_fails_and_the_shims_are_recorded(tmp_path, li
 
 def test_the_table_says_how_each_case_sends(tmp_path):
     release(tmp_path, "0.5.21", overlap=True)
-    plan = plan_of(tmp_path, graphs_on="# label: A\n", **TEXTS)
-    assert remarks.remarks(summary.summarise(tmp_path, plan))[-3:] == [
+    texts = {name: text for name, text in TEXTS.items() if name != "comm_stream"}
+    plan = plan_of(tmp_path, graphs_on="# label: A\n", **texts)
+    assert remarks.remarks(summary.summarise(tmp_path, plan))[-5:] == [
         "sglang 0.5.21 (A, CASE_D_async_depth): PP sends are asynchronous: the host does not wait "
         "in the send; #10865 is not expected.",
         "sglang 0.5.21 (CASE_C_comm_overlap): PP sends are asynchronous, on a stream of their own.",
         "sglang 0.5.21 (CASE_E_sync_send): PP sends are blocking (shim sync_send).",
+        "sglang 0.5.21 (CASE_H_event_send): PP sends are blocking, on events (shim event_send).",
+        "sglang 0.5.21 (CASE_J_batched_p2p): PP sends are batched, ranks in step (shim "
+        "batched_p2p).",
     ]
 
 

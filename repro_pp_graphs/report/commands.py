@@ -23,6 +23,12 @@ CHANGES = {
     "serving is the same",
     "sync_send": "PP sends hold the host, in the order of sglang 0.5.2: without the shim there is "
     "no such case",
+    "event_send": "PP sends hold the host as with sync_send, but wait on CUDA events: without the "
+    "shim there is no such case",
+    "comm_stream": "PP sends have a CUDA stream of their own: from 0.5.21 on "
+    "SGLANG_PP_COMM_OVERLAP=1 is that",
+    "batched_p2p": "a turn's PP sends and receives go in one batch_isend_irecv: without the shim "
+    "there is no such case",
     "pp_clock": "sends, receives and waits of a turn are timed; the serving is the same",
 }
 

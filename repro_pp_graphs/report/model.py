@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from repro_pp_graphs import record
+from repro_pp_graphs.launch_record import HostLoad
 from repro_pp_graphs.pp_clock.model import ClockSummary
 from repro_pp_graphs.stats.model import Pair, Verdict
 
@@ -67,6 +68,8 @@ class LaunchSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
     graph_state: dict[str, Any] | None = None  # decode lines with and without a graph, launches
     shims: dict[str, str] | None = None  # name and reason
     gpu_counters: dict[str, Any] | None = None  # before, after
+    host: HostLoad | None = None  # the machine's CPUs before and during the client's passes
+    host_unlike: list[str] = []  # in which its host was not like the other launches' (stats/unlike)
 
 
 class MainLoad(msgspec.Struct, kw_only=True):

@@ -45,6 +45,11 @@ def remarks(summary: dict[str, Any]) -> list[str]:
         found += _send_paths(summary)
     else:
         found += _sends(launches) + _uneven_splits(launches)
+    found += [
+        f"{each['label']}: its host was not like the others': {'; '.join(each['host_unlike'])}."
+        for each in launches
+        if each.get("host_unlike")
+    ]
     found += resumed(summary) + summary.get("warnings", [])
     changed = [changes.Change(**each) for each in summary.get("environment_changes") or []]
     for _, text in _alike(("", text) for text in changes.lines(changed)):

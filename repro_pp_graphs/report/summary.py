@@ -14,6 +14,7 @@ from repro_pp_graphs.report import token_return
 from repro_pp_graphs.server import case_needs, network
 from repro_pp_graphs.server.release import version_numbers
 from repro_pp_graphs.server.release_facts import pp_sends
+from repro_pp_graphs.stats.unlike import unlike
 
 # of the client's summary; the keys carry their units
 METRICS = (
@@ -198,6 +199,27 @@ def _choose_waits(launches: list[dict[str, Any]]) -> None:
         launch["waits_from"] = ("pp_clock" if by_clock else "profile") if launch["waits_ms"] else ""
 
 
+def _mark_hosts(launches: list[dict[str, Any]]) -> None:
+    """Note in `host_unlike` in which a measured launch's host was not like the others'."""
+    measured = [each for each in launches if each["status"] == "ok" and each.get("host")]
+    for launch, said in zip(measured, unlike(list(map(_host, measured))), strict=True):
+        if said:
+            launch["host_unlike"] = said
+
+
+def _host(launch: dict[str, Any]) -> dict[str, float]:
+    """The facts of a launch's host that no case decides, by their names in stats/unlike."""
+    during, ranks = launch["host"]["during"], launch["host"].get("ranks", {})
+    waited = [each["waited_share"] for each in ranks.values()]
+    found = {
+        "others": during["other_cores"] / during["cores"],
+        "steal": during.get("steal_share"),
+        "waited": max(waited, default=None),
+        "clock_mhz": during.get("clock_mhz"),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def stored(logs: Path, plan: Plan) -> dict[str, Any]:
     """summary.json of that run, or what it would say where it is missing, torn or of another."""
     found = _read(logs / "summary.json", SUMMARY, [], "")
@@ -261,6 +283,7 @@ def summarise(logs: Path, plan: Plan) -> dict[str, Any]:
     resumed, and a launch's `session` counts them from 1."""
     launches = [summarise_launch(logs, launch, plan) for launch in plan.launches]
     _choose_waits(launches)
+    _mark_hosts(launches)
     warnings: list[str] = []
     envs = [
         _read(logs / f"{name}.json", changes.SHAPE, warnings, "it is written anew by the next run")

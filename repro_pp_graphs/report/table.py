@@ -239,12 +239,18 @@ def network(row: Row) -> str:
     return "sockets" if row.get("network") else "-"
 
 
+def host(row: Row) -> str:
+    """Whether a launch's host was like the others': `-` where it was, or cannot be told."""
+    return "unlike" if row.get("host_unlike") else "-"
+
+
 STATE = (
     ("NCCL between ranks", network),
     ("micro-batch sizes", split),
     ("graph launches", graphs),
     ("decode with graph", eager_share),
     ("failed requests", failed),
+    ("host", host),
 )
 
 

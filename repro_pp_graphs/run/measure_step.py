@@ -8,6 +8,7 @@ from repro_pp_graphs import record
 from repro_pp_graphs.record import Launch
 from repro_pp_graphs.run import client_words, results, step_options
 from repro_pp_graphs.run.client_pass import INTERRUPTED, line_of, result_of, run_client
+from repro_pp_graphs.run.measured_host import Host
 from repro_pp_graphs.terminal import wrapped
 
 
@@ -33,12 +34,20 @@ def main(argv: list[str]) -> int:
     logs, label = options.out / "logs", options.label
     plan = record.load(logs)
     launch = plan.launch(label)
+    host = Host(options.pid)
+    if why := host.pin(plan, launch, logs):
+        print("\n".join(wrapped(f"{label} failed: {why}", "  ")), flush=True)
+        return 1
+    host.begin()
     if launch.loads:
         from repro_pp_graphs.run import measure_loads  # noqa: PLC0415 - for a sweep alone
 
-        return measure_loads.measure(options, plan, launch)
+        status = measure_loads.measure(options, plan, launch)
+        host.end(logs, label)
+        return status
     words = client_words.prompts(options.root) + client_words.measured(plan, launch, logs)
     status = run_client(words, logs / f"{label}_client.log", options.root)
+    host.end(logs, label)
     if status == INTERRUPTED:
         return status
     if status and launch.attached:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from repro_pp_graphs.run import sweep
+from repro_pp_graphs.server import pinning
 from repro_pp_graphs.terminal import say, visible, wrapped
 
 CASES = "graphs_on,graphs_off"
@@ -51,6 +52,7 @@ STARTING = {
     *("--cases", "--rounds", "--aa", "--pp-size", "--model", "--dummy-weights", "--layers"),
     *("--port", "--engine", "--one-gpu", "--cpu", "--no-pp-clock", "--nsys", "--start-timeout"),
     *("--resume", "--gpus", "--release", "--nodes", "--srun", "--sends"),
+    "--pin-cpus",
     *("--ranks-per-gpu", "--mps", "--sockets"),
 }
 
@@ -95,6 +97,7 @@ class Options:
     ranks_per_gpu: int | None = None  # so many share each
     mps: bool = False  # side by side, under an MPS daemon of the run's own
     sockets: bool = False  # in place of NVLink
+    pin_cpus: str = ""  # auto, or cores a rank as 0-3:4-7; empty: off
     sends: str = "as_released"  # how PP messages go: one of SENDS
     terminal: int = 0  # a file descriptor to read the answer from; 0: there is no terminal
     nodes: int | None = None  # of the Slurm allocation, those to use; None: all
@@ -165,6 +168,16 @@ def _sends(text: str) -> str:
     return text
 
 
+def _pin_cpus(text: str) -> str:
+    if text in (pinning.OFF, pinning.AUTO):
+        return "" if text == pinning.OFF else text
+    try:
+        pinning.parse(text)
+    except pinning.PinError as error:
+        raise argparse.ArgumentTypeError(f"{text[:LONGEST_SHOWN]}: {error}") from None
+    return text
+
+
 def _parser() -> _Parser:
     parser = _Parser(prog="run_repro.sh", add_help=False, allow_abbrev=False)
     parser.add_argument("--root", type=Path)
@@ -173,6 +186,7 @@ def _parser() -> _Parser:
     parser.add_argument("--release")  # run_repro.sh has made it --python
     parser.add_argument("--cases")
     parser.add_argument("--sends", type=_sends, default="as_released")
+    parser.add_argument("--pin-cpus", type=_pin_cpus, default=pinning.OFF)
     parser.add_argument("--rounds", type=_rounds)
     for name, high in HIGHEST.items():
         parser.add_argument(name, type=_whole(1, high))

@@ -9,7 +9,7 @@ from repro_pp_graphs.record import Launch, Load, Plan
 from repro_pp_graphs.run import client_words, estimate, results
 from repro_pp_graphs.run.command import command_script, shell_words
 from repro_pp_graphs.run.options import Options
-from repro_pp_graphs.server import argfile, shims
+from repro_pp_graphs.server import argfile, pinning, shims
 from repro_pp_graphs.server.release_facts import MICRO_BATCH
 from repro_pp_graphs.terminal import wrapped
 
@@ -52,6 +52,7 @@ def lines(plan: Plan, options: Options) -> list[str]:
         *_differences(plan),
         *_order(plan, anew=options.dry_run and not options.resume),
         *wrapped(SAME if plan.aa else "", "  A/A:    "),
+        *wrapped(_pinning(plan), "  cores:  "),
         *wrapped(f"{options.out}/logs, {options.out}/trace", "  leaves: "),
     ]
     return found + _notes(plan)
@@ -79,6 +80,12 @@ def _sweep(plan: Plan) -> list[str]:
         *wrapped(text, "  sweep:  "),
         *wrapped(estimate.of_sweep(plan), "  time:   "),
     ]
+
+
+def _pinning(plan: Plan) -> str:
+    if plan.pin_cpus == pinning.AUTO:
+        return "each rank is pinned to cores of its own, near its GPU (--pin-cpus auto)"
+    return f"the ranks are pinned to {plan.pin_cpus} (--pin-cpus)" if plan.pin_cpus else ""
 
 
 def _notes(plan: Plan) -> list[str]:

@@ -39,7 +39,7 @@ from repro_pp_graphs.run.looks import LooksError
 from repro_pp_graphs.run.options import Options, complain
 from repro_pp_graphs.run.plan import PlanError, Planner
 from repro_pp_graphs.run.sweep import SweepError
-from repro_pp_graphs.server import gpus
+from repro_pp_graphs.server import gpus, pinning
 from repro_pp_graphs.server.argfile import ArgFileError
 from repro_pp_graphs.server.flags import FlagError
 from repro_pp_graphs.server.gpus import Gpu
@@ -157,6 +157,7 @@ def make(options: Options, found: list[Gpu], earlier: Plan | None, probe: Prober
     plan.order_seed, plan.looks = seed, rounds.looks
     sweep.put_in_order(plan)
     plan.aa = options.cases[0] if options.aa else ""
+    plan.pin_cpus = _pinned(plan, options.pin_cpus)
     plan.command = ["bash", options.command, *options.given]
     for launch in plan.launches:
         launch.notes += rounds.notes
@@ -166,6 +167,19 @@ def make(options: Options, found: list[Gpu], earlier: Plan | None, probe: Prober
             "its server_args file)"
         )
     return plan
+
+
+def _pinned(plan: Plan, asked: str) -> str:
+    """--pin-cpus, where this machine has such cores. Raises PlanError where it has not."""
+    if asked and plan.engine != "sglang":
+        raise PlanError("--pin-cpus is for sglang's ranks: leave it out with --engine probe")
+    for ranks in {launch.ranks for launch in plan.launches} if asked else ():
+        try:
+            # near which GPUs is seen when a server is up
+            pinning.automatic([], ranks) if asked == pinning.AUTO else pinning.listed(asked, ranks)
+        except pinning.PinError as error:
+            raise PlanError(f"--pin-cpus {asked}: {error}") from None
+    return asked
 
 
 def _ask(options: Options) -> None:

@@ -24,6 +24,7 @@ OPTIONS = {
     "ranks_per_gpu": "ranks a GPU",
     "mps": "--mps",
     "sockets": "--sockets",
+    "pin_cpus": "--pin-cpus",
 }
 LAUNCH = {"python": "interpreter", "sglang_version": "sglang", "model": "model"}
 MOVING = ("--port",)  # decides nothing that is measured

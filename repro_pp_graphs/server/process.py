@@ -12,7 +12,7 @@ MARK = "REPRO_SERVER_OF"
 _STATE, _PARENT, _SESSION, _START = 0, 1, 3, 19  # fields of /proc/PID/stat after the command's name
 
 
-def _stat(pid: int | str) -> list[str]:
+def stat(pid: int | str) -> list[str]:
     """The fields of /proc/PID/stat after the command's name; empty where there is no such pid."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
@@ -24,14 +24,14 @@ def _stat(pid: int | str) -> list[str]:
 
 def alive(pid: int) -> bool:
     """True while the process runs; a zombie that waits for its parent does not."""
-    fields = _stat(pid)
+    fields = stat(pid)
     return bool(fields) and fields[_STATE] not in ("Z", "X")
 
 
 def start_ticks(pid: int) -> str:
     """When the process began, in clock ticks since boot: a recycled pid has another one. Empty
     where there is no such process."""
-    fields = _stat(pid)
+    fields = stat(pid)
     return fields[_START] if fields else ""
 
 
@@ -39,7 +39,7 @@ def session(leader: int) -> list[int]:
     """The live processes of the session that `leader` began, by pid, and those that Slurm started
     for it on this machine; empty where there are none."""
     marked = _marked(leader)
-    found = ((pid, _stat(pid)) for pid in sorted(_pids()))
+    found = ((pid, stat(pid)) for pid in sorted(_pids()))
     return [
         pid
         for pid, fields in found
@@ -94,7 +94,7 @@ def family(pid: int) -> set[int]:
     parents: dict[int, int] = {}
     found = {pid} | _marked(pid)
     for each in _pids():
-        if fields := _stat(each):
+        if fields := stat(each):
             parents[each] = int(fields[_PARENT])
             if int(fields[_SESSION]) == pid:
                 found.add(each)
