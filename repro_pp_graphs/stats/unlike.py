@@ -27,10 +27,10 @@ class Fact(NamedTuple):
 
 FACTS = (
     Fact(
-        "others", 0.1, text="other processes took {:.1%} of the cores' time ({:.1%} in the others)"
+        "others", 0.2, text="other processes took {:.1%} of the cores' time ({:.1%} in the others)"
     ),
-    Fact("steal", 0.02, text="the hypervisor took {:.1%} of the cores' time ({:.1%})"),
-    Fact("waited", 0.02, text="a rank waited {:.1%} of the time for a core ({:.1%})"),
+    Fact("steal", 0.03, text="the hypervisor took {:.1%} of the cores' time ({:.1%})"),
+    Fact("waited", 0.03, text="a rank waited {:.1%} of the time for a core ({:.1%})"),
     Fact("clock_mhz", 0.1, True, True, "its cores ran at {:.0f} MHz ({:.0f})"),
 )
 
