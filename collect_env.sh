@@ -44,7 +44,7 @@ for pair in sorted(found.items()): print(*pair)
 sys.exit(not getattr(util.find_spec("sglang"), "origin", 0))'
 json=0 port=30000 why="python3: not found" packages="" variables=()
 
-die() { printf 'collect_env.sh: %s\n' "$1" >&2; exit 2; }
+die() { printf 'collect_env.sh: %s\n' "${1//[^ -~]/?}" >&2; exit 2; }
 
 section() { # section NAME [KEY VALUE]...: nothing here masks, so that no VALUE may hold a secret
   local comma="" value words

@@ -31,7 +31,8 @@ nsys_grace_s=900     # the same under nsys, which then writes its report
 srun_grace_s=0       # more, for servers on several nodes
 options=()
 terminal=0 # a descriptor to ask on, where there is a terminal and something to ask
-server_pid="" load_pid="" step_pid="" mps_pid="" current="" begun=0 made_out=0
+server_pid="" load_pid="" step_pid="" mps_pid="" current="" begun=0
+made_folders=() above_made=""
 merged=() # of the first two launches, the folders whose traces are whole
 # what the plan sets
 engine=sglang nsys=0 traced=0 mps=0 attached=0 server_port="" start_timeout_s=1800 pair="" load=() labels=() urls=() resumed=()
@@ -152,7 +153,7 @@ read_options() {
     previous=$word
     case $word in
       -h | --help)
-        usage
+        usage 2>/dev/null || die 2 "stdout takes no more: send it to a file with room"
         exit 0
         ;;
       --dry-run) opt_dry_run=1 ;;
@@ -165,12 +166,16 @@ read_options() {
   [[ $out == /* ]] || out=$PWD/$out
 }
 
+is_open() { # is_open DESCRIPTOR: bash opens this file at the first that is closed
+  [[ -L /proc/self/fd/$1 && ! /proc/self/fd/$1 -ef ${BASH_SOURCE[0]} ]]
+}
+
 # What would fail later, and not say why
 check_place() {
   # closed: what is opened next would get its number
-  [[ -L /proc/self/fd/0 ]] || exec </dev/null
-  [[ -L /proc/self/fd/2 ]] || exec 2>/dev/null
-  [[ -L /proc/self/fd/1 ]] || die 2 "stdout is closed: send it to a file, or to /dev/null"
+  is_open 0 || exec </dev/null
+  is_open 2 || exec 2>/dev/null
+  is_open 1 || die 2 "stdout is closed: send it to a file, or to /dev/null"
   [[ $here != *[:[:cntrl:]]* ]] || die 2 "$here: PYTHONPATH cannot name a folder with a ':' or a \
 control character: move the checkout"
   check_state
@@ -184,6 +189,11 @@ check_state() { # its records say which processes to end, its files what an sgla
   [[ ! -d $state || ($owner != "$EUID" && $owner != "$mine") ]] || ((8#$mode & 2)) || return 0
   die 2 "$state: another user can write it, so that what it says cannot be trusted: remove it, or \
 use a checkout of your own"
+}
+
+check_writable() { # what a run notes there: environments, models, the processes that it began
+  [[ -w $state || (! -e $state && -w $here) ]] ||
+    die 2 "$state: cannot be written by $(id -un 2>/dev/null || id -u): use a checkout of your own"
 }
 
 ### steps
@@ -347,6 +357,7 @@ undo() {
   fi
   ((!begun)) || hand_over
   unlock
+  hand_over_state
   exit "$status"
 }
 
@@ -365,19 +376,43 @@ unlock() { # give up --out, which the plan took for this process
   [[ "$boot $pid $start" == "$mine $$ $started" ]] || return 0
   rm -rf "$out/logs/.reserve" "$out"/logs/*.part "$out"/trace/*.part "$out"/trace/.merge-* # drafts
   rm -f "$out/run.lock"
-  ((!made_out)) || rmdir "$out" 2>/dev/null || true # nothing came to be
+  remove_made # where nothing came to be
+}
+
+note_made() { # which folders, from --out up, this run will make
+  local folder=$out
+  while [[ ! -e $folder && ! -L $folder ]]; do
+    made_folders+=("$folder")
+    folder=$(dirname "$folder")
+  done
+  above_made=$folder
 }
 
 # shellcheck disable=SC2317,SC2329 # the trap calls it
+remove_made() { # those of them that are empty
+  local folder
+  for folder in "${made_folders[@]}"; do
+    rmdir -- "$folder" || return 0
+  done
+} 2>/dev/null
+
+# shellcheck disable=SC2317,SC2329 # the trap calls it
 hand_over() { # what root made, as in a container, to the owner of --out (where root made that: of the
-  # folder it is in)
+  # folder it is in), and of the checkout
   ((EUID == 0)) || return 0
-  ((!made_out)) || chown --reference="$(dirname "$out")" -- "$out" || return 0
   local name
-  for name in logs trace; do
+  for name in "${made_folders[@]}"; do
+    chown -h --reference="$above_made" -- "$name" || return 0
+  done
+  for name in logs trace previous; do
     [[ ! -d $out/$name ]] || chown -hR --reference="$out" -- "$out/$name" || return 0
   done
 } 2>/dev/null
+
+# shellcheck disable=SC2317,SC2329 # the trap calls it
+hand_over_state() { # to the owner of the checkout: who could not use, and would not believe, root's
+  ((EUID != 0)) || [[ ! -d $state ]] || chown -hR --reference="$here" -- "$state" 2>/dev/null || true
+}
 
 make_plan() { # of whichever file nobody else can see; sets what the plan sets, or prints it
   local file planned status=0 chosen=$python release
@@ -412,10 +447,11 @@ main() {
   read_options "$@"
   trap undo EXIT
   trap interrupt INT TERM HUP
+  ((opt_dry_run)) || check_writable
   ((opt_dry_run)) || clean_up_killed_runs
   choose_python
   umask 077 # results hold prompts, and logs
-  [[ -d $out ]] || made_out=1
+  note_made
   make_plan
   mkdir -p "$out/trace"
   if ((nodes > 1)); then

@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from repro_pp_graphs.files import BadFile, is_full
+from repro_pp_graphs.files import BadFile, NotThereError, is_full
 from repro_pp_graphs.terminal import complain, guard_streams
 
 # command -> (module with `main(argv) -> exit status`, one line for the overview)
@@ -43,6 +43,7 @@ examples:
   python -m repro_pp_graphs analyze trace/CASE_A_decode_graphs
   python -m repro_pp_graphs open trace/A_vs_B_chrome_trace.json.gz"""
 
+CLOSED = "stdout is closed: send it to a file, or to /dev/null"
 TRIED = "REPRO_ENVIRONMENTS_TRIED"  # in the environment: prefixes of Pythons that lack a module
 
 
@@ -74,21 +75,33 @@ def main(argv: list[str]) -> int:
 
 
 def _run(module: str, argv: list[str]) -> int:
-    """Run a command's module; a full disk or a torn file of the run becomes one line."""
+    """Run a command's module; a torn file of the run, a file that cannot be read or written, or an
+    output that takes no more becomes one line."""
     try:
         status = int(importlib.import_module(f"repro_pp_graphs.{module}").main(argv[1:]))
         sys.stdout.flush()  # here, where a full disk can still become a line
     except BadFile as error:
         complain(argv[0], f"{error}: run again, without --resume what is there is moved aside")
         return 1
+    except NotThereError as error:
+        complain(argv[0], str(error))
+        return 2
     except OSError as error:
-        if not is_full(error):
-            raise
-        _silence_stdout()
-        place = error.filename or "where its output goes"
-        complain(argv[0], f"{place}: {error.strerror}; free some space, then try again")
-        return 1
+        return _complain_of(error, argv[0])
     return status
+
+
+def _complain_of(error: OSError, command: str) -> int:
+    """One line on a file, or an output, that cannot be used; the exit status. Raises it again where
+    it names neither."""
+    full, place = is_full(error), error.filename
+    if not full and place is None:
+        raise error
+    if place is None:
+        _silence_stdout()
+    remedy = "free some space, then try again" if full else "name one that can be used"
+    complain(command, f"{place or 'where its output goes'}: {error.strerror}; {remedy}")
+    return 1 if full and place else 2
 
 
 def _silence_stdout() -> None:
@@ -115,13 +128,19 @@ def _in_made_environment(argv: list[str], missing: str) -> int:
 
 
 if __name__ == "__main__":
+    has_stdout = sys.stdout is not None
     guard_streams()
     try:
+        if not has_stdout:
+            complain("repro_pp_graphs", CLOSED)
+            sys.exit(2)
         status = main(sys.argv[1:])
         sys.stdout.flush()
-        sys.exit(status)
     except BrokenPipeError:  # the reader has seen enough, as with `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        _silence_stdout()
+        status = 0
+    except OSError as error:
+        status = _complain_of(error, "repro_pp_graphs")
     except KeyboardInterrupt:
-        sys.exit(130)
+        status = 130
+    sys.exit(status)

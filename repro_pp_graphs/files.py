@@ -28,6 +28,10 @@ class BadFile(ValueError):
     """A result file that holds something else; the message names file and fault."""
 
 
+class NotThereError(ValueError):
+    """What was named is not in the file that should hold it; the message says what there is."""
+
+
 def is_full(error: OSError) -> bool:
     """True where a disk, or the user's quota on it, is full."""
     return error.errno in _FULL

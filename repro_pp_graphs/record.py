@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from repro_pp_graphs.files import read_object, write_json
+from repro_pp_graphs.files import NotThereError, read_object, write_json
 from repro_pp_graphs.server import listener
 from repro_pp_graphs.stats import names
 
@@ -198,11 +198,12 @@ class Plan:
         return [self.load_label(launch, load.name) for load in self.loads[1:]]
 
     def launch(self, label: str) -> Launch:
-        """The launch of that label. Raises KeyError where there is none."""
+        """The launch of that label. Raises NotThereError where there is none."""
         for launch in self.launches:
             if launch.label == label:
                 return launch
-        raise KeyError(label)
+        labels = [launch.label for launch in self.launches]
+        raise NotThereError(f"no launch '{label}' in the run; the first of its: {labels[:4]}")
 
 
 # what is read of logs/<label>_client.json, and of those of a sweep's other loads

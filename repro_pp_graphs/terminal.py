@@ -12,25 +12,33 @@ from pathlib import Path
 from typing import NoReturn, TextIO
 
 # of a text from elsewhere: it could move the cursor, recolour or retitle the terminal, or turn the
-# direction of what follows
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-_REWRITES = re.compile(f"(\r\x1b\\[K)|{_CONTROL.pattern}")  # the first is a live line's own
+# direction of what follows; or bytes that are no UTF-8
+LONGEST_SHOWN = 40  # characters of a wrong word
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def visible(text: str) -> str:
     """The text with each control character but tab and line feed as its escape, `\\x1b`."""
-    return _CONTROL.sub(_escape, text)
-
-
-def _escape(match: re.Match[str]) -> str:
-    return ascii(match[0])[1:-1]
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 class _Visible(io.TextIOWrapper):
     """A stream to a terminal, perhaps, on which control characters are shown, not obeyed."""
 
     def write(self, text: str) -> int:
-        return super().write(_REWRITES.sub(lambda found: found[1] or _escape(found), text))
+        return super().write(visible(text))
+
+    def write_raw(self, text: str) -> int:
+        """Control characters of our own, which are obeyed."""
+        return super().write(text)
+
+
+def rewrite(text: str, end: str = "") -> None:
+    """Show the text in place of the terminal's last line, which is not ended yet."""
+    getattr(sys.stdout, "write_raw", sys.stdout.write)("\r\x1b[K")
+    print(visible(text), end=end, flush=True)
 
 
 def guard_streams() -> None:
@@ -85,7 +93,15 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
 
+    def print_help(self, _: object = None) -> None:
+        """argparse would lose an error of stdout. Raises OSError."""
+        print(self.format_help(), end="", flush=True)
+
     def error(self, message: str) -> NoReturn:
-        """Exit 2, without the usage that would hide the message."""
+        """Exit 2, without the usage that would hide the message, and without a value that may be
+        a secret."""
+        unknown = message.partition("unrecognized arguments: ")[2]
+        if unknown:
+            message = f"no option '{unknown.split()[0].partition('=')[0][:LONGEST_SHOWN]}'"
         complain(self.prog, f"{message.removeprefix('argument ')} (see --help)")
         sys.exit(2)

@@ -30,6 +30,7 @@ lock_one() { # lock_one NAME
   case $1 in
     cpu) lock cpu 3.10 --override cpu_left_out.txt ;;
     test) lock test 3.10 --constraint cpu.txt ;;
+    uv) lock uv 3.10 ;;
     releases/*)
       until=$(said until "$1.in")
       lock "$1" "$(said python "$1.in")" ${until:+--exclude-newer "$until"}
@@ -39,7 +40,7 @@ lock_one() { # lock_one NAME
 
 names=("$@")
 if ((!$#)); then
-  names=(cpu test)
+  names=(cpu test uv)
   for file in releases/*.in; do names+=("${file%.in}"); done
 fi
 for name in "${names[@]}"; do lock_one "$name"; done

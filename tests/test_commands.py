@@ -50,7 +50,7 @@ def test_each_help_fits_80_columns_and_has_examples(capsys, command, monkeypatch
         (["merge", "x"], "merge: the following arguments are required: -o/--output (see"),
         (["merge", "-o"], "merge: -o/--output: expected one argument (see --help)\n"),
         (["analyze", "no_such"], "analyze: no such file or folder: no_such\n"),
-        (["probe", "--rank", "2"], "probe: unrecognized arguments: --rank 2 (see --help)\n"),
+        (["probe", "--rank", "2"], "probe: no option '--rank' (see --help)\n"),
     ],
 )
 def test_wrong_usage_is_one_sentence_and_status_2(capsys, argv, told):

@@ -99,7 +99,7 @@ def test_torchrun_decides_how_many_ranks_there_are():
         ("--hidden 576", "not a multiple of 512"),
         ("--host-us -5", "not a whole number"),
         ("--dtype int8", "invalid choice"),
-        ("--gra on", "unrecognized"),
+        ("--gra on", "no option '--gra'"),
     ],
 )
 def test_a_bad_option_ends_with_status_2_and_one_line_that_says_why(argv, told, capsys):

@@ -118,4 +118,4 @@ def test_traces_alone_and_runs_without_a_measured_launch_are_refused(tmp_path, c
     assert status == 1 and f"no launch of {bare} was measured" in text
     shutil.rmtree(bare)
     status, text = compared(capsys, run, bare)
-    assert status == 1 and "name the folders of two runs" in text
+    assert status == 2 and "name the folders of two runs" in text

@@ -39,7 +39,7 @@ def refusal(done: Done) -> str:
         (["--start-timeout", "soon"], "--start-timeout"),
         (["--engine", "vllm"], "--engine"),
         (["--cases", ""], "--cases"),
-        (["--cases", "graphs_on,graphs_on"], "label"),
+        (["--cases", "graphs_on,graphs_on"], "named twice"),
     ],
 )
 def test_a_usage_error_is_one_line(options: list[str], told: str, harness: Harness):

@@ -8,7 +8,7 @@ import pytest
 
 from repro_pp_graphs.run import hang
 from repro_pp_graphs.server import log
-from repro_pp_graphs.server.log import DecodeLine
+from repro_pp_graphs.server.log import DecodeLine, Follower
 
 # cut from a run of 0.5.21 on an H200, in the order of its log
 START = "[2026-11-23 21:16:00] server_args=ServerArgs(model_path='m', tokenizer_mode='auto')\n"
@@ -227,3 +227,51 @@ def test_what_no_rank_is_called_is_no_rank(rank):
 def test_what_a_rank_said_last_cannot_move_the_terminal():
     text = "[2026-11-23 21:17:07 PP1] Load weight begin.\x1b[2J\x05 avail"
     assert not re.search("[\x00-\x1f]", "".join(hang.rank_lines(text)))
+
+
+WHOLE = (
+    START + LOADING + LOADED + CAPTURING + BAR.format(3, 1, 1) + "\r" + BAR.format(12, 4, 4) + "\n"
+    f"{CAPTURED}{UVICORN}{FIRED_UP}[2026-11-23 21:17:17 PP2 TP1] Decode batch, #running-req: 4, "
+    "cuda graph: True, wörd\n[2026-11-23 19:40:33 PP0] Scheduler hit an exception: x\n"
+)
+
+
+@pytest.mark.parametrize("step", [1, 3, 50, 10_000])
+def test_a_log_that_is_followed_is_known_as_one_that_is_read_whole(tmp_path, step):
+    path, raw = tmp_path / "server.log", WHOLE.encode()
+    follower = Follower(path)
+    assert (follower.look().stage, follower.latest, follower.decoded) == ("starting", "", 0)
+    with path.open("wb", buffering=0) as file:
+        for at in range(0, len(raw), step):
+            file.write(raw[at : at + step])
+            follower.look()
+            so_far = raw[: at + step].decode("utf-8", "ignore")
+            assert follower.stage == log.stage(so_far)
+            assert follower.is_dying == log.is_dying(so_far)
+            assert follower.latest == log.latest(so_far)
+    assert (follower.decoded, follower.is_dying) == (1, True)
+
+
+def test_of_a_log_that_is_followed_each_byte_is_read_once(tmp_path, monkeypatch):
+    read = []
+    take = Follower._take
+    monkeypatch.setattr(
+        Follower, "_take", lambda self, new: (read.append(len(new)), take(self, new))
+    )
+    path = tmp_path / "server.log"
+    follower = Follower(path)
+    line = WHOLE.splitlines(keepends=True)[0]
+    with path.open("a") as file:
+        for _ in range(300):
+            file.write(line)
+            file.flush()
+            follower.look().look()
+    assert sum(read) == path.stat().st_size
+
+
+def test_a_line_without_an_end_is_kept_no_longer_than_it_is_looked_at(tmp_path):
+    path = tmp_path / "server.log"
+    path.write_bytes(b"[2026-11-23 21:16:19 PP1] Load weight begin " + b"x" * (3 << 20))
+    follower = Follower(path).look()
+    assert len(follower._line) == log.LONGEST_LINE
+    assert len(follower._recent) <= 100_000

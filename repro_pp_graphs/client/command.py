@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from .options import UsageError, parse_options
 from .signals import interrupt_on_signals
-from .terminal import complain, escape_unprintable, say
+from .terminal import complain, escape_unprintable
 
 try:
     import resource
@@ -29,11 +28,9 @@ def main(argv: Sequence[str], folder: Path) -> int:
     escape_unprintable()
     try:
         options = parse_options(argv, folder)
-    except BrokenPipeError:  # --help | head, in Python 3.10
-        return 0
-    finally:
-        with contextlib.suppress(OSError):
-            say()  # what --help printed
+    except OSError as error:
+        complain(f"stdout: {error.strerror}: send it to a file with room")
+        return 2
     try:
         from .measure import measure  # noqa: PLC0415 - it needs requests, --help does not
     except ModuleNotFoundError as missing:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from .terminal import Parser
+
 DEFAULT_INPUT_LEN = 64
 AUTO_PASSES = 5
 # what is beyond is a slip of the hand: it would take hours, or all memory, before the first request
@@ -97,7 +99,7 @@ def _passes(text: str) -> int:
 
 def options_parser() -> argparse.ArgumentParser:
     """Every option with its help and default."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         usage="python client_benchmark.py [options]   (--help lists them)",
         description="Measure streaming latency and throughput of an inference server.",
         epilog=EXAMPLES,

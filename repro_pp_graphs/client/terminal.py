@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import sys
 import textwrap
 from collections.abc import Sequence
+from typing import NoReturn
 
 # a server's words, a file's name: they could move the cursor, or retitle the terminal
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def visible(text: str) -> str:
@@ -23,7 +27,7 @@ def wrapped(text: str, first: str = "", below: str = "  ") -> str:
     What is copied from it, as addresses are, stays whole.
     """
     return textwrap.fill(
-        text,
+        visible(text),
         80,
         initial_indent=first,
         subsequent_indent=below,
@@ -34,7 +38,22 @@ def wrapped(text: str, first: str = "", below: str = "  ") -> str:
 
 def complain(text: str) -> None:
     """Say on stderr what is wrong."""
-    print(visible(f"client_benchmark.py: {text}"), file=sys.stderr)
+    print(wrapped(f"client_benchmark.py: {text}"), file=sys.stderr)
+
+
+class Parser(argparse.ArgumentParser):
+    """Complains in one sentence, without a value that may be a secret."""
+
+    def print_help(self, _: object = None) -> None:
+        """argparse would lose an error of stdout. Raises OSError."""
+        say([self.format_help().rstrip("\n")])
+
+    def error(self, message: str) -> NoReturn:
+        unknown = message.partition("unrecognized arguments: ")[2]
+        if unknown:
+            message = f"no option '{unknown.split()[0].partition('=')[0][:40]}'"
+        complain(f"{message.removeprefix('argument ')} (see --help)")
+        sys.exit(2)
 
 
 def escape_unprintable() -> None:
@@ -45,7 +64,7 @@ def escape_unprintable() -> None:
 
 
 def say(lines: Sequence[str] = ()) -> None:
-    """Print lines, and what argparse has printed. Raises OSError, as on a full disk.
+    """Print lines. Raises OSError, as on a full disk.
 
     A reader that has gone, as `head` does, is no error.
     """

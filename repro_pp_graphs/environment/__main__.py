@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -45,11 +46,26 @@ sys.path[0] = sys.argv.pop(1)
 from repro_pp_graphs.bundle.__main__ import main; sys.exit(main(sys.argv[1:]))"""
 
 
+def _complain(text: str) -> None:
+    """Say on stderr what is wrong, in lines of 79 columns; paths stay whole."""
+    said = f"collect_env.sh: {masking.printable(text)}"
+    lines = textwrap.wrap(said, 79, break_long_words=False, break_on_hyphens=False)
+    print("\n".join(lines), file=sys.stderr)
+
+
 class _Parser(argparse.ArgumentParser):
+    def print_help(self, _: object = None) -> None:
+        """And end: argparse would lose an error of stdout."""
+        sys.exit(_print(self.format_help()))
+
     def error(self, message: str) -> NoReturn:
-        """One line, and exit status 2."""
+        """One sentence, without a value that may be a secret, and exit status 2."""
         said = re.sub("argument (.*): expected one argument", r"\1 needs a value", message)
-        self.exit(2, f"collect_env.sh: {said} (see --help)\n")
+        unknown = message.partition("unrecognized arguments: ")[2]
+        if unknown:
+            said = f"no option '{unknown.split()[0].partition('=')[0][:40]}'"
+        _complain(f"{said} (see --help)")
+        sys.exit(2)
 
 
 def _parser() -> _Parser:
@@ -177,9 +193,22 @@ def main(argv: list[str]) -> int:
             _write(options.json_file, found.as_json(facts))
         except OSError as error:
             said = f"--json-file {options.json_file}: {error.strerror}"
-            print(f"collect_env.sh: {said}: name a place that can be written", file=sys.stderr)
+            _complain(f"{said}: name a place that can be written")
             return 1
-    sys.stdout.write(found.as_json(facts) if options.json else found.as_text(facts))
+    return _print(found.as_json(facts) if options.json else found.as_text(facts))
+
+
+def _print(text: str) -> int:
+    """The exit status: 2 where stdout takes no more, or is closed."""
+    if sys.stdout is None:
+        _complain("stdout is closed: send it to a file, or to /dev/null")
+        return 2
+    try:
+        print(text, end="", flush=True)
+    except OSError as error:
+        _complain(f"stdout: {error.strerror}: send it to a file with room")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again
+        return 2
     return 0
 
 

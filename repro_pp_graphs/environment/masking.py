@@ -424,9 +424,10 @@ def _long_masked(word: str) -> str:
 
 
 def holds_secret(text: str) -> bool:
-    """Whether what stands around it, or a vendor's prefix, betrays a secret in a text."""
+    """Whether what stands around it, or a vendor's prefix, betrays a secret in a text, which is
+    not the path of something that is there."""
     masked = _VENDOR.sub(_mask_vendor, _mask_surrounded(text))
-    return masked.count(MASK) > text.count(MASK)
+    return masked.count(MASK) > text.count(MASK) and not _is_path("", text)
 
 
 def mask_secrets(text: str) -> str:

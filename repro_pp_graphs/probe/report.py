@@ -22,6 +22,7 @@ from repro_pp_graphs.probe.options import SETTLING_STEPS, ProbeOptions
 from repro_pp_graphs.probe.ring import Ring
 from repro_pp_graphs.probe.schedule import Schedule
 from repro_pp_graphs.probe.truth import check_folder
+from repro_pp_graphs.terminal import rewrite
 
 # of a repetition's row: what the summary takes the mean and interval of
 SUMMARISED = (
@@ -140,7 +141,7 @@ class Report:
             _save(self.options.client_json, result)
         if sys.stdout.isatty():
             text = table.progress(row, number, count)
-            print(f"\r\x1b[K{text}", end="" if number < count else "\r\x1b[K", flush=True)
+            rewrite(text if number < count else "")
 
     def add_trace(self, cell: Cell, folder: Path) -> None:
         """Hold the analyser's reading of a traced run against what the ranks noted."""

@@ -27,6 +27,9 @@ def main(argv: list[str]) -> int:
     )
     made.add_argument("dirs", nargs=2, type=Path, metavar="DIR", help="what --out named")
     options = made.parse_args(argv)
+    if lacking := [folder for folder in options.dirs if not folder.is_dir()]:
+        complain(COMMAND, f"{lacking[0]} is no folder; name the folders of two runs")
+        return 2
     try:
         one, other = (source.read(folder) for folder in options.dirs)
     except (BadFile, OSError) as error:

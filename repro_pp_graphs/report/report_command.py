@@ -13,7 +13,7 @@ from repro_pp_graphs.report import charts, content, markdown, page, source
 from repro_pp_graphs.report.content import Content
 from repro_pp_graphs.report.embedding import each_text
 from repro_pp_graphs.report.source import Source
-from repro_pp_graphs.terminal import Parser, complain
+from repro_pp_graphs.terminal import Parser, complain, visible
 
 COMMAND = "report"
 EXAMPLES = """examples:
@@ -39,11 +39,16 @@ def write(found: Source, to: Path) -> list[Path]:
 
 
 def masked(said: Content, found: Source) -> Content:
-    """The same without what the servers' arguments and variables call a secret."""
+    """The same without what the servers' arguments and variables call a secret, and with the
+    control characters of a server's words as their escapes."""
     masker = masking.of_this_process(people=False)
     for one in found.launches:
         masker.learn_from_json([one.summary.server_args, one.env, one.server_info])
-    return msgspec.convert(each_text(msgspec.to_builtins(said), masker.string), Content)
+
+    def shown(text: str) -> str:
+        return visible(masker.string(text))
+
+    return msgspec.convert(each_text(msgspec.to_builtins(said), shown), Content)
 
 
 def beside(traces: Path) -> Path:
@@ -71,6 +76,11 @@ def main(argv: list[str]) -> int:
         help="where to write (default: of a run its logs, of traces DIR_report beside DIR)",
     )
     options = made.parse_args(argv)
+    if not options.dir.is_dir():
+        complain(
+            COMMAND, f"{options.dir} is no folder; name the folder of a run, or of ranks' traces"
+        )
+        return 2
     try:
         found = source.read(options.dir)
     except BadFile as error:

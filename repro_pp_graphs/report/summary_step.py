@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from repro_pp_graphs.report import (
 )
 from repro_pp_graphs.report.numbers import count
 from repro_pp_graphs.run import next_command, results
-from repro_pp_graphs.terminal import complain, wrapped
+from repro_pp_graphs.terminal import Parser, complain, wrapped
 
 LOST = "its plan is lost: run again, what is there is then moved to previous/"
 
@@ -68,7 +67,7 @@ def said(result: dict[str, Any]) -> list[str]:
 
 def main(argv: list[str]) -> int:
     """summary OUT: 0 where every launch was measured, 1 where one was not."""
-    parser = argparse.ArgumentParser(prog="repro_pp_graphs summary", description=__doc__)
+    parser = Parser("summary", "OUT", __doc__ or "", "")
     parser.add_argument("out", type=Path)
     out = parser.parse_args(argv).out
     logs = out / "logs"

@@ -117,7 +117,7 @@ def stacks(pid: int, python: str, log_path: Path) -> tuple[str, str]:
         except OSError as error:
             why = str(error)
             left.append(one)
-            parts.append(f"process {one} ({process.title(one)}): {why}\n")
+            parts.append(f"process {one} ({masking.excerpt(process.title(one))}): {why}\n")
     got = len(parts) - len(left)
     said = [f"{got} of {len(parts)} processes by py-spy"] if got else []
     why = textwrap.shorten(why, 60, placeholder=" ...")

@@ -8,7 +8,8 @@ import sys
 import textwrap
 import time
 
-from repro_pp_graphs.terminal import wrapped
+from repro_pp_graphs.environment import masking
+from repro_pp_graphs.terminal import rewrite, visible, wrapped
 
 WIDTH = 79
 QUIET_S = 30.0  # where stdout is no terminal: without a change the next line, then ever later
@@ -37,12 +38,12 @@ class LiveLine:
         return time.monotonic() - self._start_s
 
     def show(self, stage: str, detail: str = "") -> None:
-        """Show the stage reached and what is going on in it."""
+        """Show the stage reached and what is going on in it, which may be a server's words."""
         now_s = self.elapsed_s
-        text = f"{self._head(now_s)}{stage}" + (f": {detail}" if detail else "")
+        said = visible(masking.excerpt(" ".join(detail.split())))
+        text = f"{self._head(now_s)}{stage}" + (f": {said}" if said else "")
         if self._terminal:
-            width = shutil.get_terminal_size().columns - 1
-            print(f"\r\x1b[K{_fit(text, width)}", end="", flush=True)
+            rewrite(_fit(text, shutil.get_terminal_size().columns - 1))
         elif stage != self._last or now_s >= self._due_s:
             print(_fit(text, WIDTH), flush=True)
             self._due_s = now_s + max(QUIET_S, now_s / 2)
@@ -50,9 +51,11 @@ class LiveLine:
 
     def end(self, text: str) -> None:
         """Replace the live line by a last one."""
-        start = "\r\x1b[K" if self._terminal else ""
-        head = self._head(self.elapsed_s)
-        print(start + "\n".join(wrapped(text, head)), flush=True)
+        lines = "\n".join(wrapped(text, self._head(self.elapsed_s)))
+        if self._terminal:
+            rewrite(lines, end="\n")
+        else:
+            print(lines, flush=True)
 
     def _head(self, elapsed_s: float) -> str:
         return f"  {self._what}  {elapsed_s:5.1f} s  "

@@ -216,11 +216,8 @@ def parse(argv: list[str]) -> Options:
     """Read `OWN... [-- USER...]`: what run_repro.sh found out itself, and its user's words, which
     that has precedence over. Exits 2 on a bad option, with a line that says why."""
     for word in argv:
-        if word != visible(word) or set(word) & set("\n\t") or len(word) > LONGEST_WORD:
-            complain(
-                f"'{visible(word)[:LONGEST_SHOWN]}': it holds a control character, or is too long: "
-                "name it otherwise"
-            )
+        if fault := _unusable(word):
+            complain(f"'{visible(word)[:LONGEST_SHOWN]}': {fault}: name it otherwise")
             sys.exit(2)
     at = argv.index("--") if "--" in argv else len(argv)
     own, users = argv[:at], argv[at + 1 :]
@@ -252,6 +249,15 @@ def parse(argv: list[str]) -> Options:
         cases = cases[:1]
     out, root = (given.pop(name) or Path() for name in ("out", "root"))
     return Options(cases=cases, out=out.absolute(), root=root.absolute(), given=users, **given)
+
+
+def _unusable(word: str) -> str:
+    """Why a word of the command line cannot be one; empty where it can."""
+    if any("\ud800" <= character <= "\udfff" for character in word):
+        return "it holds bytes that are no UTF-8"
+    if word != visible(word) or set(word) & set("\n\t"):
+        return "it holds a control character"
+    return "it is too long" if len(word) > LONGEST_WORD else ""
 
 
 def _contradiction(values: argparse.Namespace, users: list[str]) -> str:

@@ -16,6 +16,7 @@ from repro_pp_graphs.terminal import wrapped
 BASE = "server_args_base.txt"
 SAME = "one case under two labels: how far equal arms differ"
 SOCKETS_TEXT = "NCCL over sockets in place of NVLink, in all cases: a stand-in for hosts apart"
+MOST_SHOWN = 24  # launches
 MODE_TEXT = {
     "gpu": "one GPU a rank",
     "one_gpu": "{sharing}: order and waiting are real, durations are not",
@@ -48,7 +49,7 @@ def lines(plan: Plan, options: Options) -> list[str]:
         *_in_place_of(plan, options),
         f"  load:   {load}" + (f"; profile of {plan.profile_steps} steps" if plan.profile else ""),
         *_sweep(plan),
-        *wrapped(", ".join(launch.label for launch in plan.launches), "  cases:  "),
+        *wrapped(_labels(plan), "  cases:  "),
         *_differences(plan),
         *_order(plan, anew=options.dry_run and not options.resume),
         *wrapped(SAME if plan.aa else "", "  A/A:    "),
@@ -86,6 +87,13 @@ def _pinning(plan: Plan) -> str:
     if plan.pin_cpus == pinning.AUTO:
         return "each rank is pinned to cores of its own, near its GPU (--pin-cpus auto)"
     return f"the ranks are pinned to {plan.pin_cpus} (--pin-cpus)" if plan.pin_cpus else ""
+
+
+def _labels(plan: Plan) -> str:
+    """Every launch in its order; of many the first ones."""
+    labels = [launch.label for launch in plan.launches]
+    more = len(labels) - MOST_SHOWN
+    return ", ".join(labels[:MOST_SHOWN]) + (f", ... ({more} more)" if more > 0 else "")
 
 
 def _notes(plan: Plan) -> list[str]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from repro_pp_graphs.models import folder as model_folder
 from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.run import environments, sweep
-from repro_pp_graphs.run.options import Options
-from repro_pp_graphs.run.order import Turn
+from repro_pp_graphs.run.options import HIGHEST, Options
+from repro_pp_graphs.run.order import Arm, Turn
 from repro_pp_graphs.run.sweep import MICRO_BATCH
 from repro_pp_graphs.server import argfile, case_needs, flags, listener, network, pp_loop, shims
 from repro_pp_graphs.server.argfile import ServerArgs
@@ -25,6 +28,7 @@ OVERLAYS = Path(__file__).resolve().parents[1] / "server" / "overlays"
 # more; on a CPU a case stays under a minute
 FULL_LOAD = (16, 256, 48)
 REHEARSAL_LOAD = (8, 48, 24)
+MOST_RANKS = HIGHEST["--pp-size"]  # in any direction; also the most nodes
 
 
 class PlanError(ValueError):
@@ -59,6 +63,8 @@ def pick_mode(options: Options, gpus: list[Gpu], ranks: int, tp_size: int = 1) -
 def load_case(root: Path, name: str) -> ServerArgs:
     """server_args_<name>.txt. Raises PlanError with the cases there are."""
     path = root / f"server_args_{name}.txt"
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise PlanError(f"--cases {name}: a case's name has letters, digits, . _ -")
     if not path.is_file():
         prefix = "server_args_"
         known = sorted(p.stem[len(prefix) :] for p in root.glob(f"{prefix}*.txt"))
@@ -113,6 +119,17 @@ def _decode_config(args: ServerArgs) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _check_json(args: ServerArgs, case: str) -> None:
+    """Raises PlanError where an argument that holds a JSON object holds none."""
+    for name in ("--json-model-override-args", "--cuda-graph-config"):
+        try:
+            found = json.loads(args.get(name, "{}"))
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise PlanError(f"case {case}: {name}: its value is no JSON object; quote it with ''")
 
 
 def _captured_max_bs(args: ServerArgs) -> int | None:
@@ -170,10 +187,9 @@ def _sizes(args: ServerArgs, case: str) -> tuple[int, int]:
     every node, and at least one."""
     sizes = {name: args.get_int(name, 1) for name in ("--pp-size", "--tp-size", "--nnodes")}
     for name, value in sizes.items():
-        if value < 1:
-            raise PlanError(
-                f"case {case}: {name} {value}: at least 1; mend it in server_args_*.txt"
-            )
+        if not 0 < value <= MOST_RANKS:
+            fault = "at least 1" if value < 1 else f"the highest is {MOST_RANKS}"
+            raise PlanError(f"case {case}: {name} {value}: {fault}; mend it in server_args_*.txt")
     pp_size, tp_size, nodes = sizes.values()
     # whole stages a node, or whole nodes a stage, among which its TP ranks are dealt out
     if pp_size % nodes and (nodes % pp_size or tp_size % (nodes // pp_size)):
@@ -241,10 +257,12 @@ class Planner:
         plan.loads = sweep.loads(options.sweep, plan.batch, plan.max_new_tokens)
         if plan.loads:
             plan.batch, plan.max_new_tokens = plan.loads[0].batch, plan.loads[0].max_new_tokens
-        plan.launches += [self._launch(plan, base, turn) for turn in turns]
-        labels = [launch.label for launch in plan.launches]
-        if len(set(labels)) < len(labels):
-            raise PlanError(f"two cases share a label: {', '.join(labels)}; mend '# label:'")
+        arms = dict.fromkeys(turn.arm for turn in turns)
+        first = {arm: self._launch(plan, base, arm) for arm in arms}
+        plan.launches += [_at(first[turn.arm], turn) for turn in turns]
+        labels = Counter(launch.label for launch in plan.launches)
+        if twice := [label for label, times in labels.items() if times > 1]:
+            raise PlanError(f"two cases share the label {twice[0]}: mend '# label:' in their files")
         return plan
 
     def _spread(self, base: ServerArgs) -> int:
@@ -301,8 +319,9 @@ class Planner:
             raise environments.NotMade(release)
         return environments.python_of(root, release)
 
-    def _launch(self, plan: Plan, base: ServerArgs, turn: Turn) -> Launch:
-        options, case = self.options, turn.arm.case
+    def _launch(self, plan: Plan, base: ServerArgs, arm: Arm) -> Launch:
+        """The first launch of an arm; its label is what the case's file says."""
+        options, case = self.options, arm.case
         args = base
         if plan.mode != "gpu":
             args = _overlay(plan.mode).over(base)
@@ -312,6 +331,7 @@ class Planner:
         if options.port:
             args.set("--port", str(options.port))
         _choose_model(args, options, plan.mode)
+        _check_json(args, case)
         pp_size, tp_size = _sizes(args, case)
         if args.get_int("--dp-size", 1) > 1 and "--enable-dp-attention" not in args.flags:
             raise PlanError("--dp-size: replicas of the pipeline are not supported; leave it out")
@@ -350,10 +370,9 @@ class Planner:
                 f"the server is changed (shim {name}): {shims.REASONS[name]}" for name in named
             ]
         return Launch(
-            label=(args.label or case) + turn.suffix,
-            case=turn.arm.name,
-            round=turn.round,
-            block=turn.block,
+            label=args.label or case,
+            case=arm.name,
+            round=1,
             python=python,
             sglang_version=version or "unknown",
             args=args.argv(),
@@ -371,6 +390,14 @@ class Planner:
             notes=notes,
             loads=loads,
         )
+
+
+def _at(launch: Launch, turn: Turn) -> Launch:
+    """An arm's launch at its place in the order."""
+    found = copy.deepcopy(launch)
+    found.label += turn.suffix
+    found.round, found.block = turn.round, turn.block
+    return found
 
 
 def _fit(

@@ -9,7 +9,7 @@ from typing import Any
 
 from repro_pp_graphs import files
 from repro_pp_graphs.record import Attached, Launch, Plan
-from repro_pp_graphs.run.options import Options
+from repro_pp_graphs.run.options import HIGHEST, Options
 from repro_pp_graphs.run.plan import PlanError
 from repro_pp_graphs.server import running
 from repro_pp_graphs.server.release import version_numbers
@@ -96,7 +96,7 @@ def _count(info: dict[str, Any], name: str) -> int:
     value = info.get(name)
     if value is None and name == "nnodes":
         return 1
-    if not isinstance(value, int) or value < 1:
+    if not isinstance(value, int) or not 0 < value <= HIGHEST["--pp-size"]:
         raise PlanError(
             f"the server says {name} {reprlib.repr(value)}, which cannot be: give the address of "
             "an sglang server itself"

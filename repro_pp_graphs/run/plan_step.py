@@ -16,6 +16,7 @@ import uuid
 from pathlib import Path
 
 from repro_pp_graphs import files, record
+from repro_pp_graphs.environment import masking
 from repro_pp_graphs.models import folder as model_folder
 from repro_pp_graphs.record import Plan
 from repro_pp_graphs.run import (
@@ -124,7 +125,11 @@ def main(argv: list[str]) -> int:
 def _lock(options: Options) -> None:
     """Raises LockError where another run is at work in --out, OSError."""
     options.out.mkdir(parents=True, exist_ok=True)
-    if word := lock.take(options.out, options.owner):
+    try:
+        word = lock.take(options.out, options.owner)
+    except OSError as error:  # of a file that is there for a moment
+        raise OSError(error.errno, error.strerror, str(options.out)) from None
+    if word:
         say("\n".join(wrapped(word, "  lock:   ")))
 
 
@@ -135,10 +140,17 @@ def make(options: Options, found: list[Gpu], earlier: Plan | None, probe: Prober
     """
     if options.attach:
         return plan_attached.plan(options)
+    if any(map(masking.holds_secret, options.given)):
+        raise PlanError(
+            "an option holds a secret, which would be stored with the run: leave it out, or give "
+            "it to the server in its environment"
+        )
     if not options.cases:
         raise PlanError("--cases: no case named; for example --cases graphs_on,graphs_off")
     if options.aa and len(options.cases) > 1:
         raise PlanError("--aa compares one case with itself: name one with --cases")
+    if twice := [case for case in options.cases if options.cases.count(case) > 1]:
+        raise PlanError(f"--cases: {twice[0]} is named twice; --aa compares a case with itself")
     arms = order.arms_of(options.cases, options.aa)
     if earlier is None:
         rounds = looks.begin(options.rounds, len(arms))

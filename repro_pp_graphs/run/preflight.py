@@ -148,7 +148,7 @@ def config_of(launch: Launch) -> dict[str, Any]:
     override = values.get("--json-model-override-args", "{}")
     try:
         return {**json.loads(path.read_text("utf-8")), **json.loads(override)}
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return {}
 
 
@@ -157,8 +157,9 @@ def check_layers(plan: Plan) -> list[str]:
     found = []
     for launch in plan.launches:
         config = config_of(launch)
-        layers = {**(config.get("text_config") or {}), **config}.get("num_hidden_layers")
-        if layers and launch.pp_size > layers:
+        text = config.get("text_config")
+        layers = {**(text if isinstance(text, dict) else {}), **config}.get("num_hidden_layers")
+        if isinstance(layers, int) and 0 < layers < launch.pp_size:
             found.append(
                 f"--pp-size {launch.pp_size}: {Path(launch.model).name} has {layers} layers, and "
                 "every rank takes at least one: a smaller --pp-size, or more --layers"
@@ -176,7 +177,7 @@ def _weight_bytes(launch: Launch) -> int:
         if method != "fp8":
             return 0
         return size.weight_bytes(config) // launch.nodes
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, TypeError, AttributeError, ZeroDivisionError):
         return 0
 
 

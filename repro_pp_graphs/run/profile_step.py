@@ -9,6 +9,7 @@ from pathlib import Path
 import requests
 
 from repro_pp_graphs import launch_record, record
+from repro_pp_graphs.environment import masking
 from repro_pp_graphs.record import Launch
 from repro_pp_graphs.run import (
     attached_profile,
@@ -22,9 +23,9 @@ from repro_pp_graphs.run.disk import DiskWatch, drafts_of
 from repro_pp_graphs.run.failure import LINGER_S
 from repro_pp_graphs.run.live import LiveLine
 from repro_pp_graphs.run.trace_files import Origin, TraceFiles
-from repro_pp_graphs.server import listener, log, process
+from repro_pp_graphs.server import listener, process
 from repro_pp_graphs.server.http import Server
-from repro_pp_graphs.server.log import read_logs
+from repro_pp_graphs.server.log import ServerLogs
 from repro_pp_graphs.terminal import wrapped
 from repro_pp_graphs.traces.read.identity import is_trace
 
@@ -53,6 +54,7 @@ class ProfilePass:
         self.launch = launch
         self.pid = pid
         self.log_path = log_path
+        self.log = ServerLogs(log_path)
         self.files = TraceFiles(folder)
         self.server = Server(launch.base_url)
         self.line = LiveLine("profile")
@@ -63,7 +65,7 @@ class ProfilePass:
     def server_gone(self) -> bool:
         """Has the server, or one of its ranks, died?"""
         # the main process outlives a dead rank by up to a minute
-        return not process.alive(self.pid) or log.is_dying(read_logs(self.log_path))
+        return not process.alive(self.pid) or self.log.look().is_dying
 
     def traces(self) -> list[Path]:
         """The files of this profile that are complete now."""
@@ -105,7 +107,7 @@ class ProfilePass:
             time.sleep(SILENT_LOAD_S)
             return
         limit_s = self.line.elapsed_s + DECODING_LIMIT_S
-        while len(log.decode_lines(read_logs(self.log_path))) <= seen:
+        while self.log.look().decoded <= seen:
             if self.server_gone():
                 raise ProfileError("the server died before the profile began")
             if self.line.elapsed_s > limit_s:
@@ -141,12 +143,13 @@ class ProfilePass:
                 str(self.files.folder), num_steps, with_stack, self.origin.profile_id
             )
         except requests.RequestException as error:
-            raise ProfileError(f"/start_profile failed ({error}); see the server's log") from None
+            said = masking.excerpt(str(error))
+            raise ProfileError(f"/start_profile failed ({said}); see the server's log") from None
         self.origin.answered_s = time.time()
 
     def run(self, num_steps: int, with_stack: bool) -> list[str]:
         """Profile; returns warnings. Raises ProfileError without a whole file of every rank."""
-        self.wait_for_decode(len(log.decode_lines(read_logs(self.log_path))))
+        self.wait_for_decode(self.log.look().decoded)
         self.start(num_steps, with_stack)
         warnings = []
         count = self.wait_for_files(STEPS_LIMIT_S, f"{num_steps} steps")

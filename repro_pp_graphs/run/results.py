@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from repro_pp_graphs.record import Launch, Plan
@@ -99,8 +100,8 @@ def side_by_side(plan: Plan) -> str:
 def clashes(plan: Plan) -> list[str]:
     """Names that two launches, or a launch and the run, would both write."""
     names = [*of_run(plan), *(name for one in plan.launches for name in of_launch(one, plan))]
-    plain = [name.rstrip("/") for name in names]
-    return sorted({name for name in plain if plain.count(name) > 1})
+    plain = Counter(name.rstrip("/") for name in names)
+    return sorted(name for name, times in plain.items() if times > 1)
 
 
 def traces(out: Path) -> list[str]:

@@ -6,13 +6,14 @@ import time
 from pathlib import Path
 
 from repro_pp_graphs import launch_record, record
+from repro_pp_graphs.environment import masking
 from repro_pp_graphs.record import Launch
 from repro_pp_graphs.run import failure, step_options
 from repro_pp_graphs.run.disk import DiskWatch
 from repro_pp_graphs.run.live import LiveLine
-from repro_pp_graphs.server import listener, log, process
+from repro_pp_graphs.server import listener, process
 from repro_pp_graphs.server.http import Server, resolved
-from repro_pp_graphs.server.log import read_log
+from repro_pp_graphs.server.log import ServerLogs
 
 POLL_S = 0.25
 TIMED_OUT = "timed out"
@@ -25,21 +26,21 @@ def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> str:
     line = LiveLine("server")
     dying_since: float | None = None
     disk = DiskWatch(line, log_path.parent)
+    log = ServerLogs(log_path)
     ask_at_s = 0.0
     while line.elapsed_s < timeout_s:
-        text = read_log(log_path)
-        stage = log.stage(text)
+        stage = log.look().stage
         if not process.alive(pid):
             line.end(f"died while {stage}")
             return "died"
-        if log.is_dying(log.read_logs(log_path)):
+        if log.is_dying:
             dying_since = dying_since or time.monotonic()
             if time.monotonic() - dying_since > failure.LINGER_S:
                 line.end(f"a rank failed while {stage}")
                 return "a rank failed"
         disk.look()
         # fired up, it may still refuse /health
-        line.show("warming up" if stage == "ready" else stage, log.latest(text))
+        line.show("warming up" if stage == "ready" else stage, log.latest)
         # the log may not say so (--log-level warning); /health runs a generation: not worth asking
         # before the server listens
         says_so = stage in ("warming up", "ready")
@@ -51,11 +52,12 @@ def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> str:
                 if listener.owner(launch.host, launch.port, pid).stranger:
                     continue  # it began to listen since, and is the one that answered
                 # a folder by its name: the terminal has no room for paths
-                line.end(f"ready: {Path(model).name if model.startswith('/') else model}")
+                name = Path(model).name if model.startswith("/") else model
+                line.end(f"ready: {masking.excerpt(name)}")
                 return ""
             ask_at_s = line.elapsed_s + ASK_S
         time.sleep(POLL_S)
-    line.end(f"not ready after {timeout_s:.0f} s (--start-timeout): {log.stage(text)}")
+    line.end(f"not ready after {timeout_s:.0f} s (--start-timeout): {log.stage}")
     return TIMED_OUT
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from repro_pp_graphs.server import shims
 
+MOST_BYTES = 256 << 10  # of a file
 _LABEL = re.compile(r"#\s*label:\s*(.*?)\s*$")
 _LABEL_SHAPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # files of a run, or of two launches, have these names
@@ -56,8 +57,10 @@ class ServerArgs:
         if self.flags.get(_CANONICAL.get(flag, flag)) == []:
             raise ArgFileError(f"{flag}: give it a number in server_args_*.txt")
         text = self.get(flag, str(default))
-        if not re.fullmatch("-?[0-9]+", text):
-            raise ArgFileError(f"{flag} {text}: not a whole number; mend it in server_args_*.txt")
+        if not re.fullmatch("-?[0-9]{1,18}", text):
+            shown = text if len(text) <= 40 else f"{text[:40]}..."
+            fault = "not a whole number" + " of 18 digits or fewer" * text.strip("-").isdigit()
+            raise ArgFileError(f"{flag} {shown}: {fault}; mend it in server_args_*.txt")
         return int(text)
 
     def over(self, base: ServerArgs) -> ServerArgs:
@@ -171,7 +174,14 @@ def _shown(word: str) -> str:
 def load(path: Path) -> ServerArgs:
     """Read one argument file. Raises ArgFileError, also where it cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ArgFileError(f"{path}: cannot be read ({error})") from None
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        text = data.decode("utf-8-sig")
+    except OSError as error:
+        raise ArgFileError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ArgFileError(f"{path}:{line}: cannot be read: it is no UTF-8") from None
+    if len(data) > MOST_BYTES:
+        raise ArgFileError(f"{path}: more than {MOST_BYTES >> 10} KiB: no list of arguments")
     return parse(text, path.name)

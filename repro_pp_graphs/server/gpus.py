@@ -6,7 +6,6 @@ a run on a GPU that nvidia-smi could not show.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shutil
@@ -14,7 +13,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from repro_pp_graphs.terminal import complain
+from repro_pp_graphs.terminal import Parser, complain
 
 LIMIT_S = 10.0  # for nvidia-smi, which waits for ever where a GPU or its driver hangs
 QUERY = "index,uuid,name,memory.total,memory.used"
@@ -241,7 +240,7 @@ def find() -> Seen:
 
 def main(argv: list[str]) -> int:
     """gpus: prints what an environment is needed for, gpu or cpu; 2 where it cannot tell."""
-    argparse.ArgumentParser(prog="repro_pp_graphs gpus", description=main.__doc__).parse_args(argv)
+    Parser("gpus", "", main.__doc__ or "", "").parse_args(argv)
     try:
         print("gpu" if find().gpus else "cpu")
     except GpuError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -40,9 +41,12 @@ _DECODE_RANK = re.compile(r"\[[^\]]{0,100} PP(\d{1,9})\b")
 _RUNNING = re.compile(r"#running-req: (\d{1,18})")
 _GRAPH = re.compile(r"(?:cuda|cpu) graph: (True|False)")
 _NODE = re.compile(r"_node(\d{1,9})\.log$")
+STARTING = "starting"
+_PIECE_BYTES = 1 << 20
 LONGEST_LINE = 2000  # characters that are looked at: in longer ones a pattern could take seconds
 # the main process outlives a dead rank by up to a minute, in older releases for ever
-_RECENT_CHARS = 100_000  # a log can grow long, and is read four times a second
+_RECENT_CHARS = 100_000  # of a log, in which its latest line of progress is looked for
+_SPLIT_CHARS = 200  # what is looked for may have been written in two halves; it is shorter
 _FATAL = re.compile(
     r"Received sigquit from a child process|Scheduler hit an exception|"
     r"kill_process_tree called|Rank \d+ scheduler (?:is dead|died)|"
@@ -75,7 +79,53 @@ class Line:
 
 def read_log(path: Path) -> str:
     """The log so far; empty before the server has written."""
-    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    # as bytes: a progress bar rewrites itself with a carriage return, which ends no line
+    return path.read_bytes().decode("utf-8", "replace") if path.exists() else ""
+
+
+class Follower:
+    """A log that is being written: each look reads on from where the one before ended, so that its
+    cost is that of what has been written since."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._at = 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._recent = ""
+        self._line = ""  # the last one, so far
+        self._stage = -1
+        self.is_dying = False
+        self.decoded = 0  # decode lines so far
+        self.latest = ""
+
+    @property
+    def stage(self) -> str:
+        """As `stage` of all that was read."""
+        return _STAGES[self._stage][0] if self._stage >= 0 else STARTING
+
+    def look(self) -> Follower:
+        """Read what has been written since the last look; returns itself."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._at)
+                while piece := file.read(_PIECE_BYTES):
+                    self._at += len(piece)
+                    self._take(self._decoder.decode(piece))
+        except FileNotFoundError:  # the server has not begun
+            pass
+        return self
+
+    def _take(self, new: str) -> None:
+        seen = self._recent[-_SPLIT_CHARS:] + new
+        self._stage = max(self._stage, _stage_in(seen))
+        self.is_dying = self.is_dying or is_dying(seen)
+        self._recent = (self._recent + new)[-_RECENT_CHARS:]
+        self.latest = latest(self._recent) or self.latest
+        *whole, rest = new.split("\n")
+        if whole:
+            whole[0] = self._line + whole[0]
+            self.decoded += len(decode_lines("\n".join(whole)))
+        self._line = (rest if whole else self._line + rest)[:LONGEST_LINE]
 
 
 def of_nodes(path: Path) -> list[Path]:
@@ -88,6 +138,42 @@ def of_nodes(path: Path) -> list[Path]:
 def read_logs(path: Path) -> str:
     """The log so far, with those of further nodes behind it: line numbers are good for none."""
     return "".join(f"{text}\n" for text in map(read_log, of_nodes(path)) if text)
+
+
+class ServerLogs:
+    """A server's log, followed, with those of its processes on further nodes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._own = Follower(path)
+        self._others: dict[Path, Follower] = {}
+
+    def look(self) -> ServerLogs:
+        """Read what has been written since the last look; returns itself."""
+        self._own.look()
+        for path in of_nodes(self._path)[1:]:
+            self._others.setdefault(path, Follower(path)).look()
+        return self
+
+    @property
+    def stage(self) -> str:
+        """The last stage that its own log shows."""
+        return self._own.stage
+
+    @property
+    def latest(self) -> str:
+        """The last line of progress of its own log."""
+        return self._own.latest
+
+    @property
+    def is_dying(self) -> bool:
+        """True once any of them says that a rank has failed."""
+        return self._own.is_dying or any(each.is_dying for each in self._others.values())
+
+    @property
+    def decoded(self) -> int:
+        """Decode lines so far, of all."""
+        return self._own.decoded + sum(each.decoded for each in self._others.values())
 
 
 def lines(text: str) -> list[Line]:
@@ -115,11 +201,13 @@ def last_by_rank(found: Iterable[Line]) -> dict[str, Line]:
 
 def stage(text: str) -> str:
     """The last stage that a log shows: starting, loading weights, ..., ready."""
-    found = "starting"
-    for name, pattern in _STAGES:
-        if pattern.search(text):
-            found = name
-    return found
+    found = _stage_in(text)
+    return _STAGES[found][0] if found >= 0 else STARTING
+
+
+def _stage_in(text: str) -> int:
+    """Which of the stages is the last that a text shows; -1 for none."""
+    return max((n for n, (_, shown) in enumerate(_STAGES) if shown.search(text)), default=-1)
 
 
 def latest(text: str) -> str:

@@ -50,6 +50,9 @@ print(importlib.metadata.version("sglang"), place, stamp)
 """
 
 
+ASK_LIMIT_S = 60.0  # for an interpreter to say what it has
+
+
 class ProbeError(RuntimeError):
     """The interpreter cannot import sglang; the message holds its last line."""
 
@@ -165,11 +168,18 @@ class CachedProbe:
 
     def _ask(self, python: str, env: dict[str, str]) -> Release | None:
         try:
-            words = [python, "-c", IDENTITY]
-            done = subprocess.run(words, capture_output=True, text=True, check=False)
-        except OSError as error:
+            done = subprocess.run(
+                [python, "-c", IDENTITY],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=ASK_LIMIT_S,
+                check=False,
+            )
+        except (OSError, ValueError, subprocess.TimeoutExpired) as error:
             done = subprocess.CompletedProcess([], 1, "", str(error))
-        if done.returncode != 0:
+        # what is no Python may succeed, and print anything
+        if done.returncode != 0 or not re.fullmatch(r"\S+ /.* \d+\n", done.stdout):
             if self.dry_run:
                 return None
             raise ProbeError(f"{python}: no sglang there; --python names another interpreter")
@@ -180,6 +190,7 @@ class CachedProbe:
         version = done.stdout.split()[0]
         say(f"  reading which arguments sglang {version} takes (once for each environment)")
         release = probe(python, env)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        files.write_whole(path, release_to_json(release))
+        with contextlib.suppress(OSError):  # a checkout that is read-only: asked again next time
+            self.folder.mkdir(parents=True, exist_ok=True)
+            files.write_whole(path, release_to_json(release))
         return release

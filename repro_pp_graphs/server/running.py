@@ -39,11 +39,11 @@ class Place(NamedTuple):
 
 def split(url: str) -> tuple[str, int]:
     """Host and port of a base URL. Raises UnusableError for one that names no server."""
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError:
-        port = 0
+        parts, port = urlsplit(""), 0
     web = parts.scheme in ("http", "https") and parts.hostname and port
     if not web or "@" in parts.netloc or parts.query or parts.fragment:
         # not repeated: a password may be in it

@@ -180,7 +180,8 @@ install_cpu_torch() { # install_cpu_torch VENV torch==VERSION
   say "  $torch, CPU build"
   step "$venv/bin/python" -m pip install --quiet --no-input --no-deps "$torch+cpu" \
     >>"$state/setup.log" 2>&1 && return
-  step "$venv/bin/python" -m pip install --quiet --no-input uv >>"$state/setup.log" 2>&1 &&
+  step "$venv/bin/python" -m pip install --quiet --no-input --no-deps --require-hashes \
+    -r "$here/requirements/uv.txt" >>"$state/setup.log" 2>&1 &&
     step "$venv/bin/python" -m uv pip install --python "$venv/bin/python" --no-deps \
       --torch-backend cpu "$torch" >>"$state/setup.log" 2>&1 && return
   failed_install "$torch (CPU build)"
@@ -192,7 +193,8 @@ install() { # install VENV LOCK: all of a complete lock, with a running count
   # shellcheck disable=SC2016 # the inner shell expands them
   step bash -c 'set -o pipefail; "${@:5}" 2>&1 | tee -a "$1" | awk -v of="$2" -v tty="$3" -f "$4"' \
     install "$state/setup.log" "$(grep -c == "$lock")" "$tty" "$here/$show" \
-    "$venv/bin/python" -m pip install --no-input --no-deps -r "$lock" || failed_install "$lock"
+    "$venv/bin/python" -m pip install --no-input --no-deps --require-hashes -r "$lock" ||
+    failed_install "$lock"
 }
 
 failed_install() { # failed_install WHAT

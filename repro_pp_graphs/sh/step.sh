@@ -3,8 +3,21 @@
 # Say, die, and run one step at a time. Uses: state, group.sh. Sets: step_pid, while a step runs
 beginning=0 interrupted=0 # a trap that fires while a process begins leaves the exit to begun_one
 
+# Into REPLY: the text with a ? for what could move the terminal's cursor, as in a folder's name, or
+# turn the direction of what follows: control characters, those of UTF-8's C1 too, bidi overrides
+plain() { # plain TEXT
+  REPLY=${1//[[:cntrl:]]/?}
+  local LC_ALL=C
+  REPLY=${REPLY//$'\xc2'[$'\x80'-$'\x9f']/?}
+  REPLY=${REPLY//$'\xd8\x9c'/?}
+  REPLY=${REPLY//$'\xe2\x80'[$'\x8e\x8f\xa8'-$'\xae']/?}
+  REPLY=${REPLY//$'\xe2\x81'[$'\xa6'-$'\xa9']/?}
+}
+
 die() { # die STATUS MESSAGE: in lines of 79 columns, paths whole
-  printf '%s: %s\n' "${0##*/}" "${2//[[:cntrl:]]/?}" | awk '{
+  local REPLY
+  plain "$2"
+  printf '%s: %s\n' "${0##*/}" "$REPLY" | awk '{
     line = $1
     for (n = 2; n <= NF; n++)
       if (length(line " " $n) > 79) { print line; line = "  " $n } else line = line " " $n
@@ -13,9 +26,10 @@ die() { # die STATUS MESSAGE: in lines of 79 columns, paths whole
   exit "$1"
 }
 
-say() { # what could move the terminal's cursor, as in a folder's name, is a ?
-  local text=$*
-  printf '%s\n' "${text//[[:cntrl:]]/?}" 2>/dev/null ||
+say() {
+  local REPLY
+  plain "$*"
+  printf '%s\n' "$REPLY" 2>/dev/null ||
     die 2 "stdout takes no more: send it to a file with room, or to /dev/null"
 }
 

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
 import time
@@ -123,10 +124,15 @@ class Running:
 
 
 class Harness:
-    """A copy of the harness under `root`, results in root/out; `gpus` as (total, used) MiB."""
+    """A copy of the harness under `root`, results in root/out; `gpus` as (total, used) MiB.
+    `linked`: of files and folders that no test changes only a link, which is cheaper."""
 
     def __init__(
-        self, root: Path, version: str = "0.5.16", gpus: Sequence[tuple[int, int]] = ()
+        self,
+        root: Path,
+        version: str = "0.5.16",
+        gpus: Sequence[tuple[int, int]] = (),
+        linked: bool = False,
     ) -> None:
         self.root = root
         self.out = root / "out"
@@ -134,15 +140,21 @@ class Harness:
         self.port = free_port()
         self.mark = str(root)
         self._runs = 0
+        self.servers: list[socketserver.BaseServer] = []  # of a test, ended with the harness
         root.mkdir(parents=True, exist_ok=True)
         for name in (*PARTS, *(path.name for path in CHECKOUT.glob("server_args_*.txt"))):
             source = CHECKOUT / name
-            if source.is_dir():
+            if linked and name in PARTS:
+                (root / name).symlink_to(source)
+            elif source.is_dir():
                 shutil.copytree(source, root / name)  # copy2: the compiled files stay valid
             else:
                 shutil.copy2(source, root / name)
         (root / "collect_env.sh").write_text(COLLECT_ENV)
-        shutil.copytree(CHECKOUT / "requirements", root / "requirements")
+        if linked:
+            (root / "requirements").symlink_to(CHECKOUT / "requirements")
+        else:
+            shutil.copytree(CHECKOUT / "requirements", root / "requirements")
         tools = root / "fake_tools"
         tools.mkdir()
         (tools / "nvidia-smi").write_text(NVIDIA_SMI)
@@ -166,6 +178,9 @@ class Harness:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for server in self.servers:
+            server.shutdown()
+            server.server_close()
         for pid in self._pids():
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
@@ -189,7 +204,7 @@ class Harness:
         self.replace(
             "run/wait_ready_step.py",
             "while line.elapsed_s < timeout_s:",
-            f"while read_log(log_path).count({text!r}) < 2:",
+            f"while not log_path.exists() or log_path.read_text().count({text!r}) < 2:",
         )
 
     def give_up_traces(self, limit_s: float) -> None:

@@ -69,6 +69,8 @@ def main(argv: list[str]) -> int:
         "browser; 0: no limit)",
     )
     options = made.parse_args(argv)
+    if options.output.is_dir():
+        made.error(f"-o {options.output}: a folder; name a file")
     found = cli.cases_at(COMMAND, options.paths)
     if found is None:
         return 2
@@ -90,10 +92,10 @@ def main(argv: list[str]) -> int:
         shown, left_out = view.fitting(cases, asked, begin_ns, round(options.limit * 1e6))
         events = merge(cases, shifts(cases), Additions(ready), options.output, shown)
     except OSError as error:
-        print(f"merge: cannot write {options.output}: {error}", file=sys.stderr)
+        complain("merge", f"cannot write {options.output} ({error.strerror}): name another -o")
         return 1
     except BrokenProcessPool:
-        print(f"merge: {KILLED}", file=sys.stderr)
+        complain("merge", KILLED)
         return 1
     if left_out:
         print("\n".join(wrapped(left_out, "merge: ")), file=sys.stderr)

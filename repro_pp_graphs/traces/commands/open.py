@@ -6,18 +6,20 @@ alone, until the page has it. Nothing is uploaded: the viewer runs inside the br
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import http.server
 import json
 import secrets
 import shutil
-import sys
 import time
 import urllib.parse
 import webbrowser
+import zlib
 from pathlib import Path
 from typing import Any
+
+from repro_pp_graphs.conform import misfit
+from repro_pp_graphs.terminal import Parser, complain
 
 VIEWER = "https://ui.perfetto.dev"
 LOOPBACK = "127.0.0.1"
@@ -27,6 +29,7 @@ PORT = 9001
 WORKSPACE = "PP ranks"
 LOOK_S = 0.2
 HEAD_BYTES = 1 << 20
+VIEW = {"ranks": list[str], "start": int, "end": int}  # of a merged trace, each where it is known
 EXAMPLES = """examples:
   python -m repro_pp_graphs open trace/CASE_A_decode_graphs_chrome_trace.json
   python -m repro_pp_graphs open trace/A_vs_B_chrome_trace.json.gz --no-browser
@@ -40,9 +43,9 @@ def view_of(file: Path) -> dict[str, Any]:
         with opened(file, "rb") as stream:
             head, found, _ = stream.read(HEAD_BYTES).partition(b'"traceEvents": [')
         view = json.loads(head + b'"traceEvents": []}' if found else "{}").get("view", {})
-    except (OSError, EOFError, ValueError):
+    except (OSError, EOFError, ValueError, RecursionError, AttributeError, zlib.error):
         return {}
-    return view if isinstance(view, dict) else {}
+    return {} if misfit(view, VIEW) else dict(view)
 
 
 def first_view(view: dict[str, Any]) -> str:
@@ -105,6 +108,9 @@ class TraceServer(http.server.ThreadingHTTPServer):
         self.hosts = {f"{name}:{self.server_port}" for name in (LOOPBACK, "localhost")}
         self.fetched = False
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """No traceback where a reader has gone, or the file: the page may ask again."""
+
     @property
     def link(self) -> str:
         """The viewer's deep link to the file."""
@@ -129,13 +135,9 @@ def what_to_click(file: Path) -> list[str]:
     ]
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        prog="python -m repro_pp_graphs open",
-        epilog=EXAMPLES,
-        description="Open a merged trace in ui.perfetto.dev, served from this machine.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def parser() -> Parser:
+    what = "Open a merged trace in ui.perfetto.dev, served from this machine."
+    made = Parser("open", "FILE [options]", what, EXAMPLES)
     made.add_argument("file", type=Path, metavar="FILE", help="a .json or .json.gz trace")
     made.add_argument("--no-browser", action="store_true", help="print what to click instead")
     made.add_argument(
@@ -152,7 +154,7 @@ def main(argv: list[str]) -> int:
     """Exit status 0 shown (or how to do it printed), 1 the page did not fetch the file, 2 usage."""
     options = parser().parse_args(argv)
     if not options.file.is_file():
-        print(f"open: no such file: {options.file}", file=sys.stderr)
+        complain("open", f"no such file: {options.file}")
         return 2
     if options.no_browser or not _has_browser():
         print("\n".join(what_to_click(options.file)))
@@ -160,7 +162,7 @@ def main(argv: list[str]) -> int:
     try:
         server = TraceServer(options.file, PORT)
     except OSError as error:
-        print(f"open: cannot serve on {LOOPBACK}:{PORT}: {error.strerror}", file=sys.stderr)
+        complain("open", f"cannot serve on {LOOPBACK}:{PORT} ({error.strerror}); by hand:")
         print("\n".join(what_to_click(options.file)))
         return 1
     with server:
@@ -168,7 +170,7 @@ def main(argv: list[str]) -> int:
         webbrowser.open(server.link + first_view(view_of(options.file)))
         if server.serve_until_fetched(options.wait):
             return 0
-    print("open: the page did not fetch the file; by hand:", file=sys.stderr)
+    complain("open", "the page did not fetch the file; by hand:")
     print("\n".join(what_to_click(options.file)))
     return 1
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import starmap
@@ -76,4 +75,4 @@ def nothing_read(command: str) -> int:
 
 def warn(command: str, cases: list[Case]) -> None:
     for text in [text for case in cases for text in case.warnings]:
-        print(f"{command}: warning: {text}", file=sys.stderr)
+        complain(command, f"warning: {text}")

@@ -44,6 +44,7 @@ OPENING = re.compile(rb'"traceEvents"\s*:\s*\[')
 FIRST_EVENT = re.compile(rb'[^{}](?=\{\s*"(?:ph|cat|name)"\s*:\s*")')
 LONGEST_OTHER = 1 << 24  # bytes; results of clients are shorter
 # Real traces unpack to 10 to 40 times their size; gzip can say a thousand times as much.
+USUALLY_UNPACKED = 40
 MOST_UNPACKED = 200
 ALWAYS_UNPACKED = 1 << 28  # bytes of the JSON
 LONGEST_PIECE = 1 << 30  # bytes without a place between two events: an array in one line
@@ -126,6 +127,7 @@ class TraceFile:
         self.damage: list[Damage] = []
         self.at = 0
         self._most_bytes = math.inf
+        self._most_held = LONGEST_PIECE
 
     def blocks(self) -> Iterator[memoryview]:
         """Yield JSON arrays of top-level events, of about BLOCK_BYTES where the layout allows.
@@ -141,6 +143,8 @@ class TraceFile:
             if isinstance(stream, gzip.GzipFile):
                 stored = self.path.stat().st_size
                 self._most_bytes = max(ALWAYS_UNPACKED, stored * MOST_UNPACKED)
+                usual = max(ALWAYS_UNPACKED, stored * USUALLY_UNPACKED)
+                self._most_held = min(LONGEST_PIECE, usual)
             yield from self._arrays(stream)
 
     def _arrays(self, stream: IO[bytes]) -> Iterator[memoryview]:
@@ -162,7 +166,7 @@ class TraceFile:
             held = end
             if begin < 0 and held > LONGEST_OTHER:
                 break
-            if passed > self._most_bytes or held > LONGEST_PIECE:
+            if passed > self._most_bytes or held > self._most_held:
                 self._too_long(passed)
                 return
             if held == len(room):
@@ -179,7 +183,7 @@ class TraceFile:
 
     def _too_long(self, passed: int) -> None:
         times = "unpacks to more than 200 times its size" if passed > self._most_bytes else ""
-        why = times or f"{LONGEST_PIECE >> 30} GiB without a place between two events"
+        why = times or f"{self._most_held >> 20} MiB without a place between two events"
         self.problems.append(f"{why}: damaged, or no trace; read up to there")
 
     def _fill(self, stream: IO[bytes], room: memoryview, passed: int) -> tuple[int, bool]:

@@ -18,6 +18,8 @@ Faults, by environment variables (a case file's NAME=value lines):
   FAKE_GRAPHS  True, False                   what log and traces say, whatever was asked for
   FAKE_QUIET   nothing goes to the log, as with --log-level warning
   FAKE_ITL_MS  milliseconds a token (default 2)
+  FAKE_SAYS    a file whose bytes go to the log at the start
+  FAKE_INFO    JSON: what /server_info says besides
 """
 
 from __future__ import annotations
@@ -105,7 +107,9 @@ def serve(args: argparse.Namespace, ranks: Ranks) -> None:
         def do_GET(self) -> None:
             if self.path in ("/server_info", "/get_server_info"):
                 # a server that was given a key repeats it here
-                self._whole(200, {**vars(args), "version": VERSION, "api_key": "FAKE-SECRET"})
+                more = json.loads(os.environ.get("FAKE_INFO", "{}"))
+                found = {**vars(args), "version": VERSION, "api_key": "FAKE-SECRET", **more}
+                self._whole(200, found)
             else:
                 super().do_GET()
 
@@ -221,6 +225,8 @@ def main() -> None:
     args = parser.parse_args()
     args.pp_size, args.tp_size = args.pipeline_parallel_size, args.tensor_parallel_size
     log(f"server_args=ServerArgs(model_path='{args.model_path}', pp_size={args.pp_size})")
+    if says := os.environ.get("FAKE_SAYS"):
+        os.write(1, Path(says).read_bytes())
     fill_disk("start")
     ranks = Ranks(args)
     if FAULT == "stubborn":
