@@ -19,6 +19,7 @@ import pytest
 
 pytest.importorskip("msgspec")
 
+import trace_changes
 from merged_traces import crossings, faults, merged
 from trace_maker import BASE_NS, TraceMaker, ring
 
@@ -466,3 +467,16 @@ def test_a_view_of_nothing_is_refused(tmp_path: Path, words: list[str]):
         status = error.code
     assert status == 2
     assert not target.exists()
+
+
+@pytest.mark.parametrize("name", [0, 1.5, None, [], {"a": 1}, True])
+def test_an_event_whose_name_is_no_text_is_left_out(tmp_path, name):
+    (file, text), *_ = trace_changes.texts().items()
+    changed = trace_changes.with_events(
+        text, lambda event: event | {"name": name} if event.get("cat") == "cpu_op" else event
+    )
+    whole = merged(tmp_path / "whole.json", trace_changes.DATA / trace_changes.REFERENCE)
+    case = trace_changes.write(tmp_path / "case", {file: changed})
+    document = merged(tmp_path / "out.json", case)
+    assert faults(document) == []
+    assert 0 < len(document["traceEvents"]) < len(whole["traceEvents"])

@@ -150,7 +150,8 @@ def _is_whole(event: WireEvent) -> bool:
         event.ts is UNSET
         or event.pid is UNSET
         or event.tid is UNSET
-        or (event.ph == "X" and (event.name is UNSET or event.dur is UNSET))
+        or not isinstance(event.name, str)
+        or (event.ph == "X" and event.dur is UNSET)
     )
 
 
