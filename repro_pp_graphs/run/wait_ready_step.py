@@ -57,7 +57,7 @@ def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> str:
                 return ""
             ask_at_s = line.elapsed_s + ASK_S
         time.sleep(POLL_S)
-    line.end(f"not ready after {timeout_s:.0f} s (--start-timeout): {log.stage}")
+    line.end(f"not ready after {timeout_s:.0f} s (--start-timeout): {log.look().stage}")
     return TIMED_OUT
 
 
