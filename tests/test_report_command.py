@@ -38,7 +38,8 @@ def test_the_folder_of_the_records_alone_will_do(tmp_path):
     assert not (run / "logs" / "report.md").exists()
 
 
-def test_somebody_elses_traces_are_explained(tmp_path):
+def test_somebody_elses_traces_are_explained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     folder = tmp_path / "theirs"
     shutil.copytree(report_runs.DATA / "traces" / "sglang052_graphs_on", folder / "on")
     shutil.copytree(report_runs.DATA / "traces" / "sglang052_graphs_off", folder / "off")
@@ -57,11 +58,11 @@ def test_somebody_elses_traces_are_explained(tmp_path):
 
 @pytest.mark.parametrize(
     ("given", "to"),
-    [("a/b", "a/b_report"), ("b/", "b_report"), (".", "{here}_report"), ("..", "{above}_report")],
+    [("a/b", "b_report"), ("b/", "b_report"), (".", "{here}_report"), ("..", "{above}_report")],
 )
-def test_a_report_of_traces_goes_beside_their_folder(tmp_path, monkeypatch, given, to):
+def test_a_report_of_traces_is_written_here_but_never_among_them(tmp_path, monkeypatch, given, to):
     monkeypatch.chdir(tmp_path)
-    place = report_command.beside(Path(given))
+    place = report_command.of_traces(Path(given))
     assert place == Path(to.format(here=tmp_path, above=tmp_path.parent))
 
 

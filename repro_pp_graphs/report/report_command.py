@@ -19,7 +19,7 @@ COMMAND = "report"
 EXAMPLES = """examples:
   python -m repro_pp_graphs report .              the run in ./logs and ./trace
   python -m repro_pp_graphs report results/today
-  python -m repro_pp_graphs report their_traces   writes their_traces_report
+  python -m repro_pp_graphs report /their/traces  writes ./traces_report
 
 exit status: 0 written; 1 nothing to report, or it cannot be written; 2 usage
 """
@@ -51,10 +51,12 @@ def masked(said: Content, found: Source) -> Content:
     return msgspec.convert(each_text(msgspec.to_builtins(said), shown), Content)
 
 
-def beside(traces: Path) -> Path:
-    """Where the report of somebody's traces goes: next to their folder, which is left as it is."""
-    folder = traces.resolve() if traces.name in ("", "..") else traces
-    return folder.parent / f"{folder.name}_report"
+def of_traces(traces: Path) -> Path:
+    """Where the report of somebody's traces goes: into the current folder, or, where that is
+    among the traces, beside theirs. They are left as they are."""
+    folder = traces.resolve()
+    name = f"{folder.name}_report"
+    return folder.parent / name if Path.cwd().is_relative_to(folder) else Path(name)
 
 
 def main(argv: list[str]) -> int:
@@ -73,7 +75,7 @@ def main(argv: list[str]) -> int:
         "--out",
         type=Path,
         metavar="FOLDER",
-        help="where to write (default: of a run its logs, of traces DIR_report beside DIR)",
+        help="where to write (default: of a run its logs, of traces NAME_report here)",
     )
     options = made.parse_args(argv)
     if not options.dir.is_dir():
@@ -86,7 +88,7 @@ def main(argv: list[str]) -> int:
     except BadFile as error:
         complain(COMMAND, f"{error}; name the folder of a run, or of ranks' traces")
         return 1
-    to = options.out or found.logs or beside(options.dir)
+    to = options.out or found.logs or of_traces(options.dir)
     try:
         paths = write(found, to)
         if found.summary:
