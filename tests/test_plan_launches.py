@@ -509,3 +509,12 @@ def test_a_bad_option_is_a_usage_error(argv, capsys):
         run_options.parse(["--root", ".", "--out", "o", "--python", "p", *argv])
     assert ended.value.code == 2
     assert argv[0] in capsys.readouterr().err
+
+
+def test_a_dry_run_assumes_nodes_as_it_assumes_gpus(tmp_path, capsys):
+    asked = ("--nodes", "2", "--pp-size", "8")
+    launch = plan_of(tmp_path, "--dry-run", "--gpus", "4", *asked).launches[0]
+    assert (launch.nodes, launch.ranks, value(launch, "--nnodes")) == (2, 8, "2")
+    with pytest.raises(SystemExit):
+        plan_of(tmp_path, *asked)
+    assert "--dry-run --gpus N" in " ".join(capsys.readouterr().err.split())

@@ -314,11 +314,13 @@ def _of_sweep(values: argparse.Namespace) -> str:
 
 def _nodes_fault(values: argparse.Namespace) -> str:
     """What of the options on nodes does not go together; empty where all does."""
+    if values.dry_run and values.gpus and values.nodes:
+        values.allocated = values.nodes  # assumed, as the GPUs are
     if (values.nodes or 1) > values.allocated:
         have = f"has {values.allocated}" if values.allocated > 1 else "is not one of several nodes"
         return (
             f"--nodes {values.nodes}: this Slurm allocation {have}: sbatch --nodes={values.nodes} "
-            "run_repro.sbatch, or leave --nodes out"
+            "run_repro.sbatch, or leave --nodes out (the plan alone: --dry-run --gpus N)"
         )
     if values.srun and (values.nodes or values.allocated) == 1:
         return "--srun is for servers on several nodes of a Slurm allocation: leave it out"
