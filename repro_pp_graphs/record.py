@@ -197,6 +197,14 @@ class Plan:
         """The labels of a launch's loads but for the main one; empty without a sweep."""
         return [self.load_label(launch, load.name) for load in self.loads[1:]]
 
+    @property
+    def firsts(self) -> list[Launch]:
+        """The first launch of each case, case A first, whichever ran first."""
+        found: dict[str, Launch] = {}
+        for launch in sorted(self.launches, key=lambda launch: launch.round):
+            found.setdefault(launch.case, launch)
+        return sorted(found.values(), key=lambda launch: launch.label)
+
     def launch(self, label: str) -> Launch:
         """The launch of that label. Raises NotThereError where there is none."""
         for launch in self.launches:

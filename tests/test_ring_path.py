@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from trace_changes import only_case, texts, with_events
 
 from repro_pp_graphs.traces.commands.analyze import main
+from repro_pp_graphs.traces.commands.differences import pairs
 from repro_pp_graphs.traces.explain.report import lines
 from repro_pp_graphs.traces.explain.step_path import TITLES
 from repro_pp_graphs.traces.facts import Analysis, PathPart, RingPath
@@ -182,7 +183,25 @@ def test_what_if_is_printed_and_written(tmp_path, capsys):
     assert f"{predicted['compute=2'] / 1000:.2f}" in text
     # the remedies by name, and what such a figure is
     assert {"comm_stream", "events", "batched"} <= predicted.keys()
-    assert "upper bound" in " ".join(text.split())
+    told = " ".join(text.split())
+    assert "upper bound" in told
+    assert "busy with another micro-batch (it works all the while: no loss)" in told
+    assert "batched: send=0, and receives do not wait either: it may save more." in told
+    assert f"the first quarter, which take {steady / 1000:.2f}; computed again" in told
+
+
+@pytest.mark.parametrize(("factor", "said"), [(1, False), (4, True)])
+def test_launching_of_which_little_would_be_saved_is_said_to_be_and_why(factor, said):
+    path = path_of("sglang052_graphs_off")
+    part = path.categories["launch"]
+    categories = {**path.categories, "launch": replace(part, mean=factor * part.mean)}
+    path = replace(path, categories=categories)
+    saves = (path.steady_us - path.what_if["launch=0"]) / 1000
+    spent = path.categories["launch"].mean / 1000
+    found = replace(analysis("sglang052_graphs_off"), ring_path=path)
+    told = " ".join(" ".join(lines(found)).split())
+    text = f"launch=0 saves {saves:.2f} of the {spent:.2f} that the step spends in launching: "
+    assert (f"{text}another path becomes the longest" in told) == said
 
 
 @pytest.mark.parametrize(
@@ -222,11 +241,45 @@ def test_of_several_cases_the_first_is_held_against_each_of_the_others(capsys):
     names = ["sglang0516_graphs_on", "sglang0516_sync_send", "sglang052_graphs_on"]
     assert main([str(DATA / name) for name in names]) == 0
     text = capsys.readouterr().out
-    _, *tables = text.split("B less A")
+    _, *tables = text.split("2nd less 1st")
     assert len(tables) == 2
     assert all(len(line) <= 80 for table in tables for line in table.splitlines())
     released, blocking = map(path_of, names[:2])
     assert f"{(blocking.step_us.mean - released.step_us.mean) / 1e3:+.2f}" in tables[0]
+    assert "another pair: python -m repro_pp_graphs analyze ON OFF" in tables[1]
+
+
+def pairs_of(**graphs: bool) -> list[tuple[str, str]]:
+    """The pairs of cases of these names, as names; whether each has graphs."""
+    made = [
+        replace(analysis("sglang052_graphs_on"), case=case, graph_launches={"0": 47 * on})
+        for case, on in graphs.items()
+    ]
+    return [(first.case, second.case) for first, second in pairs(made)]
+
+
+def test_of_several_cases_graphs_off_is_held_against_graphs_on_of_the_same_name():
+    a_on, a_off, b_on, b_off = "r1_graphs_on", "r1_graphs_off", "r2-no-graphs", "r2"
+    several = {a_off: False, a_on: True, b_on: False, b_off: True, "r3_graphs_on": True}
+    assert pairs_of(**several) == [(a_on, a_off), (b_off, b_on)]
+    # two cases are what was asked for; without a pair alike, and on a CPU, the first is the base
+    assert pairs_of(r1_graphs_off=False, r1_graphs_on=True) == [(a_off, a_on)]
+    assert pairs_of(x_on=True, y_off=False, z_on=True) == [("x_on", "y_off"), ("x_on", "z_on")]
+    assert pairs_of(x_on=False, x_off=False, z=False) == [("x_on", "x_off"), ("x_on", "z")]
+
+
+def test_cases_of_a_run_go_by_their_letters_in_whatever_order_they_are_named():
+    names = "CASE_A_decode_graphs", "CASE_B_no_graphs", "CASE_C_sync_send"
+    a, b, c = names
+    assert pairs_of(**dict.fromkeys(names[::-1], True)) == [(a, b), (a, c)]
+    assert pairs_of(**{b: False, a: True}) == [(a, b)]
+    path = path_of("sglang052_graphs_on")
+    head, columns, *_ = difference_words.lines(a, path, c, path)
+    assert head == "CASE_C_sync_send (C) less CASE_A_decode_graphs (A)"
+    assert columns.split()[-6:] == ["A", "C", "C", "less", "A", "+-"]
+    again = difference_words.lines(a, path, f"{a}_r2", path)[:2]
+    assert again[0] == f"{a}_r2 (2nd) less {a} (1st)"
+    assert "2nd less 1st" in again[1]
 
 
 @pytest.mark.parametrize(

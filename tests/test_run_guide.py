@@ -63,6 +63,19 @@ def test_a_case_is_shown_by_what_it_differs_in(tmp_path: Path):
     assert "--port" not in text
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_further_cases_are_held_against_case_a_whichever_runs_first(tmp_path: Path, order):
+    plan = plan_of(
+        tmp_path,
+        graphs_on="# label: CASE_A_on\n--cuda-graph-max-bs 64\n",
+        graphs_off="# label: CASE_B_off\n--disable-cuda-graph\n",
+        mine="# label: CASE_C_mine\n--cuda-graph-max-bs 8\n",
+    )
+    plan.launches = [plan.launches[at] for at in order]
+    said = re.findall(r"differ: (\w+), against (\w+):", shown(tmp_path, plan))
+    assert said == [("CASE_B_off", "CASE_A_on"), ("CASE_C_mine", "CASE_A_on")]
+
+
 def test_names_of_files_are_no_difference_of_cases(tmp_path: Path):
     plan = plan_of(tmp_path)
     for launch in plan.launches:

@@ -128,7 +128,7 @@ def test_a_release_without_a_lock_names_those_there_are(tmp_path: Path):
 
 def test_a_rehearsal_runs_no_other_release(tmp_path: Path):
     root = folder_with(tmp_path, "1.0")
-    with pytest.raises(PlanError, match="its kernels need a GPU"):
+    with pytest.raises(PlanError, match=r"RELEASE=1\.0: a rehearsal .* one sglang.* --gpus 4"):
         plan_of(root, "--cpu", count=0, on=ON + "RELEASE=1.0\n", off=OFF)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip("scipy")
 
+from repro_pp_graphs.report import sentences
 from repro_pp_graphs.stats import findings
 from repro_pp_graphs.stats.compare import Asked, Metric, Rules, Sample, compare, pair
 from repro_pp_graphs.stats.findings import Arms
@@ -157,6 +158,18 @@ def test_a_control_that_moves_leaves_the_comparison_unproven(control, moved):
     result = pair("A", "B", made, [MAIN, Metric(CONTROL, "control")], Asked([4]))
     assert bool(result.unproven) == moved
     assert not moved or CONTROL in result.unproven
+
+
+@pytest.mark.parametrize(
+    ("spread", "rounds", "factor"), [(20, 4, "difference of"), (20, 2, "factor of")]
+)
+def test_what_cannot_be_told_says_what_such_launches_show_and_what_it_takes(spread, rounds, factor):
+    result = pair("A", "B", samples(50.1, 50, rounds, spread), [MAIN], Asked([rounds]))
+    text = sentences.comparison(result, result.primary)
+    assert f"as unlike as these, only a {factor} " in text
+    needed = result.primary.rounds_needed
+    takes = f"about {needed}" if needed else "more than 64"
+    assert f"whether they differ by 5 % takes {takes} rounds to tell." in text
 
 
 def arms(made: list[Sample], **changes) -> Arms:

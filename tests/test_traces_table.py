@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("msgspec")
 
+import msgspec
 from trace_changes import only_case
 from trace_maker import TraceMaker, ring, sync_release
 
 from repro_pp_graphs.traces.commands.analyze import main as analyze_command
 from repro_pp_graphs.traces.commands.paths import members_of
+from repro_pp_graphs.traces.explain import side_by_side
 from repro_pp_graphs.traces.explain.analysis import analyze
 from repro_pp_graphs.traces.explain.report import lines
+from repro_pp_graphs.traces.explain.words import column
+from repro_pp_graphs.traces.path import difference_words
+from repro_pp_graphs.traces.path.explained import explained
 
 DATA = Path(__file__).parent / "data" / "traces"
 
@@ -181,6 +187,65 @@ def test_a_folder_of_cases_is_analysed_case_by_case_and_side_by_side(tmp_path, c
     on = analyze(only_case(tmp_path / "trace" / "on"))
     assert rows[1][3] == f"{on.token_return.host_us.send.mean / 1e3:.2f}"
     assert max(map(len, table.splitlines())) <= 80
+
+
+def scaled(value: object, factor: float) -> object:
+    """An analysis with every time, all of which are in us, so many times as long."""
+    if isinstance(value, float):
+        return value * factor
+    if isinstance(value, msgspec.Struct):
+        names = value.__struct_fields__
+        same = ("ratio", "fraction", "share")
+        return msgspec.structs.replace(
+            value,
+            **{
+                name: scaled(getattr(value, name), factor)
+                for name in names
+                if not any(word in name for word in same)
+            },
+        )
+    if isinstance(value, dict):
+        return {key: scaled(each, factor) for key, each in value.items()}
+    return [scaled(each, factor) for each in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("longest_ms", [90, 172.88, 999.996, 9_999.996, 99_999.6, 100_000])
+@pytest.mark.parametrize("case", ["h200_case_A", "sglang052_graphs_on"])
+def test_columns_stay_apart_however_long_a_turn_is(case, longest_ms):
+    made = explained(only_case(DATA / case))
+    path = made.ring_path
+    longest_us = max(*(turn.p99 for turn in made.turns.values()), path.step_us.mean)
+    found = scaled(made, longest_ms * 1e3 / longest_us)
+    text = [*lines(found), *side_by_side.lines([made, found])]
+    text += difference_words.lines("CASE_A_decode_graphs", path, "CASE_B", found.ring_path)
+    text = [line for line in text if not line.startswith("warning: ")]
+    assert max(map(len, text)) <= 80
+    tables = text[next(at for at, line in enumerate(text) if line.startswith("a decode step")) :]
+    for line in tables:  # two numbers in one word have two points, or more digits than one has
+        joined = re.search(r"\d\.\d+\.|\ds\d|[a-z]\d+\.\d\d|\d{7}", line)
+        assert not joined or line.startswith("("), line
+    rows = {line[:24].strip(): line.split() for line in tables}
+    assert len(rows["the whole turn"]) == 3 + 2 * len(found.turns)
+    most_us = max(turn.p99 for turn in found.turns.values())
+    assert column(most_us, 6).strip() in rows["the whole turn"]
+
+
+@pytest.mark.parametrize(
+    ("value_us", "width", "text"),
+    [
+        (172_880.0, 7, " 172.88"),
+        (172_880.0, 6, " 172.9"),
+        (99.996e3, 6, " 100.0"),
+        (99_999.4e3, 6, " 99999"),
+        (99_999.6e3, 6, "  100s"),
+        (100_000e3, 6, "  100s"),
+        (1_230.0, 6, "  1.23"),
+        (None, 6, "     -"),
+    ],
+)
+def test_a_time_has_the_decimals_that_there_is_room_for(value_us, width, text):
+    assert column(value_us, width) == text
+    assert column(1_230.0, 8, "+") == "   +1.23"
 
 
 def test_cases_of_the_same_name_in_other_folders_go_by_their_paths(tmp_path):

@@ -150,7 +150,7 @@ def describe(logs: Path, plan: Plan, result: dict[str, Any]) -> list[str]:
 
 def reproduce(logs: Path, plan: Plan) -> list[str]:
     """The command of each case with sglang alone, what the run changed in it, and the load."""
-    firsts = list(commands.firsts(plan))
+    firsts = plan.firsts
     if plan.engine == "probe":
         out = []
         for launch in firsts:

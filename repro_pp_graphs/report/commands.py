@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 from repro_pp_graphs.models import folder as models
@@ -105,11 +104,3 @@ def bench_serving(plan: Plan, prompt_tokens: float | None) -> str:
     words += ["--random-output-len", str(plan.max_new_tokens)]
     words += ["--num-prompts", str(plan.batch), "--max-concurrency", str(plan.batch)]
     return folded(words)
-
-
-def firsts(plan: Plan) -> Iterator[Launch]:
-    """The first launch of each case, case A first, whichever ran first."""
-    found: dict[str, Launch] = {}
-    for launch in sorted(plan.launches, key=lambda launch: launch.round):
-        found.setdefault(launch.case, launch)
-    yield from sorted(found.values(), key=lambda launch: launch.label)

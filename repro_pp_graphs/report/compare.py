@@ -12,7 +12,6 @@ from statistics import fmean
 import msgspec
 
 from repro_pp_graphs.record import Launch, Plan
-from repro_pp_graphs.report import commands
 from repro_pp_graphs.report.differences import settings_of
 from repro_pp_graphs.report.numbers import number
 from repro_pp_graphs.report.source import Launched, Source
@@ -96,7 +95,7 @@ def _of_model(launch: Launch) -> list[str]:
 
 
 def _cases(plan: Plan) -> list[str]:
-    return [launch.case for launch in commands.firsts(plan)]
+    return [launch.case for launch in plan.firsts]
 
 
 def shared(one: Source, other: Source) -> list[str]:

@@ -236,7 +236,7 @@ def _commands(source: Source) -> list[Command]:
     plan = source.plan
     if plan is None:
         return []
-    firsts = [one for one in commands.firsts(plan) if not one.attached]
+    firsts = [one for one in plan.firsts if not one.attached]
     if plan.engine == "probe":
         return [
             Command(title=one.label, text=commands.folded(["python", *one.argv[1:]]))

@@ -67,17 +67,17 @@ def crossed(found: Interaction) -> str:
 
 
 def seen(found: Comparison) -> str:
-    """What such a series shows, and the rounds that settle it, where it cannot tell."""
+    """What so many launches show, and the rounds it takes to know, where it cannot tell."""
     if found.word != "CANNOT TELL" or found.detectable is None:
         return ""
     effect = f"difference of {percent(found.detectable)}"
     if found.detectable > 1:
         effect = f"factor of {1 + found.detectable:.2g}"
-    text = f" A {effect} shows in 4 of 5 such series; "
-    if found.rounds_needed is None:
-        return f"{text}more than 64 rounds would be needed to settle {percent(found.margin)}."
-    rounds = count(found.rounds_needed, "round")
-    return f"{text}it takes {rounds} to settle {percent(found.margin)}."
+    rounds = "more than 64" if found.rounds_needed is None else f"about {found.rounds_needed}"
+    return (
+        f" With so few launches, as unlike as these, only a {effect} or more is seen (in 4 runs of "
+        f"5); whether they differ by {percent(found.margin)} takes {rounds} rounds to tell."
+    )
 
 
 def outlying(found: Comparison) -> str:

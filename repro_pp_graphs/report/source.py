@@ -17,7 +17,7 @@ from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.pp_clock.collect import facts_path
 from repro_pp_graphs.pp_clock.model import ClockFacts
 from repro_pp_graphs.record import Plan
-from repro_pp_graphs.report import commands, model, summary, table
+from repro_pp_graphs.report import model, summary, table
 from repro_pp_graphs.traces.commands.paths import cases_at
 from repro_pp_graphs.traces.explain.timeline import Timeline, timeline
 from repro_pp_graphs.traces.facts import Analysis, document, from_document
@@ -121,7 +121,7 @@ def _run(folder: Path, logs: Path, told: dict[str, Any] | None) -> Source:
     said = {each.label: _explained_launch(folder, logs, each.label) for each in plan.launches}
     told = told or summary.summarise(logs, plan)
     found = model.from_json(told)
-    names = [launch.case for launch in commands.firsts(plan)]
+    names = [launch.case for launch in plan.firsts]
     warnings: list[str] = []
     launches = []
     # what --resume measured came after all before it

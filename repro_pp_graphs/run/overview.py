@@ -192,11 +192,9 @@ def _own(launch: Launch) -> list[str]:
 
 
 def _differences(plan: Plan) -> list[str]:
-    """How each further case differs from the first one: cases build on base, not on one another."""
-    firsts: dict[str, Launch] = {}
-    for launch in plan.launches:
-        firsts.setdefault(launch.case, launch)
-    first, *others = firsts.values()
+    """How each further case differs from case A, whichever runs first: cases build on base, not on
+    one another."""
+    first, *others = plan.firsts
     ours, found = _own(first), []
     for other in others:
         theirs = _own(other)

@@ -300,15 +300,19 @@ class Planner:
         pp_size, tp_size = _sizes(args, case)
         return pp_size * tp_size // args.get_int("--nnodes", 1)
 
-    def _python(self, args: ServerArgs, case: str, mode: str) -> str:
-        """The interpreter of a case, of a release if it names one. Raises PlanError, NotMade."""
+    def _python(self, args: ServerArgs, case: str, mode: str, gpus: int) -> str:
+        """The interpreter of a case, of a release if it names one; `gpus`: as many as it needs.
+
+        Raises PlanError, NotMade.
+        """
         root, release = self.options.root, args.release
         if not release:
             return args.python or self.options.python
         name = f"server_args_{case}.txt: RELEASE={release}"
         if mode == "cpu":
             raise PlanError(
-                f"{name}: its kernels need a GPU; a rehearsal runs one sglang, leave this case out"
+                f"{name}: a rehearsal on the CPU runs one sglang, the one it is called with: leave "
+                f"this case out, or see its plan: --dry-run --gpus {gpus}"
             )
         if release not in environments.releases(root):
             known = ", ".join(environments.releases(root))
@@ -335,7 +339,7 @@ class Planner:
         pp_size, tp_size = _sizes(args, case)
         if args.get_int("--dp-size", 1) > 1 and "--enable-dp-attention" not in args.flags:
             raise PlanError("--dp-size: replicas of the pipeline are not supported; leave it out")
-        python = self._python(args, case, plan.mode)
+        python = self._python(args, case, plan.mode, self._ranks(base, case))
         release = self.probe(python, args.env)
         notes = []
         version = release.version if release else args.release or options.not_made

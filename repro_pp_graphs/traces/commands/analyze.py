@@ -7,6 +7,7 @@ from pathlib import Path
 
 from repro_pp_graphs.files import write_json
 from repro_pp_graphs.terminal import complain
+from repro_pp_graphs.traces.commands import differences
 from repro_pp_graphs.traces.commands import paths as cli
 from repro_pp_graphs.traces.commands.measured import measured_tpot_ms
 from repro_pp_graphs.traces.explain import side_by_side
@@ -15,7 +16,6 @@ from repro_pp_graphs.traces.explain.step_path import distortion
 from repro_pp_graphs.traces.explain.words import wrapped
 from repro_pp_graphs.traces.facts import Analyses, Analysis, document
 from repro_pp_graphs.traces.model import Case
-from repro_pp_graphs.traces.path import difference_words
 from repro_pp_graphs.traces.path.explained import explained
 from repro_pp_graphs.traces.path.what_if import CATEGORIES, REMEDIES, Change, change_of
 
@@ -25,7 +25,11 @@ EXAMPLES = """examples:
   python -m repro_pp_graphs analyze trace/CASE_A_decode_graphs
   python -m repro_pp_graphs analyze trace/CASE_A_decode_graphs --json A.json
   python -m repro_pp_graphs analyze trace/CASE_A --what-if transfer=0.5
-  python -m repro_pp_graphs analyze trace    every case in it, and side by side
+  python -m repro_pp_graphs analyze ON OFF   two cases, and OFF against ON
+  python -m repro_pp_graphs analyze trace    every case in it, side by side, and
+      those without graphs against those with, where names are alike but for
+      that (sglang052_graphs_off, sglang052_graphs_on), else all against the
+      first
 
 exit status: 0 analysed (warnings listed); 1 nothing could be read; 2 usage
 """
@@ -58,7 +62,7 @@ def main(argv: list[str]) -> int:
     if not facts:
         return cli.nothing_read(COMMAND)
     if len(facts) > 1:
-        print("\n".join(["", *side_by_side.lines(facts), *_differences(facts)]))
+        print("\n".join(["", *side_by_side.lines(facts), *differences.lines(facts)]))
     if options.json:
         try:
             options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -90,14 +94,6 @@ def _what_if(text: str) -> tuple[str, Change]:
 def in_words(case: Case, found: Analysis) -> str:
     """The analysis of a case as it is printed."""
     return "\n".join([*lines(found), *_distortion(case, found)]) + "\n"
-
-
-def _differences(found: list[Analysis]) -> list[str]:
-    """What decode steps of the first case wait for, against those of each other one."""
-    known = [(each.case, each.ring_path) for each in found if each.ring_path]
-    return [
-        line for other in known[1:] for line in ("", *difference_words.lines(*known[0], *other))
-    ]
 
 
 def _distortion(case: Case, found: Analysis) -> list[str]:

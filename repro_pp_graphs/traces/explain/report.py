@@ -9,8 +9,8 @@ from repro_pp_graphs.traces.explain.words import (
     ROW_TITLES,
     WIDTH,
     clock_doubt_us,
+    column,
     count,
-    ms,
     on_gpu,
     share,
     time,
@@ -78,14 +78,14 @@ def _turns(facts: Analysis) -> list[str]:
 
 def _lone(value_us: float | None) -> str:
     """A mean without a p99 beside it; nothing where it rounds to 0."""
-    text = ms(value_us) if value_us is None or value_us >= 5 else ""
-    return f"{text:>7}{'':6}"
+    there = value_us is None or value_us >= 5
+    return (column(value_us, 7) if there else " " * 7) + " " * 6
 
 
 def _cell(cell: Row | Turn | None) -> str:
     if cell is None or not cell.mean:
         return " " * 13
-    return f"{ms(cell.mean):>7}{ms(cell.p99):>6}"
+    return column(cell.mean, 7) + column(cell.p99, 6)
 
 
 def _token_return(facts: Analysis) -> list[str]:
@@ -102,7 +102,7 @@ def _token_return(facts: Analysis) -> list[str]:
 
     def row(title: str, cell: Spread | None, issue: str = "") -> None:
         if cell:
-            numbers = f"{ms(cell.mean):>8}{ms(cell.p99):>8}"
+            numbers = column(cell.mean, 8) + column(cell.p99, 8)
             found.append((f"{title:<42}{numbers}" + (f"{issue:>11}" if gpu else "")).rstrip())
 
     def portion(title: str, cells: Portion, issue: tuple[str, str, str] = ("", "", "")) -> None:
@@ -190,10 +190,10 @@ def _pairs(facts: Analysis) -> list[str]:
     edges = [*facts.p2p, *facts.p2p_gloo]
     if not edges:
         return []
-    heads = f"{'paired':>13}{'transfer':>10}{'send waits':>12}{'recv waits':>12}"
+    heads = f"{'paired':>14}{'transfer':>10}{'send waits':>12}{'recv waits':>12}"
     several = len(facts.hosts) > 1
     heads += f"{'+-':>9}" if several else ""
-    found = [f"{'messages, means in ms':<24}{heads}"]
+    found = [f"{'messages, means in ms':<23}{heads}"]
     shown = edges if len(edges) <= 2 * MOST_ROWS else _longest(edges)
     for edge in shown:
         name = f"{edge.backend} PP{edge.src} -> PP{edge.dst}" + (
@@ -201,16 +201,16 @@ def _pairs(facts: Analysis) -> list[str]:
         )
         pairs = f"{edge.pairs} of {max(edge.sends, edge.recvs)}"
         cells = "".join(
-            f"{ms(spread.mean if spread else None):>{width}}"
+            column(spread.mean if spread else None, width)
             for spread, width in (
                 (edge.transfer_us, 10),
                 (edge.send_wait_us, 12),
                 (edge.recv_wait_us, 12),
             )
         )
-        cells += f"{ms(_doubt(edge)):>9}" if several else ""
+        cells += column(_doubt(edge), 9) if several else ""
         found.append(
-            f"{name:<24}{pairs:>13}" + (cells if edge.pairs else "  not paired: see the warnings")
+            f"{name:<23}{pairs:>14}" + (cells if edge.pairs else "  not paired: see the warnings")
         )
     if len(shown) < len(edges):
         found.append(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from repro_pp_graphs.traces.explain.conclusion import sends_held
-from repro_pp_graphs.traces.explain.words import WIDTH, ms, on_gpu, wrapped
+from repro_pp_graphs.traces.explain.words import WIDTH, column, on_gpu, wrapped
 from repro_pp_graphs.traces.facts import Analysis
 
 # of every case, and of a trace that has GPU kernels
@@ -46,4 +46,4 @@ def _cells(facts: Analysis, gpu: bool) -> str:
     parts = (held[0].overlapped_with_graph, held[0].idle) if held else (None, None)
     if gpu:
         values += [part.mean if part and on_gpu(facts) else None for part in parts]
-    return "".join(f"{ms(value):>{COLUMN}}" for value in values)
+    return "".join(column(value, COLUMN) for value in values)

@@ -8,6 +8,7 @@ from typing import cast
 from repro_pp_graphs.traces.explain.words import (
     ROW_PHRASES,
     WORTH_SAYING,
+    column,
     count,
     ms,
     share,
@@ -38,8 +39,11 @@ PHRASES: dict[PathCategory, str] = {
     "unexplained": "unexplained",
 }
 PHRASE_OF: Mapping[str, str] = cast(Mapping[str, str], ROW_PHRASES)
+BUSY = "busy with another micro-batch"
 # A part below this share of the step is not named in the sentence.
 NAMED = 0.02
+# A what-if that saves so much of a part needs no word on the rest.
+MOST_OF_IT = 0.7
 # Ranks beside one another in the table.
 ABREAST = 4
 IF = {
@@ -62,6 +66,7 @@ def sentence(facts: Analysis) -> str:
     whole = path.step_us.mean
     said = [f"{name} {time(us)}" for name, us in _parts(path) if us >= NAMED * whole]
     text = f"One token's way round, {time(whole)} from launch to launch: {', '.join(said)}"
+    text = _no_loss(text)
     if hosts := _longest_hosts(path):
         text += f". The hosts spend most in {hosts}"
     return f"{text}.{_gains(path)}"
@@ -74,9 +79,15 @@ def _parts(path: RingPath) -> list[tuple[str, float]]:
         found.append((f"PP{label}'s graph", row.get("graph", 0)))
         found.append((f"PP{label}'s kernels", row.get("eager", 0)))
         queueing = row.get("queueing", 0)
-        found.append((f"PP{label}'s GPU busy with another micro-batch", queueing))
+        found.append((f"PP{label}'s GPU {BUSY}", queueing))
     found += [(phrase, path.categories[name].mean) for name, phrase in PHRASES.items()]
     return sorted(found, key=lambda part: -part[1])
+
+
+def _no_loss(text: str) -> str:
+    """Says of the first wait for another micro-batch's work that the GPU loses nothing by it."""
+    before, busy, after = text.partition(BUSY)
+    return text if not busy else f"{before}{busy} (it works all the while: no loss){after}"
 
 
 def _longest_hosts(path: RingPath) -> str:
@@ -141,10 +152,11 @@ def _by_category(path: RingPath) -> list[str]:
         part = path.categories[name]
         if not part.mean and name != "unexplained":
             continue
-        error = f"{1.96 * part.error / 1e3:.2f}" if part.error is not None else "-"
-        cells = "".join(f"{ms(path.ranks[label].get(name, 0)):>7}" for label in shown)
-        found.append(f"{title:<28}{ms(part.mean):>8}{error:>6}{share(part.mean / whole):>8}{cells}")
-    found.append(f"{'the whole step':<28}{ms(whole):>8}")
+        error = column(None if part.error is None else 1.96 * part.error, 6)
+        cells = "".join(column(path.ranks[label].get(name, 0), 7) for label in shown)
+        mean = column(part.mean, 8)
+        found.append(f"{title:<28}{mean}{error}{share(part.mean / whole):>8}{cells}")
+    found.append(f"{'the whole step':<28}{column(whole, 8)}")
     text = f"(the critical path of {path.steps} of {count(path.steps_there, 'step')}"
     if path.batches_there > path.steps_there + 2 * path.micro_batches:
         text += f" in the middle of {count(path.batches_there, 'batch')}"
@@ -160,12 +172,24 @@ def _what_ifs(path: RingPath) -> list[str]:
     found = ["", f"{'a decode step if ..., ms':<46}{'at least':>9}{'saves':>8}"]
     for name, us in path.what_if.items():
         title = f"{name}: {IF[name]}" if name in IF else name
-        found.append(f"{title:<46}{ms(us):>9}{ms(path.steady_us - us):>8}")
-    off = abs(path.retimed_us / path.steady_us - 1)
-    text = (
+        found.append(f"{title:<46}{column(us, 9)}{column(path.steady_us - us, 8)}")
+    notes = [
         "(saves: an upper bound, as a remedy has a cost of its own. send takes away what messages "
-        "cost the hosts, in calls and waits, transfer only their way. Recomputed from what waits "
-        f"for what: with nothing changed that gives {ms(path.retimed_us)}, {share(off)} off the "
-        f"{ms(path.steady_us)} that the steps take without the first quarter of them)"
+        "cost the hosts, in calls and waits, transfer only their way.",
+        "batched: send=0, and receives do not wait either: it may save more.",
+        _launching(path),
+        f"All of the steps after the first quarter, which take {ms(path.steady_us)}; computed "
+        f"again with nothing changed, {ms(path.retimed_us)})",
+    ]
+    return [*found, *(line for text in notes for line in wrapped(text, ""))]
+
+
+def _launching(path: RingPath) -> str:
+    """Why `launch=0` saves less than the step spends in launching; empty where it hardly does."""
+    spent, saves = path.categories["launch"].mean, path.steady_us - path.what_if["launch=0"]
+    if saves > MOST_OF_IT * spent:
+        return ""
+    return (
+        f"launch=0 saves {ms(max(saves, 0))} of the {ms(spent)} that the step spends in launching: "
+        "another path becomes the longest, the rest is then waited for elsewhere."
     )
-    return [*found, *wrapped(text, "")]

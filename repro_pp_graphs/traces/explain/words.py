@@ -72,6 +72,21 @@ def ms(value_us: float | None) -> str:
     return "-" if value_us is None else f"{value_us / 1e3:.2f}"
 
 
+def column(value_us: float | None, width: int, sign: str = "") -> str:
+    """A time in ms as a right-aligned column that always begins with a space.
+
+    With as many of two decimals as there is room for; from where no whole number of ms fits, in
+    seconds with their unit. `sign`: `+` to write it always.
+    """
+    if value_us is None:
+        return f"{'-':>{width}}"
+    value = value_us / 1e3
+    texts = [f"{value:{sign}.{digits}f}" for digits in (2, 1, 0)]
+    seconds = f"{value / 1e3:{sign}.0f}s"
+    text = next((each for each in texts if len(each) < width), seconds)
+    return f" {text}".rjust(width)
+
+
 def mean_of(number: int, what: str, cell: Spread | Turn | DecodeStep) -> str:
     """How many a mean is of; with the median where a few long ones make up much of the mean."""
     text = f"mean of {number}{what}"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from repro_pp_graphs.traces.explain.step_path import TITLES
-from repro_pp_graphs.traces.explain.words import WIDTH, ms, wrapped
+from repro_pp_graphs.traces.explain.words import column, wrapped
 from repro_pp_graphs.traces.facts import RingPath
 from repro_pp_graphs.traces.path.compare import Difference, Differences, differences
 
 # Of the largest part, what a part must be to be named in the sentence; so many are.
 NAMED = 0.1
 MOST_NAMED = 5
+# The label of a run's case begins so.
+LETTERED = re.compile(r"\bCASE_([A-Z])(?:_|$)")
 OVER = {
     "launches": "over launches",
     "steps": "over the steps of the profiled launches, which say nothing of how launches differ",
@@ -54,11 +57,18 @@ def half_width(part: Difference) -> str:
 
 
 def lines(a: str, a_path: RingPath, b: str, b_path: RingPath) -> list[str]:
-    """The differences of two launches' steps as a table of 80 columns."""
+    """The differences of two launches' steps as a table of 80 columns.
+
+    Its columns are headed by the letters of the cases, as in CASE_A_decode_graphs, where their
+    names have two; else 1st and 2nd.
+    """
     found = differences([a_path], [b_path])
-    head = f"{b} less {a}"
-    rows = [head] if len(head) <= WIDTH else [b, f"less {a}"]
-    rows.append(f"{'a decode step waits for, ms':<28}{'A':>9}{'B':>9}{'B less A':>10}{'+-':>7}")
+    first, second = letter(a), letter(b)
+    if not (first and second) or first == second:
+        first, second = "1st", "2nd"
+    rows = wrapped(f"{b} ({second}) less {a} ({first})")
+    less = f"{second} less {first}"
+    rows.append(f"{'a decode step waits for, ms':<28}{first:>9}{second:>9}{less:>14}{'+-':>8}")
     for name, title in TITLES.items():
         part = found.categories[name]
         us = [path.categories[name].mean for path in (a_path, b_path)]
@@ -70,6 +80,13 @@ def lines(a: str, a_path: RingPath, b: str, b_path: RingPath) -> list[str]:
     return [*rows, *wrapped(f"(+-: 95 % interval {OVER[found.over]})", "")]
 
 
+def letter(case: str) -> str:
+    """The letter of a run's case, `A` of CASE_A_decode_graphs; empty for another name."""
+    found = LETTERED.search(case)
+    return found[1] if found else ""
+
+
 def _row(title: str, us: Sequence[float], part: Difference) -> str:
-    a, b = map(ms, us)
-    return f"{title:<28}{a:>9}{b:>9}{part.mean / 1e3:>+10.2f}{half_width(part):>7}"
+    half = None if part.high is None else part.high - part.mean
+    cells = "".join(column(each, 9) for each in us)
+    return f"{title:<28}{cells}{column(part.mean, 14, '+')}{column(half, 8)}"

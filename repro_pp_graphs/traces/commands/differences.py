@@ -1,0 +1,59 @@
+"""Which of several analysed cases are held against one another, and the tables of their steps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import product
+
+from repro_pp_graphs.traces.facts import Analysis
+from repro_pp_graphs.traces.path import difference_words
+
+# Parts of a case's name that only say whether it has graphs: of two cases alike in the rest of it,
+# one with graphs and one without, the difference is that of graphs.
+OF_GRAPHS = {"graph", "graphs", "cuda", "decode", "eager", "on", "off", "no", "with", "without"}
+ANOTHER = "another pair: python -m repro_pp_graphs analyze ON OFF   (OFF less ON)"
+
+
+def lines(found: Sequence[Analysis]) -> list[str]:
+    """What the decode steps of each pair wait for, side by side; with more pairs than are shown,
+    how to ask for another one."""
+    known = [each for each in found if each.ring_path]
+    text: list[str] = []
+    shown = pairs(known)
+    for first, second in shown:
+        if first.ring_path and second.ring_path:
+            table = difference_words.lines(
+                first.case, first.ring_path, second.case, second.ring_path
+            )
+            text += ["", *table]
+    several = len(known) > 2
+    return [*text, "", ANOTHER] if several else text
+
+
+def pairs(found: Sequence[Analysis]) -> list[tuple[Analysis, Analysis]]:
+    """The pairs to show, the second of each against its first.
+
+    Of more than two cases each without graphs against those with, that are alike in the rest of
+    their names; else, and where there are none such, every further case against the first. Cases of
+    a run go by their letters: B against A, in whatever order they were named.
+    """
+    letters = [difference_words.letter(each.case) for each in found]
+    if all(letters):
+        found = [each for _, each in sorted(zip(letters, found, strict=True), key=lambda at: at[0])]
+    alike = [
+        (on, off)
+        for on, off in product(found, repeat=2)
+        if _with_graphs(on) and not _with_graphs(off) and _rest(on.case) == _rest(off.case)
+    ]
+    chosen = alike if len(found) > 2 else []
+    return chosen or [(found[0], other) for other in found[1:]]
+
+
+def _with_graphs(facts: Analysis) -> bool:
+    return any(facts.graph_launches.values())
+
+
+def _rest(case: str) -> list[str]:
+    """A case's name without the parts that say whether it has graphs."""
+    return [part for part in re.split(r"[-_. /]+", case.lower()) if part not in OF_GRAPHS]
