@@ -291,7 +291,7 @@ def test_p99_is_a_value_that_occurred():
 
 # the table
 
-WIDE = st.sampled_from([0.0, 0.004, 9.99, 9.999, 99.96, 123.4, 9999.4, 99999.0])
+WIDE = st.sampled_from([0.0, 0.004, 9.99, 9.999, 99.96, 123.4, 9999.4, 99999.0, 123456.0])
 
 
 COMBINED = "comm_stream+events"
@@ -317,6 +317,10 @@ def test_the_table_fits_80_columns(mean, half):
     rows = [(state, send, mean + 0.01, half) for state in ("on", "off") for send in sends]
     found = table.lines(summary_of(rows), place)
     assert [line for line in found if len(line) > 79] == []
+    names = tuple(f"{state:<4} {send}" for state in ("on", "off") for send in SENDS)
+    columns = [line.replace(" ±", "±").split() for line in found if line.startswith(names)]
+    columns = [each for each in columns if COMBINED not in each]
+    assert [len(each) for each in columns] == [10] * len(names)
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.booleans())

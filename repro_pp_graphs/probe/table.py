@@ -45,14 +45,19 @@ def progress(row: dict[str, Any], number: int, count: int) -> str:
 
 
 def number(value: float) -> str:
-    """Three significant digits or so, at most 6 wide."""
+    """Three significant digits or so, at most 5 wide: columns of 6 stay apart."""
+    if value >= 99_999.5:
+        return f"{value / 1e3:.0f}k"
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def spread(estimate: dict[str, float | None]) -> str:
-    """`12.3 ±0.4`; without the ± for a single repetition."""
+    """`12.3 ±0.4`, at most 11 wide; without the ± for a single repetition."""
     mean, half = estimate["mean"] or 0.0, estimate["half_width"]
-    return number(mean) if half is None else f"{number(mean)} ±{number(half)}"
+    if half is None:
+        return number(mean)
+    text = f"{number(mean)} ±{number(half)}"
+    return text if len(text) < 12 else text.replace(" ", "")
 
 
 def lines(summary: Sequence[dict[str, Any]], environment: dict[str, Any]) -> list[str]:
