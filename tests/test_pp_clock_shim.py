@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import sys
 import threading
 import time
@@ -225,6 +226,34 @@ def test_messages_are_numbered_from_the_loops_begin_and_annotated_in_a_profile_o
         "pp_clock:send 1->0 pp_cpu/7 #1",
         "pp_clock:send 1->0 world #1",
     ]
+
+
+A_REAL_BATCH = """
+from types import SimpleNamespace
+import torch
+from torch import distributed
+from repro_pp_graphs.server.shims import pp_clock
+
+distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+own = distributed.isend, distributed.irecv
+clock = SimpleNamespace(mine=True, messages=0, profiled=lambda: False)
+pp_clock.number_messages(SimpleNamespace(), clock, torch)
+assert distributed.isend is not own[0]
+tensor = torch.zeros(1)
+made = [
+    distributed.P2POp(distributed.isend, tensor, 0),
+    distributed.P2POp(op=distributed.irecv, tensor=tensor, peer=0),
+    distributed.P2POp(own[0], tensor, peer=0),
+]
+assert [each.op for each in made] == [*own, own[0]], made
+"""
+
+
+def test_torch_takes_what_is_numbered_into_a_batch():
+    done = subprocess.run(
+        [sys.executable, "-c", A_REAL_BATCH], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_other_threads_are_neither_timed_nor_counted(made):

@@ -421,9 +421,32 @@ def number_messages(scheduler: Any, clock: Clock, torch: Any) -> None:  # noqa: 
     span = torch.profiler.record_function
     rank = distributed.get_rank() if distributed.is_initialized() else 0
     messages = Messages(clock, rank, _group_names(scheduler, torch), span)
+    numbered: dict[Call, Call] = {}  # what torch knows a call by
     for name in P2P:
         call = getattr(distributed, name)
-        setattr(distributed, name, messages.numbered(call, name.endswith("send")))
+        counting = messages.numbered(call, name.endswith("send"))
+        numbered[counting] = call
+        setattr(distributed, name, counting)
+    _batches_take(distributed, numbered)
+
+
+def _batches_take(distributed: Any, numbered: dict[Call, Call]) -> None:  # noqa: ANN401
+    """torch refuses a batch_isend_irecv of any isend but its own: it gets that, not numbered.
+
+    sglang's expert balancing has such batches, batched_p2p too.
+    """
+    kind = getattr(distributed, "P2POp", None)
+    if kind is None:
+        return
+    new, init = kind.__new__, kind.__init__
+
+    def own_new(cls: Any, op: Call, *args: Any, **more: Any) -> Any:  # noqa: ANN401
+        return new(cls, numbered.get(op, op), *args, **more)
+
+    def own_init(self: Any, op: Call, *args: Any, **more: Any) -> None:  # noqa: ANN401
+        init(self, numbered.get(op, op), *args, **more)
+
+    kind.__new__, kind.__init__ = own_new, own_init
 
 
 def _device_clock(clock: Clock, torch: Any) -> str:  # noqa: ANN401
