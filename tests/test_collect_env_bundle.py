@@ -18,7 +18,9 @@ from fake_sglang.harness import CHECKOUT, Harness
 from planted_secrets import SECRETS
 
 from repro_pp_graphs.bundle import contents, issue
+from repro_pp_graphs.bundle.__main__ import masked_after
 from repro_pp_graphs.bundle.shorten_log import shorten_log
+from repro_pp_graphs.environment.masking import MASK, Masker
 from repro_pp_graphs.report.embedding import CLOSES, OPENS, embedded
 
 pytestmark = pytest.mark.launches
@@ -91,6 +93,7 @@ def test_what_is_inside_is_printed_before_anyone_sends_it(run: Path) -> None:
         name: len(text) for name, text in found.items() if name != "printed"
     }
     assert {name: masked for _, masked, name in rows}[f"{A}_client.log"] == "2"
+    assert "masked after: --api-key, HF_TOKEN\n" in found["printed"]
     assert str(run / "logs" / "issue_bundle.tar.gz") in found["printed"]
     assert "Nothing has been sent" in found["printed"]
     assert found["issue.md"] in found["printed"]
@@ -115,6 +118,35 @@ def test_the_issue_text_has_the_sections_of_sglangs_form(run: Path) -> None:
     assert (run / "logs" / "issue.md").read_text() == text
     assert text.count("<details>") == text.count("</details>")
     assert len(re.findall("^```", text, re.M)) % 2 == 0
+
+
+def test_of_other_peoples_servers_the_issue_text_has_the_number_alone(tmp_path: Path) -> None:
+    (tmp_path / "env.txt").write_text(
+        "## Summary\n```text\nGPUs  none\n```\n\n"
+        "## Software\n```text\nNCCL in process 8  2.1\n  /data/theirs/libnccl.so\n"
+        "NCCL in the pip package  2.27\n```\n\n"
+        "## Server\n```text\nprocess 77    python -m sglang.launch_server --model-path\n"
+        "              /data/theirs --port 31999\nprocess 8     sglang::scheduler\n"
+        "port 30000    nothing answers\n```\n"
+    )
+    text = "\n".join(issue.environment(tmp_path))
+    assert "theirs" not in text and "31999" not in text and "process 8" not in text
+    assert "NCCL in the pip package  2.27\n" in text
+    assert (
+        "2 sglang processes ran on this machine already (in env.txt)\n"
+        "port 30000    nothing answers\n"
+    ) in text
+
+
+def test_a_word_before_a_mask_tells_what_was_masked() -> None:
+    text = Masker({}).text(
+        '{"api_key": "abc"} --hf-token abc --hf-token "a b" http://u:p@h\n'
+        "[b'x-api-key', b'abc'] TOKEN=abc \\\"password\\\": \\\"abc\\\" ?q=salt_key%3Dabcabcabc"
+    )
+    found = masked_after(text)
+    assert found[:3] == ["api_key", "--hf-token (2 x)", "no word"]
+    assert {"x-api-key", "TOKEN", "password", "salt_key"} <= set(found)
+    assert masked_after(" ".join(f"{name}_token={MASK}" for name in "abcdefghij"))[8:] == ["2 more"]
 
 
 def test_a_failed_launch_shows_its_last_words(run: Path) -> None:

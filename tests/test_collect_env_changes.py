@@ -147,8 +147,10 @@ def test_another_sglang_that_has_ended_is_said_to_be_none_of_the_run() -> None:
     found = changes.between(before, after())
     assert found is not None
     assert changes.lines(found) == ["sglang processes that are none of this run's: ended 77"]
+    assert "launch_server" not in str(found)  # a command line goes into no summary
     later = after()
     later["server"] = {f"process {pid}": "sglang::scheduler" for pid in range(1, 10)}
+    later["software"] = {**BEFORE.get("software", {}), "NCCL in process 1": "2.21 /x/libnccl.so"}
     found = changes.between(before, later)
     assert found is not None
     assert changes.lines(found) == [

@@ -50,12 +50,48 @@ def test_a_secret_is_masked_in_a_string_of_json_and_in_json_within_json(kind: st
         ("https://h:8000/p?x=1 http://a:b@c/d", f"https://h:8000/p?x=1 http://{MASK}@c/d"),
         ("api_key={'a': 1} and token={'a': 2}", f"api_key={MASK} 1}} and token={{'a': 2}}"),
         ("NCCL_IB_PKEY=0x7fff", "NCCL_IB_PKEY=0x7fff"),
+        (f"key: {'x' * 9}", f"key: {MASK}"),
+        ("watermark_api_key=abc", f"watermark_api_key={MASK}"),
+        ("DOOR_SECRET_KEY=4711", f"DOOR_SECRET_KEY={MASK}"),
+        ("--max-api-tokens abc", f"--max-api-tokens {MASK}"),
+        ("--api-tokens abc", f"--api-tokens {MASK}"),
+        ("tiktoken_token: 1.2.3", f"tiktoken_token: {MASK}"),
     ],
 )
 def test_of_a_text_the_secrets_are_masked_and_no_more(text: str, found: str) -> None:
     assert masked(text).startswith(found)
     assert "x y" not in masked(text)
     assert "xyzzy" not in masked(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tiktoken==0.12.0", "'tiktoken': '0.12.0'", "PyJWT==2.10.1",
+        "reduce --max-total-tokens to avoid the", "--max-new-tokens N (default", "max_new_token=n",
+        "set --api-key, or --hf-token to the", "SGLANG_EP_NUM_MAX_DISPATCH_TOKENS_PER_RANK=auto",
+        "num_draft_tokens='auto'", "--visualize-per-token auto", "eos_token='</s>'",
+        "'watermark_key': None", "'watermark_key': 'none_at_all'", "'watermark_key': 15485863",
+        "graph_key: (4, False)", "the key: auto", "monkey: patched-by-somebody",
+    ],
+)  # fmt: skip
+def test_what_only_sounds_like_a_secret_stays(text: str) -> None:
+    assert masked(text) == text
+
+
+def test_a_field_that_names_the_others_of_its_row_is_no_secret_and_tells_of_theirs() -> None:
+    change = {"section": "software", "key": "this checkout", "before": "a", "after": "b"}
+    process = {"section": "server", "key": "process 6425", "before": "none", "after": "running"}
+    row = {"name": "token return", "value": "21.7 ms"}
+    assert Masker({}).json([change, process, row]) == [change, process, row]
+    variables = [{"name": "HF_TOKEN", "value": "not-to-be-seen"}]
+    variables += [{"key": "MY_PASSWORD", "before": "not-to-be-seen", "after": "neither-is-it"}]
+    said = str(Masker({}).json(variables))
+    assert "seen" not in said and "neither" not in said and "MY_PASSWORD" in said
+    masker = Masker({})
+    masker.learn_from_json(variables)
+    assert masker.text("x not-to-be-seen") == f"x {MASK}"
+    assert Masker({}).json({"key": "only-this-one"}) == {"key": MASK}
 
 
 def test_a_private_key_ends_where_it_ends() -> None:

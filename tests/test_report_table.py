@@ -126,6 +126,13 @@ def test_in_a_rehearsal_no_name_claims_graphs_and_no_ratio_stands(tmp_path):
     assert "graphs" not in "\n".join(lines) and "/ this" not in "\n".join(lines)
     said_ = remarks.remarks(summary.summarise(tmp_path, made))
     assert "arm A is A, arm B is B" in said_[0]
+    text = " ".join(summary_step.said(summary.summarise(tmp_path, made)))
+    assert "TPOT mean, arm A / arm B: 1.488" in text  # docs/reading_results.md says what it is
+    for label, *_ in ABBA:
+        launch_record.path_of(tmp_path, label).unlink()
+    text = " ".join(summary_step.said(summary.summarise(tmp_path, made)))
+    assert "TPOT mean, arm A / arm B: CANNOT TELL: not measured in arm A and arm B." in text
+    assert "graphs_on" not in text and "graphs_off" not in text
 
 
 def test_after_an_interruption_only_what_was_measured_is_there(tmp_path, capsys):
@@ -395,6 +402,28 @@ def test_warnings_that_differ_in_numbers_alone_stand_once(tmp_path):
     result["launches"][0]["warnings"].append("GPU 0: held up")
     found = [text for text in remarks.remarks(result) if "held" in text]
     assert found == [
-        "every launch: GPU 0: held back for 0.0 s (one of 8 that differ only in their numbers)",
+        "A: GPU 0: held back for 0.0 s (the other launches: the same, with other numbers)",
         "A: GPU 0: held up",
     ]
+    for each in result["launches"][1:3]:
+        each["warnings"] = []
+    result["launches"][1]["warnings"] = ["so 1 or 2", "so 1 or 3"]
+    found = [text for text in remarks.remarks(result) if "held back" in text or "so 1" in text]
+    assert found == [
+        "A: GPU 0: held back for 0.0 s (A_r2: the same, with other numbers)",
+        "B: so 1 or 2 (and 1 more that differ from it in numbers alone)",
+    ]
+
+
+def test_a_launch_that_was_stopped_is_not_measured(tmp_path, capsys):
+    made = plan(*(launch(*one) for one in ABBA))
+    logs = tmp_path / "logs"
+    measured(logs, made, [30, 20, 21, 31])
+    for label in ("B", "B_r2", "A_r2"):
+        launch_record.path_of(logs, label).unlink()
+    path = launch_record.path_of(logs, "A")
+    for status in ("interrupted", "running", "failed"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "status": status}))
+        assert summary_step.main([str(tmp_path)]) == 1
+        said_ = " ".join(capsys.readouterr().out.split())
+        assert f"Not measured: 4 of 4 launches (A: {status}, B, B_r2, A_r2)." in said_

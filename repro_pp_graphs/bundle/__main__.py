@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import re
 import sys
 import tarfile
 import textwrap
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,11 @@ from repro_pp_graphs.environment import masking
 from repro_pp_graphs.files import BadFile
 
 ROOM = "issue_bundle"  # the folder that the archive unpacks to
+_NAME_BEFORE = re.compile(
+    r"[A-Za-z0-9_.-]{1,60}"
+    r"(?=(?:[\"'\\]|%22)*\s*(?:[:=,]|%3[AD])?[\[\s]*[bB]?(?:[\"'\\]|%22)*$)"
+)
+_MOST_NAMES = 8  # of a file
 FORM = "https://github.com/sgl-project/sglang/issues/new/choose"
 
 
@@ -66,15 +73,30 @@ def pack(items: list[contents.Item], archive: Path) -> None:
     partial.replace(archive)
 
 
+def masked_after(text: str) -> list[str]:
+    """The word that stands before each mask, most often what names the secret: `--api-key`, of
+    several alike `--api-key (3 x)`."""
+    found: Counter[str] = Counter()
+    for mask in re.finditer(re.escape(masking.MASK), text):
+        name = _NAME_BEFORE.search(text[max(0, mask.start() - 80) : mask.start()])
+        found[name[0] if name else "no word"] += 1
+    names = [name if count == 1 else f"{name} ({count} x)" for name, count in found.items()]
+    more = len(names) - _MOST_NAMES
+    return names if more <= 0 else [*names[:_MOST_NAMES], f"{more} more"]
+
+
 def listing(items: list[contents.Item]) -> Iterator[str]:
-    """A line a file with its size and how much of it was masked, then what was cut of it."""
+    """A line a file with its size and how much of it was masked, then what was cut of it and
+    after which words it was masked."""
     yield f"{'bytes':>9}  {'masked':>6}  file"
     total = 0
     for item in sorted(items):
         count = item.text.count(masking.MASK)
         total += count
         yield f"{len(item.text.encode()):9}  {count:6}  {item.name}"
-        yield from (f"{'':20} {line}" for line in textwrap.wrap(item.note, 58))
+        after = f"masked after: {', '.join(masked_after(item.text))}" if count else ""
+        for text in filter(None, (item.note, after)):
+            yield from (f"{'':20} {line}" for line in textwrap.wrap(text, 58))
     yield f"{total} secrets are masked in all ({masking.MASK} stands where each was)"
 
 

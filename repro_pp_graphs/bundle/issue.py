@@ -226,10 +226,21 @@ def environment(logs: Path, whole: bool = True) -> list[str]:
     lines = short.partition("\n")[2].strip().splitlines()
     if not whole:
         return [*lines, "", "All of it: env.txt in the bundle."]
-    rest = [f"#### {part}" for part in sections[1:] if part != short]
+    rest = [f"#### {_without_commands(part)}" for part in sections[1:] if part != short]
     folded = "".join(rest).strip().splitlines()
     title = "The rest (collect_env.sh, taken before the first launch)"
     return [*lines, "", *_folded(title, folded)]
+
+
+def _without_commands(section: str) -> str:
+    """A section of env.txt; of other people's sglang processes their number stands for their
+    command lines."""
+    section = re.sub(r"^NCCL in process \d+ .*\n(?:  .*\n)*", "", section, flags=re.MULTILINE)
+    left, count = re.subn(r"^process \d+ .*\n(?:  .*\n)*", "", section, flags=re.MULTILINE)
+    if not count:
+        return section
+    said = f"{count} sglang process{'es' * (count > 1)} ran on this machine already"
+    return left.replace("```text\n", f"```text\n{said} (in env.txt)\n", 1)
 
 
 def text_of(run: Path) -> str:

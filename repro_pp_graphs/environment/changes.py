@@ -76,6 +76,8 @@ def _places(facts: Facts) -> dict[Place, str]:
         for key, value in facts.get(section, {}).items():
             if (section, key) in _MOVING or (section == "server" and key[:8] != "process "):
                 continue
+            if key.startswith("NCCL in process "):  # "server" has the process
+                continue
             if section != "gpus" or not count or "\n" in value or (section, key) in _LISTS:
                 found[section, key, None] = value
                 continue
@@ -131,6 +133,8 @@ def between(before: Facts, after: Facts) -> list[Change] | None:
             first, last = (text.replace("idle", "none") for text in (first, last))
         if place[1] == _CLOCK and _idle(place, old, new):
             continue
+        if place[0] == "server":  # somebody's command line is nobody else's business
+            first, last = (text if text == "none" else "running" for text in (first, last))
         if first != last and not _is_small(place, first, last):
             found.append(Change(*place, first, last))
     return sorted(found, key=lambda change: _SECTIONS.index(change.section))

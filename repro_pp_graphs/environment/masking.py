@@ -25,18 +25,44 @@ LONGEST = 8000  # characters: a quote that is not closed within masks no more th
 
 # --- is it a secret by its name ---
 
-_NO_VALUE = {"", "0", "1", "true", "false", "yes", "no", "on", "off", "none", "null"}
+_NO_VALUE = {
+    "", "0", "1", "true", "false", "yes", "no", "on", "off", "none", "null",
+    # the next word of a sentence about an option
+    "a", "an", "and", "as", "at", "by", "for", "if", "in", "is", "it", "must", "not", "of", "or",
+    "so", "than", "that", "the", "then", "this", "to", "was", "which", "will", "with",
+}  # fmt: skip
 _SECRET_NAME = re.compile(
     "secret|passw|passphrase|token|credential|cookie|authoriz|bearer|signature|webhook|jwt|mnemonic"
     "|api_?key|access_?key|session_?(?:id|key)|key_|_keys_|connection_?string"
     "|_(?:auth|oauth2?|pass|pwd|pw|pat|sas|sig|dsn|pin|otp|creds?|salt|serial)_"
 )
+_OF_SECRETS = "api|access|auth|bearer|hf_|key|refresh|secret|session"
 _NO_SECRET = re.compile(
     "tokeniz|token_ids|token_count|key_value|forward_pass|ib_pkey"
-    "|token_map|first_token|inter_token|token_usage|token_num|tokens_(?:buckets|ratio|histogram|to)"
+    "|token_map|first_token|inter_token|token_usage|token_num"
+    "|tokens_(?:buckets|ratio|histogram|to|per)"
+    "|tiktoken|asttokens|pyjwt|monkey"  # packages, and a word that ends in key
+    # counts
+    "|(?<![a-z0-9])(?:max|min|num|total)_"
+    f"(?:(?!{_OF_SECRETS})[a-z0-9]+_){{0,6}}?tokens(?![a-z0-9])"
+    "|(?<![a-z0-9])(?:num|per|(?:max|min)_(?:new|num|total))_token(?![a-z0-9])"
+    "|(?<![a-z0-9])(?:draft|prefill|decode|input|output|prompt|completion)_tokens(?![a-z0-9])"
+    # words of a vocabulary, and keys by which something is found
+    "|(?:bos|eos|pad|unk|sep|cls|mask|image|video|audio)_tokens?(?![a-z0-9])"
+    "|(?:watermark|hashing|sort|cache|partition|foreign|routing|graph)_keys?(?![a-z0-9])"
 )
 _NUMBERS = re.compile(r"[\]\[0-9., ]+")
+_ONE_WORD = re.compile("[A-Za-z0-9_.-]+")
+_NAMED_BY_A_FIELD = frozenset({"value", "before", "after"})
 _FRACTION_OR_LIST = re.compile(r"[0-9]+[.][0-9]+$|[{]|\[$")
+
+
+# a key of something that has none to hide, unless its value is as long as a key
+_MAY_BE_PLAIN = re.compile(
+    "(?!.*(?:api|access|account|admin|auth|client|crypt|licen|master|priv|secret|serv|session|shared"
+    "|sign|ssh|ssl|token|pass|user)).*_key_$"
+)
+_PLAIN_VALUE = re.compile("[a-z]{1,7}|[0-9]{1,9}|[0-9]+[.][0-9]+")
 
 
 class _Promise(NamedTuple):
@@ -45,16 +71,18 @@ class _Promise(NamedTuple):
     secret: bool
     beside_numbers: bool
     beside_fraction_or_list: bool
+    beside_plain: bool  # a short word, a number
 
 
 @lru_cache(maxsize=4096)
 def _promise(name: str) -> _Promise:
     words = _NO_SECRET.sub("", "_" + re.sub("[^a-z0-9]", "_", name.lower()) + "_")
     if not _SECRET_NAME.search(words):
-        return _Promise(False, False, False)
+        return _Promise(False, False, False, False)
     no_counts = re.sub("token_id|tokens", "", words)
     kinds = (words, no_counts, no_counts.replace("token", ""))
-    return _Promise(*(bool(_SECRET_NAME.search(kind)) for kind in kinds))
+    secret, numbers, fraction = (bool(_SECRET_NAME.search(kind)) for kind in kinds)
+    return _Promise(secret, numbers, fraction, not _MAY_BE_PLAIN.match(words))
 
 
 def bare(value: str) -> str:
@@ -69,6 +97,8 @@ def is_secret(name: str, value: str) -> bool:
         return False
     text = bare(value).lower()
     if text in _NO_VALUE:
+        return False
+    if not kinds.beside_plain and _PLAIN_VALUE.fullmatch(text):
         return False
     if _FRACTION_OR_LIST.match(text):
         return kinds.beside_fraction_or_list
@@ -605,7 +635,8 @@ class Masker:
         """A JSON value with its keys and values masked. What was masked is a string. `name` is
         what may tell that it is a secret: its key, or the option before it in a list."""
         if isinstance(value, dict):
-            return {self.string(key): self.json(inner, key) for key, inner in value.items()}
+            fields = _fields(value)
+            return {self.string(key): self.json(inner, told) for key, told, inner in fields}
         if isinstance(value, list):
             return [self.json(inner, option) for option, inner in _items(value, name)]
         text = _spelled(value)
@@ -657,11 +688,25 @@ def _items(values: list[object], name: str) -> Iterator[tuple[str, object]]:
         option = value if isinstance(value, str) and value.startswith("-") else ""
 
 
+def _fields(value: dict[str, object]) -> Iterator[tuple[str, str, object]]:
+    """(key, what may tell that it is a secret, value) of each field: its key, but in a row as
+    {"key": "HF_TOKEN", "value": "x"}, whose field names the others, that name."""
+    others = _NAMED_BY_A_FIELD & value.keys()
+    names = [each for each in ("key", "name") if isinstance(value.get(each), str)]
+    of_a_row = names[0] if names and others else ""
+    row = str(value[of_a_row]) if of_a_row else ""
+    for key, inner in value.items():
+        if key == of_a_row:
+            yield key, "", inner
+        else:
+            yield key, row if key in others and _ONE_WORD.fullmatch(row) else key, inner
+
+
 def _leaves(value: object, name: str = "") -> Iterator[tuple[str, str]]:
     """(name, text) of each plain value of a JSON value."""
     if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _leaves(inner, key)
+        for _, told, inner in _fields(value):
+            yield from _leaves(inner, told)
     elif isinstance(value, list):
         for option, inner in _items(value, name):
             yield from _leaves(inner, option)

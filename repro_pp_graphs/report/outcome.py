@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
@@ -35,8 +36,17 @@ def lines(found: Verdict, names: Mapping[str, str] | None = None) -> list[str]:
 def _renamed(pair: Pair, names: Mapping[str, str]) -> Pair:
     """The pair with its cases called otherwise."""
     called = {case: names.get(case, case) for case in (pair.a, pair.b)}
-    comparisons = [replace(each, favours=called.get(each.favours, "")) for each in pair.comparisons]
+    comparisons = [
+        replace(each, favours=called.get(each.favours, ""), why=_called(each.why, called))
+        for each in pair.comparisons
+    ]
     return replace(pair, a=called[pair.a], b=called[pair.b], comparisons=comparisons)
+
+
+def _called(why: str, names: Mapping[str, str]) -> str:
+    """A reason with its cases called otherwise: `not measured in A`."""
+    either = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+    return re.sub(rf"(?<![\w-])(?:{either})(?![\w-])", lambda found: names[found[0]], why)
 
 
 def _finding(finding: Finding, limited: bool) -> list[str]:

@@ -70,16 +70,25 @@ def _network(launches: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _alike(said: Iterable[tuple[str, str]]) -> list[tuple[list[str], str]]:
-    """Who said what: texts that differ in numbers alone stand once, as the first has them."""
+def _alike(said: Iterable[tuple[str, str]], every: int = 0) -> list[tuple[list[str], str]]:
+    """Who said what: texts that differ in numbers alone stand once, as the first has them, with
+    who else said one. `every`: how many there are, where they are many; 0 names each."""
     whose: dict[str, list[tuple[str, str]]] = {}
     for who, text in said:
         whose.setdefault(_NUMBER.sub("#", text), []).append((who, text))
     found = []
     for its in whose.values():
-        others = len({text for _, text in its}) - 1
-        alike = f" (one of {others + 1} that differ only in their numbers)" * (others > 0)
-        found.append((list(dict.fromkeys(who for who, _ in its)), its[0][1] + alike))
+        first = its[0][1]
+        same = list(dict.fromkeys(who for who, text in its if text == first))
+        others = list(dict.fromkeys(who for who, _ in its if who not in same))
+        more = len({text for _, text in its}) - 1
+        tail = ""
+        if others:
+            who = "the other launches" if len(same) + len(others) == every else ", ".join(others)
+            tail = f" ({who}: the same, with other numbers)"
+        elif more:
+            tail = f" (and {more} more that differ from it in numbers alone)"
+        found.append((same, first + tail))
     return found
 
 
@@ -94,7 +103,7 @@ def _of_launches(launches: list[dict[str, Any]]) -> list[str]:
     every = begun if begun > 2 else 0
     return [
         f"{'every launch' if len(labels) == every else ', '.join(labels)}: {text}"
-        for labels, text in _alike(said)
+        for labels, text in _alike(said, every)
     ]
 
 

@@ -57,12 +57,18 @@ def said(result: dict[str, Any]) -> list[str]:
     if swept := sweep_table.lines(result):
         out += ["", *swept]
         out += [line for each in sweep_table.notes(result) for line in wrapped(each)]
-    missing = [row["label"] for row in result["launches"] if row["status"] == "not run"]
+    missing = [_not_measured(row) for row in result["launches"] if row["status"] != "ok"]
     if missing:
         of = f"{len(missing)} of {count(len(result['launches']), 'launch')}"
         out += ["", *wrapped(f"Not measured: {of} ({', '.join(missing)}).")]
     known = [line for each in remarks.remarks(result) for line in wrapped(each, "! ")]
     return [*out, "", *known]
+
+
+def _not_measured(row: dict[str, Any]) -> str:
+    """A launch's label, and how it ended where it began."""
+    label, status = row["label"], row["status"]
+    return label if status == "not run" else f"{label}: {status}"
 
 
 def main(argv: list[str]) -> int:

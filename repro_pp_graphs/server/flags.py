@@ -33,7 +33,7 @@ def fit(args: ServerArgs, release: Release) -> tuple[ServerArgs, list[str]]:
     for flag, values in args.flags.items():
         name = _known_name(flag, release)
         if name != flag and not _same_option(name, flag):
-            notes.append(f"{flag} is {name} in sglang {release.version}")
+            notes.append(f"{flag} is passed as {name}, its name in sglang {release.version}")
         rule = release.rules.get(name)
         if rule and (objection := rule.objection(values)):
             raise FlagError(
