@@ -435,7 +435,8 @@ def test_a_signal_that_comes_while_a_program_begins_ends_it_too(monkeypatch) -> 
         def __init__(self, *args: Any, **how: Any) -> None:
             super().__init__(*args, **how)
             begun.append(self)
-            os.kill(os.getpid(), signal.SIGTERM)
+            # not to another thread, of which collect_env has none
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
 
     monkeypatch.setattr(probes.subprocess, "Popen", Begun)
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
