@@ -142,6 +142,21 @@ def test_a_rehearsal_shows_no_ratio(tmp_path):
     assert Path(run / "logs" / "report.html").stat().st_size < 3_000_000
 
 
+def test_the_headline_of_a_rehearsal_calls_its_cases_as_its_tables_do(tmp_path):
+    run = report_runs.rehearsal(tmp_path / "run")
+
+    def without_question(plan: dict) -> None:
+        for launch in plan["launches"]:
+            launch["case"] = launch["case"].replace("graphs_off", "graphs_other")
+            launch["expects_graphs"] = None
+
+    report_runs.changed(run / "logs" / "run.json", without_question)
+    (run / "logs" / "summary.json").unlink(missing_ok=True)
+    assert report(run) == 0
+    head = (run / "logs" / "report.md").read_text().splitlines()[0]
+    assert head.startswith("# TPOT mean, arm A / arm B: ") and "graphs_o" not in head
+
+
 def test_no_secret_of_the_servers_is_in_a_report(tmp_path):
     run = report_runs.series(tmp_path / "run")
     key, token, other = "plugh-plugh-1234", "hf_QmVyZ2FtYXNjaGluZW5iYXVlcg", "xyzzy-xyzzy-5678"

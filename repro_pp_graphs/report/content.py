@@ -8,7 +8,14 @@ import msgspec
 
 from repro_pp_graphs.environment import changes
 from repro_pp_graphs.record import Plan
-from repro_pp_graphs.report import clock, commands, sentences, sweep_table, waterfall_chart
+from repro_pp_graphs.report import (
+    clock,
+    commands,
+    outcome,
+    sentences,
+    sweep_table,
+    waterfall_chart,
+)
 from repro_pp_graphs.report.differences import beside_graphs, between_cases
 from repro_pp_graphs.report.remarks import remarks
 from repro_pp_graphs.report.source import Source
@@ -143,7 +150,7 @@ def _answer(source: Source) -> tuple[str, list[str], list[str]]:
     verdict = found.verdict
     traced = [name for name, _ in _explained(source)]
     alone = not verdict.pairs and len(traced) == 1
-    headline = _headline_of_traces(traced) if alone else _headline(verdict)
+    headline = _headline_of_traces(traced) if alone else _headline(source, verdict)
     limits = [each for each in verdict.limits if each.casefold() not in headline.casefold()]
     # of two equal arms a ratio would be remembered
     return headline, [] if found.rehearsal and verdict.pairs else _lead(verdict), limits
@@ -158,10 +165,13 @@ def _headline_of_traces(names: list[str]) -> str:
     return f"Where a decode step's time goes: {shown}"
 
 
-def _headline(verdict: Verdict) -> str:
+def _headline(source: Source, verdict: Verdict) -> str:
     """As the run's end prints it."""
-    word = verdict.headline
-    return verdict.text if word == "NOT ASKED" else f"#10865: {word}. {verdict.text}"
+    if verdict.headline != "NOT ASKED":
+        return f"#10865: {verdict.headline}. {verdict.text}"
+    names = {one.summary.case: source.cases[one.case] for one in source.launches}
+    pairs = [outcome.renamed(pair, names) for pair in verdict.pairs]
+    return sentences.not_asked(pairs) if pairs else verdict.text
 
 
 def _lead(verdict: Verdict) -> list[str]:

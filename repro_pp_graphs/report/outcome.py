@@ -19,7 +19,7 @@ def lines(found: Verdict, names: Mapping[str, str] | None = None) -> list[str]:
 
     `names`: what to call a case, where not by its name.
     """
-    pairs = [_renamed(pair, names or {}) for pair in found.pairs]
+    pairs = [renamed(pair, names or {}) for pair in found.pairs]
     if found.headline == "NOT ASKED":
         alone = [found.text, found.reason] if not pairs else []
         said = [line for text in alone for line in wrapped(text)]
@@ -33,7 +33,7 @@ def lines(found: Verdict, names: Mapping[str, str] | None = None) -> list[str]:
     return [*out, *_pairs(pairs), *_crossed(found), *_floor(found)]
 
 
-def _renamed(pair: Pair, names: Mapping[str, str]) -> Pair:
+def renamed(pair: Pair, names: Mapping[str, str]) -> Pair:
     """The pair with its cases called otherwise."""
     called = {case: names.get(case, case) for case in (pair.a, pair.b)}
     comparisons = [
