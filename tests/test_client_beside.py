@@ -31,7 +31,8 @@ def test_prompts_arrive_until_the_load_has_ended_and_are_counted_apart(run_clien
     beside = [each for each in document["requests"] if each.get("beside")]
     assert len(own) == 2 and len(beside) >= 2
     ended = max(each["events"][-1][0] for each in own)
-    assert all(each["sent_ns"] <= ended for each in beside)
+    # one may be on its way while the last answer is read
+    assert sum(each["sent_ns"] > ended for each in beside) <= 1
     assert {each["tokens"] for each in beside} == {1}
     summary = document["summary"]
     assert summary["completed"] == 2 and summary["total_output_tokens"] == 40

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,8 +107,12 @@ def test_on_a_cpu_sockets_are_said_to_do_nothing(tmp_path: Path):
 
 
 @pytest.fixture
-def harness(tmp_path: Path) -> Iterator[Harness]:
-    with Harness(tmp_path / "r", version="0.5.2", gpus=[(81559, 3)] * 2) as made:
+def harness() -> Iterator[Harness]:
+    # the path of a socket has room for a hundred characters, which tmp_path may fill
+    with (
+        tempfile.TemporaryDirectory(prefix="mps") as folder,
+        Harness(Path(folder) / "r", version="0.5.2", gpus=[(81559, 3)] * 2) as made,
+    ):
         tool = made.root / "fake_tools" / "nvidia-cuda-mps-control"
         tool.write_text(MPS)
         tool.chmod(0o755)
