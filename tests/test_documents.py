@@ -36,7 +36,7 @@ OTHERS = {
         --cuda-graph-max-bs --cuda-graph-max-bs-decode --disable-cuda-graph --dist-init-addr --host
         --incremental-streaming-output --load-format --log-requests --max-running-requests
         --mem-fraction-static --model-path --nnodes --node-rank --pipeline-parallel-size
-        --enable-dp-attention
+        --enable-dp-attention --max-total-tokens
         --pp-async-batch-depth --pp-max-micro-batch-size --tensor-parallel-size --tp-size""",
     "Slurm": "--account --container-image --container-mounts --gpus-per-node --partition --time",
     "others": "--argument --ipc --shm-size",

@@ -328,9 +328,10 @@ def test_with_several_launches_the_interval_is_over_launches():
 
 
 def test_of_a_long_trace_the_steps_in_the_middle_are_followed_and_it_is_said(monkeypatch):
+    whole = path_of("sglang052_graphs_on")
     monkeypatch.setattr(ring_path, "MOST", 8)
     found = explained(only_case(DATA / "sglang052_graphs_on"))
-    whole, part = path_of("sglang052_graphs_on"), found.ring_path
+    part = found.ring_path
     assert part is not None, found.ring_path_unknown
     assert part.steps < whole.steps
     assert part.batches_there == whole.batches_there

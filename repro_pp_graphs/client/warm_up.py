@@ -66,5 +66,5 @@ def not_steady_caveat(passes: Sequence[WarmUpPass]) -> str | None:
     return (
         f"the server had not settled after {len(passes)} warm-up passes ({'; '.join(figures)}; "
         f"steady: two in a row within {AGREE_SHARE:.0%}): what is measured may still hold "
-        "compilation or the load of other processes; a larger --warmup-passes may help"
+        "compilation or the load of other processes"
     )

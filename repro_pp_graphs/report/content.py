@@ -191,7 +191,7 @@ def _what(source: Source) -> str:
     if plan is None or found is None:
         traced = [each.analysis for _, each in first_explained(source) if each.analysis]
         sizes = " and ".join(map(str, sorted({each.pp_size for each in traced})))
-        return f"Traces alone, of {sizes} PP ranks: no measured launches, so nothing is compared."
+        return f"Traces alone, of {sizes} PP ranks: no measured launches, so no verdict."
     first = plan.launches[0]
     versions = ", ".join(sorted({launch.sglang_version for launch in found.launches}))
     attached = first.attached

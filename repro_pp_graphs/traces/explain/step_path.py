@@ -43,6 +43,7 @@ BUSY = "busy with another micro-batch"
 # A part below this share of the step is not named in the sentence.
 NAMED = 0.02
 # A what-if that saves so much of a part needs no word on the rest.
+LEAST_US = 50.0  # of launching in a step: less is none
 MOST_OF_IT = 0.7
 # Ranks beside one another in the table.
 ABREAST = 4
@@ -187,7 +188,7 @@ def _what_ifs(path: RingPath) -> list[str]:
 def _launching(path: RingPath) -> str:
     """Why `launch=0` saves less than the step spends in launching; empty where it hardly does."""
     spent, saves = path.categories["launch"].mean, path.steady_us - path.what_if["launch=0"]
-    if saves > MOST_OF_IT * spent:
+    if saves > MOST_OF_IT * spent or spent < LEAST_US:
         return ""
     return (
         f"launch=0 saves {ms(max(saves, 0))} of the {ms(spent)} that the step spends in launching: "
