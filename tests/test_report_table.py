@@ -265,6 +265,11 @@ def test_the_release_decides_how_sends_go(tmp_path, version, sends):
     assert f"sglang {version}: PP sends are {sends}" in " ".join(text.split())
 
 
+def test_how_sends_go_on_gpus_is_not_said_of_a_rehearsal(tmp_path):
+    text = told(tmp_path, plan(launch("A", "on", sglang_version="0.5.21"), mode="cpu"))
+    assert "PP sends are asynchronous: on GPUs the host does not wait" in " ".join(text.split())
+
+
 def token_return(steps: int = 22) -> dict:
     def us(mean: float) -> dict:
         return {"mean": mean, "median": mean - 1, "p99": 2 * mean, "max": 3 * mean}

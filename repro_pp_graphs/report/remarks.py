@@ -44,7 +44,7 @@ def remarks(summary: dict[str, Any]) -> list[str]:
     if probe:
         found += _send_paths(summary)
     else:
-        found += _sends(launches) + _uneven_splits(launches)
+        found += _sends(launches, summary["rehearsal"]) + _uneven_splits(launches)
     found += [
         f"{each['label']}: its host was not like the others': {'; '.join(each['host_unlike'])}."
         for each in launches
@@ -148,7 +148,7 @@ def resumed(summary: dict[str, Any]) -> list[str]:
     ]
 
 
-def _sends(launches: list[dict[str, Any]]) -> list[str]:
+def _sends(launches: list[dict[str, Any]], rehearsal: bool) -> list[str]:
     cases: dict[tuple[str, str], list[str]] = {}
     for launch in launches:
         names = cases.setdefault((launch["sglang_version"], launch["sends"]), [])
@@ -156,7 +156,8 @@ def _sends(launches: list[dict[str, Any]]) -> list[str]:
     found = []
     for (version, how), names in cases.items():
         where = f" ({', '.join(names)})" if len(cases) > 1 else ""
-        meaning = f": {SENDS_MEAN[how]}" if how in SENDS_MEAN else ""
+        on = "on GPUs " * rehearsal  # a CPU's send copies, and waits for no GPU
+        meaning = f": {on}{SENDS_MEAN[how]}" if how in SENDS_MEAN else ""
         found.append(f"sglang {version}{where}: PP sends are {how}{meaning}.")
     return found
 
