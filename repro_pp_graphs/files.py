@@ -21,7 +21,7 @@ RESERVE_BYTES = 1 << 20
 OVERHEAD_BYTES = 8192  # of a file that is written: its last block, its folder
 DRAFT_SUFFIX = ".part"  # run_repro.sh knows it too
 LAST_ROOM = "the room that was kept there for results is now in use; free some space"
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class BadFile(ValueError):
@@ -34,7 +34,7 @@ class NotThereError(ValueError):
 
 def is_full(error: OSError) -> bool:
     """True where a disk, or the user's quota on it, is full."""
-    return error.errno in _FULL
+    return error.errno in FULL
 
 
 def draft_of(path: Path) -> Path:

@@ -36,8 +36,12 @@ def wrapped(text: str, first: str = "", below: str = "  ") -> str:
     )
 
 
+complaints: list[str] = []  # what this process has complained of so far
+
+
 def complain(text: str) -> None:
     """Say on stderr what is wrong."""
+    complaints.append(text)
     print(wrapped(f"client_benchmark.py: {text}"), file=sys.stderr)
 
 

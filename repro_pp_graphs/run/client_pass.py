@@ -8,9 +8,10 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from repro_pp_graphs.client import command
+from repro_pp_graphs import files
+from repro_pp_graphs.client import command, terminal
 from repro_pp_graphs.files import BadFile, read_object
 
 INTERRUPTED = 130
@@ -40,8 +41,16 @@ def stdout_to(path: Path) -> Iterator[None]:
         os.close(kept)
 
 
-def run_client(words: list[str], log: Path, root: Path) -> int:
-    """Run the client in this process, its report into a file; its exit status."""
+class Pass(NamedTuple):
+    """How a pass of the client ended."""
+
+    status: int
+    why: str  # what it complained of last; empty for nothing, as where requests failed
+
+
+def run_client(words: list[str], log: Path, root: Path) -> Pass:
+    """Run the client in this process, its report into a file."""
+    terminal.complaints.clear()
     with stdout_to(log):
         try:
             status = command.main(words, root)
@@ -49,7 +58,15 @@ def run_client(words: list[str], log: Path, root: Path) -> int:
             status = error.code if isinstance(error.code, int) else 1
     for number in (signal.SIGINT, signal.SIGTERM):  # the client ignores them once it has measured
         signal.signal(number, signal.SIG_DFL)
-    return status
+    return Pass(status, terminal.complaints[-1] if terminal.complaints else "")
+
+
+def why_failed(done: Pass, log: Path) -> str:
+    """For the record: what the client complained of, and where to read on. A full disk is named,
+    also if it has room again by now."""
+    full = any(os.strerror(number) in done.why for number in files.FULL)
+    where = f"; the disk of {log.parent} was full" if full else ""
+    return f"{f': {done.why}' if done.why else ''}{where}; see {log}"
 
 
 def result_of(path: Path) -> dict[str, Any]:

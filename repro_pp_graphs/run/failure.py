@@ -11,7 +11,7 @@ from repro_pp_graphs import files, launch_record
 from repro_pp_graphs.environment import masking
 from repro_pp_graphs.record import Launch
 from repro_pp_graphs.run import hang, results
-from repro_pp_graphs.run.client_pass import result_of
+from repro_pp_graphs.run.client_pass import Pass, result_of, why_failed
 from repro_pp_graphs.server import diagnosis, log, process
 from repro_pp_graphs.server.diagnosis import Diagnosis
 from repro_pp_graphs.server.log import Line, read_log
@@ -128,7 +128,7 @@ def report_late(logs: Path, launch: Launch, pid: int) -> None:
 
 
 def report_load(
-    logs: Path, launch: Launch, measured: str, pid: int, exit_file: Path | None
+    logs: Path, launch: Launch, measured: str, done: Pass, pid: int, *, exit_file: Path | None
 ) -> None:
     """Print and record why the client failed, whose files `measured` names; what the ranks do,
     where the server stalled."""
@@ -138,7 +138,7 @@ def report_load(
     log_path = logs / f"{measured}_client.log"
     found = result_of(results.client_json(logs, measured))
     stalled = bool(found.get("errors", {}).get("stalled"))
-    reason = f"the client failed; see {log_path}"
+    reason = f"the client failed{why_failed(done, log_path)}"
     if stalled:  # it lives and sends nothing: what its ranks do, while they live
         reason = f"the server stalled; see {log_path} and {logs}/{launch.label}_hang.txt"
     _record(logs, launch.label, reason)

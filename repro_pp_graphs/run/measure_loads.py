@@ -13,7 +13,14 @@ from repro_pp_graphs import files, launch_record
 from repro_pp_graphs.launch_record import LoadRecord
 from repro_pp_graphs.record import Launch, Load, Plan
 from repro_pp_graphs.run import begin_step, client_words, failure, results
-from repro_pp_graphs.run.client_pass import INTERRUPTED, line_of, result_of, run_client
+from repro_pp_graphs.run.client_pass import (
+    INTERRUPTED,
+    Pass,
+    line_of,
+    result_of,
+    run_client,
+    why_failed,
+)
 from repro_pp_graphs.server.http import Server
 from repro_pp_graphs.terminal import wrapped
 
@@ -26,6 +33,7 @@ class Loads:
         self.logs: Path = options.out / "logs"
         self.server = Server(launch.base_url)
         self.found: dict[str, LoadRecord] = {}
+        self.last = Pass(0, "")  # of the client, for the load that is measured
 
     def run(self) -> int:
         """0 where the main load is measured, 1 where it is not, 130 interrupted."""
@@ -52,6 +60,7 @@ class Loads:
     def measure(self, load: Load, place: int, size: int | None) -> int:
         """Measure one load and record how it ended; the client's exit status."""
         label = self.plan.load_label(self.launch, load.name)
+        self.last = Pass(0, "")
         if why := self.tell(size):
             self.record(load, LoadRecord("failed", place, f"micro-batch {size}: {why}"))
             return 1
@@ -63,13 +72,15 @@ class Loads:
         words = client_words.prompts(self.options.root)
         words += client_words.measured(self.plan, self.launch, self.logs, load)
         log = self.logs / f"{label}_client.log"
-        status = run_client(words, log, self.options.root)
+        self.last = run_client(words, log, self.options.root)
+        status = self.last.status
         if status == INTERRUPTED:
             return status
         found = LoadRecord("ok", place, micro_batch=size)
         path = results.client_json(self.logs, label)
         if status:
-            found.status, found.reason = "failed", f"client: exit {status}; see {log}"
+            why = why_failed(self.last, log)
+            found.status, found.reason = "failed", f"client: exit {status}{why}"
         else:
             found.client_sha256 = files.sha256(path)
         self.record(load, found, path)
@@ -91,7 +102,7 @@ class Loads:
         if not gone and not found.get("errors", {}).get("stalled"):
             return False
         where, exit_file = self.options.pid, self.options.exit_file
-        failure.report_load(self.logs, self.launch, label, where, exit_file)
+        failure.report_load(self.logs, self.launch, label, self.last, where, exit_file=exit_file)
         return True
 
 

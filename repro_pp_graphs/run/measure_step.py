@@ -7,12 +7,19 @@ from pathlib import Path
 from repro_pp_graphs import record
 from repro_pp_graphs.record import Launch
 from repro_pp_graphs.run import client_words, results, step_options
-from repro_pp_graphs.run.client_pass import INTERRUPTED, line_of, result_of, run_client
+from repro_pp_graphs.run.client_pass import (
+    INTERRUPTED,
+    Pass,
+    line_of,
+    result_of,
+    run_client,
+    why_failed,
+)
 from repro_pp_graphs.run.measured_host import Host
 from repro_pp_graphs.terminal import wrapped
 
 
-def say_why_attached(logs: Path, launch: Launch) -> None:
+def say_why_attached(logs: Path, launch: Launch, done: Pass) -> None:
     """The same of a server that is not ours: its processes are left alone."""
     from repro_pp_graphs import launch_record  # noqa: PLC0415 - not before the pass
     from repro_pp_graphs.server.http import Server  # noqa: PLC0415
@@ -20,7 +27,7 @@ def say_why_attached(logs: Path, launch: Launch) -> None:
     log = logs / f"{launch.label}_client.log"
     listens = Server(launch.base_url).listens()
     state = "still listens: its log may say more" if listens else "no longer listens: it has ended"
-    reason = f"the load failed, see {log}; the server at {launch.base_url} {state}"
+    reason = f"the load failed{why_failed(done, log)}; the server at {launch.base_url} {state}"
     launch_record.amend(logs, launch.label, status="failed", reason=reason)
     again = "when it is well again, run the same command"
     print("\n".join(wrapped(f"{launch.label} failed: {reason}; {again}", "  ")), flush=True)
@@ -46,17 +53,17 @@ def main(argv: list[str]) -> int:
         host.end(logs, label)
         return status
     words = client_words.prompts(options.root) + client_words.measured(plan, launch, logs)
-    status = run_client(words, logs / f"{label}_client.log", options.root)
+    done = run_client(words, logs / f"{label}_client.log", options.root)
     host.end(logs, label)
-    if status == INTERRUPTED:
-        return status
-    if status and launch.attached:
-        say_why_attached(logs, launch)
+    if done.status == INTERRUPTED:
+        return done.status
+    if done.status and launch.attached:
+        say_why_attached(logs, launch, done)
         return 1
-    if status:
+    if done.status:
         from repro_pp_graphs.run import failure  # noqa: PLC0415 - not before the pass
 
-        failure.report_load(logs, launch, label, options.pid, options.exit_file)
+        failure.report_load(logs, launch, label, done, options.pid, exit_file=options.exit_file)
         return 1
     print(line_of(result_of(results.client_json(logs, label))))
     return 0
