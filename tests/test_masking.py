@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from planted_secrets import SECRETS
 
-from repro_pp_graphs.environment import masking
+from repro_pp_graphs.environment import spans
 from repro_pp_graphs.environment.masking import MASK, Masker
 from repro_pp_graphs.run import failure
 from repro_pp_graphs.server.diagnosis import Diagnosis
@@ -157,7 +157,7 @@ PIECES = {
 def work(call: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> int:
     """Calls made, and characters that the steps of a scan moved over."""
     count = 0
-    original = masking._end
+    original = spans.end
 
     def counted(pattern, text, start, *limit):
         nonlocal count
@@ -170,7 +170,7 @@ def work(call: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> int:
         count += event in ("call", "c_call")
 
     with monkeypatch.context() as patch:
-        patch.setattr(masking, "_end", counted)
+        patch.setattr(spans, "end", counted)
         sys.setprofile(on_event)
         try:
             call()

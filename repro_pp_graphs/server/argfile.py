@@ -124,9 +124,9 @@ def _words(line: str, place: str) -> list[str]:
 
 def _refuse_secret(name: str, value: str, place: str) -> None:
     """What a file holds is stored with the run, and sglang writes its arguments to its log."""
-    from repro_pp_graphs.environment import masking  # noqa: PLC0415 - 20 ms, for plans only
+    from repro_pp_graphs.environment import masking, named_secrets  # noqa: PLC0415 - 20 ms, for plans only
 
-    if not (masking.is_secret(name, value) or masking.holds_secret(value)):
+    if not (named_secrets.is_secret(name, value) or masking.holds_secret(value)):
         return
     if name.startswith("--"):
         raise ArgFileError(
