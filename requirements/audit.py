@@ -63,9 +63,7 @@ def asked(packages: list[Package], service: str) -> list[list[str]]:
 
 def lines(packages: list[Package], advisories: list[list[str]]) -> list[str]:
     named = [(one, ids) for one, ids in zip(packages, advisories, strict=True) if ids]
-    head = (
-        f"audit of the locks: osv.dev has advisories for {len(named)} of {len(packages)} versions"
-    )
+    head = f"audit of the locks: osv.dev names {len(named)} of {len(packages)} versions"
     return [head, *(f"  {one.name} {one.version}: {', '.join(ids)}" for one, ids in named)]
 
 
