@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import report_runs
 
-from repro_pp_graphs.report import report_command, source
+from repro_pp_graphs.report import content, report_command, source
 from repro_pp_graphs.report.source import Source
+from repro_pp_graphs.report.waterfall_chart import compared, difference
 
 pytestmark = pytest.mark.slow
 
@@ -54,6 +55,32 @@ def test_somebody_elses_traces_are_explained(tmp_path, monkeypatch):
     html = (beside / "report.html").read_text()
     assert '<figure id="lanes">' in html and '<figure id="launches">' not in html
     assert report(folder / "on", "--out", tmp_path / "one") == 0
+
+
+def test_of_somebodys_cases_those_are_compared_that_analyze_compares(tmp_path):
+    names = "sglang052_graphs_off", "sglang052_graphs_on", "sglang056_graphs_on"
+    for name in names:
+        shutil.copytree(report_runs.DATA / "traces" / name, tmp_path / name)
+    off, on, _ = names
+    assert [(each.a, each.b) for each in compared(source.read(tmp_path))] == [(on, off)]
+
+
+def test_the_difference_of_equal_arms_is_called_noise_and_not_explained(tmp_path):
+    run = report_runs.traced(tmp_path / "run")
+    said = content.content(source.read(run))
+    assert said.step_table is not None and "noise" not in said.step_differences[0]
+    off = run / "trace" / report_runs.B
+    shutil.rmtree(run / "trace" / report_runs.A)
+    shutil.copytree(off, run / "trace" / report_runs.A)
+    (run / "logs" / f"{report_runs.A}_analysis.json").unlink()  # of the traces with graphs
+    found = source.read(run)
+    said = content.content(found)
+    (text,) = said.step_differences
+    assert "all without graphs" in text and text.endswith("is noise.")
+    assert said.step_table is None and difference(found) is None
+    changed = run / "logs" / f"{report_runs.B}_launch.json"
+    report_runs.changed(changed, lambda one: one["server_info"].update(chunked_prefill_size=7))
+    assert "noise" not in content.content(source.read(run)).step_differences[0]
 
 
 @pytest.mark.parametrize(

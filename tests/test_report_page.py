@@ -65,6 +65,7 @@ def test_every_picture_has_a_table_of_its_numbers(of_traced):
 
 def test_each_bar_of_the_difference_begins_where_the_one_before_ends(of_traced):
     (pair,) = facts_of(of_traced)["charts"]["difference"]["choices"]
+    assert pair["less"] == "B less A"
     *rows, whole = pair["rows"]
     assert rows[0]["from"] == whole["from"] == 0
     for one, other in itertools.pairwise(rows):

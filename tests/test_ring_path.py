@@ -255,7 +255,7 @@ def pairs_of(**graphs: bool) -> list[tuple[str, str]]:
         replace(analysis("sglang052_graphs_on"), case=case, graph_launches={"0": 47 * on})
         for case, on in graphs.items()
     ]
-    return [(first.case, second.case) for first, second in pairs(made)]
+    return [(made[first].case, made[second].case) for first, second in pairs(made)]
 
 
 def test_of_several_cases_graphs_off_is_held_against_graphs_on_of_the_same_name():

@@ -95,6 +95,12 @@ def _short(text: str) -> str:
     return text if len(text) <= MOST_CHARS else f"{text[: MOST_CHARS - 3]}..."
 
 
+def alike(found: list[Difference], a: int, b: int, graphs: bool) -> bool:
+    """Whether two cases, by their index, ran with the same but for what is about CUDA graphs; with
+    `graphs`, as both had some, in that too. `found`: what differs between the cases of the run."""
+    return all(e.values[a] == e.values[b] or (e.graphs and not graphs) for e in found)
+
+
 def beside_graphs(found: list[Difference], cases: list[str]) -> dict[str, list[str]]:
     """By case the names of what it has otherwise than the first, besides graphs."""
     names = {

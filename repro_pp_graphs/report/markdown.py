@@ -11,6 +11,7 @@ from repro_pp_graphs.report.tables import Table
 MOST_BEFORE = 56  # lines before the details
 MOST_REMARKS = 6
 MOST_DIFFERENCES = 4  # the table has the others
+STEP_TABLE = "What a decode step waits for, one case less another"
 _SPECIAL = re.compile(r"([\\`*\[\]<|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 _FIRST = re.compile(r"^(?:(\d+)([.)])(?=\s|$)|([-+=>]|#{1,6}(?=\s|$)))")
 _REFERENCE = re.compile(r"(?<=@)(?=\w)|(?<=#)(?!10865\b)(?=\d)")  # mentions and issues, but ours
@@ -61,6 +62,8 @@ def text_of(content: Content) -> str:
     if content.step_differences:
         lines += ["## Why a decode step is longer or shorter", ""]
         lines += [f"- {plain(each)}" for each in content.step_differences[:MOST_DIFFERENCES]]
+        more = len(content.step_differences) - MOST_DIFFERENCES
+        lines += [f"- and {more} more: *{STEP_TABLE}*, below"] if more > 0 else []
         lines += [""]
     if content.swept:
         lines += ["## Over the load", "", *rows(content.swept), ""]
@@ -80,7 +83,7 @@ def _details(content: Content, remarks: list[str]) -> Iterator[str]:
     if remarks:
         yield from folded("More remarks", [f"- {plain(each)}" for each in remarks])
     if content.step_table:
-        yield from folded("What a decode step waits for, B less A", rows(content.step_table))
+        yield from folded(STEP_TABLE, rows(content.step_table))
     if content.timed and content.turns:
         yield from folded("What a turn is made of while profiled", rows(content.turns))
     for said in content.explained:

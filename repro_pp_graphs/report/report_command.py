@@ -88,6 +88,9 @@ def main(argv: list[str]) -> int:
     except BadFile as error:
         complain(COMMAND, f"{error}; name the folder of a run, or of ranks' traces")
         return 1
+    except OSError as error:
+        complain(COMMAND, f"{error.filename}: {error.strerror}; name a folder that you may read")
+        return 1
     to = options.out or found.logs or of_traces(options.dir)
     try:
         paths = write(found, to)

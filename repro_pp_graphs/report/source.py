@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from itertools import islice, starmap
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,14 @@ from repro_pp_graphs.pp_clock.collect import facts_path
 from repro_pp_graphs.pp_clock.model import ClockFacts
 from repro_pp_graphs.record import Plan
 from repro_pp_graphs.report import model, summary, table
-from repro_pp_graphs.traces.commands.paths import cases_at
+from repro_pp_graphs.traces.commands.paths import cases_at, members_of
 from repro_pp_graphs.traces.explain.timeline import Timeline, timeline
 from repro_pp_graphs.traces.facts import Analysis, document, from_document
 from repro_pp_graphs.traces.model import Case
 from repro_pp_graphs.traces.path.explained import explained, studied
-from repro_pp_graphs.traces.read.cases import folders_of_traces
+from repro_pp_graphs.traces.read.cases import read_case
 
-MOST_FOLDERS = 12  # of traces in one report; more are one report each
+MOST_CASES = 12  # of traces in one report; more are one report each
 
 
 @dataclass
@@ -280,18 +281,19 @@ def explain(case: Case) -> Explained:
 
 def _traces(folder: Path) -> Source:
     """The traces in a folder, or in the folders inside it."""
-    holding = folders_of_traces(folder)
+    members = members_of([folder])
     found: list[Explained] = []
     warnings: list[str] = []
-    for each in holding[:MOST_FOLDERS]:
-        cases = list(cases_at("report", [each]) or [])
-        warnings += [text for case in cases if not case.ranks for text in case.warnings]
-        found += [explain(case) for case in cases if case.ranks]
+    for case in starmap(read_case, islice(members.items(), MOST_CASES)):
+        if case.ranks:
+            found.append(explain(case))
+        else:
+            warnings += case.warnings
     if not found:
         what = "has neither logs/run.json of a run nor traces of ranks (*.trace.json.gz)"
         raise BadFile(f"{folder} {what}")
-    if len(holding) > MOST_FOLDERS:
-        warnings.append(f"{len(holding)} folders of traces: the first {MOST_FOLDERS} are shown")
+    if len(members) > MOST_CASES:
+        warnings.append(f"{len(members)} cases with traces: the first {MOST_CASES} are shown")
     return Source(
         folder=folder, cases=[each.name for each in found], explained=found, warnings=warnings
     )

@@ -1,4 +1,4 @@
-"""Why a case's decode step is longer than the first case's: the difference as a waterfall."""
+"""Why one case's decode step is longer than another's: the difference as a waterfall."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from typing import Any
 
 import msgspec
 
+from repro_pp_graphs.report.differences import alike, between_cases
 from repro_pp_graphs.report.figure import Figure
 from repro_pp_graphs.report.source import Source
-from repro_pp_graphs.report.tables import Table
+from repro_pp_graphs.report.tables import Table, first_explained
+from repro_pp_graphs.traces.commands.differences import ANOTHER, pairs, with_graphs
 from repro_pp_graphs.traces.explain.step_path import TITLES
 from repro_pp_graphs.traces.facts import RingPath
 from repro_pp_graphs.traces.path import difference_words
@@ -19,57 +21,94 @@ WHOLE = "the whole step"
 
 
 class Compared(msgspec.Struct, kw_only=True):
-    """The steps of two cases, A and B: their names, their launches' paths, B less A."""
+    """The steps of two cases, A and B: their names, their letters (or 1st, 2nd), their launches'
+    paths, B less A. `noise`: why their difference is nothing but that; empty where it may be more.
+    """
 
     a: str
     b: str
+    marks: tuple[str, str]
     a_paths: list[RingPath]
     b_paths: list[RingPath]
     found: Differences
+    noise: str = ""
+
+    def less(self) -> str:
+        """`graphs_off (B) less graphs_on (A)`"""
+        both = zip((self.a, self.b), self.marks, strict=True)
+        a, b = (name if name.endswith(mark) else f"{name} ({mark})" for name, mark in both)
+        return f"{b} less {a}"
 
 
 def compared(source: Source) -> list[Compared]:
-    """The first case whose critical path is known against each of the others."""
+    """The cases that `analyze` holds against one another, of those whose critical path is known."""
     paths: dict[int, list[RingPath]] = {}
     for case, each in source.all_explained():
         if each.analysis and each.analysis.ring_path:
             paths.setdefault(case, []).append(each.analysis.ring_path)
-    known = sorted(paths)
-    return [
-        Compared(
-            a=source.cases[known[0]],
-            b=source.cases[case],
-            a_paths=paths[known[0]],
-            b_paths=paths[case],
-            found=differences(paths[known[0]], paths[case]),
+    firsts = {
+        case: each.analysis
+        for case, each in first_explained(source)
+        if each.analysis and case in paths
+    }
+    unlike = between_cases(source)
+    found = []
+    for at_a, at_b in pairs(list(firsts.values())):
+        a, b = list(firsts)[at_a], list(firsts)[at_b]
+        graphs = [with_graphs(firsts[case]) for case in (a, b)]
+        equal = source.plan and graphs[0] == graphs[1] and alike(unlike, a, b, graphs[0])
+        found.append(
+            Compared(
+                a=source.cases[a],
+                b=source.cases[b],
+                marks=difference_words.marks(firsts[a].case, firsts[b].case),
+                a_paths=paths[a],
+                b_paths=paths[b],
+                found=differences(paths[a], paths[b]),
+                noise=("all with graphs" if graphs[0] else "all without graphs") if equal else "",
+            )
         )
-        for case in known[1:]
-    ]
+    return found
 
 
 def sentences(source: Source) -> list[str]:
     """What the differences are made of, a sentence each."""
-    return [difference_words.sentence(each.a, each.b, each.found) for each in compared(source)]
+    return [_sentence(each) for each in compared(source)]
+
+
+def _sentence(pair: Compared) -> str:
+    if not pair.noise:
+        return difference_words.sentence(pair.a, pair.b, pair.found)
+    return (
+        f"{pair.a} and {pair.b} ran the same server, {pair.noise}: that the decode steps of the "
+        f"second are {difference_words.longer(pair.found.step)} is noise."
+    )
+
+
+def _explained(source: Source) -> list[Compared]:
+    """The pairs whose difference can come from what differs between them."""
+    return [pair for pair in compared(source) if not pair.noise]
 
 
 def difference(source: Source) -> Figure | None:
     """The difference of two cases' decode steps, category by category."""
-    pairs = compared(source)
+    pairs = _explained(source)
     if not pairs:
         return None
     choices = [_choice(str(at), pair) for at, pair in enumerate(pairs)]
     most = max(len(choice["rows"]) for choice in choices)
     data = {"bars": [], "choices": choices, "height": FOOT_PX + ROW_PX * most}
     first = pairs[0]
+    which = f"{first.less()}, by" if len(pairs) == 1 else "By"
     return Figure(
         id="difference",
         title="Why a decode step is longer or shorter",
-        caption="B less A, by what the step waits for on its way round: each bar begins where the "
-        "one above ends, the last is their sum. Lines: 95 % intervals "
+        caption=f"{which} what the step waits for on its way round: each bar begins where the one "
+        "above ends, the last is their sum. Lines: 95 % intervals "
         f"{difference_words.OVER[first.found.over]}. Means while profiled.",
-        alt=" ".join(difference_words.sentence(each.a, each.b, each.found) for each in pairs),
-        data={**data, "choose": "B less A"} if len(choices) > 1 else data,
-        table=_table(pairs),
+        alt=" ".join(map(_sentence, pairs)),
+        data={**data, "choose": "Cases"} if len(choices) > 1 else data,
+        table=_table(pairs, len(source.cases) > 2),
     )
 
 
@@ -82,7 +121,11 @@ def _choice(key: str, pair: Compared) -> dict[str, Any]:
             rows.append(_row(title, part, at))
             at += part.mean
     rows.append({**_row(WHOLE, pair.found.step, 0.0), "whole": True})
-    return {"key": key, "title": f"{pair.b} less {pair.a}", "rows": rows, "points": []}
+    longer, shorter = pair.marks[::-1]
+    return {
+        **{"key": key, "title": pair.less(), "rows": rows, "points": []},
+        **{"less": f"{longer} less {shorter}", "second": longer},
+    }
 
 
 def _row(title: str, part: Difference, begin_us: float) -> dict[str, Any]:
@@ -102,16 +145,18 @@ def _ms(us: float) -> float:
     return round(us / 1e3, 4)
 
 
-def _table(pairs: list[Compared]) -> Table:
+def _table(pairs: list[Compared], several: bool) -> Table:
     rows = []
     for name, title in TITLES.items():
         parts = [pair.found.categories[name] for pair in pairs]
         if any(part.mean for part in parts):
             rows.append([title, *map(_cell, parts)])
     rows.append([WHOLE, *(_cell(pair.found.step) for pair in pairs)])
-    heads = [f"{pair.b} less {pair.a}" for pair in pairs]
+    heads = [pair.less() for pair in pairs]
     over = difference_words.OVER[pairs[0].found.over]
-    return Table(head=["ms of a step", *heads], rows=rows, note=f"\u00b1: 95 % {over}.")
+    note = f"\u00b1: 95 % {over}."
+    note += f" {ANOTHER[0].upper()}{ANOTHER[1:]}." if several else ""
+    return Table(head=["ms of a step", *heads], rows=rows, note=note)
 
 
 def _cell(part: Difference) -> str:
@@ -120,5 +165,5 @@ def _cell(part: Difference) -> str:
 
 def table(source: Source) -> Table | None:
     """The differences as a table; None where there are none."""
-    pairs = compared(source)
-    return _table(pairs) if pairs else None
+    pairs = _explained(source)
+    return _table(pairs, len(source.cases) > 2) if pairs else None

@@ -344,23 +344,23 @@ function bars(data, choice, unit) {
   };
 }
 
-/** What makes B's step longer or shorter than A's: each bar begins where the one above ends. */
+/** What makes one case's step longer than another's: each bar begins where the one above ends. */
 function waterfall(data, choice) {
-  const { rows } = data.choices.find((each) => each.key === choice) ?? data.choices[0];
+  const { rows, less, second } = data.choices.find((each) => each.key === choice) ?? data.choices[0];
   const kind = (row) => (!row.sure ? "unsure" : row.value > 0 ? "longer" : "shorter");
   const signed = (ms) => (Math.abs(ms) < 0.005 ? "0.00" : `${ms < 0 ? "\u2212" : "+"}${Math.abs(ms).toFixed(2)}`);
   const named = rows.map((row) => `${row.title}\n${signed(row.value)} ms`);
-  const tip = (row) => note(row.title, [["B less A", `${signed(row.value)} ms`], ...(row.text ? [["95 %", row.text]] : [])]);
+  const tip = (row) => note(row.title, [[less, `${signed(row.value)} ms`], ...(row.text ? [["95 %", row.text]] : [])]);
   const stack = { type: "bar", stack: "step", stackStrategy: "all", barMaxWidth: 14 };
   return {
     parts: [
-      { key: "longer", title: "B takes longer" },
-      { key: "shorter", title: "B takes less" },
+      { key: "longer", title: `${second} takes longer` },
+      { key: "shorter", title: `${second} takes less` },
       { key: "unsure", title: "may be no difference" },
     ],
     option: {
       grid: { left: 8, right: 20, top: 8, bottom: 30, containLabel: true },
-      xAxis: below("ms of a decode step, B less A", { type: "value" }),
+      xAxis: below(`ms of a decode step, ${less}`, { type: "value" }),
       yAxis: axis("", {
         type: "category",
         data: named,
@@ -378,7 +378,7 @@ function waterfall(data, choice) {
         },
         {
           ...stack,
-          name: "B less A",
+          name: less,
           data: rows.map((row, at) => ({
             value: row.value,
             at,

@@ -12,7 +12,7 @@ from repro_pp_graphs.traces.path import difference_words
 # Parts of a case's name that only say whether it has graphs: of two cases alike in the rest of it,
 # one with graphs and one without, the difference is that of graphs.
 OF_GRAPHS = {"graph", "graphs", "cuda", "decode", "eager", "on", "off", "no", "with", "without"}
-ANOTHER = "another pair: python -m repro_pp_graphs analyze ON OFF   (OFF less ON)"
+ANOTHER = "another pair: python -m repro_pp_graphs analyze ON OFF (OFF less ON)"
 
 
 def lines(found: Sequence[Analysis]) -> list[str]:
@@ -20,8 +20,7 @@ def lines(found: Sequence[Analysis]) -> list[str]:
     how to ask for another one."""
     known = [each for each in found if each.ring_path]
     text: list[str] = []
-    shown = pairs(known)
-    for first, second in shown:
+    for first, second in ((known[a], known[b]) for a, b in pairs(known)):
         if first.ring_path and second.ring_path:
             table = difference_words.lines(
                 first.case, first.ring_path, second.case, second.ring_path
@@ -31,26 +30,28 @@ def lines(found: Sequence[Analysis]) -> list[str]:
     return [*text, "", ANOTHER] if several else text
 
 
-def pairs(found: Sequence[Analysis]) -> list[tuple[Analysis, Analysis]]:
-    """The pairs to show, the second of each against its first.
+def pairs(found: Sequence[Analysis]) -> list[tuple[int, int]]:
+    """The pairs to show as indices, the second of each against its first.
 
     Of more than two cases each without graphs against those with, that are alike in the rest of
     their names; else, and where there are none such, every further case against the first. Cases of
     a run go by their letters: B against A, in whatever order they were named.
     """
     letters = [difference_words.letter(each.case) for each in found]
-    if all(letters):
-        found = [each for _, each in sorted(zip(letters, found, strict=True), key=lambda at: at[0])]
+    order = sorted(range(len(found)), key=lambda at: letters[at] if all(letters) else "")
+    graphs = [with_graphs(each) for each in found]
+    rests = [_rest(each.case) for each in found]
     alike = [
         (on, off)
-        for on, off in product(found, repeat=2)
-        if _with_graphs(on) and not _with_graphs(off) and _rest(on.case) == _rest(off.case)
+        for on, off in product(order, repeat=2)
+        if graphs[on] and not graphs[off] and rests[on] == rests[off]
     ]
     chosen = alike if len(found) > 2 else []
-    return chosen or [(found[0], other) for other in found[1:]]
+    return chosen or [(order[0], other) for other in order[1:]]
 
 
-def _with_graphs(facts: Analysis) -> bool:
+def with_graphs(facts: Analysis) -> bool:
+    """Whether any rank launched a CUDA graph."""
     return any(facts.graph_launches.values())
 
 

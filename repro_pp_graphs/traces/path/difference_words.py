@@ -24,8 +24,7 @@ OVER = {
 def sentence(a: str, b: str, found: Differences) -> str:
     """By how much a step of B is longer than one of A, and in what."""
     step = found.step
-    word = "longer" if step.mean > 0 else "shorter"
-    text = f"A decode step of {b} is {abs(step.mean) / 1e3:.2f} ms {word} than one of {a}"
+    text = f"A decode step of {b} is {longer(step)} than one of {a}"
     if step.low is None or step.high is None:
         text += " (of too few steps for an interval)"
     else:
@@ -39,6 +38,11 @@ def sentence(a: str, b: str, found: Differences) -> str:
     ]
     text += f" while profiled: {', '.join(said)}" if said else " while profiled"
     return f"{text}. The interval is {OVER[found.over]}."
+
+
+def longer(step: Difference) -> str:
+    """`0.74 ms longer`"""
+    return f"{abs(step.mean) / 1e3:.2f} ms {'longer' if step.mean > 0 else 'shorter'}"
 
 
 def signed(part: Difference) -> str:
@@ -63,9 +67,7 @@ def lines(a: str, a_path: RingPath, b: str, b_path: RingPath) -> list[str]:
     names have two; else 1st and 2nd.
     """
     found = differences([a_path], [b_path])
-    first, second = letter(a), letter(b)
-    if not (first and second) or first == second:
-        first, second = "1st", "2nd"
+    first, second = marks(a, b)
     rows = wrapped(f"{b} ({second}) less {a} ({first})")
     less = f"{second} less {first}"
     rows.append(f"{'a decode step waits for, ms':<28}{first:>9}{second:>9}{less:>14}{'+-':>8}")
@@ -78,6 +80,12 @@ def lines(a: str, a_path: RingPath, b: str, b_path: RingPath) -> list[str]:
         _row("the whole step", [path.step_us.mean for path in (a_path, b_path)], found.step)
     )
     return [*rows, *wrapped(f"(+-: 95 % interval {OVER[found.over]})", "")]
+
+
+def marks(a: str, b: str) -> tuple[str, str]:
+    """What two cases are called for short: by their letters, else 1st and 2nd."""
+    first, second = letter(a), letter(b)
+    return (first, second) if first and second and first != second else ("1st", "2nd")
 
 
 def letter(case: str) -> str:
