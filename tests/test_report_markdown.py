@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from html.parser import HTMLParser
 
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from repro_pp_graphs.report import content, markdown, source
+from repro_pp_graphs import record
+from repro_pp_graphs.report import commands, content, markdown, source
+from repro_pp_graphs.run import client_words
 
 
 def rendered(text: str) -> str:
@@ -87,6 +90,13 @@ def test_the_commands_are_those_of_plain_sglang(of_series):
     assert "repro_pp_graphs.server.launch" not in commands
     assert "python -m sglang.bench_serving" in commands
     assert "--random-input-len 91" in commands and "--num-prompts 16" in commands
+
+
+def test_the_load_in_the_commands_is_the_one_that_was_sent(tmp_path):
+    plan = record.load(report_runs.series(tmp_path / "run") / "logs")
+    sent = client_words.measured(plan, plan.launches[0], tmp_path)
+    shown = shlex.split(commands.client(plan).replace("\\\n", " "))
+    assert shown == ["python", "client_benchmark.py", *sent[: sent.index("--output")]]
 
 
 def test_what_differs_besides_graphs_is_a_warning_on_top(tmp_path):

@@ -87,10 +87,9 @@ def model(plan: Plan) -> str:
 
 
 def client(plan: Plan) -> str:
-    """The load as run_repro.sh sends it."""
-    words = ["python", "client_benchmark.py", "--base-url", plan.launches[0].base_url]
-    words += client_words.of_load(client_words.main(plan))
-    return folded([*words, "--warmup", "1"])
+    """The measured pass as run_repro.sh sends it, of a sweep that of its main load."""
+    words = client_words.on_a_fresh_server(plan, plan.launches[0], client_words.main(plan))
+    return folded(["python", "client_benchmark.py", *words])
 
 
 def bench_serving(plan: Plan, prompt_tokens: float | None) -> str:

@@ -32,12 +32,18 @@ def measured(plan: Plan, launch: Launch, logs: Path, load: Load | None = None) -
     label = plan.load_label(launch, load.name) if load else launch.label
     # on a server that has served another load its warm-up passes do
     again = load is not None and next(iter(launch.loads)) != load.name
-    words = ["--base-url", launch.base_url, *of_load(load or main(plan))]
-    words += ["--warmup", "0" if again else "1"]
-    if load and load.rate:
-        words += ["--num-prompts", str(max(LEAST_AT_RATE, AT_RATE * load.batch))]
-    words += ["--warmup-passes", str(plan.warmup_passes), "--control", str(CONTROL)]
+    words = on_a_fresh_server(plan, launch, load or main(plan))
+    if again:
+        words[words.index("--warmup") + 1] = "0"
     return [*words, "--output", str(results.client_json(logs, label))]
+
+
+def on_a_fresh_server(plan: Plan, launch: Launch, load: Load) -> list[str]:
+    """Options of the unprofiled pass of a load where the server has served nothing yet."""
+    words = ["--base-url", launch.base_url, *of_load(load), "--warmup", "1"]
+    if load.rate:
+        words += ["--num-prompts", str(max(LEAST_AT_RATE, AT_RATE * load.batch))]
+    return [*words, "--warmup-passes", str(plan.warmup_passes), "--control", str(CONTROL)]
 
 
 def main(plan: Plan) -> Load:
