@@ -9,8 +9,7 @@ from repro_pp_graphs import files, launch_record, record
 from repro_pp_graphs.launch_record import GpuCounters, LaunchRecord
 from repro_pp_graphs.record import Launch, Load, Plan
 from repro_pp_graphs.run import inputs, previous, results, step_options
-from repro_pp_graphs.server import gpu_counters, running
-from repro_pp_graphs.server.http import resolved
+from repro_pp_graphs.server import gpu_counters
 from repro_pp_graphs.terminal import wrapped
 
 SCRIPTS = "_command.sh"  # written with the plan
@@ -49,6 +48,9 @@ def ask_attached(launch: Launch, found: LaunchRecord) -> str:
     it cannot be measured any more, or an empty text."""
     if launch.attached is None:
         return ""
+    from repro_pp_graphs.server import running  # noqa: PLC0415 - imports an HTTP client
+    from repro_pp_graphs.server.http import resolved  # noqa: PLC0415
+
     found.warnings = [*(found.warnings or []), *launch.attached.limits]
     try:
         found.server_info = resolved(running.info_of(launch.base_url, launch.attached.local))

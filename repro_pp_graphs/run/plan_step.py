@@ -28,7 +28,6 @@ from repro_pp_graphs.run import (
     looks,
     order,
     overview,
-    plan_attached,
     plan_probe,
     preflight,
     previous,
@@ -139,6 +138,8 @@ def make(options: Options, found: list[Gpu], earlier: Plan | None, probe: Prober
     Raises PlanError, LooksError, ArgFileError, FlagError or ProbeError.
     """
     if options.attach:
+        from repro_pp_graphs.run import plan_attached  # noqa: PLC0415 - imports an HTTP client
+
         return plan_attached.plan(options)
     if any(map(masking.holds_secret, options.given)):
         raise PlanError(

@@ -8,7 +8,6 @@ from typing import Literal, get_args
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from repro_pp_graphs.traces.facts import PathCategory, RingPath
 
@@ -72,6 +71,8 @@ def _difference(a: Floats, b: Floats) -> Difference:
     error = float(np.sqrt(sum(parts)))
     if not error:
         return Difference(mean, mean, mean)
+    from scipy import special  # noqa: PLC0415 - slow to import, and a single launch needs none
+
     below = sum(part**2 / (len(each) - 1) for part, each in zip(parts, (a, b), strict=True))
     half = float(special.stdtrit(sum(parts) ** 2 / below, 0.975)) * error
     return Difference(mean, mean - half, mean + half)
