@@ -124,20 +124,34 @@ def test_software_that_was_exchanged_under_a_run_is_named() -> None:
     ]
 
 
+NAME = "LD_LIBRARY_PATH"
+
+
+def test_what_only_another_shell_or_job_sets_is_no_news() -> None:
+    shells = [
+        {"PATH": f"/{n}/bin", "VIRTUAL_ENV": f"/{n}", "SLURM_JOB_ID": n, "CONDA_PREFIX": n}
+        for n in ("1", "2")
+    ]
+    before = {**BEFORE, "environment": {**shells[0], "PYTHONPATH": "/a"}}
+    found = changes.between(before, {**after(), "environment": {**shells[1], "PYTHONPATH": "/b"}})
+    assert found is not None
+    assert changes.lines(found) == ["variable PYTHONPATH /a -> /b"]
+
+
 def test_of_a_long_variable_the_part_that_differs_is_shown() -> None:
     whole = ":".join(f"/usr/local/a_long_place_{number}/bin" for number in range(5))
-    before = {**BEFORE, "environment": {"PATH": f"{whole}:/gone", "NCCL_DEBUG": "INFO"}}
+    before = {**BEFORE, "environment": {NAME: f"{whole}:/gone", "NCCL_DEBUG": "INFO"}}
     for now, text in (
         (f"/come:{whole}:/gone", "is now with /come"),
         (whole, "is now without /gone"),
         (f"{whole}:/come", "is now without /gone, with /come"),
         (f"/gone:{whole}", ": the same in another order"),
     ):
-        later = {**after(), "environment": {"PATH": now, "NCCL_DEBUG": "WARN"}}
+        later = {**after(), "environment": {NAME: now, "NCCL_DEBUG": "WARN"}}
         found = changes.between(before, later)
         assert found is not None
         assert [line.replace("PATH:", "PATH :") for line in changes.lines(found)] == [
-            f"variable PATH {text}",
+            f"variable {NAME} {text}",
             "variable NCCL_DEBUG INFO -> WARN",
         ]
 

@@ -163,7 +163,7 @@ def test_the_variance_of_four_arms_is_unbiased_and_its_df_are_right():
     ("keep", "says"),
     [
         (lambda s: s.case != "sync_send", "not measured in sync_send"),
-        (lambda s: s.round == 1, "one launch a case: untestable"),
+        (lambda s: s.round == 1, "one launch a case: too few to test"),
         (lambda s: s.round < 3, "2 of 4 rounds are measured"),
     ],
 )

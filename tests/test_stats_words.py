@@ -81,8 +81,10 @@ def test_the_exact_test_stands_in_for_ranks_that_do_not_separate():
     assert result.word == "DIFFERENT"
 
 
-@pytest.mark.parametrize(("rounds", "says"), [(1, "untestable"), (2, "2 launches a case: too few")])
-def test_one_launch_is_untestable_and_two_show_an_interval(rounds, says):
+@pytest.mark.parametrize(
+    ("rounds", "says"), [(1, "too few to test"), (2, "2 launches a case: too few")]
+)
+def test_one_launch_is_too_few_and_two_show_an_interval(rounds, says):
     found = said(samples(60, 50, rounds=rounds))
     assert found.word == "CANNOT TELL" and says in found.why
     assert (found.estimate is None) == (rounds == 1)

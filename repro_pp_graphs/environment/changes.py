@@ -34,6 +34,8 @@ _MOVING = {
     ("gpus", "clocks_throttle_reasons.active"),  # the older name of clocks_event_reasons
 }
 _REASONS, _CLOCK = "clocks_event_reasons.active", "clocks.sm"
+# of the shell or the job, not of what runs: the interpreter and the machine have facts of their own
+_OF_THE_SHELL = re.compile("PATH|(VIRTUAL_ENV|CONDA|SLURM)(_.*)?")
 # facts with a line for each thing seen
 _LISTS = {("gpus", "processes"), ("gpus", "Xid lines")}
 _NOTHING = ("none seen", "none in dmesg", "")
@@ -77,6 +79,8 @@ def _places(facts: Facts) -> dict[Place, str]:
             if (section, key) in _MOVING or (section == "server" and key[:8] != "process "):
                 continue
             if key.startswith("NCCL in process "):  # "server" has the process
+                continue
+            if section == "environment" and _OF_THE_SHELL.fullmatch(key):
                 continue
             if section != "gpus" or not count or "\n" in value or (section, key) in _LISTS:
                 found[section, key, None] = value
@@ -154,7 +158,8 @@ def _line(change: Change) -> str:
 
 
 def _lacking(text: str, other: str) -> str:
-    """The parts of a list (PATH: between colons, else between blanks) that the other lacks."""
+    """The parts of a list (between colons, as in LD_LIBRARY_PATH, else between blanks) that the
+    other lacks."""
     mark = ":" if ":" in text + other else " "
     theirs = other.split(mark)
     return mark.join(part for part in text.split(mark) if part not in theirs)

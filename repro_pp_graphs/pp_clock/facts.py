@@ -402,8 +402,9 @@ def _facts(
     warnings += [_no_rows(f"PP{rank}", said or {}) for rank in sorted(missing)]
     if distortion and distortion_median and max(distortion, distortion_median) > DISTORTION_LIMIT:
         warnings.append(
-            f"the profile made a decode turn {distortion:.2f} times as long (median "
-            f"{distortion_median:.2f}): figures of the traces are not those of the measured pass"
+            f"under the profiler the last rank's decode turn took {distortion:.2f} times as long "
+            f"as in the measured pass (by means; {distortion_median:.2f} by medians): ms of the "
+            "traces are not those of the measured pass"
         )
     return ClockFacts(
         pp_size=pp_size,

@@ -222,7 +222,8 @@ def _explained_launch(folder: Path, logs: Path, label: str) -> Explained | None:
         return found
     case = _case(traces)
     if case is None:
-        lacking = "written by another version and the traces are gone"
+        lacking = "of another version of repro_pp_graphs, which this one does not read, and the "
+        lacking += f"traces to make it anew are gone; in words it is in {label}_analysis.txt"
         found.why = "" if found.analysis else f"{stored.name}: {lacking}"
         return found
     case.name = label

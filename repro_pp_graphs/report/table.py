@@ -25,6 +25,7 @@ METRICS = (  # title, name among a launch's metrics, better
 )
 # where it was measured: what decode graphs cannot change
 ALONE = ("TTFT alone ms", CONTROL, "lower")
+OF_TURNS = "turns, waits and sends: means of decode turns, unless the row says otherwise"
 # means of the profile pass: the last rank's token send to rank 0 (docs/traces.md)
 SENDS = (
     ("token send profiled ms", "host", ""),
@@ -101,6 +102,10 @@ def _measured(launches: list[Row], rounds: int = 1) -> list[tuple[str, str, str]
     return [*METRICS, *(each for each in more if any(_value(row, each[1]) for row in launches))]
 
 
+def _has_turns(launches: list[Row]) -> bool:
+    return any(_value(row, each[1]) for row in launches for each in (*CLOCK, *SENDS))
+
+
 def _one_round(summary: dict[str, Any], launches: list[Row]) -> list[str]:
     found = [" " * _NAME + "".join(f"{name(summary, row['case']):>{_WIDE}}" for row in launches)]
     for title, key, better in _measured(launches):
@@ -111,6 +116,7 @@ def _one_round(summary: dict[str, Any], launches: list[Row]) -> list[str]:
         if cells.replace("-", "").strip():
             found.append(f"{title:<{_NAME}}{cells}")
     found[0] += "   better"
+    found += [f"({OF_TURNS})"] if _has_turns(launches) else []
     return [line.rstrip() for line in found]
 
 
@@ -128,6 +134,7 @@ def _all_rounds(
             cells = [_cell(by_place.get((case, number_)), key, _CELL) for number_ in rounds]
             found += _wrapped(name(summary, case), cells, rounds, ratios.get((key, case), ""))
     found += ("lower, higher: which is better" + _legend(summary) * bool(ratios)).split("\n")
+    found += [f"({OF_TURNS})"] if _has_turns(launches) else []
     found += _states(summary, launches, cases)
     return [line.rstrip() for line in found]
 

@@ -52,8 +52,8 @@ METRICS: dict[str, tuple[str, str]] = {
     OUTSIDE: ("waits without compute, ms a turn*", "lower"),
     CONTROL: ("TTFT of one prompt alone, ms", "lower"),
 }
-PROFILED = "*Of the profile pass, which slows a step down"
-CLOCKED = "*Of the measured pass, by the ranks' own clocks (pp_clock)"
+PROFILED = "*Of the profile pass, which slows a step down: means of its decode steps"
+CLOCKED = "*Of the measured pass, by the ranks' own clocks (pp_clock): means of decode turns"
 _WAITS = frozenset({RETURN, OWN_GRAPH, IDLE, OUTSIDE})
 
 

@@ -44,12 +44,12 @@ def _rows(analysis: dict[str, Any]) -> dict[str, Any]:
 
 
 def _in_send(told: dict[str, Any]) -> dict[str, Any]:
-    """Medians of a decode step's token send, us."""
+    """Means of a decode step's token send, us."""
     if not told.get("enough"):
         return {}
     host = told.get("host_us") or {}
     names = {RETURN: "send", OWN_GRAPH: "overlapped_with_graph", IDLE: "idle"}
-    return {name: (host.get(key) or {}).get("median") for name, key in names.items()}
+    return {name: (host.get(key) or {}).get("mean") for name, key in names.items()}
 
 
 def _in_send_and_receive(rows: dict[str, Any]) -> dict[str, Any]:

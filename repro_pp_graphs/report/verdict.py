@@ -173,7 +173,7 @@ def _limits(plan: Plan) -> list[str]:
         found.append("on a CPU: no CUDA graphs; no evidence on #10865")
     elif plan.mode == "cpu":
         found.append(
-            "a rehearsal on a CPU: no CUDA graphs in any arm; evidence of how far two equal arms "
+            "a rehearsal on a CPU: no CUDA graphs in any arm; it shows how far two equal arms "
             "differ here"
         )
     if plan.mode == "one_gpu":

@@ -117,7 +117,7 @@ def pair(
         withheld=at.withheld,
         left_out=left_out,
         unproven=_moved(measured),
-        notes=_notes(counted, at),
+        notes=_notes(counted, at, tested=any(each.estimate for each in measured)),
     )
 
 
@@ -199,7 +199,7 @@ def _lacking(a: str, b: str, arms: _Arms) -> str:
     if min(counts.values()) == 1:
         few = [case for case, count in counts.items() if count == 1]
         which = "a case" if len(few) == 2 else f"of {few[0]}"
-        return f"one launch {which}: untestable"
+        return f"one launch {which}: too few to test"
     if not np.all(np.isfinite(arms.values)) or np.min(arms.values) <= 0:
         return "a value of 0 or less has no ratio"
     return ""
@@ -288,12 +288,12 @@ def _moved(found: Sequence[Comparison]) -> str:
     return ""
 
 
-def _notes(counted: Sequence[Sample], at: Look) -> list[str]:
+def _notes(counted: Sequence[Sample], at: Look, tested: bool) -> list[str]:
     sessions = sorted({sample.session for sample in counted})
     found = [at.why]
-    if len(sessions) > 1:
+    if len(sessions) > 1 and tested:
         found.append(
-            f"the launches are of {len(sessions)} sessions (--resume): each has a level of its own "
-            "in the fit"
+            f"the launches are of {len(sessions)} sessions (--resume), whose levels may differ: "
+            "cases are compared within each session"
         )
     return found

@@ -70,7 +70,7 @@ def _lacking(cells: Cells, ours: Sequence[Sample], metric: str) -> str:
     values = [s.values[metric] for s in ours]
     if not np.all(np.isfinite(values)) or min(values) <= 0:
         return "a value of 0 or less has no ratio"
-    return "one launch a case: untestable" if min(counts.values()) == 1 else ""
+    return "one launch a case: too few to test" if min(counts.values()) == 1 else ""
 
 
 def _rounds(cells: Cells, ours: Sequence[Sample], metric: str) -> list[float]:

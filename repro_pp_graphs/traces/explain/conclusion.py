@@ -176,7 +176,9 @@ def longest_wait(facts: Analysis) -> list[str]:
     call = max(row.calls, key=lambda key: row.calls[key], default="")
     text = (
         f"The longest wait of a turn{_seen_of(facts)}: PP{label}'s host in {ROW_PHRASES[name]}, "
-        f"{time(us)} of {time(row.mean)}" + f", in {call}" * bool(call) + ", "
+        f"{time(us)} of {time(row.mean)} (means of {turn.turns} turns)"
+        + f", in {call}" * bool(call)
+        + ", "
     )
     if cause in ("peer_late", "transfer") and not _clocks_do(facts, us):
         # whether the peer was late, or the message under way, is a matter of both ranks' clocks

@@ -96,8 +96,8 @@ def _token_return(facts: Analysis) -> list[str]:
     src, dst = f"PP{returned.src}", f"PP{returned.dst}"
     gpu = on_gpu(facts)
     found = [
-        f"{f'token return {src} -> {dst}, ms':<42}{'mean':>8}{'p99':>8}"
-        + (f"{'in #10865':>11}" if gpu else "")
+        f"{f'token return {src} -> {dst}, ms ({returned.steps_counted} steps)':<42}"
+        f"{'mean':>8}{'p99':>8}" + (f"{'in #10865':>11}" if gpu else "")
     ]
 
     def row(title: str, cell: Spread | None, issue: str = "") -> None:
@@ -126,10 +126,12 @@ def _token_return(facts: Analysis) -> list[str]:
         for call in returned.blocking_calls[:3]
     ]
     found += wrapped(f"the send blocks in {', '.join(calls)}", "  ") if calls else []
-    if gpu and returned.upload_us:
-        found += wrapped(
-            "(the copy waits for the graph: its time and the graph's are not to be added up)", ""
-        )
+    if gpu and returned.upload_us and returned.blocking_calls:
+        turn = facts.turns.get(facts.label_of_last())
+        text = "(the copy, the call and the graph are one wait, not to be added up: the call "
+        text += "returns a little after the graph has ended"
+        text += f"; the table of turns has it as a mean of {turn.turns} turns)" if turn else ")"
+        found += wrapped(text, "")
     return found
 
 
@@ -312,4 +314,4 @@ def _common_clock(facts: Analysis) -> list[str]:
 
 
 def _warnings(facts: Analysis) -> list[str]:
-    return [f"warning: {text}" for text in facts.warnings]  # whole lines: for grep
+    return [line for text in facts.warnings for line in wrapped(f"warning: {text}")]
