@@ -49,6 +49,7 @@ def rehearsal(to: Path) -> Path:
     return to
 
 
+CLOCK = {"pp_clock": "times the waits of a turn"}
 LOADS = (16, 4, 64)  # prompts; the main load first
 # ms of the token return and of its idle part with graphs on, by load; graphs off has 3 and 0.4
 RETURNS = {16: (20.0, 0.5), 4: (9.0, 0.4), 64: (70.0, 7.0)}
@@ -74,7 +75,7 @@ def swept(to: Path) -> Path:
     for path in sorted((to / "logs").glob("*_launch.json")):
         label = path.name.removesuffix("_launch.json")
         on = label.startswith(A)
-        changed(path, lambda launch: launch.update(loads=_load_records()))
+        changed(path, lambda launch: launch.update(loads=_load_records(), shims=CLOCK))
         for n in LOADS:
             name = label if n == LOADS[0] else f"{label}_at_b{n}"
             client = to / "logs" / f"{name}_client.json"
@@ -106,13 +107,22 @@ def write_clock(path: Path, load: int | None) -> None:
         return {"count": 400, "mean": value, "median": value, "p99": value}
 
     decode = {
-        **{"turn": ms(80.0), "waits": ms(whole + 5), "split": 400},
+        **{"turn": ms(80.0), "waits": ms(whole + 4), "split": 400, "own_batch": ms(38.0)},
         **{"calls": {"send_tokens": ms(whole), "recv_hidden": ms(4.0)}},
         **{"waits_in_own_batch": ms(whole), "waits_outside": ms(idle + 2)},
         "outside": {"send_tokens": ms(idle), "recv_hidden": ms(2.0)},
+        "parts": {"send_tokens": whole, "recv_hidden": 4.0, "launch": 1.5},
+    }
+    first = {
+        **{"turn": ms(80.0), "waits": ms(6.0), "split": 400, "own_batch": ms(30.0)},
+        **{"calls": {"recv_tokens": ms(6.0)}, "parts": {"recv_tokens": 6.0}},
+        **{"waits_outside": ms(2.5), "outside": {"recv_tokens": ms(2.5)}},
     }
     prefill = {"turn": ms(200.0), "waits": ms(9.0), "calls": {"send_tokens": ms(3.2)}}
     rank = {"pp_rank": 1, "tp_rank": 0, "rows": 9, "lost": 0, "torn": 0, "profiled": {}}
-    rank["measured"] = {"decode": decode, "prefill": prefill}  # type: ignore[assignment]
-    facts = {"pp_size": 2, "loop_size": 2, "ranks": {"PP1": rank}, "last": "PP1"}
+    ranks = {
+        "PP0": rank | {"pp_rank": 0, "measured": {"decode": first}},
+        "PP1": rank | {"measured": {"decode": decode, "prefill": prefill}},
+    }
+    facts = {"pp_size": 2, "loop_size": 2, "ranks": ranks, "last": "PP1"}
     path.write_text(json.dumps(facts), encoding="utf-8")

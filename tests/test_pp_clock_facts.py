@@ -70,6 +70,42 @@ def test_a_turns_waits_are_its_sends_receives_and_waits():
     assert decode.waits_outside is None and decode.split == 0
 
 
+def test_a_turns_parts_add_up_and_a_call_inside_another_counts_once():
+    rank = Rank(1)
+    for at in range(40):
+        rank.turn(at, {**CALLS, "launch": (1, 3), "recv_hidden": (1.5, 2.5)})
+    decode = facts.summary([rank.file], EVERYTHING).last_rank()
+    assert decode is not None and decode.untimed is not None
+    assert decode.parts["launch"] == pytest.approx(1) and decode.parts["recv_hidden"] == 1
+    assert sum(decode.parts.values()) + decode.untimed.mean == pytest.approx(TURN_MS)
+
+
+def test_parts_are_of_steady_turns_alone_however_many_run_beside_a_prefill():
+    rank = Rank(1)
+    for at in range(60):  # every third batch prefills: few turns are steady in between
+        prefill = at % 3 == 0 and at < 30
+        rank.turn(at, CALLS, rows.PREFILL if prefill else rows.DECODE)
+    decode = facts.summary([rank.file], EVERYTHING).last_rank()
+    assert decode is not None and decode.turn.count < decode.calls["send_tokens"].count
+    assert decode.parts["send_tokens"] == pytest.approx(12)
+
+
+def test_each_rank_says_where_it_waits_and_what_of_it_is_outside_its_batches():
+    first, last = Rank(0), steady()
+    for at in range(40):
+        first.turn(at, {"launch": (1, 2), "recv_tokens": (2, 18)})
+        last.own_batch(at, 2, 12)
+    short = figures.summary(facts.summary([first.file, last.file], EVERYTHING))
+    assert short is not None and short.pp_size == 2
+    waits = short.ranks["PP1"]
+    assert waits.outside_ms is not None and waits.outside_ms["send_tokens"] == pytest.approx(3)
+    assert "launch" not in waits.waits_ms and waits.waits_ms["send_tokens"] == pytest.approx(12)
+    assert waits.own_batch_ms == pytest.approx(10) and waits.turn_ms == TURN_MS
+    untimed = short.ranks["PP0"]  # on the GPU
+    assert untimed.waits_ms == {"recv_tokens": pytest.approx(16)}
+    assert untimed.outside_ms is None and untimed.own_batch_ms is None
+
+
 def test_a_wait_is_split_by_the_ranks_own_batches():
     rank = steady()
     for at in range(40):

@@ -15,6 +15,7 @@ from report_runs import A, changed
 
 from repro_pp_graphs import record
 from repro_pp_graphs.report import (
+    calls,
     charts,
     content,
     markdown,
@@ -24,6 +25,7 @@ from repro_pp_graphs.report import (
     summary,
     sweep,
     sweep_table,
+    sweep_waits,
 )
 from repro_pp_graphs.stats.names import IDLE, RETURN, TPOT
 
@@ -137,7 +139,101 @@ def test_without_clocks_on_a_gpu_idle_is_said_to_be_unknown(tmp_path: Path):
     for path in (run / "logs").glob("*_pp_clock.json"):
         path.unlink()
     text = " ".join(sweep_table.notes(summarised(run)))
-    assert "is not known: it takes the ranks' clocks" in text
+    assert "cannot tell. It takes the ranks' clocks" in text
+    assert "pp_clock timed no decode turn" in "\n".join(sweep_table.lines(summarised(run)))
+
+
+def waits(found: dict[str, Any]) -> dict[tuple[str, str], str]:
+    """By load and case what is said of the longest wait; on the terminal it is said too."""
+    cells = sweep_waits.named(found).cells
+    text = " ".join("\n".join(sweep_waits.lines(found)).split())
+    assert all(each in text for each in cells.values())
+    return cells
+
+
+def test_under_each_load_the_longest_idle_wait_has_its_rank_its_call_and_whom_it_waits_for(
+    found: dict[str, Any],
+):
+    said = waits(found)
+    assert said["b64", "graphs_on"] == "7 of 80 ms: PP1, send of token ids to PP0 (batch 30 ms)"
+    # with 16 prompts PP1 waits 2 ms for hidden states, and PP0 longer
+    late = "2.5 of 80 ms: PP0, receive of token ids from PP1 (batch 38 ms)"
+    assert said["b16", "graphs_on"] == said["b64", "graphs_off"] == late
+    assert len(said) == 3 * 2
+    on, _ = sweep_waits.largest(found)
+    assert "graphs_on: the longest idle wait of 3 loads is under batch 64, 7 of 80" in on
+
+
+def clocks_changed(run: Path, pattern: str, change: Any) -> dict[str, Any]:
+    for path in (run / "logs").glob(pattern):
+        changed(path, change)
+    return summarised(run)
+
+
+def without_gpu(clock: dict[str, Any]) -> None:
+    for rank in clock["ranks"].values():
+        rank["measured"]["decode"] |= {"split": 0, "outside": {}, "waits_outside": None}
+
+
+def test_without_gpu_times_the_longest_wait_is_named_and_said_to_be_idle_or_not(tmp_path: Path):
+    found = clocks_changed(report_runs.swept(tmp_path / "run"), "*_pp_clock.json", without_gpu)
+    said = waits(found)
+    assert said["b64", "graphs_on"] == "70 of 80 ms: PP1, send of token ids to PP0"
+    assert said["b64", "graphs_off"] == "6 of 80 ms: PP0, receive of token ids from PP1"
+    title = sweep_waits.named(found).title
+    assert "cannot tell, no GPU was timed" in title and sweep_waits.largest(found) == []
+
+
+def test_a_load_whose_gpus_were_not_timed_is_not_said_to_wait_idle(tmp_path: Path):
+    run = report_runs.swept(tmp_path / "run")
+    found = clocks_changed(run, f"{A}*_at_b64_pp_clock.json", without_gpu)
+    said = waits(found)
+    assert said["b64", "graphs_on"] == "cannot tell: no GPU was timed"
+    assert said["b64", "graphs_off"].startswith("2.5 of 80 ms")
+
+
+def test_a_few_turns_are_too_few_to_say_where_a_rank_waits(tmp_path: Path):
+    def few(clock: dict[str, Any]) -> None:
+        clock["ranks"]["PP0"]["measured"]["decode"]["turn"]["count"] = 19
+
+    run = report_runs.swept(tmp_path / "run")
+    said = waits(clocks_changed(run, f"{A}*_at_b4_pp_clock.json", few))
+    assert said["b4", "graphs_on"] == "cannot tell: 19 decode turns, fewer than 20"
+    assert said["b4", "graphs_off"].startswith("2.5 of 80 ms")
+
+
+def test_where_the_clock_did_not_run_that_is_why_it_cannot_be_told(tmp_path: Path):
+    run = report_runs.swept(tmp_path / "run")
+    for path in (run / "logs").glob("*_pp_clock.json"):
+        path.unlink()
+    found = clocks_changed(run, "*_launch.json", lambda launch: launch.pop("shims"))
+    assert set(waits(found).values()) == {"cannot tell: pp_clock did not run"}
+    assert len(sweep_waits.lines(found)) == 1, "the same of every load"
+
+
+def test_a_load_that_was_not_measured_has_no_wait(tmp_path: Path):
+    run = report_runs.swept(tmp_path / "run")
+    failed = {"status": "failed", "place": 3, "reason": "client: exit 1"}
+    found = clocks_changed(
+        run, f"{A}*_launch.json", lambda launch: launch["loads"].update(b64=failed)
+    )
+    assert waits(found)["b64", "graphs_on"] == "cannot tell: not measured"
+
+
+@pytest.mark.parametrize(
+    ("kind", "rank", "whom"),
+    [
+        ("send_tokens", 3, 0),
+        ("wait_sent_tokens", 1, 2),
+        ("recv_tokens", 0, 3),
+        ("recv_hidden", 2, 1),
+        ("send_requests", 0, 1),
+        ("wait_results", 1, None),
+        ("launch", 1, None),
+    ],
+)
+def test_messages_go_round_the_ring(kind: str, rank: int, whom: int | None):
+    assert calls.peer(kind, rank, 4) == whom
 
 
 def test_the_terminal_fits_80_columns_and_shows_ratios_with_intervals(found: dict[str, Any]):
@@ -170,8 +266,13 @@ def test_report_md_and_html_have_the_table_and_the_lines(run: Path):
     (tpot,) = [each for each in data["choices"] if each["key"] == TPOT]
     assert [len(each["points"]) for each in tpot["lines"]] == [3, 3]
     assert len(tpot["points"]) == 2 * 4 * 3
+    (on, _) = tpot["lines"]  # each mean with the wait of its load
+    assert on["waits"][2].startswith("7 of 80 ms: PP1, send of token ids to PP0")
+    assert on["waits"][0].startswith("2.5 of 80 ms: PP0") and len(on["waits"]) == 3
+    assert "| batch 64 | 7 of 80 ms: PP1, send of token ids to PP0" in text
     html = page.text_of(said, read.cases, charts.figures(read))
     assert '<figure id="loads">' in html and "<h2>By load</h2>" in html
+    assert '<td class="text">7 of 80 ms: PP1, send of token ids to PP0' in html
     assert "and 2 more loads" in said.what
 
 

@@ -18,13 +18,20 @@ import numpy as np
 
 from repro_pp_graphs.pp_clock import absent, rows
 from repro_pp_graphs.pp_clock.hooks import REFUSED
-from repro_pp_graphs.pp_clock.model import ClockFacts, Mode, OnOff, Rank, Spread, Turns
+from repro_pp_graphs.pp_clock.model import (
+    ENOUGH_TURNS,
+    ClockFacts,
+    Mode,
+    OnOff,
+    Rank,
+    Spread,
+    Turns,
+)
 from repro_pp_graphs.pp_clock.rows import CODES, KINDS, Row, Rows
 from repro_pp_graphs.traces.quantiles import median, quantile
 
 Window = tuple[int, int]  # CLOCK_MONOTONIC, ns
 
-ENOUGH_TURNS = 20  # of a kind, before its absence or a ratio says something
 ENOUGH_PROFILED = 10  # of the turns that a profile saw: a rehearsal's has 24
 DISTORTION_LIMIT = 1.10
 OTHER_HOST = "its host is not the client's: which of its turns were measured is by Unix time there"
@@ -131,10 +138,14 @@ def _own_time(row: Row, others: Iterable[Row]) -> int:
     return row.end_ns - row.begin_ns - sum(inside)
 
 
-def _untimed(loop: _Loop, turn: int) -> int:
-    """What of a turn lies in none of its timed calls, ns."""
+def _parts(loop: _Loop, turn: int) -> dict[int, int]:
+    """A turn (ns) by kind of call, each without the timed calls inside it; as _TURN the rest."""
     row, calls = loop.turns[turn], loop.calls[turn]
-    return row.end_ns - row.begin_ns - sum(_own_time(call, calls) for call in calls)
+    found: dict[int, int] = defaultdict(int)
+    for call in calls:
+        found[call.kind] += _own_time(call, calls)
+    found[_TURN] = row.end_ns - row.begin_ns - sum(found.values())
+    return found
 
 
 def _calls(loop: _Loop, chosen: Iterable[int], mode: Mode) -> dict[str, Spread]:
@@ -174,6 +185,8 @@ def turns_of(loop: _Loop, chosen: Sequence[int], mode: Mode) -> Turns | None:
     rows_of_turns = [loop.turns[turn] for turn in strict]
     ran = [loop.own[t].end_ns - loop.own[t].begin_ns for t in strict if t in loop.own]
     everything = outside.pop(0, [])
+    parts = [_parts(loop, turn) for turn in strict]
+    kinds = sorted({kind for each in parts for kind in each} - {_TURN})
     return Turns(
         turn=spread([row.end_ns - row.begin_ns for row in rows_of_turns]),
         waits=spread(waits),
@@ -183,7 +196,11 @@ def turns_of(loop: _Loop, chosen: Sequence[int], mode: Mode) -> Turns | None:
         waits_outside=spread(everything) if everything else None,
         outside={KINDS[kind]: spread(outside[kind]) for kind in sorted(outside)},
         own_batch=spread(ran) if ran else None,
-        untimed=spread([_untimed(loop, turn) for turn in strict]),
+        untimed=spread([each[_TURN] for each in parts]),
+        parts={
+            KINDS[kind]: round(sum(each.get(kind, 0) for each in parts) / len(strict) / 1e6, 5)
+            for kind in kinds
+        },
         graphs=sum(bool(row.flags & rows.GRAPH) for row in rows_of_turns),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from repro_pp_graphs.pp_clock.model import ClockFacts, ClockSummary, Turns
+from repro_pp_graphs.pp_clock.model import ClockFacts, ClockSummary, Rank, RankWaits, Turns
 from repro_pp_graphs.stats.names import IDLE, OUTSIDE, OWN_GRAPH, RETURN
 
 
@@ -23,6 +23,29 @@ def summary(facts: ClockFacts) -> ClockSummary | None:
         beside_prefill_token_send_ms=beside.calls.get("send_tokens") if beside else None,
         calls_ms=decode.calls,
         outside_ms={kind: each.mean for kind, each in decode.outside.items()},
+        pp_size=facts.pp_size,
+        ranks={key: its for key, rank in facts.ranks.items() if (its := _rank_waits(rank))},
+    )
+
+
+def _rank_waits(rank: Rank) -> RankWaits | None:
+    """Where a rank waits in a measured decode turn; None where none was timed, or in facts of an
+    earlier version, which do not say it."""
+    decode = rank.measured.get("decode")
+    if decode is None or not decode.parts:
+        return None
+    waits = ("send_", "recv_", "wait_")
+    outside = {
+        kind: round(each.mean * each.count / decode.split, 5)
+        for kind, each in decode.outside.items()
+    }
+    return RankWaits(
+        pp_rank=rank.pp_rank,
+        turns=decode.turn.count,
+        turn_ms=decode.turn.mean,
+        waits_ms={kind: ms for kind, ms in decode.parts.items() if kind.startswith(waits)},
+        outside_ms=outside if _split(decode) else None,
+        own_batch_ms=decode.own_batch.mean if decode.own_batch and _split(decode) else None,
     )
 
 

@@ -10,6 +10,7 @@ import msgspec
 # of a turn, by the batch that it launches; beside_prefill: one that decodes while a micro-batch of
 # the same rank's that is in flight prefills
 Mode = Literal["decode", "beside_prefill", "prefill"]
+ENOUGH_TURNS = 20  # of a kind, before their absence, a mean or a ratio says something
 
 
 class Spread(msgspec.Struct, kw_only=True):
@@ -38,6 +39,9 @@ class Turns(msgspec.Struct, kw_only=True):
     outside: dict[str, Spread] = {}  # the part outside by kind, summed over a turn
     own_batch: Spread | None = None  # on the GPU, first kernel to last
     untimed: Spread | None = None  # of a turn, what lies in no timed call: the rest, Python
+    # means of a turn by kind of call, each without timed calls inside it: with `untimed` they add
+    # up to the turn; empty in files of earlier versions
+    parts: dict[str, float] = {}
     graphs: int = 0  # of the turns, those whose batch ran as a CUDA graph
 
 
@@ -87,6 +91,18 @@ class ClockFacts(msgspec.Struct, kw_only=True):
         return rank.measured.get(mode) if rank else None
 
 
+class RankWaits(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Where a rank's host waits in a decode turn of the measured pass; means of a turn, ms."""
+
+    pp_rank: int
+    turns: int  # that the means are of
+    turn_ms: float
+    waits_ms: dict[str, float]  # by kind of call (rows.KINDS): send_, recv_, wait_
+    # the part of each outside the rank's own batches; None: not known, or of too few turns
+    outside_ms: dict[str, float] | None = None
+    own_batch_ms: float | None = None  # on its GPU, first kernel to last; None: not known
+
+
 class ClockSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Of a launch, what summary.json and the table take: the last rank's measured decode turns."""
 
@@ -102,3 +118,5 @@ class ClockSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
     calls_ms: dict[str, Spread] = {}  # by kind (rows.KINDS)
     # means of a turn outside the rank's own batches, by kind; empty: not known
     outside_ms: dict[str, float] = {}
+    pp_size: int = 0
+    ranks: dict[str, RankWaits] = {}  # by name, PP0; of those that timed a decode turn

@@ -18,3 +18,10 @@ KINDS = {
     "process": ("work on results (to 0.5.6 with the wait for them)", "host"),
 }
 REST = ("the rest: Python", "python")
+
+
+def peer(kind: str, pp_rank: int, pp_size: int) -> int | None:
+    """The PP rank that a rank waits for in a kind of call, as messages go round the ring; None for
+    what is its own."""
+    step = {"send": 1, "wait_sent": 1, "recv": -1}.get(kind.rpartition("_")[0])
+    return None if step is None else (pp_rank + step) % pp_size

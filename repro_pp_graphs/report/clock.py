@@ -101,5 +101,7 @@ def _decode(clocks: Iterable[ClockFacts], rank: str) -> Iterable[Turns]:
 
 def _a_turn(turns: Turns, kind: str) -> float:
     """How long the calls of a kind take in a turn, ms."""
+    if turns.parts:
+        return turns.parts.get(kind, 0.0)
     calls = turns.calls.get(kind)
     return calls.mean * calls.count / turns.turn.count if calls else 0.0

@@ -14,6 +14,7 @@ from repro_pp_graphs.report import (
     outcome,
     sentences,
     sweep_table,
+    sweep_waits,
     waterfall_chart,
 )
 from repro_pp_graphs.report.differences import beside_graphs, between_cases
@@ -70,6 +71,7 @@ class Content(msgspec.Struct, kw_only=True):
     warnings: list[str]
     arms: Table | None
     swept: Table | None  # every load of a sweep
+    swept_waits: Table | None  # the longest wait of a turn under each
     swept_notes: list[str]
     crossed: Table | None  # graphs by sends, of a 2 x 2
     timed: Table | None  # turns of the measured pass
@@ -106,6 +108,7 @@ def content(source: Source) -> Content:
         warnings=[*warnings, *against],
         arms=arms(source),
         swept=sweep_table.table(as_json) if as_json else None,
+        swept_waits=sweep_waits.table(as_json) if as_json else None,
         swept_notes=sweep_table.notes(as_json) if as_json else [],
         crossed=crossed(source),
         timed=timed.table(timed.ends()) if timed else None,

@@ -67,6 +67,7 @@ def text_of(content: Content) -> str:
         lines += [""]
     if content.swept:
         lines += ["## Over the load", "", *rows(content.swept), ""]
+        lines += [*(rows(content.swept_waits) if content.swept_waits else []), ""]
         lines += [*(f"- {plain(each)}" for each in content.swept_notes), ""]
     if shown := content.timed or content.turns:
         lines += ["## What a turn of each rank's host is made of", "", *rows(shown), ""]

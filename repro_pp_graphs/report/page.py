@@ -116,6 +116,8 @@ def _swept(content: Content) -> Iterator[str]:
     if content.swept:
         yield "<h2>By load</h2>"
         yield from table(content.swept)
+        if content.swept_waits:
+            yield from table(content.swept_waits, "text")
         yield from _list(content.swept_notes)
 
 

@@ -87,14 +87,18 @@ def _correct(pairs: Sequence[Pair]) -> None:
         correct(same, max(one.alpha for one in pairs), "loads")
 
 
+def counted(summary: dict[str, Any], case: str, load: str) -> list[Row]:
+    """The launches of a case that measured a load: those that ended well, else those that measured
+    it before they failed."""
+    rows = [row for row in summary["launches"] if row["case"] == case and values(row, load)]
+    return [row for row in rows if row["status"] == "ok"] or rows
+
+
 def means(summary: dict[str, Any], load: str) -> dict[str, dict[str, float]]:
-    """By case and figure the mean over launches: those that ended well, and of a case without one
-    those that measured the load before they failed."""
+    """By case and figure the mean over the launches that count."""
     found = {}
     for case in cases_of(summary["launches"]):
-        rows = [row for row in summary["launches"] if row["case"] == case]
-        whole = [values(row, load) for row in rows if row["status"] == "ok"]
-        known = [each for each in whole if each] or [values(row, load) for row in rows]
+        known = [values(row, load) for row in counted(summary, case, load)]
         names = dict.fromkeys(key for each in known for key in each)
         found[case] = {
             key: fmean([each[key] for each in known if key in each])

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from repro_pp_graphs.report import sweep, sweep_table
+from repro_pp_graphs.report import sweep, sweep_table, sweep_waits
 from repro_pp_graphs.report.figure import Figure
 from repro_pp_graphs.report.source import Source
 
@@ -27,7 +27,8 @@ def loads(source: Source) -> Figure | None:
         title="Over the load",
         caption="A line a case, through the means of its launches, which are the dots. All loads "
         "of a launch are measured on one server, one after another. Where two things vary, dashes "
-        "are the values of the second.",
+        "are the values of the second. A mean names the longest wait of a turn under its load: "
+        "the rank, its call, the rank it waits for.",
         alt=f"{len(summary['sweep'])} loads by {', '.join(sweep.FIGURES[key] for key in metrics)}; "
         "the table has every mean.",
         data={
@@ -83,14 +84,16 @@ def _choice(source: Source, summary: dict[str, Any], metric: str, grid: _Grid) -
     """One figure: the lines and dots of every case."""
     cases = {one.case: one.summary.case for one in source.launches}
     lines, points = [], []
+    waits = sweep_waits.named(summary)
     for number, case in sorted(cases.items()):
-        means: dict[str, list[list[float]]] = {}
+        means: dict[str, list[tuple[int, float, str]]] = {}
         for each in summary["sweep"]:
             load = each["load"]
             at, rest = grid.place(load)[0], _parts(load, grid.axis)[1]
             mean = sweep.means(summary, load["name"])[case].get(metric)
             if mean is not None:
-                means.setdefault(rest, []).append([at, round(mean, 5)])
+                why = waits.cells[load["name"], case]
+                means.setdefault(rest, []).append((at, round(mean, 5), why))
             points += [
                 {"case": number, "at": at, "name": f"{label}, {load['title']}", "value": value}
                 for label, value in _launches(summary, case, load["name"], metric)
@@ -98,8 +101,11 @@ def _choice(source: Source, summary: dict[str, Any], metric: str, grid: _Grid) -
         for rest, line in means.items():
             name = ", ".join(filter(None, [source.cases[number], rest]))
             how = {"name": name, "case": number, "dash": grid.groups[rest]}
-            lines.append({**how, "points": sorted(line)})
-    return {"key": metric, "title": sweep.FIGURES[metric], "lines": lines, "points": points}
+            placed = sorted(line)
+            lines.append({**how, "points": [[at, ms] for at, ms, _ in placed]})
+            lines[-1]["waits"] = [why for *_, why in placed]
+    shown = {"key": metric, "title": sweep.FIGURES[metric], "waits": waits.title}
+    return {**shown, "lines": lines, "points": points}
 
 
 def _launches(

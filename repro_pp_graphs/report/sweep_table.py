@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from repro_pp_graphs.report import sweep
+from repro_pp_graphs.report import sweep, sweep_waits
 from repro_pp_graphs.report.numbers import number
 from repro_pp_graphs.report.table import MARKS, cases_of, name
 from repro_pp_graphs.report.tables import Table
@@ -32,7 +32,7 @@ def lines(summary: dict[str, Any]) -> list[str]:
             # of more cases there is no room: report.md has them
             ratio = _ratio(ratios.get((load["name"], cases[1]))) if len(cases) == 2 else ""
             found.append(f"{text}  {ratio}".rstrip())
-    return found
+    return found + sweep_waits.lines(summary)
 
 
 def _head(summary: dict[str, Any], cases: list[str]) -> list[str]:
@@ -70,10 +70,11 @@ def notes(summary: dict[str, Any]) -> list[str]:
     figures = sweep.figures(summary, list(sweep.FIGURES))
     if IDLE not in figures:
         found.append(
-            "The idle part of the token return is not known: it takes the ranks' clocks (pp_clock) "
+            "The idle part of the token return: cannot tell. It takes the ranks' clocks (pp_clock) "
             "on GPUs."
         )
-    return found + sweep.most_idle(summary) + sweep.partial(summary)
+    found += sweep.most_idle(summary) + sweep_waits.largest(summary)
+    return found + sweep.partial(summary)
 
 
 def table(summary: dict[str, Any]) -> Table | None:

@@ -275,7 +275,7 @@ function loads(data, shown, choice) {
   const series = lines.map((one) => ({
     type: "line",
     name: one.name,
-    data: one.points,
+    data: one.points.map((value, at) => ({ value, wait: one.waits[at] })),
     showSymbol: true,
     symbol: "rect",
     symbolSize: [14, 3],
@@ -305,9 +305,13 @@ function loads(data, shown, choice) {
         nameTextStyle: { color: colour("--quiet"), align: "left" },
       }),
       tooltip: tooltip((p) =>
-        note(p.seriesType === "scatter" ? p.name : `${p.seriesName}, ${data.along[p.data[0]]}`, [
-          [metric.title, number((p.data.value ?? p.data)[1])],
-        ]),
+        note(
+          p.seriesType === "scatter" ? p.name : `${p.seriesName}, ${data.along[p.data.value[0]]}`,
+          [
+            [metric.title, number(p.data.value[1])],
+            ...(p.data.wait ? [[metric.waits, p.data.wait]] : []),
+          ],
+        ),
       ),
       series,
     },
