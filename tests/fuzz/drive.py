@@ -38,7 +38,7 @@ MODULES = {
 }
 LONGEST = {"traces": 600, "arguments": 6000, "answers": 3000, "logs": 8000}
 NOTE_S = 15.0  # of CPU, between two entries into figures.json
-MOST_BYTES = 3 << 30  # of memory: a reader that takes more is at fault
+MOST_BYTES = 3 << 30  # of memory for one input: a reader that takes more is at fault
 
 
 def place_of(error: BaseException) -> str:
@@ -54,6 +54,15 @@ def place_of(error: BaseException) -> str:
     return "".join(
         c if c.isalnum() or c in "-_" else "_" for c in f"{type(error).__name__}-{where}"
     )
+
+
+def limit_memory() -> None:
+    """Let this process take MOST_BYTES more than it has: then a MemoryError. What it has grows by
+    half a megabyte with each traces input, all of it the engine's: without the engine the same
+    inputs leave none."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MOST_BYTES, hard))
 
 
 class Session:
@@ -72,6 +81,7 @@ class Session:
         from fuzz.oracle import limited  # noqa: PLC0415 - after atheris has been set up
 
         self.runs += 1
+        limit_memory()
         try:
             with limited():
                 self.target.run(data)
@@ -121,7 +131,6 @@ def fuzz(name: str, work: Path, cpu_minutes: float) -> int:
     for at, data in enumerate([*target.seeds(), *kept_corpus.load(name)]):
         (corpus / f"seed-{at}").write_bytes(data)
     session = Session(target, work, cpu_minutes)
-    resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))  # then a MemoryError, kept
     engine = [f"-max_len={LONGEST[name]}", "-timeout=300", "-rss_limit_mb=0"]
     engine += [
         "-len_control=0",
