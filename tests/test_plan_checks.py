@@ -9,6 +9,8 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,10 +18,10 @@ from fake_sglang.harness import wait_until
 
 from repro_pp_graphs.launch_record import GraphState
 from repro_pp_graphs.record import Launch, Plan
-from repro_pp_graphs.run import preflight
+from repro_pp_graphs.run import preflight, weights
 from repro_pp_graphs.run.arm import objections, observe
 from repro_pp_graphs.run.trace_files import TraceFiles, is_whole_gzip
-from repro_pp_graphs.server import process
+from repro_pp_graphs.server import gpus, process
 from repro_pp_graphs.server.gpus import Gpu
 from repro_pp_graphs.server.listener import LOOPBACK, is_free
 from repro_pp_graphs.server.log import DecodeLine
@@ -159,7 +161,31 @@ def test_a_config_of_another_shape_is_no_obstacle(tmp_path, config):
     assert preflight.check_memory(plan(launch(pp_size=1, model=str(tmp_path))), h100s(1)) == []
 
 
+def test_a_plan_says_what_the_weights_take_of_a_gpu_and_which_memory_was_assumed():
+    fraction = ["--mem-fraction-static", "0.85"]
+    said = partial(weights.sentences, gpus=gpus.assumed(4).gpus)
+    assert said(plan(launch(args=fraction))) == [
+        "about 35.3 GB of weights a rank; a GPU has 85.5 GB (81559 MiB, assumed), of which "
+        "--mem-fraction-static 0.85 leaves 37.4 GB for the KV cache"
+    ]
+    (text,) = said(plan(launch(pp_size=2, args=fraction)))
+    assert "about 70.6 GB" in text and "leaves only 2.1 GB" in text
+    (text,) = said(plan(launch(model="deepseek-ai/DeepSeek-V3")))
+    assert "about 167.8 GB" in text and text.endswith("assumed): they do not fit")
+    (text,) = weights.sentences(plan(launch()), h100s(4))
+    assert "assumed" not in text
+
+
+def test_a_plan_says_where_it_cannot_tell_whether_weights_fit():
+    (text,) = weights.sentences(plan(launch(model="x/y")), h100s(4))
+    assert "cannot tell" in text and "size is not known" in text
+    silent = [replace(gpu, total_mib=0) for gpu in h100s(4)]
+    (text,) = weights.sentences(plan(launch()), silent)
+    assert text.startswith("about 35.3 GB of weights a rank; cannot tell whether they fit")
+
+
 def test_a_rehearsal_asks_nothing_of_the_gpus():
+    assert weights.sentences(plan(launch(), mode="cpu"), []) == []
     assert preflight.check_memory(plan(launch(), mode="cpu"), []) == []
 
 

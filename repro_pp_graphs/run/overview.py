@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from repro_pp_graphs.record import Launch, Load, Plan
-from repro_pp_graphs.run import client_words, estimate, results
+from repro_pp_graphs.run import client_words, estimate, results, weights
 from repro_pp_graphs.run.command import command_script, shell_words
 from repro_pp_graphs.run.options import Options
 from repro_pp_graphs.server import argfile, pinning, shims
+from repro_pp_graphs.server.gpus import Gpu
 from repro_pp_graphs.server.release_facts import MICRO_BATCH
 from repro_pp_graphs.terminal import wrapped
 
@@ -24,8 +26,8 @@ MODE_TEXT = {
 }
 
 
-def lines(plan: Plan, options: Options) -> list[str]:
-    """What the run is about to do, for the terminal."""
+def lines(plan: Plan, options: Options, gpus: Sequence[Gpu] = ()) -> list[str]:
+    """What the run is about to do, for the terminal; `gpus`: those that it may use."""
     first = plan.launches[0]
     spread = f" on {first.started_nodes} nodes" if first.started_nodes > 1 else ""
     server = (
@@ -47,6 +49,7 @@ def lines(plan: Plan, options: Options) -> list[str]:
         *wrapped(server, f"  {plan.program + ':':<8}"),
         *wrapped(SOCKETS_TEXT if plan.sockets else "", "  network: "),
         *_in_place_of(plan, options),
+        *(line for text in weights.sentences(plan, gpus) for line in wrapped(text, "  memory: ")),
         f"  load:   {load}" + (f"; profile of {plan.profile_steps} steps" if plan.profile else ""),
         *_sweep(plan),
         *wrapped(_labels(plan), "  cases:  "),

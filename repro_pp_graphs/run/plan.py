@@ -56,7 +56,8 @@ def pick_mode(options: Options, gpus: list[Gpu], ranks: int, tp_size: int = 1) -
     offers[-1] += "what there is: --one-gpu)"
     offers += ["--cpu (a rehearsal without graphs)"]
     raise PlanError(
-        f"{len(gpus)} GPU(s) visible, but tp x pp asks for {ranks}: use " + ", or ".join(offers)
+        f"{len(gpus)} GPU(s) {'assumed' if gpus[0].assumed else 'visible'}, but tp x pp asks for "
+        f"{ranks}: use " + ", or ".join(offers)
     )
 
 

@@ -223,7 +223,7 @@ def _plan(options: Options) -> int:
         earlier = clear.earlier_run(options)
     probe = CachedProbe(options.root / ".state" / "releases", options.dry_run)
     plan = make(options, found, earlier, probe)
-    say("\n".join(overview.lines(plan, options)))
+    say("\n".join(overview.lines(plan, options, found)))
     if options.dry_run:
         print("\n".join(overview.dry_run_lines(plan, options)))
         for problem in preflight.problems(plan, found, options):

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
-from repro_pp_graphs.models import folder as model_folder
-from repro_pp_graphs.models import size
 from repro_pp_graphs.record import Launch, Plan
+from repro_pp_graphs.run import weights
 from repro_pp_graphs.run.options import Options
 from repro_pp_graphs.server import listener
 from repro_pp_graphs.server.gpus import Gpu
 
 TRACE_DISK_GIB = 2.0  # traces of a profile pass, all ranks and the merged one, per launch
-_QUANTISED = re.compile(r"awq|gptq|gguf|quantized|fp8|mxfp4|nvfp4|int[48]|w\da\d|[48]bit", re.I)
 MADE_MODELS = (".state", "models")  # the harness writes those when it runs
 MPS, MPS_PIPES = "nvidia-cuda-mps-control", "mps/pipe"  # what run_repro.sh starts, and where
 MOST_PIPE_PATH = 80  # of 107 bytes that a socket's path may have
@@ -117,8 +112,7 @@ def check_memory(plan: Plan, gpus: list[Gpu]) -> list[str]:
     """GPUs that others fill, and weights that cannot fit."""
     if plan.mode == "cpu":
         return []
-    ranks = max(launch.ranks_a_node for launch in plan.launches)
-    used = gpus[: -(-ranks // max(1, plan.ranks_per_gpu))]
+    used = weights.used(plan, gpus)
     busy = [
         f"GPU {gpu.index} ({gpu.name}): {gpu.used_mib} of {gpu.total_mib} MiB are taken: end those "
         "processes (nvidia-smi), or choose other GPUs with CUDA_VISIBLE_DEVICES"
@@ -126,37 +120,21 @@ def check_memory(plan: Plan, gpus: list[Gpu]) -> list[str]:
         if gpu.used_mib > BUSY_SHARE * gpu.total_mib > 0
     ]
     total_bytes = sum(gpu.total_mib for gpu in used) * 2**20
-    sizes = {launch.model: _weight_bytes(launch) for launch in plan.launches}
+    sizes = {launch.model: weights.on_a_node(launch) for launch in plan.launches}
     heavy = [
-        f"{model}: about {bytes_ / 1e9:.0f} GB of weights for {total_bytes / 1e9:.0f} GB of GPU "
-        "memory: more GPUs, a smaller --model, or --dummy-weights --layers N"
+        f"{model}: about {bytes_ / 1e9:.0f} GB of weights for {weights.capacity(used)}: more GPUs, "
+        "a smaller --model, or --dummy-weights --layers N"
         for model, bytes_ in sizes.items()
-        if bytes_ > 0.95 * total_bytes > 0
+        if bytes_ > weights.MOST * total_bytes > 0
     ]
     return busy + heavy
-
-
-def config_of(launch: Launch) -> dict[str, Any]:
-    """The model's config.json under the arguments' overrides; empty where it is not at hand."""
-    path = Path(launch.model, "config.json")
-    if not path.is_file():
-        shape = model_folder.shape_of(launch.model)
-        if shape is None:
-            return {}
-        path = model_folder.config_path(shape)
-    values = dict(zip(launch.args, launch.args[1:], strict=False))
-    override = values.get("--json-model-override-args", "{}")
-    try:
-        return {**json.loads(path.read_text("utf-8")), **json.loads(override)}
-    except (TypeError, ValueError, RecursionError):
-        return {}
 
 
 def check_layers(plan: Plan) -> list[str]:
     """Every PP rank must get a layer."""
     found = []
     for launch in plan.launches:
-        config = config_of(launch)
+        config = weights.config_of(launch)
         text = config.get("text_config")
         layers = {**(text if isinstance(text, dict) else {}), **config}.get("num_hidden_layers")
         if isinstance(layers, int) and 0 < layers < launch.pp_size:
@@ -165,20 +143,6 @@ def check_layers(plan: Plan) -> list[str]:
                 "every rank takes at least one: a smaller --pp-size, or more --layers"
             )
     return list(dict.fromkeys(found))
-
-
-def _weight_bytes(launch: Launch) -> int:
-    """The weights on this machine; 0 where the shape is not known here."""
-    if _QUANTISED.search(Path(launch.model).name) or "--quantization" in launch.args:
-        return 0
-    config = config_of(launch)
-    try:
-        method = (config.get("quantization_config") or {}).get("quant_method", "fp8")
-        if method != "fp8":
-            return 0
-        return size.weight_bytes(config) // launch.nodes
-    except (KeyError, ValueError, TypeError, AttributeError, ZeroDivisionError):
-        return 0
 
 
 def check_models(plan: Plan) -> list[str]:

@@ -42,6 +42,7 @@ class Gpu:
     total_mib: int
     used_mib: int
     mig: bool = False  # the GPU is cut into MIG devices, and of no use whole
+    assumed: bool = False  # need not exist: of a dry run
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,10 @@ ASSUMED_MIB = 81559  # of an H100 with 80 GB
 
 def assumed(count: int) -> Seen:
     """So many empty GPUs that need not exist, to plan with."""
-    made = [Gpu(str(n), f"GPU-assumed-{n}", "H100 (assumed)", ASSUMED_MIB, 0) for n in range(count)]
+    made = [
+        Gpu(str(n), f"GPU-assumed-{n}", "H100 (assumed)", ASSUMED_MIB, 0, assumed=True)
+        for n in range(count)
+    ]
     return Seen(made, f"{count} of 80 GB assumed (--gpus)")
 
 

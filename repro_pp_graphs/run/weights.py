@@ -1,0 +1,104 @@
+"""The GPU memory that a launch's weights take, and whether there is as much."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from repro_pp_graphs.models import folder as model_folder
+from repro_pp_graphs.models import size
+from repro_pp_graphs.record import Launch, Plan
+from repro_pp_graphs.server.gpus import Gpu
+
+_QUANTISED = re.compile(r"awq|gptq|gguf|quantized|fp8|mxfp4|nvfp4|int[48]|w\da\d|[48]bit", re.I)
+FRACTION = "--mem-fraction-static"  # of a GPU's memory, for weights and KV cache
+MOST = 0.95  # of a GPU's memory, that weights can take
+LITTLE = 0.05  # of a GPU's memory, less for the KV cache may not do
+
+
+def config_of(launch: Launch) -> dict[str, Any]:
+    """The model's config.json under the arguments' overrides; empty where it is not at hand."""
+    path = Path(launch.model, "config.json")
+    if not path.is_file():
+        shape = model_folder.shape_of(launch.model)
+        if shape is None:
+            return {}
+        path = model_folder.config_path(shape)
+    values = dict(zip(launch.args, launch.args[1:], strict=False))
+    override = values.get("--json-model-override-args", "{}")
+    try:
+        return {**json.loads(path.read_text("utf-8")), **json.loads(override)}
+    except (TypeError, ValueError, RecursionError):
+        return {}
+
+
+def on_a_node(launch: Launch) -> int:
+    """Bytes of the weights on one machine; 0 where the shape is not known here."""
+    if _QUANTISED.search(Path(launch.model).name) or "--quantization" in launch.args:
+        return 0
+    config = config_of(launch)
+    try:
+        method = (config.get("quantization_config") or {}).get("quant_method", "fp8")
+        if method != "fp8":
+            return 0
+        return size.weight_bytes(config) // launch.nodes
+    except (KeyError, ValueError, TypeError, AttributeError, ZeroDivisionError):
+        return 0
+
+
+def used(plan: Plan, gpus: Sequence[Gpu]) -> list[Gpu]:
+    """Of a machine's GPUs those that ranks take."""
+    ranks = max(launch.ranks_a_node for launch in plan.launches)
+    return list(gpus[: -(-ranks // max(1, plan.ranks_per_gpu))])
+
+
+def capacity(gpus: Sequence[Gpu]) -> str:
+    """`342 GB of GPU memory`, where it was assumed with of what; `gpus`: at least one."""
+    total = sum(gpu.total_mib for gpu in gpus) * 2**20
+    what = f" ({len(gpus)} x {gpus[0].total_mib} MiB, assumed)" if gpus[0].assumed else ""
+    return f"{total / 1e9:.0f} GB of GPU memory{what}"
+
+
+def sentences(plan: Plan, gpus: Sequence[Gpu]) -> list[str]:
+    """For each model what its weights take of a GPU and what is left, an estimate; none where
+    nothing is loaded onto GPUs."""
+    if plan.mode == "cpu" or plan.engine != "sglang" or plan.attached:
+        return []
+    taken = used(plan, gpus)
+    firsts = {launch.model: launch for launch in reversed(plan.launches)}
+    return [_sentence(plan, launch, taken) for launch in reversed(firsts.values())]
+
+
+def _sentence(plan: Plan, launch: Launch, gpus: list[Gpu]) -> str:
+    name = Path(launch.model).name
+    bytes_ = on_a_node(launch)
+    if not bytes_:
+        return f"cannot tell whether the weights of {name} fit: their size is not known here"
+    shared = plan.ranks_per_gpu > 1
+    need = bytes_ / max(1, len(gpus) if shared else launch.ranks_a_node) / 1e9
+    text = f"about {need:.1f} GB of weights a {'GPU, for all its ranks' if shared else 'rank'}"
+    mib = min((gpu.total_mib for gpu in gpus), default=0)
+    if not mib:
+        return f"{text}; cannot tell whether they fit: nvidia-smi does not say what a GPU has"
+    there = mib * 2**20 / 1e9
+    text += f"; a GPU has {there:.1f} GB ({mib} MiB{', assumed' * gpus[0].assumed})"
+    if need > MOST * there:
+        return f"{text}: they do not fit"
+    fraction = _fraction(launch)
+    if fraction is None or shared:
+        return text
+    left = fraction * there - need
+    cache = f"{'only ' * (left < LITTLE * there)}{left:.1f} GB" if left > 0 else "nothing"
+    return f"{text}, of which {FRACTION} {fraction:g} leaves {cache} for the KV cache"
+
+
+def _fraction(launch: Launch) -> float | None:
+    """The share of a GPU's memory that the server may take; None where no argument says."""
+    values = dict(zip(launch.args, launch.args[1:], strict=False))
+    try:
+        return float(values[FRACTION])
+    except (KeyError, ValueError):
+        return None
