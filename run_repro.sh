@@ -420,7 +420,8 @@ make_plan() { # of whichever file nobody else can see; sets what the plan sets, 
   file=$(mktemp) && exec {planned}<>"$file" && rm -f "$file"
   step -o "/dev/fd/$planned" env "PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH}" "${planner:-$python}" \
     -m repro_pp_graphs plan --root "$here" --out "$out" --python "$python" --owner "$$" \
-    --not-made "$not_made" --terminal "$terminal" --command "$0" -- "${options[@]}" || status=$?
+    --not-made "$not_made" --terminal "$terminal" --command "$0" \
+    "--found-by=$found_by" -- "${options[@]}" || status=$?
   if ((status == 3)); then # a case names a release whose environment is not made yet
     read -r release <&"$planned"
     exec {planned}<&-

@@ -46,7 +46,8 @@ source "$here/repro_pp_graphs/sh/setup.sh"
 make_test_tools() { # sees the server's packages, and adds its own without touching them
   local venv=$here/.venv-test lock=$here/requirements/test.txt wanted
   wanted=$(cat "$lock" <(printf '%s' "$python") | sha256sum | cut -d' ' -f1)
-  if [[ $(cat "$venv/.lock" 2>/dev/null) != "$wanted" ]]; then
+  if [[ $(cat "$venv/.lock" 2>/dev/null) != "$wanted" ]] ||
+    ! ask "$venv/bin/python" 'import pytest, sys; print(sys.executable)' >/dev/null; then
     say "adding the test tools of requirements/test.txt"
     mkdir -p "$state"
     rm -rf "$venv" # a link itself, not what another checkout has behind it

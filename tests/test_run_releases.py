@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from fake_sglang.harness import CHECKOUT, PYTHON, Done, Harness
 from plan_harness import OFF, ON, plan_of
 
+from repro_pp_graphs.run import overview
 from repro_pp_graphs.run.environments import NotMade, releases
 from repro_pp_graphs.run.plan import PlanError
 from repro_pp_graphs.server import argfile
@@ -93,7 +95,8 @@ def folder_with(tmp_path: Path, *names: str) -> Path:
 
 def make_environment(root: Path, release: str) -> None:
     lock = (root / "requirements" / "releases" / f"{release}.txt").read_bytes()
-    (root / f".venv-{release}").mkdir()
+    (root / f".venv-{release}" / "bin").mkdir(parents=True)
+    (root / f".venv-{release}" / "bin" / "python").symlink_to(sys.executable)
     (root / f".venv-{release}" / ".lock").write_text(hashlib.sha256(lock).hexdigest() + "\n")
 
 
@@ -106,6 +109,15 @@ def test_a_release_runs_in_its_own_environment(tmp_path: Path):
         "/usr/bin/python3",
     ]
     assert found.launches[0].argv[0] == found.launches[0].python
+
+
+def test_an_environment_whose_python_is_gone_is_asked_for(tmp_path: Path):
+    root = folder_with(tmp_path, "1.0")
+    make_environment(root, "1.0")
+    (root / ".venv-1.0" / "bin" / "python").unlink()
+    (root / ".venv-1.0" / "bin" / "python").symlink_to(tmp_path / "gone")
+    with pytest.raises(NotMade):
+        plan_of(root, on=ON + "RELEASE=1.0\n", off=OFF)
 
 
 @pytest.mark.parametrize("stale", [False, True])
@@ -162,6 +174,36 @@ def test_a_dry_run_makes_no_environment(harness: Harness):
     assert done.status == 0, done.lines
     assert "a real run first makes .venv-0.5.2 (sglang 0.5.2)" in done.err
     assert not (harness.root / ".venv-0.5.2").exists()
+
+
+@pytest.mark.parametrize("left", ["nothing", "a link to nowhere", "no packages"])
+@pytest.mark.parametrize("options", [["--cpu"], ["--cpu", "--dry-run"]])
+def test_an_environment_that_is_not_whole_is_one_sentence(left, options, harness: Harness):
+    venv = harness.root / ".venv-cpu"
+    (venv / "bin").mkdir(parents=True)
+    if left != "nothing":
+        real = left == "no packages"
+        (venv / "bin" / "python").symlink_to(sys._base_executable if real else "/nowhere/python")
+    lock = (harness.root / "requirements" / "cpu.txt").read_bytes()
+    (venv / ".lock").write_text(hashlib.sha256(lock).hexdigest())
+    del harness.env["PYTHONPATH"]  # the stand-in's sglang
+    told = refusal(harness.start_bare(*options).end())
+    assert ".venv-cpu is not whole" in told and f"rm -rf {venv}, " in told
+
+
+def test_whose_sglang_runs_is_said_and_how_to_get_the_one_of_the_issue(harness: Harness):
+    asked = ["--dry-run", "--gpus", "4"]
+    said = " ".join(harness.start_bare(*asked, "--python", PYTHON).end().err.split())
+    assert re.search(r"found: that sglang in \S+, by --python; for 0\.5\.2,", said)
+    harness.env["PYTHON"] = PYTHON
+    said = " ".join(harness.start_bare(*asked).end().err.split())
+    assert ", by $PYTHON; for 0.5.2, of which #10865 is, give --release 0.5.2" in said
+    assert "found:" not in harness.start_bare(*asked, "--release", "0.5.2").end().err
+
+
+def test_the_release_of_the_issue_is_the_one_that_is_made_by_default():
+    text = (CHECKOUT / "repro_pp_graphs" / "sh" / "setup.sh").read_text(encoding="utf-8")
+    assert f"\ndefault_release={overview.ISSUE_RELEASE} " in text
 
 
 @pytest.mark.launches

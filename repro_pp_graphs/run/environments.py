@@ -26,7 +26,9 @@ def python_of(root: Path, release: str) -> str:
 
 
 def is_made(root: Path, release: str) -> bool:
-    """Whether the environment holds what its lock asks for. Raises OSError."""
+    """Whether the environment holds what its lock asks for, and has a Python. Raises OSError."""
     made_of = root / f".venv-{release}" / ".lock"
     lock = root / "requirements" / "releases" / f"{release}.txt"
-    return made_of.is_file() and made_of.read_text(encoding="utf-8").strip() == files.sha256(lock)
+    if not made_of.is_file() or not Path(python_of(root, release)).exists():
+        return False
+    return made_of.read_text(encoding="utf-8").strip() == files.sha256(lock)

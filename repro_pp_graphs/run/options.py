@@ -93,6 +93,7 @@ class Options:
     trace_dir: Path | None = None  # of --attach: where that server shall write its traces
     yes: bool = False  # send the load to it without asking
     not_made: str = ""  # of a dry run: the release whose environment a real run would make first
+    found_by: str = ""  # what named the interpreter: --python, $PYTHON; empty: it was made here
     sweep: dict[str, list[str]] = field(default_factory=dict)  # values by axis (run/sweep.py)
     ranks_per_gpu: int | None = None  # so many share each
     mps: bool = False  # side by side, under an MPS daemon of the run's own
@@ -204,6 +205,7 @@ def _parser() -> _Parser:
     parser.add_argument("--attach", default="", metavar="URL")
     parser.add_argument("--trace-dir", type=Path)
     parser.add_argument("--not-made", default="")
+    parser.add_argument("--found-by", default="")
     parser.add_argument("--srun", default="")
     parser.add_argument("--allocated", type=int, default=_allocated())
     parser.add_argument("--terminal", type=int, default=0)

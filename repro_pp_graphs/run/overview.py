@@ -16,6 +16,7 @@ from repro_pp_graphs.server.release_facts import MICRO_BATCH
 from repro_pp_graphs.terminal import wrapped
 
 BASE = "server_args_base.txt"
+ISSUE_RELEASE = "0.5.2"  # of #10865: what is made here where GPUs are and no sglang is found
 SAME = "one case under two labels: how far equal arms differ"
 SOCKETS_TEXT = "NCCL over sockets in place of NVLink, in all cases: a stand-in for hosts apart"
 MOST_SHOWN = 24  # launches
@@ -49,6 +50,7 @@ def lines(plan: Plan, options: Options, gpus: Sequence[Gpu] = ()) -> list[str]:
         *wrapped(server, f"  {plan.program + ':':<8}"),
         *wrapped(SOCKETS_TEXT if plan.sockets else "", "  network: "),
         *_in_place_of(plan, options),
+        *wrapped(_found_by(plan, options), "  found:  "),
         *(line for text in weights.sentences(plan, gpus) for line in wrapped(text, "  memory: ")),
         f"  load:   {load}" + (f"; profile of {plan.profile_steps} steps" if plan.profile else ""),
         *_sweep(plan),
@@ -60,6 +62,19 @@ def lines(plan: Plan, options: Options, gpus: Sequence[Gpu] = ()) -> list[str]:
         *wrapped(f"{options.out}/logs, {options.out}/trace", "  leaves: "),
     ]
     return found + _notes(plan)
+
+
+def _found_by(plan: Plan, options: Options) -> str:
+    """Whose sglang runs where that was not made here, and how to get the release of #10865; empty
+    where there is nothing to say."""
+    first = plan.launches[0]
+    if plan.engine != "sglang" or not options.found_by or first.python != options.python:
+        return ""
+    text = f"that sglang in {options.python}, by {options.found_by}"
+    if plan.mode != "cpu" and first.sglang_version != ISSUE_RELEASE:
+        text += f"; for {ISSUE_RELEASE}, of which #10865 is, give --release {ISSUE_RELEASE}"
+        text += " and no --python" if options.found_by == "--python" else " (it goes first)"
+    return text
 
 
 def _spare(plan: Plan) -> str:

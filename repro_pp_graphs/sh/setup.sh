@@ -3,11 +3,11 @@
 # The interpreter that runs sglang: the one at hand, or an environment made here once.
 # Uses: here, state, say, die, step, and what is set here unless the caller has set it.
 # Calls: before_install PYTHON, if the caller has defined it, before gigabytes are installed.
-# Sets: python; in a dry run, where a real run would make that environment first, not_made (its
+# Sets: python, found_by (what named it; empty for an environment made here); in a dry run, where a real run would make that environment first, not_made (its
 # sglang) and planner (a Python to plan with)
 : "${opt_python=}" "${opt_release=}" "${opt_dry_run=0}" "${opt_cpu=0}" "${opt_gpus=0}"
 : "${opt_attach=0}" "${engine_module=sglang}"
-not_made="" planner=""
+not_made="" planner="" found_by=""
 ask_limit_s=60 # for an interpreter to say what it has
 declare -F before_install >/dev/null || before_install() { :; }
 oldest_rehearsed=0.5.16 # tried with PP on a CPU
@@ -73,6 +73,7 @@ choose_python() {
   if [[ -n $opt_python ]]; then
     python=$(with_engine "$opt_python") || die 2 "--python $opt_python: it cannot find \
 $engine_module; install it there, or leave --python out and an environment is made here"
+    found_by=--python
     return
   fi
   if [[ -n $opt_release ]]; then
@@ -87,7 +88,12 @@ need a GPU; a rehearsal on the CPU takes $oldest_rehearsed or newer, and sglang 
     return
   fi
   for candidate in "${PYTHON:-}" python3; do
-    [[ -z $candidate ]] || ! python=$(with_engine "$candidate") || return 0
+    if [[ -n $candidate ]] && python=$(with_engine "$candidate"); then
+      found_by="python3 on the PATH"
+      # shellcheck disable=SC2016 # its name, for a person
+      [[ $candidate == python3 ]] || found_by='$PYTHON'
+      return
+    fi
     [[ -z $candidate || $candidate == python3 ]] ||
       say "PYTHON=$candidate finds no $engine_module: looking on without it" >&2
   done
@@ -124,7 +130,10 @@ use_environment() { # use_environment NAME: .venv-NAME, made or completed where 
   lock=$(lock_of "$1")
   python=$venv/bin/python
   wanted=$(sha256sum "$lock" | cut -d' ' -f1)
-  [[ $(cat "$venv/.lock" 2>/dev/null) != "$wanted" ]] || return 0
+  if [[ $(cat "$venv/.lock" 2>/dev/null) == "$wanted" ]]; then
+    with_engine "$python" >/dev/null || not_whole "$venv" "$engine_module"
+    return
+  fi
   if ((opt_dry_run)); then
     not_made=$(locked sglang "$lock")
     planner=$(absolute python3)
@@ -133,6 +142,11 @@ use_environment() { # use_environment NAME: .venv-NAME, made or completed where 
   fi
   make_environment "$1" "$venv" "$lock"
   printf '%s\n' "$wanted" >"$venv/.lock"
+}
+
+not_whole() { # not_whole VENV MODULE
+  die 2 "${1##*/} is not whole: its Python does not run, or lacks $2 (an interrupted install, or a \
+Python that is gone): rm -rf $1, and run again"
 }
 
 base_python() { # base_python [MINOR]: a Python 3.MINOR (3.10) or newer that can make a venv
@@ -154,6 +168,7 @@ make_environment() { # make_environment NAME VENV LOCK
   mkdir -p "$state"
   say "making ${venv##*/} from ${lock#"$here"/} ($base, once)"
   step "$base" -m venv "$venv" || die 2 "$base -m venv failed: remove $venv and run again"
+  ask "$venv/bin/python" 'import pip, sys; print(sys.executable)' >/dev/null || not_whole "$venv" pip
   : >"$state/setup.log"
   if [[ $name != cpu ]]; then
     install "$venv" "$lock"
