@@ -82,7 +82,13 @@ def ranks():
         for number in numbers:
             # argv[0] is what a title replaces
             words = [f"sglang::scheduler_PP{number}", "-c", RANK, str(number), str(busy_s)]
-            made = subprocess.Popen(words, executable=sys.executable, stdout=subprocess.PIPE)
+            made = subprocess.Popen(
+                words,
+                executable=sys.executable,
+                stdout=subprocess.PIPE,
+                # a Python that was moved finds its library by the path that it is started with
+                env=os.environ | {"PYTHONHOME": sys.base_prefix},
+            )
             assert made.stdout is not None and made.stdout.readline() == b"up\n"
             begun.append(made)
         return [each.pid for each in begun]

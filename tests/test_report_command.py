@@ -112,7 +112,7 @@ def test_an_analysis_of_another_version_is_made_anew_from_the_traces(tmp_path):
         (run / "logs" / f"{label}_analysis.json").write_text('{"schema": 1, "ranks": {}}')
     gone = explained(source.read(run))
     assert [each[:2] for each in gone] == [(False, True)] * 2
-    assert all("traces are gone" in why for *_, why in gone)
+    assert all("traces to make it anew are gone" in why for *_, why in gone)
 
 
 def test_slices_of_traces_that_changed_are_cut_anew(tmp_path):
