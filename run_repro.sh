@@ -36,6 +36,7 @@ made_folders=() above_made=""
 merged=() # of the first two launches, the folders whose traces are whole
 # what the plan sets
 engine=sglang nsys=0 traced=0 mps=0 attached=0 server_port="" start_timeout_s=1800 pair="" load=() labels=() urls=() resumed=()
+more_loads=("") profiled_loads=() # of a sweep, names from 1 on; for each launch the numbers of its own
 nodes=1 srun=""
 
 # shellcheck source=repro_pp_graphs/sh/group.sh
@@ -68,6 +69,8 @@ USAGE: ./run_repro.sh [options]
                        and a picture over them. Axes: batch, micro_batch,
                        input_len, tokens, rate (requests/s), mix (none or
                        4000@2: beside the load 4000-token prompts at 2/s)
+  --profile-loads NAME of a sweep: profile under these loads too (b64_in4000; all:
+                       every one), in the first launch of a case
   --port P             server port (default: server_args_base.txt)
   --out DIR            results go to DIR/logs and DIR/trace (default: here)
   --engine probe       the PP ring as a small torch program in place of sglang
@@ -205,15 +208,21 @@ server_step() { # server_step COMMAND LABEL ARGS: one that may have to say why t
   tool "$1" "$out" "$2" "${server_pid:-0}" --exit-file "$(exit_file "$server_pid")" "${@:3}"
 }
 
-profile() { # profile LABEL URL: a second load, profiled until every rank's trace is whole
-  local status=0
-  begin_group load_pid "$out/logs/$1_profile_load.log" "${load[@]}" --base-url "$2"
-  server_step profile "$1" || status=$?
+profile() { # profile LABEL URL [NUMBER]: a second load, profiled until every rank's trace is whole
+  local label=$1 url=$2 status=0 words=("${load[@]}") log=$1 asked=()
+  if (($# == 3)); then # one of a sweep's other loads
+    local -n other=load_$3
+    words=("${other[@]}") log=$1_at_${more_loads[$3]} asked=(--load "${more_loads[$3]}")
+    server_step set-load "$label" "${asked[@]}" || return 1
+  fi
+  log=$out/logs/${log}_profile_load.log
+  begin_group load_pid "$log" "${words[@]}" --base-url "$url"
+  server_step profile "$label" "${asked[@]}" || status=$?
   end_group "$load_pid" 5 TERM
   load_pid=""
   printf '%s\n' "" "(The load under which the server was profiled. It is cut off when profiling" \
     "ends, so interrupted prompts are expected. No reported number is from it.)" \
-    2>/dev/null >>"$out/logs/$1_profile_load.log" || true
+    2>/dev/null >>"$log" || true
   return "$status"
 }
 
@@ -232,8 +241,8 @@ side_by_side() { # the first two launches in one view, decode starts aligned
 }
 
 # 0 measured, 1 failed. Never ends the run: the other cases still count.
-run_launch() { # run_launch LABEL URL
-  local label=$1 url=$2 status=0 grace_s=$stop_grace_s died=()
+run_launch() { # run_launch LABEL URL [NUMBER...]: of the other loads of a sweep to profile too
+  local label=$1 url=$2 status=0 grace_s=$stop_grace_s died=() number
   local command=(bash "$out/logs/${label}_server_command.sh")
   say "$label"
   current=$label
@@ -249,6 +258,9 @@ run_launch() { # run_launch LABEL URL
     status=1
   elif ((traced)); then
     profile "$label" "$url" || status=1
+    if ((status == 0)); then
+      for number in "${@:3}"; do profile "$label" "$url" "$number" || true; done
+    fi
   fi
   # seen with graphs on: a crash once the traces are whole costs nothing but a warning
   leader_lives "$server_pid" || died=(--server-died)
@@ -472,7 +484,8 @@ main() {
       elif ((attached)); then
         run_attached "$label" "${urls[number]}" || failed=1
       else
-        run_launch "$label" "${urls[number]}" || failed=1
+        # shellcheck disable=SC2086 # several numbers
+        run_launch "$label" "${urls[number]}" ${profiled_loads[number]:-} || failed=1
       fi
     fi
     if ((number < 2)) && [[ -e $out/trace/${label}_chrome_trace.json ||

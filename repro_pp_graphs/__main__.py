@@ -32,6 +32,7 @@ STEPS = {  # of run_repro.sh
     "begin": ("run.begin_step", "clear the way of a launch"),
     "wait-ready": ("run.wait_ready_step", "wait until the server answers"),
     "measure": ("run.measure_step", "the pass whose numbers are reported"),
+    "set-load": ("run.set_load_step", "tell the server of a load that is to be profiled"),
     "profile": ("run.profile_step", "collect every rank's trace"),
     "explain": ("run.explain_step", "merge and analyse a launch's traces"),
     "finish": ("run.finish_step", "port and GPUs free again? ran as claimed? how it ended"),

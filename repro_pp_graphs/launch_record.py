@@ -32,6 +32,14 @@ class GpuCounters(msgspec.Struct, omit_defaults=True):
     after: dict[str, Any] | None = None
 
 
+class LoadProfile(msgspec.Struct, omit_defaults=True):
+    """The profile under one load of a sweep that is not the main one."""
+
+    seconds: float | None = None
+    trace_bytes: dict[str, int] | None = None  # of each trace that it saw whole, by name
+    fault: str = ""  # why there is no whole set of traces, or no analysis of them
+
+
 class LoadRecord(msgspec.Struct, omit_defaults=True):
     """One load of a sweep, as measured on a launch's server."""
 
@@ -40,6 +48,7 @@ class LoadRecord(msgspec.Struct, omit_defaults=True):
     reason: str | None = None  # why it failed
     micro_batch: int | None = None  # requests in a micro-batch that the server was told
     client_sha256: str | None = None  # of its client.json
+    profile: LoadProfile | None = None  # None: not profiled by itself
 
 
 class RankLoad(msgspec.Struct, omit_defaults=True):
@@ -130,3 +139,15 @@ def amend(logs: Path, label: str, warnings: list[str] | None = None, **changes: 
     if said:
         changes["warnings"] = [*(found.warnings or []), *said]
     struct_files.write(path_of(logs, label), msgspec.structs.replace(found, **changes))
+
+
+def note_profile(logs: Path, label: str, name: str, found: LoadProfile) -> None:
+    """Record how the profile under a load of a sweep went; a fault of it is a warning of the
+    launch, whose measurement stands. Raises OSError, and BadFile where that load has no record."""
+    known = load(logs, label)
+    loads = dict(known.loads or {}) if known else {}
+    if name not in loads:
+        raise BadFile(f"{path_of(logs, label)} has no load {name}")
+    loads[name] = msgspec.structs.replace(loads[name], profile=found)
+    said = [f"profile under {name}: {found.fault}"] if found.fault else []
+    amend(logs, label, said, loads=loads)

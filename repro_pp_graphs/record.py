@@ -126,6 +126,8 @@ class Plan:
     mps: bool = False  # under an MPS daemon that the run starts and ends
     sockets: bool = False  # NCCL talks over sockets in place of NVLink, in all cases
     loads: list[Load] = field(default_factory=list)  # of a sweep, the main load first; else none
+    # of these but the main one, by name, those that are profiled too: in the first launch of a case
+    profile_loads: list[str] = field(default_factory=list)
     margin: float = names.MARGIN  # of it, a difference that counts as none: 0.05 is 5 %
     pin_cpus: str = ""  # auto, or the cores of each rank as 0-3:4-7; empty: ranks run anywhere
     command: list[str] = field(default_factory=list)  # as the user called run_repro.sh
@@ -192,6 +194,10 @@ class Plan:
     def load_label(self, launch: Launch, name: str) -> str:
         """What names the files of one load of a launch; those of the main load have its own."""
         return launch.label if name == self.loads[0].name else f"{launch.label}_at_{name}"
+
+    def profiled_loads(self, launch: Launch) -> list[str]:
+        """The names of the loads, but for the main one, under which a launch is profiled too."""
+        return self.profile_loads if self.profile and launch.round == 1 else []
 
     def other_loads(self, launch: Launch) -> list[str]:
         """The labels of a launch's loads but for the main one; empty without a sweep."""

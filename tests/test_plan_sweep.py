@@ -8,8 +8,9 @@ import pytest
 from plan_harness import OFF, ON, plan_of, value
 
 from repro_pp_graphs.record import load, save
-from repro_pp_graphs.run import client_words, options, sweep
+from repro_pp_graphs.run import client_words, options, results, resume, sweep
 from repro_pp_graphs.run.sweep import MICRO_BATCH, SweepError
+from repro_pp_graphs.server import shims
 
 TWO = ("--pp-size", "2")
 
@@ -71,6 +72,9 @@ def test_a_rate_and_a_mix_exclude_each_other():
         (["--sweep", "batch=1", "--engine", "probe"], "the probe has none"),
         (["--sweep", "batch=1", "--attach", "http://h:1", "--yes"], "one --batch at a time"),
         (["--sweep"], "--sweep needs a value"),
+        (["--profile-loads", "all"], "--profile-loads is for the loads of a --sweep"),
+        (["--sweep", "batch=1,2", "--profile-loads", "b1", "--no-profile"], "there is no profile"),
+        (["--sweep", "batch=1,2", "--profile-loads", "b1", "--nsys"], "--nsys: there is no"),
     ],
 )
 def test_options_that_do_not_go_with_a_sweep_are_refused(given, said, capsys):
@@ -191,3 +195,38 @@ def test_a_rate_is_of_single_prompts_with_at_most_the_batch_in_flight(tmp_path: 
     words = " ".join(client_words.measured(plan, plan.launches[0], tmp_path, plan.load("rate4")))
     assert "--request-rate 4 --concurrency 16" in words and "--num-prompts 64" in words
     assert "--batch" not in words
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        (["all"], ["b4", "b64"]),
+        (["b64", "b4"], ["b4", "b64"]),
+        (["b64"], ["b64"]),
+        (["b16"], []),  # the main one, which is profiled anyway
+    ],
+)
+def test_the_loads_to_profile_are_named_as_their_files_are(tmp_path: Path, asked, found):
+    words = ("--sweep", "batch=4,16,64", "--profile-loads", ",".join(asked), "--rounds", "2")
+    plan = plan_of(tmp_path, *TWO, *words)
+    first, *_, last = plan.launches
+    assert plan.profiled_loads(first) == found and plan.profiled_loads(last) == []
+    kept = "keep_profilers" in shims.names_in(first.env)
+    assert kept == bool(found), "several profiles in one server"
+    names = results.of_launch(first, plan)
+    for name in ("b4", "b64"):
+        there = f"logs/{first.label}_at_{name}_analysis.txt" in names
+        assert there == (name in found)
+    assert results.clashes(plan) == []
+
+
+def test_a_load_that_the_sweep_lacks_cannot_be_profiled(tmp_path: Path):
+    with pytest.raises(SweepError, match="all, or some of b16, b4, b64"):
+        plan_of(tmp_path, *TWO, "--sweep", "batch=4,16,64", "--profile-loads", "b5")
+
+
+def test_resume_with_other_loads_to_profile_is_another_run(tmp_path: Path):
+    sweeps = ("--sweep", "batch=4,16")
+    then = plan_of(tmp_path, *TWO, *sweeps)
+    now = plan_of(tmp_path, *TWO, *sweeps, "--profile-loads", "b4")
+    assert any("--profile-loads" in each for each in resume.differences(then, now))

@@ -156,3 +156,78 @@ def test_one_load_that_fails_costs_only_itself(tmp_path: Path):
         assert four["pairs"][0]["left_out"][0]["label"] == A
         again = harness.run(*GIVEN, "--sweep", "batch=2,4,3", "--resume")
         assert "one is measured again: batch 4 is not measured" in " ".join(again.lines)
+
+
+TRACED = ("--cases", "one,two", "--pp-size", "2", "--cpu", "--max-new-tokens", "40")
+
+
+@pytest.fixture(scope="module")
+def profiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Harness, Done]]:
+    """Two rounds under three loads, of which one besides the main one is profiled."""
+    with made(tmp_path_factory.mktemp("profiled") / "r") as harness:
+        sweep = ("--sweep", "batch=2,4,8", "--profile-loads", "b8", "--rounds", "2")
+        yield harness, harness.run(*TRACED, *sweep)
+
+
+def test_a_load_that_is_named_leaves_traces_and_an_analysis_of_its_own(
+    profiled: tuple[Harness, Done],
+):
+    harness, done = profiled
+    assert done.status == 0, done.lines
+    for case in (A, B):
+        state = record(harness, case)["loads"]
+        assert list(state["b8"]["profile"]["trace_bytes"]) and "profile" not in state["b4"]
+        assert "profile" not in state["b2"], "the main load's profile is the launch's"
+        names = {f"logs/{case}_at_b8_analysis.{kind}" for kind in ("json", "txt")}
+        names |= {f"trace/{case}_at_b8_chrome_trace.json.gz"}
+        assert names <= harness.files()
+        assert not any(f"{case}_at_b4_analysis" in name for name in harness.files())
+
+
+def test_under_it_the_server_has_the_micro_batches_of_that_load(profiled: tuple[Harness, Done]):
+    harness, _ = profiled
+    log = (harness.logs / f"{A}_at_b8_profile_load.log").read_text()
+    assert "8" in log and "No reported number is from it" in log
+    told = [
+        json.loads(line.partition("told ")[2])
+        for line in (harness.logs / f"{A}_server.log").read_text().splitlines()
+        if "told " in line
+    ]
+    assert told[-1] == [4], "half of the batch of 8"
+
+
+def test_only_the_first_launch_of_a_case_is_profiled_under_further_loads(
+    profiled: tuple[Harness, Done],
+):
+    harness, _ = profiled
+    assert harness.statuses() == dict.fromkeys((A, B, f"{A}_r2", f"{B}_r2"), "ok")
+    assert not any("_r2_at_b8_analysis" in name for name in harness.files())
+    assert "profile" not in record(harness, f"{A}_r2")["loads"]["b8"]
+
+
+def test_its_summary_and_report_say_what_its_traces_say(profiled: tuple[Harness, Done]):
+    harness, _ = profiled
+    row = harness.summary()["launches"][0]
+    (b8,) = [each for each in row["loads"] if each["load"] == "b8"]
+    assert b8["profile"]["seconds"] > 0
+    text = (harness.logs / "report.md").read_text().replace("\\", "")
+    assert f"batch 8, profiled in {row['label']}: " in text and "it alone has traces" not in text
+
+
+@pytest.mark.parametrize("deadly", [2, 3])
+def test_a_server_that_dies_under_a_further_profile_costs_no_measurement(
+    tmp_path: Path, deadly: int
+):
+    with made(tmp_path / "r", f"FAKE_FAULT=die_profile:{deadly}") as harness:
+        done = harness.run(*TRACED, "--sweep", "batch=2,4,8", "--profile-loads", "all")
+        assert done.status == 0 and harness.statuses() == {A: "ok", B: "ok"}
+        found = record(harness, A)["loads"]
+        faults = {name: each.get("profile", {}).get("fault", "") for name, each in found.items()}
+        died, after = ("b4", "b8") if deadly == 2 else ("b8", "")
+        assert "the server died" in faults[died] and not faults["b2"]
+        assert after == "" or faults[after] == "the server had ended before it"
+        assert deadly == 2 or not faults["b4"]
+        assert {each["status"] for each in found.values()} == {"ok"}
+        said = " ".join((harness.logs / "report.md").read_text().replace("\\", "").split())
+        assert f"profiled in {A}: cannot tell: " in said
+        assert harness.left_over() == []

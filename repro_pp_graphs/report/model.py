@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from repro_pp_graphs import record
-from repro_pp_graphs.launch_record import HostLoad
+from repro_pp_graphs.launch_record import HostLoad, LoadProfile
 from repro_pp_graphs.pp_clock.model import ClockSummary
 from repro_pp_graphs.stats.model import Pair, Verdict
 
@@ -28,6 +28,9 @@ class LoadSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
     pp_clock: ClockSummary | None = None  # the last rank's turns in this pass
     client_warnings: list[str] = []
     reason: str | None = None  # why it failed
+    profile: LoadProfile | None = None  # of this load by itself; None: there was none
+    token_send_ms: dict[str, float] = {}  # means of that profile, as of the launch
+    traced: list[str] = []  # what its traces say: the longest wait of a turn, and its cause
 
 
 class SweptLoad(msgspec.Struct, kw_only=True):

@@ -157,9 +157,26 @@ def _loads(
             row["waits_ms"] = clock.pop("clock_waits_ms", {})
             row |= clock
             row["status"] = "ok" if client else "not measured"
+            row |= _profiled(logs, label, warnings) if row.get("profile") else {}
         row.pop("client_sha256", None)
         found.append(row)
     return {"loads": found} if found else {}
+
+
+def _profiled(logs: Path, label: str, warnings: list[str]) -> dict[str, Any]:
+    """What the traces under one load of a sweep say; empty without an analysis of them."""
+    path = logs / f"{label}_analysis.json"
+    make = f"python -m repro_pp_graphs analyze trace/{label} --json {path} makes it anew"
+    found = _read(path, record.ANALYSIS, warnings, make)
+    if not found:
+        return {}
+    from repro_pp_graphs.traces.explain import conclusion  # noqa: PLC0415 - needs msgspec
+    from repro_pp_graphs.traces.facts import read_analysis  # noqa: PLC0415
+
+    said: list[str] = []
+    with contextlib.suppress(OSError, BadFile):  # of another version
+        said = conclusion.longest_wait(read_analysis(path))
+    return {"token_send_ms": token_send_ms(found), "traced": said}
 
 
 def _metrics(client: dict[str, Any]) -> dict[str, float]:

@@ -152,6 +152,22 @@ def partial(summary: dict[str, Any]) -> list[str]:
     return found
 
 
+def traced(summary: dict[str, Any]) -> list[str]:
+    """A sentence for each load but the main one that was profiled: what its traces say of the
+    longest wait of a turn, or why there are none."""
+    titles = {each["load"]["name"]: each["load"]["title"] for each in summary["sweep"]}
+    found = []
+    for row in summary["launches"]:
+        for each in row.get("loads", []):
+            profile = each.get("profile")
+            if profile is None:
+                continue
+            lacks = profile.get("fault") or "its traces have no analysis"
+            text = " ".join(each.get("traced", [])) or f"cannot tell: {lacks}."
+            found.append(f"{titles[each['load']]}, profiled in {row['label']}: {text}")
+    return found
+
+
 def most_idle(summary: dict[str, Any]) -> list[str]:
     """The largest idle part of the token return of each case and its load, with what the host waits
     for meanwhile; empty where it is not known."""

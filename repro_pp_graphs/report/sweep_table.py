@@ -65,8 +65,11 @@ def notes(summary: dict[str, Any]) -> list[str]:
             f"The verdict is on {main}, the main load; words of the others are corrected for their "
             f"number (Holm, {len(summary['sweep'])} loads)."
         )
-    if any(row.get("trace_bytes") for row in summary["launches"]):
-        found.append(f"Only the main load, {main}, was profiled: it alone has traces.")
+    own = sweep.traced(summary)
+    if any(row.get("trace_bytes") for row in summary["launches"]) and not own:
+        found.append(
+            f"Only the main load, {main}, was profiled: it alone has traces (--profile-loads)."
+        )
     figures = sweep.figures(summary, list(sweep.FIGURES))
     if IDLE not in figures:
         found.append(
@@ -74,7 +77,7 @@ def notes(summary: dict[str, Any]) -> list[str]:
             "on GPUs."
         )
     found += sweep.most_idle(summary) + sweep_waits.largest(summary)
-    return found + sweep.partial(summary)
+    return found + own + sweep.partial(summary)
 
 
 def table(summary: dict[str, Any]) -> Table | None:

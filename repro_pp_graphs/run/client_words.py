@@ -65,10 +65,11 @@ def of_load(load: Load) -> list[str]:
     return [*words, "--max-new-tokens", str(load.max_new_tokens)]
 
 
-def profiled(plan: Plan) -> list[str]:
-    """Options of the load to profile any launch under, without its --base-url."""
-    longer = plan.max_new_tokens * PROFILED_TOKENS
-    words = of_load(replace(main(plan), max_new_tokens=longer))
+def profiled(plan: Plan, load: Load | None = None) -> list[str]:
+    """Options of the load to profile any launch under, without its --base-url; `load`: of a sweep,
+    else the main one."""
+    load = load or main(plan)
+    words = of_load(replace(load, max_new_tokens=load.max_new_tokens * PROFILED_TOKENS))
     return [*words, "--warmup", "0", "--duration", str(profiled_s(plan))]
 
 

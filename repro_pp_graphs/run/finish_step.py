@@ -88,7 +88,7 @@ class Ending:
         return [f"nsys left no {report}; see the server's log"]
 
     def _other_traces(self) -> list[str]:
-        more, lost = own_traces.strangers(self.out, self.label, self.known)
+        more, lost = own_traces.strangers(self.out, self.label, self.known.trace_bytes)
         if not more and not lost:
             return []
         return [f"while its traces were read, others came or went: {', '.join(more + lost)}"]
@@ -109,7 +109,7 @@ class Ending:
 
     def claim_traces(self) -> None:
         """Of a launch that has failed: what another server wrote into its folder goes aside."""
-        line, _ = own_traces.claim(self.out, self.label, self.known)
+        line, _ = own_traces.claim(self.out, self.label, self.known.trace_bytes)
         if line:
             print("\n".join(wrapped(line, "  ")))
             self.warnings.append(line)

@@ -46,7 +46,7 @@ LONGEST_WORD = 4096  # characters: paths are no longer
 # thousands of steps have filled that of a machine
 MOST_ATTACHED_STEPS = 200
 # what is of this machine alone
-ONE_NODE = ("nsys", "one_gpu", "ranks_per_gpu", "mps", "sockets")
+ONE_NODE = ("nsys", "one_gpu", "ranks_per_gpu", "mps", "sockets", "profile_loads")
 # what a server that is already running has settled, or what is for a series of launches
 STARTING = {
     *("--cases", "--rounds", "--aa", "--pp-size", "--model", "--dummy-weights", "--layers"),
@@ -95,6 +95,8 @@ class Options:
     not_made: str = ""  # of a dry run: the release whose environment a real run would make first
     found_by: str = ""  # what named the interpreter: --python, $PYTHON; empty: it was made here
     sweep: dict[str, list[str]] = field(default_factory=dict)  # values by axis (run/sweep.py)
+    # of a sweep, the names of the loads to profile beside the main one; [EVERY]: all
+    profile_loads: list[str] = field(default_factory=list)
     ranks_per_gpu: int | None = None  # so many share each
     mps: bool = False  # side by side, under an MPS daemon of the run's own
     sockets: bool = False  # in place of NVLink
@@ -202,6 +204,7 @@ def _parser() -> _Parser:
     for name in ("--resume", "--dry-run", "--yes", "--mps", "--sockets"):
         parser.add_argument(name, action="store_true")
     parser.add_argument("--sweep", nargs="+", action="extend", default=[], metavar="AXIS=V,V")
+    parser.add_argument("--profile-loads", nargs="+", action="extend", default=[], metavar="NAME")
     parser.add_argument("--attach", default="", metavar="URL")
     parser.add_argument("--trace-dir", type=Path)
     parser.add_argument("--not-made", default="")
@@ -233,6 +236,8 @@ def parse(argv: list[str]) -> Options:
         sys.exit(2)
     try:
         values.sweep = sweep.parse(values.sweep)
+        words = " ".join(values.profile_loads).replace(",", " ")
+        values.profile_loads = list(dict.fromkeys(words.split()))
         fault = (
             _beside_sends(values) or _nodes_fault(values) or _of_probe(values) or _of_sweep(values)
         )
@@ -295,7 +300,15 @@ def _of_probe(values: argparse.Namespace) -> str:
 
 
 def _of_sweep(values: argparse.Namespace) -> str:
-    """What does not go together with a sweep; empty where all does."""
+    """What does not go together with a sweep, or without one; empty where all does."""
+    if values.profile_loads and not values.sweep:
+        return (
+            "--profile-loads is for the loads of a --sweep; without one the load is profiled as it "
+            "is: leave it out"
+        )
+    if values.profile_loads and (values.nsys or not values.profile):
+        without = "--nsys" if values.nsys else "--no-profile"
+        return f"--profile-loads and {without}: there is no profile: leave one of the two out"
     if not values.sweep:
         return ""
     if values.attach:

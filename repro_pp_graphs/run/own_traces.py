@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from repro_pp_graphs.launch_record import LaunchRecord
 from repro_pp_graphs.run import previous
 from repro_pp_graphs.traces.read.identity import is_trace
 
@@ -17,19 +16,20 @@ class Strangers(NamedTuple):
     lost: list[str]  # those that are gone or have another size, by name
 
 
-def strangers(out: Path, label: str, known: LaunchRecord) -> Strangers:
-    """What is not of the launch's profile in its trace folder, and what of it is not there."""
-    sizes = known.trace_bytes or {}
+def strangers(out: Path, label: str, seen: dict[str, int] | None) -> Strangers:
+    """What is not of the launch's profile in its trace folder, and what of it is not there; `seen`:
+    the sizes in bytes of the files that the profile saw whole, by name."""
+    sizes = seen or {}
     folder = out / "trace" / label
     there = {path.name: path.stat().st_size for path in folder.glob("*") if is_trace(path)}
     more = [f"trace/{label}/{name}" for name in there if sizes and name not in sizes]
     return Strangers(more, [name for name, size in sizes.items() if there.get(name) != size])
 
 
-def claim(out: Path, label: str, known: LaunchRecord) -> tuple[str, str]:
+def claim(out: Path, label: str, seen: dict[str, int] | None) -> tuple[str, str]:
     """Move aside what is not of the launch's profile: a line on that, and why the launch fails
     where some of its own is gone or changed; either may be empty."""
-    more, lost = strangers(out, label, known)
+    more, lost = strangers(out, label, seen)
     line = previous.clear(out, more)
     return line, (
         f"{out}/trace/{label}: {', '.join(lost)} changed after the profile" if lost else ""

@@ -256,6 +256,7 @@ class Planner:
             plan.ranks_per_gpu = options.ranks_per_gpu or -(-ranks // len(self.gpus))
         plan.mps, plan.sockets = self._mps(mode), options.sockets and mode != "cpu"
         plan.loads = sweep.loads(options.sweep, plan.batch, plan.max_new_tokens)
+        plan.profile_loads = sweep.profiled(options.profile_loads, plan.loads)
         if plan.loads:
             plan.batch, plan.max_new_tokens = plan.loads[0].batch, plan.loads[0].max_new_tokens
         arms = dict.fromkeys(turn.arm for turn in turns)
@@ -351,6 +352,8 @@ class Planner:
             args = ServerArgs(env={shims.ENV_NAME: "trace_rank"}).over(args)
         if pp_size > 1 and options.pp_clock:
             args = ServerArgs(env={shims.ENV_NAME: "pp_clock"}).over(args)
+        if plan.profile_loads:  # several profiles in one server
+            args = ServerArgs(env={shims.ENV_NAME: "keep_profilers"}).over(args)
         notes += self._place(args, plan, pp_size * tp_size // args.get_int("--nnodes", 1))
         if args.get("--attention-backend") == "triton" and pp_size > 2 and numbers < (0, 5, 18):
             notes.append(

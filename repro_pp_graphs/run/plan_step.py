@@ -78,7 +78,10 @@ def write(plan: Plan, options: Options) -> None:
 
 def for_the_shell(plan: Plan, options: Options, done: set[str]) -> list[str]:
     """Assignments to the variables that run_repro.sh declares."""
-    load = client_words.program(options.python, options.root) + client_words.profiled(plan)
+    program = client_words.program(options.python, options.root)
+    load = program + client_words.profiled(plan)
+    numbers = {name: str(number) for number, name in enumerate(plan.profile_loads, 1)}
+    more = [" ".join(numbers[name] for name in plan.profiled_loads(one)) for one in plan.launches]
     ours = [launch.port for launch in plan.launches if not launch.attached or launch.attached.local]
     return [
         f"attached={int(plan.attached)} server_port={ours[0] if plan.attached and ours else ''}",
@@ -88,6 +91,12 @@ def for_the_shell(plan: Plan, options: Options, done: set[str]) -> list[str]:
         f"nodes={plan.launches[0].started_nodes} srun={shlex.quote(options.srun)}",
         f"pair={shlex.quote(results.side_by_side(plan))}",
         f"load=({shlex.join(load)})",
+        f"more_loads=({shlex.join(['', *numbers])})",
+        *(
+            f"load_{number}=({shlex.join(program + client_words.profiled(plan, plan.load(name)))})"
+            for name, number in numbers.items()
+        ),
+        f"profiled_loads=({shlex.join(more)})",
         f"labels=({shlex.join(launch.label for launch in plan.launches)})",
         f"urls=({shlex.join(launch.base_url for launch in plan.launches)})",
         f"resumed=({' '.join(str(int(one.label in done)) for one in plan.launches)})",

@@ -96,7 +96,9 @@ def check_prompts(root: Path) -> list[str]:
 def check_disk(plan: Plan, out: Path) -> list[str]:
     """Room for logs and traces."""
     needed_gib = 0.1 + (TRACE_DISK_GIB if plan.mode != "cpu" else 0.2) * (
-        len(plan.launches) if plan.profile or plan.nsys else 0
+        sum(1 + len(plan.profiled_loads(each)) for each in plan.launches)
+        if plan.profile or plan.nsys
+        else 0
     )
     there = next(path for path in (out, *out.parents) if path.exists())
     free_gib = shutil.disk_usage(there).free / 2**30

@@ -10,6 +10,7 @@ import requests
 
 from repro_pp_graphs import launch_record, record
 from repro_pp_graphs.environment import masking
+from repro_pp_graphs.launch_record import LoadProfile
 from repro_pp_graphs.record import Launch
 from repro_pp_graphs.run import (
     attached_profile,
@@ -171,15 +172,17 @@ class ProfilePass:
 def main(argv: list[str]) -> int:
     """profile OUT LABEL PID: 0 with every rank's trace, 1 without."""
     parser = step_options.of_server("profile", __doc__)
+    parser.add_argument("--load", default="", help="of a sweep, where it is not the main one")
     options = parser.parse_args(argv)
     out, logs, label = options.out, options.out / "logs", options.label
     plan = record.load(logs)
-    if plan.attached:
-        return attached_profile.profile(out, plan, plan.launch(label))
-    log_path, folder = logs / f"{label}_server.log", out / "trace" / label
-    aside = _say(previous.clear(out, [f"trace/{label}/"]))
-    folder.mkdir(parents=True)
     launch = plan.launch(label)
+    if plan.attached:
+        return attached_profile.profile(out, plan, launch)
+    log_path = logs / f"{label}_server.log"
+    folder = out / "trace" / (plan.load_label(launch, options.load) if options.load else label)
+    aside = _say(previous.clear(out, [f"trace/{folder.name}/"]))
+    folder.mkdir(parents=True)
     fetch = node_results.Fetcher(out, launch) if launch.started_nodes > 1 else None
     one = ProfilePass(launch, options.pid, log_path, folder, fetch)
     try:
@@ -192,18 +195,26 @@ def main(argv: list[str]) -> int:
         else:
             print("\n".join(hang.report(logs, label, options.pid, one.launch.python)))
         aside += _clear_strangers(out, one)
-        launch_record.amend(logs, label, aside, status="failed", reason=f"profile: {error}")
+        if options.load:
+            launch_record.amend(logs, label, aside)
+            launch_record.note_profile(logs, label, options.load, LoadProfile(fault=f"{error}"))
+        else:
+            launch_record.amend(logs, label, aside, status="failed", reason=f"profile: {error}")
         return 1
     aside += _clear_strangers(out, one)
     sizes = {path.name: path.stat().st_size for path in one.traces()}
     one.line.end(f"{len(sizes)} traces, {sum(sizes.values()) / 1e6:.1f} MB")
     seconds = round(one.line.elapsed_s, 2)
-    launch_record.amend(logs, label, aside + warnings, profile_s=seconds, trace_bytes=sizes)
+    if options.load:
+        launch_record.amend(logs, label, aside + warnings)
+        launch_record.note_profile(logs, label, options.load, LoadProfile(seconds, sizes))
+    else:
+        launch_record.amend(logs, label, aside + warnings, profile_s=seconds, trace_bytes=sizes)
     return 0
 
 
 def _clear_strangers(out: Path, one: ProfilePass) -> list[str]:
-    names = [f"trace/{one.launch.label}/{path.name}" for path in one.strangers()]
+    names = [f"trace/{one.files.folder.name}/{path.name}" for path in one.strangers()]
     return _say(previous.clear(out, names))
 
 

@@ -38,6 +38,9 @@ def of_launch(launch: Launch, plan: Plan) -> list[str]:
     names = [f"logs/{label}_{name}" for name in logs]
     if plan.profile:
         names += [f"trace/{label}/", merged(launch)]
+    for each in (plan.load_label(launch, name) for name in plan.profiled_loads(launch)):
+        kinds = ("analysis.json", "analysis.txt", "profile_load.log")
+        names += [*(f"logs/{each}_{kind}" for kind in kinds), f"trace/{each}/", merged_load(each)]
     return names + ([f"trace/{label}.nsys-rep"] if plan.nsys else [])
 
 
@@ -84,6 +87,11 @@ def merged(launch: Launch) -> str:
     """All ranks of a launch in one trace: plain JSON in the first round, for whichever tool, and
     compressed in later ones, which are there to compare with."""
     return f"trace/{launch.label}{MERGED if launch.round == 1 else PACKED}"
+
+
+def merged_load(label: str) -> str:
+    """The same under a load of a sweep that is not the main one; `label`: that of the load."""
+    return f"trace/{label}{PACKED}"
 
 
 def side_by_side(plan: Plan) -> str:

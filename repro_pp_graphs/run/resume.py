@@ -18,6 +18,7 @@ OPTIONS = {
     "batch": "--batch",
     "max_new_tokens": "--max-new-tokens",
     "profile": "profiled",
+    "profile_loads": "--profile-loads",
     "profile_steps": "--profile-steps",
     "with_stack": "--with-stack",
     "nsys": "--nsys",

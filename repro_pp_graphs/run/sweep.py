@@ -21,6 +21,7 @@ RUNNING, CAPACITY = "--max-running-requests", "--max-total-tokens"
 MOST_LOADS = 32
 LONGEST_RATE = 12  # characters
 NONE = "none"  # of mix: nothing arrives beside the load
+EVERY = "all"  # of --profile-loads: every load of the sweep
 
 
 class SweepError(ValueError):
@@ -136,6 +137,17 @@ def _title(axis: str, value: str) -> str:
         length, _, rate = value.partition("@")
         return f"beside {length} tokens at {rate}/s" if rate else "nothing beside"
     return AXES[axis].title.format(value)
+
+
+def profiled(asked: list[str], made: list[Load]) -> list[str]:
+    """The names of the loads to profile beside the main one, in their order. Raises SweepError."""
+    names = [load.name for load in made]
+    if unknown := [name for name in asked if name not in (*names, EVERY)]:
+        raise SweepError(
+            f"--profile-loads {unknown[0][:40]}: no load of the sweep has that name: {EVERY}, or "
+            f"some of {', '.join(names)}"
+        )
+    return [name for name in names[1:] if name in asked or EVERY in asked]
 
 
 def in_flight(args: ServerArgs) -> int:

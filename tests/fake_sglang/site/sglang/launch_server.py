@@ -4,7 +4,7 @@ Faults, by environment variables (a case file's NAME=value lines):
   FAKE_FAULT   die:<cause>, linger:<cause>   at start, with that cause's log lines (faults.py)
                never_ready                   loads weights for ever
                die_batch:N, refuse_batch:N   a request of N prompts ends it; is answered 503
-               die_measure, die_profile, die_after_traces
+               die_measure, die_profile, die_after_traces; die_profile:N at the N-th profile
                stall                         falls silent after two tokens
                truncated, missing_rank, steps_never    the last rank's trace; all ranks' traces
                slow_stop                     does not end on SIGINT
@@ -145,12 +145,16 @@ def serve(args: argparse.Namespace, ranks: Ranks) -> None:
                 self._profile({**asked, "id": given or f"{time.time():.4f}"})
             elif self.path == "/stop_profile" and pending:
                 ranks.send(pending)
+            elif self.path == "/set_internal_state":
+                asked = next(what for to, what in reversed(self.server.received) if to == self.path)
+                log(f"told {json.dumps([*asked['server_args'].values()])}")
 
         def _profile(self, request: dict[str, Any]) -> None:
             for rank in range(args.pp_size):
                 log(f"Profiling starts. Traces will be saved to: {request['output_dir']}", rank)
             fill_disk("profile")
-            if FAULT == "die_profile":
+            profiles = sum(to == "/start_profile" for to, _ in self.server.received)
+            if FAULT == "die_profile" and profiles >= int(CAUSE or 1):
                 ranks.vanish()
             if FAULT == "steps_never":
                 pending.update(request)
