@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from repro_pp_graphs.client import options
+from repro_pp_graphs.client.prompts import Prompts
 from repro_pp_graphs.models import folder, size
 
 TEXTS = ["Hello, world", "流水线并行", "tabs\tand\nlines  ", "é🙂\x00\x7f", " leading"]
@@ -45,11 +47,25 @@ def test_the_tokenizer_loads_and_gives_back_every_text(tmp_path):
     folder.write("tiny", tmp_path)
     tokenizer = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     for text in TEXTS:
-        ids = tokenizer.encode(text).ids
-        assert len(ids) == len(text.encode()), text  # one token a byte
-        assert tokenizer.decode(ids) == text
+        assert tokenizer.decode(tokenizer.encode(text).ids) == text
+    for text in TEXTS[1:4]:
+        assert len(tokenizer.encode(text).ids) == len(text.encode()), text  # one token a byte
     assert tokenizer.encode("<s>a</s>").ids[::2] == [0, 1]
     assert tokenizer.decode(tokenizer.encode("<s>a</s>").ids) == "a"
+
+
+@pytest.mark.parametrize("asked", [1, 100, 4000])
+def test_a_synthetic_prompt_has_as_many_tokens_as_were_asked_for(tmp_path, asked):
+    tokenizers = pytest.importorskip("tokenizers")
+    folder.write("tiny", tmp_path)
+    tokenizer = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    words = ["--base-url", "http://h:1", "--input-len", str(asked)]
+    prompts = Prompts(options.parse_options(words))
+    for text in (prompts[0], prompts[1], prompts[-3]):
+        ids = tokenizer.encode(text).ids
+        # the first word has no blank before it, and is of as many tokens as letters
+        assert len(ids) == asked - 1 + len(text.split()[0])
+        assert tokenizer.decode(ids) == text
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+from repro_pp_graphs.client.prompts import SYNTHETIC_WORDS
 from repro_pp_graphs.files import write_whole
 
 _HERE = Path(__file__).parent
@@ -46,9 +47,22 @@ def byte_tokens() -> list[str]:
     return [chr(byte if byte in printable else next(spare)) for byte in range(256)]
 
 
+def merges() -> list[tuple[str, str]]:
+    """What joins each of the client's synthetic words, with the blank before it, to one token: from
+    its left end on, so that nothing is joined in the midst of another word."""
+    blank = byte_tokens()[ord(" ")]
+    joined = {
+        (blank + word[:at], word[at]): None for word in SYNTHETIC_WORDS for at in range(len(word))
+    }
+    return list(joined)
+
+
 def tokenizer() -> dict[str, object]:
-    """A byte-level tokenizer.json without merges: one token a byte, so nothing is trained."""
-    vocab = {token: number for number, token in enumerate([*_SPECIAL, *byte_tokens()])}
+    """A byte-level tokenizer.json, nothing trained: a token a byte, but for the client's synthetic
+    words, of which each is one token as in real vocabularies: an --input-len is in tokens."""
+    pairs = merges()
+    tokens = [*_SPECIAL, *byte_tokens(), *map("".join, pairs)]
+    vocab = {token: number for number, token in enumerate(tokens)}
     added = [
         {
             "id": vocab[token],
@@ -76,7 +90,7 @@ def tokenizer() -> dict[str, object]:
         "pre_tokenizer": byte_level,
         "post_processor": None,
         "decoder": byte_level,
-        "model": {"type": "BPE", "vocab": vocab, "merges": []},
+        "model": {"type": "BPE", "vocab": vocab, "merges": [" ".join(pair) for pair in pairs]},
     }
 
 
