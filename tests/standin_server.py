@@ -18,12 +18,13 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 MODEL = "stand-in/tiny"
+Received = list[tuple[str, dict[str, Any]]]  # (path, payload) of each POST
 STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n"
@@ -54,6 +55,8 @@ class Behaviour:
     fault_requests: int | None = None  # only the first so many requests fail
     http_status: int = 503
     message: str = "stand-in fault"
+    # given the requests so far: streams get nothing after their first token while it is true
+    hold: Callable[[Received], bool] | None = None
     micro_batch_name: str = "pp_max_micro_batch_size"  # that /set_internal_state takes
 
 
@@ -164,10 +167,16 @@ class _Handler(BaseHTTPRequestHandler):
                     event["choices"][0]["index"] = index
                 yield json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
             if done < total:
+                self._hold()
                 time.sleep(how.itl_s * (done - before))
         if not native:
             usage = {"prompt_tokens": 1, "completion_tokens": total * len(prompts)}
             yield json.dumps({"choices": [], "model": MODEL, "usage": usage}).encode()
+
+    def _hold(self) -> None:
+        server, hold = self.server, self.server.behaviour.hold
+        while hold and hold(server.received) and not server.closing.is_set():
+            time.sleep(0.005)
 
     def _strike(self, fault: str) -> Iterator[bytes]:
         if fault == "reset":
@@ -224,7 +233,7 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, behaviour: Behaviour, port: int) -> None:
         self.behaviour = behaviour
-        self.received: list[tuple[str, dict[str, Any]]] = []
+        self.received: Received = []
         self.closing = threading.Event()
         self.stalled = threading.Event()
         self._lock = threading.Lock()
@@ -255,7 +264,7 @@ class StandIn:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     @property
-    def received(self) -> list[tuple[str, dict[str, Any]]]:
+    def received(self) -> Received:
         """Every POST so far: (path, payload)."""
         return self._server.received
 

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from client_harness import client_runs
-from standin_server import Behaviour, StandIn
+from standin_server import Behaviour, Received, StandIn, _Handler
 
 from repro_pp_graphs.client.options import parse_options
+
+
+def is_beside(payload: dict[str, Any]) -> bool:
+    return payload["sampling_params"]["max_new_tokens"] == 1
+
+
+def before(count: int) -> Callable[[Received], bool]:
+    """A load goes on until so many prompts have come beside it, however slow the machine is."""
+
+    def hold(received: Received) -> bool:
+        latest = [what for to, what in received if to == "/generate"][-count:]
+        return not (len(latest) == count and all(map(is_beside, latest)))
+
+    return hold
+
 
 BESIDE = ("--beside-input-len", "9", "--beside-rate", "60")
 
@@ -22,7 +39,10 @@ def run_client(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.parametrize("reader", ["epoll", "threads"])
 def test_prompts_arrive_until_the_load_has_ended_and_are_counted_apart(run_client, reader):
-    with StandIn(Behaviour(itl_s=0.02)) as server:
+    # the answers to those beside take time: were they sent on and on, there would always be one
+    # under way, until requests fail
+    how = Behaviour(ttft_s=0.2, hold=before(3), fault="http", fault_from=400)
+    with StandIn(how) as server:
         words = ("--batch", "2", "--max-new-tokens", "20", "--warmup", "0", "--reader", reader)
         status, document, text = run_client(server.url, *words, *BESIDE)
         bodies = [what for to, what in server.received if to == "/generate"]
@@ -31,8 +51,8 @@ def test_prompts_arrive_until_the_load_has_ended_and_are_counted_apart(run_clien
     beside = [each for each in document["requests"] if each.get("beside")]
     assert len(own) == 2 and len(beside) >= 2
     ended = max(each["events"][-1][0] for each in own)
-    # one may be on its way while the last answer is read
-    assert sum(each["sent_ns"] > ended for each in beside) <= 1
+    # a few may be on their way while the last answer is read; half a second's on a busy machine
+    assert sum(each["sent_ns"] > ended for each in beside) <= 30
     assert {each["tokens"] for each in beside} == {1}
     summary = document["summary"]
     assert summary["completed"] == 2 and summary["total_output_tokens"] == 40
@@ -45,7 +65,7 @@ def test_prompts_arrive_until_the_load_has_ended_and_are_counted_apart(run_clien
 
 
 def test_every_pass_sends_other_prompts_beside(run_client):
-    with StandIn(Behaviour(itl_s=0.02)) as server:
+    with StandIn(Behaviour(hold=before(3))) as server:
         words = ("--batch", "1", "--max-new-tokens", "20", "--warmup", "0", "--warmup-passes", "1")
         run_client(server.url, *words, "--input-len", "3", *BESIDE)
         texts = [what["text"] for to, what in server.received if to == "/generate"]
@@ -53,7 +73,12 @@ def test_every_pass_sends_other_prompts_beside(run_client):
 
 
 def test_a_prompt_beside_that_fails_is_a_failure_of_the_run(run_client):
-    with StandIn(Behaviour(itl_s=0.02, fault="http", fault_from=1)) as server:
+    class Handler(_Handler):
+        def _stream(self, payload: dict[str, Any], number: int) -> None:
+            super()._stream(payload, int(is_beside(payload)))
+
+    with StandIn(Behaviour(hold=before(1), fault="http", fault_from=1)) as server:
+        server._server.RequestHandlerClass = Handler
         words = ("--batch", "1", "--max-new-tokens", "20", "--warmup", "0")
         status, document, _ = run_client(server.url, *words, *BESIDE)
     assert status == 1 and document["summary"]["beside_failed"] > 0

@@ -132,7 +132,7 @@ def test_a_dead_server_is_not_hammered_for_a_duration(run_client, reader):
     with StandIn(Behaviour(fault="http")) as server:
         argv = ("--concurrency", "2", "--duration", "0.4", "--reader", reader)
         _, document, _ = run_client(server.url, *argv)
-    assert 2 <= len(document["requests"]) <= 4
+    assert 0 < len(document["requests"]) <= 4
 
 
 def test_a_result_that_cannot_be_written_is_still_shown(capsys, run_client):

@@ -4,6 +4,7 @@ import os
 import pty
 import subprocess
 import sys
+import threading
 
 import pytest
 from client_harness import CLIENT, client_runs
@@ -164,7 +165,8 @@ def test_what_an_encoding_lacks_is_escaped():
 
 def test_a_run_goes_on_when_its_terminal_is_closed(tmp_path):
     ours, theirs = pty.openpty()
-    with StandIn(Behaviour(itl_s=0.1)) as server:
+    closed = threading.Event()
+    with StandIn(Behaviour(hold=lambda _: not closed.is_set())) as server:
         output = tmp_path / "run.json"
         argv = client(server, "--max-new-tokens", "10", "--output", str(output))
         process = subprocess.Popen(argv, stdout=theirs, stderr=subprocess.PIPE, text=True)
@@ -173,6 +175,7 @@ def test_a_run_goes_on_when_its_terminal_is_closed(tmp_path):
         while b"measuring" not in shown:
             shown += os.read(ours, 4096)
         os.close(ours)
+        closed.set()
         _, said = process.communicate(timeout=600)
     assert output.is_file()
     assert "Traceback" not in said

@@ -1,11 +1,13 @@
 """The load client against the stand-in server: what is sent, what is counted, what is left."""
 
+import contextlib
 import json
 import os
 import pty
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -58,7 +60,8 @@ def test_every_token_is_counted_however_it_is_streamed(run_client, behaviour, re
 
 
 def test_the_result_keeps_its_contract(run_client):
-    with StandIn(Behaviour(itl_s=0.001)) as server:
+    # else a busy machine reads all of them at once
+    with StandIn(Behaviour(itl_s=0.05)) as server:
         status, document, _ = run_client(server.url, "--batch", "2", "--max-new-tokens", "6")
     assert (status, document["schema"]) == (0, 1)
     summary = document["summary"]
@@ -91,7 +94,7 @@ def test_a_batch_is_one_request_and_one_record_a_prompt(run_client, tmp_path):
 
 
 def test_concurrency_sends_separate_requests(run_client):
-    with StandIn(Behaviour(itl_s=0.002)) as server:
+    with StandIn(Behaviour(hold=lambda received: len(received) < 5)) as server:
         argv = ("--concurrency", "5", "--warmup", "0", "--max-new-tokens", "8")
         status, document, _ = run_client(server.url, *argv)
         assert [type(payload["text"]) for payload in generated(server)] == [str] * 5
@@ -103,8 +106,9 @@ def test_num_prompts_goes_through_the_lanes_in_turn(run_client):
     with StandIn() as server:
         argv = ("--concurrency", "2", "--num-prompts", "7", "--max-new-tokens", "3", "--batch", "2")
         status, document, _ = run_client(server.url, *argv)
-        sizes = [len(payload["text"]) for payload in generated(server)[1:-1]]
-    assert (status, len(document["requests"]), sizes) == (0, 7, [2, 2, 2])
+        texts = [payload["text"] for payload in generated(server)[1:]]
+    sizes = sorted(len(text) if isinstance(text, list) else 1 for text in texts)
+    assert (status, len(document["requests"]), sizes) == (0, 7, [1, 2, 2, 2])
     assert {request["lane"] for request in document["requests"]} == {0, 1}
 
 
@@ -141,23 +145,26 @@ def test_at_a_request_rate_the_clock_starts_when_a_request_was_due(run_client):
 
 
 def test_an_open_loop_does_not_wait_for_answers(run_client):
-    with StandIn(Behaviour(ttft_s=0.3)) as server:
-        argv = ("--request-rate", "500", "--num-prompts", "4", "--max-new-tokens", "1")
+    with StandIn(Behaviour(hold=lambda received: len(received) < 4)) as server:
+        argv = ("--request-rate", "500", "--num-prompts", "4", "--max-new-tokens", "2")
         _, document, _ = run_client(server.url, *argv, "--warmup", "0")
     assert document["summary"]["max_concurrent_requests"] == 4
 
 
 def test_for_a_duration_ended_streams_are_replaced(run_client):
+    requests, duration_s = [], 0.1
     with StandIn(Behaviour(itl_s=0.002)) as server:
-        argv = ("--concurrency", "2", "--duration", "0.3", "--max-new-tokens", "10")
-        status, document, _ = run_client(server.url, *argv)
-    requests = document["requests"]
+        while len(requests) <= 4 and duration_s < 100:  # a busy machine has fewer in that time
+            duration_s *= 2
+            argv = ("--concurrency", "2", "--duration", str(duration_s), "--max-new-tokens", "10")
+            status, document, _ = run_client(server.url, *argv)
+            requests = document["requests"]
     assert status == 0
     assert len(requests) > 4
     assert {request["tokens"] for request in requests} == {10}
     begin_ns = min(request["start_ns"] for request in requests)
     # when it was due: the machine may be busy between that and its start
-    assert all(request["intended_ns"] - begin_ns < 0.3e9 for request in requests)
+    assert all(request["intended_ns"] - begin_ns < duration_s * 1e9 for request in requests)
     assert document["summary"]["steady_state"] is not None
 
 
@@ -316,12 +323,18 @@ def test_a_signal_ends_the_run_and_keeps_what_arrived(stop, tmp_path):
 
 def test_progress_is_drawn_on_a_terminal_and_wiped():
     ours, theirs = pty.openpty()
-    with StandIn(Behaviour(itl_s=0.02)) as server:
+    drawn = threading.Event()
+    with StandIn(Behaviour(hold=lambda _: not drawn.is_set())) as server:
         argv = [sys.executable, str(CLIENT), "--base-url", server.url, "--batch", "2"]
         argv += ["--max-new-tokens", "30", "--warmup", "0"]
-        subprocess.run(argv, stdout=theirs, timeout=600, check=True)
-    shown = os.read(ours, 65536)
-    os.close(theirs)
+        with subprocess.Popen(argv, stdout=theirs) as process:
+            os.close(theirs)
+            shown = b""
+            with contextlib.suppress(OSError):  # its end
+                while more := os.read(ours, 4096):
+                    shown += more
+                    if b"measuring: 0/1 streams" in shown:
+                        drawn.set()
     os.close(ours)
-    assert b"measuring: 0/1 streams" in shown
+    assert process.returncode == 0 and drawn.is_set()
     assert b"\r\x1b[Ksglang" in shown
