@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fake_sglang.harness import Harness
+from fake_sglang.harness import LIMIT_S, Harness
 
 SRUN = """#!/usr/bin/env bash
 # one task on the node of --nodelist
@@ -44,6 +44,6 @@ def allocate(run: Harness) -> Harness:
         "SLURM_JOB_NUM_NODES": "2",
         "SLURM_JOB_NODELIST": "node[0-1]",
         "SLURMD_NODENAME": "node0",
-        "REPRO_NODE_SILENT_S": "6",
+        "REPRO_NODE_SILENT_S": f"{LIMIT_S:.0f}",
     }
     return run

@@ -117,7 +117,11 @@ def run(
 
 
 def bare(path: str = "/usr/bin:/bin", **variables: str) -> dict[str, str]:
-    return {"PATH": path, **variables}
+    """An environment with nothing else, and with time for what a busy machine is slow to answer."""
+    return {"PATH": path, "REPRO_COLLECT_PATIENCE": "1000", **variables}
+
+
+HURRIED = {"REPRO_COLLECT_PATIENCE": "1"}  # for what never answers
 
 
 def collect(*options: str, env: dict[str, str] | None = None) -> dict[str, Any]:
@@ -518,10 +522,19 @@ def test_text_fits_80_columns_but_for_single_long_words(tmp_path: Path) -> None:
 
 def test_a_python_that_hangs_is_given_up(tmp_path: Path) -> None:
     slow = tmp_path / "slow"
-    tool(tmp_path, "slow", "#!/bin/bash\nprintf 'software\\tearly\\tkept\\n'\nexec sleep 60\n")
-    facts = json.loads(run("--json", "--python", str(slow), "--port", CLOSED_PORT).stdout)
+    tool(tmp_path, "slow", "#!/bin/bash\nprintf 'software\\tearly\\tkept\\n'\nexec sleep 600\n")
+    done = run("--json", "--python", str(slow), "--port", CLOSED_PORT, env=bare(**HURRIED))
+    facts = json.loads(done.stdout)
     assert "no answer in" in facts["software"]["Python probe"]
     assert facts["software"]["early"] == "kept"
+
+
+@pytest.mark.parametrize(
+    ("text", "factor"), [("", 1), ("10", 10), ("0.1", 1), ("-1", 1), ("nan", 1), ("inf", 1000)]
+)
+def test_a_slow_machine_may_be_given_more_time(text: str, factor: int, monkeypatch) -> None:
+    monkeypatch.setenv(probes.PATIENCE, text)
+    assert probes.Probes(4).seconds == 4 * factor
 
 
 def test_called_through_a_link_from_elsewhere_it_finds_its_package(tmp_path: Path) -> None:
@@ -600,8 +613,8 @@ def test_amd_gpus_are_told_by_rocm_smi(tmp_path: Path) -> None:
 
 def test_nvidia_smi_that_hangs_is_given_up_and_asked_no_more(tmp_path: Path) -> None:
     calls = tmp_path / "calls"
-    path = tool(tmp_path / "bin", "nvidia-smi", f"#!/bin/bash\necho x >>{calls}\nsleep 60\n")
-    facts = collect(env=bare(path))
+    path = tool(tmp_path / "bin", "nvidia-smi", f"#!/bin/bash\necho x >>{calls}\nsleep 600\n")
+    facts = collect(env=bare(path, **HURRIED))
     assert facts["gpus"]["nvidia-smi"] == "nvidia-smi: no answer in 5 s"
     assert facts["summary"]["GPUs"] == "nvidia-smi: no answer in 5 s"
     assert calls.read_text() == "x\n"

@@ -69,7 +69,7 @@ print("up", flush=True)
 until = time.monotonic() + float(sys.argv[2])
 while time.monotonic() < until:
     pass
-time.sleep(300)
+time.sleep(600)
 """
 
 

@@ -10,18 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from fake_sglang.harness import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 LABELS = ("CASE_A_decode_graphs", "CASE_B_no_graphs")
 PYTHON = os.environ.get("REPRO_SERVER_PYTHON", sys.executable)
 
 pytestmark = pytest.mark.rehearsal
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def has_sglang() -> bool:

@@ -317,6 +317,7 @@ def test_copied_traces_are_reported(harness, tmp_path):
         done = attach(harness, server.url, "--yes")
         assert done.status == 1 and server.lives(), (done.lines, elsewhere)
         assert "the server's own folder" in said_by(done)
+        wait_until(lambda: server.log.read_text().count("Profiling done") == 2)
     folder = harness.out / "trace" / "attached"
     folder.mkdir()
     for path in server.traces.iterdir():

@@ -51,8 +51,8 @@ def stall_under_load(harness: Harness) -> Done:
     without_limits(harness)
     harness.replace(
         "run/client_words.py",
-        'return ["--prompts", str(root / "prompts.txt")]',
-        'return ["--prompts", str(root / "prompts.txt"), "--stall-timeout", "20"]',
+        '"--control", str(CONTROL)]',
+        '"--control", str(CONTROL), *["--stall-timeout", "2"] * (launch.label == "stalls")]',
     )
     harness.case("stalls", "FAKE_FAULT=stall")
     harness.case("good")

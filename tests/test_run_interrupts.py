@@ -20,7 +20,7 @@ pytestmark = pytest.mark.launches
 # moment -> (the victim's lines, what its log then shows, options)
 MOMENTS = {
     "starting": ("FAKE_FAULT=never_ready", "Load weight begin", ["--no-profile"]),
-    "measuring": ("FAKE_ITL_MS=60000", "Decode batch", ["--no-profile"]),
+    "measuring": ("FAKE_ITL_MS=600000", "Decode batch", ["--no-profile"]),
     "profiling": ("FAKE_FAULT=missing_rank", "Profiling done", []),
     "stopping": ("FAKE_FAULT=slow_stop", "FAKE stopping", ["--no-profile"]),
 }
@@ -79,7 +79,7 @@ def test_a_signal_ends_all_and_keeps_what_was_measured(moment: str, sent: signal
 
 
 def test_a_second_ctrl_c_during_the_clean_up_leaves_nothing_either(harness: Harness):
-    harness.case("victim", "FAKE_FAULT=stubborn", "FAKE_ITL_MS=60000")
+    harness.case("victim", "FAKE_FAULT=stubborn", "FAKE_ITL_MS=600000")
     running = harness.start("--cases", "victim", "--no-profile")
     running.until_log("victim", "Decode batch")
     os.killpg(running.process.pid, signal.SIGINT)  # as a terminal does: the foreground group
@@ -95,7 +95,7 @@ def test_an_interrupt_after_the_last_launch_still_gives_the_summary(harness: Har
     reached = harness.root / "reached"
     (harness.root / "collect_env.sh").write_text(
         f'if [[ -e "{harness.logs}/good_client.json" ]]; then\n'
-        f'  touch "{reached}"\n  exec sleep 60\nfi\n'
+        f'  touch "{reached}"\n  exec sleep 600\nfi\n'
     )
     running = harness.start("--cases", "good", "--no-profile")
     wait_until(reached.exists)
@@ -206,7 +206,7 @@ def test_a_file_that_was_being_written_is_no_hindrance_to_the_next_run(
 
 
 def test_the_next_run_ends_what_a_killed_harness_left(harness: Harness):
-    harness.case("victim", "FAKE_ITL_MS=60000")
+    harness.case("victim", "FAKE_ITL_MS=600000")
     harness.case("good")
     running = harness.start("--cases", "victim", "--no-profile")
     running.until_log("victim", "Decode batch")
@@ -232,7 +232,7 @@ def test_a_group_of_zombies_counts_as_ended():
 
 
 def test_what_another_living_harness_runs_is_left_alone(harness: Harness):
-    harness.case("busy", "FAKE_ITL_MS=60000")
+    harness.case("busy", "FAKE_ITL_MS=600000")
     running = harness.start("--cases", "busy", "--no-profile")
     running.until_log("busy", "Decode batch")
     assert harness.start("--cases", "nosuch").end().status == 2
@@ -246,7 +246,7 @@ def test_a_strangers_process_on_a_stale_record_is_not_killed(known: str, harness
     boot = boot if known == "recycled" else "00000000-0000-0000-0000-000000000000"
     gone = subprocess.Popen(["true"])
     gone.wait()
-    with subprocess.Popen(["sleep", "60"], start_new_session=True) as stranger:
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as stranger:
         try:
             groups = harness.root / ".state" / "groups"
             groups.mkdir(parents=True)

@@ -140,7 +140,7 @@ def test_a_server_that_was_not_started_here_is_not_measured(
 
 def test_a_second_run_in_the_same_folder_refuses_in_a_line_and_touches_nothing(tmp_path: Path):
     with Harness(tmp_path / "r") as harness:
-        harness.case("busy", "FAKE_ITL_MS=60000")
+        harness.case("busy", "FAKE_ITL_MS=600000")
         running = harness.start("--cases", "busy", "--no-profile")
         running.until_log("busy", "Decode batch")
         before = harness.files()
@@ -159,7 +159,7 @@ def test_a_second_run_in_the_same_folder_refuses_in_a_line_and_touches_nothing(t
 
 def test_two_runs_that_start_together_leave_one_at_work(tmp_path: Path):
     with Harness(tmp_path / "r") as harness:
-        harness.case("busy", "FAKE_ITL_MS=60000")
+        harness.case("busy", "FAKE_ITL_MS=600000")
         both = [harness.start("--cases", "busy", "--no-profile") for _ in range(2)]
         wait_until(lambda: [each for each in both if each.process.poll() is not None])
         both.sort(key=lambda running: running.process.poll() is None)
@@ -173,7 +173,7 @@ def test_two_runs_that_start_together_leave_one_at_work(tmp_path: Path):
 
 def test_the_lock_that_kill_9_left_is_taken_over_with_a_word(tmp_path: Path):
     with Harness(tmp_path / "r") as harness:
-        harness.case("busy", "FAKE_ITL_MS=60000")
+        harness.case("busy", "FAKE_ITL_MS=600000")
         harness.case("good")
         running = harness.start("--cases", "busy", "--no-profile")
         running.until_log("busy", "Decode batch")

@@ -15,7 +15,7 @@ from repro_pp_graphs.server.gpu_counters import FIELDS, faults, parse, remarks
 SMI = """#!/usr/bin/env bash
 here=$(dirname "${BASH_SOURCE[0]}")
 [[ $* != *--query-gpu=index,uuid* ]] || { cat "$here/gpus.csv" 2>/dev/null; exit; }
-[[ ! -e $here/hangs ]] || exec sleep 60
+[[ ! -e $here/hangs ]] || exec sleep 600
 fields=${*#*--query-gpu=} && fields=${fields%% *}
 while IFS= read -r gpu; do
   row=""

@@ -190,7 +190,7 @@ def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_an_nvidia_smi_that_hangs_is_an_error_after_a_limit(tool, monkeypatch):
     monkeypatch.setattr(gpus, "LIMIT_S", 0.3)
-    tool("nvidia-smi", "exec sleep 60")
+    tool("nvidia-smi", "exec sleep 600")
     with pytest.raises(GpuError, match="nvidia-smi has not answered in 0 s"):
         gpus.find()
 

@@ -177,7 +177,7 @@ def test_a_port_that_only_root_may_take_is_told_from_one_in_use(monkeypatch):
 
 
 def test_a_family_is_the_process_its_descendants_and_its_session():
-    command = ["bash", "-c", "sleep 60 & (sleep 60 & wait) & echo ready; wait"]
+    command = ["bash", "-c", "sleep 600 & (sleep 600 & wait) & echo ready; wait"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as leader:
         try:
             leader.stdout.readline()

@@ -242,7 +242,7 @@ def test_tensors_of_any_kind_arrive_as_they_were_sent(tmp_path, size):
         )
         for rank in range(size)
     ]
-    said = [rank.communicate(timeout=300)[0] for rank in ranks]
+    said = [rank.communicate(timeout=600)[0] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0] * size, "\n".join(said)
     assert all(f"rank {number} has all" in text for number, text in enumerate(said))
 
@@ -507,5 +507,5 @@ def test_requests_and_metadata_arrive_as_they_were_sent(tmp_path):
         )
         for rank in range(2)
     ]
-    said = [rank.communicate(timeout=300)[0] for rank in ranks]
+    said = [rank.communicate(timeout=600)[0] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(said)

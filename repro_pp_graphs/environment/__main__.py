@@ -36,7 +36,8 @@ examples:
 Any Python from 3.8 on will do; without one it prints a short list. Uses
 nvidia-smi, dmesg and root if there. Costs a few Python processes that do not
 import torch, six nvidia-smi calls; every program has a time limit, all together
-4 s, or 18 s where there are GPUs. --bundle takes the whole repository and
+4 s, or 18 s where there are GPUs (REPRO_COLLECT_PATIENCE=10: ten times as long,
+on a machine that is slow to answer). --bundle takes the whole repository and
 Python 3.10; it looks at RUN_DIR only and writes issue_bundle.tar.gz and
 issue.md into RUN_DIR/logs.
 exit status: 0, 2 for a wrong option, 1 where a file could not be written."""

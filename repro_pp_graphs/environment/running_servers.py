@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from repro_pp_graphs.environment.fact_lines import Fact, print_facts
+from repro_pp_graphs.environment.probes import patience
 
 PATHS = ("/server_info", "/get_server_info")  # the second up to 0.5.4 and as an alias since
 TIMEOUT_S = 1.5
@@ -36,7 +37,7 @@ def processes() -> Iterator[tuple[str, str]]:
 
 def get(port: int, path: str) -> tuple[int, bytes]:
     """(status, body) of GET path on 127.0.0.1; OSError or HTTPException without an answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S * patience())
     try:
         connection.request("GET", path)
         response = connection.getresponse()

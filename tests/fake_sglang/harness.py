@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -13,7 +16,7 @@ import socketserver
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,10 +46,27 @@ echo environment
 """
 
 
+def _ports() -> Iterator[int]:
+    """Below those that the kernel gives to connections: nobody gets one between its choice and the
+    server's start. Tests that run beside one another have other ones."""
+    lowest, _ = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    workers = max(worker + 1, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+    mine = range(10_000 + worker, lowest - 1000, workers)  # a rendezvous is 1000 above its server
+    return itertools.cycle(random.sample(mine, len(mine)))
+
+
+_next_port = functools.cache(_ports)
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of 127.0.0.1 that nobody listens at, and nobody else is given."""
+    for port in itertools.islice(_next_port(), 1000):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no free port among 1000")
 
 
 def hear_signals() -> None:
@@ -169,6 +189,7 @@ class Harness:
         self.env = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("CUDA_", "HF_", "FAKE_"))},
             MARK: self.mark,
+            "REPRO_COLLECT_PATIENCE": "1000",  # a busy machine's programs answer late
             "PATH": f"{tools}:{os.environ['PATH']}",
             "PYTHONPATH": f"{SITE}:{facts.parent}",
         }
@@ -207,15 +228,16 @@ class Harness:
             f"while not log_path.exists() or log_path.read_text().count({text!r}) < 2:",
         )
 
-    def give_up_traces(self, limit_s: float) -> None:
-        """The time for a profile is up when it has passed and a rank has written its trace, however
-        slow the machine is."""
+    def give_up_traces(self, limit_s: float, whole: int = 1, label: str = "") -> None:
+        """The time for a profile is up when it has passed and so many ranks' traces are whole,
+        however slow the machine is. `label`: of this launch alone."""
+        is_it = f"self.launch.label == {label!r} and " if label else ""
         for name in ("STEPS_LIMIT_S = 180.0", "WRITE_LIMIT_S = 300.0"):
             self.replace("run/profile_step.py", name, f"{name.partition(' ')[0]} = {limit_s}")
         self.replace(
             "run/profile_step.py",
             "or self.line.elapsed_s > end_s",
-            "or (self.line.elapsed_s > end_s and (count or self.server_gone()))",
+            f"or (self.line.elapsed_s > end_s and {is_it}(count >= {whole} or self.server_gone()))",
         )
 
     def start(self, *options: str, cwd: Path | None = None, out: Path | None = None) -> Running:
