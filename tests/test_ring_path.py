@@ -16,6 +16,7 @@ pytest.importorskip("msgspec")
 from msgspec.structs import replace
 from trace_changes import only_case, texts, with_events
 
+from repro_pp_graphs.traces.commands import differences as differences_of
 from repro_pp_graphs.traces.commands.analyze import main
 from repro_pp_graphs.traces.commands.differences import pairs
 from repro_pp_graphs.traces.explain.report import lines
@@ -88,7 +89,7 @@ def test_what_ranks_wait_for_while_another_has_the_gpu_is_a_part_of_its_own(name
 @pytest.mark.parametrize("name", SHARED)
 def test_where_ranks_may_share_a_gpu_there_is_no_what_if_but_a_reason(name):
     assert not path_of(name).what_if
-    assert "the files number the GPU of several" in " ".join(
+    assert "the GPU of several ranks has the same number" in " ".join(
         " ".join(lines(analysis(name))).split()
     )
 
@@ -266,6 +267,12 @@ def test_of_several_cases_graphs_off_is_held_against_graphs_on_of_the_same_name(
     assert pairs_of(r1_graphs_off=False, r1_graphs_on=True) == [(a_off, a_on)]
     assert pairs_of(x_on=True, y_off=False, z_on=True) == [("x_on", "y_off"), ("x_on", "z_on")]
     assert pairs_of(x_on=False, x_off=False, z=False) == [("x_on", "x_off"), ("x_on", "z")]
+
+
+def test_the_difference_of_two_cases_without_graphs_is_not_put_down_to_them():
+    off = [analysis("sglang052_graphs_off"), replace(analysis("sglang052_graphs_off"), case="b")]
+    assert "neither has decode graphs" in " ".join(differences_of.lines(off))
+    assert "neither" not in " ".join(differences_of.lines([analysis("sglang052_graphs_on"), *off]))
 
 
 def test_cases_of_a_run_go_by_their_letters_in_whatever_order_they_are_named():

@@ -52,7 +52,10 @@ def against(one: Source, other: Source) -> list[str]:
     found = []
     for source in (one, other):
         if source.plan is None:
-            found.append(f"{source.folder} holds traces alone: nothing was measured")
+            found.append(
+                f"{source.folder} holds traces alone: nothing was measured (python -m "
+                "repro_pp_graphs analyze DIR1 DIR2 compares the decode steps of traces)"
+            )
         elif not any(map(values, source.launches)):
             found.append(f"no launch of {source.folder} was measured")
     if found or one.plan is None or other.plan is None:

@@ -70,10 +70,10 @@ def _found_by(plan: Plan, options: Options) -> str:
     first = plan.launches[0]
     if plan.engine != "sglang" or not options.found_by or first.python != options.python:
         return ""
-    text = f"that sglang in {options.python}, by {options.found_by}"
+    text = f"its sglang in {options.python} ({options.found_by})"
     if plan.mode != "cpu" and first.sglang_version != ISSUE_RELEASE:
-        text += f"; for {ISSUE_RELEASE}, of which #10865 is, give --release {ISSUE_RELEASE}"
-        text += " and no --python" if options.found_by == "--python" else " (it goes first)"
+        place = " in place of --python" if options.found_by == "--python" else ""
+        text += f"; --release {ISSUE_RELEASE}{place} takes the release that #10865 is of"
     return text
 
 

@@ -98,6 +98,9 @@ class Release:
     rules: Mapping[str, Rule] = field(default_factory=dict)
 
 
+ANOTHER = "name another interpreter (--python)"
+
+
 def release_from_json(text: str) -> Release:
     """The inverse of release_to_json. Raises KeyError where an older harness wrote it."""
     found = json.loads(text)
@@ -138,12 +141,13 @@ def probe(python: str, env: dict[str, str], timeout_s: float = 180.0) -> Release
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise ProbeError(f"{python}: {error}") from None
+        raise ProbeError(f"{python}: {error}; {ANOTHER}") from None
     for line in done.stdout.splitlines():
         if line.startswith("PROBE"):
             return release_from_json(line[len("PROBE") :])
     lines = [line for line in done.stderr.splitlines() if line.strip()]
-    raise ProbeError(f"{python}: sglang cannot be imported: {lines[-1] if lines else 'no output'}")
+    said = lines[-1] if lines else "no output"
+    raise ProbeError(f"{python}: sglang cannot be imported ({said}): mend it there, or {ANOTHER}")
 
 
 class Prober(Protocol):
@@ -182,7 +186,7 @@ class CachedProbe:
         if done.returncode != 0 or not re.fullmatch(r"\S+ /.* \d+\n", done.stdout):
             if self.dry_run:
                 return None
-            raise ProbeError(f"{python}: no sglang there; --python names another interpreter")
+            raise ProbeError(f"{python}: no sglang there; {ANOTHER}")
         name = hashlib.sha256((python + done.stdout).encode()).hexdigest()[:16]
         path = self.folder / f"{name}.json"
         with contextlib.suppress(OSError, ValueError, KeyError):

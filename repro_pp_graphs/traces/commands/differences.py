@@ -6,12 +6,17 @@ import re
 from collections.abc import Sequence
 from itertools import product
 
+from repro_pp_graphs.traces.explain.words import wrapped
 from repro_pp_graphs.traces.facts import Analysis
 from repro_pp_graphs.traces.path import difference_words
 
 # Parts of a case's name that only say whether it has graphs: of two cases alike in the rest of it,
 # one with graphs and one without, the difference is that of graphs.
 OF_GRAPHS = {"graph", "graphs", "cuda", "decode", "eager", "on", "off", "no", "with", "without"}
+NO_GRAPHS = (
+    "(neither has decode graphs: what differs is not their doing. Two launches of one and the same "
+    "server differ too)"
+)
 ANOTHER = "another pair: python -m repro_pp_graphs analyze ON OFF (OFF less ON)"
 
 
@@ -26,6 +31,8 @@ def lines(found: Sequence[Analysis]) -> list[str]:
                 first.case, first.ring_path, second.case, second.ring_path
             )
             text += ["", *table]
+            if not with_graphs(first) and not with_graphs(second):
+                text += wrapped(NO_GRAPHS, "")
     several = len(known) > 2
     return [*text, "", ANOTHER] if several else text
 

@@ -33,8 +33,6 @@ from repro_pp_graphs.traces.facts import (
 
 # A wait of a turn that is shorter than this share of it is not called long.
 LONG_SHARE = 0.05
-# Own kernels beside the graph that are less than this share of a wait are not named.
-FEW = 0.01
 CANNOT_TELL = "cannot tell"
 NO_WAIT = "no wait"
 
@@ -269,7 +267,8 @@ def _of_it(facts: Analysis, src: str, whole: float, split: HostSplit) -> str:
     rest = whole - graph - others
     of_turn = f", {share(rest / turn.mean)} of a turn" if turn else ""
     what = "decode graph" if graph >= others else "kernels"
-    what += " and other kernels" if graph >= others > FEW * whole else ""
+    if graph >= others and time(graph) != time(graph + others):
+        what += f" ({time(graph)}) and other kernels"
     late = split.peer_late.mean if _clocks_do(facts, rest) else 0
     peer = f", {time(late)} of it waiting for its peer" if late > WORTH_SAYING * rest else ""
     return (

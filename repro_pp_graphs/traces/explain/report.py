@@ -23,6 +23,8 @@ RANKS_ABREAST = 4
 MOST_ROWS = 12
 # A wait that is at least this share of the turn has a line of its own.
 WORTH_A_LINE = 0.02
+# Of the call that blocks longest, what another must have to be named.
+WORTH_NAMING = 0.01
 
 
 def lines(facts: Analysis) -> list[str]:
@@ -124,14 +126,15 @@ def _token_return(facts: Analysis) -> list[str]:
     calls = [
         f"{call.name} {time(call.total_us / returned.steps_counted)} a step"
         for call in returned.blocking_calls[:3]
+        if call.total_us >= WORTH_NAMING * returned.blocking_calls[0].total_us
     ]
     found += wrapped(f"the send blocks in {', '.join(calls)}", "  ") if calls else []
     if gpu and returned.upload_us and returned.blocking_calls:
-        turn = facts.turns.get(facts.label_of_last())
-        text = "(the copy, the call and the graph are one wait, not to be added up: the call "
-        text += "returns a little after the graph has ended"
-        text += f"; the table of turns has it as a mean of {turn.turns} turns)" if turn else ")"
-        found += wrapped(text, "")
+        found += wrapped(
+            "(one wait in three bounds, not to be added up: the copy; the CUDA call in it; the "
+            "kernels of the graph that this call waits for, without the gaps between them)",
+            "",
+        )
     return found
 
 

@@ -31,8 +31,8 @@ Ints = npt.NDArray[np.int64]
 # Timed again from usual latencies alone a step must come out this near to what was measured.
 GOOD_ENOUGH = 0.05
 SHARED = (
-    "the files number the GPU of several ranks alike; where these share it, one may use what "
-    "another saves"
+    "in the traces the GPU of several ranks has the same number; where they share one, another "
+    "rank may use what one saves"
 )
 # So many batches of PP0 are followed at most: the cost does not grow with longer traces.
 MOST = 256
@@ -250,7 +250,10 @@ def _what_if(
     if not_known_us > GOOD_ENOUGH * measured:
         return measured, again, {}, f"{not_known_us / measured:.0%} of the step is not explained"
     if abs(again - measured) > GOOD_ENOUGH * measured:
-        off = f"timed again unchanged a step takes {again / 1000:.2f} ms, not {measured / 1000:.2f}"
+        off = (
+            f"computed again with nothing changed, a step takes {again / 1000:.2f} ms and not the "
+            f"{measured / 1000:.2f} ms that were seen"
+        )
         return measured, again, {}, off
     changes = {f"{name}=0": change_of(name, 0) for name in ALWAYS_ASKED}
     changes |= {name: change for name, change in REMEDIES.items() if name != "send"} | asked
