@@ -101,7 +101,7 @@ def test_what_a_run_may_break_is_named() -> None:
     found = changes.between(BEFORE, later)
     assert found is not None
     assert changes.lines(found, most=99) == [
-        "sglang processes that are none of this run's: began 77",
+        "sglang processes that are none of this run's began (77)",
         "/dev/shm 64G, 64G free -> 64G, 40G free",
         "cgroup throttled periods 0 -> 40",
         "GPU 0 temperature 40 -> 88",
@@ -160,7 +160,7 @@ def test_another_sglang_that_has_ended_is_said_to_be_none_of_the_run() -> None:
     before = {**BEFORE, "server": {"process 77": "python -m sglang.launch_server"}}
     found = changes.between(before, after())
     assert found is not None
-    assert changes.lines(found) == ["sglang processes that are none of this run's: ended 77"]
+    assert changes.lines(found) == ["sglang processes that are none of this run's ended (77)"]
     assert "launch_server" not in str(found)  # a command line goes into no summary
     later = after()
     later["server"] = {f"process {pid}": "sglang::scheduler" for pid in range(1, 10)}
@@ -168,7 +168,7 @@ def test_another_sglang_that_has_ended_is_said_to_be_none_of_the_run() -> None:
     found = changes.between(before, later)
     assert found is not None
     assert changes.lines(found) == [
-        "sglang processes that are none of this run's: ended 77; began 1, 2, 3, 4, 5, 6 and 3 more"
+        "sglang processes that are none of this run's ended (77), began (1, 2, 3, 4, 5, 6 and 3 more)"
     ]
 
 

@@ -223,7 +223,9 @@ def _explained_launch(folder: Path, logs: Path, label: str) -> Explained | None:
     case = _case(traces)
     if case is None:
         lacking = "of another version of repro_pp_graphs, which this one does not read, and the "
-        lacking += f"traces to make it anew are gone; in words it is in {label}_analysis.txt"
+        lacking += "traces to make it anew are gone"
+        words = f"{label}_analysis.txt"
+        lacking += f"; {words} has it in words" if (logs / words).is_file() else ""
         found.why = "" if found.analysis else f"{stored.name}: {lacking}"
         return found
     case.name = label
