@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from plan_harness import OFF, ON, plan_of, value
+from plan_harness import BASE, OFF, ON, plan_of, value
 
 from repro_pp_graphs.record import load, save
 from repro_pp_graphs.run import client_words, options, results, resume, sweep
@@ -230,3 +230,15 @@ def test_resume_with_other_loads_to_profile_is_another_run(tmp_path: Path):
     then = plan_of(tmp_path, *TWO, *sweeps)
     now = plan_of(tmp_path, *TWO, *sweeps, "--profile-loads", "b4")
     assert any("--profile-loads" in each for each in resume.differences(then, now))
+
+
+@pytest.mark.parametrize(
+    ("said", "found"), [("", "65536"), ("--max-total-tokens 270000\n", "270000")]
+)
+def test_ranks_that_share_a_gpu_have_the_cache_that_the_base_names(tmp_path: Path, said, found):
+    shared = ("--pp-size", "4", "--ranks-per-gpu", "2", "--dummy-weights")
+    words = (*shared, "--max-new-tokens", "96", "--sweep", "batch=4,16,64", "input_len=4000")
+    plan = plan_of(tmp_path, *words, count=2, base=f"{BASE}{said}")
+    first = plan.launches[0]
+    assert value(first, sweep.CAPACITY) == found
+    assert any("prompts wait" in note for note in first.notes) == (not said)

@@ -15,7 +15,7 @@ from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.run import environments, sweep
 from repro_pp_graphs.run.options import HIGHEST, Options
 from repro_pp_graphs.run.order import Arm, Turn
-from repro_pp_graphs.run.sweep import MICRO_BATCH
+from repro_pp_graphs.run.sweep import CAPACITY, MICRO_BATCH
 from repro_pp_graphs.server import argfile, case_needs, flags, listener, network, pp_loop, shims
 from repro_pp_graphs.server.argfile import ServerArgs
 from repro_pp_graphs.server.gpus import Gpu
@@ -331,6 +331,9 @@ class Planner:
         args = base
         if plan.mode != "gpu":
             args = _overlay(plan.mode).over(base)
+            if plan.mode == "one_gpu" and CAPACITY in base.flags:
+                # the overlay's is for who names none; a sweep's long prompts need more
+                args.set(CAPACITY, base.get(CAPACITY))
         args = load_case(options.root, case).over(args)
         if options.pp_size:
             args.set("--pp-size", str(options.pp_size))
