@@ -168,7 +168,8 @@ def test_another_sglang_that_has_ended_is_said_to_be_none_of_the_run() -> None:
     found = changes.between(before, later)
     assert found is not None
     assert changes.lines(found) == [
-        "sglang processes that are none of this run's ended (77), began (1, 2, 3, 4, 5, 6 and 3 more)"
+        "sglang processes that are none of this run's ended (77), "
+        "began (1, 2, 3, 4, 5, 6 and 3 more)"
     ]
 
 

@@ -38,7 +38,7 @@ def between_cases(source: Source) -> list[Difference]:
     ]
     if len(by_case) < 2 or not all(by_case):
         return []
-    known = [_agreed([_settings(each) for each in launches]) for launches in by_case]
+    known = [_agreed(launches) for launches in by_case]
     found = []
     for name in dict.fromkeys(name for one in known for name in one):
         values = [one.get(name) for one in known]
@@ -51,7 +51,7 @@ def between_cases(source: Source) -> list[Difference]:
 
 def settings_of(launches: list[Launched]) -> dict[str, str]:
     """What the launches of a case all ran with, as text."""
-    return {k: _short(_text(v)) for k, v in _agreed([_settings(one) for one in launches]).items()}
+    return {k: _short(_text(v)) for k, v in _agreed(launches).items()}
 
 
 @lru_cache(maxsize=1)
@@ -77,12 +77,11 @@ def _settings(launch: Launched) -> dict[str, Any]:
     return info
 
 
-def _agreed(launches: list[dict[str, Any]]) -> dict[str, Any]:
-    """What all launches of a case have alike: the rest moves by itself."""
-    first = launches[0]
-    return {
-        key: value for key, value in first.items() if all(o.get(key) == value for o in launches)
-    }
+def _agreed(launches: list[Launched]) -> dict[str, Any]:
+    """What all launches of a case have alike, of those whose server answered, if one did: the rest
+    moves by itself."""
+    first, *others = map(_settings, [one for one in launches if one.server_info] or launches)
+    return {key: value for key, value in first.items() if all(o.get(key) == value for o in others)}
 
 
 def _text(value: object) -> str:
