@@ -19,6 +19,7 @@ from repro_pp_graphs.probe.messages import Blocking
 from repro_pp_graphs.probe.ring import Ring
 from repro_pp_graphs.probe.schedule import Schedule
 
+LIMIT_S = 120.0  # a ring that hangs ends here
 SIZES = st.builds(Schedule, st.integers(2, 9), st.integers(1, 14), st.integers(1, 9))
 
 
@@ -65,7 +66,7 @@ class Transfer:
         self.tensor, self.over = tensor, threading.Event()
 
     def wait(self) -> None:
-        if not self.over.wait(5):
+        if not self.over.wait(LIMIT_S):
             raise TimeoutError("deadlock")
 
 
@@ -117,7 +118,7 @@ class ThreadRing(Ring):
     meeting: threading.Barrier
 
     def barrier(self) -> None:
-        self.meeting.wait(20)
+        self.meeting.wait(LIMIT_S)
 
 
 class Stage:

@@ -3,15 +3,18 @@ the other launches still count."""
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 from fake_sglang.harness import CHECKOUT, Done, Harness
+
+from repro_pp_graphs.__main__ import main as command
 
 pytestmark = pytest.mark.launches
 
@@ -56,9 +59,10 @@ def spoil(path: Path, how: str) -> None:
 
 
 def summary_of(out: Path) -> Done:
-    command = [sys.executable, "-m", "repro_pp_graphs", "summary", str(out)]
-    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
-    return Done(done.returncode, done.stdout, done.stderr)
+    """`python -m repro_pp_graphs summary`, in this process."""
+    with redirect_stdout(io.StringIO()) as shown, redirect_stderr(io.StringIO()) as said:
+        status = command(["summary", str(out)])
+    return Done(status, shown.getvalue(), said.getvalue())
 
 
 def copied(harness: Harness, tmp_path: Path) -> Path:

@@ -190,6 +190,37 @@ def test_what_batches_do_not_go_with_ends_the_rank(ring, batched, arguments):
         ring(2, turns(2, depth, "##"), prepare, depth=depth, limit_s=0.5)
 
 
+# torch takes more than a second to import: the ranks are forks of a process that has
+FORKS = """
+import os, sys, torch, torch.distributed
+code, size, store = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+ranks = []
+for rank in range(size):
+    ranks.append(os.fork())
+    if not ranks[-1]:
+        sys.argv = ["-c", str(rank), str(size), store]
+        exec(code, {})
+        sys.stdout.flush()
+        os._exit(0)
+sys.exit(any([os.waitpid(pid, 0)[1] for pid in ranks]))
+"""
+
+
+def run_ranks(code: str, size: int, folder: Path) -> None:
+    """Run a rank's program in `size` processes, which are done when they say so."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS, code, str(size), str(folder / "store")],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert all(f"rank {number} has all" in done.stdout for number in range(size)), done.stdout
+
+
 EXCHANGE = """
 import sys, torch, torch.distributed as dist
 from types import SimpleNamespace
@@ -230,21 +261,7 @@ print("rank", rank, "has all")
 @pytest.mark.parametrize("size", [2, 4])
 def test_tensors_of_any_kind_arrive_as_they_were_sent(tmp_path, size):
     pytest.importorskip("torch")
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
-    words = [sys.executable, "-c", EXCHANGE]
-    ranks = [
-        subprocess.Popen(
-            [*words, str(rank), str(size), str(tmp_path / "store")],
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(size)
-    ]
-    said = [rank.communicate(timeout=600)[0] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0] * size, "\n".join(said)
-    assert all(f"rank {number} has all" in text for number, text in enumerate(said))
+    run_ranks(EXCHANGE, size, tmp_path)
 
 
 # comm_stream: what waits for what, on made-up streams
@@ -473,7 +490,7 @@ REQUESTS = """
 import sys, torch, torch.distributed as dist
 from types import SimpleNamespace
 from repro_pp_graphs.server.device_messages import Messages, PageableCopies, Requests
-rank, store = int(sys.argv[1]), sys.argv[2]
+rank, store = int(sys.argv[1]), sys.argv[3]
 dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2)
 cpu = dist.new_group(backend="gloo")
 world = SimpleNamespace(cpu_group=cpu, device_group=dist.group.WORLD, ranks=[0, 1], device="cpu",
@@ -496,16 +513,4 @@ print("rank", rank, "has all")
 @pytest.mark.launches
 def test_requests_and_metadata_arrive_as_they_were_sent(tmp_path):
     pytest.importorskip("torch")
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", REQUESTS, str(rank), str(tmp_path / "store")],
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    said = [rank.communicate(timeout=600)[0] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(said)
+    run_ranks(REQUESTS, 2, tmp_path)

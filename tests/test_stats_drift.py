@@ -8,10 +8,6 @@ import math
 import numpy as np
 import pytest
 
-pytest.importorskip("scipy")
-
-from scipy import stats
-
 from repro_pp_graphs.stats import looks, power, ranks
 from repro_pp_graphs.stats.drift import Untestable, design, fit, outlying, satterthwaite
 
@@ -146,6 +142,8 @@ def test_the_exact_test_counts_every_order_of_the_launches():
 
 
 def test_the_exact_test_agrees_with_scipy_in_every_size_and_with_equal_values():
+    from scipy import stats  # noqa: PLC0415 - half a second of every process that collects tests
+
     for seed, (few, many) in enumerate(
         [(1, 1), (1, 9), (3, 3), (4, 4), (5, 12), (11, 2), (32, 32)]
     ):

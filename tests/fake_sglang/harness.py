@@ -145,7 +145,7 @@ class Running:
 
 class Harness:
     """A copy of the harness under `root`, results in root/out; `gpus` as (total, used) MiB.
-    `linked`: of files and folders that no test changes only a link, which is cheaper."""
+    `linked`: of the package, which the test then cannot change, only a link, which is cheaper."""
 
     def __init__(
         self,
@@ -164,7 +164,7 @@ class Harness:
         root.mkdir(parents=True, exist_ok=True)
         for name in (*PARTS, *(path.name for path in CHECKOUT.glob("server_args_*.txt"))):
             source = CHECKOUT / name
-            if linked and name in PARTS:
+            if linked and source.is_dir():
                 (root / name).symlink_to(source)
             elif source.is_dir():
                 shutil.copytree(source, root / name)  # copy2: the compiled files stay valid
@@ -214,6 +214,7 @@ class Harness:
 
     def replace(self, module: str, old: str, new: str) -> None:
         """Change a constant in the copy of the package, such as a time limit."""
+        assert not (self.root / "repro_pp_graphs").is_symlink(), "it would change the checkout"
         path = self.root / "repro_pp_graphs" / module
         text = path.read_text()
         assert text.count(old) == 1
