@@ -69,8 +69,8 @@ USAGE: ./run_repro.sh [options]
                        and a picture over them. Axes: batch, micro_batch,
                        input_len, tokens, rate (requests/s), mix (none or
                        4000@2: beside the load 4000-token prompts at 2/s)
-  --profile-loads NAME of a sweep: profile under these loads too (b64_in4000; all:
-                       every one), in the first launch of a case
+  --profile-loads NAME of a sweep: profile under these loads too (b64_in4000, or
+                       all), in the first launch of a case
   --port P             server port (default: server_args_base.txt)
   --out DIR            results go to DIR/logs and DIR/trace (default: here)
   --engine probe       the PP ring as a small torch program in place of sglang

@@ -115,7 +115,7 @@ def python_of_nobody() -> tuple[str, str] | tuple[()]:
 
 def inject(fault: Fault, root: Path) -> Outcome:
     """Run the command in a copy of the checkout at `root`, and look at what it left."""
-    with Harness(root, linked=True) as harness:
+    with Harness(root) as harness:
         shutil.copy2(CHECKOUT / "collect_env.sh", root)
         if fault.user:
             for path in (root, *root.iterdir()):

@@ -7,15 +7,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pip
 import pytest
+from quick_venv import pip_for_all
 
 ROOT = Path(__file__).parents[1]
-WITHOUT_PIP = """import sys
-if "venv" in sys.orig_argv:
-    import venv
-    venv.EnvBuilder._setup_pip = lambda *_: None
-"""
 
 
 @pytest.mark.slow
@@ -24,15 +19,11 @@ def test_a_fresh_checkout_gets_as_far_as_installing(tmp_path: Path):
         shutil.copytree(ROOT / name, tmp_path / name)
     (tmp_path / "tests").mkdir()
     shutil.copy(ROOT / "tests" / "run.sh", tmp_path / "tests")
-    # unpacking pip into each environment is most of the time: the one of these tests does as well
-    site = tmp_path / "site"
-    site.mkdir()
-    (site / "pip").symlink_to(Path(pip.__file__).parent)
-    (site / "sitecustomize.py").write_text(WITHOUT_PIP)
+    site = pip_for_all(tmp_path / "site")
     done = subprocess.run(
         ["bash", "tests/run.sh", "-x"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(site), "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""},
+        env={**os.environ, "PYTHONPATH": site, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""},
         capture_output=True,
         text=True,
         check=False,

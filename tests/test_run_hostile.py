@@ -52,7 +52,7 @@ def said() -> bytes:
 
 
 def run(root: Path) -> Iterator[tuple[Harness, Done]]:
-    with Harness(root, linked=True) as harness:
+    with Harness(root) as harness:
         (root / "says").write_bytes(said())
         (root / "says_and_lives").write_bytes(re.sub(b".*Scheduler hit.*\n", b"", said()))
         info = {"served_model_name": HOSTILE, "hf_token": OF_SERVER, "note": f"token={OF_ANSWER}"}

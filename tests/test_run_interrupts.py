@@ -155,6 +155,7 @@ def killed(harness: Harness, reached: Path, *options: str) -> int:
 def test_the_next_run_ends_a_step_that_a_killed_harness_left(harness: Harness, step: str):
     reached = harness.root / "reached"
     wait = f"    import pathlib, time; pathlib.Path({str(reached)!r}).touch(); time.sleep(600)\n"
+    harness.own()
     package = harness.root / "repro_pp_graphs"
     path, old, new = {
         "plan": (package / "run/plan_step.py", PLANNING, PLANNING + wait),

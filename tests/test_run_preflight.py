@@ -16,7 +16,7 @@ pytestmark = pytest.mark.launches
 
 @pytest.fixture
 def harness(tmp_path: Path) -> Iterator[Harness]:
-    with Harness(tmp_path / "r", linked=True) as made:
+    with Harness(tmp_path / "r") as made:
         yield made
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from fake_sglang.harness import CHECKOUT, PYTHON, Done, Harness
 from plan_harness import OFF, ON, plan_of
+from quick_venv import pip_for_all
 
 from repro_pp_graphs.run import overview
 from repro_pp_graphs.run.environments import NotMade, releases
@@ -208,6 +209,8 @@ def test_the_release_of_the_issue_is_the_one_that_is_made_by_default():
 
 @pytest.mark.launches
 def test_a_case_of_a_release_gets_its_environment_made(harness: Harness):
+    harness.own()
+    harness.env["PYTHONPATH"] += f":{pip_for_all(harness.root / 'site')}"
     lock = harness.root / "requirements" / "releases" / f"{NEW}.txt"
     lock.write_text("# nothing to install: the stand-in's sglang is on PYTHONPATH\n")
     lock.with_suffix(".in").write_text("# python: 3.10\n")

@@ -24,7 +24,8 @@ from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SITE = Path(__file__).resolve().parent / "site"
-PARTS = ("run_repro.sh", "client_benchmark.py", "prompts.txt", "repro_pp_graphs")
+FILES = ("run_repro.sh", "client_benchmark.py", "prompts.txt")
+FOLDERS = ("repro_pp_graphs", "requirements")
 MARK = "FAKE_SGLANG_RUN"  # every process of a run carries it in its environment
 LIMIT_S = 600.0  # for whatever a test waits for
 # the one that tests/run.sh names has all that the harness needs; numpy and msgspec, say
@@ -144,15 +145,14 @@ class Running:
 
 
 class Harness:
-    """A copy of the harness under `root`, results in root/out; `gpus` as (total, used) MiB.
-    `linked`: of the package, which the test then cannot change, only a link, which is cheaper."""
+    """The harness under `root`, results in root/out; `gpus` as (total, used) MiB. Its folders are
+    links, which is cheaper, until the test changes something in them (`own`)."""
 
     def __init__(
         self,
         root: Path,
         version: str = "0.5.16",
         gpus: Sequence[tuple[int, int]] = (),
-        linked: bool = False,
     ) -> None:
         self.root = root
         self.out = root / "out"
@@ -162,19 +162,11 @@ class Harness:
         self._runs = 0
         self.servers: list[socketserver.BaseServer] = []  # of a test, ended with the harness
         root.mkdir(parents=True, exist_ok=True)
-        for name in (*PARTS, *(path.name for path in CHECKOUT.glob("server_args_*.txt"))):
-            source = CHECKOUT / name
-            if linked and source.is_dir():
-                (root / name).symlink_to(source)
-            elif source.is_dir():
-                shutil.copytree(source, root / name)  # copy2: the compiled files stay valid
-            else:
-                shutil.copy2(source, root / name)
+        for name in (*FILES, *(path.name for path in CHECKOUT.glob("server_args_*.txt"))):
+            shutil.copy2(CHECKOUT / name, root / name)
+        for name in FOLDERS:
+            (root / name).symlink_to(CHECKOUT / name)
         (root / "collect_env.sh").write_text(COLLECT_ENV)
-        if linked:
-            (root / "requirements").symlink_to(CHECKOUT / "requirements")
-        else:
-            shutil.copytree(CHECKOUT / "requirements", root / "requirements")
         tools = root / "fake_tools"
         tools.mkdir()
         (tools / "nvidia-smi").write_text(NVIDIA_SMI)
@@ -212,9 +204,17 @@ class Harness:
         (self.root / f"server_args_{name}.txt").write_text(text)
         return name
 
+    def own(self) -> None:
+        """Copy the folders that are links: changed through a link they would be the checkout's."""
+        for name in FOLDERS:
+            if (self.root / name).is_symlink():
+                (self.root / name).unlink()
+                # copy2: the compiled files stay valid
+                shutil.copytree(CHECKOUT / name, self.root / name)
+
     def replace(self, module: str, old: str, new: str) -> None:
         """Change a constant in the copy of the package, such as a time limit."""
-        assert not (self.root / "repro_pp_graphs").is_symlink(), "it would change the checkout"
+        self.own()
         path = self.root / "repro_pp_graphs" / module
         text = path.read_text()
         assert text.count(old) == 1
