@@ -515,11 +515,13 @@ HOSTILE = {  # what a server answers: the bytes, and what the client says
 
 
 def _hostile_servers() -> Iterator[Fault]:
-    words = ("--base-url", "http://127.0.0.1:PORT", "--batch", "1", "--stall-timeout", "3")
+    words = ("--base-url", "http://127.0.0.1:PORT", "--batch", "1")
     for what, (data, says) in HOSTILE.items():
         for hold in (False, True):
+            # the end of what is held is waited for, where the client does not see a fault before
+            limit = ("--stall-timeout", "5" if hold and says != "chunk size" else "600")
             name = f"client: the server answers {what}" + ", and holds on" * hold
-            yield _client(name, *words, "--max-new-tokens", "2", says=says, status=1,
+            yield _client(name, *words, *limit, "--max-new-tokens", "2", says=says, status=1,
                           prepare=answering(data, hold))  # fmt: skip
 
 

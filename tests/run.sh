@@ -78,9 +78,9 @@ for word; do
   esac
 done
 if ((in_parallel)); then
-  # launches mostly wait: one process more than there are cores. A file's tests stay together,
+  # launches wait as long as they compute: two processes more than there are cores. A file's tests stay together,
   # they share what their fixtures made; tests/conftest.py puts the longest files first.
-  options=(-n "$(($(nproc) + 1))" --dist loadfile --no-loadscope-reorder "${options[@]}")
+  options=(-n "$(($(nproc) + 2))" --dist loadfile --no-loadscope-reorder "${options[@]}")
 fi
 
 cd "$here"

@@ -14,8 +14,8 @@ pytestmark = pytest.mark.launches
 
 SENDS = ["blocking", "async", "comm_stream", "events", "batched"]
 # a share, not all: a rank can be preempted between its note and its call
-SHARE_THAT_FITS = 0.7
-TRIES = 3  # and a busy machine preempts often; a wrong reading is wrong every time
+SHARE_THAT_FITS = 0.5
+TRIES = 4  # and a busy machine preempts often; a wrong reading is wrong every time
 
 
 # of a scheduler's job, say: they must not make a rank of the launcher
