@@ -12,6 +12,7 @@ from plan_harness import BASE, ON, plan_of, value
 from repro_pp_graphs import launch_record, record
 from repro_pp_graphs.launch_record import LaunchRecord
 from repro_pp_graphs.record import Launch, Plan
+from repro_pp_graphs.report import summary
 from repro_pp_graphs.run import begin_step, finish_step, results
 from repro_pp_graphs.run import options as run_options
 from repro_pp_graphs.run.plan import PlanError
@@ -518,3 +519,15 @@ def test_a_dry_run_assumes_nodes_as_it_assumes_gpus(tmp_path, capsys):
     with pytest.raises(SystemExit):
         plan_of(tmp_path, *asked)
     assert "--dry-run --gpus N" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_launch_that_is_interrupted_before_its_record_is_begun_is_of_this_run(tmp_path):
+    plan = plan_of(tmp_path, count=0)
+    plan.run_id = "r"
+    (tmp_path / "logs").mkdir()
+    record.save(tmp_path / "logs", plan)
+    assert finish_step.main([str(tmp_path), "A", "--interrupted"]) == 1
+    known = launch_record.load(tmp_path / "logs", "A")
+    assert known is not None and (known.status, known.run_id) == ("interrupted", "r")
+    (row, _) = summary.summarise(tmp_path / "logs", plan)["launches"]
+    assert row["status"] == "interrupted" and "another run" not in row.get("reason", "")

@@ -126,6 +126,8 @@ class Ending:
 
     def write(self) -> None:
         """Put it on the disk. Raises OSError."""
+        if not self.known.run_id:  # interrupted before its record was begun
+            self.changes["run_id"] = self.plan.run_id
         if self.known.began:
             began_s = time.mktime(time.strptime(self.known.began, previous.STAMP))
             self.changes["wall_s"] = max(0.0, round(time.time() - began_s))
