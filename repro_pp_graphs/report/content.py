@@ -147,7 +147,9 @@ def _answer(source: Source) -> tuple[str, list[str], list[str]]:
     if found is None:
         known = _explained(source)
         said = [f"{name}: {text}" for name, facts in known for text in token_return(facts)[:1]]
-        return _headline_of_traces([name for name, _ in known]), said[:MOST_NAMED], []
+        more = len(said) - MOST_NAMED
+        said[MOST_NAMED:] = [f"and {more} more, below: what the traces say"] if more > 0 else []
+        return _headline_of_traces([name for name, _ in known]), said, []
     if found.verdict is None:
         return "No verdict: the run holds no comparison.", [], []
     verdict = found.verdict

@@ -50,6 +50,11 @@ def _distribution(
     return series, named
 
 
+def _left_out(launches: int) -> str:
+    more = launches - MOST_SERIES
+    return f" {more} more launches are not shown." if more > 0 else ""
+
+
 def itl_ecdf(source: Source) -> Figure | None:
     """How many of the gaps between tokens are at most so long, a line a launch."""
     known: list[tuple[Launched | int, str, list[float]]] = [
@@ -62,7 +67,7 @@ def itl_ecdf(source: Source) -> Figure | None:
         id="itl-ecdf",
         title="ITL: how the gaps between tokens are distributed",
         caption="One line a launch, a colour a case, dashes by round: lines of one colour that lie "
-        "apart are launch-to-launch noise. Further left is better.",
+        "apart are launch-to-launch noise. Further left is better." + _left_out(len(known)),
         alt=f"Distribution of ITL in ms, {len(series)} launches; medians are in the table.",
         data={"unit": "ITL, ms", "series": series},
         table=quantiles(named, "ITL, ms"),
@@ -92,7 +97,7 @@ def send_ecdf(source: Source) -> Figure | None:
         id="send-ecdf",
         title="Token send: how long it holds the last rank's host",
         caption="One line a traced launch, every decode step whose send is complete in its trace. "
-        "While profiled. #10865 has 100 ms with graphs and 3 ms without.",
+        "While profiled. #10865 has 100 ms with graphs and 3 ms without." + _left_out(len(known)),
         alt=f"Distribution of the token send in ms, {len(series)} launches.",
         data={"unit": "token send, ms", "series": series},
         table=quantiles(named, "token send, ms"),
@@ -101,7 +106,8 @@ def send_ecdf(source: Source) -> Figure | None:
 
 def itl_over_time(source: Source) -> Figure | None:
     """The mean ITL in twenty parts of each launch's measured pass."""
-    known = [one for one in source.launches if one.itl_over_time][:MOST_SERIES]
+    every = [one for one in source.launches if one.itl_over_time]
+    known = every[:MOST_SERIES]
     if not known:
         return None
     series = [
@@ -114,7 +120,7 @@ def itl_over_time(source: Source) -> Figure | None:
         id="itl-time",
         title="ITL over time",
         caption="Mean ITL in twenty equal parts of the measured pass. A line that falls at its "
-        "begin was not warm; one that climbs grows with the context.",
+        "begin was not warm; one that climbs grows with the context." + _left_out(len(every)),
         alt=f"Mean ITL over the measured pass, {len(series)} launches.",
         data={"unit": "mean ITL, ms", "series": series},
         table=Table(head=["launch", "from, s", "mean ITL, ms"], rows=rows),

@@ -184,9 +184,9 @@ def _order(plan: Plan, anew: bool) -> list[str]:
         return []
     blocks = max(launch.block for launch in plan.launches)
     text = f"{blocks} balanced blocks" if blocks > 1 else "a balanced block"
-    text += ", begun by a case that is drawn"
+    text += ": which case begins is drawn"
     if plan.looks[0].rounds == 1:
-        text += " (the first as given)"
+        text += " (not for the first round, whose cases run as given)"
     text += "; a real run draws anew" if anew else ""
     ahead = [look.rounds for look in plan.looks if look.rounds > plan.rounds]
     if ahead:

@@ -124,7 +124,7 @@ def _design(
     residual = np.eye(count) - columns @ inverse
     df = count - int(np.linalg.matrix_rank(columns))
     if df < 1:
-        raise Untestable("too few launches: nothing is left to estimate their spread from")
+        raise Untestable("too few launches to estimate how far those of one case differ")
     return Design(arms, inverse[0], inverse[-1], residual, df)
 
 
