@@ -180,7 +180,7 @@ def _what_ifs(path: RingPath) -> list[str]:
     notes = [
         "(saves: an upper bound, as a remedy has a cost of its own, good to some 2 % of the step. "
         "send takes away what messages cost the hosts, in calls and waits, transfer only their "
-        "way.",
+        "travel.",
         "batched: send=0, and receives do not wait either: it may save more.",
         _launching(path),
         f"The saving is from {ms(path.steady_us)}, the mean without the first quarter of the "
