@@ -161,7 +161,17 @@ def test_under_each_load_the_longest_idle_wait_has_its_rank_its_call_and_whom_it
     assert said["b16", "graphs_on"] == said["b64", "graphs_off"] == late
     assert len(said) == 3 * 2
     on, _ = sweep_waits.largest(found)
-    assert "graphs_on: the longest idle wait of 3 loads is under batch 64, 7 of 80" in on
+    assert "graphs_on: of 3 loads the longest idle wait of a turn is under batch 64: 7 of 80" in on
+
+
+def test_on_gpus_that_ranks_share_a_wait_outside_own_batches_is_not_called_idle(tmp_path: Path):
+    run = report_runs.swept(tmp_path / "run")
+    changed(run / "logs" / "run.json", lambda plan: plan.update(mode="one_gpu", ranks_per_gpu=2))
+    found = summarised(run)
+    assert waits(found)["b64", "graphs_on"].startswith("7 of 80 ms: PP1, send of token ids")
+    said = [*sweep_waits.lines(found), *sweep_waits.largest(found)]
+    assert "GPUs are shared: idle or not" in " ".join(" ".join(said).split())
+    assert "longest idle wait" not in " ".join(said)
 
 
 def clocks_changed(run: Path, pattern: str, change: Any) -> dict[str, Any]:

@@ -114,6 +114,12 @@ def every(summary: dict[str, Any]) -> dict[tuple[str, str], Longest]:
     return {(load, case): longest(summary, case, load) for load in loads for case in cases}
 
 
+def what(summary: dict[str, Any]) -> str:
+    """What a wait outside a rank's own batches is: idle, unless its GPU may run another rank's."""
+    shared = "longest wait of a turn outside the rank's own batches (GPUs are shared: idle or not)"
+    return shared if summary.get("sharing") else "longest idle wait of a turn"
+
+
 class Named(NamedTuple):
     """The waits of all loads in words: what they are of, and a text a load and case."""
 
@@ -136,7 +142,7 @@ def named(summary: dict[str, Any]) -> Named:
             key: each.any_wait.text if each.any_wait else each.text for key, each in found.items()
         }
         return Named(title, cells)
-    return Named("longest idle wait of a turn", {key: each.text for key, each in found.items()})
+    return Named(what(summary), {key: each.text for key, each in found.items()})
 
 
 def lines(summary: dict[str, Any]) -> list[str]:
@@ -182,7 +188,7 @@ def largest(summary: dict[str, Any]) -> list[str]:
         if known:
             wait, title = max(known, key=lambda each: each[0].ms)
             said.append(
-                f"{name(summary, case)}: the longest idle wait of {len(known)} loads is under "
-                f"{title}, {wait.text}."
+                f"{name(summary, case)}: of {len(known)} loads the {what(summary)} is under "
+                f"{title}: {wait.text}."
             )
     return said

@@ -40,11 +40,12 @@ def of_sweep(plan: Plan) -> str:
     fewest, most = 2 + 1, plan.warmup_passes + 1  # warm-up until steady, measured
     tokens = sum(load.max_new_tokens for load in plan.loads)
     seconds = [passes * tokens * TPOT_MS / 1e3 for passes in (fewest, most)]
+    servers = f"{len(plan.launches)} server{'s' * (len(plan.launches) > 1)}"
     least, longest = text(seconds[0]), text(seconds[1]).removeprefix("about ")
     return (
         f"{least} to {longest} for the loads of a server "
         f"if a token takes {TPOT_MS} ms ({fewest} to {most} passes of each), without prefill; its "
-        f"start and its profile come on top; {len(plan.launches)} servers"
+        f"start and its profile come on top; {servers}"
     )
 
 
