@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import random
 import zlib
+from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,27 +20,32 @@ from trace_maker import TraceMaker
 COMPUTE, SENDS, RECVS = 21, 45, 46
 # What takes the same in every ring, us.
 KERNEL_STARTS, CALL, GLOO, RETURNS = 6.0, 4.0, 30.0, 8.0
-GRAPH_STARTS = 0.8  # of the call
 BUFFERED_ELEMENTS = 64
-HIDDEN, TOKENS, METADATA = 65_536, 8, 147
+METADATA = 147
+HOLDS = {"tokens": (8, "Long"), "hidden": (65_536, "BFloat16")}  # elements of a message
 
 
 @dataclass(frozen=True)
 class Plan:
     """A ring: times in us, means that vary by `jitter` (a share) from turn to turn.
 
-    `send` and the factors are what a what-if changes: `free_messages` as `send=0`.
+    `turns` are recorded, `warm_up` turns run before: a profiler is started in a ring that runs, and
+    by then the ring has settled. `depth` is --pp-async-batch-depth: so many slots more than ranks.
+    The factors are what a what-if changes: `free_messages` as `send=0`.
     """
 
     seed: int = 0
     ranks: int = 2
     micro_batches: int = 2
     turns: int = 40
+    warm_up: int = 4
+    depth: int = 0
     blocking: bool = True
     graphs: bool = True
     compute_us: tuple[float, ...] = (3000.0, 3000.0)
     kernels: int = 12
     launch_us: float = 100.0  # the host's time between two kernels, or of a graph's launch
+    graph_starts_us: float = 6.0  # after the call that launches it, where nothing keeps it
     host_us: float = 300.0  # what the host does in a turn outside of messages and launches
     message_us: float = 60.0  # the host's own time in a message
     transfer_us: float = 40.0
@@ -144,19 +150,30 @@ class Rank:
         self.ring, self.number, self.plan, self.clock = ring, number, plan, ring.clock
         self.streams = {name: Stream(ring.clock) for name in (COMPUTE, SENDS, RECVS)}
         profiler = TraceMaker if ring.recorded else Unrecorded
-        self.maker = profiler(number, plan.ranks, pid=500 + number)
+        self.trace = profiler(number, plan.ranks, pid=500 + number)
+        self.off = Unrecorded(number)
         if plan.ahead_us:
-            self.maker.base_ns += round(plan.ahead_us[number] * 1000)
-            self.maker.header["hostName"] = f"node{number}"
+            self.trace.base_ns += round(plan.ahead_us[number] * 1000)
+            self.trace.header["hostName"] = f"node{number}"
         self.turn = 0
-        self.last_kernel = Event()
+        # of the batches of recorded turns
         self.launched: list[float] = []  # PP0's: the begin of each batch's launch
         self.computed: list[Event] = []  # the end of each batch's kernels
+        self.to_send: deque[Event] = deque()  # the last rank's: batches whose tokens are not sent
         self.counts: dict[str, int] = {}
 
     @property
     def last(self) -> bool:
         return self.number == self.plan.ranks - 1
+
+    @property
+    def is_recorded(self) -> bool:
+        return self.turn >= self.plan.warm_up
+
+    @property
+    def maker(self) -> TraceMaker:
+        """What the events go to that begin on the host now, or are launched now."""
+        return self.trace if self.is_recorded else self.off
 
     def vary(self, what: str, mean: float) -> float:
         """A time that is the same whenever the ring of this seed is run again."""
@@ -166,28 +183,42 @@ class Rank:
 
     def program(self) -> Process:
         plan, first = self.plan, self.number == 0
-        m, p = plan.micro_batches, plan.ranks
-        outstanding: set[int] = set()
-        for turn in range(plan.turns):
-            for slot in range(p):
+        slots = plan.ranks + plan.depth
+        for turn in range(plan.warm_up + plan.turns):
+            for slot in range(slots):
                 self.turn = turn
+                runs = slot < plan.micro_batches
                 yield from self.work("requests", 0.3)
                 arrived: list[Event] = []
-                if slot < m:
-                    if not first:
-                        arrived = yield from self.receive("hidden")
+                if runs and not first:
+                    arrived = [(yield from self.receive("hidden"))]
+                results = None
+                if plan.depth:
+                    results = yield from self.tokens(turn, slot, slots)
+                if runs:
                     yield from self.batch(arrived)
-                    outstanding.add(slot)
-                following = (slot + 1) % p
-                if self.last and slot < m:
-                    yield from self.send("tokens", 0)
-                if first and following in outstanding:
-                    yield from self.receive("tokens")
-                    outstanding.discard(following)
+                if not plan.depth:
+                    results = yield from self.tokens(turn, slot, slots)
+                if results:
+                    yield from self.wait("cudaEventSynchronize", results)
                     yield from self.work("results", 0.4)
-                if not self.last and slot < m:
+                if not self.last and runs:
                     yield from self.send("hidden", self.number + 1)
                 yield from self.work("rest", 0.3)
+
+    def tokens(
+        self, turn: int, slot: int, slots: int
+    ) -> Generator[float | Event, None, Event | None]:
+        """The last rank sends the tokens of the batch that it launched first of those not sent; PP0
+        receives those of the next slot's, which it launches after this one's."""
+        following = (slot + (self.plan.ranks if self.last else 1)) % slots
+        if following >= self.plan.micro_batches or (turn == 0 and following > slot):
+            return None  # nothing is launched there
+        if self.last:
+            yield from self.send("tokens", 0)
+        if self.number == 0:
+            return (yield from self.receive("tokens"))
+        return None
 
     def work(self, what: str, share: float) -> Process:
         yield self.vary(what, self.plan.host_us * share) * self.plan.host
@@ -197,53 +228,74 @@ class Rank:
 
     def batch(self, arrived: list[Event]) -> Process:
         plan, begin = self.plan, self.clock.now
-        self.launched.append(begin)
         compute = self.vary("compute", plan.compute_us[self.number]) * plan.compute
-        if plan.graphs:
-            corr = self.next_id()
-            yield from self.launch_graph(corr, compute, arrived)
-        else:
-            for part in range(plan.kernels):
-                if part:
-                    yield self.vary("launch", plan.launch_us) * plan.launch
-                yield from self.launch_kernel(compute / plan.kernels, arrived if not part else [])
-            self.computed.append(self.last_kernel)
-        self.maker.span("run_batch", begin - 1, self.clock.now - begin + 2)
-        self.maker.span("step[DECODE bs=8]", begin - 0.5, self.clock.now - begin + 1)
+        launch = self.launch_graph if plan.graphs else self.launch_kernels
+        done, took = launch(compute, arrived)
+        if self.is_recorded:
+            self.launched.append(begin)
+            self.computed.append(done)
+        if self.last:
+            self.to_send.append(done)
+        yield took
+        self.maker.span("run_batch", begin - 1, took + 2)
+        self.maker.span("step[DECODE bs=8]", begin - 0.5, took + 1)
 
     def next_id(self) -> int:
-        self.maker.last_id += 1
-        return self.maker.last_id
+        self.trace.last_id += 1
+        return self.trace.last_id
 
-    def launch_graph(self, corr: int, compute: float, arrived: list[Event]) -> Process:
+    def happens_at(self, delay: float) -> Event:
+        event = Event()
+        self.clock.later(delay, lambda: self.clock.happens(event))
+        return event
+
+    def launch_graph(self, compute: float, arrived: list[Event]) -> tuple[Event, float]:
+        """When it is over, and what the host's call takes, us."""
         call = self.vary("launch", self.plan.launch_us) * self.plan.launch
-        posted, ready = self.clock.now, Event()
-        self.clock.later(GRAPH_STARTS * call, lambda: self.clock.happens(ready))
+        maker, corr = self.maker, self.next_id()
+        ready = self.happens_at(call + self.plan.graph_starts_us * self.plan.launch)
 
         def run() -> Process:
-            for _ in range(4):
-                start = self.clock.now
-                yield compute / 4
-                self.maker.kernel("decode", start, self.clock.now - start, corr)
+            begin = self.clock.now
+            for part in range(4):
+                maker.kernel("decode", begin + part * compute / 4, compute / 4, corr)
+            yield compute
 
-        self.computed.append(self.streams[COMPUTE].add(run, [ready, *arrived]))
-        self.maker.call("cudaGraphLaunch", posted, call, corr)
-        yield call
+        maker.call("cudaGraphLaunch", self.clock.now, call, corr)
+        return self.streams[COMPUTE].add(run, [ready, *arrived]), call
 
-    def launch_kernel(self, length: float, arrived: list[Event]) -> Process:
-        posted, corr = self.clock.now, self.next_id()
-        ready = Event()
-        self.clock.later(KERNEL_STARTS * self.plan.launch, lambda: self.clock.happens(ready))
+    def launch_kernels(self, compute: float, arrived: list[Event]) -> tuple[Event, float]:
+        """The same of kernels one by one: each runs after the one before, and its own launch."""
+        plan, maker, begin = self.plan, self.maker, self.clock.now
+        call, length = CALL * plan.launch, compute / plan.kernels
+        calls: list[tuple[float, int]] = []
+        host = begin
+        for part in range(plan.kernels):
+            if part:
+                host += self.vary("launch", plan.launch_us) * plan.launch
+            corr = self.next_id()
+            maker.call("cudaLaunchKernel", host, call, corr)
+            maker.add("cpu_op", "aten::mm", host - 0.1, call + 0.1)
+            calls.append((host, corr))
+            host += call
+        ready = self.happens_at(KERNEL_STARTS * plan.launch)
 
         def run() -> Process:
-            start = self.clock.now
-            yield length
-            self.maker.kernel("gemm", start, self.clock.now - start, corr)
+            end = self.clock.now
+            for posted, corr in calls:
+                start = max(end, posted + KERNEL_STARTS * plan.launch)
+                maker.kernel("gemm", start, length, corr)
+                end = start + length
+            yield end - self.clock.now
 
-        self.last_kernel = self.streams[COMPUTE].add(run, [ready, *arrived])
-        self.maker.call("cudaLaunchKernel", posted, CALL * self.plan.launch, corr)
-        self.operator("aten::mm", posted - 0.1, posted + CALL * self.plan.launch)
-        yield CALL * self.plan.launch
+        return self.streams[COMPUTE].add(run, [ready, *arrived]), host - begin
+
+    def wait(self, call: str, event: Event) -> Process:
+        """The host's call that returns when something is over."""
+        called = self.clock.now
+        yield event
+        yield RETURNS
+        self.maker.call(call, called, self.clock.now - called, self.next_id())
 
     def own(self, what: str, share: float) -> float:
         """The host's own time in a message."""
@@ -265,38 +317,29 @@ class Rank:
         else:
             self.gloo_posted(peer)
             yield self.own(f"metadata {what}", 0.5)
-        self.post("send", peer, *((TOKENS, "Long") if what == "tokens" else (HIDDEN, "BFloat16")))
+        computed = self.to_send.popleft() if what == "tokens" else None
+        self.post("send", peer, *HOLDS[what], computed)
         yield self.own(f"tensor {what}", 0.5)
         self.maker.span(name, begin, self.clock.now - begin)
 
     def upload(self) -> Process:
         """The metadata's copy from pageable memory: the host waits for all that is queued."""
-        begin, corr = self.clock.now, self.next_id()
-        ready = Event()
-        self.clock.later(KERNEL_STARTS, lambda: self.clock.happens(ready))
+        begin, maker, corr = self.clock.now, self.maker, self.next_id()
+        ready = self.happens_at(KERNEL_STARTS)
 
         def run() -> Process:
-            start = self.clock.now
-            yield 1.0
-            self.maker.add(
-                "gpu_memcpy",
-                "Memcpy HtoD (Pageable -> Device)",
-                start,
-                1.0,
-                stream=COMPUTE,
-                correlation=corr,
-                bytes=METADATA,
+            name, facts = "Memcpy HtoD (Pageable -> Device)", {"bytes": METADATA}
+            maker.add(
+                "gpu_memcpy", name, self.clock.now, 1.0, stream=COMPUTE, correlation=corr, **facts
             )
+            yield 1.0
 
         done = self.streams[COMPUTE].add(run, [ready])
-        self.maker.call("cudaMemcpyAsync", begin + 0.2, CALL, corr)
+        maker.call("cudaMemcpyAsync", begin + 0.2, CALL, corr)
         if self.plan.free_messages:
             return
         yield CALL + 0.4
-        called = self.clock.now
-        yield done
-        yield RETURNS
-        self.maker.call("cudaStreamSynchronize", called, self.clock.now - called, self.next_id())
+        yield from self.wait("cudaStreamSynchronize", done)
         self.operator("aten::to", begin, self.clock.now + 0.2)
         yield 0.4
 
@@ -324,15 +367,20 @@ class Rank:
         self.operator("c10d::send", begin, begin + 5)
         self.maker.span("gloo:send", begin + 4, 400)
 
-    def post(self, kind: str, peer: int, elements: int, dtype: str) -> Event:
-        """Queue an end of an NCCL message on its stream; when it is over."""
-        posted, corr, ready = self.clock.now, self.next_id(), Event()
+    def post(
+        self, kind: str, peer: int, elements: int, dtype: str, after: Event | None = None
+    ) -> Event:
+        """Queue an end of an NCCL message on its stream; when it is over.
+
+        A send goes after `after`, or else what was launched before it; so does a receive that
+        blocks.
+        """
+        posted, maker, corr = self.clock.now, self.maker, self.next_id()
         number, ours, theirs = self.ring.nccl(self.number, peer, kind)
-        self.clock.later(KERNEL_STARTS * self.plan.launch, lambda: self.clock.happens(ready))
+        ready = self.happens_at(KERNEL_STARTS * self.plan.launch)
         lane = SENDS if kind == "send" else RECVS
-        compute = self.streams[COMPUTE].tail
-        # a send goes after what was launched before it; so does a receive that blocks
-        after = [compute] if compute and (kind == "send" or self.plan.blocking) else []
+        if not after and (kind == "send" or self.plan.blocking):
+            after = self.streams[COMPUTE].tail
 
         def run() -> Process:
             begun = self.clock.now
@@ -350,13 +398,14 @@ class Rank:
                 "Dst Rank" if kind == "send" else "Src Rank": peer,
             }
             length = self.clock.now - begun
-            self.maker.add("kernel", NCCL, begun, length, stream=lane, correlation=corr, **facts)
+            maker.add("kernel", NCCL, begun, length, stream=lane, correlation=corr, **facts)
 
-        self.maker.call("cuLaunchKernelEx", posted, CALL, corr)
+        maker.call("cuLaunchKernelEx", posted, CALL, corr)
         self.operator("c10d::send" if kind == "send" else "c10d::recv_", posted, posted + 3)
-        return self.streams[lane].add(run, [ready, *after])
+        return self.streams[lane].add(run, [ready, *([after] if after else [])])
 
-    def receive(self, what: str) -> Generator[float | Event, None, list[Event]]:
+    def receive(self, what: str) -> Generator[float | Event, None, Event]:
+        """When what is received has arrived."""
         plan, begin = self.plan, self.clock.now
         peer = (self.number - 1) % plan.ranks
         yield self.own(f"receive {what}", 0.3)
@@ -372,24 +421,13 @@ class Rank:
             metadata = self.post("recv", peer, METADATA, "Byte")
             yield self.own(f"metadata {what}", 0.4) + CALL + 1
             if not plan.free_messages:
-                called = self.clock.now
-                yield metadata
-                yield RETURNS
-                length = self.clock.now - called
-                self.maker.call("cudaStreamSynchronize", called, length, self.next_id())
-        over = self.post(
-            "recv", peer, *((TOKENS, "Long") if what == "tokens" else (HIDDEN, "BFloat16"))
-        )
+                yield from self.wait("cudaStreamSynchronize", metadata)
+        over = self.post("recv", peer, *HOLDS[what])
         yield self.own(f"tensor {what}", 0.3) + CALL + 1
         if what == "tokens":
             self.maker.span("recv_res_dict_from_prev_stage", begin, self.clock.now - begin)
             yield 1.0
-            called = self.clock.now
-            yield over
-            yield RETURNS
-            length = self.clock.now - called
-            self.maker.call("cudaEventSynchronize", called, length, self.next_id())
-        return [over]
+        return over
 
 
 class Ring:
@@ -432,19 +470,21 @@ def write(plan: Plan, folder: Path) -> Ring:
     ring = Ring(plan, recorded=True)
     folder.mkdir(parents=True, exist_ok=True)
     for rank in ring.ranks:
-        for event in rank.maker.events:
+        for event in rank.trace.events:
             if event["pid"] == 0:  # its GPU, which the maker has as the first
                 event["pid"] = rank.number
-        rank.maker.events.sort(key=lambda event: event["ts"])
-        rank.maker.write(folder, f"RING-TP-0-PP-{rank.number}.trace.json")
+        rank.trace.events.sort(key=lambda event: event["ts"])
+        rank.trace.write(folder, f"RING-TP-0-PP-{rank.number}.trace.json")
     return ring
 
 
-def random_plan(seed: int, clocks: bool = False) -> Plan:
-    """A ring of the kinds that there are, by a seed."""
+def random_plan(seed: int, clocks: bool = False, deep: bool = False) -> Plan:
+    """A ring of the kinds that there are, by a seed; `deep`: with --pp-async-batch-depth, and up to
+    twice as many micro-batches as ranks."""
     chance = random.Random(seed)
     ranks = chance.randint(2, 8)
-    micro_batches = chance.randint(1, ranks)
+    depth = chance.randint(1, ranks) if deep else 0
+    micro_batches = chance.randint(1, ranks + depth)
 
     def times(low: float, high: float) -> tuple[float, ...]:
         return tuple(chance.uniform(low, high) for _ in range(ranks))
@@ -454,7 +494,8 @@ def random_plan(seed: int, clocks: bool = False) -> Plan:
         ranks=ranks,
         micro_batches=micro_batches,
         turns=max(16, 60 // micro_batches),
-        blocking=chance.random() < 0.5,
+        depth=depth,
+        blocking=chance.random() < 0.5 and not deep,
         graphs=chance.random() < 0.5,
         compute_us=times(800, 4000),
         launch_us=chance.uniform(20, 250),
@@ -463,11 +504,13 @@ def random_plan(seed: int, clocks: bool = False) -> Plan:
         transfer_us=chance.uniform(10, 200),
         jitter=chance.uniform(0, 0.2),
         ahead_us=times(-200, 200) if clocks else (),
+        graph_starts_us=chance.uniform(0, 13),
     )
 
 
 def steps_us(ring: Ring, steps: list[tuple[int, int]]) -> float:
-    """The mean time from one to the other launch on PP0 of pairs of batches."""
+    """The mean time from one to the other launch on PP0 of pairs of batches, numbered from the
+    first recorded one on."""
     launched = ring.ranks[0].launched
     return sum(launched[after] - launched[before] for before, after in steps) / len(steps)
 
