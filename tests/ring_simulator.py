@@ -325,7 +325,7 @@ class Rank:
     def upload(self) -> Process:
         """The metadata's copy from pageable memory: the host waits for all that is queued."""
         begin, maker, corr = self.clock.now, self.maker, self.next_id()
-        ready = self.happens_at(KERNEL_STARTS)
+        ready = self.happens_at(KERNEL_STARTS * self.plan.launch)
 
         def run() -> Process:
             name, facts = "Memcpy HtoD (Pageable -> Device)", {"bytes": METADATA}

@@ -14,6 +14,7 @@ from repro_pp_graphs.traces.path.gpu_groups import (
     groups_of,
     items_of,
     kernels_in,
+    shortest_launch,
 )
 from repro_pp_graphs.traces.path.graph import Graph, Kind
 from repro_pp_graphs.traces.path.host_line import HostLine, Wait, host_line
@@ -36,8 +37,10 @@ RECEIVED = ("recv", COMPUTE)
 DATA = {RECEIVED, (COMPUTE, "send")}
 # torch lets an NCCL operation wait for the stream that it was called on: if there is only one.
 CURRENT = {(COMPUTE, "recv")}
-# Work that begins this long after its launch waited for something.
+# Work that begins this long after all that it is known to wait for waited for something else; so
+# soon after that was over it begins.
 WAITED_NS = 50_000
+AT_ONCE_NS = 20_000
 # A receive is looked for among so many of the last ones of its sort.
 MOST_BACK = 3
 # A synchronising call returns this long after what it waited for, at most.
@@ -50,12 +53,13 @@ GLOO_CALL_NS = 50_000
 
 @dataclass(slots=True)
 class Work:
-    """Work of one stream in its order: when it was posted, when its launch had come to the GPU,
-    its first and last moments; `of`: what it is, the same for alike."""
+    """Work of one stream in its order: when it was posted, when all was there that it is known to
+    wait for (its launch, the work before it), its first and last moments; `of`: what it is, the
+    same for alike."""
 
     of: tuple[str, ...]
     posted: Ints
-    launched: Ints
+    ready: Ints
     start: Ints
     end: Ints
     begins: list[int]
@@ -174,6 +178,9 @@ def _compute(graph: Graph, line: RankLine) -> None:
             graph.after(begin, host, Kind.LAUNCH, offset + launch, number)
             if late > 0:
                 graph.after(over, host, Kind.RUN_UP, late, number)
+    before = np.concatenate([[0], groups.end[:-1]])
+    before[np.diff(groups.stream, prepend=-1) != 0] = 0
+    ready = np.maximum(groups.posted + groups.launch, before[: len(groups)])
     for stream in last_of:
         at = np.flatnonzero(groups.stream == stream)
         for is_graph in (True, False):
@@ -183,7 +190,7 @@ def _compute(graph: Graph, line: RankLine) -> None:
                     Work(
                         (COMPUTE, str(stream), "graph" if is_graph else "eager"),
                         groups.posted[these],
-                        groups.posted[these] + groups.launch[these],
+                        ready[these],
                         groups.start[these],
                         groups.end[these],
                         [line.group_begins[i] for i in these.tolist()],
@@ -195,7 +202,14 @@ def _compute(graph: Graph, line: RankLine) -> None:
 def _operations(graph: Graph, line: RankLine) -> None:
     """A begin and an end for each NCCL operation, in the order of its stream."""
     last_of: dict[tuple[object, object], int] = {}
+    before_ns: dict[int, int] = {}
     sorted_out: dict[tuple[str, str, str], list[P2POp]] = {}
+    launches = [
+        op.start_ns - op.posted_ns
+        for op in line.ops
+        if op.backend == "nccl" and op.posted_ns is not None
+    ]
+    launch_ns = min(line.groups.launch_ns, shortest_launch(np.array(launches, dtype=np.int64)))
     for op in line.ops:
         if op.backend != "nccl":
             continue
@@ -203,20 +217,22 @@ def _operations(graph: Graph, line: RankLine) -> None:
         over = graph.moment(line.index, op.end_ns - line.ahead_ns)
         posted = line.op_begins.get(id(op))
         if posted is not None:
-            graph.after(begin, posted, Kind.LAUNCH, line.groups.launch_ns)
+            graph.after(begin, posted, Kind.LAUNCH, launch_ns)
         if op.lane in last_of:
             graph.after(begin, last_of[op.lane], Kind.HANDOVER, 0)
+            before_ns[id(op)] = graph.time[last_of[op.lane]] + line.ahead_ns
         last_of[op.lane] = over
         line.op_begins[id(op)], line.op_ends[id(op)] = begin, over
         row = line.line.row_of.get(id(op), "")
         sorted_out.setdefault((op.kind, str(op.lane), row), []).append(op)
     for key, ops in sorted_out.items():
         calls = np.array([op.posted_ns or op.start_ns for op in ops], dtype=np.int64)
+        before = np.array([before_ns.get(id(op), 0) for op in ops], dtype=np.int64)
         line.works.append(
             Work(
                 key,
                 calls,
-                calls + line.groups.launch_ns,
+                np.maximum(calls + launch_ns, before),
                 np.array([op.start_ns for op in ops], dtype=np.int64),
                 np.array([op.end_ns for op in ops], dtype=np.int64),
                 [line.op_begins[id(op)] for op in ops],
@@ -229,18 +245,15 @@ def _across_streams(graph: Graph, line: RankLine) -> None:
     """Let work of one stream wait for work of another where that is how it always was; the trace
     does not name the events by which streams wait for each other."""
     streams = {work.of[1] for work in line.works if work.of[0] == COMPUTE}
-    follows = DATA | (CURRENT if len(streams) == 1 else set())
-    for target in line.works:
-        for source in line.works:
-            if _one_stream(source, target):
-                continue
-            of = source.of[0], target.of[0]
-            for back in range(1, (MOST_BACK if of == RECEIVED else 1) + 1):
-                pairs = _always_after(source, target, back, of in follows)
-                for ours, theirs in pairs:
-                    graph.after(target.begins[ours], source.ends[theirs], Kind.HANDOVER, 0)
-                if pairs:
-                    break
+    known = DATA | (CURRENT if len(streams) == 1 else set())
+    every = [(s, t) for t in line.works for s in line.works if not _one_stream(s, t)]
+    follows = [(s, t) for s, t in every if (s.of[0], t.of[0]) in known]
+    for source, target in follows:
+        _let_follow(graph, source, target, True)
+    # what waits for what is known by now shows what else must have been waited for
+    for source, target in every:
+        if (source.of[0], target.of[0]) not in known:
+            _let_follow(graph, source, target, False)
 
 
 def _one_stream(source: Work, target: Work) -> bool:
@@ -248,23 +261,35 @@ def _one_stream(source: Work, target: Work) -> bool:
     return source.of[1] == target.of[1] and (source.of[0] == COMPUTE) == (target.of[0] == COMPUTE)
 
 
-def _always_after(source: Work, target: Work, back: int, follows: bool) -> list[tuple[int, int]]:
-    """Pairs (index in target, in source) of work and the last but `back - 1` work of another stream
-    that was posted before it, where the one always begins when the other is over.
+def _let_follow(graph: Graph, source: Work, target: Work, known: bool) -> None:
+    """Let work wait for the last work of another stream before it, if it always did.
 
-    `follows`: that is so by what they are. If not, there must be some whose launch was done before
-    the other was over, and that did wait for it.
+    `known`: that it has to follows from what they are. If not, there must be some that all else was
+    there for, and that began only when this was over, and at once.
     """
+    most = MOST_BACK if (source.of[0], target.of[0]) == RECEIVED else 1
+    for back in range(1, most + 1):
+        ours, theirs = _always_after(source, target, back)
+        ends, starts = source.end[theirs], target.start[ours]
+        held = (ends > target.ready[ours] + WAITED_NS) & (starts <= ends + AT_ONCE_NS)
+        if not len(ours) or not (known or held.any()):
+            continue
+        for one, other in zip(ours.tolist(), theirs.tolist(), strict=True):
+            graph.after(target.begins[one], source.ends[other], Kind.HANDOVER, 0)
+        if known:
+            target.ready[ours] = np.maximum(target.ready[ours], ends)
+        return
+
+
+def _always_after(source: Work, target: Work, back: int) -> tuple[Ints, Ints]:
+    """Indices in target and source of work and the last but `back - 1` work of another stream that
+    was posted before it; none where the one does not almost always begin when the other is over."""
     at = source.posted.searchsorted(target.posted) - back
     some = np.flatnonzero(at >= 0)
-    if not len(some):
-        return []
-    ends = source.end[at[some]]
-    kept = ends <= target.start[some] + SLACK_NS
-    waited = ends > target.launched[some] + WAITED_NS
-    if kept.mean() < ALWAYS or not (follows or (waited & kept).any()):
-        return []
-    return list(zip(some[kept].tolist(), at[some][kept].tolist(), strict=True))
+    kept = source.end[at[some]] <= target.start[some] + SLACK_NS
+    if not len(some) or kept.mean() < ALWAYS:
+        return some[:0], some[:0]
+    return some[kept], at[some][kept]
 
 
 def _messages(graph: Graph, line: RankLine, owners: dict[int, RankLine]) -> None:

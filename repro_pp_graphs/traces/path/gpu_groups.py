@@ -21,8 +21,10 @@ NEXT_NS = 2_000
 # A kernel this much later than its launch and the one before it waited for something else.
 LATE_NS = 20_000
 # A kernel begins this long after its launch at most, where nothing keeps it; a graph so long after
-# the end of the call.
+# the end of the call. Where all graphs begin later, all may have waited for something: then they
+# are taken to begin at the end of their calls, which none does much before (docs/ring_path.md).
 LAUNCHES_NS = 20_000
+GRAPH_LAUNCHES_NS = 15_000
 NEVER = np.iinfo(np.int64).min // 4
 
 
@@ -150,7 +152,7 @@ def items_of(kernels: Kernels, launches: Ints) -> tuple[Items, int]:
     before = np.concatenate([[NEVER], end[:-1]])
     before[np.diff(stream, prepend=-1) != 0] = NEVER
     idle = start > before + NEXT_NS
-    plain = _prompt((start - posted)[idle & (posted > before) & ~graph])
+    plain = shortest_launch((start - posted)[idle & (posted > before) & ~graph])
     most = np.where(graph, LAUNCHES_NS, plain)
     if len(launches):
         call = np.minimum(launches[:, 0].searchsorted(posted), len(launches) - 1)
@@ -159,7 +161,9 @@ def items_of(kernels: Kernels, launches: Ints) -> tuple[Items, int]:
         # on an idle GPU a graph begins when its call has come so far
         shares = np.sort(((start - posted) / length)[whole & idle & (posted > before)])
         share = shares[len(shares) // 10] if len(shares) else 1.0
-        prompt = np.rint(np.minimum(share * length, length + LAUNCHES_NS)).astype(np.int64)
+        if whole.any() and (share - 1) * np.median(length[whole]) > GRAPH_LAUNCHES_NS:
+            share = 1.0
+        prompt = np.rint(np.minimum(share * length, length + GRAPH_LAUNCHES_NS)).astype(np.int64)
         most = np.where(whole, prompt, most)
     launch = np.minimum(most, start - posted)
     takes = end - np.maximum(before, posted + launch)
@@ -167,8 +171,8 @@ def items_of(kernels: Kernels, launches: Ints) -> tuple[Items, int]:
     return Items(stream, start, end, posted, graph, launch, takes, none), plain
 
 
-def _prompt(values: Ints) -> int:
-    """The shortest tenth of some launches, but LAUNCHES_NS where all of them may have waited."""
+def shortest_launch(values: Ints) -> int:
+    """What the shortest tenth of some launches takes, ns; LAUNCHES_NS where all may have waited."""
     shortest: list[int] = np.sort(values)[len(values) // 10 :][:1].tolist()
     return min([LAUNCHES_NS, *shortest])
 

@@ -107,16 +107,18 @@ class Timing:
         self.order = self._order()
 
     def _fit(self) -> None:
-        """Let what goes from one thing to the next take as long as it usually does on the rank."""
+        """Let what goes from one thing to the next take as long as it usually does on the rank; a
+        message's launch is one thing, a group's another."""
         self.rest = np.where(self.has_any, self.time - self.ready(self.time, self.weight), 0)
         binding = self.binding()
         at = np.flatnonzero(binding >= 0)
-        kinds, ranks, rests = self.kind[binding[at]], self.rank[at], self.rest[at]
-        for kind in FITTED:
+        sorts = self.kind * 2 + ((self.kind == Kind.LAUNCH) & (self.ref < 0))
+        ours, ranks, rests = sorts[binding[at]], self.rank[at], self.rest[at]
+        for sort in (each for kind in FITTED for each in (2 * kind, 2 * kind + 1)):
             for rank in np.unique(ranks).tolist():
-                found = np.sort(rests[(kinds == kind) & (ranks == rank)])
+                found = np.sort(rests[(ours == sort) & (ranks == rank)])
                 if len(found):
-                    these = (self.kind == kind) & (self.rank[self.dst] == rank)
+                    these = (sorts == sort) & (self.rank[self.dst] == rank)
                     self.fitted[these] += found[len(found) // 2]
 
     def ready(self, time: Ints, weight: Ints) -> Ints:

@@ -32,8 +32,9 @@ class Change:
     """What is different, as factors of what it takes now.
 
     `host`: the rows of a host's time; `graph`, `eager`: kernels; `transfer`: messages; `launch`:
-    from a launch to its kernel; `no_wait`: (for what, in which row) the host waits no more, with
-    row "" outside of messages; `last_only`: `host` and `no_wait` on the last rank alone.
+    from a launch to its kernel, a message's too; `no_wait`: (for what, in which row) the host waits
+    no more, with row "" outside of messages; `last_only`: `host` and `no_wait` on the last rank
+    alone.
     """
 
     host: dict[str, float] = field(default_factory=dict)
@@ -66,6 +67,8 @@ class WhatIf:
             if factor != 1:
                 these = timing.kind == kind
                 weight[these] = np.rint(weight[these] * factor).astype(np.int64)
+        of_messages = (timing.kind == Kind.LAUNCH) & (timing.ref < 0) & (weight > 0)
+        weight[of_messages] = np.rint(weight[of_messages] * change.launch).astype(np.int64)
         for line in self.ring.ranks:
             if len(line.line.ns):
                 alone = change.last_only and line is not self.ring.ranks[-1]
