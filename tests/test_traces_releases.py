@@ -8,7 +8,6 @@ and PP 4 with two ranks a GPU) and on one H200 (0.5.16, four ranks).
 from __future__ import annotations
 
 import gzip
-import json
 import random
 import re
 from collections import Counter
@@ -52,7 +51,11 @@ def facts_of(name: str) -> Analysis:
 
 
 def events_of(path: Path) -> list[Event]:
-    return [e for e in json.loads(gzip.decompress(path.read_bytes()))["traceEvents"] if "dur" in e]
+    return [
+        e
+        for e in msgspec.json.decode(gzip.decompress(path.read_bytes()))["traceEvents"]
+        if "dur" in e
+    ]
 
 
 def last_rank(name: str) -> Path:

@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from repro_pp_graphs.traces.explain.analysis import analyze
 from repro_pp_graphs.traces.facts import document
 from repro_pp_graphs.traces.model import Case
@@ -30,7 +32,7 @@ def texts(name: str = REFERENCE) -> dict[str, str]:
 
 
 def minified(text: str) -> str:
-    return json.dumps(json.loads(text), separators=(",", ":"))
+    return json.dumps(msgspec.json.decode(text), separators=(",", ":"))
 
 
 def write(folder: Path, changed: dict[str, str | bytes]) -> Path:
@@ -43,7 +45,7 @@ def write(folder: Path, changed: dict[str, str | bytes]) -> Path:
 
 def with_events(text: str, change: Change) -> str:
     """A rank's JSON with each event changed, or left out where None comes back."""
-    document = json.loads(text)
+    document = msgspec.json.decode(text)
     events = map(change, document["traceEvents"])
     document["traceEvents"] = [event for event in events if event is not None]
     return json.dumps(document)
