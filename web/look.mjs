@@ -16,11 +16,14 @@ const [file, folder] = process.argv.slice(2);
 if (folder) mkdirSync(folder, { recursive: true });
 
 const root = process.getuid?.() === 0;
-const browser = await chromium.launch({ executablePath, args: root ? ["--no-sandbox"] : [] });
+const timeout = 600_000; // ms: a busy machine is slow
+const args = root ? ["--no-sandbox"] : [];
+const browser = await chromium.launch({ executablePath, args, timeout });
 const found = { errors: [], requests: [] };
 
 async function open(options) {
   const page = await browser.newPage(options);
+  page.setDefaultTimeout(timeout);
   page.on("console", (message) => {
     if (["error", "warning"].includes(message.type())) found.errors.push(message.text());
   });
