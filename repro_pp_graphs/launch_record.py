@@ -37,6 +37,8 @@ class LoadProfile(msgspec.Struct, omit_defaults=True):
 
     seconds: float | None = None
     trace_bytes: dict[str, int] | None = None  # of each trace that it saw whole, by name
+    began_ns: int | None = None  # CLOCK_MONOTONIC of the first node, before it was asked for
+    ended_ns: int | None = None
     fault: str = ""  # why there is no whole set of traces, or no analysis of them
 
 

@@ -440,3 +440,28 @@ def test_a_window_is_found_on_the_clock_of_another_host():
     assert any("PP1: its host is not the client's" in text for text in found.warnings)
     alone = facts.summary([first.file, steady(40, **here).file], window)
     assert "decode" not in alone.ranks["PP1"].measured
+
+
+def under_loads(*factors: float) -> Rows:
+    """Fifty turns under each load, then a profile of fifty under each, longer by its factor, with
+    ten turns unprofiled before it."""
+    rank, base = Rank(1), 0.0
+    spans = [(1.0, 0)] * 50 * len(factors)
+    for factor in factors:
+        spans += [(1.0, 0)] * 10 + [(factor, rows.PROFILED)] * 50
+    for at, (factor, flag) in enumerate(spans):
+        rank.row(at, "launch", base, base + 1)
+        rank.row(at, "turn", base, base + factor * TURN_MS, flags=rows.DECODE | flag)
+        base += factor * TURN_MS
+    return rank.file
+
+
+def test_each_load_is_held_against_its_own_profile():
+    turns = TURN_MS * MS
+    windows = [(0, 50 * turns), (50 * turns, 100 * turns), (0, 50 * turns)]
+    second = int((100 + 10 + 50 * 1.05 + 5) * turns)  # before the second profile began
+    spans = [(0, second), (second, 1 << 62), None]
+    found = facts.summaries([under_loads(1.05, 1.5)], windows, profiles=spans)
+    assert [each.distortion for each in found] == [1.05, 1.5, None]
+    assert [len(each.ranks["PP1"].profiled) for each in found] == [1, 1, 0]
+    assert [any("as long" in text for text in each.warnings) for each in found] == [0, 1, 0]

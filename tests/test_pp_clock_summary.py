@@ -10,7 +10,7 @@ import pytest
 from repro_pp_graphs import launch_record
 from repro_pp_graphs.pp_clock import collect, rows
 from repro_pp_graphs.pp_clock.model import ClockFacts, Rank, Spread, Turns
-from repro_pp_graphs.record import Launch, Plan
+from repro_pp_graphs.record import Launch, Load, Plan
 from repro_pp_graphs.report import model, remarks, summary, table
 from repro_pp_graphs.run.finish_step import Ending
 from repro_pp_graphs.stats.names import IDLE, OUTSIDE, OWN_GRAPH, RETURN
@@ -160,3 +160,18 @@ def test_a_launch_whose_clock_did_not_start_says_so_with_its_reason(tmp_path):
     assert len(off["warnings"]) == 1 and "no rank left rows" in off["warnings"][0]
     said = remarks.remarks(summary.summarise(tmp_path / "logs", plan_))  # under the table
     assert any("graphs_on1: pp_clock: PP0: the clock did not start" in text for text in said)
+
+
+def test_a_loads_profile_is_told_from_the_main_ones_by_when_it_was(tmp_path):
+    plan_ = plan()
+    one, *_ = plan_.launches
+    plan_.loads = [Load(name, name, {}, 4, 8) for name in ("main", "b4", "b8", "b9")]
+    (tmp_path / "logs").mkdir()
+    profile = launch_record.LoadProfile(began_ns=500, ended_ns=700)
+    died = launch_record.LoadProfile(began_ns=300, ended_ns=400, fault="the server died")
+    loads = {"main": None, "b4": profile, "b8": died, "b9": launch_record.LoadProfile(fault="no")}
+    records = {name: launch_record.LoadRecord("ok", 1, profile=its) for name, its in loads.items()}
+    launch_record.amend(tmp_path / "logs", one.label, status="ok", loads=records)
+    found = Ending(tmp_path, plan_, one)._profiles()
+    at = f"{one.label}_at_"
+    assert found == {one.label: (0, 300), f"{at}b4": (500, 700), f"{at}b8": (300, 400)}

@@ -63,10 +63,14 @@ def read(logs: Path, label: str, not_started: Mapping[str, str]) -> ClockFacts |
 
 
 def _read(
-    logs: Path, label: str, not_started: Mapping[str, str], passes: Sequence[str]
+    logs: Path,
+    label: str,
+    not_started: Mapping[str, str],
+    passes: Sequence[str],
+    profiles: Mapping[str, facts.Window] | None = None,
 ) -> list[ClockFacts]:
     """The facts of the measured passes of a launch, each by the label of its client's result; empty
-    where no rank left any rows."""
+    where no rank left any rows. `profiles`: as of collect."""
     faults: list[str] = []
     found = _rows(row_files(logs, label), faults)
     first = next(found, None)
@@ -74,7 +78,8 @@ def _read(
         return []
     ranks = itertools.chain([first], found)
     windows = [_window(logs, each) for each in passes]
-    results = facts.summaries(ranks, windows, not_started)
+    spans = None if profiles is None else [profiles.get(each) for each in passes]
+    results = facts.summaries(ranks, windows, not_started, spans)
     results[0].warnings += faults
     return results
 
@@ -94,15 +99,20 @@ def keep(logs: Path, label: str) -> list[str]:
 
 
 def collect(
-    logs: Path, label: str, not_started: Mapping[str, str], others: Sequence[str] = ()
+    logs: Path,
+    label: str,
+    not_started: Mapping[str, str],
+    others: Sequence[str] = (),
+    profiles: Mapping[str, facts.Window] | None = None,
 ) -> ClockFacts | None:
     """Write logs/<label>_pp_clock.json and .txt and keep the rows; None where no rank left any.
     `others`: labels of the same server's other measured passes, which get files of their own.
+    `profiles`: by label when each pass was profiled (None: every profile is of each of them).
 
     Raises OSError where the facts cannot be written.
     """
     measured = [each for each in others if _window(logs, each)]
-    results = _read(logs, label, not_started, [label, *measured])
+    results = _read(logs, label, not_started, [label, *measured], profiles)
     faults = keep(logs, label)
     for each, result in zip([label, *measured], results, strict=False):
         result.warnings += faults * (each == label)

@@ -31,6 +31,7 @@ from repro_pp_graphs.pp_clock.rows import CODES, KINDS, Row, Rows
 from repro_pp_graphs.traces.quantiles import median, quantile
 
 Window = tuple[int, int]  # CLOCK_MONOTONIC, ns
+ALWAYS: Window = (0, 1 << 62)
 
 ENOUGH_PROFILED = 10  # of the turns that a profile saw: a rehearsal's has 24
 DISTORTION_LIMIT = 1.10
@@ -218,13 +219,15 @@ def _in_window(loop: _Loop, window: Window | None) -> list[int]:
     ]
 
 
-def _profiled(loop: _Loop) -> list[int]:
+def _profiled(loop: _Loop, during: Window | None) -> list[int]:
     """The turns that a profile saw whole, clock on: without its begin, for which ranks wait for one
-    another, and its end, at which they write."""
+    another, and its end, at which they write. `during`: when that profile was; None: there was
+    none."""
     found: list[int] = []
     run: list[int] = []
     for turn, row in loop.turns.items():
-        if row.flags & rows.PROFILED:
+        own = during is not None and during[0] <= row.begin_ns < during[1]
+        if row.flags & rows.PROFILED and own:
             run.append(turn)
         else:
             found += run[2 * loop.size : -loop.size]
@@ -354,12 +357,17 @@ class _Seen(NamedTuple):
     on_off: OnOff | None
 
 
-def _seen(rank: Rows, windows: Sequence[Window | None]) -> list[_Seen]:
-    """A rank's facts by each of the windows."""
+def _seen(
+    rank: Rows, windows: Sequence[Window | None], profiles: Sequence[Window | None]
+) -> list[_Seen]:
+    """A rank's facts by each of the windows, with the turns of the profile that belongs to it."""
     loop = _Loop(rank)
     first_ns = rank.rows[0].begin_ns if rank.rows else None
-    profiled, both = _by_mode(loop, _profiled(loop)), on_off(loop)
-    found = (_rank(rank, loop, window, profiled) for window in windows)
+    both = on_off(loop)
+    found = (
+        _rank(rank, loop, window, _by_mode(loop, _profiled(loop, profile)))
+        for window, profile in zip(windows, profiles, strict=True)
+    )
     return [_Seen(rank.header, each, loop.size, first_ns, both) for each in found]
 
 
@@ -387,18 +395,24 @@ def summaries(
     ranks: Iterable[Rows],
     windows: Sequence[Window | None],
     said: Mapping[str, str] | None = None,
+    profiles: Sequence[Window | None] | None = None,
 ) -> list[ClockFacts]:
-    """The same by each of several windows, as those of the loads of a sweep."""
-    by_window = zip(*_every(ranks, windows), strict=True)
+    """The same by each of several windows, as those of the loads of a sweep; `profiles`: when each
+    of these was profiled, None for one that was not (not given: every profile is of each)."""
+    spans = [ALWAYS] * len(windows) if profiles is None else profiles
+    by_window = zip(*_every(ranks, windows, spans), strict=True)
     return [_facts(seen, window, said) for seen, window in zip(by_window, windows, strict=True)]
 
 
-def _every(ranks: Iterable[Rows], windows: Sequence[Window | None]) -> Iterator[list[_Seen]]:
+def _every(
+    ranks: Iterable[Rows], windows: Sequence[Window | None], profiles: Sequence[Window | None]
+) -> Iterator[list[_Seen]]:
     """Each rank by each of the windows, which are by the clock of the first one's host."""
     here: dict[str, Any] = {}
     for rank in ranks:
         here = here or rank.header
-        yield _seen(rank, [_placed(window, here, rank.header) for window in windows])
+        placed = [_placed(window, here, rank.header) for window in windows]
+        yield _seen(rank, placed, [_placed(each, here, rank.header) for each in profiles])
 
 
 def _facts(

@@ -54,7 +54,8 @@ class Ending:
         not_started = clock_log.not_started(self.logs, self.label)
         try:
             others = self.plan.other_loads(self.launch)
-            found = collect.collect(self.logs, self.label, not_started, others)
+            spans = self._profiles() if self.plan.loads else None
+            found = collect.collect(self.logs, self.label, not_started, others, spans)
         except OSError as error:
             self.warnings.append(f"pp_clock: {error}: its rows are kept, its facts are not")
             return
@@ -67,6 +68,18 @@ class Ending:
                 texts = other.warnings if other else []
                 new = (text for text in texts if text not in found.warnings)
                 self.warnings += [f"pp_clock: {label}: {text}" for text in new]
+
+    def _profiles(self) -> dict[str, tuple[int, int]]:
+        """When each load of a sweep was profiled, by label, CLOCK_MONOTONIC, ns: the main one
+        before all others."""
+        loads = self.known.loads or {}
+        own = {
+            self.plan.load_label(self.launch, name): (its.began_ns, its.ended_ns)
+            for name, each in loads.items()
+            if (its := each.profile) and its.began_ns and its.ended_ns
+        }
+        first = min((began for began, _ in own.values()), default=1 << 62)
+        return {**own, self.label: (0, first)}
 
     def faults(self) -> list[str]:
         """What a GPU of the launch lost in it: its numbers are no measurement, it is run again."""

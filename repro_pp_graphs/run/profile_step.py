@@ -185,19 +185,21 @@ def main(argv: list[str]) -> int:
     folder.mkdir(parents=True)
     fetch = node_results.Fetcher(out, launch) if launch.started_nodes > 1 else None
     one = ProfilePass(launch, options.pid, log_path, folder, fetch)
+    found = LoadProfile(began_ns=time.monotonic_ns())
     try:
         warnings = one.run(plan.profile_steps, plan.with_stack)
     except ProfileError as error:
         one.line.end(f"failed: {error}")
         if one.server_gone():
-            found, log_path = failure.of_dead(log_path, options.exit_file)
-            print("\n".join(failure.lines(found, log_path)))
+            diagnosis, log_path = failure.of_dead(log_path, options.exit_file)
+            print("\n".join(failure.lines(diagnosis, log_path)))
         else:
             print("\n".join(hang.report(logs, label, options.pid, one.launch.python)))
         aside += _clear_strangers(out, one)
         if options.load:
             launch_record.amend(logs, label, aside)
-            launch_record.note_profile(logs, label, options.load, LoadProfile(fault=f"{error}"))
+            found.ended_ns, found.fault = time.monotonic_ns(), str(error)
+            launch_record.note_profile(logs, label, options.load, found)
         else:
             launch_record.amend(logs, label, aside, status="failed", reason=f"profile: {error}")
         return 1
@@ -207,7 +209,8 @@ def main(argv: list[str]) -> int:
     seconds = round(one.line.elapsed_s, 2)
     if options.load:
         launch_record.amend(logs, label, aside + warnings)
-        launch_record.note_profile(logs, label, options.load, LoadProfile(seconds, sizes))
+        found.seconds, found.trace_bytes, found.ended_ns = seconds, sizes, time.monotonic_ns()
+        launch_record.note_profile(logs, label, options.load, found)
     else:
         launch_record.amend(logs, label, aside + warnings, profile_s=seconds, trace_bytes=sizes)
     return 0
