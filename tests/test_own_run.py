@@ -11,6 +11,8 @@ import pytest
 from quick_venv import pip_for_all
 
 ROOT = Path(__file__).parents[1]
+# no index, and no folder of wheels that the machine's configuration names
+NOTHING_TO_INSTALL = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull}
 
 
 @pytest.mark.slow
@@ -23,7 +25,7 @@ def test_a_fresh_checkout_gets_as_far_as_installing(tmp_path: Path):
     done = subprocess.run(
         ["bash", "tests/run.sh", "-x"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": site, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""},
+        env={**os.environ, "PYTHONPATH": site, **NOTHING_TO_INSTALL},
         capture_output=True,
         text=True,
         check=False,
