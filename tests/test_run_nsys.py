@@ -49,12 +49,7 @@ def test_the_report_is_there_and_the_launch_is_ok(harness: Harness):
     assert "--cuda-graph-trace=node" in given
     assert any(word.startswith("--trace=") and "nvtx" in word for word in given)
     assert "sglang.launch_server" in given or "repro_pp_graphs.server.launch" in given
-
-
-def test_a_run_under_nsys_says_that_its_times_are_not_comparable(harness: Harness):
-    nsys(harness, 'echo report >"$report"')
-    done = harness.run("--cases", "plain", "--nsys")
-    assert "Under nsys" in done.out
+    assert "Under nsys" in done.out, "its times are comparable with no others"
     assert not (harness.out / "trace/plain_chrome_trace.json").exists()
 
 

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from examples import THOROUGH
 from fake_sglang.harness import Done, Harness, at_once, wait_until
 
 pytestmark = pytest.mark.launches
@@ -53,7 +54,9 @@ SCENES = {
     "late_traces_old": ("0.5.2", partial(run_fault, fault="foreign_traces")),
     "usurped": ("0.5.16", partial(run_fault, fault="usurped")),
 }
-LEFT = {"no_logs": ("logs",), "no_plan": ("logs/run.json",), "no_trace_folder": ("trace",)}
+LEFT = {"no_logs": ("logs",), "no_plan": ("logs/run.json",)}
+if THOROUGH:
+    LEFT["no_trace_folder"] = ("trace",)
 
 
 @pytest.fixture(scope="module")

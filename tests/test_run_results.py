@@ -171,7 +171,7 @@ def test_the_search_hint_names_what_the_traces_hold(ab: tuple[Harness, Done, Don
 
 def test_ranks_that_share_one_gpu_are_said_to(tmp_path: Path):
     with Harness(tmp_path / "r", gpus=[(144000, 0)]) as harness:
-        done = harness.run(*SMALL, "--one-gpu", "--cases", "graphs_on")
+        done = harness.run(*SMALL, "--one-gpu", "--cases", "graphs_on", "--no-profile")
         assert done.status == 0, done.lines
         assert harness.summary()["mode"] == "one_gpu"
         assert "time slices" in done.out
