@@ -154,7 +154,7 @@ class Rank:
         self.off = Unrecorded(number)
         if plan.ahead_us:
             self.trace.base_ns += round(plan.ahead_us[number] * 1000)
-            self.trace.header["hostName"] = f"node{number}"
+            self.trace.header["host_name"] = f"node{number}"
         self.turn = 0
         # of the batches of recorded turns
         self.launched: list[float] = []  # PP0's: the begin of each batch's launch

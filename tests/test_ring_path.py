@@ -121,7 +121,7 @@ def test_a_rank_whose_clock_is_ahead_on_another_host_changes_nothing(ahead_us, t
     name = "sglang0516_graphs_on"
     for file, text in texts(name).items():
         document = json.loads(text)
-        document["hostName"] = f"host of {file}"
+        document["host_name"] = f"host of {file}"
         if "PP-1" in file:
             document["baseTimeNanoseconds"] += ahead_us * 1000
         (tmp_path / file).write_text(json.dumps(document))
