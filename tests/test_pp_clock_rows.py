@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -89,12 +88,14 @@ def test_the_room_is_taken_at_the_start(tmp_path):
 
 
 def test_a_disk_that_is_nearly_full_gives_fewer_rows(tmp_path, monkeypatch):
-    free = os.statvfs(tmp_path)
-    assert rows.capacity_for(tmp_path, 5000) == min(
-        5000, max(rows.LEAST_CAPACITY, free.f_bavail * free.f_frsize // 32 // rows.ROW_BYTES)
-    )
-    monkeypatch.setattr(rows.shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 20))
-    assert rows.capacity_for(tmp_path, 1 << 20) == rows.LEAST_CAPACITY
+    def capacity(free: int, wanted: int) -> int:
+        monkeypatch.setattr(rows.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+        return rows.capacity_for(tmp_path, wanted)
+
+    enough = 20_000 * rows.DISK_SHARE * rows.ROW_BYTES
+    assert capacity(enough, 20_000) == 20_000
+    assert capacity(enough // 2, 20_000) == 10_000
+    assert capacity(1 << 20, 1 << 20) == rows.LEAST_CAPACITY
 
 
 def test_the_kept_copy_says_the_same_and_takes_little_room(tmp_path):

@@ -116,7 +116,8 @@ def test_fewer_gpus_than_ranks_get_an_offer(gpus: int, offers: list[str], tmp_pa
 
 def test_gpu_memory_that_others_hold(tmp_path: Path):
     with Harness(tmp_path / "r", gpus=[(81559, 0), (81559, 40000)]) as harness:
-        told = refusal(harness.run("--dummy-weights", "--pp-size", "2", "--layers", "2"))
+        given = ("--dummy-weights", "--pp-size", "2", "--layers", "2", "--no-profile")
+        told = refusal(harness.run(*given))
         assert "GPU 1" in told and "40000 of 81559" in told and "CUDA_VISIBLE_DEVICES" in told
 
 
@@ -129,18 +130,19 @@ def test_a_gpu_that_is_not_used_may_be_taken(tmp_path: Path):
 
 def test_weights_that_cannot_fit(tmp_path: Path):
     with Harness(tmp_path / "r", gpus=[(24576, 0)] * 4) as harness:
-        told = refusal(harness.run("--dummy-weights"))
+        told = refusal(harness.run("--dummy-weights", "--no-profile"))
         assert "--layers" in told and "141 GB" in told
 
 
 def test_more_pp_ranks_than_layers(tmp_path: Path):
     with Harness(tmp_path / "r", gpus=[(81559, 0)] * 4) as harness:
-        told = refusal(harness.run("--dummy-weights", "--pp-size", "4", "--layers", "3"))
+        given = ("--dummy-weights", "--pp-size", "4", "--layers", "3", "--no-profile")
+        told = refusal(harness.run(*given))
         assert "--pp-size 4" in told and "3 layers" in told
         folder = tmp_path / "mine"
         folder.mkdir()
         (folder / "config.json").write_text('{"text_config": {"num_hidden_layers": 2}}')
-        told = refusal(harness.run("--model", str(folder), "--pp-size", "3"))
+        told = refusal(harness.run("--model", str(folder), "--pp-size", "3", "--no-profile"))
         assert "mine has 2 layers" in told
 
 

@@ -216,6 +216,10 @@ def test_a_case_of_a_release_gets_its_environment_made(harness: Harness):
     lock.with_suffix(".in").write_text("# python: 3.10\n")
     case = harness.case("newer", f"RELEASE={NEW}")
     options = ["--cases", case, "--no-profile", "--no-pp-clock", "--pp-size", "2"]
+    harness.env["FAKE_FREE_KIB"] = str(3 << 20)
+    full = harness.run(*options, "--dummy-weights", "--layers", "2")
+    assert full.status == 2 and "3 GiB free, the environment takes" in " ".join(full.err.split())
+    del harness.env["FAKE_FREE_KIB"]
     done = harness.run(*options, "--dummy-weights", "--layers", "2")
     assert done.status == 0, done.lines
     venv = harness.root / f".venv-{NEW}"

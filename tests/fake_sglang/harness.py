@@ -37,6 +37,11 @@ gpus=$(dirname "${BASH_SOURCE[0]}")/gpus.csv
 [[ $* != *--query-gpu=index,uuid* ]] || cat "$gpus"
 """
 
+# room for an environment, whatever this machine has
+DF = """#!/usr/bin/env bash
+printf 'Filesystem 1024-blocks Used Available\\nfake 0 0 %s\\n' "${FAKE_FREE_KIB:-99999999}"
+"""
+
 # the real one takes 0.2 s
 COLLECT_ENV = """last=""
 for word; do
@@ -169,8 +174,9 @@ class Harness:
         (root / "collect_env.sh").write_text(COLLECT_ENV)
         tools = root / "fake_tools"
         tools.mkdir()
-        (tools / "nvidia-smi").write_text(NVIDIA_SMI)
-        (tools / "nvidia-smi").chmod(0o755)
+        for name, script in (("nvidia-smi", NVIDIA_SMI), ("df", DF)):
+            (tools / name).write_text(script)
+            (tools / name).chmod(0o755)
         rows = [f"{n}, GPU-{n}, FAKE H100, {total}, {used}" for n, (total, used) in enumerate(gpus)]
         (tools / "gpus.csv").write_text("".join(f"{row}\n" for row in rows))
         facts = root / "fake_version" / f"sglang-{version}.dist-info"
