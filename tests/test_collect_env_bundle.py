@@ -49,7 +49,7 @@ def bundle(run: Path, *options: str, **variables: str) -> subprocess.CompletedPr
     command = ["bash", str(CHECKOUT / "collect_env.sh"), "--bundle", str(run), *options]
     if "--python" not in options:
         command += ["--python", sys.executable]
-    env = {"PATH": "/usr/bin:/bin", **variables}
+    env = {"PATH": "/usr/bin:/bin", "REPRO_COLLECT_PATIENCE": "1000", **variables}
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
 
 
