@@ -170,6 +170,41 @@ def test_the_merged_trace_shows_the_path_as_a_track_of_every_rank_with_arrows(tm
     assert hops > 10
 
 
+@pytest.mark.parametrize("name", ["sglang0516_sync_send", "sglang052_graphs_off", *SHARED])
+def test_each_arrow_of_the_path_binds_to_the_slice_it_leaves_and_the_one_it_arrives_at(
+    name, tmp_path
+):
+    """As Perfetto binds flows: a start to the slice on its track that holds its time, an end with
+    bp=e likewise; a slice holds its begin and not its end."""
+    case = only_case(DATA / name)
+    merged = tmp_path / "merged.json"
+    merge([case], [0], Additions([case]), merged)
+    events = json.loads(merged.read_text())["traceEvents"]
+    flows = [event for event in events if event.get("cat") == "path"]
+    lanes = {(flow["pid"], flow["tid"]) for flow in flows}
+    slices = [e for e in events if e["ph"] == "X" and (e["pid"], e["tid"]) in lanes]
+    slices.sort(key=lambda event: event["ts"])
+
+    def bound(flow: dict[str, object]) -> list[int]:
+        return [
+            number
+            for number, each in enumerate(slices)
+            if (each["pid"], each["tid"]) == (flow["pid"], flow["tid"])
+            and each["ts"] <= flow["ts"] < each["ts"] + each["dur"]
+        ]
+
+    assert len(flows) > 20
+    for start, end in zip(flows[::2], flows[1::2], strict=True):
+        assert (start["ph"], end["ph"], end["bp"]) == ("s", "f", "e")
+        assert start["id"] == end["id"]
+        assert start["pid"] != end["pid"]
+        assert start["ts"] <= end["ts"]
+        (left,), (arrived,) = bound(start), bound(end)
+        assert arrived == left + 1  # the path's next slice, of another rank
+    ids = [flow["id"] for flow in flows[::2]]
+    assert len(set(ids)) == len(ids)
+
+
 def test_what_if_is_printed_and_written(tmp_path, capsys):
     folder, out = DATA / "sglang052_graphs_on", tmp_path / "A.json"
     asked = ["--what-if", "transfer=0.5", "--what-if", "compute=2", "--what-if", "events"]

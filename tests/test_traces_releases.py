@@ -375,6 +375,14 @@ def test_a_loop_deeper_than_its_ranks_has_no_known_number_of_micro_batches():
     assert facts.ring.micro_batches is facts.ring.ideal_bubble_fraction is None
 
 
+def test_a_send_of_a_batch_that_was_launched_before_the_recording_does_not_count():
+    """--pp-async-batch-depth 1: the first recorded send is of the batch before the first launch."""
+    found = facts_of("sglang0516_async_depth").token_return
+    assert found.gaps == {"the batch was launched before the recording": 1}
+    assert found.steps_counted == found.steps_there - 1
+    assert found.host_us.idle.max < 50
+
+
 @pytest.mark.parametrize("name", ["sglang056_graphs_on", "sglang0516_graphs_on"])
 def test_a_thread_with_more_operators_than_the_scheduler_is_not_taken_for_it(name, tmp_path):
     changed = {}

@@ -22,6 +22,7 @@ from repro_pp_graphs.traces.explain.seen import (
     recorded_by_all,
     unseen,
 )
+from repro_pp_graphs.traces.explain.steps import RUN_SPANS, named
 from repro_pp_graphs.traces.explain.waits import BLOCKED_NS, CAUSES, flight
 from repro_pp_graphs.traces.explain.words import WORTH_SAYING
 from repro_pp_graphs.traces.facts import (
@@ -42,6 +43,8 @@ from repro_pp_graphs.traces.time_sets import (
     ranges,
     taken,
 )
+
+LAUNCHED_BEFORE = "the batch was launched before the recording"
 
 
 class _Delivery(NamedTuple):
@@ -151,11 +154,9 @@ def token_return(
         for host, message in found
         if begin_ns <= message.start_ns and message.end_ns <= end_ns
     ] or found
-    gaps = {id(host): unseen(host.rank) for host in last}
+    gaps = _gaps(inside)
     counted = [
-        (host, message)
-        for host, message in inside
-        if not (message.gap or message.prefill or gaps[id(host)])
+        (host, message) for host, message in inside if not (message.prefill or id(message) in gaps)
     ]
     prefill = [message for _, message in inside if message.prefill]
     there = max(_steps_there(case, hosts), len(inside)) - len(prefill)
@@ -172,9 +173,7 @@ def token_return(
         prefill_us=_spread_ns([m.end_ns - m.start_ns for m in prefill if not m.gap]),
         steps_counted=len(counted),
         enough=enough(len(counted), there),
-        gaps=dict(
-            Counter(gap for host, message in inside if (gap := message.gap or gaps[id(host)]))
-        ),
+        gaps=dict(Counter(gaps.values())),
         found_by=TOKEN_SEND if _annotated(found) else "send_tensor_dict (by its operators)",
         delivered_counted=len(delivered),
         delivery_enough=enough(len(delivered), there),
@@ -189,6 +188,26 @@ def token_return(
         blocking_calls=_blocking_calls(counted),
         delivery_known=enough(len(delivered), there) and clocks_do,
     )
+
+
+def _gaps(found: list[tuple[Host, Message]]) -> dict[int, str]:
+    """Why sends are not seen whole, by their id()."""
+    hosts = {id(host): host for host, _ in found}
+    unknown = {at: unseen(host.rank) for at, host in hosts.items()}
+    since = {at: _first_launch_ns(host) for at, host in hosts.items()}
+    gaps = {}
+    for host, message in found:
+        early = LAUNCHED_BEFORE if message.start_ns < since[id(host)] else ""
+        if gap := message.gap or unknown[id(host)] or early:
+            gaps[id(message)] = gap
+    return gaps
+
+
+def _first_launch_ns(host: Host) -> int:
+    """When a rank launches the first batch seen, by annotation or graph: what it sends before was
+    launched before the recording, with --pp-async-batch-depth. 0 where it is not known."""
+    runs = [span.start_ns for span in named(host.rank, RUN_SPANS)]
+    return min(runs or [start for start, _, _ in host.rank.launches], default=0)
 
 
 def _annotated(found: list[tuple[Host, Message]]) -> bool:

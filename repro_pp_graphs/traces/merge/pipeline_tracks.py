@@ -33,6 +33,8 @@ from repro_pp_graphs.traces.time_sets import Intervals, intervals, merged
 
 Event = dict[str, Any]
 BUBBLE_BINS = 1000
+# How long before the end of its slice an arrow of the path starts.
+INSIDE_NS = 1_000
 SHORTEST_BIN_NS = 100_000
 STEPS, GRAPHS, PATH = "decode steps", "decode cudagraph", "critical path"
 
@@ -147,7 +149,10 @@ class Additions:
                 continue
             yield track.slice(PATH, each.name, each.start_ns, each.end_ns, {})
             if before is not None and before.rank != each.rank:
-                self.hops.append((mine[before.rank], before.end_ns, track, each.start_ns))
+                # well inside, as times read as floats are some ns off
+                inside = min(INSIDE_NS, (before.end_ns - before.start_ns + 1) // 2)
+                left = before.end_ns - inside
+                self.hops.append((mine[before.rank], left, track, each.start_ns))
             before = each
 
     def arrows(self, lanes: list[Lanes]) -> Iterator[Event]:
@@ -165,7 +170,7 @@ class Additions:
 def _hop(number: int, source: tuple[Track, int], target: tuple[Track, int]) -> Iterator[Event]:
     """A flow of the critical path from one rank's slice to the next one's."""
     (src, left_ns), (dst, arrived_ns) = source, target
-    stops = (("s", src, src.us(left_ns - 1)), ("f", dst, dst.us(arrived_ns)))
+    stops = (("s", src, src.us(left_ns)), ("f", dst, dst.us(arrived_ns)))
     if stops[1][2] < stops[0][2]:
         return
     for ph, track, ts in stops:
