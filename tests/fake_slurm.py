@@ -35,6 +35,7 @@ SQUEUE = "#!/usr/bin/env bash\nexit 0\n"
 
 def allocate(run: Harness) -> Harness:
     """Put a harness into an allocation of two nodes, on its first one."""
+    run.own()  # the nodes run the collect_env.sh beside the package, not beside what it links to
     for name, text in (("srun", SRUN), ("scontrol", SCONTROL), ("squeue", SQUEUE)):
         path = run.root / "fake_tools" / name
         path.write_text(text)

@@ -57,6 +57,7 @@ class OnDisk:
 
     def __init__(self, root: Path, size: int, moment: str = "") -> None:
         self.harness = Harness(root)
+        del self.harness.env["FAKE_FREE_KIB"]  # the disk is a real one
         self.size = size
         for module, changes in LIMITS.items():
             for old, new in changes:

@@ -37,9 +37,10 @@ gpus=$(dirname "${BASH_SOURCE[0]}")/gpus.csv
 [[ $* != *--query-gpu=index,uuid* ]] || cat "$gpus"
 """
 
-# room for an environment, whatever this machine has
+# for bash what site/sitecustomize.py is for Python
 DF = """#!/usr/bin/env bash
-printf 'Filesystem 1024-blocks Used Available\\nfake 0 0 %s\\n' "${FAKE_FREE_KIB:-99999999}"
+[[ -n ${FAKE_FREE_KIB-} ]] || PATH=${PATH#*:} exec df "$@"
+printf 'Filesystem 1024-blocks Used Available\\nfake 0 0 %s\\n' "$FAKE_FREE_KIB"
 """
 
 # the real one takes 0.2 s
@@ -187,6 +188,7 @@ class Harness:
         self.env = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("CUDA_", "HF_", "FAKE_"))},
             MARK: self.mark,
+            "FAKE_FREE_KIB": "99999999",  # on disk
             "REPRO_COLLECT_PATIENCE": "1000",  # a busy machine's programs answer late
             "PATH": f"{tools}:{os.environ['PATH']}",
             "PYTHONPATH": f"{SITE}:{facts.parent}",
