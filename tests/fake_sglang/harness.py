@@ -59,7 +59,8 @@ def _ports() -> Iterator[int]:
     lowest, _ = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     workers = max(worker + 1, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
-    mine = range(10_000 + worker, lowest - 1000, workers)  # a rendezvous is 1000 above its server
+    above = lowest if lowest > 20_000 else 60_000  # where the kernel gives nearly all of them
+    mine = range(10_000 + worker, above - 1000, workers)  # a rendezvous is 1000 above its server
     return itertools.cycle(random.sample(mine, len(mine)))
 
 
