@@ -27,7 +27,8 @@ USAGE: bash tests/run.sh [--fast | --thorough] [pytest options]
   bash tests/run.sh -m 'not rehearsal'   all but the real server
   bash tests/run.sh tests/test_masking.py        one file
   bash tests/run.sh tests/test_run_lock.py -k kill -x --pdb
-  bash tests/run.sh --thorough           more examples a property, more sizes
+  bash tests/run.sh --thorough           more examples a property, more sizes of
+                                         a disk, each rank and signal of a kind
   bash tests/run.sh --durations=20       the slowest tests
 
 The first time it installs sglang for the CPU (.venv-cpu, 2.4 GB) and the test
