@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import shlex
 import shutil
@@ -42,7 +43,9 @@ NAMES = ("base", "a", "b")
 @cache
 def folder() -> Path:
     """Where the files are written, in memory where there is such a place."""
-    return Path(tempfile.mkdtemp(prefix="fuzz-arguments-"))
+    made = tempfile.TemporaryDirectory(prefix="fuzz-arguments-")
+    atexit.register(made.cleanup)
+    return Path(made.name)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import copy
 import gzip
 import json
@@ -321,7 +322,9 @@ def _bare(choices: Choices) -> bytes:
 
 @cache
 def folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="fuzz-traces-"))
+    made = tempfile.TemporaryDirectory(prefix="fuzz-traces-")
+    atexit.register(made.cleanup)
+    return Path(made.name)
 
 
 def _fill(place: Path, choices: Choices) -> None:

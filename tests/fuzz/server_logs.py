@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gzip
 import json
 import tempfile
@@ -29,7 +30,9 @@ FIRST_LINES = 40
 
 @cache
 def folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="fuzz-logs-"))
+    made = tempfile.TemporaryDirectory(prefix="fuzz-logs-")
+    atexit.register(made.cleanup)
+    return Path(made.name)
 
 
 def _log(choices: Choices) -> None:
