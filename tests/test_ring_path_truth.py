@@ -159,6 +159,22 @@ def test_with_clocks_apart_it_is_the_same_or_cannot_be_told(plan, tmp_path):
         check(plan, *found)
 
 
+@given(plan=plans(deep=True))
+@FEW
+def test_with_more_slots_than_ranks_it_is_the_same_or_there_is_none(plan, tmp_path):
+    """--pp-async-batch-depth: up to twice as many micro-batches as ranks."""
+    found = found_in(plan, tmp_path)
+    if isinstance(found, str):
+        assert any(word in found for word in ("sends before it runs", "followed", "batches"))
+    else:
+        check(plan, *found)
+
+
+@pytest.mark.parametrize("seed", [16, 18, 20])
+def test_where_all_slots_are_full_no_number_of_micro_batches_is_guessed(seed, tmp_path):
+    assert "sends before it runs" in str(found_in(random_plan(seed, deep=True), tmp_path))
+
+
 @pytest.mark.parametrize(
     ("seed", "clocks", "changes"),
     [
