@@ -253,7 +253,7 @@ for turn in range(5):
             assert found[key] == value
 dist.barrier()
 dist.destroy_process_group()
-print("rank", rank, "has all")
+sys.stdout.write(f"rank {rank} has all\\n")  # in one piece: the ranks share it
 """
 
 
@@ -506,7 +506,7 @@ for data in ([], ["a", {"b": 1}], [], [list(range(5000))]):
         assert messages.receive(0) == {"metadata": data}
 dist.barrier()
 dist.destroy_process_group()
-print("rank", rank, "has all")
+sys.stdout.write(f"rank {rank} has all\\n")  # in one piece: the ranks share it
 """
 
 
