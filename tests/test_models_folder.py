@@ -105,6 +105,20 @@ def test_sizes_are_the_published_parameter_counts(shape, published):
     assert size.parameters(config_of(shape)) == pytest.approx(published, rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("model", "tp_size", "expected"),
+    [
+        ("meta-llama/Llama-3.1-70B-Instruct", 1, 80 * 2 * 8 * 128 * 2),
+        ("meta-llama/Llama-3.1-70B-Instruct", 4, 80 * 2 * 2 * 128 * 2),
+        ("meta-llama/Llama-3.1-70B-Instruct", 16, 80 * 2 * 1 * 128 * 2),  # a head each, twice
+        ("deepseek-ai/DeepSeek-V3", 1, 61 * (512 + 64) * 2),
+        ("deepseek-ai/DeepSeek-V3", 8, 61 * (512 + 64) * 2),  # every rank has it whole
+    ],
+)
+def test_bytes_of_a_token_in_the_kv_cache(model, tp_size, expected):
+    assert size.kv_bytes(config_of(folder.shape_of(model)), tp_size) == expected
+
+
 def test_fewer_layers_weigh_less_by_whole_layers():
     config = config_of("llama-3.1-8b")
     counts = [size.parameters(config, layers) for layers in (1, 2, 3)]

@@ -166,12 +166,19 @@ def test_a_plan_says_what_the_weights_take_of_a_gpu_and_which_memory_was_assumed
     said = partial(weights.sentences, gpus=gpus.assumed(4).gpus)
     assert said(plan(launch(args=fraction))) == [
         "about 35.3 GB of weights a rank; a GPU has 85.5 GB (81559 MiB, assumed), of which "
-        "--mem-fraction-static 0.85 leaves 37.4 GB for the KV cache"
+        "--mem-fraction-static 0.85 leaves 37.4 GB for the KV cache, about 460,000 tokens"
     ]
     (text,) = said(plan(launch(pp_size=2, args=fraction)))
-    assert "about 70.6 GB" in text and "leaves only 2.1 GB" in text
+    assert "about 70.6 GB" in text and "leaves 2.1 GB for the KV cache, about 13,000 tokens" in text
+    many = replace(plan(launch(pp_size=2, args=fraction)), batch=64, max_new_tokens=256)
+    (text,) = said(many)
+    assert text.endswith("about 13,000 tokens: too few for 16,384 of answers alone")
+    (text,) = said(plan(launch(pp_size=2, args=[*fraction, "--kv-cache-dtype", "fp8_e5m2"])))
+    assert text.endswith("leaves 2.1 GB for the KV cache")
     (text,) = said(plan(launch(model="deepseek-ai/DeepSeek-V3")))
-    assert "about 167.8 GB" in text and text.endswith("assumed): they do not fit")
+    assert "about 167.8 GB" in text and text.endswith(
+        "of which weights can take 95%: they do not fit"
+    )
     (text,) = weights.sentences(plan(launch()), h100s(4))
     assert "assumed" not in text
 

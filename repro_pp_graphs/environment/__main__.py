@@ -141,6 +141,8 @@ def collect(options: argparse.Namespace, probes: Probes) -> dict[str, dict[str, 
         facts.add("summary", key, f"unknown: {python} did not say")
     if port:
         facts.add("summary", "server", "unknown")
+    else:
+        facts.add("server", "a port", "not asked: --no-server")
     steps: dict[str, Callable[[], None]] = {
         "system": lambda: system.collect(facts, clocks),
         "gpus": lambda: gpus.collect(facts, probes),

@@ -38,6 +38,22 @@ def parameters(config: Mapping[str, Any], layers: int | None = None) -> int:
     return int(embeddings + count * (attention + mlp))
 
 
+def kv_bytes(config: Mapping[str, Any], tp_size: int = 1) -> float:
+    """Bytes of a token in a TP rank's KV cache, over all layers, at two bytes a value.
+
+    Keys and values of each KV head, which ranks share out; of DeepSeek's latent attention the
+    compressed pair and the rotary part, which every rank has whole. Llama-3.1-70B gives 327,680,
+    DeepSeek-V3 70,272. Raises KeyError, TypeError or ZeroDivisionError for another shape.
+    """
+    layers = config["num_hidden_layers"]
+    if "kv_lora_rank" in config:
+        return float(2 * layers * (config["kv_lora_rank"] + config["qk_rope_head_dim"]))
+    heads = config["num_attention_heads"]
+    head_dim = config.get("head_dim") or config["hidden_size"] // heads
+    kv_heads = config.get("num_key_value_heads", heads) / tp_size
+    return float(2 * 2 * layers * max(1, kv_heads) * head_dim)
+
+
 def weight_bytes(config: Mapping[str, Any], layers: int | None = None) -> int:
     """Bytes of the weights: one each in FP8, two otherwise."""
     method = (config.get("quantization_config") or {}).get("quant_method", "")

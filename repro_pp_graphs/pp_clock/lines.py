@@ -9,7 +9,8 @@ INTRODUCTION = (
     "What each rank's host does in a turn, one round of its scheduler's loop, timed",
     "by the rank itself (docs/pp_clock.md). measured: the pass whose latencies are",
     "reported; profiled: the one under torch's profiler. waits: all sends, receives",
-    "and waits for them together.",
+    "and waits for them together. A call counts in turns cut off at either end too,",
+    "so that its mean may differ a little from that in a report.",
 )
 
 

@@ -148,8 +148,8 @@ def launches(source: Source) -> Figure | None:
         id="launches",
         title="Every launch",
         caption="A point a server launch, the unit that is compared; dashed: each case's mean. "
-        "The bars at the right, where there are any: where the first case's mean lies by the "
-        "interval of the ratio, seen from the second's.",
+        "A bar at the right: the second case's mean times the interval of the ratio, which is "
+        "where the first case's mean may lie.",
         alt=f"{len(source.launches)} launches by {', '.join(map(title, metrics[:3]))}.",
         data={"choose": "Metric", "choices": choices, "launches": len(source.launches)},
         table=Table(head=["order", "launch", "status", *map(title, metrics)], rows=rows),

@@ -85,11 +85,27 @@ def _alike(said: Iterable[tuple[str, str]], every: int = 0) -> list[tuple[list[s
         tail = ""
         if others:
             who = "the other launches" if len(same) + len(others) == every else ", ".join(others)
-            tail = f" ({who}: the same, with other numbers)"
+            tail = f" ({who}: the same, with {_in_place([text for _, text in its])})"
         elif more:
             tail = f" (and {more} more that differ from it in numbers alone)"
         found.append((same, first + tail))
     return found
+
+
+def _in_place(texts: list[str]) -> str:
+    """`1.2 to 1.48 in place of 1.11`: the first number in which texts of one form differ, in the
+    others and in the first of them."""
+    columns = zip(*(_NUMBER.findall(text) for text in texts), strict=True)
+    first, *others = next(column for column in columns if len(set(column)) > 1)
+    values = sorted({value for value in others if value != first}, key=_size)
+    return f"{' to '.join(dict.fromkeys((values[0], values[-1])))} in place of {first}"
+
+
+def _size(number: str) -> float:
+    try:
+        return float(number)
+    except ValueError:  # a version, as 0.5.2
+        return 0.0
 
 
 def _of_launches(launches: list[dict[str, Any]]) -> list[str]:

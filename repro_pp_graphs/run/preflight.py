@@ -123,9 +123,13 @@ def check_memory(plan: Plan, gpus: list[Gpu]) -> list[str]:
     ]
     total_bytes = sum(gpu.total_mib for gpu in used) * 2**20
     sizes = {launch.model: weights.on_a_node(launch) for launch in plan.launches}
+    more = "more GPUs"
+    if len(gpus) > len(used):
+        more = f"all {len(gpus)} GPUs (--pp-size, or --tensor-parallel-size in the argument file)"
     heavy = [
-        f"{model}: about {bytes_ / 1e9:.0f} GB of weights for {weights.capacity(used)}: more GPUs, "
-        "a smaller --model, or --dummy-weights --layers N"
+        f"{model}: about {bytes_ / 1e9:.0f} GB of weights for {weights.capacity(used)}, of which "
+        f"they can take {weights.MOST:.0%}: {more}, a smaller --model, or --dummy-weights "
+        "--layers N"
         for model, bytes_ in sizes.items()
         if bytes_ > weights.MOST * total_bytes > 0
     ]

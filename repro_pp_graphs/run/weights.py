@@ -16,7 +16,6 @@ from repro_pp_graphs.server.gpus import Gpu
 _QUANTISED = re.compile(r"awq|gptq|gguf|quantized|fp8|mxfp4|nvfp4|int[48]|w\da\d|[48]bit", re.I)
 FRACTION = "--mem-fraction-static"  # of a GPU's memory, for weights and KV cache
 MOST = 0.95  # of a GPU's memory, that weights can take
-LITTLE = 0.05  # of a GPU's memory, less for the KV cache may not do
 
 
 def config_of(launch: Launch) -> dict[str, Any]:
@@ -57,7 +56,7 @@ def used(plan: Plan, gpus: Sequence[Gpu]) -> list[Gpu]:
 
 def capacity(gpus: Sequence[Gpu]) -> str:
     """`342 GB of GPU memory`, where it was assumed with of what; `gpus`: at least one."""
-    total = sum(gpu.total_mib for gpu in gpus) * 2**20
+    total = _total(gpus)
     what = f" ({len(gpus)} x {gpus[0].total_mib} MiB, assumed)" if gpus[0].assumed else ""
     return f"{total / 1e9:.0f} GB of GPU memory{what}"
 
@@ -86,13 +85,35 @@ def _sentence(plan: Plan, launch: Launch, gpus: list[Gpu]) -> str:
     there = mib * 2**20 / 1e9
     text += f"; a GPU has {there:.1f} GB ({mib} MiB{', assumed' * gpus[0].assumed})"
     if need > MOST * there:
-        return f"{text}: they do not fit"
+        return f"{text}, of which weights can take {MOST:.0%}: they do not fit"
     fraction = _fraction(launch)
     if fraction is None or shared:
         return text
     left = fraction * there - need
-    cache = f"{'only ' * (left < LITTLE * there)}{left:.1f} GB" if left > 0 else "nothing"
-    return f"{text}, of which {FRACTION} {fraction:g} leaves {cache} for the KV cache"
+    if left <= 0:
+        return f"{text}, of which {FRACTION} {fraction:g} leaves nothing for the KV cache"
+    text += f", of which {FRACTION} {fraction:g} leaves {left:.1f} GB for the KV cache"
+    return text + _tokens(plan, launch, left)
+
+
+def _tokens(plan: Plan, launch: Launch, left_gb: float) -> str:
+    """How many tokens that KV cache holds, and whether the load's answers alone are more; empty
+    where it is not known."""
+    if "--kv-cache-dtype" in launch.args:
+        return ""
+    try:
+        a_token = size.kv_bytes(config_of(launch), launch.tp_size) / launch.pp_size
+    except (KeyError, TypeError, ZeroDivisionError):
+        return ""
+    tokens = int(left_gb * 1e9 / a_token)
+    swept = [load.batch * load.max_new_tokens for load in plan.loads]
+    answers = max([plan.batch * plan.max_new_tokens, *swept])
+    text = f", about {float(f'{tokens:.2g}'):,.0f} tokens"
+    return text + (f": too few for {answers:,} of answers alone" if tokens < answers else "")
+
+
+def _total(gpus: Sequence[Gpu]) -> int:
+    return sum(gpu.total_mib for gpu in gpus) * 2**20
 
 
 def _fraction(launch: Launch) -> float | None:

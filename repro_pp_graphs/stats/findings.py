@@ -123,7 +123,7 @@ def cost(arms: Arms, without: Comparison, asynchronous: Comparison | None) -> Fi
     texts = [f"than without graphs: {legs[0][1]}"]
     texts += [f"than with asynchronous sends: {why}" for _, why in legs[1:]]
     if asynchronous is None and not arms.asynchronous:
-        texts.append("no case with asynchronous sends of this release was measured beside it")
+        texts.append("than with asynchronous sends: not measured")
     return Finding(
         name="cost",
         question=QUESTIONS["cost"],

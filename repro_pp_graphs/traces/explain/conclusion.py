@@ -287,11 +287,11 @@ def _delivery(facts: Analysis, src: str, dst: str, host_us: float) -> str:
     if whole <= 1.1 * host_us:
         return ""
     parts = [
-        (split.own_graph.mean, f"{src}'s own decode graph runs"),
-        (split.own_compute.mean, f"{src}'s other kernels run"),
+        (split.own_graph.mean, f"{src}'s own decode graph runs, with no send under way"),
+        (split.own_compute.mean, f"{src}'s other kernels run, with no send under way"),
         (split.peer_late.mean, f"{dst} has not started its receive"),
         (split.transfer.mean, "the transfer runs"),
-        (split.other.mean, "no send is under way yet"),
+        (split.other.mean, "neither kernels nor a send run"),
     ]
     most = sorted(parts, key=lambda part: -part[0])
     said = [f"for {time(us)} {text}" for us, text in most if us > WORTH_SAYING * whole]

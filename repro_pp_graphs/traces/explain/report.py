@@ -131,8 +131,8 @@ def _token_return(facts: Analysis) -> list[str]:
     found += wrapped(f"the send blocks in {', '.join(calls)}", "  ") if calls else []
     if gpu and returned.upload_us and returned.blocking_calls:
         found += wrapped(
-            "(one wait in three bounds, not to be added up: the copy; the CUDA call in it; the "
-            "kernels of the graph that this call waits for, without the gaps between them)",
+            "(The copy, the CUDA call in it, and the kernels of the graph that this call waits for "
+            "are one and the same wait: their times are not to be added up.)",
             "",
         )
     return found

@@ -205,7 +205,8 @@ def _checked_parts(found: Followed) -> list[Part]:
         if silent > SILENT * whole:
             raise CannotTell(
                 f"for {silent / whole:.0%} of the step PP{line.host.rank.pp}'s host is in nothing "
-                "that its trace shows: a call in which it waits may be missing"
+                "that its trace shows: either a call in which it waits is missing there, or "
+                "other processes had its core"
             )
     return parts
 
