@@ -142,6 +142,14 @@ def test_a_quantised_local_model_is_not_taken_for_bf16(tmp_path, method):
     assert preflight.check_memory(plan(launch(pp_size=1, model=str(tmp_path))), h100s(1)) == []
 
 
+def test_idle_gpus_are_a_remedy_only_where_they_are_enough():
+    deep = plan(launch(model="deepseek-ai/DeepSeek-V3"))
+    (text,) = preflight.check_memory(deep, h100s(8))
+    assert "more GPUs" in text and "all 8 GPUs" not in text
+    (text,) = preflight.check_memory(deep, h100s(16))
+    assert "all 16 GPUs (--pp-size" in text
+
+
 @pytest.mark.parametrize(
     "config",
     [

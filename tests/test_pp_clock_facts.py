@@ -269,6 +269,8 @@ def test_a_hook_that_is_not_there_is_warned_of_once_for_all_ranks():
 def test_a_clock_that_stopped_is_warned_of():
     rank = steady(failed="turn 3: a row: OSError: x")
     assert any("stopped: turn 3" in text for text in facts.summary([rank.file], None).warnings)
+    rank = steady(failed="\x1b[2Jx")  # whatever a rank's file holds
+    assert any("stopped: \\x1b[2Jx" in text for text in facts.summary([rank.file], None).warnings)
 
 
 def test_a_clock_that_did_not_start_or_timed_nothing_is_warned_of():

@@ -28,6 +28,7 @@ from repro_pp_graphs.pp_clock.model import (
     Turns,
 )
 from repro_pp_graphs.pp_clock.rows import CODES, KINDS, Row, Rows
+from repro_pp_graphs.terminal import visible
 from repro_pp_graphs.traces.quantiles import median, quantile
 
 Window = tuple[int, int]  # CLOCK_MONOTONIC, ns
@@ -446,7 +447,7 @@ def _facts(
         distortion=distortion,
         distortion_median=distortion_median,
         on_off=found[last].on_off if last else None,
-        warnings=_together(warnings),
+        warnings=_together([visible(text) for text in warnings]),
     )
 
 

@@ -13,6 +13,7 @@ from repro_pp_graphs.report.table import name, split
 from repro_pp_graphs.server.release_facts import SENDS_MEAN
 
 LEAST_ROUNDS = 4
+MOST_NUMBERS = 2  # of a remark that differ from launch to launch and are named
 _NUMBER = re.compile(r"\d[\d.]*")
 
 
@@ -93,12 +94,17 @@ def _alike(said: Iterable[tuple[str, str]], every: int = 0) -> list[tuple[list[s
 
 
 def _in_place(texts: list[str]) -> str:
-    """`1.2 to 1.48 in place of 1.11`: the first number in which texts of one form differ, in the
-    others and in the first of them."""
+    """`1.2 to 1.48 in place of 1.11`: one or two numbers in which texts of one form differ, in
+    the others and in the first of them; of more than two that they differ."""
     columns = zip(*(_NUMBER.findall(text) for text in texts), strict=True)
-    first, *others = next(column for column in columns if len(set(column)) > 1)
-    values = sorted({value for value in others if value != first}, key=_size)
-    return f"{' to '.join(dict.fromkeys((values[0], values[-1])))} in place of {first}"
+    apart = [column for column in columns if len(set(column)) > 1]
+    if len(apart) > MOST_NUMBERS:
+        return "other numbers"
+    said = []
+    for first, *others in apart:
+        values = sorted({value for value in others if value != first}, key=_size)
+        said.append(f"{' to '.join(dict.fromkeys((values[0], values[-1])))} in place of {first}")
+    return " and ".join(said)
 
 
 def _size(number: str) -> float:

@@ -173,8 +173,7 @@ def _limits(plan: Plan) -> list[str]:
         found.append("on a CPU: no CUDA graphs; no evidence on #10865")
     elif plan.mode == "cpu":
         found.append(
-            "a rehearsal on a CPU: no CUDA graphs in any arm; it shows how far two equal arms "
-            "differ here"
+            "a rehearsal on a CPU: no CUDA graphs in any arm, so that no difference here is theirs"
         )
     if plan.mode == "one_gpu":
         found.append(

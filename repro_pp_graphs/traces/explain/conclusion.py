@@ -216,6 +216,8 @@ def behind(facts: Analysis, label: str, name: RowName, cause: Cause) -> str:
         place = max(late.peer_in, key=lambda row: late.peer_in[row], default=None)
         if place is None or late.peer_in[place] < 0.5 * late.waits["peer_late"]:
             break
+        if peer in seen and said:  # round to the rank that waits
+            break
         text = f"PP{peer} is in {ROW_PHRASES[place]}"
         turn = facts.turns.get(peer)
         row = turn.rows.get(place) if turn else None
