@@ -98,8 +98,8 @@ def _sentence(plan: Plan, launch: Launch, gpus: list[Gpu]) -> str:
 
 def _tokens(plan: Plan, launch: Launch, left_gb: float) -> str:
     """How many tokens that KV cache holds, and whether the load's answers alone are more; empty
-    where it is not known."""
-    if "--kv-cache-dtype" in launch.args:
+    where an argument says otherwise or the shape is not known."""
+    if {"--kv-cache-dtype", "--max-total-tokens"} & set(launch.args):
         return ""
     try:
         a_token = size.kv_bytes(config_of(launch), launch.tp_size) / launch.pp_size
