@@ -105,8 +105,10 @@ USAGE: ./run_repro.sh [options]
   --trace-dir DIR      of --attach: where it shall write its traces, a folder
                        that it and this machine see (default: its own)
   --yes                of --attach: send the load without asking
-  --dry-run            print every command and file, run nothing
-  --gpus N             of --dry-run: as if there were N GPUs of 80 GB
+  --dry-run            print every command and file, and what would stop the
+                       run (exit status 2, as the run's would be); run nothing
+  --gpus N             of --dry-run: as if there were N GPUs of 80 GB, on
+                       another machine: what this one lacks stops nothing
   -h, --help           this text
 
 EXAMPLES:
@@ -443,11 +445,10 @@ make_plan() { # of whichever file nobody else can see; sets what the plan sets, 
     make_plan
     return
   fi
-  ((status == 0)) || exit 2
   if ((opt_dry_run)); then
     cat <&"$planned" || exit 2 # it has said why
-    exit 0
   fi
+  ((status == 0 && !opt_dry_run)) || exit "$((status ? 2 : 0))"
   # shellcheck source=/dev/null
   source "/dev/fd/$planned"
   exec {planned}<&-

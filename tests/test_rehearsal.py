@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from fake_sglang.harness import free_port
 
+from repro_pp_graphs.server.release import CachedProbe, ProbeError
+
 ROOT = Path(__file__).resolve().parents[1]
 LABELS = ("CASE_A_decode_graphs", "CASE_B_no_graphs")
 PYTHON = os.environ.get("REPRO_SERVER_PYTHON", sys.executable)
@@ -37,6 +39,19 @@ def run(tmp_path_factory):
     logs = "\n".join(path.read_text()[-3000:] for path in out.glob("logs/*_server.log"))
     assert done.returncode == 0, done.stdout + done.stderr + logs
     return out, done.stdout + done.stderr, port
+
+
+def test_a_plan_for_gpus_is_the_same_before_and_after_a_rehearsal(run, tmp_path):
+    """Whose torch is built for the CPU alone: its sglang loads as a rehearsal's does, no other."""
+    plan = json.loads((run[0] / "logs/run.json").read_text())["launches"][0]
+    fresh = CachedProbe(tmp_path / "fresh", dry_run=True, assumed=True)(PYTHON, {})
+    if not fresh.cpu_torch:
+        pytest.skip(f"torch of {PYTHON} is a CUDA build")
+    kept = tmp_path / "kept"
+    rehearsed = CachedProbe(kept, dry_run=True)(PYTHON, plan["env"])
+    assert fresh == rehearsed == CachedProbe(kept, dry_run=True, assumed=True)(PYTHON, {})
+    with pytest.raises(ProbeError, match="built for the CPU alone"):
+        CachedProbe(kept, dry_run=True)(PYTHON, {})
 
 
 def test_every_launch_is_measured_and_named_a_rehearsal(run):

@@ -147,7 +147,8 @@ def test_a_second_run_in_the_same_folder_refuses_in_a_line_and_touches_nothing(t
         running = harness.start("--cases", "busy", "--no-profile")
         running.until_log("busy", "Decode batch")
         before = harness.files()
-        assert harness.run("--dry-run", "--cases", "busy").status == 0
+        planned = harness.run("--dry-run", "--cases", "busy")
+        assert planned.status == 2 and f"pid {running.process.pid} on " in planned.out
         for options in ((), ("--resume",)):
             second = harness.run("--cases", "busy", "--no-profile", *options)
             assert second.status == 2 and second.out == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -193,13 +194,52 @@ def test_an_argument_that_the_release_lacks(harness: Harness):
 def test_a_dry_run_runs_nothing_and_writes_nothing(harness: Harness):
     with socket.create_server(("127.0.0.1", harness.port)):
         done = harness.run("--dry-run")
-    assert done.status == 0, done.lines
+    assert done.status == 2, done.lines
     assert not harness.out.exists()
     assert "sglang.launch_server" in done.out or "repro_pp_graphs.server.launch" in done.out
     assert "client_benchmark.py" in done.out
     assert "CASE_B_no_graphs_chrome_trace.json" in done.out
-    told = [line for line in done.out.splitlines() if line.startswith("# would stop the run: ")]
-    assert len(told) == 1 and f"port {harness.port} is in use" in told[0]
+    (told,) = stops(done)
+    assert f"stop the run: port {harness.port} is in use" in told
+
+
+def stops(done: Done) -> list[str]:
+    """What a dry run says would stop the run."""
+    said = re.sub(r"\n# {2,}", " ", "".join(done.out.partition("# would stop")[1:]))
+    return said.splitlines()
+
+
+def test_a_dry_run_for_another_machine_is_not_stopped_by_what_this_one_lacks(harness: Harness):
+    asked = ("--dry-run", "--gpus", "4", "--dummy-weights")
+    with socket.create_server(("127.0.0.1", harness.port)):
+        fits = harness.run(*asked, "--layers", "16")
+        heavy = harness.run(*asked, "--pp-size", "1", "--gpus", "1")
+    assert fits.status == 0, fits.lines
+    (told,) = stops(fits)
+    assert told.startswith(f"# would stop the run on this machine: port {harness.port} is in use")
+    assert heavy.status == 2, heavy.lines
+    told, here = stops(heavy)
+    assert "stop the run: " in told and "GB of weights" in told
+    assert "on this machine: port" in here
+
+
+def test_a_dry_run_foresees_what_a_run_would_refuse_of_its_folder(harness: Harness):
+    given = ("--cases", harness.case("one"), "--no-profile")
+    assert harness.run(*given).status == 0
+    for more, told in [
+        (["--resume", "--batch", "3"], "--resume: not as in"),
+        (["--resume"], ""),
+        ([], ""),
+    ]:
+        planned = harness.run(*given, *more, "--dry-run")
+        assert planned.status == (2 if told else 0), planned.lines
+        assert [told in line for line in stops(planned)] == [True] * bool(told)
+    (harness.out / "run.lock").write_text("mine")
+    planned = harness.run(*given, "--dry-run")
+    assert planned.status == 2 and "run.lock is no lock of this harness" in stops(planned)[0]
+    below = harness.run(*given, "--dry-run", out=harness.out / "run.lock" / "below")
+    assert below.status == 2 and "run.lock is not a folder" in stops(below)[0]
+    assert (harness.out / "run.lock").read_text() == "mine"
 
 
 def test_a_dry_run_of_what_can_run_has_no_complaints(harness: Harness):

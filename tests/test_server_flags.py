@@ -153,6 +153,7 @@ def test_the_probe_tells_what_argparse_would_refuse(tmp_path):
         "        parser.add_argument('--share', type=float)\n"
         "        parser.add_argument('--sizes', type=int, nargs='+')\n"
         "        parser.add_argument('--pick', choices=['a', 'b'])\n"
+        "        parser.add_argument('--any', choices=set('edcba'))\n"
         "        parser.add_argument('--own', type=lambda text: text)\n"
         "        parser.add_argument('--add', action='append')\n"
     )
@@ -168,6 +169,7 @@ def test_the_probe_tells_what_argparse_would_refuse(tmp_path):
     }
     assert rules["--sizes"] == Rule("+", "int")
     assert rules["--pick"] == Rule("1", "", ("a", "b"))
+    assert rules["--any"].choices == ("a", "b", "c", "d", "e")
     assert rules["--own"] == Rule("1")
     assert "--add" not in rules
 

@@ -109,18 +109,31 @@ def take(out: Path, pid: int) -> str:
         with contextlib.suppress(FileNotFoundError), _alone(path):
             text = path.read_text(encoding="utf-8", errors="replace")
             owner = parse(text)
-            if owner is None:
-                if text.strip() or time.monotonic() > end_s:
-                    raise LockError(
-                        f"{path} is no lock of this harness: remove it if no run is at work there"
-                    )
-            elif why := held(owner, mine):
-                raise LockError(f"{out}: {why}{f' {path}' if why.endswith('remove') else ''}")
-            else:
+            if (text.strip() or time.monotonic() > end_s) and (why := _objection(path, text, mine)):
+                raise LockError(why)
+            if owner:
                 path.unlink()
                 word = f"{path} of a run that has ended (pid {owner.pid}): taken over"
         time.sleep(0.05)
     return word
+
+
+def objection(out: Path, pid: int) -> str:
+    """Why the process `pid` could not lock `out` now; empty where nothing speaks against it."""
+    try:
+        text = (out / NAME).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return _objection(out / NAME, text, owner_of(pid)) if text.strip() else ""
+
+
+def _objection(path: Path, text: str, here: Owner) -> str:
+    """Why the lock that holds `text` still counts; empty where its owner has ended."""
+    owner = parse(text)
+    if owner is None:
+        return f"{path} is no lock of this harness: remove it if no run is at work there"
+    why = held(owner, here)
+    return why and f"{path.parent}: {why}{f' {path}' if why.endswith('remove') else ''}"
 
 
 def _make(path: Path, line: str) -> bool:

@@ -19,7 +19,7 @@ from repro_pp_graphs.run.sweep import CAPACITY, MICRO_BATCH
 from repro_pp_graphs.server import argfile, case_needs, flags, listener, network, pp_loop, shims
 from repro_pp_graphs.server.argfile import ServerArgs
 from repro_pp_graphs.server.gpus import Gpu
-from repro_pp_graphs.server.release import Prober, Release, version_numbers
+from repro_pp_graphs.server.release import Prober, Release, version_numbers, without_gpus
 from repro_pp_graphs.server.release_facts import may_lack_pp_rank, pp_sends
 from repro_pp_graphs.server.shims import one_gpu
 
@@ -325,6 +325,15 @@ class Planner:
             raise environments.NotMade(release)
         return environments.python_of(root, release)
 
+    def _serves_gpus(self, python: str, release: Release | None, mode: str) -> list[str]:
+        """Notes on an interpreter that serves none. Raises PlanError where the GPUs are here."""
+        if mode == "cpu" or release is None or not release.cpu_torch:
+            return []
+        text = without_gpus(python, release.cpu_torch)
+        if not self.options.gpus:
+            raise PlanError(text)
+        return [text]
+
     def _launch(self, plan: Plan, base: ServerArgs, arm: Arm) -> Launch:
         """The first launch of an arm; its label is what the case's file says."""
         options, case = self.options, arm.case
@@ -346,7 +355,7 @@ class Planner:
             raise PlanError("--dp-size: replicas of the pipeline are not supported; leave it out")
         python = self._python(args, case, plan.mode, self._ranks(base, case))
         release = self.probe(python, args.env)
-        notes = []
+        notes = self._serves_gpus(python, release, plan.mode)
         version = release.version if release else args.release or options.not_made
         numbers = version_numbers(version)
         if plan.mode == "cpu" and (numbers >= (0, 5, 19) or not numbers):

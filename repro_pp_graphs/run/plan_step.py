@@ -107,9 +107,8 @@ def main(argv: list[str]) -> int:
     """plan OWN... -- OPTIONS: 0 and what the shell needs on stdout; 2 where it cannot start; 3 and
     the release whose environment is to be made first."""
     options = run_options.parse(argv)
-    lacking = [name for name in NEEDED if not importlib.util.find_spec(name)]
-    if lacking and not options.dry_run:
-        complain(f"{options.python} lacks {' and '.join(lacking)}: pip install them there")
+    if (lack := _lacking(options)) and not options.dry_run:
+        complain(lack)
         return 2
     try:
         if options.owner and not options.dry_run:
@@ -128,6 +127,12 @@ def main(argv: list[str]) -> int:
         place = error.filename or options.out
         complain(f"{place}: {error.strerror or error}; {space}choose another --out")
     return 2
+
+
+def _lacking(options: Options) -> str:
+    """That the interpreter lacks what the harness needs of it; empty where it has all."""
+    lacking = [name for name in NEEDED if not importlib.util.find_spec(name)]
+    return f"{options.python} lacks {' and '.join(lacking)}: pip install them there" * bool(lacking)
 
 
 def _lock(options: Options) -> None:
@@ -220,6 +225,39 @@ def _gpus(options: Options) -> gpus.Seen:
     return gpus.assumed(options.gpus) if options.gpus else gpus.find()
 
 
+def _stops_here(plan: Plan, found: list[Gpu], options: Options, earlier: Plan | None) -> list[str]:
+    """What would stop the run on this machine; what only a dry run has to look for comes first."""
+    stops = [lock.objection(options.out, options.owner)]
+    if not options.not_made:  # else this is the Python that plans, and another one runs
+        stops.append(_lacking(options))
+    if earlier is not None:
+        from repro_pp_graphs.run import resume  # noqa: PLC0415 - a dry run does without msgspec
+
+        _note_inputs(plan, found, options)
+        stops.append(resume.refusal(options.out / "logs", earlier, plan))
+    return [text for text in stops if text] + preflight.of_machine(plan, options)
+
+
+def _note_inputs(plan: Plan, found: list[Gpu], options: Options) -> None:
+    """What the run rests on beside its options."""
+    plan.inputs = inputs.of(plan, options.root)
+    plan.machine = inputs.machine("cpu" if plan.attached else plan.mode, found)
+
+
+def _print_stops(plan: Plan, found: list[Gpu], options: Options, earlier: Plan | None) -> int:
+    """What would stop the run, behind a dry run's commands; the status that the run would exit
+    with before its first launch. What this machine lacks stops no run on one that is assumed."""
+    stops = preflight.of_plan(plan, found, options)
+    here = _stops_here(plan, found, options, earlier)
+    assumed = options.gpus is not None
+    said = [("", problem) for problem in stops]
+    said += [(" on this machine" * assumed, problem) for problem in here]
+    for where, problem in said:
+        lines = wrapped(problem, f"  would stop the run{where}: ")
+        print("\n".join(f"#{line[1:]}" for line in lines))
+    return 2 if stops or (here and not assumed) else 0
+
+
 def _plan(options: Options) -> int:
     seen = _gpus(options)
     found = seen.gpus
@@ -230,23 +268,20 @@ def _plan(options: Options) -> int:
         from repro_pp_graphs.run import clear  # noqa: PLC0415 - a dry run does without msgspec
 
         earlier = clear.earlier_run(options)
-    probe = CachedProbe(options.root / ".state" / "releases", options.dry_run)
+    kept, assumed = options.root / ".state" / "releases", options.gpus is not None
+    probe = CachedProbe(kept, options.dry_run, assumed)
     plan = make(options, found, earlier, probe)
     say("\n".join(overview.lines(plan, options, found)))
     if options.dry_run:
         print("\n".join(overview.dry_run_lines(plan, options)))
-        for problem in preflight.problems(plan, found, options):
-            lines = wrapped(problem, "  would stop the run: ")
-            print("\n".join(f"#{line[1:]}" for line in lines))
-        return 0
+        return _print_stops(plan, found, options, earlier)
     options.out.mkdir(parents=True, exist_ok=True)
     make_models(plan, options)
-    if problems := preflight.problems(plan, found, options):
+    if problems := preflight.of_plan(plan, found, options) + preflight.of_machine(plan, options):
         raise PlanError("\n".join(problems))
     if options.attach and not options.yes:
         _ask(options)
-    plan.inputs = inputs.of(plan, options.root)
-    plan.machine = inputs.machine("cpu" if plan.attached else plan.mode, found)
+    _note_inputs(plan, found, options)
     from repro_pp_graphs.run import clear  # noqa: PLC0415 - a dry run does without msgspec
 
     done = clear.clear_the_way(plan, options, earlier)

@@ -69,8 +69,13 @@ def check_ports(plan: Plan) -> list[str]:
 
 
 def check_folders(out: Path) -> list[str]:
-    """logs and trace must be folders, or links to folders that are there."""
+    """logs and trace must be folders, or links to folders that are there, and can be written."""
     found = []
+    there = next(path for path in (out, *out.parents) if path.exists())
+    if not there.is_dir():
+        return [f"{out}: {there} is not a folder; choose another --out"]
+    if not os.access(there, os.W_OK | os.X_OK):
+        found.append(f"{out}: {there} cannot be written; choose another --out")
     for path in (out / "logs", out / "trace"):
         if path.is_symlink() and not path.exists():
             found.append(
@@ -223,19 +228,20 @@ def check_nsys(plan: Plan) -> list[str]:
     return ["--nsys: nsys is not on the PATH: install Nsight Systems, or leave --nsys out"]
 
 
-def problems(plan: Plan, gpus: list[Gpu], options: Options) -> list[str]:
-    """All that stands in the way, cheapest check first."""
-    out = options.out
-    if plan.engine == "probe":
-        return check_folders(out) + check_disk(plan, out) + check_memory(plan, gpus)
+def of_plan(plan: Plan, gpus: list[Gpu], options: Options) -> list[str]:
+    """All that stands in the way on any machine with these GPUs."""
     if plan.attached:
-        return check_folders(out) + check_prompts(options.root) + check_disk(plan, out)
-    found = (
-        check_folders(out)
-        + check_nsys(plan)
-        + check_mps(plan, out)
-        + check_layers(plan)
-        + check_prompts(options.root)
-    )
-    found += check_ports(plan) + check_disk(plan, out)
-    return found + check_memory(plan, gpus) + check_models(plan)
+        return check_prompts(options.root)
+    if plan.engine == "probe":
+        return check_memory(plan, gpus)
+    return check_layers(plan) + check_prompts(options.root) + check_memory(plan, gpus)
+
+
+def of_machine(plan: Plan, options: Options) -> list[str]:
+    """All that stands in the way on this one: its folders, disk, programs, ports, its way to the
+    hub; cheapest check first."""
+    found = check_folders(options.out)
+    if plan.engine == "probe" or plan.attached:
+        return found + check_disk(plan, options.out)
+    found += check_nsys(plan) + check_mps(plan, options.out) + check_ports(plan)
+    return found + check_disk(plan, options.out) + check_models(plan)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from repro_pp_graphs import files
+from repro_pp_graphs.server import shims
 from repro_pp_graphs.terminal import say
 
 PROBE = """
@@ -22,7 +23,17 @@ sys.path.insert(0, {root!r})
 from repro_pp_graphs.server import shims
 shims.install_all()
 import argparse, importlib.metadata, importlib.util, json
-from sglang.srt.server_args import ServerArgs
+
+def cpu_torch():
+    build = getattr(sys.modules.get("torch"), "version", None)
+    alone = build and not (getattr(build, "cuda", 0) or getattr(build, "hip", 0))
+    return str(build.__version__) if alone else ""
+
+try:
+    from sglang.srt.server_args import ServerArgs
+except Exception:
+    print("CPU TORCH" + cpu_torch() * ("cpu" not in shims.names_in(os.environ)))
+    raise
 parser = argparse.ArgumentParser()
 ServerArgs.add_cli_args(parser)
 own = (argparse._StoreAction, argparse._StoreTrueAction, argparse._StoreFalseAction)
@@ -32,12 +43,15 @@ for action in parser._actions:
     if isinstance(action, own):
         kind = getattr(action.type, "__name__", "") if action.type in (int, float) else ""
         choices = [str(choice) for choice in action.choices or ()]
+        if isinstance(action.choices, (set, frozenset)):
+            choices.sort()  # else in another order each time
         nargs = "1" if action.nargs is None else str(action.nargs)
         rule = {{"values": nargs, "kind": kind, "choices": choices}}
     rules |= {{name: rule for name in action.option_strings}}
 place = importlib.util.find_spec("sglang").submodule_search_locations[0]
 version = importlib.metadata.version("sglang")
-print("PROBE" + json.dumps({{"version": version, "rules": rules, "place": place}}))
+found = {{"version": version, "rules": rules, "place": place, "cpu_torch": cpu_torch()}}
+print("PROBE" + json.dumps(found))
 """
 
 # what identifies an installed sglang without importing it
@@ -90,15 +104,27 @@ def _is_a(kind: str, text: str) -> bool:
 @dataclass(frozen=True)
 class Release:
     """One interpreter's sglang: version, accepted command-line flags, package folder, and what
-    the flags take, as far as that is known."""
+    the flags take, as far as that is known. `cpu_torch`: the version of its torch where that is
+    built for the CPU alone, else empty."""
 
     version: str
     flags: frozenset[str]
     place: Path
     rules: Mapping[str, Rule] = field(default_factory=dict)
+    cpu_torch: str = ""
 
 
 ANOTHER = "name another interpreter (--python)"
+
+
+def without_gpus(python: str, cpu_torch: str, said: str = "") -> str:
+    """That an interpreter serves no GPU, and what to do. `said`: how its sglang failed to load."""
+    loading = f" (sglang does not load: {said})" if said else ""
+    return (
+        f"{python}: its torch {cpu_torch} is built for the CPU alone, which serves no GPU"
+        f"{loading}: name an interpreter that has a CUDA build (--python), or take --release V in "
+        "its place; --cpu rehearses with this one"
+    )
 
 
 def release_from_json(text: str) -> Release:
@@ -109,14 +135,16 @@ def release_from_json(text: str) -> Release:
         for name, rule in found["rules"].items()
         if rule
     }
-    return Release(found["version"], frozenset(found["rules"]), Path(found["place"]), rules)
+    place, flags = Path(found["place"]), frozenset(found["rules"])
+    return Release(found["version"], flags, place, rules, found.get("cpu_torch", ""))
 
 
 def release_to_json(release: Release) -> str:
     """A release as one line."""
     rules = {name: release.rules.get(name) for name in sorted(release.flags)}
     stored = {name: rule and asdict(rule) for name, rule in rules.items()}
-    return json.dumps({"version": release.version, "rules": stored, "place": str(release.place)})
+    found = {"version": release.version, "rules": stored, "place": str(release.place)}
+    return json.dumps({**found, "cpu_torch": release.cpu_torch})
 
 
 def version_numbers(version: str) -> tuple[int, ...]:
@@ -126,9 +154,10 @@ def version_numbers(version: str) -> tuple[int, ...]:
 
 
 def probe(python: str, env: dict[str, str], timeout_s: float = 180.0) -> Release:
-    """Ask `python` for its sglang's version, flags and folder (imports sglang: 5 to 20 s).
+    """Ask `python` for its sglang's version, flags and folder (imports sglang: 5 to 20 s), in the
+    environment of a server with `env`, its shims among them.
 
-    Raises ProbeError where sglang cannot be imported there.
+    Raises ProbeError where sglang cannot be imported so.
     """
     root = str(Path(__file__).resolve().parents[2])
     try:
@@ -147,6 +176,8 @@ def probe(python: str, env: dict[str, str], timeout_s: float = 180.0) -> Release
             return release_from_json(line[len("PROBE") :])
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     said = lines[-1] if lines else "no output"
+    if torch := re.search(r"^CPU TORCH(.+)$", done.stdout, re.M):
+        raise ProbeError(without_gpus(python, torch[1], said))
     raise ProbeError(f"{python}: sglang cannot be imported ({said}): mend it there, or {ANOTHER}")
 
 
@@ -157,44 +188,72 @@ class Prober(Protocol):
 
 
 class CachedProbe:
-    """`probe`, remembered in .state/releases: importing sglang takes 5 to 20 s."""
+    """`probe`, remembered in .state/releases: importing sglang takes 5 to 20 s.
 
-    def __init__(self, folder: Path, dry_run: bool) -> None:
+    dry_run: an interpreter without sglang is no error. assumed: nor is one whose sglang loads on
+    this machine as a rehearsal does alone, as the GPUs of the plan are those of another.
+    """
+
+    def __init__(self, folder: Path, dry_run: bool, assumed: bool = False) -> None:
         self.folder = folder
         self.dry_run = dry_run
-        self._found: dict[str, Release | None] = {}
+        self.assumed = assumed
+        self._found: dict[tuple[str, str], Release | None] = {}
 
     def __call__(self, python: str, env: dict[str, str]) -> Release | None:
-        """The release of `python`; None for one without sglang under --dry-run."""
-        if python not in self._found:
-            self._found[python] = self._ask(python, env)
-        return self._found[python]
+        """The release of `python` in the environment of a server with `env`; None for one without
+        sglang under --dry-run. Raises ProbeError."""
+        env = shims.for_import(env)
+        key = (python, json.dumps(env, sort_keys=True))
+        if key not in self._found:
+            self._found[key] = self._ask(python, env)
+        return self._found[key]
 
     def _ask(self, python: str, env: dict[str, str]) -> Release | None:
-        try:
-            done = subprocess.run(
-                [python, "-c", IDENTITY],
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=ASK_LIMIT_S,
-                check=False,
-            )
-        except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-            done = subprocess.CompletedProcess([], 1, "", str(error))
-        # what is no Python may succeed, and print anything
-        if done.returncode != 0 or not re.fullmatch(r"\S+ /.* \d+\n", done.stdout):
+        identity = _identity(python, env)
+        if not identity:
             if self.dry_run:
                 return None
             raise ProbeError(f"{python}: no sglang there; {ANOTHER}")
-        name = hashlib.sha256((python + done.stdout).encode()).hexdigest()[:16]
-        path = self.folder / f"{name}.json"
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            return release_from_json(path.read_text(encoding="utf-8"))
-        version = done.stdout.split()[0]
+        ways = [env, *[shims.for_cpu(env)] * self.assumed]
+        for way in ways:
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                return release_from_json(self._path(python, identity, way).read_text("utf-8"))
+        version = identity.split()[0]
         say(f"  reading which arguments sglang {version} takes (once for each environment)")
-        release = probe(python, env)
+        for way in ways:
+            try:
+                release = probe(python, way)
+            except ProbeError:
+                if way is ways[-1]:
+                    raise
+                continue
+            break
         with contextlib.suppress(OSError):  # a checkout that is read-only: asked again next time
             self.folder.mkdir(parents=True, exist_ok=True)
-            files.write_whole(path, release_to_json(release))
+            files.write_whole(self._path(python, identity, way), release_to_json(release))
         return release
+
+    def _path(self, python: str, identity: str, env: dict[str, str]) -> Path:
+        """Where an answer is kept: another environment may import another sglang, or none."""
+        text = json.dumps([python, identity, env], sort_keys=True)
+        return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+
+
+def _identity(python: str, env: dict[str, str]) -> str:
+    """What identifies its sglang: `version folder stamp`; empty where it has none."""
+    try:
+        done = subprocess.run(
+            [python, "-c", IDENTITY],
+            env={**os.environ, **env},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=ASK_LIMIT_S,
+            check=False,
+        )
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return ""
+    # what is no Python may succeed, and print anything
+    whole = done.returncode == 0 and re.fullmatch(r"\S+ /.* \d+\n", done.stdout)
+    return done.stdout if whole else ""

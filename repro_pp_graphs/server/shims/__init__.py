@@ -33,6 +33,17 @@ def names_in(env: Mapping[str, str]) -> list[str]:
     return [name for name in env.get(ENV_NAME, "").split(",") if name]
 
 
+def for_import(env: Mapping[str, str]) -> dict[str, str]:
+    """A server's environment with those shims only that its import of sglang needs."""
+    others = {name: value for name, value in env.items() if name != ENV_NAME}
+    return for_cpu(others) if "cpu" in names_in(env) else others
+
+
+def for_cpu(env: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which sglang can be imported without GPUs, as a rehearsal does."""
+    return {**env, ENV_NAME: "cpu"}
+
+
 def install_all() -> None:
     """Install every shim named in REPRO_SHIMS, in this process."""
     for name in names_in(os.environ):
