@@ -30,7 +30,7 @@ FIGURES = {
     "median_ttft_ms": "TTFT median, ms",
     "output_throughput": "output tokens/s",
     RETURN: "token return, ms",
-    OWN_GRAPH: "of it under own graph, ms",
+    OWN_GRAPH: "of it while its own batch runs, ms",
     IDLE: "of it idle, ms",
     OUTSIDE: "waits while idle, ms a turn",
     SEND: "token send, ms",

@@ -9,6 +9,7 @@ from typing import Any
 from repro_pp_graphs.pp_clock import table_rows
 from repro_pp_graphs.report.numbers import number
 from repro_pp_graphs.stats.names import CONTROL, OUTSIDE
+from repro_pp_graphs.terminal import wrapped
 
 Row = dict[str, Any]  # a launch of summary.json
 _NAME, _CELL, _ABREAST = 23, 8, 4
@@ -278,7 +279,8 @@ def _states(summary: dict[str, Any], launches: list[Row], cases: list[str]) -> l
             values = list(dict.fromkeys(value for _, value in said))
             if values in (["-"], [NOT_TRACED]):
                 continue
-            one = values[0] if len(values) == 1 else ", ".join(f"r{n} {v}" for n, v in said)
-            head = f"{title}, {name(summary, case)}: "
-            found.append(head + (one if len(head + one) < 80 else f"{len(values)} different"))
+            rounds = {value: [f"r{n}" for n, each in said if each == value] for value in values}
+            one = ", ".join(f"{' '.join(at)} {value}" for value, at in rounds.items())
+            one = values[0] if len(values) == 1 else one
+            found += wrapped(f"{title}, {name(summary, case)}: {one}")
     return found

@@ -53,7 +53,11 @@ METRICS: dict[str, tuple[str, str]] = {
     CONTROL: ("TTFT of one prompt alone, ms", "lower"),
 }
 PROFILED = "*Of the profile pass, which slows a step down: means of its decode steps"
-CLOCKED = "*Of the measured pass, by the ranks' own clocks (pp_clock): means of decode turns"
+CLOCKED = (
+    "*Of the measured pass, by the ranks' own clocks (pp_clock): means of decode turns; gaps "
+    "between a batch's kernels count as its run, so without graphs the idle parts are at least this"
+)
+CLOCKED_TITLES = {OWN_GRAPH: "of it while its own batch runs, ms*"}  # a graph or eager kernels
 _WAITS = frozenset({RETURN, OWN_GRAPH, IDLE, OUTSIDE})
 
 
@@ -95,13 +99,15 @@ def arms(source: Source) -> Table | None:
         for metric in dict.fromkeys(wanted)
         if any(metric in one for one in known) or any((n, metric) in compared for n in _at(pairs))
     ]
+    by_clock = any(launch.summary.waits_from == "pp_clock" for launch in source.launches)
     rows = []
     for metric in metrics:
         better = METRICS.get(metric, ("", ""))[1]
         better = better or next((c.better for (_, m), c in compared.items() if m == metric), "")
         means = [_mean(source, metric, number) for number in range(len(source.cases))]
         cells = [_compared(compared.get((n, metric))) for n in _at(pairs)]
-        rows.append([title(metric), better, *map(number, means), *cells])
+        name = CLOCKED_TITLES.get(metric) if by_clock else None
+        rows.append([name or title(metric), better, *map(number, means), *cells])
     head = ["", "better", *source.cases, *(f"{pair.a} / {pair.b}" for pair in pairs)]
     launches = max(measured(source, number) for number in range(len(source.cases)))
     each = "1 launch" if launches == 1 else f"means over {launches} launches"
@@ -112,7 +118,6 @@ def arms(source: Source) -> Table | None:
         confidence = 100 * (1 - pairs[0].alpha)
         note += f"; ratios with their {confidence:g} % interval"
     if not _WAITS.isdisjoint(metrics):
-        by_clock = any(launch.summary.waits_from == "pp_clock" for launch in source.launches)
         note += f". {CLOCKED if by_clock else PROFILED}"
     note += f". In the files {', '.join(named)}" if named else ""
     return Table(head=head, rows=rows, note=f"{note}.")
