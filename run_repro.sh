@@ -329,7 +329,7 @@ start_mps() {
       die 2 "--mps: its daemon did not start (see $out/mps/control.log): leave --mps out, and ranks \
 take turns"
     fi
-    sleep 0.1
+    nap 0.1
   done
 }
 
@@ -338,7 +338,7 @@ stop_mps() { # the daemon that this run began, and no other
   local tenths=100
   [[ -n $mps_pid ]] || return 0
   timeout 15 nvidia-cuda-mps-control <<<quit >/dev/null 2>&1 || true
-  while leader_lives "$mps_pid" && ((tenths-- > 0)); do sleep 0.1; done
+  while leader_lives "$mps_pid" && ((tenths-- > 0)); do nap 0.1; done
   end_group "$mps_pid" 5 TERM
   mps_pid=""
   rm -rf "$out/mps/pipe"

@@ -89,7 +89,9 @@ class LaunchRecord(msgspec.Struct, omit_defaults=True):
     """logs/<label>_launch.json: what is known of a launch; None, and no key, where it is not."""
 
     status: Status
-    reason: str | None = None  # why it failed
+    reason: str | None = None  # why it failed, or what an interruption left out
+    # its measured pass ended whole; at the launch's end also: as the case that it claims to be
+    measured: bool = False
     warnings: list[str] | None = None
     run_id: str | None = None  # the plan's
     session: int | None = None  # the plan's, when the launch began

@@ -206,6 +206,23 @@ def test_a_failed_launch_says_so_in_place_of_numbers(tmp_path):
     assert rows(table.lines(result), "ITL median ms") == [["30", "failed", "lower"]]
 
 
+@pytest.mark.parametrize("status", ["failed", "interrupted", "running"])
+def test_what_was_measured_before_a_launch_was_cut_short_is_shown(tmp_path, status):
+    two = plan(launch("A", "on"), launch("B", "off"))
+    measured(tmp_path, two, [30, 20])
+    launch_record.amend(tmp_path, "B", status=status, measured=True)
+    result = summary.summarise(tmp_path, two)
+    assert not result["complete"]
+    cell = status if status == "running" else "20"
+    assert rows(table.lines(result), "ITL median ms") == [["30", cell, "lower"]]
+    text = " ".join(summary_step.said(result))
+    if status == "running":  # nobody has looked at it
+        assert "Not measured: 1 of 2 launches (B: running)" in text
+    else:
+        assert f"Measured, then cut short: 1 of 2 launches (B: {status}): its numbers" in text
+    assert "CANNOT TELL: no launch of off counts" in text
+
+
 def test_nothing_measured_is_no_table(tmp_path):
     assert table.lines(summary.summarise(tmp_path, plan(launch("A", "on")))) == []
 

@@ -79,6 +79,46 @@ def test_a_signal_ends_all_and_keeps_what_was_measured(moment: str, sent: signal
     assert "Traceback" not in done.out + done.err
 
 
+@pytest.mark.parametrize(("moment", "sent"), RUNS)
+def test_what_its_measured_pass_gave_is_shown_and_compared_in_no_word(
+    moment: str, sent: signal.Signals, runs
+):
+    harness, done, _ = runs[moment, sent]
+    (victim,) = [one for one in harness.summary()["launches"] if one["label"] == "victim"]
+    whole = moment in ("profiling", "stopping")
+    assert bool(victim.get("measured")) is whole
+    lines = done.out.splitlines()
+    at = next(n for n, line in enumerate(lines) if line.startswith("TPOT mean ms"))
+    said = " ".join(done.out.split())
+    cell = lines[at].split()[4]
+    if whole:
+        assert float(cell) == pytest.approx(victim["metrics"]["mean_tpot_ms"], rel=1e-3)
+        assert "Measured, then cut short: 1 of 2 launches (victim: interrupted)" in said
+        lacks = ", before its profile was whole" * (moment == "profiling")
+        assert victim["reason"] == f"interrupted after its measured pass{lacks}"
+        assert victim["graph_state"]["decode_lines"] > 0, "was it looked at?"
+    else:
+        assert cell in ("interrupted", "stopped")
+        assert "Not measured: 1 of 2 launches (victim: interrupted)" in said
+    for pair in harness.summary()["verdict"]["pairs"]:
+        assert [one["label"] for one in pair["left_out"]] == ["victim"]
+        assert all("victim" not in one["values_b"] for one in pair["comparisons"])
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_whole_group_while_a_server_stops_prints_nothing_of_bash(
+    harness: Harness, sent: signal.Signals
+):
+    """As `timeout`, a closed terminal and `kill -- -PID` send it."""
+    harness.case("victim", "FAKE_FAULT=slow_stop")
+    running = harness.start("--cases", "victim", "--no-profile")
+    running.until_log("victim", "FAKE stopping")
+    os.killpg(running.process.pid, sent)
+    done = running.end()
+    assert done.status == 130 and harness.left_over() == []
+    assert not [line for line in done.lines if line in ("Terminated", "Hangup")], done.lines
+
+
 def test_a_second_ctrl_c_during_the_clean_up_leaves_nothing_either(harness: Harness):
     harness.case("victim", "FAKE_FAULT=stubborn", "FAKE_ITL_MS=600000")
     running = harness.start("--cases", "victim", "--no-profile")

@@ -206,7 +206,7 @@ def _what(source: Source) -> str:
     engine = "The ring probe, without sglang," if found.engine == "probe" else f"sglang {versions}"
     rounds = max(launch.round for launch in plan.launches)
     launches = f"{rounds} launch{'es' * (rounds > 1)} of each of {len(source.cases)} case"
-    done = sum(launch.summary.status == "ok" for launch in source.launches)
+    done = sum(launch.measured for launch in source.launches)
     done_of = f" ({done} of {len(plan.launches)} are measured)" * (done < len(plan.launches))
     if attached:
         launches = f"a server that was already running ({attached.url}, {attached.where})"

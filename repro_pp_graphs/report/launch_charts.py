@@ -8,7 +8,7 @@ from typing import Any
 from repro_pp_graphs.report.figure import Figure
 from repro_pp_graphs.report.numbers import number
 from repro_pp_graphs.report.source import Launched, Source
-from repro_pp_graphs.report.tables import METRICS, Table, quantiles, title, values
+from repro_pp_graphs.report.tables import METRICS, Table, quantiles, shown, title, values
 
 MOST_POINTS = 160  # of a distribution; of more values, so many quantiles
 MOST_SERIES = 64  # launches in one picture
@@ -129,9 +129,7 @@ def itl_over_time(source: Source) -> Figure | None:
 
 def launches(source: Source) -> Figure | None:
     """Every launch as a point, in the order in which they ran, and the interval beside them."""
-    metrics = [
-        metric for metric in METRICS if any(metric in values(one) for one in source.launches)
-    ]
+    metrics = [metric for metric in METRICS if any(metric in shown(one) for one in source.launches)]
     if not metrics:
         return None
     choices = [_choice(source, metric) for metric in metrics]
@@ -140,7 +138,7 @@ def launches(source: Source) -> Figure | None:
             str(one.order),
             one.summary.label,
             one.summary.status,
-            *(number(values(one).get(metric)) for metric in metrics),
+            *(number(shown(one).get(metric)) for metric in metrics),
         ]
         for one in source.launches
     ]
@@ -157,10 +155,10 @@ def launches(source: Source) -> Figure | None:
 
 
 def _choice(source: Source, metric: str) -> dict[str, Any]:
-    measured = [(one, values(one)[metric]) for one in source.launches if metric in values(one)]
+    measured = [(one, shown(one)[metric]) for one in source.launches if metric in shown(one)]
     by_case: dict[int, list[float]] = {}
-    for one, value in measured:
-        by_case.setdefault(one.case, []).append(value)
+    for one in (one for one, _ in measured if metric in values(one)):
+        by_case.setdefault(one.case, []).append(values(one)[metric])
     return {
         "key": metric,
         "title": METRICS[metric][0].rstrip("*"),

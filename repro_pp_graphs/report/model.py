@@ -62,7 +62,10 @@ class LaunchSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
     network: str = ""  # how NCCL is made to send between ranks; empty: as it chooses
     pp_clock: ClockSummary | None = None  # the last rank's turns in the measured pass
     loads: list[LoadSummary] = []  # of a sweep; the figures above are those of its main load
-    reason: str | None = None  # why it failed, or is unreadable
+    reason: str | None = None  # why it failed, is unreadable, or what an interruption left out
+    measured: bool = (
+        False  # its measured pass is whole and of its case; status ok: whatever it says
+    )
     session: int | None = None  # 1: measured before any --resume
     began: str | None = None  # local time, 2026-11-24 03:15:00
     server_start_s: float | None = None

@@ -74,6 +74,11 @@ class Launched(msgspec.Struct, kw_only=True):
     explained: Explained | None = None  # None: not traced
     clock: ClockFacts | None = None  # None: not timed by pp_clock
 
+    @property
+    def measured(self) -> bool:
+        """Whether the figures of its measured pass stand, though it may have ended ill after it."""
+        return table.is_measured(msgspec.structs.asdict(self.summary))
+
 
 class Source(msgspec.Struct, kw_only=True):
     """A folder: a run (plan, summary, launches) or traces (explained). `cases` are names to show,
@@ -130,7 +135,7 @@ def _run(folder: Path, logs: Path, told: dict[str, Any] | None) -> Source:
     ran = sorted(both, key=lambda each: each[1].session or 1)
     for order, (launch, its) in enumerate(ran, 1):
         seen = _client(logs / f"{launch.label}_client.json", warnings)
-        measured = its.status == "ok"
+        measured = table.is_measured(msgspec.structs.asdict(its))
         launches.append(
             Launched(
                 summary=its,
@@ -141,7 +146,7 @@ def _run(folder: Path, logs: Path, told: dict[str, Any] | None) -> Source:
                 prompt_tokens=seen.prompt_tokens,
                 server_info=_server_info(logs, launch.label),
                 env=launch.env,
-                explained=said[launch.label] if measured else None,
+                explained=said[launch.label] if its.status == "ok" else None,
                 clock=_clock(facts_path(logs, launch.label)) if measured else None,
             )
         )

@@ -57,15 +57,27 @@ def said(result: dict[str, Any]) -> list[str]:
     if swept := sweep_table.lines(result):
         out += ["", *swept]
         out += [line for each in sweep_table.notes(result) for line in wrapped(each)]
-    missing = [_not_measured(row) for row in result["launches"] if row["status"] != "ok"]
-    if missing:
-        of = f"{len(missing)} of {count(len(result['launches']), 'launch')}"
-        out += ["", *wrapped(f"Not measured: {of} ({', '.join(missing)}).")]
+    out += _lacking(result["launches"])
     known = [line for each in remarks.remarks(result) for line in wrapped(each, "! ")]
     return [*out, "", *known]
 
 
-def _not_measured(row: dict[str, Any]) -> str:
+def _lacking(launches: list[table.Row]) -> list[str]:
+    """Which launches are not measured, and which are and count in no comparison."""
+    out: list[str] = []
+    others = [row for row in launches if row["status"] != "ok"]
+    for measured, text in (
+        (False, "Not measured: {}."),
+        (True, "Measured, then cut short: {}: its numbers are shown, and compared in no word."),
+    ):
+        found = [_ended(row) for row in others if table.is_measured(row) is measured]
+        if found:
+            of = f"{len(found)} of {count(len(launches), 'launch')} ({', '.join(found)})"
+            out += ["", *wrapped(text.format(of))]
+    return out
+
+
+def _ended(row: dict[str, Any]) -> str:
     """A launch's label, and how it ended where it began."""
     label, status = row["label"], row["status"]
     return label if status == "not run" else f"{label}: {status}"

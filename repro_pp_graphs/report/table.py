@@ -79,8 +79,16 @@ def name(summary: dict[str, Any], case: str) -> str:
     return case
 
 
+def is_measured(row: Row) -> bool:
+    """Whether the figures of a launch's measured pass stand, though it failed or was interrupted
+    after it; of one that is running nobody has looked yet whether it is what it claims."""
+    looked_at = row["status"] in ("failed", "interrupted")
+    return row["status"] == "ok" or bool(looked_at and row.get("measured") and row["metrics"])
+
+
 def _value(row: Row, key: str) -> float | None:
-    found: float | None = {**row["metrics"], **row.get("token_send_ms", {})}.get(key)
+    profiled = row.get("token_send_ms", {}) if row["status"] == "ok" else {}
+    found: float | None = {**row["metrics"], **profiled}.get(key)
     return table_rows.value(row.get("pp_clock"), key) if found is None else found
 
 
@@ -88,7 +96,7 @@ def _cell(row: Row | None, key: str, width: int) -> str:
     """The value of a launch, or how it ended where it has none."""
     if row is None:
         return "-"
-    if row["status"] != "ok":
+    if not is_measured(row):
         status: str = row["status"]
         return status if len(status) < width else _SHORT.get(status, status)
     return number(_value(row, key))

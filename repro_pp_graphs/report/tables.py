@@ -62,9 +62,13 @@ _WAITS = frozenset({RETURN, OWN_GRAPH, IDLE, OUTSIDE})
 
 
 def values(launch: Launched) -> dict[str, float]:
-    """What was measured of a launch, by metric."""
-    measured = launch.summary.status == "ok"
-    return {**launch.summary.metrics, **launch.summary.waits_ms} if measured else {}
+    """What was measured of a launch that ended well, by metric."""
+    return shown(launch) if launch.summary.status == "ok" else {}
+
+
+def shown(launch: Launched) -> dict[str, float]:
+    """The same also of one that failed, or was interrupted, after its measured pass."""
+    return {**launch.summary.metrics, **launch.summary.waits_ms} if launch.measured else {}
 
 
 def title(metric: str) -> str:
@@ -88,11 +92,11 @@ def arms(source: Source) -> Table | None:
     """A against B: a row a metric, a column a case with its mean over launches, and a column a
     pair of cases. A rehearsal has no ratios: they would be remembered."""
     found = source.summary
-    if found is None or not any(map(values, source.launches)):
+    if found is None or not any(map(shown, source.launches)):
         return None
     pairs = found.verdict.pairs if found.verdict and not found.rehearsal else []
     compared = {(n, c.metric): c for n, pair in enumerate(pairs) for c in pair.comparisons}
-    known = [values(launch) for launch in source.launches]
+    known = [shown(launch) for launch in source.launches]
     wanted = [*METRICS, *dict.fromkeys(metric for _, metric in compared)]
     metrics = [
         metric
@@ -133,8 +137,10 @@ def _at(pairs: list[Pair]) -> range:
 
 
 def _mean(source: Source, metric: str, case: int) -> float | None:
-    its = [values(launch).get(metric) for launch in source.launches if launch.case == case]
-    measured = [value for value in its if value is not None]
+    ours = [launch for launch in source.launches if launch.case == case]
+    # of a case without a launch that ended well, what was measured
+    its = list(filter(None, map(values, ours))) or list(map(shown, ours))
+    measured = [one[metric] for one in its if metric in one]
     return fmean(measured) if measured else None
 
 

@@ -106,6 +106,32 @@ class Ending:
             return []
         return [f"while its traces were read, others came or went: {', '.join(more + lost)}"]
 
+    def interrupt(self) -> None:
+        """It was interrupted. Where its measured pass had ended that is looked at as ever."""
+        self.changes["status"] = "interrupted"
+        if self.known.measured:
+            self.count_gpus()
+            self.collect_clock()
+            doubts = self._doubts()
+            self.changes["measured"] = not doubts
+            self.changes["reason"] = "; ".join(["interrupted", *doubts])
+            if not doubts:
+                self.changes["reason"] = f"interrupted after its measured pass{self._not_yet()}"
+
+    def _doubts(self) -> list[str]:
+        """Why what a launch measured is no measurement of its case."""
+        try:
+            return self.faults() or self._arm()
+        except (OSError, BadFile) as error:
+            return [str(error)]
+
+    def _not_yet(self) -> str:
+        """What of the profile was still to come; empty for nothing."""
+        if not self.plan.profile or (self.logs / f"{self.label}_analysis.json").exists():
+            return ""
+        lacks = "traces were analysed" if self.known.trace_bytes else "profile was whole"
+        return f", before its {lacks}"
+
     def _arm(self) -> list[str]:
         if self.plan.engine == "probe" and not self.plan.profile:
             return []
@@ -129,6 +155,8 @@ class Ending:
 
     def fail(self, reason: str, silent: bool = False) -> None:
         """It has failed; said on the terminal too, unless an earlier step has said it."""
+        if self.known.measured:
+            self.changes["measured"] = not self._doubts()
         full = files.low_space(self.logs, self.out / "trace")
         known = reason == self.known.reason or silent
         if full and "the disk of" not in reason:
@@ -164,7 +192,7 @@ def main(argv: list[str]) -> int:
     """finish OUT LABEL: 0 where the launch is measured and is what it claims, 1 where not."""
     parser = step_options.of_launch("finish", __doc__)
     parser.add_argument("--failed", action="store_true", help="a step before this one failed")
-    parser.add_argument("--interrupted", action="store_true", help="record that, and only that")
+    parser.add_argument("--interrupted", action="store_true", help="record that, wait for nothing")
     parser.add_argument(
         "--server-died", action="store_true", help="warn that it ended before it was stopped"
     )
@@ -172,8 +200,10 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     plan = record.load(options.out / "logs")
     ending = Ending(options.out, plan, plan.launch(options.label))
-    ending.changes["status"] = "interrupted" if options.interrupted else "ok"
-    if not options.interrupted:
+    ending.changes["status"] = "ok"
+    if options.interrupted:
+        ending.interrupt()
+    else:
         ending.count_gpus()
         ending.collect_clock()
         if options.failed or ending.known.status == "failed":

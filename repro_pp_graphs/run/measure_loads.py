@@ -90,7 +90,9 @@ class Loads:
         """On disk at once, and on the terminal."""
         self.found[load.name] = found
         said = [f"{load.title}: {found.reason}"] if found.reason else []
-        launch_record.amend(self.logs, self.launch.label, said, loads=self.found)
+        main = self.found.get(self.plan.loads[0].name)  # the launch's own figures are of it
+        measured = main is not None and main.status == "ok"
+        launch_record.amend(self.logs, self.launch.label, said, loads=self.found, measured=measured)
         text = found.reason or line_of(result_of(path) if path else {}).removeprefix("  client  ")
         print("\n".join(wrapped(f"{load.title}: {text}", "  load    ")), flush=True)
 

@@ -33,6 +33,13 @@ def say_why_attached(logs: Path, launch: Launch, done: Pass) -> None:
     print("\n".join(wrapped(f"{launch.label} failed: {reason}; {again}", "  ")), flush=True)
 
 
+def note_measured(logs: Path, label: str) -> None:
+    """Record that the measured pass of a launch has ended whole, whatever ends the launch."""
+    from repro_pp_graphs import launch_record  # noqa: PLC0415 - not before the pass
+
+    launch_record.amend(logs, label, measured=True)
+
+
 def main(argv: list[str]) -> int:
     """measure OUT LABEL PID: 0 measured, 1 not."""
     parser = step_options.of_server("measure", __doc__)
@@ -54,6 +61,8 @@ def main(argv: list[str]) -> int:
         return status
     words = client_words.prompts(options.root) + client_words.measured(plan, launch, logs)
     done = run_client(words, logs / f"{label}_client.log", options.root)
+    if not done.status:
+        note_measured(logs, label)
     host.end(logs, label)
     if done.status == INTERRUPTED:
         return done.status

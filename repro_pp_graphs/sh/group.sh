@@ -6,6 +6,12 @@
 # and once the leader has ended its exit status in $state/exits/<pid>.
 declare -A waiters=() # by a group's pid: the process that waits for its leader
 
+# A TERM or HUP to the whole group, as `timeout` and a closing terminal send it, ends a plain sleep,
+# which bash then reports ("Terminated"). SIGINT has to end it: bash drops one that its child ignores.
+nap() { # nap SECONDS: a short one, that no TERM or HUP ends
+  (trap '' TERM HUP && exec sleep "$1") || true
+}
+
 # No command substitution where a trap may fire: bash 5.2 then ends with a syntax error.
 read_start_time() { # read_start_time VARIABLE PID: clock ticks since boot; empty for a dead process
   local -n ticks=$1
@@ -66,7 +72,7 @@ begin_group() { # begin_group VARIABLE LOG COMMAND...: runs COMMAND in a session
       begun_one
       die 1 "no process could be begun for $log"
     }
-    sleep 0.02 || true # Ctrl-C reaches it too
+    nap 0.02
   done 2>/dev/null
   rm -f "$handed"
   waiters[$group_pid]=$waiter
@@ -89,7 +95,7 @@ wait_group() { # wait_group PID SECONDS: 0 once no member is left, 1 after SECON
   local tenths=$(($2 * 10))
   while group_lives "$1"; do
     ((tenths-- > 0)) || return 1
-    sleep 0.1
+    nap 0.1
   done
 }
 
@@ -105,7 +111,7 @@ end_group() {
   local tenths=$(($2 * 10)) waiter=${waiters[$1]:-}
   kill "-${3:-INT}" "$1" 2>/dev/null || true
   while leader_lives "$1" && ((tenths-- > 0)); do
-    sleep 0.1
+    nap 0.1
   done
   if ! wait_group "$1" 3; then
     kill -TERM -- "-$1" 2>/dev/null || true
@@ -114,7 +120,7 @@ end_group() {
   fi
   tenths=20
   while [[ -n $waiter ]] && kill -0 "$waiter" 2>/dev/null && ((tenths-- > 0)); do
-    sleep 0.1
+    nap 0.1
   done
   forget_group "$1"
 }

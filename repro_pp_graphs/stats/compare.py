@@ -105,6 +105,8 @@ def pair(
     at = look(asked.planned, asked.later, whole_rounds(a, b, counted))
     rules = Rules(at.alpha, asked.margin, at.withheld)
     found = [compare(a, b, counted, metric, rules) for metric in metrics]
+    for each in found:
+        each.why = _uncounted(a, b, each, ours) or each.why
     measured = [each for each in found if each.values_a or each.values_b or each.role == "primary"]
     secondary = [each for each in measured if each.role == "secondary"]
     correct(secondary, rules.alpha, "metrics")
@@ -119,6 +121,18 @@ def pair(
         unproven=_moved(measured),
         notes=_notes(counted, at, tested=any(each.estimate for each in measured)),
     )
+
+
+def _uncounted(a: str, b: str, found: Comparison, samples: Sequence[Sample]) -> str:
+    """Why there is nothing to test where a case has the metric only in launches that do not count;
+    empty where that is not so."""
+    missing = [case for case, its in ((a, found.values_a), (b, found.values_b)) if not its]
+    having = {sample.case for sample in samples if found.metric in sample.values}
+    if not having.intersection(missing):
+        return ""
+    left_out = " and ".join(case for case in missing if case in having)
+    never = " and ".join(case for case in missing if case not in having)
+    return f"no launch of {left_out} counts" + (f", not measured in {never}" if never else "")
 
 
 def whole_rounds(a: str, b: str, counted: Sequence[Sample]) -> int:
