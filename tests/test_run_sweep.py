@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from fake_sglang.harness import Done, Harness, wait_until
 
 pytestmark = pytest.mark.launches
 
-SLOW = ("--sweep", "batch=2,4,8", "tokens=4,200")
+HELD = ("--sweep", "batch=2,4")
 GIVEN = ("--cases", "one,two", "--pp-size", "2", "--cpu", "--no-profile")
 A, B = "one", "two"
 
@@ -85,24 +86,56 @@ def test_a_dry_run_names_the_loads_the_time_and_what_the_server_is_told(tmp_path
     assert text.count("/set_internal_state") == 2 and "one_at_b4_client.json" in text
 
 
-def test_an_older_release_is_told_by_its_own_name(tmp_path: Path):
-    with made(tmp_path / "r", "FAKE_MICRO_BATCH=max_micro_batch_size") as harness:
-        done = harness.run(*GIVEN, "--sweep", "batch=2,4")
-        assert done.status == 0 and record(harness, A)["loads"]["b4"]["status"] == "ok"
+# case -> its fault; under batches of 2, 3 and 4 prompts
+FAULTY = {
+    "one": "FAKE_FAULT=refuse_batch:4",
+    "two": "",
+    "older": "FAKE_MICRO_BATCH=max_micro_batch_size",
+    "takes_none": "FAKE_MICRO_BATCH=none",
+    "dies_at_2": "FAKE_FAULT=die_batch:2",
+    "dies_at_4": "FAKE_FAULT=die_batch:4",
+}
+UNDER_FAULTS = ("--cases", ",".join(FAULTY), *GIVEN[2:], "--sweep", "batch=2,4,3")
 
 
-def test_a_server_that_takes_no_micro_batch_size_measures_nothing_and_says_so(tmp_path: Path):
-    with made(tmp_path / "r", "FAKE_MICRO_BATCH=none") as harness:
-        done = harness.run(*GIVEN, "--sweep", "batch=2,4")
-        assert done.status == 1 and harness.statuses() == {A: "failed", B: "ok"}
-        assert "/set_internal_state answered 200: [false]" in " ".join(done.out.split())
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Harness, Done]]:
+    """A case a fault, and one without, under three loads."""
+    with Harness(tmp_path_factory.mktemp("faulty") / "r") as harness:
+        for name, fault in FAULTY.items():
+            harness.case(name, *[fault] * bool(fault))
+        yield harness, harness.run(*UNDER_FAULTS)
+
+
+def states_of(harness: Harness, label: str) -> dict[str, str]:
+    return {name: each["status"] for name, each in record(harness, label)["loads"].items()}
+
+
+def test_a_launch_that_fails_costs_no_other(faulty: tuple[Harness, Done]):
+    harness, done = faulty
+    failed = ("takes_none", "dies_at_2", "dies_at_4")
+    assert done.status == 1
+    assert harness.statuses() == {name: "failed" if name in failed else "ok" for name in FAULTY}
+    assert states_of(harness, B) == {"b2": "ok", "b3": "ok", "b4": "ok"}
+
+
+def test_an_older_release_is_told_by_its_own_name(faulty: tuple[Harness, Done]):
+    assert states_of(faulty[0], "older") == {"b2": "ok", "b3": "ok", "b4": "ok"}
+
+
+def test_a_server_that_takes_no_micro_batch_size_measures_nothing_and_says_so(
+    faulty: tuple[Harness, Done],
+):
+    harness, done = faulty
+    assert "ok" not in states_of(harness, "takes_none").values()
+    assert "/set_internal_state answered 200: [false]" in " ".join(done.out.split())
 
 
 def interrupted(harness: Harness) -> Done:
-    """A run that is stopped in its first launch once one load is measured."""
-    run = harness.start(*GIVEN, *SLOW)
-    path = harness.logs / f"{A}_launch.json"
-    wait_until(lambda: path.exists() and "loads" in json.loads(path.read_text()))
+    """A run that is stopped in its first launch under its second load; the first is measured."""
+    run = harness.start(*GIVEN, *HELD)
+    path = harness.logs / f"{A}_at_b4_client.log"
+    wait_until(path.exists)
     run.process.send_signal(signal.SIGINT)
     return run.end()
 
@@ -110,7 +143,8 @@ def interrupted(harness: Harness) -> Done:
 def test_ctrl_c_keeps_the_loads_that_were_measured_and_resume_measures_the_launch_again(
     tmp_path: Path,
 ):
-    with made(tmp_path / "r") as harness:
+    mended = tmp_path / "mended"
+    with made(tmp_path / "r", "FAKE_FAULT=hold_batch:4", f"FAKE_MENDED={mended}") as harness:
         done = interrupted(harness)
         assert done.status == 130
         (launch,) = [one for one in harness.summary()["launches"] if one["label"] == A]
@@ -120,7 +154,8 @@ def test_ctrl_c_keeps_the_loads_that_were_measured_and_resume_measures_the_launc
         firsts = [each["pairs"][0]["comparisons"][0] for each in harness.summary()["sweep"]]
         assert all(each["values_a"] == {} for each in firsts), "a partial launch is compared"
         assert harness.left_over() == []
-        again = harness.run(*GIVEN, *SLOW, "--resume")
+        mended.touch()
+        again = harness.run(*GIVEN, *HELD, "--resume")
         assert again.status == 0 and harness.statuses() == {A: "ok", B: "ok"}
 
 
@@ -131,31 +166,34 @@ def test_resume_with_another_sweep_is_refused(swept: tuple[Harness, Done]):
 
 
 @pytest.mark.parametrize("deadly", [2, 4])
-def test_a_server_that_dies_under_a_load_costs_none_before_it(tmp_path: Path, deadly: int):
-    with made(tmp_path / "r", f"FAKE_FAULT=die_batch:{deadly}") as harness:
-        done = harness.run(*GIVEN, "--sweep", "batch=2,3,4")
-        loads = record(harness, A).get("loads", {})
-        order = json.loads((harness.logs / "run.json").read_text())["launches"][0]["loads"]
-        assert done.status == 1 and harness.statuses() == {A: "failed", B: "ok"}
-        assert "died under load" in record(harness, A)["reason"]
-        assert list(loads) == list(order)[: len(loads)], "a load after it was measured"
-        *before, last = loads.items()
-        assert last[0] == f"b{deadly}" and last[1]["status"] == "failed"
-        assert all(state["status"] == "ok" for _, state in before)
+def test_a_server_that_dies_under_a_load_costs_none_before_it(
+    faulty: tuple[Harness, Done], deadly: int
+):
+    harness, _ = faulty
+    label = f"dies_at_{deadly}"
+    loads = record(harness, label).get("loads", {})
+    plan = json.loads((harness.logs / "run.json").read_text())
+    (order,) = (each["loads"] for each in plan["launches"] if each["label"] == label)
+    assert "died under load" in record(harness, label)["reason"]
+    assert list(loads) == list(order)[: len(loads)], "a load after it was measured"
+    *before, last = loads.items()
+    assert last[0] == f"b{deadly}" and last[1]["status"] == "failed"
+    assert all(state["status"] == "ok" for _, state in before)
 
 
-def test_one_load_that_fails_costs_only_itself(tmp_path: Path):
-    with made(tmp_path / "r", "FAKE_FAULT=refuse_batch:4") as harness:
-        done = harness.run(*GIVEN, "--sweep", "batch=2,4,3")
-        states = {name: each["status"] for name, each in record(harness, A)["loads"].items()}
-        assert states == {"b2": "ok", "b3": "ok", "b4": "failed"}
-        assert done.status == 1 and harness.statuses() == {A: "ok", B: "ok"}
-        text = " ".join(done.out.split())
-        assert "one: not measured: batch 4; --resume measures that launch again" in text
-        (four,) = [each for each in harness.summary()["sweep"] if each["load"]["name"] == "b4"]
-        assert four["pairs"][0]["left_out"][0]["label"] == A
-        again = harness.run(*GIVEN, "--sweep", "batch=2,4,3", "--resume")
-        assert "one is measured again: batch 4 is not measured" in " ".join(again.lines)
+def test_one_load_that_fails_costs_only_itself(faulty: tuple[Harness, Done], tmp_path: Path):
+    harness, done = faulty
+    assert states_of(harness, A) == {"b2": "ok", "b3": "ok", "b4": "failed"}
+    text = " ".join(done.out.split())
+    assert "one: not measured: batch 4; --resume measures that launch again" in text
+    (four,) = [each for each in harness.summary()["sweep"] if each["load"]["name"] == "b4"]
+    left_out = next(each["left_out"] for each in four["pairs"] if each["left_out"])
+    assert left_out[0]["label"] == A
+    shutil.copytree(harness.out, tmp_path / "copy")  # of which the other tests see nothing
+    again = harness.start(*UNDER_FAULTS, "--resume", out=tmp_path / "copy")
+    wait_until((tmp_path / "copy/previous").exists)
+    again.process.send_signal(signal.SIGINT)
+    assert "one is measured again: batch 4 is not measured" in " ".join(again.end().lines)
 
 
 TRACED = ("--cases", "one,two", "--pp-size", "2", "--cpu", "--max-new-tokens", "40")
@@ -214,20 +252,30 @@ def test_its_summary_and_report_say_what_its_traces_say(profiled: tuple[Harness,
     assert f"batch 8, profiled in {row['label']}: " in text and "it alone has traces" not in text
 
 
-@pytest.mark.parametrize("deadly", [2, 3])
+@pytest.fixture(scope="module")
+def dying(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Harness, Done]]:
+    """Every load is profiled; the servers die under the second profile, and under the third."""
+    with Harness(tmp_path_factory.mktemp("dying") / "r") as harness:
+        harness.case(A, "FAKE_FAULT=die_profile:2")
+        harness.case(B, "FAKE_FAULT=die_profile:3")
+        sweep = ("--sweep", "batch=2,4,8", "--profile-loads", "all")
+        yield harness, harness.run(*TRACED, *sweep)
+
+
+@pytest.mark.parametrize(
+    ("label", "fine", "died", "after"), [(A, ["b2"], "b4", ["b8"]), (B, ["b2", "b4"], "b8", [])]
+)
 def test_a_server_that_dies_under_a_further_profile_costs_no_measurement(
-    tmp_path: Path, deadly: int
+    dying: tuple[Harness, Done], label: str, fine: list[str], died: str, after: list[str]
 ):
-    with made(tmp_path / "r", f"FAKE_FAULT=die_profile:{deadly}") as harness:
-        done = harness.run(*TRACED, "--sweep", "batch=2,4,8", "--profile-loads", "all")
-        assert done.status == 0 and harness.statuses() == {A: "ok", B: "ok"}
-        found = record(harness, A)["loads"]
-        faults = {name: each.get("profile", {}).get("fault", "") for name, each in found.items()}
-        died, after = ("b4", "b8") if deadly == 2 else ("b8", "")
-        assert "the server died" in faults[died] and not faults["b2"]
-        assert after == "" or faults[after] == "the server had ended before it"
-        assert deadly == 2 or not faults["b4"]
-        assert {each["status"] for each in found.values()} == {"ok"}
-        said = " ".join((harness.logs / "report.md").read_text().replace("\\", "").split())
-        assert f"profiled in {A}: cannot tell: " in said
-        assert harness.left_over() == []
+    harness, done = dying
+    assert done.status == 0 and harness.statuses() == {A: "ok", B: "ok"}
+    found = record(harness, label)["loads"]
+    faults = {name: each.get("profile", {}).get("fault", "") for name, each in found.items()}
+    assert "the server died" in faults[died]
+    assert [faults[name] for name in fine] == [""] * len(fine)
+    assert [faults[name] for name in after] == ["the server had ended before it"] * len(after)
+    assert {each["status"] for each in found.values()} == {"ok"}
+    said = " ".join((harness.logs / "report.md").read_text().replace("\\", "").split())
+    assert f"profiled in {label}: cannot tell: " in said
+    assert harness.left_over() == []

@@ -4,6 +4,7 @@ Faults, by environment variables (a case file's NAME=value lines):
   FAKE_FAULT   die:<cause>, linger:<cause>   at start, with that cause's log lines (faults.py)
                never_ready                   loads weights for ever
                die_batch:N, refuse_batch:N   a request of N prompts ends it; is answered 503
+               hold_batch:N                  a request of N prompts is not answered
                die_measure, die_profile, die_after_traces; die_profile:N at the N-th profile
                stall                         falls silent after two tokens
                truncated, missing_rank, steps_never    the last rank's trace; all ranks' traces
@@ -117,6 +118,8 @@ def serve(args: argparse.Namespace, ranks: Ranks) -> None:
             if number > 0:
                 fill_disk("measure")
             is_batch = str(len(payload["text"])) == CAUSE and isinstance(payload["text"], list)
+            if FAULT == "hold_batch" and is_batch:
+                threading.Event().wait()
             if FAULT == "refuse_batch" and is_batch:
                 self._whole(503, {"error": {"message": "too large a batch"}})
                 return
