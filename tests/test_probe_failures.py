@@ -108,7 +108,7 @@ BREAKS = [
     ("0", signal.SIGKILL, 1),
     ("1", signal.SIGKILL, 1),
     *([("2", signal.SIGKILL, 1)] if THOROUGH else []),
-    ("launcher", signal.SIGINT, 130),
+    *([("launcher", signal.SIGINT, 130)] if THOROUGH else []),
     ("group", signal.SIGINT, 130),
     ("launcher", signal.SIGTERM, 143),
     ("launcher", signal.SIGKILL, -9),
@@ -139,7 +139,7 @@ def test_a_killed_rank_is_named(broken_runs, rank):
     assert err == f"probe: rank {rank} was ended by SIGKILL; the others were told to end\n"
 
 
-@pytest.mark.parametrize("victim", ["launcher", "group"])
+@pytest.mark.parametrize("victim", ["launcher", "group"] if THOROUGH else ["group"])
 def test_ctrl_c_is_said_in_one_line(broken_runs, victim):
     _, _, err, _ = broken_runs[victim, signal.SIGINT]
     assert err.strip().startswith("probe: interrupted") and err.strip().count("\n") == 0

@@ -177,14 +177,6 @@ def test_ranks_that_share_one_gpu_are_said_to(tmp_path: Path):
         assert "time slices" in done.out
 
 
-def test_without_a_gpu_the_run_is_labelled_a_rehearsal(harness: Harness):
-    done = harness.run("--cases", "graphs_off", "--no-profile")
-    assert done.status == 0, done.lines
-    assert harness.summary()["rehearsal"] is True
-    assert "REHEARSAL" in done.out and "REHEARSAL" in done.err
-    assert list((harness.out / "trace").iterdir()) == []
-
-
 def test_rounds_run_abba_and_number_their_labels(harness: Harness):
     first, second = harness.case("one"), harness.case("two_whose_label_is_a_good_deal_longer")
     done = harness.run("--cases", f"{first},{second}", "--rounds", "2", "--no-profile")
@@ -231,6 +223,7 @@ def test_a_case_against_itself_runs_under_two_labels(harness: Harness):
     done = harness.run("--aa", "--cases", "one", "--no-profile")
     assert done.status == 0, done.lines
     assert harness.statuses() == {"one_aa1": "ok", "one_aa2": "ok"}
+    assert list((harness.out / "trace").iterdir()) == []
     assert json.loads((harness.logs / "run.json").read_text())["aa"] == "one"
     says = done.out[done.out.index("For the noise floor (4 launches a case") :]
     words = says.replace("\\\n", " ").split()
@@ -304,17 +297,18 @@ def test_a_resumed_launch_takes_no_trace_of_its_failed_try(harness: Harness):
     assert harness.summary()["launches"][0]["warnings"] == []
 
 
-def test_resume_refuses_other_options(harness: Harness):
-    harness.case("one")
-    assert harness.run("--cases", "one", "--no-profile").status == 0
+def test_resume_refuses_other_options(ab: tuple[Harness, Done, Done]):
+    harness, _, _ = ab
     before = {name: (harness.out / name).read_bytes() for name in harness.files()}
-    done = harness.run("--cases", "one", "--no-profile", "--resume", "--batch", "3")
+    done = harness.run(*SMALL, "--resume", "--batch", "3")
     assert done.status == 2
     assert len(done.own_errors) == 1 and "--resume" in done.own_errors[0]
     assert {name: (harness.out / name).read_bytes() for name in harness.files()} == before
 
 
-def test_folders_with_spaces_and_another_working_directory_do(tmp_path: Path):
+def test_without_a_gpu_it_is_a_rehearsal_in_folders_with_spaces_from_another_folder_too(
+    tmp_path: Path,
+):
     with Harness(tmp_path / "a harness") as harness:
         elsewhere = tmp_path / "else where"
         elsewhere.mkdir()
@@ -323,3 +317,5 @@ def test_folders_with_spaces_and_another_working_directory_do(tmp_path: Path):
         results = elsewhere / "results of mine"
         assert (results / "logs" / f"{A}_client.json").exists()
         assert (results / "trace" / f"{A}_chrome_trace.json").exists()
+        assert json.loads((results / "logs" / "summary.json").read_text())["rehearsal"] is True
+        assert "REHEARSAL" in done.out and "REHEARSAL" in done.err

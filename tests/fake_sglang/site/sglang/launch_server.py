@@ -51,14 +51,15 @@ class Ranks:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.nodes: list[socket.socket] = []  # connections to further nodes
-        spawn = multiprocessing.get_context("spawn")
+        # sglang spawns them (test_shims does, too); a fork takes a fifth of the CPU
+        fork = multiprocessing.get_context("fork")
         self.pipes: list[Connection] = []
         self.processes = []
         here = args.pp_size * args.tp_size // args.nnodes
         for rank in range(here * args.node_rank, here * (args.node_rank + 1)):
-            ours, theirs = spawn.Pipe()
+            ours, theirs = fork.Pipe()
             with engine.maybe_reindex_device_id(rank):
-                process = spawn.Process(target=run_rank, args=(rank, args, theirs), daemon=True)
+                process = fork.Process(target=run_rank, args=(rank, args, theirs), daemon=True)
                 process.start()
             self.pipes.append(ours)
             self.processes.append(process)
