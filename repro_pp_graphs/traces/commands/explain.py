@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures.process import BrokenProcessPool
+from concurrent import futures
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +55,7 @@ def explain_case(
         part, left_out = fitting(cases, WHOLE, begin_ns, LIMIT_BYTES)
         warnings += [f"{merged.name}: {left_out}"] if left_out else []
         events = merge(cases, shifts(cases), Additions(studies), merged, part)
-    except BrokenProcessPool:
+    except futures.BrokenExecutor:
         raise CannotExplainError(KILLED) from None
     analyses = [explained(study) for study in studies]
     for path in (json, text):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from concurrent.futures.process import BrokenProcessPool
+from concurrent import futures
 from pathlib import Path
 
 from repro_pp_graphs.terminal import complain, wrapped
@@ -94,7 +94,7 @@ def main(argv: list[str]) -> int:
     except OSError as error:
         complain("merge", f"cannot write {options.output} ({error.strerror}): name another -o")
         return 1
-    except BrokenProcessPool:
+    except futures.BrokenExecutor:
         complain("merge", KILLED)
         return 1
     if left_out:

@@ -6,8 +6,8 @@ import gzip
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable
+from concurrent import futures
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,7 +131,9 @@ def merge(
         workers = workers_for([part.path for part in parts])
         whole = Path(scratch) / target.name
         with ExitStack() as stack:
-            run = stack.enter_context(ProcessPoolExecutor(workers)).map if workers > 1 else map
+            run: Callable[..., Iterable[Any]] = map
+            if workers > 1:
+                run = stack.enter_context(futures.ProcessPoolExecutor(workers)).map
             out = stack.enter_context(_open_target(whole))
             out.write(_head(cases, shifts_ns, placed, base_ns, span_us))
             written = run(rewrite_part, parts, files)

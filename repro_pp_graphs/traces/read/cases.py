@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent import futures  # its part for processes is imported where one is made
 from contextlib import suppress
 from dataclasses import replace
 from itertools import takewhile
@@ -168,10 +167,10 @@ def _read_all(members: Members) -> list[RankTrace]:
     shares = _shares([path.stat().st_size for path in paths], processes)
     parts = [[members[at] for at in share] for share in shares]
     try:
-        with ProcessPoolExecutor(processes - 1) as pool:
+        with futures.ProcessPoolExecutor(processes - 1) as pool:
             others = pool.map(_read_share, parts[1:])
             read = [_read_share(parts[0]), *others]
-    except BrokenProcessPool:  # one was killed, as happens for want of memory: one after another
+    except futures.BrokenExecutor:  # one was killed, as for want of memory: one after another
         return _read_share(members)
     found = {
         at: rank
