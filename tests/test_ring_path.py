@@ -339,6 +339,8 @@ def test_beside_the_path_stands_what_the_profiler_adds_where_the_run_measured_it
     text = " ".join(capsys.readouterr().out.split())
     assert ("Without the profiler a token took" in text) == bool(says)
     assert f"% {says}" in text
+    assert ("step, the mean of the" in text) == bool(says)
+    assert ("pp_clock's profiled / measured is another figure" in text) == (says == "longer")
 
 
 def test_a_sentence_names_the_difference_and_what_it_is_made_of():

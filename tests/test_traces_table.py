@@ -124,6 +124,18 @@ def test_no_token_return_is_said_with_its_reason(tmp_path):
     assert "Token return: not seen, no P2P kernel of PP1 says who" in text("mute", *mute)
 
 
+def test_the_column_of_a_receive_that_begins_late_is_called_so(tmp_path):
+    for maker in sync_release(named=True):
+        maker.write(tmp_path)
+    text = shown(tmp_path)
+    (head,) = [line for line in text.splitlines() if line.startswith("messages, means")]
+    (row,) = [line for line in text.splitlines() if line.startswith("nccl PP1 -> PP0")]
+    assert head.split()[-4:] == ["late", "recv", "late", "send"]
+    late_recv, late_send = map(float, row.split()[-2:])
+    assert late_recv > 1 and late_send == 0, "every receive begins after its send there"
+    assert "late recv: how long after its send a receive began" in sentences(text)
+
+
 def test_many_batch_sizes_are_summed_up_in_the_width_there_is(tmp_path):
     for maker in ring(2, steps=60):
         for n, event in enumerate(maker.events):

@@ -19,6 +19,7 @@ import numpy as np
 from repro_pp_graphs.pp_clock import absent, rows
 from repro_pp_graphs.pp_clock.hooks import REFUSED
 from repro_pp_graphs.pp_clock.model import (
+    EDGES,
     ENOUGH_TURNS,
     ClockFacts,
     Mode,
@@ -435,8 +436,8 @@ def _facts(
     if distortion and distortion_median and max(distortion, distortion_median) > DISTORTION_LIMIT:
         warnings.append(
             f"under the profiler the last rank's decode turn took {distortion:.2f} times as long "
-            f"as in the measured pass (by means; {distortion_median:.2f} by medians): ms of the "
-            "traces are not those of the measured pass"
+            f"as in the measured pass (by means; {distortion_median:.2f} by medians; {EDGES}): ms "
+            "of the traces are not those of the measured pass"
         )
     return ClockFacts(
         pp_size=pp_size,

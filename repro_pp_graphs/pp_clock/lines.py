@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from repro_pp_graphs.pp_clock.model import ClockFacts, Spread, Turns
+from repro_pp_graphs.pp_clock.model import EDGES, ClockFacts, Spread, Turns
+from repro_pp_graphs.terminal import wrapped
 
 _KIND_WIDTH = 22
 INTRODUCTION = (
@@ -49,9 +50,9 @@ def lines(facts: ClockFacts) -> list[str]:
                 ]
                 found += [*turn_lines(turns), ""]
     if facts.distortion is not None:
-        found.append(
-            f"A profiled decode turn is {facts.distortion:.3f} times an unprofiled one (means; "
-            f"{facts.distortion_median:.3f} medians)."
+        found += wrapped(
+            f"A profiled decode turn of {facts.last} is {facts.distortion:.3f} times a measured "
+            f"one (means; {facts.distortion_median:.3f} medians), {EDGES}."
         )
     if both := facts.on_off:
         found.append(

@@ -11,6 +11,8 @@ import msgspec
 # the same rank's that is in flight prefills
 Mode = Literal["decode", "beside_prefill", "prefill"]
 ENOUGH_TURNS = 20  # of a kind, before their absence, a mean or a ratio says something
+# of the turns that `distortion` compares: in these steps the profiler starts and stops
+EDGES = "without the profile's first two steps and its last"
 
 
 class Spread(msgspec.Struct, kw_only=True):

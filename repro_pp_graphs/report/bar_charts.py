@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from repro_pp_graphs.pp_clock.model import EDGES
 from repro_pp_graphs.report import clock
 from repro_pp_graphs.report.figure import Figure
 from repro_pp_graphs.report.source import Source
@@ -85,9 +86,14 @@ def _path_table(
             path.step_us.mean / 1e3 / ms if ms else None
             for ms, (_, path) in zip(tpots, known, strict=True)
         ]
-        rows.append(["profiled step / TPOT", *map(_factor, longer)])
+        rows.append(["profiled step / TPOT (steps followed)", *map(_factor, longer)])
     if any(turns_longer):
-        rows.append(["the same of a turn, by pp_clock", *map(_factor, turns_longer)])
+        rows.append(
+            [
+                f"profiled / measured turn of the last rank, by pp_clock, {EDGES}",
+                *map(_factor, turns_longer),
+            ]
+        )
     rows.append(["steps followed", *(f"{path.steps} of {path.steps_there}" for _, path in known)])
     for what, title in step_path.IF.items():
         at_least = [path.what_if.get(what) for _, path in known]

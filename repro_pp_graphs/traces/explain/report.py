@@ -195,7 +195,7 @@ def _pairs(facts: Analysis) -> list[str]:
     edges = [*facts.p2p, *facts.p2p_gloo]
     if not edges:
         return []
-    heads = f"{'paired':>14}{'transfer':>10}{'send waits':>12}{'recv waits':>12}"
+    heads = f"{'paired':>14}{'transfer':>10}{'late recv':>12}{'late send':>12}"
     several = len(facts.hosts) > 1
     heads += f"{'+-':>9}" if several else ""
     found = [f"{'messages, means in ms':<23}{heads}"]
@@ -222,8 +222,9 @@ def _pairs(facts: Analysis) -> list[str]:
             f"(the {len(shown)} edges with the longest waits of {len(edges)}: --json has all)"
         )
     text = (
-        "(send waits: until the receive is posted, which holds the host only if the send blocks; "
-        "recv waits: for the send. Ranks' files begin and end at different steps, so a few at the "
+        "(late recv: how long after its send a receive began, for which the sender waits; it holds "
+        "the sender's host only if the send blocks. late send: how long after its receive a send "
+        "began. Ranks' files begin and end at different steps, so a few at the "
         "edges have no partner.)"
     )
     if several:
