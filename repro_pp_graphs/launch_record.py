@@ -83,6 +83,7 @@ class HostLoad(msgspec.Struct, omit_defaults=True):
     before: HostWindow
     during: HostWindow
     ranks: dict[str, RankLoad] = {}  # by name, PP0; empty where no rank's process was found
+    loop_ms: float | None = None  # of a fixed loop of Python, the fastest of several runs
 
 
 class LaunchRecord(msgspec.Struct, omit_defaults=True):

@@ -375,6 +375,12 @@ def _places() -> Iterator[Fault]:
         "logs of another user in --out", "out", "out/logs",
         together(folder("out", 0o755, NOBODY), folder("out/logs")), NOBODY,
     )  # fmt: skip
+    other = "give a path that can be used"  # another --out is no help
+    yield _dry("--model with a part of 300 characters", "--model", "/" + "m" * 300,
+               "--dummy-weights", says=f"File name too long; {other}")  # fmt: skip
+    yield _dry("--model in a folder that cannot be entered", "--model", "in/model",
+               "--dummy-weights", says=f"Permission denied; {other}", user=NOBODY,
+               prepare=folder("in", 0o700))  # fmt: skip
     yield _run("a checkout's argument file that cannot be read", *CASE, says="server_args_x.txt",
                prepare=content("server_args_x.txt", b"--a 1\n", 0o600), user=NOBODY)  # fmt: skip
     yield _run("a checkout that is root's", says=".state: cannot be written", user=NOBODY,

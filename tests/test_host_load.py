@@ -202,6 +202,7 @@ def test_the_ranks_of_a_launch_are_pinned_and_what_they_had_is_recorded(tmp_path
     assert found is not None and found.host is not None
     assert found.host.ranks["PP0"].cores == str(core)
     assert found.host.before.seconds >= measured_host.BEFORE_S
+    assert found.host.loop_ms is not None and found.host.loop_ms > 0
     # this process is counted as the launch's: give it its cores back
     os.sched_setaffinity(0, CORES)
 
@@ -260,6 +261,7 @@ def ordinary(
             "steal": 0.001 * noise.lognormal(0, tail),
             "waited": 0.002 * noise.lognormal(0, tail),
             "clock_mhz": 3500 * (1 + 0.015 * noise.standard_normal()),
+            "loop_ms": 5 * (1 + 0.02 * noise.standard_normal()),
         }
         for _ in range(launches)
     ]
@@ -282,6 +284,7 @@ def test_ordinary_series_raise_hardly_an_alarm(launches, tail, most):
         ("steal", 0.1, "the hypervisor took 10.0% of the cores' time"),
         ("waited", 0.15, "a rank waited 15.0% of the time for a core"),
         ("clock_mhz", 2200.0, "its cores ran at 2200 MHz"),
+        ("loop_ms", 8.0, "a fixed loop of Python took 8.0 ms"),
     ],
 )
 def test_a_launch_that_was_disturbed_is_named_and_no_other(launches, name, value, says):

@@ -43,6 +43,18 @@ def test_what_may_differ_is_named(tmp_path, capsys):
     assert "graphs_on: version 0.5.2 -> 0.5.3" in text
 
 
+@pytest.mark.parametrize(("theirs", "named"), [(9.5, True), (5.2, False), (None, False)])
+def test_hosts_of_another_speed_are_named(tmp_path, capsys, theirs, named):
+    folders = [report_runs.series(tmp_path / name) for name in ("one", "two")]
+    window = {"seconds": 1.0, "cores": 8, "other_cores": 0.1}
+    for folder, loop in zip(folders, (5.0, theirs), strict=True):
+        host = {"before": window, "during": window, **({"loop_ms": loop} if loop else {})}
+        for path in (folder / "logs").glob("*_launch.json"):
+            report_runs.changed(path, lambda one, host=host: one.update(host=host))
+    _, text = compared(capsys, *folders)
+    assert ("a fixed loop of Python took 5.0 ms; 9.5" in text) == named
+
+
 def test_cases_are_met_by_name_and_only_those_of_both(tmp_path):
     one, two = (source.read(report_runs.series(tmp_path / name)) for name in ("one", "two"))
     for launch in two.plan.launches:

@@ -7,7 +7,7 @@ launches of each run, and each run's own A against B with its interval.
 from __future__ import annotations
 
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 
 import msgspec
 
@@ -21,6 +21,7 @@ from repro_pp_graphs.terminal import wrapped
 
 NAME, COLUMN = 27, 21
 MOST_NAMED = 8
+LOOPS_ALIKE = 1.1  # a core's speed, one run's over the other's
 MODEL_ARGUMENTS = ("--json-model-override-args", "--load-format", "--quantization", "--dtype")
 PROMPTS = "prompts.txt"
 
@@ -138,6 +139,12 @@ def otherwise(one: Source, other: Source) -> list[str]:
         pair = [source.environment.get(key, "") for source in (one, other)]
         if all(pair) and pair[0] != pair[1]:
             found.append(f"{name}: {pair[0]}; {pair[1]}")
+    loops = [_loop_ms(source) for source in (one, other)]
+    if all(loops) and max(loops) > LOOPS_ALIKE * min(loops):
+        found.append(
+            f"speed of a core: a fixed loop of Python took {loops[0]:.1f} ms; {loops[1]:.1f} "
+            "(medians over the launches): launches without graphs, and sends, hang on it"
+        )
     for case in shared(one, other):
         first, second = (settings_of(_launches(source, case)) for source in (one, other))
         names = [
@@ -153,6 +160,13 @@ def otherwise(one: Source, other: Source) -> list[str]:
             ]
             found.append(f"{case}: {', '.join(shown)}{more}")
     return found
+
+
+def _loop_ms(source: Source) -> float:
+    """How long the fixed loop took, the median over the launches; 0 where none has it."""
+    hosts = [launch.summary.host for launch in source.launches]
+    known = [host.loop_ms for host in hosts if host and host.loop_ms]
+    return median(known) if known else 0.0
 
 
 def _comparable(name: str, first: dict[str, str], second: dict[str, str]) -> bool:

@@ -233,6 +233,7 @@ def _host(launch: dict[str, Any]) -> dict[str, float]:
         "steal": during.get("steal_share"),
         "waited": max(waited, default=None),
         "clock_mhz": during.get("clock_mhz"),
+        "loop_ms": launch["host"].get("loop_ms"),
     }
     return {name: value for name, value in found.items() if value is not None}
 

@@ -22,6 +22,7 @@ class Host:
         self._server = server
         self._before: host_load.Reading | None = None
         self._begun: host_load.Reading | None = None
+        self._loop_ms: float | None = None
 
     def pin(self, plan: Plan, launch: Launch, logs: Path) -> str:
         """Pin the ranks where the plan says so; why that cannot be, recorded, or an empty text."""
@@ -44,7 +45,8 @@ class Host:
         return ""
 
     def begin(self) -> None:
-        """Before the first pass; takes BEFORE_S."""
+        """Before the first pass; takes BEFORE_S and the loops."""
+        self._loop_ms = host_load.loop_ms()
         self._before = host_load.read(self._server)
         time.sleep(BEFORE_S)
         self._begun = host_load.read(self._server)
@@ -58,6 +60,7 @@ class Host:
             before=host_load.window(self._before, self._begun),
             during=host_load.window(self._begun, last),
             ranks=host_load.ranks_between(self._begun, last),
+            loop_ms=self._loop_ms,
         )
         launch_record.amend(logs, label, host=found)
 

@@ -123,10 +123,17 @@ def main(argv: list[str]) -> int:
         for line in str(error).splitlines():
             complain(line)
     except OSError as error:
-        space = "free some space, or " if files.is_full(error) else ""
-        place = error.filename or options.out
-        complain(f"{place}: {error.strerror or error}; {space}choose another --out")
+        complain(_refused(error, options.out))
     return 2
+
+
+def _refused(error: OSError, out: Path) -> str:
+    """What a path is refused for, and what to do: where it is of --out, or none, another --out."""
+    space = "free some space, or " if files.is_full(error) else ""
+    place = Path(error.filename or out)
+    ours = place.is_relative_to(out) or out.is_relative_to(place)
+    remedy = "choose another --out" if ours else "give a path that can be used"
+    return f"{place}: {error.strerror or error}; {space}{remedy}"
 
 
 def _lacking(options: Options) -> str:

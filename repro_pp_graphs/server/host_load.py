@@ -12,6 +12,7 @@ import contextlib
 import os
 import re
 import time
+import timeit
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ from repro_pp_graphs.launch_record import HostWindow, RankLoad
 from repro_pp_graphs.server import process
 from repro_pp_graphs.server.pinning import spelled
 
+LOOPS = 7
+_LOOP = "for n in range(100_000): n * n"
 _TICKS_S = os.sysconf("SC_CLK_TCK")
 _TITLE = re.compile(r"^sglang::scheduler((?:_[A-Z]+\d+)*)")
 # fields of /proc/PID/stat after the command's name
@@ -54,6 +57,12 @@ class Reading:
     load1: float | None = None
     clock_mhz: float | None = None
     ranks: dict[str, _Thread] = field(default_factory=dict)
+
+
+def loop_ms() -> float:
+    """The fastest of LOOPS runs of a fixed loop in this Python, ms: the speed of one core, which a
+    virtual machine's clock does not tell."""
+    return round(min(timeit.repeat(_LOOP, number=1, repeat=LOOPS)) * 1e3, 3)
 
 
 def ranks_of(pids: Iterable[int]) -> dict[str, int]:

@@ -32,6 +32,7 @@ FACTS = (
     Fact("steal", 0.03, text="the hypervisor took {:.1%} of the cores' time ({:.1%})"),
     Fact("waited", 0.03, text="a rank waited {:.1%} of the time for a core ({:.1%})"),
     Fact("clock_mhz", 0.1, True, True, "its cores ran at {:.0f} MHz ({:.0f})"),
+    Fact("loop_ms", 0.2, True, text="a fixed loop of Python took {:.1f} ms ({:.1f})"),
 )
 
 

@@ -65,6 +65,9 @@ def _plan(which: int, release: str) -> Plan | str:
         return plan_step.make(options, seen, None, lambda python, env: found)
     except plan_step.REFUSALS as error:
         return str(error)
+    except OSError as error:  # of a path that no system takes: main() says so
+        check(error.filename is not None, "a refusal that names no path")
+        return error.strerror
 
 
 def _round_trip(text: str) -> None:
