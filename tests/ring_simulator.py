@@ -31,7 +31,8 @@ class Plan:
 
     `turns` are recorded, `warm_up` turns run before: a profiler is started in a ring that runs, and
     by then the ring has settled. `depth` is --pp-async-batch-depth: so many slots more than ranks.
-    The factors are what a what-if changes: `free_messages` as `send=0`.
+    The factors are what a what-if changes: `free_messages` as `send=0`,
+    `free_token_send` as `token_send`.
     """
 
     seed: int = 0
@@ -56,6 +57,7 @@ class Plan:
     transfer: float = 1.0
     host: float = 1.0
     free_messages: bool = False
+    free_token_send: bool = False
 
 
 NCCL = "ncclDevKernel_SendRecv(ncclDevKernelArgsStorage<4096ul>)"
@@ -297,9 +299,13 @@ class Rank:
         yield RETURNS
         self.maker.call(call, called, self.clock.now - called, self.next_id())
 
-    def own(self, what: str, share: float) -> float:
+    def is_free(self, sent: str) -> bool:
+        """Whether a send takes the host no time."""
+        return self.plan.free_messages or (self.plan.free_token_send and sent == "tokens")
+
+    def own(self, what: str, share: float, *, free: bool = False) -> float:
         """The host's own time in a message."""
-        if self.plan.free_messages:
+        if self.plan.free_messages or free:
             return 0.0
         return self.vary(what, self.plan.message_us * share) * self.plan.host
 
@@ -308,21 +314,22 @@ class Rank:
         name = (
             "send_res_dict_to_next_stage" if what == "tokens" else "send_proxy_dict_to_next_stage"
         )
-        yield self.own(f"send {what}", 0.5)
+        free = self.is_free(what)
+        yield self.own(f"send {what}", 0.5, free=free)
         if plan.blocking:
-            yield from self.upload()
-            yield from self.gloo_send(peer)
+            yield from self.upload(free)
+            yield from self.gloo_send(peer, free)
             self.post("send", peer, METADATA, "Byte")
-            yield self.own(f"metadata {what}", 0.5)
+            yield self.own(f"metadata {what}", 0.5, free=free)
         else:
             self.gloo_posted(peer)
-            yield self.own(f"metadata {what}", 0.5)
+            yield self.own(f"metadata {what}", 0.5, free=free)
         computed = self.to_send.popleft() if what == "tokens" else None
         self.post("send", peer, *HOLDS[what], computed)
-        yield self.own(f"tensor {what}", 0.5)
+        yield self.own(f"tensor {what}", 0.5, free=free)
         self.maker.span(name, begin, self.clock.now - begin)
 
-    def upload(self) -> Process:
+    def upload(self, free: bool) -> Process:
         """The metadata's copy from pageable memory: the host waits for all that is queued."""
         begin, maker, corr = self.clock.now, self.maker, self.next_id()
         ready = self.happens_at(KERNEL_STARTS * self.plan.launch)
@@ -336,19 +343,19 @@ class Rank:
 
         done = self.streams[COMPUTE].add(run, [ready])
         maker.call("cudaMemcpyAsync", begin + 0.2, CALL, corr)
-        if self.plan.free_messages:
+        if free:
             return
         yield CALL + 0.4
         yield from self.wait("cudaStreamSynchronize", done)
         self.operator("aten::to", begin, self.clock.now + 0.2)
         yield 0.4
 
-    def gloo_send(self, peer: int) -> Process:
+    def gloo_send(self, peer: int, free: bool) -> Process:
         """The metadata's size: the host waits until the peer has posted its receive."""
         begun, posted = self.ring.gloo(self.number, peer, "send")
         self.clock.happens(begun)
         begin = self.clock.now
-        if self.plan.free_messages:
+        if free:
             self.maker.span("gloo:send", begin + 0.2, 0.2)
             self.operator("c10d::send", begin, begin + 0.5)
             yield 1.0

@@ -219,6 +219,9 @@ def test_what_if_is_printed_and_written(tmp_path, capsys):
     assert f"{predicted['compute=2'] / 1000:.2f}" in text
     # the remedies by name, and what such a figure is
     assert {"comm_stream", "events", "batched"} <= predicted.keys()
+    assert predicted["send=0"] < predicted["token_send"] < steady, "one send is not all messages"
+    assert predicted["token_send"] <= predicted["comm_stream"], "its own stream keeps its calls"
+    assert "token_send: sending token ids took no time" in text
     told = " ".join(text.split())
     assert "upper bound" in told
     assert "busy with another micro-batch (it works all the while: no loss)" in told

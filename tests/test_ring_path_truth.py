@@ -48,6 +48,7 @@ PARTS = {
 }
 WITHOUT = {
     "send=0": {"free_messages": True},
+    "token_send": {"free_token_send": True},
     "launch=0": {"launch": 0.0},
     "transfer=0": {"transfer": 0.0},
 }

@@ -52,6 +52,7 @@ IF = {
     "sync=0": "no host waited for its GPU",
     "launch=0": "launching took no time",
     "transfer=0": "messages travelled in no time",
+    "token_send": "sending token ids took no time",
     "comm_stream": "the last send had its own stream",
     "events": "messages waited on events only",
     "batched": "messages went in one batch",
@@ -184,6 +185,7 @@ def _what_ifs(path: RingPath) -> list[str]:
         "(saves: an upper bound, as a remedy has a cost of its own, good to some 2 % of the step. "
         "send takes away what messages cost the hosts, in calls and waits, transfer only their "
         "travel.",
+        "token_send: send=0 of the last rank's send of token ids to PP0 alone, #10865's.",
         "batched: send=0, and receives do not wait either: it may save more.",
         _launching(path),
         f"The saving is from {ms(path.steady_us)}, the mean without the first quarter of the "

@@ -140,6 +140,11 @@ GPU_IN_MESSAGES = _without_waits(MESSAGES, (GPU,))
 # what the remedies of the issue take away at most; docs/ring_path.md says what each of them keeps
 REMEDIES = {
     "send": Change(host=NO_TIME_IN_MESSAGES, no_wait=IN_SENDS | GPU_IN_MESSAGES),
+    "token_send": Change(
+        host={"token_send": 0.0},
+        no_wait=_without_waits(("token_send",), (GPU, PEER)),
+        last_only=True,
+    ),
     "comm_stream": Change(no_wait=_without_waits(("token_send",), (GPU,)), last_only=True),
     "events": Change(no_wait=GPU_IN_MESSAGES),
     "batched": Change(host=NO_TIME_IN_MESSAGES, no_wait=_without_waits(MESSAGES, (GPU, PEER))),
