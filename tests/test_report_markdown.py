@@ -77,6 +77,26 @@ def test_the_table_holds_the_mean_of_each_case(of_series):
     assert rows["output tokens/s"][1] == "higher"
 
 
+@pytest.mark.parametrize(
+    ("cut", "tpot"), [(["_r4"], "50.65"), (["", "_r2", "_r3", "_r4"], "50.41")]
+)
+def test_a_launch_cut_short_after_its_measured_pass_is_shown_and_in_no_mean_of_others(
+    cut, tpot, tmp_path
+):
+    run = report_runs.series(tmp_path / "run")
+    why = {"status": "interrupted", "measured": True, "reason": "interrupted after its pass"}
+    for each in cut:
+        path = run / "logs" / f"{report_runs.B}{each}_launch.json"
+        report_runs.changed(path, lambda one: one.update(why))
+    (run / "logs" / "summary.json").unlink(missing_ok=True)
+    text = markdown.text_of(content.content(source.read(run)))
+    rows = {row[0]: row for row in Page(rendered(text)).rows if row}
+    assert rows["TPOT mean, ms"][1:4] == ["lower", "47.83", tpot]
+    note = "cut short after its measured pass, compared in no word"
+    assert (note in text) == (len(cut) == 4)
+    assert "interrupted after its pass" in "\n".join(before_details(text))
+
+
 def test_a_turn_is_shown_with_what_its_rank_waits_for(of_traced):
     rows = {row[0]: row for row in Page(rendered(of_traced)).rows if row}
     heads = next(row for row in Page(rendered(of_traced)).rows if row[1:] and "PP0" in row[1])

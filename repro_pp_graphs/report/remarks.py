@@ -115,11 +115,10 @@ def _size(number: str) -> float:
 
 
 def _of_launches(launches: list[dict[str, Any]]) -> list[str]:
-    """Why launches failed, and their warnings: what several say alike stands once."""
-    said = []
+    """Why launches did not end well, then all warnings: what several say alike stands once."""
+    said = [(launch["label"], launch["reason"]) for launch in launches if launch.get("reason")]
     for launch in launches:
-        texts = [launch["reason"]] if launch.get("reason") else []
-        texts += launch.get("warnings", []) + launch["client_warnings"]
+        texts = launch.get("warnings", []) + launch["client_warnings"]
         said += [(launch["label"], text) for text in texts]
     begun = len(launches) - sum(launch["status"] == "not run" for launch in launches)
     every = begun if begun > 2 else 0

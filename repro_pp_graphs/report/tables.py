@@ -123,6 +123,9 @@ def arms(source: Source) -> Table | None:
         note += f"; ratios with their {confidence:g} % interval"
     if not _WAITS.isdisjoint(metrics):
         note += f". {CLOCKED if by_clock else PROFILED}"
+    for at, case in enumerate(source.cases):
+        if not measured(source, at) and _has_figures(source, at):
+            note += f". {case}: cut short after its measured pass, compared in no word"
     note += f". In the files {', '.join(named)}" if named else ""
     return Table(head=head, rows=rows, note=f"{note}.")
 
@@ -130,6 +133,11 @@ def arms(source: Source) -> Table | None:
 def measured(source: Source, case: int) -> int:
     """Launches of a case that ended well."""
     return sum(launch.case == case and launch.summary.status == "ok" for launch in source.launches)
+
+
+def _has_figures(source: Source, case: int) -> bool:
+    """Whether a case has figures to show, of whatever launch."""
+    return any(launch.case == case and shown(launch) for launch in source.launches)
 
 
 def _at(pairs: list[Pair]) -> range:
