@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -14,7 +15,16 @@ from pathlib import Path
 
 import pytest
 from examples import THOROUGH
-from fake_sglang.harness import CHECKOUT, LIMIT_S, Done, Harness, at_once, hear_signals, wait_until
+from fake_sglang.harness import (
+    CHECKOUT,
+    LIMIT_S,
+    Done,
+    Harness,
+    Running,
+    at_once,
+    hear_signals,
+    wait_until,
+)
 
 pytestmark = pytest.mark.launches
 
@@ -181,43 +191,68 @@ def test_a_signal_to_the_harness_alone_ends_the_planning_at_once(
     assert list((harness.root / ".state" / "groups").iterdir()) == []
 
 
-def killed(harness: Harness, reached: Path, *options: str) -> int:
-    """Start a run, and kill the harness alone once `reached` is there; its pid."""
-    running = harness.start(*options)
-    wait_until(reached.exists)
-    running.process.kill()
-    running.process.wait()
-    assert harness.left_over(), "the step should have survived its harness"
-    return running.process.pid
-
-
-@pytest.mark.parametrize("step", ["plan", "collect_env.sh", "explain"])
-def test_the_next_run_ends_a_step_that_a_killed_harness_left(harness: Harness, step: str):
-    reached = harness.root / "reached"
+def killed_in(harness: Harness, step: str, *options: str) -> Running:
+    """A run whose harness alone was killed in a step, which goes on."""
+    reached = harness.root / f"reached_{step}"
     wait = f"    import pathlib, time; pathlib.Path({str(reached)!r}).touch(); time.sleep(600)\n"
-    harness.own()
-    package = harness.root / "repro_pp_graphs"
-    path, old, new = {
-        "plan": (package / "run/plan_step.py", PLANNING, PLANNING + wait),
-        "explain": (
-            package / "run/explain_step.py",
-            "    options = parser.parse_args(argv)\n",
-            "    options = parser.parse_args(argv)\n" + wait,
-        ),
-        "collect_env.sh": (harness.root / "collect_env.sh", "", f"touch '{reached}'; sleep 600\n"),
+    parsed = "    options = parser.parse_args(argv)\n"
+    name, old, new = {
+        "plan": ("repro_pp_graphs/run/plan_step.py", PLANNING, PLANNING + wait),
+        "explain": ("repro_pp_graphs/run/explain_step.py", parsed, parsed + wait),
+        "collect_env.sh": ("collect_env.sh", "", f"touch '{reached}'; sleep 600\n"),
     }[step]
+    path = harness.root / name
     kept = path.read_text()
     path.write_text(kept.replace(old, new, 1))
-    harness.case("one")
-    given = ("--cases", "one", *["--no-profile"] * (step != "explain"))
-    pid = killed(harness, reached, *given)
+    running = harness.start("--cases", "one", *options)
+    wait_until(reached.exists)
     path.write_text(kept)
-    done = harness.run(*given)
+    kill_alone(running)
+    return running
+
+
+COLLECT, SERVER = "collect_env.sh", "victim_server.log"
+
+
+def kill_alone(running: Running) -> None:
+    running.process.kill()
+    running.process.wait()
+    assert running.harness.left_over(), "what it began should have survived its harness"
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Running]]:
+    """Runs one after another in a folder, by what each left going on when its harness alone was
+    killed; the last, "", ended by itself."""
+    with Harness(tmp_path_factory.mktemp("killed") / "r") as harness:
+        harness.own()
+        harness.case("one")
+        harness.case("victim", "FAKE_ITL_MS=600000")
+        runs = {step: killed_in(harness, step, "--no-profile") for step in ("plan", COLLECT)}
+        runs["explain"] = killed_in(harness, "explain")
+        runs[SERVER] = harness.start("--cases", "victim", "--no-profile")
+        runs[SERVER].until_log("victim", "Decode batch")
+        kill_alone(runs[SERVER])
+        assert [line for line in harness.left_over() if "launch" in line], "its server has ended"
+        runs[""] = harness.start("--cases", "one", "--no-profile")
+        runs[""].end()
+        yield runs
+
+
+@pytest.mark.parametrize("left", ["plan", COLLECT, "explain", SERVER])
+def test_the_next_run_ends_what_a_killed_harness_left(killed: dict[str, Running], left: str):
+    following = dict(itertools.pairwise(killed))
+    said = killed[following[left]].printed
+    (told,) = [line for line in said.splitlines() if "was killed" in line]
+    assert f"(pid {killed[left].process.pid}) was killed and left {left}" in told
+
+
+def test_after_killed_harnesses_a_run_is_measured_and_nothing_is_left(killed: dict[str, Running]):
+    done, harness = killed[""].end(), killed[""].harness
     assert done.status == 0, done.lines
-    (told,) = [line for line in done.out.splitlines() if "was killed" in line]
-    assert f"(pid {pid}) was killed and left {step} running" in told
-    assert harness.left_over() == []
+    assert harness.left_over() == [], "a killed run's server, step or client goes on"
     assert harness.statuses() == {"one": "ok"}
+    assert list((harness.root / ".state" / "groups").iterdir()) == []
 
 
 WRITTEN = "            os.fsync(file.fileno())\n        draft.replace"
@@ -253,23 +288,6 @@ def test_a_file_that_was_being_written_is_no_hindrance_to_the_next_run(
     assert done.status == 0, done.lines
     assert harness.statuses() == {"one": "ok"}
     assert list(harness.out.rglob("*.part")) == []
-
-
-def test_the_next_run_ends_what_a_killed_harness_left(harness: Harness):
-    harness.case("victim", "FAKE_ITL_MS=600000")
-    harness.case("good")
-    running = harness.start("--cases", "victim", "--no-profile")
-    running.until_log("victim", "Decode batch")
-    running.process.kill()
-    running.process.wait()
-    servers = [line for line in harness.left_over() if "launch" in line]
-    assert servers, "the server should have survived its harness"
-    done = harness.run("--cases", "good", "--no-profile")
-    assert done.status == 0, done.lines
-    told = [line for line in done.out.splitlines() if "was killed" in line]
-    assert len(told) == 1 and f"pid {running.process.pid}" in told[0] and "victim" in told[0]
-    assert harness.left_over() == [], "the killed run's server or client goes on"
-    assert list((harness.root / ".state" / "groups").iterdir()) == []
 
 
 def test_a_group_of_zombies_counts_as_ended():
