@@ -79,9 +79,9 @@ for word; do
   esac
 done
 if ((in_parallel)); then
-  # launches wait as long as they compute: two processes more than there are cores. A file's tests stay together,
+  # launches wait longer than they compute: four processes more than there are cores. A file's tests stay together,
   # they share what their fixtures made; tests/conftest.py puts the longest files first.
-  options=(-n "$(($(nproc) + 2))" --dist loadfile --no-loadscope-reorder "${options[@]}")
+  options=(-n "$(($(nproc) + 4))" --dist loadfile --no-loadscope-reorder "${options[@]}")
 fi
 
 cd "$here"

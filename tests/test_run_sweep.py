@@ -134,8 +134,8 @@ def test_a_server_that_takes_no_micro_batch_size_measures_nothing_and_says_so(
 def interrupted(harness: Harness) -> Done:
     """A run that is stopped in its first launch under its second load; the first is measured."""
     run = harness.start(*GIVEN, *HELD)
-    path = harness.logs / f"{A}_at_b4_client.log"
-    wait_until(path.exists)
+    path = harness.logs / f"{A}_launch.json"
+    wait_until(lambda: path.exists() and "loads" in json.loads(path.read_text()))
     run.process.send_signal(signal.SIGINT)
     return run.end()
 
@@ -144,7 +144,7 @@ def test_ctrl_c_keeps_the_loads_that_were_measured_and_resume_measures_the_launc
     tmp_path: Path,
 ):
     mended = tmp_path / "mended"
-    with made(tmp_path / "r", "FAKE_FAULT=hold_batch:4", f"FAKE_MENDED={mended}") as harness:
+    with made(tmp_path / "r", "FAKE_FAULT=hold_second_batch", f"FAKE_MENDED={mended}") as harness:
         done = interrupted(harness)
         assert done.status == 130
         (launch,) = [one for one in harness.summary()["launches"] if one["label"] == A]

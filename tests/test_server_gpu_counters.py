@@ -202,15 +202,6 @@ def test_each_launch_has_counters_of_its_own(tmp_path: Path):
         assert [each["status"] for each in harness.summary()["launches"]] == ["ok", "ok"]
 
 
-@pytest.mark.launches
-def test_a_launch_on_a_cpu_has_none(tmp_path: Path):
-    with Harness(tmp_path / "r") as harness:
-        Tools(harness.root / "fake_tools")
-        harness.case("one")
-        assert harness.run("--cases", "one", "--no-profile").status == 0
-        assert "gpu_counters" not in harness.summary()["launches"][0]
-
-
 def counted(xids: list[str] | None = (), **changes: object) -> gpu_counters.Counters:
     row = {"uuid": "GPU-0", "index": 0, "pci.bus_id": "00000000:04:00.0", **changes}
     return {"gpus": [row], "xid_lines": None if xids is None else list(xids)}

@@ -4,7 +4,7 @@ Faults, by environment variables (a case file's NAME=value lines):
   FAKE_FAULT   die:<cause>, linger:<cause>   at start, with that cause's log lines (faults.py)
                never_ready                   loads weights for ever
                die_batch:N, refuse_batch:N   a request of N prompts ends it; is answered 503
-               hold_batch:N                  a request of N prompts is not answered
+               hold_second_batch             is not answered: of another size than the first
                die_measure, die_profile, die_after_traces; die_profile:N at the N-th profile
                stall                         falls silent after two tokens
                truncated, missing_rank, steps_never    the last rank's trace; all ranks' traces
@@ -104,6 +104,7 @@ def serve(args: argparse.Namespace, ranks: Ranks) -> None:
     import standin_server  # noqa: PLC0415 - beside the tests
 
     pending: dict[str, Any] = {}
+    sizes: set[int] = set()  # of the batches that came
 
     class Handler(standin_server._Handler):
         def do_GET(self) -> None:
@@ -119,8 +120,10 @@ def serve(args: argparse.Namespace, ranks: Ranks) -> None:
             if number > 0:
                 fill_disk("measure")
             is_batch = str(len(payload["text"])) == CAUSE and isinstance(payload["text"], list)
-            if FAULT == "hold_batch" and is_batch:
-                threading.Event().wait()
+            if FAULT == "hold_second_batch" and isinstance(payload["text"], list):
+                sizes.add(len(payload["text"]))
+                if len(sizes) > 1:
+                    threading.Event().wait()
             if FAULT == "refuse_batch" and is_batch:
                 self._whole(503, {"error": {"message": "too large a batch"}})
                 return
