@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from functools import partial
 
 import pytest
+from examples import THOROUGH
 from fake_sglang.harness import Done, Harness, at_once
 
 pytestmark = pytest.mark.launches
 
-# fault -> (cause, what the remedy names)
+# fault -> (cause, what the remedy names). Whole logs of every cause: test_server_diagnosis
 DEATHS = {
     "oom": ("out of GPU memory", "--mem-fraction-static"),
     "kv_cache": ("no GPU memory left for the KV cache", "raise --mem-fraction-static"),
@@ -23,6 +24,9 @@ DEATHS = {
     "argument": ("unknown argument", "server_args_"),
     "silent": ("killed", "dmesg"),
 }
+if not THOROUGH:
+    for like_oom in ("kv_cache", "capture_oom", "ordinal", "gated"):
+        del DEATHS[like_oom]
 TWO_GPUS = [(81559, 3)] * 2
 SMALL = ("--pp-size", "2", "--dummy-weights", "--layers", "2")
 
