@@ -42,9 +42,15 @@ def attach(harness: Harness, url: str, *options: str) -> Done:
 @pytest.fixture
 def harness(tmp_path: Path) -> Iterator[Harness]:
     with Harness(tmp_path / "harness") as made:
-        for old, new in SHORT:
-            made.replace("run/attached_profile.py", old, new)
         yield made
+
+
+@pytest.fixture
+def hurried(harness: Harness) -> Harness:
+    """With shorter limits of a profile."""
+    for old, new in SHORT:
+        harness.replace("run/attached_profile.py", old, new)
+    return harness
 
 
 class Server:
@@ -136,8 +142,6 @@ def text_of(out: Path) -> str:
 
 
 def test_a_running_server_is_measured_and_profiled_and_left_as_it_was(harness, tmp_path):
-    for old, new in SHORT:  # its ranks have the time that they need
-        harness.replace("run/attached_profile.py", new, old)
     with Server(harness, tmp_path / "own", "--pp-size", "2") as server:
         done = attach(harness, server.url, "--yes")
         assert done.status == 0, done.lines
@@ -289,42 +293,42 @@ PROFILES = {
 
 
 @pytest.mark.parametrize("profile, words", PROFILES.values(), ids=PROFILES)
-def test_a_profile_that_is_refused_costs_no_measurement(harness, profile, words):
+def test_a_profile_that_is_refused_costs_no_measurement(hurried, profile, words):
     with stand_in(profile=profile) as server:
-        done = attach(harness, server.url, "--yes", "--trace-dir", str(harness.root))
-    assert done.status == 1 and harness.statuses() == {"attached": "ok"}
+        done = attach(hurried, server.url, "--yes", "--trace-dir", str(hurried.root))
+    assert done.status == 1 and hurried.statuses() == {"attached": "ok"}
     assert words in said_by(done)
     assert "/stop_profile" not in asked(server)  # it may be somebody else's
 
 
-def test_traces_that_do_not_come_are_to_be_copied(harness, tmp_path):
+def test_traces_that_do_not_come_are_to_be_copied(hurried, tmp_path):
     traces = tmp_path / "shared"
     traces.mkdir()
     with stand_in() as server:
-        done = attach(harness, server.url, "--yes", "--trace-dir", str(traces))
+        done = attach(hurried, server.url, "--yes", "--trace-dir", str(traces))
     said = said_by(done)
-    assert done.status == 1 and harness.statuses() == {"attached": "ok"}
+    assert done.status == 1 and hurried.statuses() == {"attached": "ok"}
     assert f"no trace came into {traces}" in said
-    assert f"python -m repro_pp_graphs report {harness.out}" in said
+    assert f"python -m repro_pp_graphs report {hurried.out}" in said
     assert "/stop_profile" in asked(server)
 
 
-def test_copied_traces_are_reported(harness, tmp_path):
+def test_copied_traces_are_reported(hurried, tmp_path):
     """What the line of a run without traces says, done."""
-    with Server(harness, tmp_path / "own", "--pp-size", "2") as server:
+    with Server(hurried, tmp_path / "own", "--pp-size", "2") as server:
         elsewhere = tmp_path / "elsewhere"
-        harness.replace("server/running.py", '"" if pid is None else _folder_of(pid)', '""')
-        done = attach(harness, server.url, "--yes")
+        hurried.replace("server/running.py", '"" if pid is None else _folder_of(pid)', '""')
+        done = attach(hurried, server.url, "--yes")
         assert done.status == 1 and server.lives(), (done.lines, elsewhere)
         assert "the server's own folder" in said_by(done)
         wait_until(lambda: server.log.read_text().count("Profiling done") == 2)
-    folder = harness.out / "trace" / "attached"
+    folder = hurried.out / "trace" / "attached"
     folder.mkdir()
     for path in server.traces.iterdir():
         path.rename(folder / path.name)
-    command = [PYTHON, "-m", "repro_pp_graphs", "report", str(harness.out)]
-    assert subprocess.run(command, cwd=harness.root, check=False).returncode == 0
-    assert (harness.logs / "attached_analysis.json").exists()
+    command = [PYTHON, "-m", "repro_pp_graphs", "report", str(hurried.out)]
+    assert subprocess.run(command, cwd=hurried.root, check=False).returncode == 0
+    assert (hurried.logs / "attached_analysis.json").exists()
 
 
 def test_a_server_that_dies_under_load(harness, tmp_path):
@@ -336,27 +340,27 @@ def test_a_server_that_dies_under_load(harness, tmp_path):
     assert "--resume" not in said and "To run what is not measured" in said
 
 
-def test_a_server_that_dies_while_it_is_profiled(harness, tmp_path):
-    with Server(harness, tmp_path / "own", "--pp-size", "2", FAKE_FAULT="die_profile") as server:
-        done = attach(harness, server.url, "--yes")
-    assert done.status == 1 and harness.statuses() == {"attached": "failed"}
+def test_a_server_that_dies_while_it_is_profiled(hurried, tmp_path):
+    with Server(hurried, tmp_path / "own", "--pp-size", "2", FAKE_FAULT="die_profile") as server:
+        done = attach(hurried, server.url, "--yes")
+    assert done.status == 1 and hurried.statuses() == {"attached": "failed"}
     assert "see the server's log" in said_by(done)
 
 
-def test_ctrl_c_ends_the_load_and_the_profile_that_it_began(harness, tmp_path):
-    harness.replace(
+def test_ctrl_c_ends_the_load_and_the_profile_that_it_began(hurried, tmp_path):
+    hurried.replace(
         "run/attached_profile.py", "MOST_STEPS_S = 1.0, 180.0", "MOST_STEPS_S = 90.0, 180.0"
     )
     with stand_in() as server:
-        given = ["--attach", server.url, "--yes", "--out", str(harness.out), "--python", PYTHON]
+        given = ["--attach", server.url, "--yes", "--out", str(hurried.out), "--python", PYTHON]
         given += ["--batch", "2", "--max-new-tokens", "4", "--trace-dir", str(tmp_path)]
-        run = harness.start_bare(*given)
+        run = hurried.start_bare(*given)
         wait_until(lambda: "/start_profile" in asked(server))
         os.kill(run.process.pid, signal.SIGINT)
         done = run.end()
         sent = len(server.received)
         assert done.status == 130 and "/stop_profile" in asked(server)
-        assert harness.left_over() == []
+        assert hurried.left_over() == []
         assert len(server.received) == sent  # no load is left
 
 
@@ -378,12 +382,12 @@ def test_what_would_leave_no_traces_is_not_profiled(info, reason):
     assert reason in found if reason else found == ""
 
 
-def test_the_server_decides_how_many_traces_to_expect(harness):
+def test_the_server_decides_how_many_traces_to_expect(hurried):
     info = {**INFO, "tp_size": 4, "dp_size": 2, "enable_dp_attention": True, "ep_size": 4}
     with stand_in(info=info) as server:
-        done = attach(harness, server.url, "--yes", "--trace-dir", str(harness.root))
+        done = attach(hurried, server.url, "--yes", "--trace-dir", str(hurried.root))
     assert "0 of 8 ranks written" in done.out
-    plan = json.loads((harness.logs / "run.json").read_text())
+    plan = json.loads((hurried.logs / "run.json").read_text())
     assert plan["launches"][0]["attached"]["url"] == server.url
 
 
