@@ -11,7 +11,7 @@ import numpy as np
 from repro_pp_graphs.report.differences import Difference
 from repro_pp_graphs.report.numbers import count, number
 from repro_pp_graphs.report.source import Explained, Launched, Source
-from repro_pp_graphs.stats.model import Comparison, Estimate, Pair
+from repro_pp_graphs.stats.model import Comparison, Estimate, Finding, Pair
 from repro_pp_graphs.stats.names import CONTROL, IDLE, OUTSIDE, OWN_GRAPH, RETURN
 from repro_pp_graphs.traces.explain.host import ROWS
 from repro_pp_graphs.traces.explain.words import ROW_TITLES
@@ -96,6 +96,7 @@ def arms(source: Source) -> Table | None:
         return None
     pairs = found.verdict.pairs if found.verdict and not found.rehearsal else []
     compared = {(n, c.metric): c for n, pair in enumerate(pairs) for c in pair.comparisons}
+    answers = _answers(found.verdict.findings) if pairs and found.verdict else {}
     known = [shown(launch) for launch in source.launches]
     wanted = [*METRICS, *dict.fromkeys(metric for _, metric in compared)]
     metrics = [
@@ -110,6 +111,8 @@ def arms(source: Source) -> Table | None:
         better = better or next((c.better for (_, m), c in compared.items() if m == metric), "")
         means = [_mean(source, metric, number) for number in range(len(source.cases))]
         cells = [_compared(compared.get((n, metric))) for n in _at(pairs)]
+        if pairs and metric in answers:  # the pair that asks is the first
+            cells[0] = answers[metric]
         name = CLOCKED_TITLES.get(metric) if by_clock else None
         rows.append([name or title(metric), better, *map(number, means), *cells])
     head = ["", "better", *source.cases, *(f"{pair.a} / {pair.b}" for pair in pairs)]
@@ -128,6 +131,16 @@ def arms(source: Source) -> Table | None:
             note += f". {case}: cut short after its measured pass, compared in no word"
     note += f". In the files {', '.join(named)}" if named else ""
     return Table(head=head, rows=rows, note=f"{note}.")
+
+
+def _answers(findings: list[Finding]) -> dict[str, str]:
+    """What became of #10865's questions about the token return, by metric."""
+    asked = {"longer": RETURN, "idle": IDLE}
+    return {
+        asked[each.name]: f"{interval(each.ratio)} {each.name}: {each.answer}"
+        for each in findings
+        if each.name in asked and each.ratio
+    }
 
 
 def measured(source: Source, case: int) -> int:
