@@ -212,6 +212,7 @@ def test_what_if_is_printed_and_written(tmp_path, capsys):
     text = capsys.readouterr().out
     assert all(len(line) <= 80 for line in text.splitlines())
     assert "One token's way round" in " ".join(text.split())
+    assert json.loads(out.read_text())["what_if_not_given"] == {}
     predicted = json.loads(out.read_text())["ring_path"]["what_if"]
     steady = json.loads(out.read_text())["ring_path"]["steady_us"]
     assert predicted["transfer=0"] <= predicted["transfer=0.5"] <= steady
@@ -227,6 +228,33 @@ def test_what_if_is_printed_and_written(tmp_path, capsys):
     assert "busy with another micro-batch (it works all the while: no loss)" in told
     assert "batched: send=0, and receives do not wait either: it may save more." in told
     assert f"The saving is from {steady / 1000:.2f}, " in told
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("cpu_prefill", "the way round the ring is not known: "),
+        ("sglang0516_async_depth", "the way round the ring is not known: "),
+        ("sglang052_pp4", "the GPU of several ranks has the same number"),
+    ],
+)
+def test_every_what_if_that_was_asked_for_and_cannot_be_given_is_named(
+    name, reason, tmp_path, capsys
+):
+    out = tmp_path / "A.json"
+    asked = ["--what-if", "transfer=0.5", "--what-if", "send=0"]
+    assert main([str(DATA / name), "--json", str(out), *asked]) == 0
+    text = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in text.splitlines())
+    found = json.loads(out.read_text())
+    why = found["what_if_not_given"]
+    assert list(why) == ["transfer=0.5", "send=0"]
+    assert all(reason in text for text in why.values())
+    assert f"no what-if for transfer=0.5, send=0: {why['send=0']}" in " ".join(text.split())
+    # whoever asks for none is told of none
+    assert main([str(DATA / name), "--json", str(out)]) == 0
+    assert json.loads(out.read_text())["what_if_not_given"] == {}
+    assert "no what-if for" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("factor", "said"), [(1, False), (4, True)])

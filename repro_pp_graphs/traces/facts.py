@@ -319,6 +319,7 @@ class Analysis(msgspec.Struct, frozen=True, kw_only=True):
     decode_step_unknown: str  # why it is not known
     ring_path: RingPath | None = None
     ring_path_unknown: str = ""  # why there is none
+    what_if_not_given: dict[str, str] = {}  # asked for by --what-if: why there is none
     turns: dict[str, Turn]  # by rank label
     turns_unknown: dict[str, str]  # why a rank has none
     token_return: TokenReturn | Nothing

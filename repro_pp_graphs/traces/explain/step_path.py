@@ -145,9 +145,22 @@ def distortion(path: RingPath, tpot_ms: float) -> str:
 def lines(facts: Analysis) -> list[str]:
     """The tables: what a step waits for, by rank; and how long it would be without."""
     path = facts.ring_path
+    missing = _not_given(facts)
     if path is None:
-        return []
-    return [*_by_category(path), *_what_ifs(path)]
+        return missing
+    return [*_by_category(path), *(missing or _what_ifs(path))]
+
+
+def _not_given(facts: Analysis) -> list[str]:
+    """The what-ifs that were asked for and cannot be given, each by its name, and why; else none."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in facts.what_if_not_given.items():
+        by_reason.setdefault(reason, []).append(name)
+    return [
+        line
+        for reason, names in by_reason.items()
+        for line in wrapped(f"no what-if for {', '.join(names)}: {reason}", "")
+    ]
 
 
 def _by_category(path: RingPath) -> list[str]:

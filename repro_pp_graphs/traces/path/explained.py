@@ -45,5 +45,12 @@ def explained(found: Case | Studied, asked: dict[str, Change] | None = None) -> 
     study = studied(found) if isinstance(found, Case) else found
     analysis = analyze(study.case, study.edges, study.hosts)
     if isinstance(study.followed, CannotTell):
-        return replace(analysis, ring_path_unknown=str(study.followed))
-    return replace(analysis, ring_path=ring_path(study.case, study.followed, asked))
+        reason = f"the way round the ring is not known: {study.followed}"
+        return replace(
+            analysis,
+            ring_path_unknown=str(study.followed),
+            what_if_not_given=dict.fromkeys(asked or {}, reason),
+        )
+    path = ring_path(study.case, study.followed, asked)
+    missing = {name: path.what_if_unknown for name in asked or {} if name not in path.what_if}
+    return replace(analysis, ring_path=path, what_if_not_given=missing)
