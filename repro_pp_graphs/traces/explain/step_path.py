@@ -152,7 +152,7 @@ def lines(facts: Analysis) -> list[str]:
 
 
 def _not_given(facts: Analysis) -> list[str]:
-    """The what-ifs that were asked for and cannot be given, each by its name, and why; else none."""
+    """The what-ifs that were asked for and cannot be given, by name, with the reason."""
     by_reason: dict[str, list[str]] = {}
     for name, reason in facts.what_if_not_given.items():
         by_reason.setdefault(reason, []).append(name)
