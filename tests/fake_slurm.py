@@ -20,6 +20,10 @@ fi
 if [[ -e $tools/cut_$node && $* == *node.sh* ]]; then
   exec 0< <(head -n 3; sleep 600) 2> >(head -n 3 >&2; sleep 600)
 fi
+# a node that comes late: its server starts once there is a file of this pattern
+if [[ -e $tools/late_$node && $* == *node.sh* ]]; then
+  until compgen -G "$(<"$tools/late_$node")" >/dev/null; do sleep 0.05; done
+fi
 export SLURMD_NODENAME=$node SLURM_LAUNCH_NODE_IPADDR=127.0.0.1
 [[ ! -e $tools/own_out_$node ]] || export FAKE_NODE_OUT="$(<"$tools/own_out_$node")"
 if [[ -n ${FAKE_NODE_OUT:-} ]]; then # a disk of its own: what the head calls A is B there

@@ -493,6 +493,21 @@ def test_a_launch_that_runs_again_forgets_why_it_failed(tmp_path, monkeypatch):
     assert (known.status, known.reason) == ("ok", None)
 
 
+def test_an_earlier_try_leaves_no_rows_of_any_ranks_clock_on_any_node(tmp_path):
+    """Servers remove none themselves: of several nodes one starts while another's ranks write."""
+    plan = plan_of(tmp_path, "--pp-size", "4")
+    launch = plan.launches[0]
+    launch.nodes = launch.started_nodes = 2
+    (tmp_path / "logs").mkdir(exist_ok=True)
+    start = f"logs/{launch.label}_pp_clock"
+    ours = [f"{start}_PP{rank}_TP0.rows{end}" for rank in range(4) for end in ("", ".gz")]
+    other = f"logs/{launch.label}_r2_pp_clock_PP0_TP0.rows.gz"
+    for name in [*ours, other]:
+        (tmp_path / name).touch()
+    begin_step.begin(tmp_path, plan, launch.label)
+    assert [name for name in [*ours, other] if (tmp_path / name).exists()] == [other]
+
+
 @pytest.mark.parametrize(
     "argv",
     [

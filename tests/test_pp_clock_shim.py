@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -535,17 +534,6 @@ def test_a_gpu_that_is_stuck_costs_no_memory(gpu):
         clock.end(turn)
     clock.read(time.monotonic_ns())
     assert written == [] and clock.dropped == 1000 - device.MOST_PENDING
-
-
-def test_an_earlier_launchs_rows_go_before_the_server_starts(tmp_path, monkeypatch):
-    monkeypatch.setenv(pp_clock.PREFIX_ENV, str(tmp_path / "x_pp_clock"))
-    for name in ("x_pp_clock_PP0_TP0.rows", "x_r2_pp_clock_PP0_TP0.rows", "x_client.json"):
-        Path(tmp_path, name).touch()
-    pp_clock.install_in_server()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "x_client.json",
-        "x_r2_pp_clock_PP0_TP0.rows",
-    ]
 
 
 class OldScheduler:

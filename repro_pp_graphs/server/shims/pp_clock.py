@@ -17,7 +17,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -549,11 +548,3 @@ def install() -> None:
     """Patch sglang's scheduler once it is imported, where it is known where the rows go."""
     if os.environ.get(PREFIX_ENV):
         after_import(SCHEDULER, patch)
-
-
-def install_in_server() -> None:
-    """In the process that spawns the ranks: nothing of an earlier launch stays."""
-    if prefix := os.environ.get(PREFIX_ENV):
-        folder = Path(prefix).parent
-        for path in folder.glob(f"{Path(prefix).name}_PP*{rows.SUFFIX}"):
-            path.unlink()
