@@ -137,9 +137,39 @@ def test_tied_embeddings_count_once():
 
 
 def test_fp8_weights_take_a_byte_and_bf16_two():
-    assert size.weight_bytes(config_of("deepseek-v3")) == pytest.approx(671e9, rel=1e-3)
+    # embedding and head stay BF16: 0.93e9 parameters each
+    assert size.weight_bytes(config_of("deepseek-v3")) == pytest.approx(672.9e9, rel=1e-3)
     assert size.weight_bytes(config_of("llama-3.1-8b")) == pytest.approx(16.06e9, rel=1e-3)
     assert size.weight_bytes({**config_of("llama-3.1-8b"), "quantization_config": None}) > 16e9
+
+
+@pytest.mark.parametrize(
+    ("layers", "split", "logged_gib"),
+    [
+        # "Load weight end": sglang 0.5.2 on two H100s; 0.5.16 on one H200, 16 layers
+        (64, [32, 32], [54.98, 53.02]),
+        (16, [4, 4, 4, 4], [10.35, 8.46, 8.39, 8.39]),
+    ],
+)
+def test_each_pp_rank_weighs_what_its_server_logged(layers, split, logged_gib):
+    config = {**config_of("llama-3.1-70b"), "num_hidden_layers": layers}
+    made = [bytes_ / 2**30 for bytes_ in size.rank_bytes(config, split)]
+    assert made == pytest.approx(logged_gib, rel=0.02)
+
+
+def test_the_weights_of_all_pp_ranks_are_those_of_the_model_and_the_heads_that_are_not_needed():
+    for name in ("llama-3.1-8b", "mixtral-8x7b", "deepseek-v3"):
+        config = config_of(name)
+        matrix = 2 * config["vocab_size"] * config["hidden_size"]
+        layers = config["num_hidden_layers"]
+        for first in (1, 2, 5):
+            made = size.rank_bytes(config, [first, layers - first - 3, 3])
+            assert sum(made) == size.weight_bytes(config) + 2 * matrix
+        assert size.rank_bytes(config, [layers]) == [size.weight_bytes(config)]
+    tied = {**config_of("llama-3.1-8b"), "tie_word_embeddings": True}
+    assert size.rank_bytes(tied, [32]) == [size.weight_bytes(tied)]
+    first, middle, last = size.rank_bytes(tied, [10, 10, 10])
+    assert first == last > middle
 
 
 def test_deepseek_v2_lite_projects_its_queries_in_one_step():

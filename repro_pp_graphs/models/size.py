@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -12,9 +12,21 @@ def parameters(config: Mapping[str, Any], layers: int | None = None) -> int:
     Attention, MLP and embedding matrices as the model classes of those names build them;
     Llama-3.1-70B gives 70.5e9, Mixtral-8x7B 46.7e9, DeepSeek-V3 671e9.
     """
+    return _embeddings(config) + _of_layers(config, 0, layers or config["num_hidden_layers"])
+
+
+def _embeddings(config: Mapping[str, Any]) -> int:
+    """Weights of the embedding and the head; of tied ones, that are one matrix, once."""
+    return (1 if config.get("tie_word_embeddings") else 2) * _embedding(config)
+
+
+def _embedding(config: Mapping[str, Any]) -> int:
+    return int(config["vocab_size"] * config["hidden_size"])
+
+
+def _of_layers(config: Mapping[str, Any], first: int, count: int) -> int:
+    """Weights of so many layers from the `first` on, which counts from 0."""
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
-    count = layers or config["num_hidden_layers"]
-    embeddings = (1 if config.get("tie_word_embeddings") else 2) * config["vocab_size"] * hidden
     if "kv_lora_rank" in config:
         rope, nope = config["qk_rope_head_dim"], config["qk_nope_head_dim"]
         value, kv_rank = config["v_head_dim"], config["kv_lora_rank"]
@@ -23,19 +35,19 @@ def parameters(config: Mapping[str, Any], layers: int | None = None) -> int:
         attention = q_rank * (hidden + queries) if q_rank else hidden * queries
         attention += hidden * (kv_rank + rope)
         attention += kv_rank * heads * (nope + value) + heads * value * hidden
-        dense = min(config["first_k_dense_replace"], count)
+        dense = min(max(config["first_k_dense_replace"] - first, 0), count)
         experts = config["n_routed_experts"] + config["n_shared_experts"]
         moe = 3 * hidden * config["moe_intermediate_size"] * experts
         moe += hidden * config["n_routed_experts"]
         mlps = dense * 3 * hidden * config["intermediate_size"] + (count - dense) * moe
-        return int(embeddings + count * attention + mlps)
+        return int(count * attention + mlps)
     head_dim = config.get("head_dim") or hidden // heads
     kv_heads = config.get("num_key_value_heads", heads)
     attention = 2 * hidden * head_dim * (heads + kv_heads)
     experts = config.get("num_local_experts", 1)
     router = hidden * experts if experts > 1 else 0
     mlp = 3 * hidden * config["intermediate_size"] * experts + router
-    return int(embeddings + count * (attention + mlp))
+    return int(count * (attention + mlp))
 
 
 def kv_bytes(config: Mapping[str, Any], tp_size: int = 1) -> float:
@@ -55,6 +67,30 @@ def kv_bytes(config: Mapping[str, Any], tp_size: int = 1) -> float:
 
 
 def weight_bytes(config: Mapping[str, Any], layers: int | None = None) -> int:
-    """Bytes of the weights: one each in FP8, two otherwise."""
+    """Bytes of the weights: one each in FP8, two otherwise; two of embedding and head always."""
+    count = layers or config["num_hidden_layers"]
+    return 2 * _embeddings(config) + _each(config) * _of_layers(config, 0, count)
+
+
+def rank_bytes(config: Mapping[str, Any], split: Sequence[int]) -> list[int]:
+    """Bytes of each PP rank's weights, all its TP ranks together; `split`: layers of each.
+
+    The first rank has the embedding. Every rank has a head, though the last one alone needs it: so
+    build sglang's Llama and Mixtral it in 0.5.2 and 0.5.23, and its DeepSeek in 0.5.2 (in 0.5.23
+    on the last rank, which is its fullest either way). Tied ones: on the first and the last rank.
+    """
+    matrix, found, begin = 2 * _embedding(config), [], 0
+    for rank, count in enumerate(split):
+        is_last = rank == len(split) - 1
+        tied = bool(config.get("tie_word_embeddings"))
+        heads = (is_last and rank > 0) if tied else True
+        bytes_ = _each(config) * _of_layers(config, begin, count)
+        found.append(bytes_ + matrix * ((rank == 0) + heads))
+        begin += count
+    return found
+
+
+def _each(config: Mapping[str, Any]) -> int:
+    """Bytes of a weight in a layer."""
     method = (config.get("quantization_config") or {}).get("quant_method", "")
-    return parameters(config, layers) * (1 if method == "fp8" else 2)
+    return 1 if method == "fp8" else 2

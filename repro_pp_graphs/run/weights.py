@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +13,12 @@ from repro_pp_graphs.models import folder as model_folder
 from repro_pp_graphs.models import size
 from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.server.gpus import Gpu
+from repro_pp_graphs.server.release import version_numbers
+from repro_pp_graphs.server.release_facts import layers_by_rank
 
 _QUANTISED = re.compile(r"awq|gptq|gguf|quantized|fp8|mxfp4|nvfp4|int[48]|w\da\d|[48]bit", re.I)
 FRACTION = "--mem-fraction-static"  # of a GPU's memory, for weights and KV cache
+PARTITION = "SGLANG_PP_LAYER_PARTITION"  # layers of each PP rank: 20,20,21
 MOST = 0.95  # of a GPU's memory, that weights can take
 
 
@@ -48,6 +52,38 @@ def on_a_node(launch: Launch) -> int:
         return 0
 
 
+def split(launch: Launch) -> list[int]:
+    """Layers of each PP rank. Raises KeyError, TypeError or ValueError where they are not known."""
+    layers = config_of(launch)["num_hidden_layers"]
+    if given := launch.env.get(PARTITION) or os.environ.get(PARTITION):
+        found = [int(part) for part in given.split(",")]
+        if len(found) != launch.pp_size or sum(found) != layers:
+            raise ValueError(f"{PARTITION}={given}")
+        return found
+    return layers_by_rank(layers, launch.pp_size, version_numbers(launch.sglang_version))
+
+
+def of_fullest(launch: Launch) -> tuple[int, float]:
+    """The PP rank whose weights take most, and the bytes of them on each of its TP ranks.
+
+    (0, 0.0) where the shape is not known here.
+    """
+    if not on_a_node(launch):
+        return 0, 0.0
+    try:
+        ranks = size.rank_bytes(config_of(launch), split(launch))
+    except (KeyError, ValueError, TypeError, ZeroDivisionError):
+        return 0, 0.0
+    most = max(ranks)
+    return len(ranks) - 1 - ranks[::-1].index(most), most / launch.tp_size
+
+
+def too_full(launch: Launch, gpus: Sequence[Gpu]) -> bool:
+    """Whether the fullest rank's weights are more than a GPU of its own can take."""
+    _, need = of_fullest(launch)
+    return need > MOST * min((gpu.total_mib for gpu in gpus), default=0) * 2**20 > 0
+
+
 def used(plan: Plan, gpus: Sequence[Gpu]) -> list[Gpu]:
     """Of a machine's GPUs those that ranks take."""
     ranks = max(launch.ranks_a_node for launch in plan.launches)
@@ -62,23 +98,32 @@ def capacity(gpus: Sequence[Gpu]) -> str:
 
 
 def sentences(plan: Plan, gpus: Sequence[Gpu]) -> list[str]:
-    """For each model what its weights take of a GPU and what is left, an estimate; none where
-    nothing is loaded onto GPUs."""
+    """What the weights take of a GPU and what is left, an estimate: of several models, or releases
+    that split the layers otherwise, each with its cases; none where nothing is loaded onto GPUs."""
     if plan.mode == "cpu" or plan.engine != "sglang" or plan.attached:
         return []
     taken = used(plan, gpus)
-    firsts = {launch.model: launch for launch in reversed(plan.launches)}
-    return [_sentence(plan, launch, taken) for launch in reversed(firsts.values())]
+    cases: dict[str, dict[str, None]] = {}
+    for launch in plan.launches:
+        cases.setdefault(_sentence(plan, launch, taken), {})[launch.case] = None
+    if len(cases) == 1:
+        return list(cases)
+    return [f"{', '.join(its)}: {text}" for text, its in cases.items()]
 
 
 def _sentence(plan: Plan, launch: Launch, gpus: list[Gpu]) -> str:
     name = Path(launch.model).name
-    bytes_ = on_a_node(launch)
+    shared = plan.ranks_per_gpu > 1
+    rank, bytes_ = of_fullest(launch)
+    if shared:
+        bytes_ = on_a_node(launch) / max(1, len(gpus))
     if not bytes_:
         return f"cannot tell whether the weights of {name} fit: their size is not known here"
-    shared = plan.ranks_per_gpu > 1
-    need = bytes_ / max(1, len(gpus) if shared else launch.ranks_a_node) / 1e9
-    text = f"about {need:.1f} GB of weights a {'GPU, for all its ranks' if shared else 'rank'}"
+    need = bytes_ / 1e9
+    where = f"the fullest rank (PP{rank}, {split(launch)[rank]} layers)"
+    if shared:
+        where = "a GPU, for all its ranks, in the mean"
+    text = f"about {need:.1f} GB of weights on {where}"
     mib = min((gpu.total_mib for gpu in gpus), default=0)
     if not mib:
         return f"{text}; cannot tell whether they fit: nvidia-smi does not say what a GPU has"
@@ -98,12 +143,16 @@ def _sentence(plan: Plan, launch: Launch, gpus: list[Gpu]) -> str:
 
 def _tokens(plan: Plan, launch: Launch, left_gb: float) -> str:
     """How many tokens that KV cache holds, and whether the load's answers alone are more; empty
-    where an argument says otherwise or the shape is not known."""
+    where an argument says otherwise or the shape is not known.
+
+    sglang takes the least room and the most layers of all PP ranks.
+    """
     if {"--kv-cache-dtype", "--max-total-tokens"} & set(launch.args):
         return ""
     try:
-        a_token = size.kv_bytes(config_of(launch), launch.tp_size) / launch.pp_size
-    except (KeyError, TypeError, ZeroDivisionError):
+        layers = split(launch)
+        a_token = size.kv_bytes(config_of(launch), launch.tp_size) * max(layers) / sum(layers)
+    except (KeyError, ValueError, TypeError, ZeroDivisionError):
         return ""
     tokens = int(left_gb * 1e9 / a_token)
     swept = [load.batch * load.max_new_tokens for load in plan.loads]

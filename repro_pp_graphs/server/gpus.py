@@ -53,16 +53,18 @@ class Seen:
     remark: str = ""
 
 
-ASSUMED_MIB = 81559  # of an H100 with 80 GB
+ASSUMED_GB, ASSUMED_MIB = 80, 81559  # of an H100: what it is sold as, and what nvidia-smi says
 
 
-def assumed(count: int) -> Seen:
-    """So many empty GPUs that need not exist, to plan with."""
+def assumed(count: int, each_gb: int = ASSUMED_GB) -> Seen:
+    """So many empty GPUs that need not exist, to plan with, of so many GB as they are sold: MiB in
+    proportion to an H100's (0.02 % from an H200's)."""
+    mib = ASSUMED_MIB * each_gb // ASSUMED_GB
     made = [
-        Gpu(str(n), f"GPU-assumed-{n}", "H100 (assumed)", ASSUMED_MIB, 0, assumed=True)
+        Gpu(str(n), f"GPU-assumed-{n}", f"{each_gb} GB (assumed)", mib, 0, assumed=True)
         for n in range(count)
     ]
-    return Seen(made, f"{count} of 80 GB assumed (--gpus)")
+    return Seen(made, f"{count} of {each_gb} GB assumed (--gpus)")
 
 
 def parse(csv: str) -> list[Gpu]:

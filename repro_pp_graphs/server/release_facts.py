@@ -37,6 +37,21 @@ def may_lack_pp_rank(numbers: tuple[int, ...]) -> bool:
     return bool(numbers) and numbers < PP_IN_TRACE_NAMES
 
 
+# From which release on `get_pp_indices` gives each of the last PP ranks one layer more where the
+# layers do not come out even; before, the last rank alone has all that is left over (read in 0.4.6
+# to 0.5.23: 0.5.5.post3 is the last of these).
+EVEN_LAYERS = (0, 5, 6)
+
+
+def layers_by_rank(layers: int, pp_size: int, numbers: tuple[int, ...]) -> list[int]:
+    """How a release splits a model's layers over PP ranks, by its version's numbers; empty: as the
+    newest do."""
+    each, left = divmod(layers, pp_size)
+    if numbers and numbers < EVEN_LAYERS:
+        return [*[each] * (pp_size - 1), each + left]
+    return [each] * (pp_size - left) + [each + 1] * left
+
+
 # what a running server calls --pp-max-micro-batch-size in /set_internal_state; the second up to
 # 0.5.3 (read in the sources of 0.5.2 to 0.5.23)
 MICRO_BATCH = ("pp_max_micro_batch_size", "max_micro_batch_size")
