@@ -108,12 +108,13 @@ USAGE: ./run_repro.sh [options]
   --dry-run            print every command and file, and what would stop the
                        run (exit status 2, as the run's would be); run nothing
   --gpus N             of --dry-run: as if there were N GPUs of 80 GB, on
-                       another machine: what this one lacks stops nothing
+                       another machine: what this one lacks stops nothing.
+                       8x141: eight of 141 GB; with --nodes: those of each
   -h, --help           this text
 
 EXAMPLES:
   ./run_repro.sh                             # 4 GPUs: 70B; no GPU: a rehearsal
-  ./run_repro.sh --pp-size 2                 # on two GPUs
+  ./run_repro.sh --pp-size 2                 # on two GPUs of 141 GB
   ./run_repro.sh --dummy-weights --layers 16 # no download, 16 layers
   ./run_repro.sh --one-gpu --release 0.5.23 --pp-size 4 \
     --dummy-weights --layers 16              # ranks share a GPU
@@ -127,6 +128,8 @@ EXAMPLES:
   sbatch run_repro.sbatch --pp-size 16       # on the nodes of a Slurm job
   ./run_repro.sh --dry-run                   # what would run
   ./run_repro.sh --dry-run --gpus 8          # on a machine with 8 GPUs
+  ./run_repro.sh --dry-run --gpus 8x141 \
+    --model deepseek-ai/DeepSeek-V3 --pp-size 8 # on 8 H200s, without sglang
 USAGE
 }
 

@@ -11,6 +11,7 @@ import pytest
 from plan_harness import plan_of
 
 from repro_pp_graphs.run import guide, options, overview, plan_step, results
+from repro_pp_graphs.server import gpus
 
 FOREIGN = {"README.txt"}
 
@@ -110,6 +111,48 @@ def test_a_dry_run_takes_gpus_that_are_not_there(tmp_path: Path):
     seen = plan_step._gpus(asked)
     assert len(seen.gpus) == 8 and "assumed" in seen.remark
     assert len({gpu.uuid for gpu in seen.gpus}) == 8
+
+
+def seen_of(*words: str) -> gpus.Seen:
+    return plan_step._gpus(options.parse(["--dry-run", *words]))
+
+
+def test_the_memory_of_gpus_that_are_not_there_is_theirs():
+    plain, large = seen_of("--gpus", "8"), seen_of("--gpus", "8x141")
+    assert {gpu.total_mib for gpu in plain.gpus} == {81559}
+    assert seen_of("--gpus", "8x80").gpus == plain.gpus
+    # an H200 has 143771 MiB
+    assert {gpu.total_mib for gpu in large.gpus} == {143747}
+    assert len(large.gpus) == 8 and "8 of 141 GB assumed" in large.remark
+
+
+def test_more_gpus_than_a_machine_has_are_planned_with_a_word_on_nodes():
+    assert "--nodes" not in seen_of("--gpus", "8").remark
+    assert "all in one machine; in several: --nodes" in seen_of("--gpus", "16").remark
+    each = seen_of("--nodes", "2", "--gpus", "16")
+    assert each.remark.endswith("on each of 2 nodes") and len(each.gpus) == 16
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        *((word, "8, or 8x141") for word in ("8x", "x141", "8x141GB", "8xH200", "8x80x2", "8x-1")),
+        *((word, "8, or 8x141") for word in ("8x1.5", " 8x80", "8x٣")),
+        *((word, "8X141: not a whole number") for word in ("8X141",)),
+        ("8x0", "8x0: 0: not a whole number"),
+        ("0x80", "0x80: 0: not a whole number"),
+        ("8x4096", "the highest is 2048"),
+        ("4096x8", "the highest is 1024"),
+        ("4096", "the highest is 1024"),
+        ("9" * 5000 + "x80", "999"),
+    ],
+)
+def test_gpus_that_make_no_sense_are_refused_in_a_sentence(word, says, capsys):
+    with pytest.raises(SystemExit) as refused:
+        options.parse(["--dry-run", "--gpus", word])
+    assert refused.value.code == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert says in said and len(said) < 240
 
 
 def test_gpus_are_assumed_in_a_dry_run_only(capsys: pytest.CaptureFixture[str]):

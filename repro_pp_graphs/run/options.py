@@ -33,12 +33,12 @@ HIGHEST = {
     "--batch": 65_536,
     "--max-new-tokens": 1_000_000,
     "--profile-steps": 100_000,
-    "--gpus": 1024,
     "--ranks-per-gpu": 64,
     "--port": 65_535,
     "--nodes": 1024,
 }
 MOST_ROUNDS = 1000
+MOST_GPUS, MOST_GPU_GB = 1024, 2048  # of --gpus
 MOST_SECONDS = 7 * 24 * 3600
 LONGEST_SHOWN = 40  # characters of a wrong value
 LONGEST_WORD = 4096  # characters: paths are no longer
@@ -83,7 +83,7 @@ class Options:
     start_timeout_s: int
     resume: bool
     dry_run: bool
-    gpus: int | None  # so many are assumed, in a dry run
+    gpus: int | None  # so many are assumed on each node, in a dry run
     engine: str
     owner: int  # the process that holds --out while the run lasts; 0 for nobody
     command: str  # as the user calls run_repro.sh
@@ -106,6 +106,7 @@ class Options:
     nodes: int | None = None  # of the Slurm allocation, those to use; None: all
     allocated: int = 1  # nodes that it has; 1 outside one
     srun: str = ""  # more options for srun
+    gpu_gb: int | None = None  # of the GPUs that are assumed, each; None: as usual
 
 
 class _Parser(argparse.ArgumentParser):
@@ -153,6 +154,20 @@ def _rounds(text: str) -> list[int]:
     return looks
 
 
+def _gpus(text: str) -> tuple[int, int | None]:
+    """How many GPUs, and GB of each where they are given: 8, 8x141."""
+    count, times, each = text.partition("x")
+    if times and not (re.fullmatch("[0-9]+", count) and re.fullmatch("[0-9]+", each)):
+        raise argparse.ArgumentTypeError(
+            f"{text[:LONGEST_SHOWN]}: give how many, or how many of how many GB each: 8, or 8x141"
+        )
+    try:
+        return _whole(1, MOST_GPUS)(count), _whole(1, MOST_GPU_GB)(each) if times else None
+    except argparse.ArgumentTypeError as error:
+        where = f"{text[:LONGEST_SHOWN]}: " if times else ""
+        raise argparse.ArgumentTypeError(f"{where}{error}") from None
+
+
 def _allocated() -> int:
     """The nodes of the Slurm allocation that this runs in; 1 outside one."""
     count = os.environ.get("SLURM_JOB_NUM_NODES", "")
@@ -193,6 +208,7 @@ def _parser() -> _Parser:
     parser.add_argument("--rounds", type=_rounds)
     for name, high in HIGHEST.items():
         parser.add_argument(name, type=_whole(1, high))
+    parser.add_argument("--gpus", type=_gpus, default=(None, None))
     parser.add_argument("--model")
     parser.add_argument("--engine", type=_engine, default=ENGINES[0])
     seconds = _whole(1, MOST_SECONDS)
@@ -234,6 +250,7 @@ def parse(argv: list[str]) -> Options:
             "server_args_base.txt, or into the file of one case"
         )
         sys.exit(2)
+    values.gpus, values.gpu_gb = values.gpus
     try:
         values.sweep = sweep.parse(values.sweep)
         words = " ".join(values.profile_loads).replace(",", " ")

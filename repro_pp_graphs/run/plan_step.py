@@ -13,6 +13,7 @@ import shlex
 import sys
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 from repro_pp_graphs import files, record
@@ -48,6 +49,7 @@ from repro_pp_graphs.terminal import say, wrapped
 
 # what the harness itself imports later; an environment of sglang holds them
 NEEDED = ("requests", "msgspec", "numpy")
+MOST_OF_A_MACHINE = 8  # GPUs: with more a plan of one machine may not be meant
 REFUSALS = (
     *(PlanError, LooksError, ArgFileError, FlagError, ProbeError, SweepError),
     lock.LockError,
@@ -229,7 +231,15 @@ def _gpus(options: Options) -> gpus.Seen:
     """Those of this machine, or those that a dry run assumes. Raises GpuError."""
     if options.cpu or options.attach:
         return gpus.Seen([])
-    return gpus.assumed(options.gpus) if options.gpus else gpus.find()
+    if not options.gpus:
+        return gpus.find()
+    seen = gpus.assumed(options.gpus, options.gpu_gb or gpus.ASSUMED_GB)
+    if options.nodes:
+        return replace(seen, remark=f"{seen.remark}, on each of {options.nodes} nodes")
+    if options.gpus > MOST_OF_A_MACHINE:
+        more = "all in one machine; in several: --nodes M, and --gpus N for those of each"
+        return replace(seen, remark=f"{seen.remark}, {more}")
+    return seen
 
 
 def _stops_here(plan: Plan, found: list[Gpu], options: Options, earlier: Plan | None) -> list[str]:
