@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from repro_pp_graphs.client import options as client_options
+from repro_pp_graphs.run import hints
 from repro_pp_graphs.run import options as run_options
 
 
@@ -58,6 +60,56 @@ def test_a_bad_option_is_one_line_and_exit_2(users, told, capsys):
     assert printed.out == ""
     said = " ".join(printed.err.split())
     assert said.startswith(f"run_repro.sh: {told}") and "usage" not in said
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *users: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        parse(*users)
+    assert ended.value.code == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("users", "hint"),
+    [
+        (["--input-len", "4000"], "--sweep input_len=4000"),
+        (["--input-len=512"], "--sweep input_len=512"),
+        (["--batch", "4", "--input-len", "512", "--cpu"], "--sweep input_len=512"),
+        (["--input-len", "many"], "--sweep input_len=4000"),
+        (["--input-len"], "--sweep input_len=4000"),
+        (["--concurrency", "64"], "--batch 64"),
+        (["--num-prompts", "32"], "--batch 32"),
+        (["--rate", "2.5"], "--sweep rate=2.5"),
+        (["--request-rate", "inf"], "--sweep rate=4"),
+        (["--output-len", "96"], "--max-new-tokens 96"),
+        (["--prompts", "mine.txt"], "prompts.txt beside run_repro.sh"),
+        (["--beside-rate", "2"], "--sweep mix=none,4000@2"),
+        (["--seed", "7"], "client_benchmark.py has it"),
+        (["--base-url", "http://a:b@c:1"], "--attach URL"),
+    ],
+)
+def test_an_option_of_the_load_is_refused_with_what_to_give_for_it(users, hint, capsys):
+    said = complaint(capsys, *users)
+    assert hint in said and "server_args_base.txt" not in said and "a:b@" not in said
+
+
+@pytest.mark.parametrize("name", ["--input-len", "--rate", "--prompts", "--mix"])
+def test_a_running_server_is_given_no_hint_on_sweeps(name, capsys):
+    said = complaint(capsys, "--attach", "http://127.0.0.1:30000", "--yes", name, "4")
+    assert "client_benchmark.py has it" in said and "--sweep" not in said
+
+
+def test_every_option_of_the_client_has_a_hint_and_what_it_names_is_understood(capsys):
+    ours = run_options._parser()._option_string_actions
+    for name in client_options.options_parser()._option_string_actions:
+        if not name.startswith("--") or name in ours or name == "--help":
+            continue
+        assert "argument of sglang" not in complaint(capsys, name), name
+    for text, usual in hints.OF_THE_LOAD.values():
+        words = text.format(usual).split()
+        for at, word in enumerate(words):
+            if word in ("--sweep", "--batch", "--max-new-tokens"):
+                parse(word, words[at + 1].rstrip(",").replace("=N", "=5"))
 
 
 def test_what_the_shell_found_out_has_precedence_and_the_users_words_are_kept():

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from repro_pp_graphs.run import sweep
+from repro_pp_graphs.run import hints, sweep
 from repro_pp_graphs.server import pinning
 from repro_pp_graphs.terminal import say, visible, wrapped
 
@@ -245,10 +245,7 @@ def parse(argv: list[str]) -> Options:
     values, unknown = _parser().parse_known_args([*users, *own])
     if unknown:
         name = unknown[0].partition("=")[0][:LONGEST_SHOWN]
-        complain(
-            f"no option '{name}' (see --help); an argument of sglang goes into "
-            "server_args_base.txt, or into the file of one case"
-        )
+        complain(f"no option '{name}' (see --help); {hints.hint(unknown, bool(values.attach))}")
         sys.exit(2)
     values.gpus, values.gpu_gb = values.gpus
     try:

@@ -1,0 +1,55 @@
+"""What to give in place of an option that run_repro.sh does not have. Standard library only."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+SERVER = "an argument of sglang goes into server_args_base.txt, or into the file of one case"
+CLIENT_ALONE = "client_benchmark.py has it, for a load of its own (client_benchmark.py --help)"
+BATCH = "prompts in flight are --batch {}"
+INPUT_LEN = "the length of prompts is an axis of the load: --sweep input_len={}"
+TOKENS = "new tokens a prompt are --max-new-tokens {}"
+RATE = "single prompts a second are an axis of the load: --sweep rate={}"
+MIX = "prompts that arrive beside the load are an axis of it: --sweep mix=none,4000@2"
+# What to say of each option of client_benchmark.py, or of sglang's bench_serving, that is about the
+# load, and a value for it where the user gave none that fits.
+OF_THE_LOAD: dict[str, tuple[str, str]] = {
+    **dict.fromkeys(("--input-len", "--random-input-len", "--random-input"), (INPUT_LEN, "4000")),
+    **dict.fromkeys(("--concurrency", "--max-concurrency", "--batch-size"), (BATCH, "16")),
+    **dict.fromkeys(("--tokens", "--max-tokens", "--output-len"), (TOKENS, "256")),
+    **dict.fromkeys(("--random-output-len", "--random-output"), (TOKENS, "256")),
+    **dict.fromkeys(("--rate", "--request-rate"), (RATE, "4")),
+    **dict.fromkeys(("--mix", "--beside-input-len", "--beside-rate"), (MIX, "")),
+    "--micro-batch": (
+        "the most prompts in a micro-batch are an axis of the load: --sweep micro_batch={}",
+        "4",
+    ),
+    "--num-prompts": ("a pass sends its batch once: --batch {}, more at once", "16"),
+    "--prompts": (
+        "prompts are the lines of prompts.txt beside run_repro.sh: write yours there, or take "
+        "synthetic ones of N tokens with --sweep input_len=N",
+        "",
+    ),
+    "--base-url": ("a server that is already running is measured with --attach URL", ""),
+}
+# Options of the client that a run of several servers settles itself.
+ALONE = (
+    *("--backend", "--duration", "--ignore-eos", "--no-ignore-eos", "--seed"),
+    *("--warmup", "--warmup-passes", "--control", "--output", "--bench-serving-json"),
+    *("--max-error-rate", "--stall-timeout", "--reader"),
+)
+
+
+def hint(unknown: Sequence[str], attached: bool) -> str:
+    """What to give in place of `unknown`, the words that were not understood from an option on;
+    `attached`: the server is running already, and one load is sent to it."""
+    name, _, value = unknown[0].partition("=")
+    value = value or next(iter(unknown[1:]), "")
+    if name not in (*OF_THE_LOAD, *ALONE):
+        return SERVER
+    text, usual = OF_THE_LOAD.get(name, (CLIENT_ALONE, ""))
+    if attached and "--sweep" in text:
+        return CLIENT_ALONE
+    number = r"[1-9][0-9]{0,5}" + r"(\.[0-9]{1,3})?" * (text == RATE)
+    return text.format(value if re.fullmatch(number, value) else usual)
