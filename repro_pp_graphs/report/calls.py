@@ -15,7 +15,7 @@ KINDS = {
     "recv_requests": ("receive of requests", "peer_late"),
     "wait_results": ("wait for results", "results"),
     "launch": ("launch of the batch", "launch"),
-    "process": ("work on results (to 0.5.6 with the wait for them)", "host"),
+    "process": ("work on results (up to 0.5.6 the wait for them is in it)", "host"),
 }
 REST = ("the rest: Python", "python")
 

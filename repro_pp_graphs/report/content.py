@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from repro_pp_graphs.environment import changes
+from repro_pp_graphs.environment.fact_lines import LOOK_AT
 from repro_pp_graphs.record import Plan
 from repro_pp_graphs.report import (
     clock,
@@ -122,7 +123,10 @@ def content(source: Source) -> Content:
         ],
         differing=differing(source, found),
         remarks=remarks,
-        environment=list(source.environment.items()),
+        environment=[
+            ("looks wrong" if key == LOOK_AT else key, value)
+            for key, value in source.environment.items()
+        ],
         changed=_changed(source),
         commands=_commands(source),
     )

@@ -15,6 +15,8 @@ from repro_pp_graphs.server.release_facts import SENDS_MEAN
 LEAST_ROUNDS = 4
 MOST_NUMBERS = 2  # of a remark that differ from launch to launch and are named
 _NUMBER = re.compile(r"\d[\d.]*")
+# a number with the words that say what it is: GPU 0, 2.3 s, 12%
+_IN_WORDS = re.compile(r"(GPU )?(\d[\d.]*)(%| (?:s|ms|us|MB|GB|MHz|rows|tokens|times)\b)?")
 
 
 def remarks(summary: dict[str, Any]) -> list[str]:
@@ -94,16 +96,17 @@ def _alike(said: Iterable[tuple[str, str]], every: int = 0) -> list[tuple[list[s
 
 
 def _in_place(texts: list[str]) -> str:
-    """`1.2 to 1.48 in place of 1.11`: one or two numbers in which texts of one form differ, in
+    """`1.2 to 1.48 s in place of 1.11 s`: one or two numbers in which texts of one form differ, in
     the others and in the first of them; of more than two that they differ."""
-    columns = zip(*(_NUMBER.findall(text) for text in texts), strict=True)
+    columns = zip(*(_IN_WORDS.findall(text) for text in texts), strict=True)
     apart = [column for column in columns if len(set(column)) > 1]
     if len(apart) > MOST_NUMBERS:
         return "other numbers"
     said = []
-    for first, *others in apart:
-        values = sorted({value for value in others if value != first}, key=_size)
-        said.append(f"{' to '.join(dict.fromkeys((values[0], values[-1])))} in place of {first}")
+    for (before, first, behind), *others in apart:
+        values = sorted({value for _, value, _ in others if value != first}, key=_size)
+        span = " to ".join(dict.fromkeys((values[0], values[-1])))
+        said.append(f"{before}{span}{behind} in place of {before}{first}{behind}")
     return " and ".join(said)
 
 

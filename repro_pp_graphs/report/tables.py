@@ -49,7 +49,7 @@ METRICS: dict[str, tuple[str, str]] = {
     RETURN: ("token return, host, ms*", "lower"),
     OWN_GRAPH: ("of it under own graph, ms*", "lower"),
     IDLE: ("of it without compute, ms*", "lower"),
-    OUTSIDE: ("waits without compute, ms a turn*", "lower"),
+    OUTSIDE: ("all waits of a turn without compute, ms*", "lower"),
     CONTROL: ("TTFT of one prompt alone, ms", "lower"),
 }
 PROFILED = "*Of the profile pass, which slows a step down: means of its decode steps"

@@ -225,11 +225,6 @@ def _findings(
         step_ms=primary.mean_b,
         rules=Rules(main.alpha, primary.margin, main.withheld),
         against=against[0] if against else "",
-        asynchronous=all(
-            row["sends"].startswith("asynchronous")
-            for row in launches
-            if row["case"] in (main.a, main.b)
-        ),
         gaps_unseen=any(row.get("waits_from") == "pp_clock" for row in launches),
     )
     remedy = _remedy(main, pairs, launches)

@@ -20,8 +20,9 @@ STEP_SHARE = 0.05
 QUESTIONS = {
     "longer": "Does the last rank's token return take longer with graphs?",
     "idle": "Does its part in which the rank's GPU computes nothing take longer with graphs?",
-    "cost": "Is TPOT worse with graphs than without, or than with asynchronous sends?",
+    "cost": "Is TPOT worse with graphs than without?",
 }
+COST_OF_SENDS = "Is TPOT worse with graphs than without, or than with asynchronous sends?"
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,6 @@ class Arms:
     step_ms: float | None
     rules: Rules
     against: str = ""
-    asynchronous: bool = False  # both send asynchronously already
     gaps_unseen: bool = False  # idle time misses the gaps between a batch's kernels (pp_clock)
 
 
@@ -122,11 +122,9 @@ def cost(arms: Arms, without: Comparison, asynchronous: Comparison | None) -> Fi
         answer = "yes"
     texts = [f"than without graphs: {legs[0][1]}"]
     texts += [f"than with asynchronous sends: {why}" for _, why in legs[1:]]
-    if asynchronous is None and not arms.asynchronous:
-        texts.append("than with asynchronous sends: not measured")
     return Finding(
         name="cost",
-        question=QUESTIONS["cost"],
+        question=COST_OF_SENDS if asynchronous else QUESTIONS["cost"],
         answer=answer,
         text="; ".join(texts),
         source="client" if without.mean_a is not None else "",
