@@ -424,8 +424,8 @@ def test_warnings_that_differ_in_numbers_alone_stand_once(tmp_path):
     result["launches"][0]["warnings"].append("GPU 0: held up")
     found = [text for text in remarks.remarks(result) if "held" in text]
     assert found == [
-        "A: GPU 0: held back for 0.0 s (the other launches: the same, with 1 in place of "
-        "0 and 0.1 to 3.1 in place of 0.0)",
+        "A: GPU 0: held back for 0.0 s (the other launches: the same, with GPU 1 in place of "
+        "GPU 0 and 0.1 to 3.1 s in place of 0.0 s)",
         "A: GPU 0: held up",
     ]
     for each in result["launches"][1:3]:
