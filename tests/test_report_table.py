@@ -433,8 +433,8 @@ def test_warnings_that_differ_in_numbers_alone_stand_once(tmp_path):
     result["launches"][1]["warnings"] = ["so 1 or 2", "so 1 or 3"]
     found = [text for text in remarks.remarks(result) if "held back" in text or "so 1" in text]
     assert found == [
-        "A: GPU 0: held back for 0.0 s (A_r2: the same, with 1 in place of 0 and 0.1 to 3.1 "
-        "in place of 0.0)",
+        "A: GPU 0: held back for 0.0 s (A_r2: the same, with GPU 1 in place of GPU 0 and 0.1 to "
+        "3.1 s in place of 0.0 s)",
         "B: so 1 or 2 (and 1 more that differ from it in numbers alone)",
     ]
 
