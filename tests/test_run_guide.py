@@ -113,6 +113,46 @@ def test_a_dry_run_takes_gpus_that_are_not_there(tmp_path: Path):
     assert len({gpu.uuid for gpu in seen.gpus}) == 8
 
 
+ON, OFF = "# label: A\n--cuda-graph-max-bs 64\n", "# label: B\n--disable-cuda-graph\n"
+
+
+@pytest.mark.parametrize(
+    ("cases", "says"),
+    [
+        ({"graphs_on": ON, "graphs_off": OFF}, "without CUDA graphs: both cases are the same "),
+        ({"graphs_on": ON, "mine": ON.replace("A", "M")}, "graphs: both cases are the same "),
+        ({"graphs_on": ON, "mine": "--chunked-prefill-size 2048\n"}, ""),
+        ({"graphs_on": ON, "mine": "NAME=x\n"}, ""),
+        ({"graphs_on": ON, "mine": f"{OFF}--chunked-prefill-size 2048\n"}, ""),
+        ({"graphs_on": ON}, ""),
+        (
+            {"graphs_on": ON, "graphs_off": OFF, "mine": "--chunked-prefill-size 2048\n"},
+            "graphs: A, B are the same ",
+        ),
+        (
+            {"graphs_on": ON, "graphs_off": OFF, "mine": "--cuda-graph-max-bs 8\n"},
+            "graphs: all cases are the same ",
+        ),
+    ],
+)
+def test_a_rehearsal_says_that_cases_are_the_same_where_they_are(tmp_path: Path, cases, says):
+    flags = frozenset({*plan_of.__kwdefaults__["flags"], "--chunked-prefill-size"})
+    text = shown(tmp_path, plan_of(tmp_path, "--cpu", flags=flags, count=0, **cases))
+    assert "REHEARSAL on the CPU: the real server without CUDA graphs" in text
+    assert ("the same " in text) == bool(says) and says in text
+
+
+def test_a_rehearsal_with_another_way_to_send_is_not_one_case_twice(tmp_path: Path):
+    plan = plan_of(tmp_path, "--cpu", count=0, graphs_on=ON, graphs_off=OFF)
+    plan.launches[1].env["REPRO_SHIMS"] += ",sync_send"
+    assert "the same " not in shown(tmp_path, plan)
+
+
+def test_a_label_of_one_letter_hides_no_argument(tmp_path: Path):
+    plan = plan_of(tmp_path, graphs_on=ON, mine="# label: E\nNAME=x\n--cuda-graph-max-bs 64\n")
+    assert "adds NAME=x" in shown(tmp_path, plan)
+
+
 def seen_of(*words: str) -> gpus.Seen:
     return plan_step._gpus(options.parse(["--dry-run", *words]))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,10 +21,11 @@ ISSUE_RELEASE = "0.5.2"  # of #10865: what is made here where GPUs are and no sg
 SAME = "one case under two labels: how far equal arms differ"
 SOCKETS_TEXT = "NCCL over sockets in place of NVLink, in all cases: a stand-in for hosts apart"
 MOST_SHOWN = 24  # launches
+_GRAPHS = re.compile(r"--(disable-)?cuda-graph|--graphs ")  # an argument on graphs, of probe's too
 MODE_TEXT = {
     "gpu": "one GPU a rank",
     "one_gpu": "{sharing}: order and waiting are real, durations are not",
-    "cpu": "REHEARSAL on the CPU: the real server without CUDA graphs: both cases are the same",
+    "cpu": "REHEARSAL on the CPU: the real server without CUDA graphs",
 }
 
 
@@ -46,7 +48,7 @@ def lines(plan: Plan, options: Options, gpus: Sequence[Gpu] = ()) -> list[str]:
         .replace("real server", "probe" if plan.engine == "probe" else "real server")
     )
     found = [
-        *wrapped(how + _spare(plan), "  how:    "),
+        *wrapped(how + _alike(plan) + _spare(plan), "  how:    "),
         *wrapped(server, f"  {plan.program + ':':<8}"),
         *wrapped(SOCKETS_TEXT if plan.sockets else "", "  network: "),
         *_in_place_of(plan, options),
@@ -209,7 +211,8 @@ def _own(launch: Launch) -> list[str]:
     """Its arguments, but for the names of its files, and each of its shims."""
     named = [f"shim {name}" for name in shims.names_in(launch.env)]
     others = [text for text in arguments(launch) if not text.startswith(f"{shims.ENV_NAME}=")]
-    return [text for text in others if launch.label not in text] + named
+    files = re.compile(rf"/{re.escape(launch.label)}(_|$)")
+    return [text for text in others if not files.search(text)] + named
 
 
 def _differences(plan: Plan) -> list[str]:
@@ -228,6 +231,22 @@ def _differences(plan: Plan) -> list[str]:
         said = f"{other.label}, against {first.label}: {text or 'nothing'}"
         found += wrapped(said, "  differ: ")
     return found
+
+
+def _alike(plan: Plan) -> str:
+    """Which cases of a rehearsal are the same, as they differ in nothing but arguments on graphs,
+    which a CPU does not have; empty where none are."""
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for launch in plan.firsts if plan.mode == "cpu" else ():
+        rest = sorted(text for text in _own(launch) if not _GRAPHS.match(text))
+        key = (launch.sglang_version, launch.python, *rest)
+        groups.setdefault(key, []).append(launch.label)
+    same = [labels for labels in groups.values() if len(labels) > 1]
+    if not same:
+        return ""
+    if len(groups) == 1:
+        return f": {'both' if len(same[0]) == 2 else 'all'} cases are the same"
+    return ": " + "; ".join(f"{', '.join(labels)} are the same" for labels in same)
 
 
 def _interpreter(first: Launch, other: Launch) -> list[str]:
