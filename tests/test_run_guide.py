@@ -11,6 +11,7 @@ import pytest
 from plan_harness import plan_of
 
 from repro_pp_graphs.run import guide, options, overview, plan_step, results
+from repro_pp_graphs.run.plan import FULL_LOAD
 from repro_pp_graphs.server import gpus
 
 FOREIGN = {"README.txt"}
@@ -111,6 +112,27 @@ def test_a_dry_run_takes_gpus_that_are_not_there(tmp_path: Path):
     seen = plan_step._gpus(asked)
     assert len(seen.gpus) == 8 and "assumed" in seen.remark
     assert len({gpu.uuid for gpu in seen.gpus}) == 8
+
+
+def test_the_docs_own_case_is_beside_a_load_that_reaches_what_it_changes():
+    root = Path(guide.__file__).parents[2]
+    text = (root / "docs" / "cases_and_releases.md").read_text("utf-8")
+    chunk = int(re.findall("--chunked-prefill-size ([0-9]+)", text)[0])
+    prompts = (root / "prompts.txt").read_text("utf-8").splitlines()[: FULL_LOAD[0]]
+    assert len(prompts) == FULL_LOAD[0]
+    in_all = sum(len(line.encode()) for line in prompts)  # no tokenizer makes more of them
+    assert f"{in_all:,} bytes in all" in text and in_all < chunk
+    swept = re.findall(r"run_repro.sh --cases graphs_on,chunked (--sweep \S+)", text)
+    lengths = [options.parse(["--", *words.split()]).sweep for words in swept]
+    assert [*lengths[0].values()] == [["4000"]] and lengths[1] == {"mix": ["none", "4000@2"]}
+    assert chunk < 4000
+
+
+def test_one_load_of_a_sweep_is_one_load(tmp_path: Path):
+    said = shown(tmp_path, plan_of(tmp_path, "--sweep", "input_len=4000"))
+    assert "sweep: one load on every server: input 4000 " in said
+    said = shown(tmp_path, plan_of(tmp_path, "--sweep", "input_len=100,4000"))
+    assert "sweep: 2 loads on every server (" in said
 
 
 ON, OFF = "# label: A\n--cuda-graph-max-bs 64\n", "# label: B\n--disable-cuda-graph\n"

@@ -97,6 +97,8 @@ def _sweep(plan: Plan) -> list[str]:
     titles = "; ".join(load.title for load in plan.loads)
     rounds = " (in an order that is drawn for each round)" * (len(plan.loads) > 1)
     text = f"{len(plan.loads)} loads on every server{rounds}, the main one first: {titles}"
+    if len(plan.loads) == 1:
+        text = f"one load on every server: {titles}"
     more = ", ".join(plan.load(name).title for name in plan.profile_loads)
     too = f"in the first launch of each case the profile under the main load, then {more}"
     return [
