@@ -6,6 +6,8 @@ import json
 import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.parse
@@ -416,6 +418,46 @@ def test_without_a_browser_the_helper_says_what_to_click(tmp_path, capsys):
     assert "Open trace file" in told
     assert max(map(len, told.splitlines()[1:])) <= 80
     assert open_trace([str(tmp_path / "none.json")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("text_browser", "says"),
+    [
+        ("", "there is no browser on this machine; by hand:"),
+        ("w3m", "the only browser on this machine is w3m, without scripts; by hand:"),
+    ],
+)
+def test_where_there_is_no_browser_the_helper_says_so(tmp_path, text_browser, says):
+    file, programs = tmp_path / "a.json", tmp_path / "bin"
+    file.write_text("{}")
+    programs.mkdir()
+    if text_browser:
+        (programs / text_browser).write_text("#!/bin/sh\n")
+        (programs / text_browser).chmod(0o755)
+    words = [sys.executable, "-m", "repro_pp_graphs", "open", str(file)]
+    root = str(Path(__file__).parents[1])
+    done = subprocess.run(
+        words,
+        env={"PATH": str(programs), "TERM": "xterm", "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    first, *steps = done.stdout.splitlines()
+    assert first == says and steps[0].startswith("1. copy")
+
+
+def test_a_browser_that_does_not_start_is_waited_for_by_nobody(tmp_path, capsys, monkeypatch):
+    file = tmp_path / "a.json"
+    file.write_text("{}")
+    helper = sys.modules[open_trace.__module__]
+    monkeypatch.setattr(helper, "PORT", 0)
+    monkeypatch.setattr(helper, "_lacking_browser", lambda: "")
+    monkeypatch.setattr("webbrowser.open", lambda link: False)
+    assert open_trace([str(file)]) == 1
+    printed = capsys.readouterr()
+    assert "no browser could be started; by hand:" in printed.err
+    assert "1. copy" in printed.out
 
 
 def merged_by(folder: Path, *options: str) -> Path:

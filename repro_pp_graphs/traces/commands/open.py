@@ -27,6 +27,8 @@ LOOPBACK = "127.0.0.1"
 PORT = 9001
 # The viewer sorts process groups by their number of slices: a workspace of our own has rank order.
 WORKSPACE = "PP ranks"
+# What Python's webbrowser takes where there is no display: they run no scripts.
+TEXT_BROWSERS = ("www-browser", "links", "elinks", "lynx", "w3m")
 LOOK_S = 0.2
 HEAD_BYTES = 1 << 20
 VIEW = {"ranks": list[str], "start": int, "end": int}  # of a merged trace, each where it is known
@@ -156,8 +158,9 @@ def main(argv: list[str]) -> int:
     if not options.file.is_file():
         complain("open", f"no such file: {options.file}")
         return 2
-    if options.no_browser or not _has_browser():
-        print("\n".join(what_to_click(options.file)))
+    lack = "" if options.no_browser else _lacking_browser()
+    if options.no_browser or lack:
+        print("\n".join([*[f"{lack}; by hand:"] * bool(lack), *what_to_click(options.file)]))
         return 0
     try:
         server = TraceServer(options.file, PORT)
@@ -167,17 +170,19 @@ def main(argv: list[str]) -> int:
         return 1
     with server:
         print(f"opening {server.link}", flush=True)
-        webbrowser.open(server.link + first_view(view_of(options.file)))
-        if server.serve_until_fetched(options.wait):
+        started = webbrowser.open(server.link + first_view(view_of(options.file)))
+        if started and server.serve_until_fetched(options.wait):
             return 0
-    complain("open", "the page did not fetch the file; by hand:")
+    reason = "the page did not fetch the file" if started else "no browser could be started"
+    complain("open", f"{reason}; by hand:")
     print("\n".join(what_to_click(options.file)))
     return 1
 
 
-def _has_browser() -> bool:
+def _lacking_browser() -> str:
+    """That this machine has no browser that can show a trace; empty where it has one."""
     try:
-        webbrowser.get()
+        name = Path(getattr(webbrowser.get(), "name", "")).name
     except webbrowser.Error:
-        return False
-    return True
+        return "there is no browser on this machine"
+    return f"the only browser on this machine is {name}, without scripts" * (name in TEXT_BROWSERS)
