@@ -31,6 +31,7 @@ nsys_grace_s=900     # the same under nsys, which then writes its report
 srun_grace_s=0       # more, for servers on several nodes
 options=()
 terminal=0 # a descriptor to ask on, where there is a terminal and something to ask
+chosen="" # the interpreter of the run, once there is one to plan with
 server_pid="" load_pid="" step_pid="" mps_pid="" current="" begun=0
 made_folders=() above_made=""
 merged=() # of the first two launches, the folders whose traces are whole
@@ -134,8 +135,12 @@ USAGE
 }
 
 ### options
-before_install() { # before_install PYTHON: a wrong option is no reason to install gigabytes first
-  PYTHONPATH=$here "$1" -m repro_pp_graphs.run.options "${options[@]}" || exit 2
+# What would stop the run is no reason to install gigabytes first.
+before_install() { # before_install PYTHON VERSION: of the sglang that is to be installed
+  local own=(--python "$python" --not-made "$2")
+  [[ -z $chosen ]] || own=(--python "$chosen") # of one case, which names it
+  step env "PYTHONPATH=$here" "$1" -m repro_pp_graphs plan --ahead --root "$here" --out "$out" \
+    "${own[@]}" -- "${options[@]}" || exit 2
 }
 
 # What must be known before there is an interpreter; the plan reads all options, and complains.
@@ -432,7 +437,7 @@ hand_over_state() { # to the owner of the checkout: who could not use, and would
 }
 
 make_plan() { # of whichever file nobody else can see; sets what the plan sets, or prints it
-  local file planned status=0 chosen=$python release
+  local file planned status=0 release
   ((!opt_attach)) || [[ ! -t 0 ]] || exec {terminal}<&0
   file=$(mktemp) && exec {planned}<>"$file" && rm -f "$file"
   step -o "/dev/fd/$planned" env "PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH}" "${planner:-$python}" \
@@ -443,6 +448,7 @@ make_plan() { # of whichever file nobody else can see; sets what the plan sets, 
     read -r release <&"$planned"
     exec {planned}<&-
     unlock
+    chosen=$python
     use_environment "$release"
     python=$chosen
     make_plan

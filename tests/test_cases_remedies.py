@@ -84,7 +84,7 @@ def test_no_remedy_runs_unasked(tmp_path):
 
 
 def unmet(text: str, of: Release) -> str:
-    return case_needs.unmet(argfile.parse(text, "case"), of)
+    return case_needs.unmet(argfile.parse(text, "case"), case_needs.installed(of))
 
 
 def test_the_overlap_is_refused_by_what_the_source_reads_not_by_the_number(tmp_path):

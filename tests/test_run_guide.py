@@ -193,6 +193,9 @@ def test_more_gpus_than_a_machine_has_are_planned_with_a_word_on_nodes():
     assert "all in one machine; in several: --nodes" in seen_of("--gpus", "16").remark
     each = seen_of("--nodes", "2", "--gpus", "16")
     assert each.remark.endswith("on each of 2 nodes") and len(each.gpus) == 16
+    of_slurm = seen_of("--gpus", "8", "--allocated", "2")
+    assert of_slurm.remark.endswith("on each of 2 nodes") and len(of_slurm.gpus) == 8
+    assert "node" not in seen_of("--nodes", "1", "--gpus", "8").remark
 
 
 @pytest.mark.parametrize(

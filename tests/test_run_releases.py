@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 from fake_sglang.harness import CHECKOUT, PYTHON, Done, Harness
-from plan_harness import OFF, ON, plan_of
+from plan_harness import BASE, OFF, ON, gpus, plan_of
 from quick_venv import pip_for_all
 
-from repro_pp_graphs.run import overview
+from repro_pp_graphs.run import options, overview, plan_step
 from repro_pp_graphs.run.environments import NotMade, releases
 from repro_pp_graphs.run.plan import PlanError
 from repro_pp_graphs.server import argfile
 from repro_pp_graphs.server.argfile import ArgFileError
+from repro_pp_graphs.server.release import ProbeError, Release
 
 LOCKS = CHECKOUT / "requirements"
 NEW = "9.9"
@@ -133,6 +134,41 @@ def test_an_environment_that_is_not_as_its_lock_is_asked_for(stale: bool, tmp_pa
     assert plan_of(root, "--dry-run", on=ON + "RELEASE=1.0\n", off=OFF).launches
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_release_that_cannot_run_its_case_is_refused_before_any_is_asked_for(order, tmp_path):
+    root = folder_with(tmp_path, "0.5.2", "0.5.23")
+    cases = {"sync": "REPRO_SHIMS=sync_send\nRELEASE=0.5.2\n", "on": ON + "RELEASE=0.5.23\n"}
+    with pytest.raises(
+        PlanError, match=r"^server_args_sync\.txt: shim sync_send on sglang 0\.5\.2"
+    ):
+        plan_of(root, **dict(list(cases.items())[::order]))
+
+
+def test_what_else_is_wrong_is_said_before_a_release_is_asked_for(tmp_path: Path):
+    root = folder_with(tmp_path, "0.5.23")
+    with pytest.raises(PlanError, match="two cases share the label A"):
+        plan_of(root, on=ON + "RELEASE=0.5.23\n", off=ON)
+
+
+def test_the_plan_of_an_environment_that_is_not_whole_asks_nothing_of_it(tmp_path: Path):
+    """An install that was cut off left an sglang that cannot be imported: a run completes it."""
+    root = folder_with(tmp_path, "0.5.23")
+    make_environment(root, "0.5.23")
+    (root / ".venv-0.5.23" / ".lock").unlink()
+
+    def ask(python: str, env: dict[str, str]) -> Release:
+        raise ProbeError(f"{python} was asked")
+
+    texts = {"base": BASE, "on": ON, "newer": "# label: B\nRELEASE=0.5.23\n"}
+    for name, text in texts.items():
+        (root / f"server_args_{name}.txt").write_text(text, encoding="utf-8")
+    python = f"{root}/.venv-0.5.23/bin/python"
+    own = ["--root", f"{root}", "--out", f"{root}/out", "--python", python, "--dry-run"]
+    asked = options.parse([*own, "--not-made", "0.5.23", "--", "--cases", "on,newer"])
+    found = plan_step.make(asked, gpus(4), None, ask)
+    assert [launch.sglang_version for launch in found.launches] == ["0.5.23"] * 2
+
+
 def test_a_release_without_a_lock_names_those_there_are(tmp_path: Path):
     root = folder_with(tmp_path, "1.0", "2.0")
     with pytest.raises(PlanError, match=r"RELEASE=3\.0: there is no lock for it, only for 1\.0, 2"):
@@ -162,6 +198,52 @@ def test_a_release_that_has_no_lock(harness: Harness):
 def test_a_release_that_does_not_start_on_a_cpu(release: str, harness: Harness):
     told = refusal(harness.start_bare("--release", release, "--cpu").end())
     assert "its kernels need a GPU" in told and "0.5.16 or newer" in told
+
+
+@pytest.mark.parametrize("release", ["0.5.2", "0.5.6.post2"])
+def test_a_dry_run_without_gpus_says_what_the_run_would(release: str, tmp_path: Path):
+    with Harness(tmp_path / "none") as none:
+        run = none.start_bare("--release", release).end()
+        planned = none.start_bare("--release", release, "--dry-run").end()
+        assert "its kernels need a GPU" in refusal(run) and planned.out == ""
+        assert (planned.status, planned.err) == (run.status, run.err)
+        there = none.start_bare("--release", release, "--dry-run", "--gpus", "4").end()
+        assert there.status == 0, there.lines
+
+
+UNFIT = [
+    (["--release", "0.5.2", "--sends", "both"], "--sends both: PP sends of sglang 0.5.2 are"),
+    (["--release", "0.5.6.post2", "--cases", "sync_send,event_send"], "already sends synchron"),
+    (["--release", "0.5.2", "--cases", "graphs_on,batched_p2p"], "already sends synchronously"),
+    (["--release", "0.5.2", "--cases", "comm_overlap"], "COMM_OVERLAP needs sglang 0.5.21"),
+    (["--release", "0.5.2", "--cases", "async_depth"], "--pp-async-batch-depth needs sglang"),
+    (["--release", "0.5.23", "--cases", "sync_send,comm_stream"], "use the case comm_overlap"),
+    (["--cases", "sync_send"], "shim sync_send on sglang 0.5.2: "),  # without sglang: 0.5.2
+    (["--cases", "on_old,graphs_on"], "server_args_on_old.txt: shim event_send on sglang 0.5.2"),
+    (["--release", "0.5.23", "--cases", "nosuch"], "there is no server_args_nosuch.txt"),
+    (["--release", "0.5.23", "--pp-size", "4"], "2 GPU(s) visible, but tp x pp asks for 4"),
+    (["--release", "0.5.23", "--pp-size", "1"], "GB of weights for 86"),
+]
+
+
+@pytest.mark.launches
+@pytest.mark.parametrize(("asked", "says"), UNFIT)
+def test_what_would_stop_the_run_is_said_before_its_release_is_installed(asked, says, harness):
+    del harness.env["PYTHONPATH"]  # the stand-in's sglang
+    harness.env["FAKE_FREE_KIB"] = str(3 << 20)  # where this fails, nothing is installed either
+    harness.case("on_old", "REPRO_SHIMS=event_send", "RELEASE=0.5.2")
+    if "--pp-size" not in asked:
+        asked = [*asked, "--pp-size", "2"]
+    if "weights" not in says:
+        asked = [*asked, "--dummy-weights", "--layers", "2"]
+    run = harness.start_bare(*asked).end()
+    assert says in " ".join(refusal(run).split()), run.lines
+    assert not [line for line in run.lines if "making" in line]
+    assert not list(harness.root.glob(".venv-*"))
+    planned = harness.start_bare(*asked, "--dry-run").end()
+    assert planned.status == 2 and says in " ".join(" ".join(planned.lines).split()).replace(
+        " # ", " "
+    )
 
 
 def test_a_newer_release_rehearses(harness: Harness):

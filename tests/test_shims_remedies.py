@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,13 +15,17 @@ import pytest
 from pp_ring import PATTERNS, Group, Hung, Scheduler, ring, turns
 from release_sources import package
 
-from repro_pp_graphs.server import device_messages, pp_loop
-from repro_pp_graphs.server.release import version_numbers
+from repro_pp_graphs.run import environments
+from repro_pp_graphs.server import argfile, case_needs, device_messages, pp_loop
+from repro_pp_graphs.server.release import Release, version_numbers
 from repro_pp_graphs.server.shims import batched_p2p, comm_stream, event_send, sync_send
 
 __all__ = ["ring"]  # a fixture
 ROOT = Path(__file__).resolve().parents[1]
 DATA = json.loads((Path(__file__).parent / "data/pp_loop/loops.json").read_text(encoding="utf-8"))
+ARGUMENTS = json.loads(
+    (Path(__file__).parent / "data/pp_loop/arguments.json").read_text(encoding="utf-8")
+)
 RELEASES = {name: group for group in DATA for name in group["releases"]}
 ASYNCHRONOUS = [name for name in RELEASES if version_numbers(name) >= (0, 5, 7)]
 
@@ -58,6 +63,42 @@ def test_a_shim_fits_a_release_or_says_why_not(tmp_path, release):
     if version_numbers(release) >= (0, 5, 21):
         expected = f"this release has its own ({pp_loop.COMM_OVERLAP}): use the case comm_overlap"
     assert comm_stream.misfit(place) == expected
+
+
+@pytest.mark.parametrize("version", RELEASES)
+def test_what_is_known_of_a_release_by_its_number_is_what_its_sources_say(tmp_path, version):
+    known = case_needs.looked_up(version)
+    if version_numbers(version) < (0, 4, 10):  # nobody knows how it sends
+        assert known is None
+    else:
+        assert known and known.version == version
+        assert known.loop == pp_loop.read(place_of(tmp_path, version))
+
+
+@pytest.mark.parametrize("version", ["", "0.5.24", "0.5.24.dev1", "0.6", "9.9", "main"])
+def test_of_a_release_that_nobody_looked_up_nothing_is_known_by_its_number(version):
+    assert case_needs.looked_up(version) is None
+
+
+def test_every_release_that_is_installed_here_was_looked_up():
+    locked = environments.releases(ROOT)
+    assert set(locked) == ARGUMENTS.keys() and set(locked) <= RELEASES.keys()
+    for version in locked:
+        known = case_needs.looked_up(version)
+        assert known and known.depth == ("pp_async_batch_depth" in ARGUMENTS[version])
+    rehearsed = (ROOT / "requirements/cpu.txt").read_text(encoding="utf-8")
+    assert set(re.findall(r"^sglang==(\S+)", rehearsed, re.M)) <= RELEASES.keys()
+
+
+@pytest.mark.parametrize("version", ARGUMENTS)
+def test_a_case_is_judged_by_the_number_as_by_the_installed_release(tmp_path, version):
+    depth = {case_needs.DEPTH} & {f"--{name.replace('_', '-')}" for name in ARGUMENTS[version]}
+    there = case_needs.installed(Release(version, frozenset(depth), place_of(tmp_path, version)))
+    known = case_needs.looked_up(version)
+    cases = [argfile.load(path) for path in ROOT.glob("server_args_*.txt")]
+    judged = {args.label: case_needs.unmet(args, there) for args in cases}
+    assert known and judged == {args.label: case_needs.unmet(args, known) for args in cases}
+    assert judged["CASE_A_decode_graphs"] == "" != judged["CASE_I_comm_stream"]
 
 
 @pytest.mark.parametrize("release", ASYNCHRONOUS)

@@ -92,7 +92,8 @@ class Options:
     attach: str = ""  # the URL of a server that is already running; empty: servers are started
     trace_dir: Path | None = None  # of --attach: where that server shall write its traces
     yes: bool = False  # send the load to it without asking
-    not_made: str = ""  # of a dry run: the release whose environment a real run would make first
+    not_made: str = ""  # the release whose environment a real run makes first, and has not yet
+    ahead: bool = False  # look only for what would stop the run, before it is made
     found_by: str = ""  # what named the interpreter: --python, $PYTHON; empty: it was made here
     sweep: dict[str, list[str]] = field(default_factory=dict)  # values by axis (run/sweep.py)
     # of a sweep, the names of the loads to profile beside the main one; [EVERY]: all
@@ -217,7 +218,7 @@ def _parser() -> _Parser:
     parser.add_argument("--no-pp-clock", dest="pp_clock", action="store_false")
     for name in ("--dummy-weights", "--with-stack", "--nsys", "--one-gpu", "--cpu", "--aa"):
         parser.add_argument(name, action="store_true")
-    for name in ("--resume", "--dry-run", "--yes", "--mps", "--sockets"):
+    for name in ("--resume", "--dry-run", "--yes", "--mps", "--sockets", "--ahead"):
         parser.add_argument(name, action="store_true")
     parser.add_argument("--sweep", nargs="+", action="extend", default=[], metavar="AXIS=V,V")
     parser.add_argument("--profile-loads", nargs="+", action="extend", default=[], metavar="NAME")
@@ -379,7 +380,3 @@ def _beside_sends(values: argparse.Namespace) -> str:
         both = "python -m repro_pp_graphs probe --send blocking,async"
         return f"{asked}: the probe itself has both: {both}"
     return ""
-
-
-if __name__ == "__main__":
-    parse(["--", *sys.argv[1:]])

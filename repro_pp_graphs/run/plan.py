@@ -18,6 +18,7 @@ from repro_pp_graphs.run.order import Arm, Turn
 from repro_pp_graphs.run.sweep import CAPACITY, MICRO_BATCH
 from repro_pp_graphs.server import argfile, case_needs, flags, listener, network, pp_loop, shims
 from repro_pp_graphs.server.argfile import ServerArgs
+from repro_pp_graphs.server.case_needs import Abilities
 from repro_pp_graphs.server.gpus import Gpu
 from repro_pp_graphs.server.release import Prober, Release, version_numbers, without_gpus
 from repro_pp_graphs.server.release_facts import may_lack_pp_rank, pp_sends
@@ -226,6 +227,7 @@ class Planner:
         self.gpus = gpus
         self.probe = probe
         self.nodes = 1  # that the servers are spread over, by srun
+        self.not_made: list[str] = []  # releases that cases name whose environments are not there
 
     def plan(self, turns: list[Turn]) -> Plan:
         """The run with its launches in that order.
@@ -305,7 +307,7 @@ class Planner:
     def _python(self, args: ServerArgs, case: str, mode: str, gpus: int) -> str:
         """The interpreter of a case, of a release if it names one; `gpus`: as many as it needs.
 
-        Raises PlanError, NotMade.
+        Raises PlanError.
         """
         root, release = self.options.root, args.release
         if not release:
@@ -321,9 +323,18 @@ class Planner:
             raise PlanError(
                 f"{name}: there is no lock for it, only for {known}; PYTHON=/path names another"
             )
-        if not self.options.dry_run and not environments.is_made(root, release):
-            raise environments.NotMade(release)
         return environments.python_of(root, release)
+
+    def _ask(self, python: str, args: ServerArgs) -> Release | None:
+        """The release of a case's interpreter; None where its environment is not made yet, or not
+        whole. Raises ProbeError."""
+        options = self.options
+        if args.release and not environments.is_made(options.root, args.release):
+            self.not_made.append(args.release)
+            return None
+        if options.not_made and python == options.python:
+            return None
+        return self.probe(python, args.env)
 
     def _serves_gpus(self, python: str, release: Release | None, mode: str) -> list[str]:
         """Notes on an interpreter that serves none. Raises PlanError where the GPUs are here."""
@@ -354,9 +365,10 @@ class Planner:
         if args.get_int("--dp-size", 1) > 1 and "--enable-dp-attention" not in args.flags:
             raise PlanError("--dp-size: replicas of the pipeline are not supported; leave it out")
         python = self._python(args, case, plan.mode, self._ranks(base, case))
-        release = self.probe(python, args.env)
+        release = self._ask(python, args)
         notes = self._serves_gpus(python, release, plan.mode)
-        version = release.version if release else args.release or options.not_made
+        not_made = args.release or ("" if args.python else options.not_made)
+        version = release.version if release else not_made
         numbers = version_numbers(version)
         if plan.mode == "cpu" and (numbers >= (0, 5, 19) or not numbers):
             args.env.setdefault("SGLANG_CPU_OMP_THREADS_BIND", _cpu_binding(pp_size * tp_size))
@@ -423,22 +435,23 @@ def _at(launch: Launch, turn: Turn) -> Launch:
 def _fit(
     args: ServerArgs, case: str, release: Release | None, version: str, sends: str
 ) -> tuple[ServerArgs, list[str]]:
-    """The arguments as the release knows them, and notes; as they are where a dry run has no
-    release to ask. `sends`: as --sends has it. Raises PlanError or FlagError."""
+    """The arguments as the release knows them, and notes; as they are where it is not installed
+    yet. `sends`: as --sends has it. Raises PlanError or FlagError."""
+    can = case_needs.installed(release) if release else case_needs.looked_up(version)
+    if can and sends != "as_released":
+        _check_sends(sends, can)
+    if can and (lack := case_needs.unmet(args, can)):
+        raise PlanError(f"server_args_{case}.txt: {lack}")
     if release is None:
         name = f"sglang {version}" if version else "sglang"
         note = f"{name} is not installed yet: whether it takes these arguments, a real run checks"
         return args, [note]
-    if sends != "as_released":
-        _check_sends(sends, release)
-    if lack := case_needs.unmet(args, release):
-        raise PlanError(f"server_args_{case}.txt: {lack}")
     return flags.fit(args, release)
 
 
-def _check_sends(asked: str, release: Release) -> None:
+def _check_sends(asked: str, release: Abilities) -> None:
     """Raises PlanError where the release sends synchronously already: it has no second way."""
-    if pp_loop.misfit(release.place) == pp_loop.ALREADY_SYNCHRONOUS:
+    if release.loop.misfit == pp_loop.ALREADY_SYNCHRONOUS:
         how = pp_sends(version_numbers(release.version))
         named = f"are {how} as released" if how != "unknown" else "hold the host as released"
         raise PlanError(

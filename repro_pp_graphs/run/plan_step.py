@@ -109,13 +109,15 @@ def main(argv: list[str]) -> int:
     """plan OWN... -- OPTIONS: 0 and what the shell needs on stdout; 2 where it cannot start; 3 and
     the release whose environment is to be made first."""
     options = run_options.parse(argv)
+    if options.ahead:
+        options = replace(options, dry_run=True)
     if (lack := _lacking(options)) and not options.dry_run:
         complain(lack)
         return 2
     try:
         if options.owner and not options.dry_run:
             _lock(options)
-        return _plan(options)
+        return _ahead(options) if options.ahead else _plan(options)
     except environments.NotMade as missing:
         print(missing.release)
         return 3
@@ -158,7 +160,8 @@ def _lock(options: Options) -> None:
 def make(options: Options, found: list[Gpu], earlier: Plan | None, probe: Prober) -> Plan:
     """The plan: of a new run, or of one that --resume goes on with.
 
-    Raises PlanError, LooksError, ArgFileError, FlagError or ProbeError.
+    Raises PlanError, LooksError, ArgFileError, FlagError or ProbeError; NotMade where nothing else
+    stands in the way.
     """
     if options.attach:
         from repro_pp_graphs.run import plan_attached  # noqa: PLC0415 - imports an HTTP client
@@ -186,10 +189,11 @@ def make(options: Options, found: list[Gpu], earlier: Plan | None, probe: Prober
         rounds = looks.go_on(options.rounds, len(arms), earlier, complete)
         seed = earlier.order_seed
     turns = order.turns(arms, rounds.now, seed, rounds.looks[0].rounds == 1)
+    planner = Planner(options, found, probe)
     if options.engine == "probe":
         plan = plan_probe.plan(options, found, turns)
     else:
-        plan = Planner(options, found, probe).plan(turns)
+        plan = planner.plan(turns)
     plan.order_seed, plan.looks = seed, rounds.looks
     sweep.put_in_order(plan)
     plan.aa = options.cases[0] if options.aa else ""
@@ -202,6 +206,8 @@ def make(options: Options, found: list[Gpu], earlier: Plan | None, probe: Prober
             f"two results would be called {clashing[0]}: give a case another label ('# label:' in "
             "its server_args file)"
         )
+    if planner.not_made and not options.dry_run:
+        raise environments.NotMade(planner.not_made[0])
     return plan
 
 
@@ -234,8 +240,8 @@ def _gpus(options: Options) -> gpus.Seen:
     if not options.gpus:
         return gpus.find()
     seen = gpus.assumed(options.gpus, options.gpu_gb or gpus.ASSUMED_GB)
-    if options.nodes:
-        return replace(seen, remark=f"{seen.remark}, on each of {options.nodes} nodes")
+    if (nodes := options.nodes or options.allocated) > 1:
+        return replace(seen, remark=f"{seen.remark}, on each of {nodes} nodes")
     if options.gpus > MOST_OF_A_MACHINE:
         more = "all in one machine; in several: --nodes M, and --gpus N for those of each"
         return replace(seen, remark=f"{seen.remark}, {more}")
@@ -275,6 +281,21 @@ def _print_stops(plan: Plan, found: list[Gpu], options: Options, earlier: Plan |
     return 2 if stops or (here and not assumed) else 0
 
 
+def _probe(options: Options) -> CachedProbe:
+    kept, assumed = options.root / ".state" / "releases", options.gpus is not None
+    return CachedProbe(kept, options.dry_run, assumed)
+
+
+def _ahead(options: Options) -> int:
+    """0 where nothing that is known before an environment of gigabytes is made would stop the run;
+    what --resume goes on with is read later. Raises as `make` does."""
+    found = _gpus(options).gpus
+    plan = make(options, found, None, _probe(options))
+    if problems := preflight.of_plan(plan, found, options):
+        raise PlanError("\n".join(problems))
+    return 0
+
+
 def _plan(options: Options) -> int:
     seen = _gpus(options)
     found = seen.gpus
@@ -285,9 +306,7 @@ def _plan(options: Options) -> int:
         from repro_pp_graphs.run import clear  # noqa: PLC0415 - a dry run does without msgspec
 
         earlier = clear.earlier_run(options)
-    kept, assumed = options.root / ".state" / "releases", options.gpus is not None
-    probe = CachedProbe(kept, options.dry_run, assumed)
-    plan = make(options, found, earlier, probe)
+    plan = make(options, found, earlier, _probe(options))
     say("\n".join(overview.lines(plan, options, found)))
     if options.dry_run:
         print("\n".join(overview.dry_run_lines(plan, options)))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from operator import attrgetter
 
 from repro_pp_graphs.server import pp_loop, shims
 from repro_pp_graphs.server.argfile import ServerArgs
-from repro_pp_graphs.server.pp_loop import COMM_OVERLAP
-from repro_pp_graphs.server.release import Release
+from repro_pp_graphs.server.pp_loop import COMM_OVERLAP, PPLoop
+from repro_pp_graphs.server.release import Release, version_numbers
+from repro_pp_graphs.server.release_facts import NEWEST_LOOKED_UP, pp_sends
 from repro_pp_graphs.server.shims import batched_p2p, comm_stream, event_send, sync_send
 
 DEPTH = "--pp-async-batch-depth"
-# the first release that has it; only a hint, what a release has is read from the release
+# the first release that has it; what an installed one has is read from it
 SINCE = {COMM_OVERLAP: "0.5.21", DEPTH: "0.5.7"}
 OVERLAP_ON = "PP tensor communication overlap enabled"  # a rank's line in the server's log
 OTHER_RELEASE = "leave the case out, or use another release (PYTHON= in that file, or --python)"
@@ -24,26 +25,48 @@ class SendShim:
     """A shim that changes how PP messages go: one at a time, and only where the release fits."""
 
     sends: str  # how they go then, as in summary.json
-    misfit: Callable[[Path], str]
     active: str  # a rank's line in the server's log
+    misfit: Callable[[PPLoop], str] = attrgetter("misfit")
     cuda_only: bool = False  # on a CPU it changes nothing, and says nothing
 
 
 SEND_SHIMS = {
-    "sync_send": SendShim("blocking (shim sync_send)", sync_send.misfit, sync_send.ACTIVE),
-    "event_send": SendShim(
-        "blocking, on events (shim event_send)", pp_loop.misfit, event_send.ACTIVE
-    ),
+    "sync_send": SendShim("blocking (shim sync_send)", sync_send.ACTIVE),
+    "event_send": SendShim("blocking, on events (shim event_send)", event_send.ACTIVE),
     "comm_stream": SendShim(
         "asynchronous, on a stream of their own (shim comm_stream)",
-        comm_stream.misfit,
         comm_stream.ACTIVE,
+        comm_stream.misfit_of,
         cuda_only=True,
     ),
-    "batched_p2p": SendShim(
-        "batched, ranks in step (shim batched_p2p)", batched_p2p.misfit, batched_p2p.ACTIVE
-    ),
+    "batched_p2p": SendShim("batched, ranks in step (shim batched_p2p)", batched_p2p.ACTIVE),
 }
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What a release can do of what cases ask for beyond other arguments."""
+
+    version: str
+    loop: PPLoop
+    depth: bool  # whether it takes --pp-async-batch-depth
+
+
+def installed(release: Release) -> Abilities:
+    """Those of a release that is there, read from it."""
+    return Abilities(release.version, pp_loop.read(release.place), DEPTH in release.flags)
+
+
+def looked_up(version: str) -> Abilities | None:
+    """Those of a release that is not installed yet, by its number; None for one whose sources were
+    not looked up."""
+    numbers = version_numbers(version)
+    sends = pp_sends(numbers)
+    if sends == "unknown" or numbers > NEWEST_LOOKED_UP:
+        return None
+    has = {name: numbers >= version_numbers(since) for name, since in SINCE.items()}
+    misfit = "" if sends == "asynchronous" else pp_loop.ALREADY_SYNCHRONOUS
+    return Abilities(version, PPLoop(misfit, has[COMM_OVERLAP]), has[DEPTH])
 
 
 def overlaps(env: dict[str, str]) -> bool:
@@ -62,12 +85,11 @@ def sends(env: dict[str, str], cuda: bool) -> str:
     return found[0].sends if found and (cuda or not found[0].cuda_only) else ""
 
 
-def unmet(args: ServerArgs, release: Release) -> str:
+def unmet(args: ServerArgs, release: Abilities) -> str:
     """What the release lacks of what the arguments ask for; empty where it has all."""
     version = release.version
-    lacking = [name for name in SINCE if name in args.flags and name not in release.flags]
-    if overlaps(args.env) and not pp_loop.has_own_stream(release.place):
-        lacking.append(COMM_OVERLAP)
+    lacking = [DEPTH] * (DEPTH in args.flags and not release.depth)
+    lacking += [COMM_OVERLAP] * (overlaps(args.env) and not release.loop.own_stream)
     if lacking:
         name = lacking[0]
         return f"{name} needs sglang {SINCE[name]} or newer; this is {version}: {OTHER_RELEASE}"
@@ -76,7 +98,7 @@ def unmet(args: ServerArgs, release: Release) -> str:
         return f"the shims {' and '.join(named)} each change how PP messages go: name one"
     if named and overlaps(args.env):
         return f"{COMM_OVERLAP} needs asynchronous sends as released, not shim {named[0]}: use one"
-    if named and (reason := SEND_SHIMS[named[0]].misfit(release.place)):
+    if named and (reason := SEND_SHIMS[named[0]].misfit(release.loop)):
         return f"shim {named[0]} on sglang {version}: {reason}: {OTHER_RELEASE}"
     return _beyond_the_shim(args, named)
 

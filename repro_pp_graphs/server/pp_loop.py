@@ -7,6 +7,7 @@ release has otherwise is refused before anything starts.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from repro_pp_graphs.server.source import ClassSource, text_of
@@ -52,14 +53,22 @@ _TURN = (
 )
 
 
+@dataclass(frozen=True)
+class PPLoop:
+    """What decides whether a case's shims fit a release."""
+
+    misfit: str  # why its loop cannot be changed by them; empty where it can
+    own_stream: bool  # whether it can send PP messages on a stream of their own
+
+
+def read(place: Path) -> PPLoop:
+    """The loop of the sglang whose package folder is `place`, from its sources."""
+    return PPLoop(misfit(place), COMM_OVERLAP in text_of(place, LOOP_FILE))
+
+
 def module_name(file: str) -> str:
     """The module of a source file: `srt/utils/common.py` -> `sglang.srt.utils.common`."""
     return "sglang." + file.removesuffix(".py").replace("/", ".")
-
-
-def has_own_stream(place: Path) -> bool:
-    """Whether the release can send PP messages on a stream of their own."""
-    return COMM_OVERLAP in text_of(place, LOOP_FILE)
 
 
 def misfit(place: Path) -> str:

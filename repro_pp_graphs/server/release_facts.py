@@ -14,6 +14,7 @@ PP_SENDS: tuple[tuple[tuple[int, ...], Sends], ...] = (
     ((0, 5, 3), "synchronous"),
     ((0, 4, 10), "blocking"),
 )
+NEWEST_LOOKED_UP = (0, 5, 23)  # what a newer one does is not known before it is installed
 # 0.5.3.post2 is the first to write the PP rank into the names of traces: 0.5.3 itself does not.
 PP_IN_TRACE_NAMES = (0, 5, 4)
 PP_IN_TRACE_NAMES_POST = ((0, 5, 3), 2)

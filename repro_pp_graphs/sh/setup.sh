@@ -2,7 +2,7 @@
 # shellcheck disable=SC2034,SC2154 # the script that sources this sets and reads them
 # The interpreter that runs sglang: the one at hand, or an environment made here once.
 # Uses: here, state, say, die, step, and what is set here unless the caller has set it.
-# Calls: before_install PYTHON, if the caller has defined it, before gigabytes are installed.
+# Calls: before_install PYTHON VERSION, if the caller has defined it, before gigabytes are installed.
 # Sets: python, found_by (what named it; empty for an environment made here); in a dry run, where a real run would make that environment first, not_made (its
 # sglang) and planner (a Python to plan with)
 : "${opt_python=}" "${opt_release=}" "${opt_dry_run=0}" "${opt_cpu=0}" "${opt_gpus=0}"
@@ -79,8 +79,7 @@ $engine_module; install it there, or leave --python out and an environment is ma
   if [[ -n $opt_release ]]; then
     [[ -f $here/requirements/releases/$opt_release.txt ]] || die 2 "--release $opt_release: no lock \
 for it in requirements/releases ($(releases)); install it anywhere and name its interpreter (--python)"
-    kind=gpu
-    ((opt_dry_run && !opt_cpu)) || kind=$(environment_kind) || exit 2
+    kind=$(environment_kind) || exit 2
     [[ $kind == gpu ]] || rehearses "$opt_release" || die 2 "--release $opt_release: its kernels \
 need a GPU; a rehearsal on the CPU takes $oldest_rehearsed or newer, and sglang $(locked sglang \
 "$here/requirements/cpu.txt") by itself (leave --release out)"
@@ -163,7 +162,7 @@ make_environment() { # make_environment NAME VENV LOCK
   [[ $name != cpu ]] || need_gib=4
   minor=$(sed -n 's/^# python: *3\.//p' "${lock%.txt}.in")
   base=$(base_python "${minor:-10}") || exit 2
-  before_install "$base"
+  before_install "$base" "$(locked sglang "$lock")"
   has_room "$here" "$need_gib"
   mkdir -p "$state"
   say "making ${venv##*/} from ${lock#"$here"/} ($base, once)"

@@ -32,7 +32,6 @@ from repro_pp_graphs.server.shims import sync_send
 ACTIVE = "repro shim batched_p2p is active"  # a rank's line in the server's log
 _EXCHANGE_OF = "repro_batched_p2p"  # of a pipeline group: its Exchange
 
-misfit = pp_loop.misfit
 Dict = dict[str, Any]
 
 

@@ -27,9 +27,14 @@ ACTIVE = "repro shim comm_stream is active"  # a rank's line in the server's log
 
 def misfit(place: Path) -> str:
     """Why the shim does not suit the sglang whose package folder is `place`; empty if it does."""
-    if pp_loop.has_own_stream(place):
+    return misfit_of(pp_loop.read(place))
+
+
+def misfit_of(loop: pp_loop.PPLoop) -> str:
+    """The same of a loop that has been read, or looked up."""
+    if loop.own_stream:
         return f"this release has its own ({pp_loop.COMM_OVERLAP}): use the case comm_overlap"
-    return pp_loop.misfit(place)
+    return loop.misfit
 
 
 class _Elsewhere:
