@@ -84,6 +84,7 @@ class HostLoad(msgspec.Struct, omit_defaults=True):
     during: HostWindow
     ranks: dict[str, RankLoad] = {}  # by name, PP0; empty where no rank's process was found
     loop_ms: float | None = None  # of a fixed loop of Python, the fastest of several runs
+    loop_python: str | None = None  # of which Python, 3.12: another one takes another time
 
 
 class LaunchRecord(msgspec.Struct, omit_defaults=True):

@@ -43,12 +43,16 @@ def test_what_may_differ_is_named(tmp_path, capsys):
     assert "graphs_on: version 0.5.2 -> 0.5.3" in text
 
 
-@pytest.mark.parametrize(("theirs", "named"), [(9.5, True), (5.2, False), (None, False)])
-def test_hosts_of_another_speed_are_named(tmp_path, capsys, theirs, named):
+@pytest.mark.parametrize(
+    ("theirs", "python", "named"),
+    [(9.5, "3.11", True), (5.2, "3.11", False), (None, "3.11", False), (9.5, "3.12", False)],
+)
+def test_hosts_of_another_speed_are_named(tmp_path, capsys, theirs, python, named):
     folders = [report_runs.series(tmp_path / name) for name in ("one", "two")]
     window = {"seconds": 1.0, "cores": 8, "other_cores": 0.1}
-    for folder, loop in zip(folders, (5.0, theirs), strict=True):
-        host = {"before": window, "during": window, **({"loop_ms": loop} if loop else {})}
+    for folder, loop, ran in zip(folders, (5.0, theirs), ("3.11", python), strict=True):
+        more = {"loop_ms": loop, "loop_python": ran} if loop else {}
+        host = {"before": window, "during": window, **more}
         for path in (folder / "logs").glob("*_launch.json"):
             report_runs.changed(path, lambda one, host=host: one.update(host=host))
     _, text = compared(capsys, *folders)

@@ -139,8 +139,9 @@ def otherwise(one: Source, other: Source) -> list[str]:
         pair = [source.environment.get(key, "") for source in (one, other)]
         if all(pair) and pair[0] != pair[1]:
             found.append(f"{name}: {pair[0]}; {pair[1]}")
-    loops = [_loop_ms(source) for source in (one, other)]
-    if all(loops) and max(loops) > LOOPS_ALIKE * min(loops):
+    pythons = {python for source in (one, other) for python in _loops(source)}
+    loops = [median(found) for source in (one, other) for found in _loops(source).values()]
+    if len(pythons) == 1 and len(loops) == 2 and max(loops) > LOOPS_ALIKE * min(loops):
         found.append(
             f"speed of a core: a fixed loop of Python took {loops[0]:.1f} ms; {loops[1]:.1f} "
             "(medians over the launches): launches without graphs, and sends, hang on it"
@@ -162,11 +163,14 @@ def otherwise(one: Source, other: Source) -> list[str]:
     return found
 
 
-def _loop_ms(source: Source) -> float:
-    """How long the fixed loop took, the median over the launches; 0 where none has it."""
-    hosts = [launch.summary.host for launch in source.launches]
-    known = [host.loop_ms for host in hosts if host and host.loop_ms]
-    return median(known) if known else 0.0
+def _loops(source: Source) -> dict[str, list[float]]:
+    """How long the fixed loop took in each launch, ms, by the Python that ran it."""
+    found: dict[str, list[float]] = {}
+    for launch in source.launches:
+        host = launch.summary.host
+        if host and host.loop_ms and host.loop_python:
+            found.setdefault(host.loop_python, []).append(host.loop_ms)
+    return found
 
 
 def _comparable(name: str, first: dict[str, str], second: dict[str, str]) -> bool:

@@ -63,9 +63,7 @@ class LaunchSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
     pp_clock: ClockSummary | None = None  # the last rank's turns in the measured pass
     loads: list[LoadSummary] = []  # of a sweep; the figures above are those of its main load
     reason: str | None = None  # why it failed, is unreadable, or what an interruption left out
-    measured: bool = (
-        False  # its measured pass is whole and of its case; status ok: whatever it says
-    )
+    measured: bool = False  # its measured pass is whole and of its case; of no matter when "ok"
     session: int | None = None  # 1: measured before any --resume
     began: str | None = None  # local time, 2026-11-24 03:15:00
     server_start_s: float | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -61,6 +62,7 @@ class Host:
             during=host_load.window(self._begun, last),
             ranks=host_load.ranks_between(self._begun, last),
             loop_ms=self._loop_ms,
+            loop_python=f"{sys.version_info.major}.{sys.version_info.minor}",
         )
         launch_record.amend(logs, label, host=found)
 
