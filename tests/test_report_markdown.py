@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from repro_pp_graphs import record
+from repro_pp_graphs import launch_record, record
 from repro_pp_graphs.report import commands, content, markdown, source
 from repro_pp_graphs.run import client_words
 
@@ -132,6 +132,36 @@ def test_what_differs_besides_graphs_is_a_warning_on_top(tmp_path):
     assert (
         "graphs_off differs from graphs_on in more than CUDA graphs (chunked_prefill_size)" in top
     )
+
+
+def asks_of_a_shim(run):
+    """The series as if its second case had graphs as the first, and a shim besides."""
+    logs = run / "logs"
+
+    def plan(found):
+        args = found["launches"][0]["args"]
+        for one in found["launches"]:
+            if one["case"] == "graphs_off":
+                env = one["env"] | {"REPRO_SHIMS": "trace_rank,sync_send"}
+                one.update(case="sync_send", expects_graphs=True, args=args, env=env)
+
+    report_runs.changed(logs / "run.json", plan)
+    info = launch_record.load(logs, report_runs.A).server_info
+    for path in logs.glob(f"{report_runs.B}*_launch.json"):
+        report_runs.changed(path, lambda one: one.update(server_info=info))
+    return run
+
+
+def test_the_shim_that_a_case_is_for_is_no_warning_and_what_came_besides_is(tmp_path):
+    run = asks_of_a_shim(report_runs.series(tmp_path / "run"))
+    text = markdown.text_of(content.content(source.read(run)))
+    assert "graphs_on / sync_send" in text and "Warning" not in text
+    assert "shim sync_send" in text.partition("<details>")[2]  # in the table of what differs
+    for path in (run / "logs").glob(f"{report_runs.B}*_launch.json"):
+        report_runs.changed(path, lambda one: one["server_info"].update(chunked_prefill_size=7))
+    text = markdown.text_of(content.content(source.read(run)))
+    more = "in more than what the argument file of its case says (chunked_prefill_size)"
+    assert f"sync_send differs from graphs_on {more}" in text.partition("<details>")[0]
 
 
 HOSTILE = st.text(st.sampled_from("<>&|*_`~#@[]()!\\-+=.1ax \n\t$:/\"'"), max_size=30)

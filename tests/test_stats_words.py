@@ -268,3 +268,17 @@ def test_the_headline(answers, headline):
         for name, answer in zip(names, answers, strict=True)
     ]
     assert findings.headline(made) == headline
+
+
+def test_pairs_that_nothing_tells_apart_for_one_reason_share_a_sentence():
+    one = [Sample(case, case, 1, {TPOT: 50.0 + at}) for at, case in enumerate("ABC")]
+    several = samples(53, 50)
+    pairs = [pair("A", "B", one, [MAIN], Asked([1])), pair("A", "C", one, [MAIN], Asked([1]))]
+    other = pair("A", "D", one, [MAIN], Asked([1]))
+    told = pair("A", "B", several, [MAIN], Asked([4]))
+    texts = sentences.primaries([*pairs, other, told])
+    why = "one launch a case: too few to test."
+    assert texts[0] == f"TPOT mean, A / B and C: CANNOT TELL: {why}"
+    assert texts[1] == ""
+    assert "A / D: CANNOT TELL: not measured in D" in texts[2]
+    assert texts[3] == sentences.comparison(told, told.primary)

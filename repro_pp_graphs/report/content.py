@@ -18,7 +18,12 @@ from repro_pp_graphs.report import (
     sweep_waits,
     waterfall_chart,
 )
-from repro_pp_graphs.report.differences import beside_graphs, between_cases
+from repro_pp_graphs.report.differences import (
+    Difference,
+    beside_graphs,
+    between_cases,
+    said_to_differ,
+)
 from repro_pp_graphs.report.remarks import remarks
 from repro_pp_graphs.report.source import Source
 from repro_pp_graphs.report.tables import (
@@ -30,7 +35,7 @@ from repro_pp_graphs.report.tables import (
     turns,
     unprofiled_tpot_ms,
 )
-from repro_pp_graphs.stats.model import Verdict
+from repro_pp_graphs.stats.model import Pair, Verdict
 from repro_pp_graphs.traces.explain.conclusion import conclusion, token_return
 from repro_pp_graphs.traces.explain.step_path import distortion
 from repro_pp_graphs.traces.facts import Analysis
@@ -90,10 +95,7 @@ class Content(msgspec.Struct, kw_only=True):
 def content(source: Source) -> Content:
     """Everything that a report of this folder says."""
     found = between_cases(source)
-    warnings = [
-        _more_than_graphs(source.cases[0], case, names)
-        for case, names in beside_graphs(found, source.cases).items()
-    ]
+    warnings = _differ_in_more(source, found)
     headline, lead, against = _answer(source)
     timed = clock.bars(source)
     remarks = _remarks(source)
@@ -132,12 +134,23 @@ def content(source: Source) -> Content:
     )
 
 
-def _more_than_graphs(first: str, case: str, names: list[str]) -> str:
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return (
-        f"{case} differs from {first} in more than CUDA graphs ({', '.join(names[:MOST_NAMED])}"
-        f"{more}): what is measured between them may come from any of these."
-    )
+def _differ_in_more(source: Source, found: list[Difference]) -> list[str]:
+    """What cases have otherwise than the first besides graphs, or, where these are on in both or
+    off in both, besides what their argument files say."""
+    warnings = []
+    first = source.cases[0]
+    for case, names in beside_graphs(found, source.cases).items():
+        asked = said_to_differ(source, source.cases.index(case))
+        others = names if asked is None else [name for name in names if name not in asked]
+        than = "CUDA graphs" if asked is None else "what the argument file of its case says"
+        more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
+        if others:
+            warnings.append(
+                f"{case} differs from {first} in more than {than} "
+                f"({', '.join(others[:MOST_NAMED])}{more}): what is measured between them may "
+                "come from any of these."
+            )
+    return warnings
 
 
 def _sentences(analysis: Analysis, tpot_ms: float | None) -> list[str]:
@@ -162,7 +175,8 @@ def _answer(source: Source) -> tuple[str, list[str], list[str]]:
     headline = _headline_of_traces(traced) if alone else _headline(source, verdict)
     limits = [each for each in verdict.limits if each.casefold() not in headline.casefold()]
     # of two equal arms a ratio would be remembered
-    return headline, [] if found.rehearsal and verdict.pairs else _lead(verdict), limits
+    lead = [] if found.rehearsal and verdict.pairs else _lead(source, verdict)
+    return headline, [text for text in lead if text != headline], limits
 
 
 def _explained(source: Source) -> list[tuple[str, Analysis]]:
@@ -178,18 +192,23 @@ def _headline(source: Source, verdict: Verdict) -> str:
     """As the run's end prints it."""
     if verdict.headline != "NOT ASKED":
         return f"#10865: {verdict.headline}. {verdict.text}"
-    names = {one.summary.case: source.cases[one.case] for one in source.launches}
-    pairs = [outcome.renamed(pair, names) for pair in verdict.pairs]
+    pairs = _pairs(source, verdict)
     return sentences.not_asked(pairs) if pairs else verdict.text
 
 
-def _lead(verdict: Verdict) -> list[str]:
+def _pairs(source: Source, verdict: Verdict) -> list[Pair]:
+    """The pairs, their cases called as in the report."""
+    names = {one.summary.case: source.cases[one.case] for one in source.launches}
+    return [outcome.renamed(pair, names) for pair in verdict.pairs]
+
+
+def _lead(source: Source, verdict: Verdict) -> list[str]:
     lines = [
         f"{FINDING_TITLES[each.name]} {each.answer[0].upper()}{each.answer[1:]}: {each.text}"
         for each in verdict.findings
     ]
     if not lines:
-        lines += [sentences.comparison(pair, pair.primary) for pair in verdict.pairs]
+        lines += [text for text in sentences.primaries(_pairs(source, verdict)) if text]
     lines += [sentences.crossed(each) for each in verdict.interactions]
     return lines + ([verdict.reason] if verdict.reason else [])
 

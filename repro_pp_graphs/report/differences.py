@@ -100,6 +100,36 @@ def alike(found: list[Difference], a: int, b: int, graphs: bool) -> bool:
     return all(e.values[a] == e.values[b] or (e.graphs and not graphs) for e in found)
 
 
+def said_to_differ(source: Source, case: int) -> set[str] | None:
+    """What the case of this index was started with that the first was not, or the other way round:
+    names as in `Difference`. None where it is not known, or the two are not alike in graphs."""
+    started = [next((o for o in source.launches if o.case == each), None) for each in (0, case)]
+    here, there = started
+    if here is None or there is None:
+        return None
+    if here.summary.expects_graphs != there.summary.expects_graphs:
+        return None
+    sets = [_started_with(each) for each in (here, there)]
+    return {name for name, _ in sets[0] ^ sets[1]}
+
+
+def _started_with(launch: Launched) -> set[tuple[str, str]]:
+    """Flags and variables, each with its value; a flag by its name in /server_info."""
+    found = {(f"shim {name}", "") for name in shims.names_in(launch.env)}
+    found |= {(f"{name} (variable)", value) for name, value in launch.env.items()}
+    flag = ""
+    values: list[str] = []
+    for word in [*launch.summary.server_args, "--"]:
+        if not word.startswith("--"):
+            values.append(word)
+            continue
+        if flag:
+            found.add((flag, " ".join(values)))
+        name, _, value = word[2:].partition("=")
+        flag, values = name.replace("-", "_"), [value] if value else []
+    return found
+
+
 def beside_graphs(found: list[Difference], cases: list[str]) -> dict[str, list[str]]:
     """By case the names of what it has otherwise than the first, besides graphs."""
     names = {

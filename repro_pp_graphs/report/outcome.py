@@ -86,9 +86,10 @@ def _pairs(pairs: Sequence[Pair]) -> list[str]:
     """The primary metric of each pair in a sentence, the mechanism's where it was tested, and what
     was left out of them."""
     out: list[str] = []
-    for pair in pairs:
+    for pair, primary in zip(pairs, sentences.primaries(pairs), strict=True):
+        out += wrapped(primary) if primary else []
         for each in pair.comparisons:
-            if each.role == "primary" or (each.role == "mechanism" and each.estimate):
+            if each.role == "mechanism" and each.estimate:
                 out += wrapped(sentences.comparison(pair, each))
         for left in pair.left_out:
             out += wrapped(f"{left.label} is left out: {left.why}", "  ")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from repro_pp_graphs.report.numbers import count, number, percent
 from repro_pp_graphs.stats.model import Comparison, Estimate, Finding, Interaction, Pair
 
@@ -90,10 +92,30 @@ def outlying(found: Comparison) -> str:
 
 
 def not_asked(pairs: Sequence[Pair]) -> str:
-    """What a run says whose cases do not ask #10865's question."""
+    """What a run says whose cases do not ask #10865's question: of several pairs the first."""
     if not pairs:
         return "One case: nothing to compare."
-    return comparison(pairs[0], pairs[0].primary)
+    return next(text for text in primaries(pairs) if text)
+
+
+def primaries(pairs: Sequence[Pair]) -> list[str]:
+    """The primary metric of each pair. Pairs of one case that cannot be told apart for the same
+    reason share the sentence of the first of them; "" for the others."""
+    alike: dict[tuple[str, str, str], list[str]] = {}
+    for pair in pairs:
+        if pair.primary.estimate is None:
+            alike.setdefault(_untold(pair), []).append(pair.b)
+    out = []
+    for pair in pairs:
+        cases = alike.get(_untold(pair), []) if pair.primary.estimate is None else [pair.b]
+        others = f"{', '.join(cases[:-1])} and {cases[-1]}" if len(cases) > 1 else pair.b
+        first = pair.b == cases[0]
+        out.append(comparison(replace(pair, b=others), pair.primary) if first else "")
+    return out
+
+
+def _untold(pair: Pair) -> tuple[str, str, str]:
+    return pair.a, pair.primary.metric, pair.primary.why
 
 
 def headline(findings: Sequence[Finding], against: Sequence[str]) -> str:
