@@ -144,6 +144,54 @@ def test_a_pass_in_which_prompts_fail_ends_the_warm_up(run_client):
     assert any("failed in warm-up pass 1" in text for text in document["summary"]["warnings"])
 
 
+@pytest.mark.parametrize("reader", ["epoll", "threads"])
+@pytest.mark.parametrize(("from_request", "where"), [(0, "the warm-up"), (1, "warm-up pass 1")])
+def test_after_a_warm_up_that_stalled_nothing_more_is_sent(
+    run_client, tmp_path, reader, from_request, where
+):
+    behaviour = Behaviour(fault="stall", fault_after=2, fault_from=from_request)
+    argv = ("--batch", "2", "--max-new-tokens", "4", "--warmup-passes", "3", "--control", "2")
+    line = tmp_path / "line.jsonl"
+    more = ("--stall-timeout", "1", "--reader", reader, "--bench-serving-json", str(line))
+    with StandIn(behaviour) as server:
+        status, document, text = run_client(server.url, *argv, *more, "--max-error-rate", "1")
+        assert len(generated(server)) == from_request + 1
+    assert status == 1
+    said = " ".join(text.split())
+    assert f"the server fell silent in {where}: nothing was measured" in said
+    assert "raise --stall-timeout" in said
+    assert document["summary"]["errors"] == {"stalled": 2}
+    assert document["summary"]["warmup_passes"] == from_request
+    assert [request["tokens"] for request in document["requests"]] == [2, 2]
+    assert not line.exists() or not line.read_text(), "bench_serving has no word for it"
+
+
+def test_a_pass_that_lost_one_stream_is_measured_after(run_client):
+    def until_one_stalls(received):
+        return len(received) > 1 and not server.stalled.is_set()
+
+    behaviour = Behaviour(fault="stall", fault_from=1, fault_requests=2, hold=until_one_stalls)
+    argv = ("--concurrency", "3", "--num-prompts", "3", "--max-new-tokens", "3")
+    with StandIn(behaviour) as server:
+        status, document, _ = run_client(
+            server.url, *argv, "--warmup-passes", "2", "--stall-timeout", "2"
+        )
+        sent = len(generated(server))
+    assert (status, document["summary"]["completed"]) == (0, 3)
+    assert sent == 1 + 3 + 3, "a pass in which a prompt fails is the last"
+    assert document["summary"]["warmup_figures"][0]["failed"] == 1
+
+
+def test_after_a_load_that_stalled_no_control_is_sent(run_client):
+    with StandIn(Behaviour(fault="stall", fault_after=2, fault_from=1)) as server:
+        argv = ("--batch", "2", "--max-new-tokens", "4", "--control", "2", "--stall-timeout", "1")
+        status, document, text = run_client(server.url, *argv)
+        assert len(generated(server)) == 1 + 1
+    assert status == 1
+    assert document["summary"]["errors"] == {"stalled": 2}
+    assert "only 0 of 2 control requests" in " ".join(text.split())
+
+
 def test_without_the_options_nothing_is_sent_more(run_client):
     with StandIn() as server:
         _, document, text = run_client(server.url, "--batch", "2", "--max-new-tokens", "2")

@@ -36,18 +36,16 @@ class Measurement:
     def __init__(self, options: Options, prompts: Prompts) -> None:
         self.run = Run(begin_ns=clock_ns(), interrupted=True)
         self.model = options.model or "default"
-        self.no_server = False
+        self.why_not_measured = ""
         self._options, self._prompts = options, prompts
         self._server = Server(options)
 
     def take(self) -> None:
-        """Send everything and wait for it. Without a server, `run` is the warm-up's."""
+        """Send everything and wait for it. Where no server answers the warm-up, or it falls silent
+        in it, that is all: `run` is what was sent last, its failures are the report."""
         try:
             self.model = self._server.model()
-            warm = self._warm_up()
-            if self.no_server:
-                self.run = warm  # its failures are the report: nothing else would come of measuring
-            elif not warm.interrupted and (passes := self._warm_up_passes()) is not None:
+            if self._warm_up() and (passes := self._warm_up_passes()) is not None:
                 self.run = self._load(0, "measuring")
                 self.run.warm_up_passes = passes
                 self._control()
@@ -64,7 +62,8 @@ class Measurement:
 
     def _warm_up_passes(self) -> list[WarmUpPass] | None:
         """Repeat the load until two passes agree, prompts fail or --warmup-passes are sent; None
-        when a signal ended it. Lines of a file are the same in every pass, synthetic prompts not.
+        when a signal ended it, or the server fell silent. Lines of a file are the same in every
+        pass, synthetic prompts not.
         """
         passes: list[WarmUpPass] = []
         for number in range(1, self._options.warmup_passes + 1):
@@ -73,6 +72,9 @@ class Measurement:
             if run.interrupted:
                 return None
             passes.append(pass_of(of_load(records_of(run, self._options))))
+            if self._ends_here(run, f"warm-up pass {number}"):
+                self.run.warm_up_passes = passes
+                return None
             if passes[-1].failed or is_steady(passes):
                 break
         return passes
@@ -81,30 +83,58 @@ class Measurement:
         """Send the control requests that were asked for; a signal ends them and the run."""
         if self.run.interrupted or not self._options.control:
             return
+        if fell_silent(self.run, self._options):
+            return  # each would be waited for in vain
         options = control_options(self._options)
         run = Driver(control_streams(options, self.model), self._server, options, "control").run()
         self.run.interrupted = run.interrupted
         records = records_of(run, options)[1:]
         self.run.control_ttft_ms = [ttft_ms(record) for record in records if record.error is None]
 
-    def _warm_up(self) -> Run:
+    def _warm_up(self) -> bool:
+        """Send the --warmup requests; whether there is anything to measure."""
         options = self._options
         closed = {"request_rate": None, "duration_s": None, "concurrency": options.concurrency or 1}
         warm_options = Options(**(vars(options) | closed))
         total = options.warmup * options.batch
         ahead = streams_to_send(warm_options, self.model, self._prompts, -total, total)
         warm = Driver(ahead, self._server, warm_options, "warm-up").run()
-        if not warm.interrupted:
-            errors = {record.error or "" for record in records_of(warm, options)}
-            self.no_server = bool(errors) and all(error.startswith(NO_SERVER) for error in errors)
-            for error in sorted(errors - {""}) if not self.no_server else ():
-                print(wrapped(f"warning: warm-up failed: {error}"), file=sys.stderr)
-        return warm
+        if warm.interrupted or self._ends_here(warm, "the warm-up"):
+            return False
+        errors = {record.error or "" for record in records_of(warm, options)}
+        for error in sorted(errors - {""}):
+            print(wrapped(f"warning: warm-up failed: {error}"), file=sys.stderr)
+        return True
+
+    def _ends_here(self, run: Run, label: str) -> bool:
+        """Whether nothing would come of measuring after this part of the warm-up; it is `run`
+        then, and `why_not_measured` says why."""
+        errors = [record.error or "" for record in records_of(run, self._options)]
+        if errors and all(error.startswith(NO_SERVER) for error in errors):
+            self.why_not_measured = f"no server answered {label}: nothing was measured"
+        elif fell_silent(run, self._options):
+            self.why_not_measured = (
+                f"the server fell silent in {label}: nothing was measured, what is here is of "
+                f"{label}; see the server's log, or raise --stall-timeout if it needs longer"
+            )
+        if self.why_not_measured:
+            self.run = run
+        return bool(self.why_not_measured)
 
 
 def records_of(run: Run, options: Options) -> list[Record]:
     """One record a prompt, in the order of sending."""
     return [record for stream in run.streams for record in parse_stream(stream, options, run.clock)]
+
+
+def fell_silent(run: Run, options: Options) -> bool:
+    """Whether nothing came of any stream after one that stalled: the server hangs, where
+    otherwise one stream was lost."""
+    last = max(run.streams, key=lambda one: max(one.sent_ns, one.last_ns), default=None)
+    if last is None:
+        return False
+    errors = [record.error or "" for record in parse_stream(last, options, run.clock)]
+    return any(error.startswith("stalled:") for error in errors)
 
 
 def check_outputs(options: Options) -> None:
@@ -115,11 +145,14 @@ def check_outputs(options: Options) -> None:
         check_writable("--bench-serving-json", options.bench_serving_json, Path)
 
 
-def write_outputs(summary: dict[str, Any], records: Sequence[Record], options: Options) -> None:
-    """Write the files that were asked for. Raises OSError."""
+def write_outputs(
+    summary: dict[str, Any], records: Sequence[Record], options: Options, measured: bool
+) -> None:
+    """Write the files that were asked for; no line of bench_serving, which has no word for it,
+    where nothing was `measured`. Raises OSError."""
     if options.output is not None:
         write_json(options.output, result_document(summary, records))
-    if options.bench_serving_json is not None:
+    if options.bench_serving_json is not None and measured:
         line = bench_serving_line(summary, records, options)
         with options.bench_serving_json.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -135,12 +168,13 @@ def measure(options: Options) -> int:
     run = measurement.run
     records = records_of(run, options)
     summary = summarize(records, run, options, measurement.model, len(prompts))
-    if measurement.no_server:
-        summary["warnings"] = ["no server answered the warm-up: nothing was measured"]
+    measured = not measurement.why_not_measured
+    if not measured:
+        summary["warnings"] = [measurement.why_not_measured]
     failures = (summary["failed"] + summary["beside_failed"]) / max(1, len(records))
-    failed = not records or measurement.no_server or failures > options.max_error_rate
+    failed = not records or not measured or failures > options.max_error_rate
     try:
-        write_outputs(summary, records, options)
+        write_outputs(summary, records, options, measured)
     except OSError as exc:
         complain(f"the result cannot be written: {exc}")
         failed = True
