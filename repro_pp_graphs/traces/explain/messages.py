@@ -1,7 +1,8 @@
 """A rank's messages: what the host sends and receives, in the units of sglang's PP loop.
 
-From sglang 0.5.7 on annotations name them. Before, they are recognised by what they hold: token ids
-are integers, hidden states are not, and requests have neither gloo's size in front nor tensors.
+From sglang 0.5.7 on annotations name most of them. The others, and all of earlier releases, are
+recognised by what they hold: token ids are integers, hidden states are not, and requests have no
+tensors. Before 0.5.7, and with blocking sends, requests may go over NCCL.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from repro_pp_graphs.traces.model import P2POp, RankTrace, Span
 
 What = Literal["tokens", "hidden", "requests", "unknown"]
 BYTES = "Byte"
+PICKLED = frozenset({BYTES, "unsigned char"})
 INTEGERS = frozenset({"Long", "Int", "Short", "long int", "int"})
 
 # sglang's annotation around a message -> what the message is
@@ -73,7 +75,8 @@ def messages(rank: RankTrace, pp_size: int, ends: dict[int, int]) -> list[Messag
 
 
 def _by_annotations(rank: RankTrace, pp_size: int, parts: list[Operation]) -> list[Message]:
-    """Messages as annotated; operations outside of them carry hidden states, if not requests."""
+    """Messages as annotated; operations outside of them carry hidden states, if not requests or
+    token ids."""
     tensors = "nccl" if len(rank.kernels.times) or len(rank.p2p_kernels) else "gloo"
     found: list[Message] = []
     for span in rank.spans:
@@ -92,7 +95,8 @@ def _by_annotations(rank: RankTrace, pp_size: int, parts: list[Operation]) -> li
         else:
             found.append(_message("hidden", [operation]))
     for message in found:
-        if not any(getattr(operation, tensors) for operation in message.operations):
+        carries = any(getattr(operation, tensors) for operation in message.operations)
+        if not carries or _without_tensors(message.operations):
             message.what = "requests"
         elif _what(message.operations, rank, pp_size) == "tokens":
             message.what = "tokens"
@@ -105,7 +109,8 @@ def _by_annotations(rank: RankTrace, pp_size: int, parts: list[Operation]) -> li
 
 def _continues(last: Message, operation: Operation, before: Message | None) -> bool:
     """Whether an operation goes on with the last unannotated message: nothing lies between."""
-    return last.kind == operation.kind and (before is None or before.start_ns < last.start_ns)
+    alone = before is None or before.start_ns < last.start_ns
+    return alone and _belongs(last.operations, operation)
 
 
 def _message(what: What, parts: list[Operation]) -> Message:
@@ -150,6 +155,16 @@ def _belongs(group: list[Operation], operation: Operation) -> bool:
 def _group(parts: list[Operation]) -> set[str]:
     """The NCCL process groups of some operations."""
     return {op.channel for part in parts for op in part.p2p if op.backend == "nccl" and op.channel}
+
+
+def _without_tensors(group: list[Operation]) -> bool:
+    """Whether all that a message holds is a size and, where that is not 0, pickled bytes."""
+    ops = [op for part in group for op in part.p2p]
+    if not ops or len(ops) < len(group):  # of some it is not known what they hold
+        return False
+    size, *rest = ops
+    counted = size.dtype in INTEGERS and size.elements == 1
+    return counted and len(rest) <= 1 and all(op.dtype in PICKLED for op in rest)
 
 
 def _what(group: list[Operation], rank: RankTrace, pp_size: int) -> What:
