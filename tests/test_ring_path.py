@@ -32,6 +32,8 @@ DATA = Path(__file__).parent / "data" / "traces"
 A_GPU_EACH = [
     "sglang0516_graphs_on",
     "sglang0516_sync_send",
+    "sglang0516_sync_send_numbered",
+    "sglang0516_event_send_numbered",
     "sglang052_graphs_on",
     "sglang052_graphs_off",
     "sglang056_graphs_on",

@@ -40,6 +40,9 @@ RELEASES = {
     "sglang056_graphs_on": ("synchronous", "peer_late"),
     "sglang0516_graphs_on": ("asynchronous", "no wait"),
     "sglang0516_sync_send": ("on_device", "own_graph"),
+    # requests over NCCL, outside of any annotation of a message
+    "sglang0516_sync_send_numbered": ("on_device", "own_graph"),
+    "sglang0516_event_send_numbered": ("on_device", "transfer"),
     "h200_case_A": ("asynchronous", "no wait"),
     "h200_case_B": ("asynchronous", "no wait"),
 }
