@@ -228,6 +228,7 @@ def test_messages_are_numbered_from_the_loops_begin_and_annotated_in_a_profile_o
 
 
 A_REAL_BATCH = """
+import threading
 from types import SimpleNamespace
 import torch
 from torch import distributed
@@ -235,7 +236,7 @@ from repro_pp_graphs.server.shims import pp_clock
 
 distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
 own = distributed.isend, distributed.irecv
-clock = SimpleNamespace(mine=True, messages=0, profiled=lambda: False)
+clock = SimpleNamespace(thread=threading.get_ident(), messages=0, profiled=lambda: False)
 pp_clock.number_messages(SimpleNamespace(), clock, torch)
 assert distributed.isend is not own[0]
 tensor = torch.zeros(1)
@@ -454,7 +455,7 @@ def gpu(monkeypatch):
 def find_a_base(clock: device.DeviceClock) -> None:
     """Until the host was not preempted between its two looks."""
     while clock._base is None:
-        clock.read(time.monotonic_ns())
+        clock.renew(time.monotonic_ns())
         time.sleep(0.01)
 
 
@@ -464,7 +465,7 @@ def test_a_batch_is_written_once_it_has_ended_on_the_hosts_clock(gpu):
     still_runs, length_ms = False, 10
     while not still_runs:  # when it was looked at: this process may have been preempted until later
         length_ms *= 2
-        clock.read(time.monotonic_ns())  # that of the try before
+        clock.read()  # that of the try before
         written.clear()
         before_ns = time.monotonic_ns()
         clock.expect()
@@ -472,12 +473,12 @@ def test_a_batch_is_written_once_it_has_ended_on_the_hosts_clock(gpu):
         after_ns = time.monotonic_ns()
         CUDA.queued_ms = CUDA.now_ms() + length_ms  # the graph that has been launched
         clock.end(7)
-        clock.read(time.monotonic_ns())
+        clock.read()
         still_runs = CUDA.now_ms() < CUDA.queued_ms
     assert written == []  # nothing is waited for
     while CUDA.now_ms() < CUDA.queued_ms:
         time.sleep(0.001)
-    clock.read(time.monotonic_ns())
+    clock.read()
     ((turn, begin_ns, end_ns, width_ns),) = written
     assert turn == 7
     assert before_ns - width_ns <= begin_ns <= after_ns + width_ns
@@ -493,7 +494,7 @@ def test_nothing_is_recorded_while_a_stream_captures(gpu):
     clock.end(1)
     CUDA.capturing = False
     clock.end(2)  # no begin of its own
-    clock.read(time.monotonic_ns())
+    clock.read()
     assert written == []
 
 
@@ -507,7 +508,7 @@ def test_a_forward_outside_a_batch_is_no_batch(gpu):
     clock.begin()  # a draft model's in the same batch: the first counts
     clock.end(3)
     clock.begin()
-    clock.read(time.monotonic_ns())
+    clock.read()
     ((turn, begin_ns, _, width_ns),) = written
     assert turn == 3 and begin_ns >= early_ns - width_ns
 
@@ -516,11 +517,11 @@ def test_without_a_base_that_passes_there_are_no_times(gpu):
     clock, written = gpu
     CUDA.stuck = True
     for turn in range(3):
-        clock.read(time.monotonic_ns())
+        clock.renew(time.monotonic_ns())
         clock.expect()
         clock.begin()
         clock.end(turn)
-    clock.read(time.monotonic_ns())
+    clock.read()
     assert written == []
 
 
@@ -532,8 +533,84 @@ def test_a_gpu_that_is_stuck_costs_no_memory(gpu):
         clock.expect()
         clock.begin()
         clock.end(turn)
-    clock.read(time.monotonic_ns())
+    clock.read()
     assert written == [] and clock.dropped == 1000 - device.MOST_PENDING
+
+
+def run_batches(clock: device.DeviceClock, turns: int) -> None:
+    """Batches that end at once, each read after the launch of the next."""
+    for turn in range(turns):
+        clock.expect()
+        clock.begin()
+        clock.end(turn)
+        clock.read()
+
+
+def test_events_are_used_again_and_not_made_anew(gpu, monkeypatch):
+    clock, written = gpu
+    find_a_base(clock)
+    made: list[FakeEvent] = []
+    monkeypatch.setattr(CUDA, "Event", lambda enable_timing: made.append(FakeEvent(True)))
+    run_batches(clock, 50)
+    assert [row[0] for row in written] == list(range(50)) and made == []
+
+
+def test_an_event_goes_to_the_stream_that_is_current_then(monkeypatch):
+    monkeypatch.setattr(CUDA, "begin_ns", time.monotonic_ns())
+    current, recorded, asked = ["a"], [], []
+    monkeypatch.setattr(CUDA, "current_device", lambda: 3, raising=False)
+    monkeypatch.setattr(
+        CUDA, "current_stream", lambda: asked.append(current[0]) or current[0], raising=False
+    )
+    monkeypatch.setattr(CUDA, "passes_ms", lambda stream: recorded.append(stream) or CUDA.now_ms())
+
+    def raw_stream(index: int) -> int:
+        assert index == 3
+        return {"a": 0, "b": 77}[current[0]]  # 0: the default stream
+
+    clock = device.DeviceClock(CUDA, lambda *_: None, raw_stream)
+    find_a_base(clock)
+    recorded.clear()
+    for stream in "aabba":
+        current[0] = stream
+        run_batches(clock, 1)
+    assert recorded == [stream for stream in "aabba" for _ in range(2)]
+    assert asked == ["a", "b", "a"]  # when it is another than before only
+
+
+class Noted:
+    """In place of a DeviceClock: when what of it was called."""
+
+    def __init__(self, order: list[str]) -> None:
+        self.order = order
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: self.order.append(name)
+
+
+def test_what_the_gpu_did_is_read_after_a_launch_never_between_results_and_launch(
+    made, monkeypatch
+):
+    order: list[str] = []
+    kind, torch, _ = made
+
+    def device_clock(clock: pp_clock.Clock, torch: Any) -> str:
+        clock.device = Noted(order)  # type: ignore[assignment]
+        return ""
+
+    monkeypatch.setattr(pp_clock, "_device_clock", device_clock)
+    scheduler = kind(torch)
+    monkeypatch.setattr(scheduler.event, "synchronize", lambda: order.append("results"))
+    runner = scheduler.tp_worker.model_runner
+    monkeypatch.setattr(runner, "forward", lambda forward_batch: order.append("first kernel"))
+    go(made, *[Batch(True, 1)] * 3, None, None, scheduler=scheduler)
+    launch = ["expect", "begin", "first kernel", "end", "read", "results"]
+    # a turn ties the clocks anew, rarely; without a launch the turn after reads what is left
+    assert order == [
+        *("read", "renew", *launch),
+        *("renew", *launch) * 2,
+        *("renew", "read", "renew", "read", "renew"),
+    ]
 
 
 class OldScheduler:

@@ -18,6 +18,7 @@ TRY_AGAIN_NS = 100_000_000
 OLDEST_NS = 4_000_000_000  # 2 ** 12 ms in a float32: steps of 0.24 us
 PATIENCE_NS = 200_000  # for a base event to pass; between the two looks
 MOST_PENDING = 64
+SPARE = 4  # batches whose events are made at the start; more are made when needed
 
 Write = Callable[[int, int, int, int], None]  # turn, begin ns, end ns, uncertainty ns
 
@@ -29,13 +30,25 @@ class _Base(NamedTuple):
 
 
 class DeviceClock:
-    """The events of one rank. Its methods belong to the scheduler's thread."""
+    """The events of one rank. Its methods belong to the scheduler's thread.
 
-    def __init__(self, cuda: Any, write: Write) -> None:  # noqa: ANN401 - torch.cuda
+    `raw_stream` gives the current stream of a device as a number, in a tenth of the time that
+    `cuda.current_stream()` takes; without it that is asked before each event.
+    """
+
+    def __init__(
+        self,
+        cuda: Any,  # noqa: ANN401 - torch.cuda
+        write: Write,
+        raw_stream: Callable[[int], int] | None = None,
+    ) -> None:
         self._cuda = cuda
         self._write = write
         self._idle = cuda.Stream(priority=-1)
-        self._free: list[Any] = []
+        self._raw_stream = raw_stream
+        self._device: int = cuda.current_device() if raw_stream else 0
+        self._stream: tuple[int | None, Any] = None, None  # its number, itself
+        self._free = [cuda.Event(enable_timing=True) for _ in range(2 * SPARE)]
         self._pending: deque[tuple[int, Any, Any, _Base]] = deque()
         self._base: _Base | None = None
         self._tried_ns = 0
@@ -43,8 +56,19 @@ class DeviceClock:
         self._expected = False
         self.dropped = 0  # batches whose events were not read
 
-    def _event(self) -> Any:  # noqa: ANN401
-        return self._free.pop() if self._free else self._cuda.Event(enable_timing=True)
+    def _record(self) -> Any:  # noqa: ANN401
+        """An event on the current stream."""
+        event = self._free.pop() if self._free else self._cuda.Event(enable_timing=True)
+        if self._raw_stream is None:
+            event.record()
+            return event
+        known, stream = self._stream
+        number = self._raw_stream(self._device)
+        if number != known:
+            stream = self._cuda.current_stream()
+            self._stream = number, stream
+        event.record(stream)
+        return event
 
     def expect(self) -> None:
         """A batch is about to be launched: the next `begin` is its."""
@@ -58,8 +82,7 @@ class DeviceClock:
         if len(self._pending) >= MOST_PENDING:
             self.dropped += 1
         elif not self._cuda.is_current_stream_capturing():
-            self._begun = self._event()
-            self._begun.record()
+            self._begun = self._record()
 
     def end(self, turn: int) -> None:
         """Right after its last kernel was launched."""
@@ -68,19 +91,19 @@ class DeviceClock:
             return
         if self._cuda.is_current_stream_capturing():
             return
-        ended = self._event()
-        ended.record()
-        self._pending.append((turn, begun, ended, self._base))
+        self._pending.append((turn, begun, self._record(), self._base))
 
-    def read(self, now_ns: int) -> None:
-        """Write down the batches that have ended by now; renew the base where it is due."""
-        while self._pending and self._pending[0][2].query():
+    def read(self) -> None:
+        """Write down the batches that have ended by now: two at most, since a launch gives one."""
+        for _ in range(2):
+            if not self._pending or not self._pending[0][2].query():
+                return
             turn, begun, ended, base = self._pending.popleft()
             self._write(turn, _host_ns(base, begun), _host_ns(base, ended), base.width_ns)
-            self._free += [begun, ended]
-        self._renew(now_ns)
+            self._free += (begun, ended)
 
-    def _renew(self, now_ns: int) -> None:
+    def renew(self, now_ns: int) -> None:
+        """Tie the GPU's time to the host's anew, where that is due."""
         base = self._base
         age_ns = now_ns - base.host_ns if base else OLDEST_NS
         if age_ns < RENEW_NS or now_ns - self._tried_ns < TRY_AGAIN_NS:

@@ -14,9 +14,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import threading
-import time
+from collections import defaultdict
 from collections.abc import Callable
+from threading import get_ident
+from time import monotonic_ns
 from types import ModuleType
 from typing import Any
 
@@ -24,6 +25,7 @@ from repro_pp_graphs.pp_clock import hooks, rows
 from repro_pp_graphs.pp_clock.device import DeviceClock
 from repro_pp_graphs.pp_clock.rows import (
     CODES,
+    LAST_OF_WORK,
     LOG_NOT_STARTED,
     NOT_STARTED,
     PREFIX_ENV,
@@ -40,13 +42,20 @@ TOKENS = "next_token_ids"  # the entry of a message that makes it one of token i
 ANNOTATION = "pp_clock:"
 ON_OF_FOUR = (0, 3)  # windows: turns grow longer with the context, which then favours neither
 P2P = ("send", "recv", "isend", "irecv")
+_LAUNCH, _TURN, _OWN_BATCH = CODES["launch"], CODES["turn"], CODES["own_batch"]
+_WAIT_RESULTS = CODES["wait_results"]
 
 Call = Callable[..., Any]
 _log = logging.getLogger(__name__)
 
 
 class Clock:
-    """One rank's clock: the turn that it is in, and the file that its rows go to."""
+    """One rank's clock: the turn that it is in, and the file that its rows go to.
+
+    What runs between the results of a turn and the next launch delays the GPU, microsecond by
+    microsecond: names there are looked up once, and what can be done later is done after the launch
+    (DeviceClock.read).
+    """
 
     def __init__(self, file: RowFile, alternate: int, profiled: Callable[[], bool]) -> None:
         self.file = file
@@ -55,8 +64,8 @@ class Clock:
         self.messages = 0
         self.device: DeviceClock | None = None
         self.profiled = profiled
+        self.thread = get_ident()  # the scheduler's
         self._alternate = alternate
-        self._thread = threading.get_ident()
         self._begin_ns = 0
         self._mark = 0  # rows before this turn's
         self._work = False
@@ -76,20 +85,15 @@ class Clock:
         self._failed, self.on, self.device = True, False, None
         self.file.describe(failed=why)
 
-    @property
-    def mine(self) -> bool:
-        """Whether the calling thread is the scheduler's."""
-        return threading.get_ident() == self._thread
-
     def write(self, kind: int, begin_ns: int, end_ns: int) -> None:
         """A call of this turn."""
-        if not self.on or not self.mine:
+        if not self.on or get_ident() != self.thread:
             return
         try:
             self.file.write(begin_ns, end_ns, self.turn, kind, 0, 0, self.messages)
         except Exception as error:
             self.fail("a row", error)
-        if kind <= rows.LAST_OF_WORK:
+        if kind <= LAST_OF_WORK:
             self._work = True
 
     def batch(self, decode: bool, size: int) -> None:
@@ -97,21 +101,40 @@ class Clock:
         self._work = True
         self._flags |= rows.DECODE if decode else rows.PREFILL
         self._batch_size = min(size, 0xFFFF)
+        if self.device:
+            self.device.expect()
 
-    def graph(self) -> None:
-        """The batch of this turn ran as a CUDA graph."""
-        self._flags |= rows.GRAPH
+    def before_kernels(self) -> None:
+        """The batch's first kernel is launched next."""
+        if self.device and self.on and get_ident() == self.thread:
+            try:
+                self.device.begin()
+            except Exception as error:
+                self.fail("the event before a batch", error)
+
+    def launched(self, begin_ns: int, end_ns: int, graph: bool) -> None:
+        """The batch of this turn was launched: the GPU is busy, and earlier batches are read."""
+        if self.device and self.on:
+            try:
+                self.device.end(self.turn)
+                self.device.read()
+            except Exception as error:
+                self.fail("the events of a batch", error)
+        self.write(_LAUNCH, begin_ns, end_ns)
+        if graph:
+            self._flags |= rows.GRAPH
 
     def next_turn(self) -> None:
         """A turn begins: the one before is over."""
-        if self._failed or not self.mine:
+        if self._failed or get_ident() != self.thread:
             return
         try:
-            self._next_turn(time.monotonic_ns())
+            self._next_turn(monotonic_ns())
         except Exception as error:
             self.fail("a turn", error)
 
     def _next_turn(self, now_ns: int) -> None:
+        worked = self._work
         if self._begin_ns:
             self._close(now_ns)
             self.turn += 1
@@ -121,7 +144,9 @@ class Clock:
             self.on = self.turn // self._alternate % 4 in ON_OF_FOUR
             self._flags |= 0 if self.on else rows.OFF
         if self.device and self.on:
-            self.device.read(now_ns)
+            if not worked:
+                self.device.read()  # no launch may follow for long
+            self.device.renew(now_ns)
         self._mark = self.file.count
 
     def _close(self, now_ns: int) -> None:
@@ -129,12 +154,11 @@ class Clock:
             self.file.count = self._mark
             self._without_work += 1
             return
-        turn = CODES["turn"]
         self.file.write(
             self._begin_ns,
             now_ns,
             self.turn,
-            turn,
+            _TURN,
             self._flags,
             self._batch_size,
             self.messages,
@@ -144,8 +168,7 @@ class Clock:
 
     def own_batch(self, turn: int, begin_ns: int, end_ns: int, width_ns: int) -> None:
         """What the GPU did for a batch of an earlier turn."""
-        kind = CODES["own_batch"]
-        self.file.write(begin_ns, end_ns, turn, kind, 0, 0, self.messages, width_ns)
+        self.file.write(begin_ns, end_ns, turn, _OWN_BATCH, 0, 0, self.messages, width_ns)
 
 
 class Wrappers:
@@ -173,91 +196,87 @@ class Wrappers:
 
     def timed(self, kind: str, call: Call) -> Call:
         """Any call whose kind is known."""
-        clock, code, now = self._clock, CODES[kind], time.monotonic_ns
+        write, code, now = self._clock.write, CODES[kind], monotonic_ns
 
         def timed(*args: Any, **more: Any) -> Any:  # noqa: ANN401
             begin_ns = now()
             result = call(*args, **more)
-            clock.write(code, begin_ns, now())
+            write(code, begin_ns, now())
             return result
 
         return timed
 
     def launch(self, call: Call) -> Call:
         """run_batch(batch, ...): also tells what the batch is, and whether a graph ran."""
-        clock, code, now = self._clock, CODES["launch"], time.monotonic_ns
+        clock, now = self._clock, monotonic_ns
 
         def launch(batch: Any, *args: Any, **more: Any) -> Any:  # noqa: ANN401
             try:
                 clock.batch(batch.forward_mode.is_decode(), len(batch.reqs))
-                if clock.device:
-                    clock.device.expect()
             except Exception as error:
                 clock.fail("the batch", error)
             begin_ns = now()
             result = call(batch, *args, **more)
-            end_ns = now()
-            if clock.device and clock.on:
-                try:
-                    clock.device.end(clock.turn)
-                except Exception as error:
-                    clock.fail("the event after a batch", error)
-            clock.write(code, begin_ns, end_ns)
-            if getattr(result, "can_run_cuda_graph", False):
-                clock.graph()
+            graph = getattr(result, "can_run_cuda_graph", False)
+            clock.launched(begin_ns, now(), graph)
             return result
 
         return launch
 
     def forward(self, call: Call) -> Call:
         """ModelRunner.forward: the batch's first kernel follows."""
-        clock = self._clock
+        before_kernels = self._clock.before_kernels
 
         def forward(*args: Any, **more: Any) -> Any:  # noqa: ANN401
-            if clock.device and clock.on and clock.mine:
-                try:
-                    clock.device.begin()
-                except Exception as error:
-                    clock.fail("the event before a batch", error)
+            before_kernels()
             return call(*args, **more)
 
         return forward
 
     def send_tensors(self, call: Call) -> Call:
         """send_tensor_dict(tensor_dict, ...): of token ids, or of hidden states."""
-        tokens, hidden = self.timed("send_tokens", call), self.timed("send_hidden", call)
+        write, now = self._clock.write, monotonic_ns
+        tokens, hidden = CODES["send_tokens"], CODES["send_hidden"]
 
         def send(tensor_dict: Any, *args: Any, **more: Any) -> Any:  # noqa: ANN401
-            return (tokens if _is_tokens(tensor_dict) else hidden)(tensor_dict, *args, **more)
+            begin_ns = now()
+            result = call(tensor_dict, *args, **more)
+            write(tokens if _is_tokens(tensor_dict) else hidden, begin_ns, now())
+            return result
 
         return send
 
     def recv_tensors(self, call: Call) -> Call:
         """recv_tensor_dict(...): what it was is known when it has come."""
-        clock, now = self._clock, time.monotonic_ns
+        write, now = self._clock.write, monotonic_ns
         tokens, hidden = CODES["recv_tokens"], CODES["recv_hidden"]
 
         def receive(*args: Any, **more: Any) -> Any:  # noqa: ANN401
             begin_ns = now()
             result = call(*args, **more)
-            clock.write(tokens if _is_tokens(result) else hidden, begin_ns, now())
+            write(tokens if _is_tokens(result) else hidden, begin_ns, now())
             return result
 
         return receive
 
     def requests(self, call: Call) -> Call:
         """point_to_point_pyobj(data, rank, group, src, dst, ...)."""
-        sent, received = self.timed("send_requests", call), self.timed("recv_requests", call)
+        write, now = self._clock.write, monotonic_ns
+        sent, received = CODES["send_requests"], CODES["recv_requests"]
 
         def requests(data: Any, rank: int, *args: Any, **more: Any) -> Any:  # noqa: ANN401
+            begin_ns = now()
+            result = call(data, rank, *args, **more)
+            end_ns = now()
             src = args[1] if len(args) > 1 else more.get("src", 0)
-            return (sent if rank == src else received)(data, rank, *args, **more)
+            write(sent if rank == src else received, begin_ns, end_ns)
+            return result
 
         return requests
 
     def wait_sent(self, call: Call) -> Call:
         """_pp_commit_comm_work(work, ...): which works they are tells what was sent."""
-        clock, now, works = self._clock, time.monotonic_ns, self._works
+        write, now, works = self._clock.write, monotonic_ns, self._works
         codes = [CODES[f"wait_sent_{what}"] for what in ("tokens", "hidden", "requests")]
 
         def wait(work: Any, *args: Any, **more: Any) -> Any:  # noqa: ANN401
@@ -267,19 +286,19 @@ class Wrappers:
             begin_ns = now()
             result = call(work, *args, **more)
             if code:
-                clock.write(code, begin_ns, now())
+                write(code, begin_ns, now())
             return result
 
         return wait
 
     def wait_results(self, call: Call) -> Call:
         """The loop waits for the event that comes last in what this returns."""
+        write = self._clock.write
 
         def exchange(*args: Any, **more: Any) -> Any:  # noqa: ANN401
             result = call(*args, **more)
             if isinstance(result, tuple) and hasattr(result[-1], "synchronize"):
-                event = _Event(result[-1], self.timed("wait_results", result[-1].synchronize))
-                return (*result[:-1], event)
+                return (*result[:-1], _Event(result[-1], write))
             return result
 
         return exchange
@@ -288,9 +307,16 @@ class Wrappers:
 class _Event:
     """An event whose synchronize is timed; everything else is the event's own."""
 
-    def __init__(self, event: Any, synchronize: Call) -> None:  # noqa: ANN401
+    __slots__ = ("_event", "_write")
+
+    def __init__(self, event: Any, write: Callable[[int, int, int], None]) -> None:  # noqa: ANN401
         self._event = event
-        self.synchronize = synchronize
+        self._write = write
+
+    def synchronize(self) -> None:
+        begin_ns = monotonic_ns()
+        self._event.synchronize()
+        self._write(_WAIT_RESULTS, begin_ns, monotonic_ns())
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         return getattr(self._event, name)
@@ -317,26 +343,33 @@ class Messages:
         self._rank = rank
         self._names = names  # of process groups, by id
         self._span = span
-        self._counts: dict[tuple[bool, Any, Any, int], int] = {}
+        # of sends and of receives: by group, peer and tag
+        self._counts: dict[bool, defaultdict[tuple[int, Any, int], int]]
+        self._counts = {side: defaultdict(int) for side in (True, False)}
 
     def numbered(self, call: Call, sends: bool) -> Call:
         """torch.distributed's send, recv, isend or irecv."""
-        clock, counts = self._clock, self._counts
+        clock, profiled, counts = self._clock, self._clock.profiled, self._counts[sends]
         side = "dst" if sends else "src"
 
-        def message(tensor: Any, *args: Any, **more: Any) -> Any:  # noqa: ANN401
-            if not clock.mine:
-                return call(tensor, *args, **more)
-            peer = args[0] if args else more.get(side)
-            group = args[1] if len(args) > 1 else more.get("group")
-            tag = args[2] if len(args) > 2 else more.get("tag", 0)
-            key = (sends, id(group), peer, tag)
-            counts[key] = number = counts.get(key, 0) + 1
+        def message(  # the parameters of torch's own, whose second is dst or src
+            tensor: Any,  # noqa: ANN401
+            peer: Any = None,  # noqa: ANN401
+            group: Any = None,  # noqa: ANN401
+            tag: int = 0,
+            **more: Any,  # noqa: ANN401
+        ) -> Any:  # noqa: ANN401
+            if more and peer is None:
+                peer = more.pop(side, None)
+            if get_ident() != clock.thread:
+                return call(tensor, peer, group, tag, **more)
+            key = (id(group), peer, tag)
+            counts[key] = number = counts[key] + 1
             clock.messages += 1
-            if not clock.profiled():
-                return call(tensor, *args, **more)
+            if not profiled():
+                return call(tensor, peer, group, tag, **more)
             with self._span(self._name(sends, group, peer, tag, number)):
-                return call(tensor, *args, **more)
+                return call(tensor, peer, group, tag, **more)
 
         return message
 
@@ -453,7 +486,8 @@ def _device_clock(clock: Clock, torch: Any) -> str:  # noqa: ANN401
     if not torch.cuda.is_available():
         return "no CUDA here: how long a batch runs is not known"
     try:
-        clock.device = DeviceClock(torch.cuda, clock.own_batch)
+        raw_stream = getattr(torch._C, "_cuda_getCurrentRawStream", None)
+        clock.device = DeviceClock(torch.cuda, clock.own_batch, raw_stream)
     except Exception as error:
         return f"no CUDA events: {type(error).__name__}: {error}"
     return ""
