@@ -31,9 +31,10 @@ USAGE: bash tests/run.sh [--fast | --thorough] [pytest options]
                                          a disk, each rank and signal of a kind
   bash tests/run.sh --durations=20       the slowest tests
 
-The first time it installs sglang for the CPU (.venv-cpu, 2.4 GB) and the test
-tools (.venv-test), which takes minutes more. Without a path among the options
-the tests run in several processes (pytest-xdist; -n 0: in one).
+It tests with the sglang of $PYTHON or python3. Where neither has one, it first
+makes .venv-cpu (2.4 GB, minutes). The test tools go into .venv-test, beside it.
+Without a path among the options the tests run in several processes
+(pytest-xdist; -n 0: in one).
 USAGE
 }
 

@@ -13,6 +13,7 @@ import pytest
 from examples import THOROUGH
 from fake_sglang.harness import free_port
 
+from repro_pp_graphs.run import environments
 from repro_pp_graphs.server.release import CachedProbe, ProbeError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,6 +44,12 @@ def run(tmp_path_factory):
     logs = "\n".join(path.read_text()[-3000:] for path in out.glob("logs/*_server.log"))
     assert done.returncode == 0, done.stdout + done.stderr + logs
     return out, done.stdout + done.stderr, port
+
+
+def test_the_names_kept_of_a_release_are_those_of_the_arguments_that_it_takes(run):
+    plan = json.loads((run[0] / "logs/run.json").read_text())["launches"][0]
+    release = CachedProbe(ROOT / ".state/releases", dry_run=True)(PYTHON, plan["env"])
+    assert release.flags == environments.arguments(ROOT, release.version)
 
 
 def test_a_plan_for_gpus_is_the_same_before_and_after_a_rehearsal(run, tmp_path):

@@ -35,6 +35,26 @@ def test_two_runs_are_put_side_by_side_in_80_columns(tmp_path, capsys):
     assert "not interleaved" in " ".join(lines)
 
 
+@pytest.mark.parametrize(
+    ("launches", "heads", "foot"),
+    [
+        ((1, 1), ("run 1, 1 launch run 2, 1 launch 2 / 1",), "One launch a case in each run"),
+        ((1, 4), ("run 1, 1 launch run 2, 4 launches",), "highest launch of the cases that have"),
+        ((4, 4), ("run 1, 4 launches run 2, 4 launches",), "and the highest launch. The launches"),
+    ],
+)
+def test_the_foot_speaks_of_what_the_cells_show(tmp_path, capsys, launches, heads, foot):
+    folders = [report_runs.series(tmp_path / name) for name in ("one", "two")]
+    for folder, kept in zip(folders, launches, strict=True):
+        for number in range(kept + 1, 5):
+            for path in (folder / "logs").glob(f"*_r{number}_launch.json"):
+                report_runs.changed(path, lambda one: one.update(status="failed"))
+    status, text = compared(capsys, *folders)
+    assert status == 0
+    assert foot in text and all(head in text for head in heads)
+    assert ("(4" in text or "(5" in text) == (launches != (1, 1)), "ranges, where there are any"
+
+
 def test_what_may_differ_is_named(tmp_path, capsys):
     one, two = (report_runs.series(tmp_path / name) for name in ("one", "two"))
     for path in (two / "logs").glob("*_launch.json"):

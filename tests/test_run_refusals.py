@@ -64,7 +64,8 @@ def test_with_stderr_closed_it_ends_without_a_word(checkout):
 @pytest.mark.parametrize("program", ["true", "yes", "cat", "echo"])
 def test_what_is_no_python_is_refused_whatever_it_prints(checkout, program):
     path = shutil.which(program)
-    assert "it cannot find sglang" in refused(run(checkout, "--dry-run", "--python", path))
+    said = refused(run(checkout, "--dry-run", "--python", path))
+    assert "it cannot find sglang" in said and "--release" in said
 
 
 def test_a_python_without_sglang_is_named_and_control_characters_are_not_obeyed(checkout):

@@ -220,6 +220,7 @@ UNFIT = [
     (["--release", "0.5.23", "--cases", "sync_send,comm_stream"], "use the case comm_overlap"),
     (["--cases", "sync_send"], "shim sync_send on sglang 0.5.2: "),  # without sglang: 0.5.2
     (["--cases", "on_old,graphs_on"], "server_args_on_old.txt: shim event_send on sglang 0.5.2"),
+    (["--release", "0.5.6.post2", "--cases", "misspelt"], "did you mean --disable-radix-cache?"),
     (["--release", "0.5.23", "--cases", "nosuch"], "there is no server_args_nosuch.txt"),
     (["--release", "0.5.23", "--pp-size", "4"], "2 GPU(s) visible, but tp x pp asks for 4"),
     (["--release", "0.5.23", "--pp-size", "1"], "GB of weights for 86"),
@@ -231,6 +232,7 @@ UNFIT = [
 def test_what_would_stop_the_run_is_said_before_its_release_is_installed(asked, says, harness):
     del harness.env["PYTHONPATH"]  # the stand-in's sglang
     harness.env["FAKE_FREE_KIB"] = str(3 << 20)  # where this fails, nothing is installed either
+    harness.case("misspelt", "--disable-radx-cache")
     harness.case("on_old", "REPRO_SHIMS=event_send", "RELEASE=0.5.2")
     if "--pp-size" not in asked:
         asked = [*asked, "--pp-size", "2"]

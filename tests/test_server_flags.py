@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from repro_pp_graphs.server import flags
-from repro_pp_graphs.server.argfile import parse
+from repro_pp_graphs.run import environments
+from repro_pp_graphs.server import case_needs, flags
+from repro_pp_graphs.server.argfile import load, parse
 from repro_pp_graphs.server.flags import FlagError
 from repro_pp_graphs.server.release import (
     ProbeError,
@@ -20,6 +21,7 @@ from repro_pp_graphs.server.release import (
     release_to_json,
 )
 
+ROOT = Path(__file__).resolve().parents[1]
 OLD = Release(
     "0.5.2",
     frozenset({"--model", "--pipeline-parallel-size", "--tp-size", "--cuda-graph-max-bs"}),
@@ -81,6 +83,18 @@ def test_an_unknown_argument_is_refused_with_a_near_one_and_the_release():
 def test_a_renamed_argument_without_any_known_name_is_refused():
     with pytest.raises(FlagError, match="--cuda-graph-bs"):
         fit("--cuda-graph-bs 1 2", OLD)
+
+
+@pytest.mark.parametrize("version", environments.releases(ROOT))
+def test_of_every_release_with_a_lock_the_names_of_its_arguments_are_kept(version):
+    names = environments.arguments(ROOT, version)
+    assert {"--pp-size", "--disable-cuda-graph"} < names
+    known = Release(version, names, Path())
+    cases = [load(path) for path in ROOT.glob("server_args_*.txt")]
+    can = case_needs.looked_up(version)
+    for args in (one for one in cases if can and not case_needs.unmet(one, can)):
+        fitted, _ = flags.fit(args.over(load(ROOT / "server_args_base.txt")), known)
+        assert set(fitted.flags) <= names
 
 
 def fake_python(folder, body: str) -> str:

@@ -23,9 +23,7 @@ from repro_pp_graphs.server.shims import batched_p2p, comm_stream, event_send, s
 __all__ = ["ring"]  # a fixture
 ROOT = Path(__file__).resolve().parents[1]
 DATA = json.loads((Path(__file__).parent / "data/pp_loop/loops.json").read_text(encoding="utf-8"))
-ARGUMENTS = json.loads(
-    (Path(__file__).parent / "data/pp_loop/arguments.json").read_text(encoding="utf-8")
-)
+LOCKED = environments.releases(ROOT)
 RELEASES = {name: group for group in DATA for name in group["releases"]}
 ASYNCHRONOUS = [name for name in RELEASES if version_numbers(name) >= (0, 5, 7)]
 
@@ -81,19 +79,18 @@ def test_of_a_release_that_nobody_looked_up_nothing_is_known_by_its_number(versi
 
 
 def test_every_release_that_is_installed_here_was_looked_up():
-    locked = environments.releases(ROOT)
-    assert set(locked) == ARGUMENTS.keys() and set(locked) <= RELEASES.keys()
-    for version in locked:
+    assert set(LOCKED) <= RELEASES.keys()
+    for version in LOCKED:
         known = case_needs.looked_up(version)
-        assert known and known.depth == ("pp_async_batch_depth" in ARGUMENTS[version])
+        assert known and known.depth == (case_needs.DEPTH in environments.arguments(ROOT, version))
     rehearsed = (ROOT / "requirements/cpu.txt").read_text(encoding="utf-8")
     assert set(re.findall(r"^sglang==(\S+)", rehearsed, re.M)) <= RELEASES.keys()
 
 
-@pytest.mark.parametrize("version", ARGUMENTS)
+@pytest.mark.parametrize("version", LOCKED)
 def test_a_case_is_judged_by_the_number_as_by_the_installed_release(tmp_path, version):
-    depth = {case_needs.DEPTH} & {f"--{name.replace('_', '-')}" for name in ARGUMENTS[version]}
-    there = case_needs.installed(Release(version, frozenset(depth), place_of(tmp_path, version)))
+    names = environments.arguments(ROOT, version)
+    there = case_needs.installed(Release(version, names, place_of(tmp_path, version)))
     known = case_needs.looked_up(version)
     cases = [argfile.load(path) for path in ROOT.glob("server_args_*.txt")]
     judged = {args.label: case_needs.unmet(args, there) for args in cases}

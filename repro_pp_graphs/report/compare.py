@@ -13,7 +13,7 @@ import msgspec
 
 from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.report.differences import settings_of
-from repro_pp_graphs.report.numbers import number
+from repro_pp_graphs.report.numbers import count, number
 from repro_pp_graphs.report.source import Launched, Source
 from repro_pp_graphs.report.tables import METRICS, PROFILED, interval, title, values
 from repro_pp_graphs.server import network
@@ -185,14 +185,24 @@ def lines(one: Source, other: Source) -> list[str]:
         out += ["", *_table(one, other, case)]
     out += ["", *_each_verdict("1", one), *_each_verdict("2", other)]
     out += wrapped(
-        "Means, with the lowest and the highest launch. The launches of two runs were not "
-        "interleaved: a difference between them may come from whatever else changed."
+        f"{_what_cells_are(one, other)} The launches of two runs were not interleaved: a "
+        "difference between them may come from whatever else changed."
     )
     if any("*" in line for line in out):
         out += wrapped(f"{PROFILED}.")
     for text in otherwise(one, other):
         out += wrapped(text, "- ")
     return out
+
+
+def _what_cells_are(one: Source, other: Source) -> str:
+    """How a cell is to be read, a sentence."""
+    tables = [rows(one, other, case) for case in shared(one, other)]
+    several = {cell.launches > 1 for found in tables for side in _sides(found) for cell in side}
+    if True not in several:
+        return "One launch a case in each run: nothing shows how far launches alike differ."
+    where = " of the cases that have several" if False in several else ""
+    return f"Means, with the lowest and the highest launch{where}."
 
 
 def _head(mark: str, source: Source) -> list[str]:
@@ -206,7 +216,7 @@ def _table(one: Source, other: Source, case: str) -> list[str]:
     found = rows(one, other, case)
     counts = [max((cell.launches for cell in side), default=0) for side in _sides(found)]
     heads = "".join(
-        f"{f'run {n}, {count} launches':>{COLUMN}}" for n, count in enumerate(counts, 1)
+        f"{f'run {n}, ' + count(of, 'launch'):>{COLUMN}}" for n, of in enumerate(counts, 1)
     )
     out = [f"{case[: NAME - 1]:<{NAME}}{heads}    2 / 1"]
     for row in found:

@@ -20,6 +20,13 @@ def releases(root: Path) -> list[str]:
     return sorted(path.stem for path in (root / "requirements" / "releases").glob("*.txt"))
 
 
+def arguments(root: Path, version: str) -> frozenset[str]:
+    """The names of the arguments that a release takes, whether it is installed or not; empty for
+    one of which no list is kept."""
+    path = root / "requirements" / "arguments" / f"{version}.txt"
+    return frozenset(path.read_text(encoding="utf-8").split()) if path.is_file() else frozenset()
+
+
 def python_of(root: Path, release: str) -> str:
     """The interpreter of a release's environment, made or not."""
     return str(root / f".venv-{release}" / "bin" / "python")

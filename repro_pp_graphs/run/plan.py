@@ -336,6 +336,21 @@ class Planner:
             return None
         return self.probe(python, args.env)
 
+    def _fit(
+        self, args: ServerArgs, release: Release | None, version: str
+    ) -> tuple[ServerArgs, list[str]]:
+        """The arguments as the release knows them, and notes. Of one that is not installed yet its
+        names are known where a list of them is kept. Raises FlagError."""
+        if release:
+            return flags.fit(args, release)
+        asks = f"{f'sglang {version}' if version else 'sglang'} is not installed yet: whether it"
+        names = environments.arguments(self.options.root, version)
+        if not names:
+            return args, [f"{asks} takes these arguments, a real run checks"]
+        args, renamed = flags.fit(args, Release(version, names, Path()))
+        note = f"{asks} takes the values of these arguments, a real run checks; it has their names"
+        return args, [*renamed, note]
+
     def _serves_gpus(self, python: str, release: Release | None, mode: str) -> list[str]:
         """Notes on an interpreter that serves none. Raises PlanError where the GPUs are here."""
         if mode == "cpu" or release is None or not release.cpu_torch:
@@ -392,7 +407,8 @@ class Planner:
         if expects_graphs:
             notes += _cover_batch(args, min(args.get_int(MICRO_BATCH, batch), batch))
         notes += case_needs.idle(args, plan.mode)
-        args, renamed = _fit(args, case, release, version, options.sends)
+        _check_abilities(args, case, release, version, options.sends)
+        args, renamed = self._fit(args, release, version)
         notes += renamed
         module = "sglang.launch_server"
         if args.env.get(shims.ENV_NAME):
@@ -432,21 +448,16 @@ def _at(launch: Launch, turn: Turn) -> Launch:
     return found
 
 
-def _fit(
+def _check_abilities(
     args: ServerArgs, case: str, release: Release | None, version: str, sends: str
-) -> tuple[ServerArgs, list[str]]:
-    """The arguments as the release knows them, and notes; as they are where it is not installed
-    yet. `sends`: as --sends has it. Raises PlanError or FlagError."""
+) -> None:
+    """Raises PlanError where the release, installed or not, lacks what the case or --sends asks
+    for beyond arguments."""
     can = case_needs.installed(release) if release else case_needs.looked_up(version)
     if can and sends != "as_released":
         _check_sends(sends, can)
     if can and (lack := case_needs.unmet(args, can)):
         raise PlanError(f"server_args_{case}.txt: {lack}")
-    if release is None:
-        name = f"sglang {version}" if version else "sglang"
-        note = f"{name} is not installed yet: whether it takes these arguments, a real run checks"
-        return args, [note]
-    return flags.fit(args, release)
 
 
 def _check_sends(asked: str, release: Abilities) -> None:

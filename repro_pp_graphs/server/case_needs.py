@@ -17,7 +17,10 @@ DEPTH = "--pp-async-batch-depth"
 # the first release that has it; what an installed one has is read from it
 SINCE = {COMM_OVERLAP: "0.5.21", DEPTH: "0.5.7"}
 OVERLAP_ON = "PP tensor communication overlap enabled"  # a rank's line in the server's log
-OTHER_RELEASE = "leave the case out, or use another release (PYTHON= in that file, or --python)"
+OTHER_RELEASE = (
+    "leave the case out, or use another release (--release or --python; for one case, RELEASE= or "
+    "PYTHON= in its file)"
+)
 
 
 @dataclass(frozen=True)

@@ -45,10 +45,10 @@ IN_CAPTURE = {
 }
 _TOOLKIT = (
     "install the CUDA toolkit of torch's CUDA version and export CUDA_HOME, or use an image or "
-    "environment that has it (--python)"
+    "environment that has it (--python, --release)"
 )
 
-_PACKAGE = "install it into that interpreter, or let run_repro.sh make an environment (no --python)"
+_PACKAGE = "install it into that interpreter, or let run_repro.sh make an environment (--release)"
 _TOKENIZER = (
     "take the tokenizer of this very model (--tokenizer-path) and the transformers version that "
     "sglang asks for"
@@ -69,7 +69,8 @@ RULES = (
     ),
     _rule(
         "a shim does not suit this release",
-        "leave the case out, or use another release (PYTHON= in its file, or --python)",
+        "leave the case out, or use another release (--release or --python; for one case, RELEASE= "
+        "or PYTHON= in its file)",
         r"^shim \w+: ",
     ),
     _rule(
@@ -216,7 +217,8 @@ RULES = (
     ),
     _rule(
         "driver too old for this torch",
-        "update the driver, or use an environment built for the older CUDA (--python)",
+        "update the driver, or use an environment built for the older CUDA (an older --release, "
+        "--python)",
         r"NVIDIA driver on your system is too old|[Dd]river version is insufficient",
         r"InsufficientDriver|INSUFFICIENT_DRIVER|(?i:cuda (?:error|failure))\W*(?:code ?= ?)?35\b",
         r"unsupported toolchain|UNSUPPORTED_PTX_VERSION|forward compatibility was attempted",

@@ -114,7 +114,7 @@ class Release:
     cpu_torch: str = ""
 
 
-ANOTHER = "name another interpreter (--python)"
+ANOTHER = "name another (--python), or have an environment made here (--release)"
 
 
 def without_gpus(python: str, cpu_torch: str, said: str = "") -> str:

@@ -72,7 +72,7 @@ choose_python() {
     die 2 "--python and --release both name a sglang: leave one out"
   if [[ -n $opt_python ]]; then
     python=$(with_engine "$opt_python") || die 2 "--python $opt_python: it cannot find \
-$engine_module; install it there, or leave --python out and an environment is made here"
+$engine_module; install it there, or leave --python out: --release makes an environment here"
     found_by=--python
     return
   fi

@@ -4,16 +4,12 @@ Of every sglang wheel named: the methods of its PP loop and of its pipeline grou
 parameters and their calls of own methods, in the order of the text, and whether it has a stream of
 its own for PP messages; releases of which all that is the same stand together. Read from the
 sources (ast); nothing is imported.
-
-python extract.py --arguments WHEEL...: the PP arguments of each release as arguments.json, of those
-that have a lock: the fields of its ServerArgs that begin with pp_.
 """
 
 from __future__ import annotations
 
 import ast
 import json
-import re
 import sys
 import zipfile
 from pathlib import Path
@@ -84,33 +80,15 @@ def of_wheel(path: Path) -> dict[str, Any]:
     return facts
 
 
-def pp_arguments(path: Path) -> list[str]:
-    """The PP fields of a release's ServerArgs, which newer ones put together from a folder."""
-    found = set()
-    with zipfile.ZipFile(path) as wheel:
-        for name in wheel.namelist():
-            if re.fullmatch(r"sglang/srt/(server_args|arg_groups/.*)\.py", name):
-                nodes = ast.walk(ast.parse(wheel.read(name).decode()))
-                fields = (node.target for node in nodes if isinstance(node, ast.AnnAssign))
-                found |= {field.id for field in fields if isinstance(field, ast.Name)}
-    return sorted(name for name in found if name.startswith("pp_"))
-
-
 def key(version: str) -> list[int]:
     """0.5.4.post3 -> [0, 5, 4, 3]"""
     return [int(part.removeprefix("post")) for part in version.split(".")]
 
 
 def main(paths: list[str]) -> None:
-    """Write loops.json or arguments.json beside this file."""
+    """Write loops.json beside this file."""
     groups: dict[str, list[str]] = {}
-    wheels = [Path(path) for path in paths if path != "--arguments"]
-    by_version = {path.name.split("-")[1]: path for path in wheels}
-    if len(wheels) < len(paths):
-        found = {name: pp_arguments(by_version[name]) for name in sorted(by_version, key=key)}
-        text = json.dumps(found, indent=1) + "\n"
-        (Path(__file__).parent / "arguments.json").write_text(text, encoding="utf-8")
-        return
+    by_version = {path.name.split("-")[1]: path for path in map(Path, paths)}
     for version in sorted(by_version, key=key):
         facts = json.dumps(of_wheel(by_version[version]))
         groups.setdefault(facts, []).append(version)
