@@ -42,7 +42,7 @@ RELEASES = {
     "sglang0516_sync_send": ("on_device", "own_graph"),
     # requests over NCCL, outside of any annotation of a message
     "sglang0516_sync_send_numbered": ("on_device", "own_graph"),
-    "sglang0516_event_send_numbered": ("on_device", "transfer"),
+    "sglang0516_event_send_numbered": ("on_device", "peer_late"),
     "h200_case_A": ("asynchronous", "no wait"),
     "h200_case_B": ("asynchronous", "no wait"),
 }
@@ -284,7 +284,7 @@ def same_or_unknown(found: Analysis, whole: Analysis, slack: float) -> None:
         if "launch" in turn.rows:  # else operators and Python are one row
             for row in ("launch", "python"):
                 before = whole.turns[label].rows[row].mean
-                assert turn.rows[row].mean == pytest.approx(before, rel=0.2, abs=100)
+                assert turn.rows[row].mean == pytest.approx(before, rel=0.3, abs=100)
     if found.decode_step:
         mean = whole.decode_step.mean
         assert found.decode_step.mean == pytest.approx(mean, rel=slack)

@@ -19,6 +19,7 @@ from repro_pp_graphs.traces.model import P2POp, RankTrace, Span
 What = Literal["tokens", "hidden", "requests", "unknown"]
 BYTES = "Byte"
 PICKLED = frozenset({BYTES, "unsigned char"})
+NO_GLOO = "the trace has no annotations of gloo's operations"
 INTEGERS = frozenset({"Long", "Int", "Short", "long int", "int"})
 
 # sglang's annotation around a message -> what the message is
@@ -77,34 +78,47 @@ def messages(rank: RankTrace, pp_size: int, ends: dict[int, int]) -> list[Messag
 def _by_annotations(rank: RankTrace, pp_size: int, parts: list[Operation]) -> list[Message]:
     """Messages as annotated; operations outside of them carry hidden states, if not requests or
     token ids."""
-    tensors = "nccl" if len(rank.kernels.times) or len(rank.p2p_kernels) else "gloo"
-    found: list[Message] = []
+    spans: list[Message] = []
     for span in rank.spans:
-        if span.name in SPANS and (not found or span.start_ns >= found[-1].end_ns):
-            found.append(Message(*SPANS[span.name], span.start_ns, span.end_ns, []))
-    spans, at = found, 0
-    found = []
+        if span.name in SPANS and (not spans or span.start_ns >= spans[-1].end_ns):
+            spans.append(Message(*SPANS[span.name], span.start_ns, span.end_ns, []))
+    at = 0
+    others: list[Message] = []
     for operation in parts:
         while at < len(spans) and spans[at].end_ns <= operation.start_ns:
             at += 1
         inside = at < len(spans) and spans[at].start_ns <= operation.start_ns
         if inside:
             spans[at].operations.append(operation)
-        elif found and _continues(found[-1], operation, spans[at - 1] if at else None):
-            _append(found[-1], operation)
+        elif others and _continues(others[-1], operation, spans[at - 1] if at else None):
+            _append(others[-1], operation)
         else:
-            found.append(_message("hidden", [operation]))
-    for message in found:
+            others.append(_message("hidden", [operation]))
+    _recognise(others, spans, rank, pp_size)
+    marked = any(part.gloo for part in parts)
+    for message in spans:
+        message.upload = next(iter(_uploads(message, rank, message.start_ns, message.end_ns)), None)
+        metadata = _metadata(message)
+        if not marked and message.kind == "send" and metadata and metadata.dtype == BYTES:
+            message.gap = NO_GLOO
+    return sorted([*others, *spans], key=lambda message: message.start_ns)
+
+
+def _recognise(
+    others: list[Message], annotated: list[Message], rank: RankTrace, pp_size: int
+) -> None:
+    """Say what messages outside of annotations are, where they do not carry hidden states."""
+    tensors = "nccl" if len(rank.kernels.times) or len(rank.p2p_kernels) else "gloo"
+    known = [message.operations for message in annotated if message.what != "requests"]
+    sized = any(part.gloo for operations in known for part in operations)
+    for message in others:
         carries = any(getattr(operation, tensors) for operation in message.operations)
-        if not carries or _without_tensors(message.operations):
+        if not carries or _without_tensors(message.operations, sized):
             message.what = "requests"
         elif _what(message.operations, rank, pp_size) == "tokens":
             message.what = "tokens"
             if message.kind == "send":
                 message.gap = f"sglang's annotation {TOKEN_SEND} is missing"
-    for message in spans:
-        message.upload = next(iter(_uploads(message, rank, message.start_ns, message.end_ns)), None)
-    return sorted([*found, *spans], key=lambda message: message.start_ns)
 
 
 def _continues(last: Message, operation: Operation, before: Message | None) -> bool:
@@ -136,7 +150,7 @@ def _by_content(rank: RankTrace, pp_size: int, parts: list[Operation]) -> list[M
         if message.kind == "send" and message.what != "requests":
             _begin(message, rank, found[-1].end_ns if found else 0)
             if not marked:
-                message.gap = "the trace has no annotations of gloo's operations"
+                message.gap = NO_GLOO
         found.append(message)
     _same_form(found)
     return found
@@ -157,11 +171,15 @@ def _group(parts: list[Operation]) -> set[str]:
     return {op.channel for part in parts for op in part.p2p if op.backend == "nccl" and op.channel}
 
 
-def _without_tensors(group: list[Operation]) -> bool:
-    """Whether all that a message holds is a size and, where that is not 0, pickled bytes."""
+def _without_tensors(group: list[Operation], sized: bool) -> bool:
+    """Whether all that a message holds is a size and, where that is not 0, pickled bytes.
+
+    Where it is not known what it holds: whether no gloo is in it, of a rank whose messages of
+    tensors begin with their size over gloo (`sized`).
+    """
     ops = [op for part in group for op in part.p2p]
-    if not ops or len(ops) < len(group):  # of some it is not known what they hold
-        return False
+    if len(ops) < len(group) or any(op.dtype is None for op in ops):
+        return sized and not any(part.gloo for part in group)
     size, *rest = ops
     counted = size.dtype in INTEGERS and size.elements == 1
     return counted and len(rest) <= 1 and all(op.dtype in PICKLED for op in rest)
