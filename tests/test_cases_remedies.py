@@ -12,14 +12,17 @@ from plan_harness import FLAGS, plan_of, value
 from release_sources import release_of
 
 from repro_pp_graphs import record
+from repro_pp_graphs.probe import cells
 from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.report import remarks, summary
-from repro_pp_graphs.run import finish_step
+from repro_pp_graphs.run import finish_step, plan_probe
 from repro_pp_graphs.run.plan import PlanError
 from repro_pp_graphs.server import argfile, case_needs, pp_loop, shims
 from repro_pp_graphs.server.argfile import ServerArgs
 from repro_pp_graphs.server.release import Release
 from repro_pp_graphs.server.shims import sync_send
+from repro_pp_graphs.traces.explain import step_path
+from repro_pp_graphs.traces.path import what_if
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("comm_overlap", "async_depth", "sync_send", "event_send", "comm_stream", "batched_p2p")
@@ -78,6 +81,13 @@ def test_no_remedy_runs_unasked(tmp_path):
     assert {launch.case for launch in plan_of(tmp_path / "other").launches} == {
         *("graphs_on", "graphs_off")
     }
+
+
+@pytest.mark.parametrize("name", ["comm_stream", "event_send", "batched_p2p"])
+def test_a_remedy_has_one_name_as_case_shim_send_path_and_what_if(name):
+    assert name in TEXTS and name in shims.REASONS
+    assert name in cells.SENDS and name in what_if.REMEDIES and name in step_path.IF
+    assert plan_probe.SENDS[name] == name
 
 
 # what a release must have

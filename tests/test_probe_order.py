@@ -208,7 +208,7 @@ def batch_over_threads(monkeypatch):
     monkeypatch.setattr(batched, "dist", made)
 
 
-@pytest.mark.parametrize("send", ["blocking", "async", "batched"])
+@pytest.mark.parametrize("send", ["blocking", "async", "batched_p2p"])
 @given(st.builds(Schedule, st.integers(2, 5), st.integers(1, 7), st.integers(1, 3)))
 @settings(max_examples=60, deadline=None)
 def test_every_order_of_operations_ends_and_computes_the_same_with_nothing_buffered(send, schedule):

@@ -12,7 +12,7 @@ from repro_pp_graphs.traces.commands.analyze import main as analyze
 
 pytestmark = pytest.mark.launches
 
-SENDS = ["blocking", "async", "comm_stream", "events", "batched"]
+SENDS = ["blocking", "async", "comm_stream", "event_send", "batched_p2p"]
 # a share, not all: a rank can be preempted between its note and its call
 SHARE_THAT_FITS = 0.5
 TRIES = 4  # and a busy machine preempts often; a wrong reading is wrong every time
@@ -70,7 +70,7 @@ def test_the_screen_fits_80_columns_and_has_every_path(traced, three):
         assert [line for line in out.splitlines() if len(line) > 79] == []
 
 
-@pytest.mark.parametrize("send", ["blocking", "async", "comm_stream", "events"])
+@pytest.mark.parametrize("send", ["blocking", "async", "comm_stream", "event_send"])
 def test_every_pair_of_the_analyser_is_right_and_most_times_fit(traced, tmp_path, send):
     argv = ["--ranks", "2", "--steps", "6", "--send", send, "--trace", "t"]
     document, shares = traced[1], []
@@ -85,7 +85,7 @@ def test_every_pair_of_the_analyser_is_right_and_most_times_fit(traced, tmp_path
 
 
 def test_what_is_received_in_batches_is_not_paired(traced):
-    (truth,) = (each for each in traced[1]["truth"] if each["send"] == "batched")
+    (truth,) = (each for each in traced[1]["truth"] if each["send"] == "batched_p2p")
     assert truth["uneven"] == [] and truth["without_peer"] == 0
     # rank 1 receives two messages a batch, two thirds of all; rank 0 one
     assert truth["pairs"] <= truth["messages"] // 2

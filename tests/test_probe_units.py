@@ -44,17 +44,31 @@ def test_every_combination_runs_once_a_repetition_and_every_second_one_backwards
         assert after == before[::-1]
 
 
+def test_the_first_name_of_batched_p2p_is_still_taken():
+    assert parse_send("batched") == parse_send("batched_p2p")
+
+
 def test_remedies_combine_in_either_order():
-    assert parse_send("events+comm_stream") == parse_send("comm_stream+events")
-    both = parse_send("events+comm_stream")
+    assert parse_send("event_send+comm_stream") == parse_send("comm_stream+event_send")
+    both = parse_send("event_send+comm_stream")
     assert both.events and both.comm_stream and not both.asynchronous and not both.batched
 
 
 @pytest.mark.parametrize(
-    "text", ["", "nccl", "async+events", "events+events", "events+", "blocking+events", "Blocking"]
+    "text",
+    [
+        "",
+        "nccl",
+        "async+event_send",
+        "event_send+event_send",
+        "event_send+",
+        "Blocking",
+        "events",
+        "batched+async",
+    ],
 )
 def test_an_unknown_send_path_is_refused_with_those_there_are(text):
-    with pytest.raises(ValueError, match=r"blocking, async, comm_stream, events, batched"):
+    with pytest.raises(ValueError, match=r"blocking, async, comm_stream, event_send, batched_p2p"):
         parse_send(text)
 
 
@@ -137,7 +151,7 @@ def test_folders_of_results_are_made_and_nothing_is_left_in_them(tmp_path):
     places.prepare(options_of(*argv))
     assert list(file.parent.iterdir()) == []
     assert sorted(path.name for path in folder.rglob("*")) == [
-        "graphs_off_async", "graphs_off_batched"]  # fmt: skip
+        "graphs_off_async", "graphs_off_batched_p2p"]  # fmt: skip
 
 
 @pytest.mark.parametrize("option", ["--json", "--client-json", "--trace"])
@@ -294,7 +308,7 @@ def test_p99_is_a_value_that_occurred():
 WIDE = st.sampled_from([0.0, 0.004, 9.99, 9.999, 99.96, 123.4, 9999.4, 99999.0, 123456.0])
 
 
-COMBINED = "comm_stream+events"
+COMBINED = "comm_stream+event_send"
 
 
 def summary_of(rows: list[tuple[str, str, float, float | None]]) -> list[dict[str, Any]]:

@@ -209,7 +209,7 @@ def test_each_arrow_of_the_path_binds_to_the_slice_it_leaves_and_the_one_it_arri
 
 def test_what_if_is_printed_and_written(tmp_path, capsys):
     folder, out = DATA / "sglang052_graphs_on", tmp_path / "A.json"
-    asked = ["--what-if", "transfer=0.5", "--what-if", "compute=2", "--what-if", "events"]
+    asked = ["--what-if", "transfer=0.5", "--what-if", "compute=2", "--what-if", "event_send"]
     assert main([str(folder), "--json", str(out), *asked]) == 0
     text = capsys.readouterr().out
     assert all(len(line) <= 80 for line in text.splitlines())
@@ -221,14 +221,14 @@ def test_what_if_is_printed_and_written(tmp_path, capsys):
     assert 1.5 * steady < predicted["compute=2"] < 2 * steady
     assert f"{predicted['compute=2'] / 1000:.2f}" in text
     # the remedies by name, and what such a figure is
-    assert {"comm_stream", "events", "batched"} <= predicted.keys()
+    assert {"comm_stream", "event_send", "batched_p2p"} <= predicted.keys()
     assert predicted["send=0"] < predicted["token_send"] < steady, "one send is not all messages"
     assert predicted["token_send"] <= predicted["comm_stream"], "its own stream keeps its calls"
     assert "token_send: sending token ids took no time" in text
     told = " ".join(text.split())
     assert "upper bound" in told
     assert "busy with another micro-batch (it works all the while: no loss)" in told
-    assert "batched: send=0, and receives do not wait either: it may save more." in told
+    assert "batched_p2p: send=0, and receives do not wait either: it may save more." in told
     assert f"The saving is from {steady / 1000:.2f}, " in told
 
 
@@ -283,7 +283,7 @@ def test_launching_of_which_little_would_be_saved_is_said_to_be_and_why(factor, 
         ("sync", "sync=0"),
         ("transfer=half", "give a number"),
         ("stream", "comm_stream"),
-        ("events=0.5", "without a factor"),
+        ("event_send=0.5", "without a factor"),
         ("", "none of"),
     ],
 )

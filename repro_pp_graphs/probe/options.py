@@ -21,9 +21,10 @@ send paths (docs/mechanism.md):
   async        as sglang 0.5.7 and later: metadata on the CPU group, isend,
                results behind events
   comm_stream  blocking, but the last rank's token send on a stream of its own
-  events       blocking, but pinned copies and CUDA events, no stream syncs
-  batched      a turn's sends and recvs in one batch_isend_irecv, no metadata
-  comm_stream+events  both
+  event_send   blocking, but pinned copies and CUDA events, no stream syncs
+  batched_p2p  a turn's sends and recvs in one batch_isend_irecv, no metadata
+               (or: batched)
+  comm_stream+event_send  both
 
 examples:
   everything, on what there is

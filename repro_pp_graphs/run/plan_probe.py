@@ -14,8 +14,8 @@ from repro_pp_graphs.server.gpus import Gpu
 SENDS = {
     "comm_overlap": "comm_stream",
     "comm_stream": "comm_stream",
-    "event_send": "events",
-    "batched_p2p": "batched",
+    "event_send": "event_send",
+    "batched_p2p": "batched_p2p",
 }
 NO_COUNTERPART = {
     "sync_send": "the probe's graphs_on sends so already",

@@ -54,8 +54,8 @@ IF = {
     "transfer=0": "messages travelled in no time",
     "token_send": "sending token ids took no time",
     "comm_stream": "the last send had its own stream",
-    "events": "messages waited on events only",
-    "batched": "messages went in one batch",
+    "event_send": "messages waited on events only",
+    "batched_p2p": "messages went in one batch",
 }
 
 
@@ -199,7 +199,7 @@ def _what_ifs(path: RingPath) -> list[str]:
         "send takes away what messages cost the hosts, in calls and waits, transfer only their "
         "travel.",
         "token_send: send=0 of the last rank's send of token ids to PP0 alone, #10865's.",
-        "batched: send=0, and receives do not wait either: it may save more.",
+        "batched_p2p: send=0, and receives do not wait either: it may save more.",
         _launching(path),
         f"The saving is from {ms(path.steady_us)}, the mean without the first quarter of the "
         "steps, in which a change has not yet had its whole effect. A check: with nothing changed "

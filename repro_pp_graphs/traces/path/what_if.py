@@ -146,8 +146,8 @@ REMEDIES = {
         last_only=True,
     ),
     "comm_stream": Change(no_wait=_without_waits(("token_send",), (GPU,)), last_only=True),
-    "events": Change(no_wait=GPU_IN_MESSAGES),
-    "batched": Change(host=NO_TIME_IN_MESSAGES, no_wait=_without_waits(MESSAGES, (GPU, PEER))),
+    "event_send": Change(no_wait=GPU_IN_MESSAGES),
+    "batched_p2p": Change(host=NO_TIME_IN_MESSAGES, no_wait=_without_waits(MESSAGES, (GPU, PEER))),
 }
 CATEGORIES = ("send", "sync", "launch", "transfer", "compute", "host")
 # Of these a wait is taken away whole, or not at all.
