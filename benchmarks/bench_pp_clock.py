@@ -28,11 +28,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from repro_pp_graphs.pp_clock import rows
 from repro_pp_graphs.pp_clock.device import DeviceClock
+from repro_pp_graphs.pp_clock.on_off import LIMIT
 from repro_pp_graphs.server.shims.pp_clock import Clock, Messages, Wrappers
 
 CALLS = 500  # shorter than a time slice of a busy machine
 REPEATS = 400
-LIMIT = 0.005
 
 
 def nothing(*_args: object, **_more: object) -> None:

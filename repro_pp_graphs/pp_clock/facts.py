@@ -9,14 +9,13 @@ one that is not the last sends on those of loop turns ago.
 from __future__ import annotations
 
 import bisect
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from repro_pp_graphs.pp_clock import absent, rows
+from repro_pp_graphs.pp_clock import absent, on_off, rows
 from repro_pp_graphs.pp_clock.hooks import REFUSED
 from repro_pp_graphs.pp_clock.model import (
     EDGES,
@@ -112,6 +111,12 @@ class _Loop:
             return self.mode(turn) == mode and (mode == "prefill" or self.steady(turn))
         nearby = (self.mode(turn - back) for back in range(1, self.size + 1))
         return self.mode(turn) == "decode" and "prefill" in nearby
+
+    def clock_on(self, turn: int) -> bool:
+        """Whether the clock was on in the turn and in those whose batches it still deals with:
+        where it alternates, the first turns of a window have batches that were launched untimed."""
+        nearby = (self.turns.get(turn - back) for back in range(self.size + 1))
+        return not any(row.flags & rows.OFF for row in nearby if row)
 
     def known_on_gpu(self, turn: int) -> bool:
         """Whether the batches that may run during a turn were all timed on the GPU."""
@@ -217,7 +222,8 @@ def _in_window(loop: _Loop, window: Window | None) -> list[int]:
         for turn, row in loop.turns.items()
         if window[0] <= row.begin_ns
         and row.end_ns <= window[1]
-        and not row.flags & (rows.OFF | rows.PROFILED)
+        and not row.flags & rows.PROFILED
+        and loop.clock_on(turn)
     ]
 
 
@@ -235,7 +241,7 @@ def _profiled(loop: _Loop, during: Window | None) -> list[int]:
             found += run[2 * loop.size : -loop.size]
             run = []
     found += run[2 * loop.size : -loop.size]
-    return [turn for turn in found if not loop.turns[turn].flags & rows.OFF]
+    return [turn for turn in found if loop.clock_on(turn)]
 
 
 def _by_mode(loop: _Loop, chosen: Sequence[int]) -> dict[Mode, Turns]:
@@ -317,36 +323,17 @@ def _distortion(rank: Rank | None) -> tuple[float | None, float | None]:
     return round(profiled.mean / measured.mean, 4), round(profiled.median / measured.median, 4)
 
 
-def on_off(loop: _Loop) -> OnOff | None:
-    """Windows with the clock on against those off beside them, of which either comes first in turn;
-    None where it did not alternate, or for fewer than five pairs."""
+def _on_off(loop: _Loop) -> OnOff | None:
+    """None where the clock did not alternate, or too rarely."""
     size = int(loop.header.get("alternate") or 0)
     if not size:
         return None
-    windows: dict[int, list[int]] = defaultdict(list)
-    off = {turn // size for turn, row in loop.turns.items() if row.flags & rows.OFF}
-    for turn, row in loop.turns.items():
-        if loop.steady(turn) and not row.flags & rows.PROFILED:
-            windows[turn // size].append(row.end_ns - row.begin_ns)
-    whole = {at: sum(times) / len(times) for at, times in windows.items() if len(times) == size}
-    pairs = [
-        (whole[at + 1], whole[at]) if at in off else (whole[at], whole[at + 1])
-        for at in whole
-        if at % 2 == 0 and at + 1 in whole and (at in off) != (at + 1 in off)
-    ]
-    if len(pairs) < 5:
-        return None
-    logs = np.array([math.log(on / off) for on, off in pairs])
-    middle, error = float(np.mean(logs)), float(np.std(logs, ddof=1)) / math.sqrt(len(logs))
-    return OnOff(
-        turns_a_window=size,
-        pairs=len(pairs),
-        on_ms=round(float(np.mean([on for on, _ in pairs])) / 1e6, 5),
-        off_ms=round(float(np.mean([off for _, off in pairs])) / 1e6, 5),
-        ratio=round(math.exp(middle), 5),
-        low=round(math.exp(middle - 2 * error), 5),
-        high=round(math.exp(middle + 2 * error), 5),
+    steady = (
+        on_off.Turn(turn, row.end_ns - row.begin_ns, bool(row.flags & rows.OFF))
+        for turn, row in loop.turns.items()
+        if loop.steady(turn) and not row.flags & rows.PROFILED
     )
+    return on_off.compared(steady, size, loop.size)
 
 
 class _Seen(NamedTuple):
@@ -365,7 +352,7 @@ def _seen(
     """A rank's facts by each of the windows, with the turns of the profile that belongs to it."""
     loop = _Loop(rank)
     first_ns = rank.rows[0].begin_ns if rank.rows else None
-    both = on_off(loop)
+    both = _on_off(loop)
     found = (
         _rank(rank, loop, window, _by_mode(loop, _profiled(loop, profile)))
         for window, profile in zip(windows, profiles, strict=True)

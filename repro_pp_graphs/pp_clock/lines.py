@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from repro_pp_graphs.pp_clock.model import EDGES, ClockFacts, Spread, Turns
+from repro_pp_graphs.pp_clock.on_off import line
 from repro_pp_graphs.terminal import wrapped
 
 _KIND_WIDTH = 22
@@ -55,8 +56,5 @@ def lines(facts: ClockFacts) -> list[str]:
             f"one (means; {facts.distortion_median:.3f} medians), {EDGES}."
         )
     if both := facts.on_off:
-        found.append(
-            f"Clock on / off: {both.ratio:.4f} ({both.low:.4f} to {both.high:.4f}), "
-            f"{both.pairs} pairs of windows."
-        )
+        found += wrapped(line(both))
     return found + [f"! {text}" for text in facts.warnings]

@@ -66,12 +66,13 @@ class OnOff(msgspec.Struct, kw_only=True):
     """Decode turns with the clock on against off, in windows that alternate inside one server."""
 
     turns_a_window: int
-    pairs: int  # a window on and one off beside it
     on_ms: float  # mean turn
     off_ms: float
-    ratio: float  # on / off, geometric mean over pairs
-    low: float  # two standard errors to either side
+    ratio: float  # on / off, geometric mean over groups
+    low: float  # 95% interval over groups
     high: float
+    groups: int = 0  # of four windows: on, off, off, on; files of earlier versions have pairs
+    verdict: Literal["kept", "broken", "unknown"] = "unknown"  # the limit (on_off.LIMIT)
 
 
 class ClockFacts(msgspec.Struct, kw_only=True):

@@ -71,6 +71,9 @@ KINDS = {
 CODES = {name: code for code, name in KINDS.items()}
 LAST_OF_WORK = CODES["wait_sent_hidden"]
 
+# Where the clock alternates: of four windows of turns, those with it on. Turns grow longer with the
+# context, which so favours neither.
+ON_OF_FOUR = (0, 3)
 DECODE, PREFILL, GRAPH, OFF, PROFILED = 1, 2, 4, 8, 16  # flags of a row
 
 

@@ -40,7 +40,6 @@ ALTERNATE_ENV = "REPRO_PP_CLOCK_ALTERNATE"
 ACTIVE = "repro shim pp_clock is active"  # a rank's line in the server's log
 TOKENS = "next_token_ids"  # the entry of a message that makes it one of token ids
 ANNOTATION = "pp_clock:"
-ON_OF_FOUR = (0, 3)  # windows: turns grow longer with the context, which then favours neither
 P2P = ("send", "recv", "isend", "irecv")
 _LAUNCH, _TURN, _OWN_BATCH = CODES["launch"], CODES["turn"], CODES["own_batch"]
 _WAIT_RESULTS = CODES["wait_results"]
@@ -141,7 +140,7 @@ class Clock:
         self._begin_ns, self._work, self._batch_size = now_ns, False, 0
         self._flags = rows.PROFILED if self.profiled() else 0
         if self._alternate:
-            self.on = self.turn // self._alternate % 4 in ON_OF_FOUR
+            self.on = self.turn // self._alternate % 4 in rows.ON_OF_FOUR
             self._flags |= 0 if self.on else rows.OFF
         if self.device and self.on:
             if not worked:

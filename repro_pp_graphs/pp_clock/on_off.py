@@ -1,0 +1,99 @@
+"""What the clock costs: decode turns with it on against those off, inside one server.
+
+It is on for N turns, off for 2 N, on for N (REPRO_PP_CLOCK_ALTERNATE=N). Such a group of four
+windows gives one value, on over off. What grows evenly through it, as a turn does with the context,
+cancels. What wanders, as a GPU's frequency does under power capping, does so little within a short
+group: of turns that vary as those of two H100s did, windows of 8 give an interval half as wide as
+windows of 25.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+from repro_pp_graphs.pp_clock.model import OnOff
+from repro_pp_graphs.pp_clock.rows import ON_OF_FOUR
+
+LIMIT = 0.005  # of a turn, that the clock may take
+FEWEST_GROUPS = 10  # for an interval; fewer say nothing
+
+
+class Turn(NamedTuple):
+    """A decode turn beside which no other batch than decode batches was in flight."""
+
+    number: int
+    took_ns: int
+    off: bool
+
+
+def compared(turns: Iterable[Turn], size: int, loop_size: int) -> OnOff | None:
+    """Windows of `size` turns with the clock on against those off, of one rank's steady turns; None
+    for fewer than ten groups of four.
+
+    A rank's turn begins up to loop_size - 1 turns after that of the same number on the rank before:
+    these first and last turns of a window, in which some ranks' clocks are on and others' off, are
+    left out. None too where that leaves nothing of a window.
+    """
+    edge = loop_size - 1
+    groups: dict[int, dict[int, list[Turn]]] = defaultdict(lambda: defaultdict(list))
+    for turn in turns:
+        window, at = divmod(turn.number, size)
+        if edge <= at < size - edge:
+            groups[window // 4][window % 4].append(turn)
+    pairs = [
+        found
+        for each in groups.values()
+        if (found := _on_and_off(each, size - 2 * edge)) is not None
+    ]
+    if len(pairs) < FEWEST_GROUPS:
+        return None
+    logs = [math.log(on / off) for on, off in pairs]
+    middle, error = fmean(logs), stdev(logs) / math.sqrt(len(logs))
+    reach = _student(len(logs) - 1) * error
+    low, high = math.exp(middle - reach), math.exp(middle + reach)
+    return OnOff(
+        turns_a_window=size,
+        groups=len(pairs),
+        on_ms=round(fmean(on for on, _ in pairs) / 1e6, 5),
+        off_ms=round(fmean(off for _, off in pairs) / 1e6, 5),
+        ratio=round(math.exp(middle), 5),
+        low=round(low, 5),
+        high=round(high, 5),
+        verdict="kept" if high <= 1 + LIMIT else "broken" if low > 1 + LIMIT else "unknown",
+    )
+
+
+def _on_and_off(windows: dict[int, list[Turn]], turns: int) -> tuple[float, float] | None:
+    """Geometric means over two windows each of their mean turns (ns); None where a turn of one is
+    missing, or the clock was not on and off as it should have been."""
+    if len(windows) < 4 or any(len(each) != turns for each in windows.values()):
+        return None
+    if any(turn.off == (at in ON_OF_FOUR) for at, each in windows.items() for turn in each):
+        return None
+    mean = {at: fmean(turn.took_ns for turn in each) for at, each in windows.items()}
+    return math.sqrt(mean[0] * mean[3]), math.sqrt(mean[1] * mean[2])
+
+
+def _student(df: int) -> float:
+    """Student's t that 95% of values lie within, for nine degrees of freedom or more (to 0.3%)."""
+    z = 1.959964
+    first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    return z + first / df + second / df**2
+
+
+def line(found: OnOff) -> str:
+    """The comparison as a sentence with its verdict; wider than a line."""
+    limit = f"the limit of {LIMIT:.1%}"
+    verdict = {
+        "kept": f"{limit} is kept",
+        "broken": f"{limit} is BROKEN",
+        "unknown": f"cannot tell whether {limit} is kept: more turns tell (--max-new-tokens)",
+    }[found.verdict]
+    return (
+        f"Clock on / off: {found.ratio:.4f} ({found.low:.4f} to {found.high:.4f}), "
+        f"{found.groups} groups of windows of {found.turns_a_window} turns: {verdict}."
+    )
