@@ -1,9 +1,10 @@
-"""Rows that sglang 0.5.2 left on two H200s (70B shape, 64 layers, PP 2): figures reckoned again in
-another way, and held against the traces of the same turns.
+"""Rows that real launches left: figures reckoned again in another way, and held against the traces
+of the same turns.
 
-tests/data/pp_clock/real_rows.py cut them: PP1's first 57 turns of the measured window (three of
-them prefill), and those that the profile saw. The traces' figures are what `analyze` prints of that
-launch.
+Of sglang 0.5.2 on two H200s (70B shape, 64 layers, PP 2) PP1's first 57 turns of the measured
+window (three of them prefill), and those that the profile saw; the traces' figures are what
+`analyze` prints of that launch. Of 0.5.16 on two H100s (the same shape) every turn of PP1, clock on
+and off in windows of 25. tests/data/pp_clock/real_rows.py cut them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from statistics import fmean, median
 
 import pytest
 
-from repro_pp_graphs.pp_clock import facts, rows
+from repro_pp_graphs.pp_clock import facts, on_off, rows
 from repro_pp_graphs.pp_clock.model import ClockFacts, Turns
 from repro_pp_graphs.pp_clock.rows import CODES, Row, Rows
 
@@ -108,3 +109,51 @@ def test_the_send_unprofiled_waits_as_long_for_the_graph_but_its_own_part_is_hal
         assert within == pytest.approx(14.3, abs=0.2)
     assert known.distortion == pytest.approx(1.18, abs=0.04)
     assert any("decode turn took" in text for text in known.warnings)
+
+
+def on_off_turns() -> tuple[Rows, list[Row]]:
+    """The turns of 0.5.16 that decode, as do the two before them."""
+    found = rows.read(DATA / "h100_0516_on_off_PP1.rows.gz")
+    decode = {row.turn: row for row in found.rows if row.flags & rows.DECODE}
+    return found, [row for turn, row in decode.items() if {turn - 1, turn - 2} <= decode.keys()]
+
+
+def test_of_turns_that_wander_windows_of_25_cannot_tell_what_the_clock_costs():
+    found, turns = on_off_turns()
+    both = facts.summary([found], None).on_off
+    assert both is not None and both.verdict == "unknown" and both.groups == 35
+    # another way: on over off of all turns (windows missing at a pass's ends favour neither)
+    means = {off: fmean(took(row) for row in turns if bool(row.flags & rows.OFF) == off)
+             for off in (False, True)}  # fmt: skip
+    assert both.ratio == pytest.approx(means[False] / means[True], abs=0.001)
+    # and beside a switch: the eight turns before it against those after it, two left out
+    at = {row.turn: row for row in turns}
+    ratios = []
+    for turn in (turn for turn in at if turn % 25 == 0 and turn // 25 % 2):  # switched there
+        before, after = range(turn - 8, turn), range(turn + 2, turn + 10)
+        if at.keys() >= {*before, *after}:
+            sums = [sum(took(at[each]) for each in span) for span in (before, after)]
+            ratios.append(sums[0] / sums[1] if at[turn].flags & rows.OFF else sums[1] / sums[0])
+    assert len(ratios) == 81 and both.low <= fmean(ratios) <= both.high
+
+
+def test_shorter_windows_of_the_same_turns_give_a_narrower_interval():
+    """As if the clock had alternated every 8 turns: it made no difference then, but 25 did."""
+    _, turns = on_off_turns()
+    mean = {off: fmean(took(row) for row in turns if bool(row.flags & rows.OFF) == off)
+            for off in (False, True)}  # fmt: skip
+
+    def reach(size: int) -> float:
+        made = [
+            on_off.Turn(
+                row.turn,
+                round(took(row) / mean[bool(row.flags & rows.OFF)] * 1e7),
+                row.turn // size % 4 in {1, 2},
+            )
+            for row in turns
+        ]
+        found = on_off.compared(made, size, 2)
+        assert found is not None and found.low <= 1 <= found.high
+        return found.high - found.low
+
+    assert reach(8) < 0.6 * reach(25)
