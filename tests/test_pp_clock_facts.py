@@ -137,6 +137,9 @@ def test_a_turn_without_the_gpus_times_is_not_split_and_that_is_said():
     decode = found.last_rank()
     assert decode is not None and decode.split == 28
     assert any("10 of 38 decode turns lack the GPU's times" in text for text in found.warnings)
+    rank.header["missed"] = {"untied": 10, "unread": 0, "of a later version": 3}
+    (said,) = (text for text in facts.summary([rank.file], EVERYTHING).warnings if "lack" in text)
+    assert said.endswith("since the start: 10 while nothing tied the GPU's clock to the host's)")
 
 
 def test_a_launch_is_timed_without_the_receive_inside_it():

@@ -534,7 +534,8 @@ def test_a_gpu_that_is_stuck_costs_no_memory(gpu):
         clock.begin()
         clock.end(turn)
     clock.read()
-    assert written == [] and clock.dropped == 1000 - device.MOST_PENDING
+    assert written == []
+    assert clock.missed == {"untied": 0, "unread": 1000 - device.MOST_PENDING, "captured": 0}
 
 
 def run_batches(clock: device.DeviceClock, turns: int) -> None:
@@ -583,6 +584,7 @@ class Noted:
 
     def __init__(self, order: list[str]) -> None:
         self.order = order
+        self.missed: dict[str, int] = {}
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_: self.order.append(name)
@@ -611,6 +613,19 @@ def test_what_the_gpu_did_is_read_after_a_launch_never_between_results_and_launc
         *("renew", *launch) * 2,
         *("renew", "read", "renew", "read", "renew"),
     ]
+
+
+def test_batches_that_the_gpus_clock_missed_are_in_the_header_by_reason(made, monkeypatch):
+    monkeypatch.setattr(CUDA, "stuck", True)  # no base passes
+
+    def device_clock(clock: pp_clock.Clock, torch: Any) -> str:
+        clock.device = device.DeviceClock(CUDA, clock.own_batch)
+        return ""
+
+    monkeypatch.setattr(pp_clock, "_device_clock", device_clock)
+    _, found = go(made, *[Batch(True, 1)] * 3, None, None)
+    assert found.header["missed"] == {"untied": 3, "unread": 0, "captured": 0}
+    assert kinds(found)["launch"] == 3 and "own_batch" not in kinds(found)
 
 
 class OldScheduler:

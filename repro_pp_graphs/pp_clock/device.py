@@ -1,9 +1,10 @@
 """When a rank's own batches ran on its GPU, on the host's clock, without ever waiting for the GPU.
 
-Two CUDA events lie around a batch's kernels; they are read in a later turn, once both have passed.
-A base event ties the GPU's time to the host's: it is recorded on an idle stream between two looks
-at the host's clock, and asked for in between. It is renewed twice a second, for CUDA gives the time
-between two events as a float of ms, which is good for less than 1 us only up to some seconds.
+Two CUDA events lie around a batch's kernels; they are read after a later launch, once both have
+passed. A base event ties the GPU's time to the host's: it is recorded on an idle stream between two
+looks at the host's clock, and asked for in between. It is renewed twice a second, for CUDA gives
+the time between two events as a float of ms, which is good for less than 1 us only up to some
+seconds.
 """
 
 from __future__ import annotations
@@ -20,6 +21,13 @@ PATIENCE_NS = 200_000  # for a base event to pass; between the two looks
 MOST_PENDING = 64
 SPARE = 4  # batches whose events are made at the start; more are made when needed
 
+# Why a batch is not timed: what a header counts, and how a warning says it.
+MISSED = {
+    "untied": "nothing tied the GPU's clock to the host's",
+    "unread": f"{MOST_PENDING} batches before them had not been read",
+    "captured": "a CUDA graph was being captured",
+}
+
 Write = Callable[[int, int, int, int], None]  # turn, begin ns, end ns, uncertainty ns
 
 
@@ -32,8 +40,8 @@ class _Base(NamedTuple):
 class DeviceClock:
     """The events of one rank. Its methods belong to the scheduler's thread.
 
-    `raw_stream` gives the current stream of a device as a number, in a tenth of the time that
-    `cuda.current_stream()` takes; without it that is asked before each event.
+    `raw_stream` gives the current stream of a device as a number, without making the object that
+    `cuda.current_stream()` makes; where torch lacks it that is asked before each event.
     """
 
     def __init__(
@@ -47,14 +55,15 @@ class DeviceClock:
         self._idle = cuda.Stream(priority=-1)
         self._raw_stream = raw_stream
         self._device: int = cuda.current_device() if raw_stream else 0
-        self._stream: tuple[int | None, Any] = None, None  # its number, itself
+        self._number = raw_stream(self._device) if raw_stream else 0  # of the stream known
+        self._stream: Any = cuda.current_stream() if raw_stream else None
         self._free = [cuda.Event(enable_timing=True) for _ in range(2 * SPARE)]
         self._pending: deque[tuple[int, Any, Any, _Base]] = deque()
         self._base: _Base | None = None
         self._tried_ns = 0
         self._begun: Any = None
         self._expected = False
-        self.dropped = 0  # batches whose events were not read
+        self.missed = dict.fromkeys(MISSED, 0)  # batches that are not timed, by reason
 
     def _record(self) -> Any:  # noqa: ANN401
         """An event on the current stream."""
@@ -62,12 +71,10 @@ class DeviceClock:
         if self._raw_stream is None:
             event.record()
             return event
-        known, stream = self._stream
         number = self._raw_stream(self._device)
-        if number != known:
-            stream = self._cuda.current_stream()
-            self._stream = number, stream
-        event.record(stream)
+        if number != self._number:
+            self._number, self._stream = number, self._cuda.current_stream()
+        event.record(self._stream)
         return event
 
     def expect(self) -> None:
@@ -76,12 +83,16 @@ class DeviceClock:
 
     def begin(self) -> None:
         """Right before a batch's first kernel is launched, on the stream that it goes to."""
-        if self._base is None or not self._expected:
+        if not self._expected:
             return
         self._expected = False
-        if len(self._pending) >= MOST_PENDING:
-            self.dropped += 1
-        elif not self._cuda.is_current_stream_capturing():
+        if self._base is None:
+            self.missed["untied"] += 1
+        elif len(self._pending) >= MOST_PENDING:
+            self.missed["unread"] += 1
+        elif self._cuda.is_current_stream_capturing():
+            self.missed["captured"] += 1
+        else:
             self._begun = self._record()
 
     def end(self, turn: int) -> None:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from repro_pp_graphs.pp_clock import absent, on_off, rows
+from repro_pp_graphs.pp_clock.device import MISSED
 from repro_pp_graphs.pp_clock.hooks import REFUSED
 from repro_pp_graphs.pp_clock.model import (
     EDGES,
@@ -286,6 +287,13 @@ def never_called(rank: Rank, pp_size: int) -> list[str]:
     return [name for name in wanted if name not in decode.calls]
 
 
+def _missed(header: dict[str, Any]) -> str:
+    """Why batches were not timed on the GPU, as the rank counted them from its start on."""
+    missed: dict[str, int] = header.get("missed", {})
+    whys = [f"{missed[name]} while {why}" for name, why in MISSED.items() if missed.get(name)]
+    return f" (batches launched since the start: {', '.join(whys)})" if whys else ""
+
+
 def _rank_warnings(key: str, seen: _Seen, pp_size: int, window: Window | None) -> list[str]:
     rank = seen.rank
     why = absent.of_rank(rank, "lacks" in seen.header, window is not None)
@@ -308,7 +316,7 @@ def _rank_warnings(key: str, seen: _Seen, pp_size: int, window: Window | None) -
         if unsplit > MOST_LACKING * decode.turn.count:
             found.append(
                 f"{key}: {unsplit} of {decode.turn.count} decode turns lack the GPU's times: their "
-                "waits are not split"
+                f"waits are not split{_missed(seen.header)}"
             )
     return found
 

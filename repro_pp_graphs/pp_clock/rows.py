@@ -47,6 +47,7 @@ _LIMITS = {
 _SHAPE: dict[str, object] = {
     **dict.fromkeys(_LIMITS, int),
     **dict.fromkeys(("found", "lacks"), dict[str, str]),
+    "missed": dict[str, int],
     "unix_ahead_ns": int,
     **dict.fromkeys(("boot_id", "failed"), str),
 }

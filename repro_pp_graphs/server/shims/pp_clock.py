@@ -69,6 +69,7 @@ class Clock:
         self._mark = 0  # rows before this turn's
         self._work = False
         self._flags = self._batch_size = self._without_work = 0
+        self._missed = 0  # batches, as the header has them
         self._failed = False
 
     def fail(self, what: str, error: Exception) -> None:
@@ -143,10 +144,17 @@ class Clock:
             self.on = self.turn // self._alternate % 4 in rows.ON_OF_FOUR
             self._flags |= 0 if self.on else rows.OFF
         if self.device and self.on:
-            if not worked:
-                self.device.read()  # no launch may follow for long
+            if not worked:  # no launch may follow for long
+                self.device.read()
+                self._count_missed(self.device.missed)
             self.device.renew(now_ns)
         self._mark = self.file.count
+
+    def _count_missed(self, missed: dict[str, int]) -> None:
+        """In the header, which batches the GPU's clock did not time, where there are more now."""
+        if sum(missed.values()) > self._missed:
+            self._missed = sum(missed.values())
+            self.file.describe(missed=missed)
 
     def _close(self, now_ns: int) -> None:
         if not self._work:  # a server without requests turns thousands of times a second
