@@ -107,7 +107,7 @@ def test_what_a_run_may_break_is_named() -> None:
         "GPU 0 temperature 40 -> 88",
         "GPUs 2,3 memory used 3 MiB -> 70000 MiB",
         "GPU 2 ecc.errors.corrected.volatile.total 0 -> 7",
-        "GPUs 0,1,2,3 held back, sw power capping 100 us -> 2400000 us",
+        "GPUs 0,1,2,3 held back, sw power capping: 2.4 s more",
         "processes none -> 00000000:01:00.0, 4242, python",
         "Xid lines none -> NVRM: Xid 79",
     ]

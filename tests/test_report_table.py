@@ -110,12 +110,37 @@ def test_many_rounds_are_wrapped_and_each_value_is_there_once(tmp_path):
 LONG = "CASE_A_decode_graphs_sglang_0.5.6.post2"
 
 
-@pytest.mark.parametrize("labels", [["A"], ["A", "B"], ["A", "B", "C"], [LONG, LONG + "_r2"]])
-def test_every_line_fits_80_columns(tmp_path, labels):
+@pytest.mark.parametrize(
+    ("labels", "columns"),
+    [
+        (["A"], 1),
+        (["A", "B", "C"], 3),
+        (["A", "B", "C", "D"], 5),  # the first in both blocks
+        (["graphs_on", "sync_send", "event_send", "comm_stream", "sync_send_no_graphs"], 6),
+        ([LONG, LONG + "_r2"], 2),
+        (["-" * 60, "_" * 30, "a" * 14], 3),
+    ],
+)
+def test_every_line_fits_80_columns(tmp_path, labels, columns):
     many = plan(*(launch(label, label) for label in labels))
     lines = table.lines(measured(tmp_path, many, [123456.789] * len(labels)))
     assert max(map(len, lines)) <= 80
-    assert sum(line.count("123457") for line in lines) == 2 * len(labels)  # TPOT, ITL
+    assert sum(line.count("123457") for line in lines) == 2 * columns  # TPOT, ITL
+    for label in labels:
+        assert all(part in "".join(lines) for part in label.split("_") if len(part) < 14)
+
+
+def test_many_cases_of_one_round_are_columns_and_the_first_is_in_every_block(tmp_path):
+    cases = ["graphs_on", "b", "c", "sync_send_no_graphs"]
+    result = measured(tmp_path, plan(*(launch(each, each) for each in cases)), [30, 20, 21, 22])
+    result["launches"][3]["status"] = "interrupted"
+    lines = table.lines(result)
+    heads = [line.split() for line in lines if line.endswith("better")]
+    assert heads == [["graphs_on", "b", "c", "better"], ["graphs_on", "graphs", "better"]]
+    assert rows(lines, "ITL median ms") == [
+        ["30", "20", "21", "lower"],
+        ["30", "interrupted", "lower"],
+    ]
 
 
 def test_in_a_rehearsal_no_name_claims_graphs_and_no_ratio_stands(tmp_path):

@@ -247,7 +247,7 @@ def test_launches_before_and_after_a_resume_are_marked(begun: tuple[Harness, lis
     began, resumed = summary["sessions"]
     assert began == summary["began"] <= resumed
     (row,) = [line for line in done.out.splitlines() if line.startswith("session ")]
-    assert row.split() == ["session", "1", "of", "2", "2", "of", "2"]
+    assert row.split() == ["session", "(--resume)", "1", "of", "2", "2", "of", "2"]
     said = " ".join(done.out.split())
     assert f"session 1, begun {began}: good; session 2, begun {resumed}: bad" in said
 

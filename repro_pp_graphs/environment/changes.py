@@ -47,7 +47,7 @@ _AMOUNTS = {
     ("system", "memory"): 8.0,  # GiB available
     ("system", "/dev/shm"): 1.0,  # GiB free
 }
-_HELD_BACK_US = 100_000.0
+_HELD_BACK, _HELD_BACK_US = "held back, ", 100_000.0
 _MOST_NUMBERS = 6  # of processes, in a line
 _LONG = 60  # characters of a value that a line shows
 _NAMES = {
@@ -99,7 +99,7 @@ def _number(text: str) -> float | None:
 def _is_small(place: Place, before: str, after: str) -> bool:
     """True for a move that is no news."""
     amount = _AMOUNTS.get(place[:2])
-    if place[1].startswith("held back, "):
+    if place[1].startswith(_HELD_BACK):
         amount = _HELD_BACK_US
     first, last = _number(before), _number(after)
     return None not in (amount, first, last) and abs((last or 0) - (first or 0)) < (amount or 0)
@@ -145,8 +145,12 @@ def between(before: Facts, after: Facts) -> list[Change] | None:
 
 
 def _line(change: Change) -> str:
-    """ "SM clock 1980 MHz -> 1200 MHz"; of long values the part that differs."""
+    """ "SM clock 1980 MHz -> 1200 MHz"; of a counter by how much it grew, of long values the part
+    that differs."""
     key, before, after = change.key, change.before, change.after
+    held = [_number(text) for text in (before, after)] if key.startswith(_HELD_BACK) else []
+    if held and None not in held:
+        return f"{key}: {((held[1] or 0) - (held[0] or 0)) / 1e6:.1f} s more"
     name = f"variable {key}" if change.section == "environment" else _NAMES.get(key, key)
     if len(before) <= _LONG and len(after) <= _LONG:
         return f"{name} {before} -> {after}"

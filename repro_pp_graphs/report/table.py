@@ -14,7 +14,7 @@ from repro_pp_graphs.terminal import wrapped
 Row = dict[str, Any]  # a launch of summary.json
 _NAME, _CELL, _ABREAST = 23, 8, 4
 _WIDE = 14  # a column a case, where there is one round
-_MOST_WIDE = 4
+_MOST_WIDE = 3
 
 METRICS = (  # title, name among a launch's metrics, better
     ("TPOT mean ms", "mean_tpot_ms", "lower"),
@@ -44,7 +44,7 @@ CLOCK_ROUNDS = {  # path, and a title that stands without the rows above it
 _LETTER = re.compile("CASE_[A-Z]_")
 MARKS = {"DIFFERENT": "*", "BORDERLINE": "?", "NO DIFFERENCE LARGER THAN": "="}
 NOT_TRACED = "not traced"
-_SHORT = {"interrupted": "stopped", "unreadable": "torn"}
+_SHORT = {"interrupted": "interr.", "unreadable": "unread."}  # of a status, in a narrow cell
 
 
 def lines(summary: dict[str, Any]) -> list[str]:
@@ -55,9 +55,9 @@ def lines(summary: dict[str, Any]) -> list[str]:
         return []
     rounds = sorted({row["round"] for row in launches})
     launches.sort(key=lambda row: cases.index(row["case"]))
-    narrow = len(cases) <= _MOST_WIDE and all(len(case) < _WIDE for case in cases)
-    if len(rounds) == 1 and narrow:
-        return _one_round(summary, launches)
+    if len(rounds) == 1:
+        blocks = _blocks(launches)
+        return _joined([_one_round(summary, launches, block) for block in blocks])
     return [*_all_rounds(summary, launches, cases, rounds), *_crossed(summary)]
 
 
@@ -115,18 +115,44 @@ def _has_turns(launches: list[Row]) -> bool:
     return any(_value(row, each[1]) for row in launches for each in (*CLOCK, *SENDS))
 
 
-def _one_round(summary: dict[str, Any], launches: list[Row]) -> list[str]:
-    found = [" " * _NAME + "".join(f"{name(summary, row['case']):>{_WIDE}}" for row in launches)]
+def _blocks(launches: list[Row]) -> list[list[Row]]:
+    """Launches that stand beside one another; the first, which others are held against, in each
+    block."""
+    first, others = launches[0], launches[1:]
+    step = _MOST_WIDE - 1
+    return [[first, *others[at : at + step]] for at in range(0, max(1, len(others)), step)]
+
+
+def _joined(blocks: list[list[str]]) -> list[str]:
+    """Blocks below one another, an empty line between two."""
+    return [line for n, block in enumerate(blocks) for line in [""] * bool(n) + block]
+
+
+def _one_round(summary: dict[str, Any], launches: list[Row], block: list[Row]) -> list[str]:
+    """The rows of all launches, with a column for each of the block."""
+    heads = [_in_lines(name(summary, row["case"])) for row in block]
+    deep = max(map(len, heads))
+    heads = [[""] * (deep - len(head)) + head for head in heads]
+    found = [" " * _NAME + "".join(f"{head[at]:>{_WIDE}}" for head in heads) for at in range(deep)]
+    found[-1] += "   better"
     for title, key, better in _measured(launches):
-        cells = "".join(f"{_cell(row, key, _WIDE):>{_WIDE}}" for row in launches)
+        cells = "".join(f"{_cell(row, key, _WIDE):>{_WIDE}}" for row in block)
         found.append(f"{title:<{_NAME}}{cells}" + (f"   {better}" if better else ""))
     for title, text in _state_rows(summary):
-        cells = "".join(f"{text(row):>{_WIDE}}" for row in launches)
-        if cells.replace("-", "").strip():
-            found.append(f"{title:<{_NAME}}{cells}")
-    found[0] += "   better"
-    found += [f"({OF_TURNS})"] if _has_turns(launches) else []
+        if any(text(row) != "-" for row in launches):
+            found.append(f"{title:<{_NAME}}" + "".join(f"{text(row):>{_WIDE}}" for row in block))
+    last = block[-1] is launches[-1]
+    found += [f"({OF_TURNS})"] if last and _has_turns(launches) else []
     return [line.rstrip() for line in found]
+
+
+def _in_lines(case: str) -> list[str]:
+    """A case's name in as many lines as its column needs, between words where it can."""
+    lines, most = [""], _WIDE - 1
+    for word in re.findall(r"[^_]*_?", case):
+        lines += [""] * bool(lines[-1] and len(lines[-1] + word.rstrip("_")) > most)
+        lines[-1] += word
+    return [line[at : at + most] for line in lines for at in range(0, max(1, len(line)), most)]
 
 
 def _all_rounds(
@@ -256,8 +282,8 @@ def network(row: Row) -> str:
 
 
 def host(row: Row) -> str:
-    """Whether a launch's host was like the others': `-` where it was, or cannot be told."""
-    return "unlike" if row.get("host_unlike") else "-"
+    """`no` where a launch's host was not like the others'; `-` where it was, or cannot be told."""
+    return "no" if row.get("host_unlike") else "-"
 
 
 STATE = (
@@ -266,7 +292,7 @@ STATE = (
     ("graph launches", graphs),
     ("decode with graph", eager_share),
     ("failed requests", failed),
-    ("host", host),
+    ("host like the others'", host),
 )
 
 
@@ -275,7 +301,7 @@ def _state_rows(summary: dict[str, Any]) -> list[tuple[str, Callable[[Row], str]
     sessions = len(summary["sessions"])
     if len({row.get("session") for row in summary["launches"]} - {None}) < 2:
         return list(STATE)
-    return [*STATE, ("session", lambda row: f"{row.get('session', '-')} of {sessions}")]
+    return [*STATE, ("session (--resume)", lambda row: f"{row.get('session', '-')} of {sessions}")]
 
 
 def _states(summary: dict[str, Any], launches: list[Row], cases: list[str]) -> list[str]:

@@ -29,10 +29,12 @@ FACTS = (
     Fact(
         "others", 0.2, text="other processes took {:.1%} of the cores' time ({:.1%} in the others)"
     ),
-    Fact("steal", 0.03, text="the hypervisor took {:.1%} of the cores' time ({:.1%})"),
-    Fact("waited", 0.03, text="a rank waited {:.1%} of the time for a core ({:.1%})"),
-    Fact("clock_mhz", 0.1, True, True, "its cores ran at {:.0f} MHz ({:.0f})"),
-    Fact("loop_ms", 0.2, True, text="a fixed loop of Python took {:.1f} ms ({:.1f})"),
+    Fact(
+        "steal", 0.03, text="the hypervisor took {:.1%} of the cores' time ({:.1%} in the others)"
+    ),
+    Fact("waited", 0.03, text="a rank waited {:.1%} of the time for a core ({:.1%} in the others)"),
+    Fact("clock_mhz", 0.1, True, True, "its cores ran at {:.0f} MHz ({:.0f} in the others)"),
+    Fact("loop_ms", 0.2, True, text="a fixed loop of Python took {:.1f} ms ({:.1f} in the others)"),
 )
 
 
