@@ -10,7 +10,7 @@ BLOCKED_US = 50.0
 # CUDA's and HIP's names, with their suffixes (`Ex`, `_ptsz`); the first pattern that fits holds.
 CALL_KINDS = (
     ("graph", re.compile("GraphLaunch")),
-    ("launch", re.compile("Launch")),
+    ("launch", re.compile("Launch|Memset.*Async")),
     ("copy", re.compile("Memcpy.*(Async|WithStream)")),
 )
 
@@ -21,7 +21,8 @@ SYNCHRONISES = re.compile("Synchronize")
 
 @lru_cache(maxsize=1024)
 def call_kind(name: str) -> str:
-    """`graph`, `launch` or `copy`, empty for all other CUDA and HIP calls."""
+    """`graph`, `launch` (of a kernel, or of a set of memory) or `copy`, empty for all other CUDA and
+    HIP calls."""
     return next((kind for kind, pattern in CALL_KINDS if pattern.search(name)), "")
 
 

@@ -42,10 +42,10 @@ class Kind(IntEnum):
     GLOO_CALL = 12
 
 
-# Of these a dependency's length is what it usually is on a rank. A launch that took this much
-# longer than the shortest ones waited for something that is not known.
+# Of these a dependency's length is what it usually is on a rank. A launch or a handover that took
+# this much longer than the shortest ones waited for something that is not known.
 FITTED = (Kind.LAUNCH, Kind.HANDOVER, Kind.SYNC, Kind.GLOO)
-WAITED_NS = 100_000
+WAITED_NS = {Kind.LAUNCH: 100_000, Kind.HANDOVER: 20_000}
 
 
 class Graph:
@@ -114,8 +114,8 @@ class Timing:
         self.rest = np.where(self.has_any, self.time - self.ready(self.time, self.weight), 0)
         binding = self.binding()
         at = np.flatnonzero(binding >= 0)
-        waited = (self.kind[binding[at]] == Kind.LAUNCH) & (self.rest[at] > WAITED_NS)
-        at = at[~waited]
+        for kind, most_ns in WAITED_NS.items():
+            at = at[(self.kind[binding[at]] != kind) | (self.rest[at] <= most_ns)]
         sorts = self.kind * 2 + ((self.kind == Kind.LAUNCH) & (self.ref < 0))
         ours, ranks, rests = sorts[binding[at]], self.rank[at], self.rest[at]
         for sort in (each for kind in FITTED for each in (2 * kind, 2 * kind + 1)):
