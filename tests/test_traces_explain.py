@@ -16,7 +16,9 @@ from trace_maker import TraceMaker, ring, sync_release
 
 from repro_pp_graphs.traces import time_sets as sets
 from repro_pp_graphs.traces.explain.analysis import analyze
+from repro_pp_graphs.traces.explain.messages import messages
 from repro_pp_graphs.traces.explain.report import lines
+from repro_pp_graphs.traces.model import P2POp, RankTrace, Span
 from repro_pp_graphs.traces.time_sets import intervals, partition
 
 DATA = Path(__file__).parent / "data" / "traces"
@@ -146,3 +148,45 @@ def test_the_table_fits_80_columns_and_shows_every_edge(case):
     assert max(map(len, shown)) <= 80
     assert sum(line.startswith(("nccl ", "gloo ")) for line in shown) == 8
     assert np.isfinite(facts.window_us)
+
+
+SIZE, PICKLE, TENSOR = (1, "long int"), (219, "unsigned char"), (65536, "c10::BFloat16")
+
+
+@pytest.mark.parametrize("pp", [0, 1, 2])
+@pytest.mark.parametrize("on_device", [False, True])
+def test_requests_that_no_annotation_names_are_not_hidden_states(pp, on_device):
+    """Blocking sends: requests go on while results are processed, without an annotation of their
+    own, and with the backend of the tensors. Of 4 ranks those that pass them on."""
+    sent = [[SIZE], [SIZE, PICKLE, TENSOR, TENSOR], [SIZE, PICKLE], [SIZE, PICKLE, TENSOR, TENSOR]]
+    rank, ends, now = RankTrace("", pp, 0, pp), {}, 0
+    if on_device:
+        rank.p2p_kernels = intervals([(0, 1)])
+    for number, parts in enumerate(sent):
+        if number % 2:
+            rank.spans.append(Span("send_proxy_dict_to_next_stage", now, now + 100 * len(parts)))
+        for place, (elements, dtype) in enumerate(parts):
+            nccl = on_device and (number % 2 == 0 or place > 0)
+            names = {"long int": "Long", "unsigned char": "Byte", "c10::BFloat16": "BFloat16"}
+            op = P2POp(
+                "send",
+                pp + 1,
+                elements,
+                names[dtype] if nccl else dtype,
+                now + 10,
+                now + 90,
+                "nccl" if nccl else "gloo",
+                now + 10,
+            )
+            rank.p2p.append(op)
+            if not nccl:
+                ends[id(op)] = op.end_ns
+            now += 100
+        now += 1000
+    assert [m.what for m in messages(rank, 4, ends)] == ["requests", "hidden"] * 2
+    # of which it is not known what they hold, those without a size in front
+    for op in rank.p2p:
+        if op.backend == "nccl":
+            op.dtype = op.elements = None
+    if on_device:
+        assert [m.what for m in messages(rank, 4, ends)] == ["requests", "hidden"] * 2

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("msgspec")
 
 from trace_changes import DATA, Change, Event, analysed, only_case, texts, with_events, write
+from trace_maker import TraceMaker
 
 LAUNCH = "cuLaunchKernelEx"
 
@@ -110,3 +111,14 @@ def test_kernels_whose_name_tells_no_operation_are_told_by_what_launched_them(tm
     for rank, whole in zip(case.ranks, only_case(DATA / "h200_case_A").ranks, strict=True):
         assert rank.p2p == whole.p2p
         assert len(rank.kernels.times) == len(whole.kernels.times)
+
+
+@pytest.mark.parametrize("name", ["cudaMemsetAsync", "cuMemsetD32Async", "hipMemsetAsync"])
+def test_memory_that_is_set_was_posted_by_the_call_that_sets_it(tmp_path, name):
+    maker = TraceMaker(0, world_size=1)
+    maker.call("cudaLaunchKernel", 100, 5, 1)
+    maker.kernel("k", 110, 20, 1)
+    maker.call(name, 300, 15, 2)
+    maker.add("gpu_memset", "Memset (Device)", 320, 1, stream=21, correlation=2)
+    rank = only_case(maker.write(tmp_path)).ranks[0]
+    assert (rank.kernels.posted - rank.base_ns).tolist() == [100_000, 300_000]
