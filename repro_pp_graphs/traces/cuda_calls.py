@@ -21,8 +21,8 @@ SYNCHRONISES = re.compile("Synchronize")
 
 @lru_cache(maxsize=1024)
 def call_kind(name: str) -> str:
-    """`graph`, `launch` (of a kernel, or of a set of memory) or `copy`, empty for all other CUDA and
-    HIP calls."""
+    """`graph`, `launch` (of a kernel, or to set memory) or `copy`, empty for all other CUDA and HIP
+    calls."""
     return next((kind for kind, pattern in CALL_KINDS if pattern.search(name)), "")
 
 
