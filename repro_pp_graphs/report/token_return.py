@@ -14,7 +14,7 @@ from repro_pp_graphs.stats.names import IDLE, OUTSIDE, OWN_GRAPH, RETURN
 # rows of a turn in which the host sends, receives, or waits for its results
 _MESSAGES = (
     *("token_send", "token_recv", "hidden_send", "hidden_recv"),
-    *("requests", "other_messages", "results"),
+    *("exchange", "requests", "other_messages", "results"),
 )
 
 
@@ -26,7 +26,7 @@ def of(analysis: dict[str, Any]) -> dict[str, float]:
         return {}
     rows = _rows(analysis)
     found = _in_send_and_receive(rows) if analysis.get("sends") == "synchronous" else {}
-    if analysis.get("sends") in ("on_device", "asynchronous"):
+    if analysis.get("sends") in ("on_device", "asynchronous", "batched"):
         found = _in_send(analysis.get("token_return") or {})
     parts = [rows[name].get("gpu_idle") for name in _MESSAGES if name in rows]
     if parts and None not in parts:

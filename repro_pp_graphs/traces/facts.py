@@ -25,6 +25,7 @@ RowName = Literal[
     "token_recv",
     "hidden_send",
     "hidden_recv",
+    "exchange",
     "requests",
     "other_messages",
     "results",
@@ -48,7 +49,7 @@ PathCategory = Literal[
     "unexplained",
 ]
 # How the last rank's token send behaves (sends.py).
-Manner = Literal["on_device", "synchronous", "asynchronous", "unknown"]
+Manner = Literal["on_device", "synchronous", "asynchronous", "batched", "unknown"]
 
 
 class Spread(msgspec.Struct, frozen=True):

@@ -33,6 +33,10 @@ class P2POp(msgspec.Struct, gc=False):
     lane: tuple[int | float | str | None, int | float | str | None] = (None, None)
     number: int = 0  # counts the messages from rank to rank in a group from 1 (pp_clock); 0: none
     group: str = ""  # of these numbers
+    # of a batch_isend_irecv, whose sends and receives are one kernel with one begin and end: which
+    # batch of the rank it is in, from 1 (0: none), and when the host asked for this one of them
+    batch: int = 0
+    called_ns: int | None = None
 
 
 class Span(msgspec.Struct, gc=False):
@@ -80,7 +84,7 @@ class RankTrace:
     kernels: Kernels = field(default_factory=Kernels.none)
     p2p_kernels: Intervals = field(default_factory=lambda: intervals([]))  # known peer or not
     p2p: list[P2POp] = field(default_factory=list)  # with a known peer; gloo's too, on the host
-    unlabelled_p2p: int = 0  # P2P kernels that name no peer
+    unlabelled_p2p: int = 0  # P2P kernels whose peers nothing in the trace names
     # the host's main thread
     spans: list[Span] = field(default_factory=list)  # annotations
     launches: list[tuple[int, int, int]] = field(default_factory=list)

@@ -245,12 +245,17 @@ def token_return(facts: Analysis) -> list[str]:
             "traces: too few."
         ]
     host, split = held
-    text = f"Token return {src} -> {dst}: the send holds {src}'s host for "
+    text = f"Token return {src} -> {dst}: {_what_holds(facts)} holds {src}'s host for "
     text += f"{time(host.send.mean)} {mean_of(returned.steps_counted, ' steps', host.send)}"
     if not on_gpu(facts):
         return [text + "."]
     whole = host.send.mean
     return [text + _of_it(facts, src, whole, split) + _delivery(facts, src, dst, whole)]
+
+
+def _what_holds(facts: Analysis) -> str:
+    """What the host is in while it sends the token ids."""
+    return "the batch that sends and receives" if facts.sends == "batched" else "the send"
 
 
 def _of_it(facts: Analysis, src: str, whole: float, split: HostSplit) -> str:
@@ -297,7 +302,8 @@ def _delivery(facts: Analysis, src: str, dst: str, host_us: float) -> str:
     ]
     most = sorted(parts, key=lambda part: -part[0])
     said = [f"for {time(us)} {text}" for us, text in most if us > WORTH_SAYING * whole]
-    return f" The last byte has left after {time(whole)}: {', '.join(said)}."
+    bound = " at most (the batch is one kernel)" if facts.sends == "batched" else ""
+    return f" The last byte has left after {time(whole)}{bound}: {', '.join(said)}."
 
 
 def _no_token_return(facts: Analysis) -> str:

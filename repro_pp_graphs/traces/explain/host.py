@@ -28,7 +28,13 @@ MESSAGE_ROWS: dict[tuple[What, Kind], RowName] = {
     ("unknown", "recv"): "other_messages",
 }
 REST: tuple[RowName, ...] = ("launch", "python", "host")
-ROWS: tuple[RowName, ...] = (*dict.fromkeys(MESSAGE_ROWS.values()), "results", *REST)
+IN_MESSAGES: tuple[RowName, ...] = (*dict.fromkeys(MESSAGE_ROWS.values()), "exchange")
+ROWS: tuple[RowName, ...] = (*IN_MESSAGES, "results", *REST)
+
+
+def row_of(message: Message) -> RowName:
+    """The row of a turn that a message is in."""
+    return "exchange" if message.exchange else MESSAGE_ROWS[message.what, message.kind]
 
 
 @dataclass(slots=True)
@@ -43,8 +49,13 @@ class Host:
     waits: dict[Cause, Intervals]
     in_gloo: Intervals
     other: dict[int, P2POp]
-
     sorted_out: dict[tuple[str, str], list[Message]]
+
+    def with_batches(self, ops: list[P2POp]) -> list[P2POp]:
+        """Operations with all others of the batches that they are in."""
+        batches = {op.batch for op in ops} - {0}
+        alone = [op for op in ops if not op.batch]
+        return [*alone, *(op for op in self.rank.p2p if op.batch in batches)] if batches else ops
 
     def of(self, what: What, kind: Kind) -> list[Message]:
         """Its messages of a sort that have operations: an annotation alone is none."""
@@ -70,13 +81,9 @@ def host_of(rank: RankTrace, work: GpuWork, edges: list[Edge], pp_size: int) -> 
 def _rows(rank: RankTrace, found: list[Message], in_cuda: Intervals) -> dict[RowName, Intervals]:
     """The rows as disjoint sets; `python` is what they leave of a turn and has none."""
     rows: dict[RowName, Intervals] = {}
-    for name in dict.fromkeys(MESSAGE_ROWS.values()):
+    for name in IN_MESSAGES:
         rows[name] = merged(
-            intervals(
-                (each.start_ns, each.end_ns)
-                for each in found
-                if MESSAGE_ROWS[each.what, each.kind] == name
-            )
+            intervals((each.start_ns, each.end_ns) for each in found if row_of(each) == name)
         )
     covered = merged(np.concatenate(list(rows.values())))
     rows["results"] = outside(in_cuda, covered)

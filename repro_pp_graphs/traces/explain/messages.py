@@ -7,7 +7,7 @@ tensors. Before 0.5.7, and with blocking sends, requests may go over NCCL.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from typing import Literal
 
@@ -39,7 +39,8 @@ class Message(msgspec.Struct, gc=False):
     """One message while the host is in it; ns.
 
     `gap`: why its begin is not known, empty where it is; `upload`: the copy from pageable memory
-    that begins it, where one does; `prefill`: what it sends is of a prefill batch (see prefill.py).
+    that begins it, where one does; `prefill`: what it sends is of a prefill batch (see prefill.py);
+    `exchange`: it goes in one batch_isend_irecv with other messages: begin and end are the batch's.
     """
 
     what: What
@@ -50,6 +51,7 @@ class Message(msgspec.Struct, gc=False):
     gap: str = ""
     upload: Span | None = None
     prefill: bool = False
+    exchange: bool = False
 
     @property
     def form(self) -> tuple[int, tuple[str, ...]]:
@@ -72,7 +74,47 @@ def messages(rank: RankTrace, pp_size: int, ends: dict[int, int]) -> list[Messag
     """The rank's messages by start; `ends` as `operations.host_ends` gives them."""
     parts = operations(rank, ends)
     by = _by_annotations if annotated(rank) else _by_content
-    return by(rank, pp_size, parts)
+    return [part for message in by(rank, pp_size, parts) for part in _divided(message, rank)]
+
+
+def _batch(parts: list[Operation]) -> int:
+    """The batch that operations are of; 0 where they are of none."""
+    return max((op.batch for part in parts for op in part.p2p), default=0)
+
+
+def _divided(message: Message, rank: RankTrace) -> list[Message]:
+    """The messages of a batch that has several, each with its own operations; what goes over gloo
+    stays with the first message of its direction."""
+    if not _batch(message.operations):
+        return [message]
+    ops = [op for part in message.operations for op in part.p2p if op.batch]
+    sorts = list(dict.fromkeys((op.kind, op.dtype in INTEGERS) for op in ops))
+    if len(sorts) < 2:
+        return [message]
+    end_ns = max(message.end_ns, *(_batch_end_ns(rank, op) for op in ops))
+    found: dict[tuple[Kind, bool], Message] = {}
+    for kind, tokens in sorts:
+        what: What = "tokens" if tokens else "hidden"
+        found[kind, tokens] = Message(what, kind, message.start_ns, end_ns, [], exchange=True)
+    for part in message.operations:
+        in_batch = [op for op in part.p2p if op.batch]
+        for sort in dict.fromkeys((op.kind, op.dtype in INTEGERS) for op in in_batch):
+            its = [op for op in in_batch if (op.kind, op.dtype in INTEGERS) == sort]
+            found[sort].operations.append(msgspec.structs.replace(part, p2p=its))
+        if not in_batch:
+            sort = next((sort for sort in sorts if sort[0] == part.kind), sorts[0])
+            found[sort].operations.append(part)
+    return list(found.values())
+
+
+def _batch_end_ns(rank: RankTrace, op: P2POp) -> int:
+    """When the host left the annotation in which it launched an operation's batch, ns; 0 where
+    there is none."""
+    marks = rank.nccl_marks
+    if op.posted_ns is None:
+        return 0
+    at = bisect_right(marks, op.posted_ns, key=lambda mark: mark.start_ns) - 1
+    return marks[at].end_ns if at >= 0 else 0
 
 
 def _by_annotations(rank: RankTrace, pp_size: int, parts: list[Operation]) -> list[Message]:
@@ -160,6 +202,8 @@ def _belongs(group: list[Operation], operation: Operation) -> bool:
     """Whether an operation goes on with a message: gloo's size and metadata, then NCCL's tensors,
     all of one process group."""
     last = group[-1]
+    if _batch(group) or _batch([operation]):
+        return _batch(group) == _batch([operation])
     if last.kind != operation.kind or (operation.gloo and not last.gloo):
         return False
     ours, theirs = _group(group), _group([operation])

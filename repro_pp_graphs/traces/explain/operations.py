@@ -70,8 +70,9 @@ def _seen(rank: RankTrace, ends: dict[int, int]) -> Iterator[Operation]:
             yield Operation("recv", span.start_ns, span.end_ns, nccl=True)
     for op in rank.p2p:
         if op.backend == "nccl":
-            if op.posted_ns is not None:
-                yield Operation(op.kind, op.posted_ns, op.posted_ns, nccl=True, p2p=[op])
+            at_ns = op.called_ns if op.batch else op.posted_ns
+            if at_ns is not None:
+                yield Operation(op.kind, at_ns, at_ns, nccl=True, p2p=[op])
         else:
             end_ns = ends.get(id(op))
             yield Operation(
@@ -82,6 +83,20 @@ def _seen(rank: RankTrace, ends: dict[int, int]) -> Iterator[Operation]:
                 asynchronous=end_ns is None,
                 p2p=[op],
             )
+
+
+def together(ops: list[P2POp]) -> list[list[P2POp]]:
+    """Operations by what runs them: each alone, but for those of a batch, which are one kernel."""
+    found: list[list[P2POp]] = []
+    batches: dict[int, list[P2POp]] = {}
+    for op in ops:
+        if op.batch in batches:
+            batches[op.batch].append(op)
+            continue
+        found.append([op])
+        if op.batch:
+            batches[op.batch] = found[-1]
+    return found
 
 
 def operator_around(rank: RankTrace, moment_ns: int) -> tuple[int, int]:

@@ -55,10 +55,15 @@ def _batches(host: Host) -> list[tuple[Message, Message]]:
     received = host.of("hidden", "recv")
     found = []
     for sent in host.of("tokens", "send"):
-        at = bisect_right(received, sent.start_ns, key=lambda message: message.start_ns) - 1
+        at = bisect_right(received, sent.start_ns, key=_received_ns) - 1
         if at >= 0:
             found.append((received[at], sent))
     return found
+
+
+def _received_ns(message: Message) -> int:
+    """From when on what a message brings can be run, ns; in an exchange not before its end."""
+    return message.end_ns if message.exchange else message.start_ns
 
 
 def hidden_elements(message: Message) -> int | None:

@@ -27,7 +27,8 @@ class _Lane:
     def __init__(self, host: Host, last: bool) -> None:
         self.host = host
         self.sent = host.of("tokens" if last else "hidden", "send")
-        self.ends = [message.end_ns for message in self.sent]
+        # in an exchange only what had come before it can have been run for it
+        self.ends = [each.start_ns if each.exchange else each.end_ns for each in self.sent]
         self.runs = named(host.rank, RUN_SPANS)
         self.run_ends = [span.end_ns for span in self.runs]
         self.received = {what: host.of(what, "recv") for what in ("tokens", "hidden")}

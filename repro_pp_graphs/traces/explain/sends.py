@@ -15,6 +15,8 @@ MEANING: dict[Manner, str] = {
     "the GPU in a later call",
     "asynchronous": "the send does not hold the host (as from sglang 0.5.7): the token ids leave "
     "when the GPU has computed them",
+    "batched": "token ids go in one batch with what is received (batch_isend_irecv): they leave "
+    "when the GPU has computed them",
     "unknown": "how the send behaves is not known",
 }
 
@@ -26,6 +28,8 @@ def manner(host: Host) -> Manner:
 
 
 def _of(message: Message) -> Manner:
+    if message.exchange:
+        return "batched"
     types = [op.dtype for part in message.operations for op in part.p2p if op.backend == "nccl"]
     if BYTES in types:
         return "on_device"

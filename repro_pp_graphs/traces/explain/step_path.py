@@ -58,6 +58,11 @@ IF = {
     "batched_p2p": "messages went in one batch",
 }
 
+IF_NOTES = {
+    "token_send": "token_send: send=0 of the last rank's send of token ids to PP0 alone, #10865's.",
+    "batched_p2p": "batched_p2p: send=0, and receives do not wait either: it may save more.",
+}
+
 
 def sentence(facts: Analysis) -> str:
     """One token's way round the ring, or why it is not known; empty where nobody looked."""
@@ -148,7 +153,8 @@ def lines(facts: Analysis) -> list[str]:
     missing = _not_given(facts)
     if path is None:
         return missing
-    return [*_by_category(path), *(missing or _what_ifs(path))]
+    given = _what_ifs(path) if path.what_if or not missing else []
+    return [*_by_category(path), *missing, *given]
 
 
 def _not_given(facts: Analysis) -> list[str]:
@@ -198,8 +204,7 @@ def _what_ifs(path: RingPath) -> list[str]:
         "(saves: an upper bound, as a remedy has a cost of its own, good to some 2 % of the step. "
         "send takes away what messages cost the hosts, in calls and waits, transfer only their "
         "travel.",
-        "token_send: send=0 of the last rank's send of token ids to PP0 alone, #10865's.",
-        "batched_p2p: send=0, and receives do not wait either: it may save more.",
+        *(note for name, note in IF_NOTES.items() if name in path.what_if),
         _launching(path),
         f"The saving is from {ms(path.steady_us)}, the mean without the first quarter of the "
         "steps, in which a change has not yet had its whole effect. A check: with nothing changed "

@@ -117,7 +117,8 @@ def _delivery(
 ) -> _Delivery:
     """The time from a token send's begin until it is delivered."""
     start = message.start_ns
-    early, moving = map(ranges, flight([send for send, _ in sends], host.other))
+    under_way = host.with_batches([send for send, _ in sends])
+    early, moving = map(ranges, flight(under_way, host.other))
     graph, compute = (
         ranges(clip(times, start, delivered)) for times in (host.graph, host.work.compute)
     )

@@ -8,7 +8,7 @@ import numpy as np
 
 from repro_pp_graphs.traces.cuda_calls import BLOCKED_US, call_kind
 from repro_pp_graphs.traces.explain.messages import Message
-from repro_pp_graphs.traces.explain.operations import operator_around
+from repro_pp_graphs.traces.explain.operations import operator_around, together
 from repro_pp_graphs.traces.explain.steps import GpuWork
 from repro_pp_graphs.traces.facts import Cause
 from repro_pp_graphs.traces.model import P2POp, RankTrace, Span
@@ -69,18 +69,34 @@ def gloo_waits(rank: RankTrace, ends: dict[int, int]) -> Intervals:
     return merged(intervals((op.start_ns, ends[id(op)]) for op in rank.p2p if id(op) in ends))
 
 
+def held_until_ns(batch: list[P2POp], peers: list[P2POp | None]) -> int:
+    """When the last of the operations that a batch waits for starts, ns; a send whose receive
+    starts after the batch's end went into a buffer."""
+    first = batch[0]
+    begun = [peer.start_ns for peer in peers if peer and peer.start_ns < first.end_ns]
+    return max([first.start_ns, *begun])
+
+
 def flight(ops: list[P2POp], other: dict[int, P2POp]) -> tuple[Intervals, Intervals]:
-    """While a paired operation is under way: before its peer's has started, and from then on."""
+    """While a paired operation is under way: before its peer's has started, and from then on.
+
+    A batch is one kernel, which is over with the last of its operations: until the last of their
+    peers has started it waits; it is left out where one of them is not paired.
+    """
     early: list[tuple[int, int]] = []
     moving: list[tuple[int, int]] = []
-    for op in ops:
-        peer = other.get(id(op))
-        if peer is None:
+    for kernel in together(ops):
+        op, peers = kernel[0], [other.get(id(op)) for op in kernel]
+        peer = peers[0]
+        if peer is None or None in peers:
             continue
-        send, recv = (op, peer) if op.kind == "send" else (peer, op)
-        over = op.end_ns if op is recv else sent_ns(send, recv)
-        early.append((op.start_ns, min(over, peer.start_ns)))
-        moving.append((max(op.start_ns, peer.start_ns), over))
+        if op.batch:
+            begun, over = held_until_ns(kernel, peers), op.end_ns
+        else:
+            send, recv = (op, peer) if op.kind == "send" else (peer, op)
+            begun, over = peer.start_ns, op.end_ns if op is recv else sent_ns(send, recv)
+        early.append((op.start_ns, min(over, begun)))
+        moving.append((max(op.start_ns, begun), over))
     return merged(intervals(early)), merged(intervals(moving))
 
 

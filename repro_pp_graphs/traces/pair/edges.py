@@ -28,6 +28,11 @@ class OpenChannel:
     queues: Queues | None  # None where nothing can be paired
     reason: str = ""  # why it cannot
 
+    @property
+    def batched(self) -> bool:
+        """Whether its operations are in kernels with others (batch_isend_irecv over NCCL)."""
+        return any(op.batch for op in (*self.sends, *self.recvs))
+
 
 @dataclass(frozen=True, slots=True)
 class OpenEdge:
@@ -84,7 +89,7 @@ def pair_edges(edges: list[OpenEdge]) -> list[Edge]:
 def _readings(edge: OpenEdge) -> list[Reading]:
     apart = apart_ns(edge.one_host)
     return [
-        read_alone(each.queues, edge.backend, apart)
+        read_alone(each.queues, edge.backend, apart, each.batched)
         if each.queues
         else Reading(Pairing.none(each.reason))
         for each in edge.channels

@@ -68,14 +68,15 @@ class _Equal(NamedTuple):
         return self.share >= EQUAL_SHARE and self.pairs >= FEWEST_EQUAL
 
 
-def read_alone(queues: Queues, backend: Backend, apart_ns: int) -> Reading:
-    """Pair a channel by its own times; its ranks' clocks may be `apart_ns` apart.
+def read_alone(queues: Queues, backend: Backend, apart_ns: int, batched: bool = False) -> Reading:
+    """Pair a channel by its own times; its ranks' clocks may be `apart_ns` apart; `batched`: its
+    operations are in kernels with others, and so do not end together.
 
     Where its equal lags are surely of another offset than the causal one, with the clocks they say;
     they count for nothing where no possible clocks make that offset causal.
     """
     causal = pair_queues(queues)
-    if backend == "gloo":  # its operations do not end with the transfer
+    if batched or backend == "gloo":  # gloo's operations do not end with the transfer
         return Reading(causal)
     near = offsets(queues)
     if causal.offset is not None:

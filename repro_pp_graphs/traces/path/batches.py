@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,7 +73,9 @@ def _follows(line: RankLine, theirs: list[Message], ours: list[Message]) -> dict
         for part in message.operations:
             for op in part.p2p:
                 number = sender.get(id(line.other.get(id(op))))
-                batch = bisect_left(starts, message.start_ns)
+                # what an exchange brings is run for a later one
+                place = bisect_right if message.exchange else bisect_left
+                batch = place(starts, message.start_ns)
                 if number is not None and batch < len(starts):
                     found.setdefault(number, batch)
     return found

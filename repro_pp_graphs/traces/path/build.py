@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from repro_pp_graphs.traces.explain.host import Host
+from repro_pp_graphs.traces.explain.operations import together
 from repro_pp_graphs.traces.model import P2POp
 from repro_pp_graphs.traces.path.gpu_groups import (
     Groups,
@@ -34,7 +35,9 @@ ALWAYS = 0.98
 COMPUTE = "compute"
 # What a batch computes follows what it received, and what it sends follows what it computed.
 RECEIVED = ("recv", COMPUTE)
-DATA = {RECEIVED, (COMPUTE, "send")}
+EXCHANGE = "exchange"  # a batch that sends and receives in one kernel
+RECEIVED_IN_EXCHANGE = (EXCHANGE, COMPUTE)
+DATA = {RECEIVED, (COMPUTE, "send"), RECEIVED_IN_EXCHANGE, (COMPUTE, EXCHANGE)}
 # torch lets an NCCL operation wait for the stream that it was called on: if there is only one.
 CURRENT = {(COMPUTE, "recv")}
 # Work that begins this long after all that it is known to wait for waited for something else; so
@@ -200,19 +203,15 @@ def _compute(graph: Graph, line: RankLine) -> None:
 
 
 def _operations(graph: Graph, line: RankLine) -> None:
-    """A begin and an end for each NCCL operation, in the order of its stream."""
+    """A begin and an end for each NCCL operation, or batch, in the order of its stream."""
     last_of: dict[tuple[object, object], int] = {}
     before_ns: dict[int, int] = {}
     sorted_out: dict[tuple[str, str, str], list[P2POp]] = {}
-    launches = [
-        op.start_ns - op.posted_ns
-        for op in line.ops
-        if op.backend == "nccl" and op.posted_ns is not None
-    ]
+    nccl = [op for op in line.ops if op.backend == "nccl"]
+    launches = [op.start_ns - op.posted_ns for op in nccl if op.posted_ns is not None]
     launch_ns = min(line.groups.launch_ns, shortest_launch(np.array(launches, dtype=np.int64)))
-    for op in line.ops:
-        if op.backend != "nccl":
-            continue
+    for ops in together(nccl):
+        op = ops[0]
         begin = graph.moment(line.index, op.start_ns - line.ahead_ns)
         over = graph.moment(line.index, op.end_ns - line.ahead_ns)
         posted = line.op_begins.get(id(op))
@@ -222,9 +221,11 @@ def _operations(graph: Graph, line: RankLine) -> None:
             graph.after(begin, last_of[op.lane], Kind.HANDOVER, 0)
             before_ns[id(op)] = graph.time[last_of[op.lane]] + line.ahead_ns
         last_of[op.lane] = over
-        line.op_begins[id(op)], line.op_ends[id(op)] = begin, over
+        for each in ops:
+            line.op_begins[id(each)], line.op_ends[id(each)] = begin, over
         row = line.line.row_of.get(id(op), "")
-        sorted_out.setdefault((op.kind, str(op.lane), row), []).append(op)
+        kind = op.kind if all(each.kind == op.kind for each in ops) else EXCHANGE
+        sorted_out.setdefault((kind, str(op.lane), row), []).append(op)
     for key, ops in sorted_out.items():
         calls = np.array([op.posted_ns or op.start_ns for op in ops], dtype=np.int64)
         before = np.array([before_ns.get(id(op), 0) for op in ops], dtype=np.int64)
@@ -267,7 +268,8 @@ def _let_follow(graph: Graph, source: Work, target: Work, known: bool) -> None:
     `known`: that it has to follows from what they are. If not, there must be some that all else was
     there for, and that began only when this was over, and at once.
     """
-    most = MOST_BACK if (source.of[0], target.of[0]) == RECEIVED else 1
+    receives = (source.of[0], target.of[0]) in (RECEIVED, RECEIVED_IN_EXCHANGE)
+    most = MOST_BACK if receives else 1
     for back in range(1, most + 1):
         ours, theirs = _always_after(source, target, back)
         ends, starts = source.end[theirs], target.start[ours]
@@ -293,24 +295,33 @@ def _always_after(source: Work, target: Work, back: int) -> tuple[Ints, Ints]:
 
 
 def _messages(graph: Graph, line: RankLine, owners: dict[int, RankLine]) -> None:
-    """Ends of NCCL operations: where both ends are there, and as long as the transfer took."""
-    for op in line.ops:
-        if op.backend != "nccl":
+    """Ends of NCCL operations: where both ends are there, and as long as the transfer took; of a
+    batch, whose operations are one kernel, where both ends of all of them are there."""
+    for ops in together([op for op in line.ops if op.backend == "nccl"]):
+        begin, over = line.op_begins[id(ops[0])], line.op_ends[id(ops[0])]
+        took = graph.time[over] - graph.time[begin]
+        peers = [_peer_begins(line, op, owners) for op in ops]
+        if None in peers:
+            graph.after(over, begin, Kind.ALONE, took)
             continue
-        begin, over = line.op_begins[id(op)], line.op_ends[id(op)]
-        peer = line.other.get(id(op))
-        other = owners.get(id(peer)) if peer else None
-        if peer is None or other is None:
-            graph.after(over, begin, Kind.ALONE, op.end_ns - op.start_ns)
+        waited = {
+            peer
+            for op, peer in zip(ops, peers, strict=True)
+            if peer is not None and not (op.kind == "send" and graph.time[peer] >= graph.time[over])
+        }
+        if not waited:
+            graph.after(over, begin, Kind.MESSAGE, took)
             continue
-        theirs = other.op_begins[id(peer)]
-        ours_ns, theirs_ns = graph.time[begin], graph.time[theirs]
-        took = graph.time[over] - max(ours_ns, theirs_ns)
-        if op.kind == "send" and theirs_ns >= graph.time[over]:
-            graph.after(over, begin, Kind.MESSAGE, graph.time[over] - ours_ns)
-            continue
-        graph.after(over, begin, Kind.TRANSFER, max(took, 0))
-        graph.after(over, theirs, Kind.TRANSFER, max(took, 0))
+        took = graph.time[over] - max(graph.time[at] for at in (begin, *waited))
+        for at in (begin, *sorted(waited)):
+            graph.after(over, at, Kind.TRANSFER, max(took, 0))
+
+
+def _peer_begins(line: RankLine, op: P2POp, owners: dict[int, RankLine]) -> int | None:
+    """The moment when an operation's other end begins; None where it is not known."""
+    peer = line.other.get(id(op))
+    other = owners.get(id(peer)) if peer else None
+    return other.op_begins[id(peer)] if other else None
 
 
 def _host_waits(graph: Graph, line: RankLine, owners: dict[int, RankLine]) -> None:

@@ -78,7 +78,9 @@ def _lags(ranks: list[Host], edges: list[Edge]) -> dict[tuple[int, int], _Lag]:
         if edge.backend != "nccl" or not {id(edge.src), id(edge.dst)} <= set(index):
             continue
         times = [
-            (send.start_ns, send.end_ns, recv.start_ns, recv.end_ns) for send, recv in edge.paired()
+            (send.start_ns, send.end_ns, recv.start_ns, recv.end_ns)
+            for send, recv in edge.paired()
+            if not (send.batch or recv.batch)
         ]
         sends, sent, starts, received = np.array(times, dtype=np.int64).reshape(-1, 4).T
         ends = index[id(edge.src)], index[id(edge.dst)]

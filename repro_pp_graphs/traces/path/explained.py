@@ -14,7 +14,7 @@ from repro_pp_graphs.traces.pair.edge import Edge
 from repro_pp_graphs.traces.pair.host_clocks import aligned_edges
 from repro_pp_graphs.traces.path.clocks import CannotTell
 from repro_pp_graphs.traces.path.ring_path import Followed, followed, ring_path
-from repro_pp_graphs.traces.path.what_if import Change
+from repro_pp_graphs.traces.path.what_if import IN_A_BATCH, Change
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,5 +52,6 @@ def explained(found: Case | Studied, asked: dict[str, Change] | None = None) -> 
             what_if_not_given=dict.fromkeys(asked or {}, reason),
         )
     path = ring_path(study.case, study.followed, asked)
-    missing = {name: path.what_if_unknown for name in asked or {} if name not in path.what_if}
+    reason = path.what_if_unknown or IN_A_BATCH
+    missing = {name: reason for name in asked or {} if name not in path.what_if}
     return replace(analysis, ring_path=path, what_if_not_given=missing)

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from repro_pp_graphs.traces.cuda_calls import call_kind
-from repro_pp_graphs.traces.explain.host import MESSAGE_ROWS, Host
-from repro_pp_graphs.traces.explain.operations import host_ends
+from repro_pp_graphs.traces.explain.host import Host, row_of
+from repro_pp_graphs.traces.explain.operations import host_ends, together
 from repro_pp_graphs.traces.explain.waits import blocking
 from repro_pp_graphs.traces.model import P2POp, Span
 
@@ -52,18 +52,18 @@ class HostLine:
 
 def host_line(host: Host, ops: list[P2POp], window: tuple[int, int]) -> HostLine:
     """The moments of one rank's host in a time, ns, with its P2P operations there."""
-    row_of: dict[int, str] = {
-        id(op): MESSAGE_ROWS[message.what, message.kind]
+    rows: dict[int, str] = {
+        id(op): row_of(message)
         for message in host.messages
         for part in message.operations
         for op in part.p2p
     }
     found: list[Moment] = []
-    for wait in _waits(host, row_of, window):
+    for wait in _waits(host, rows, window):
         found.append(Moment(wait.start_ns, "arrives", wait, wait.op))
         found.append(Moment(wait.end_ns, "back", wait))
     waited = {id(moment.op) for moment in found if moment.op}
-    for op in ops:
+    for op in (kernel[0] for kernel in together(ops)):
         if op.posted_ns is not None and id(op) not in waited:
             found.append(Moment(op.posted_ns, "posts", op=op))
     found += [
@@ -72,17 +72,17 @@ def host_line(host: Host, ops: list[P2POp], window: tuple[int, int]) -> HostLine
         if window[0] <= start <= window[1]
     ]
     found.sort(key=lambda moment: moment.ns)
-    return HostLine(found, np.array([moment.ns for moment in found], dtype=np.int64), row_of)
+    return HostLine(found, np.array([moment.ns for moment in found], dtype=np.int64), rows)
 
 
-def _waits(host: Host, row_of: dict[int, str], window: tuple[int, int]) -> list[Wait]:
+def _waits(host: Host, rows: dict[int, str], window: tuple[int, int]) -> list[Wait]:
     """The calls of a time in which the host may wait, by start, none inside another."""
     ends = host_ends(host.rank)
     calls = [call for call in host.rank.calls if _may_wait(call)]
     found = [
         *(Wait(call.name, call.start_ns, call.end_ns) for call in (*calls, *host.rank.syncs)),
         *(
-            Wait(f"gloo:{op.kind}", op.start_ns, ends[id(op)], row_of.get(id(op), ""), op)
+            Wait(f"gloo:{op.kind}", op.start_ns, ends[id(op)], rows.get(id(op), ""), op)
             for op in host.rank.p2p
             if id(op) in ends
         ),
@@ -99,7 +99,7 @@ def _waits(host: Host, row_of: dict[int, str], window: tuple[int, int]) -> list[
         while at < len(messages) and messages[at].end_ns <= wait.start_ns:
             at += 1
         if at < len(messages) and messages[at].start_ns <= wait.start_ns and not wait.row:
-            wait.row = MESSAGE_ROWS[messages[at].what, messages[at].kind]
+            wait.row = row_of(messages[at])
     return kept
 
 

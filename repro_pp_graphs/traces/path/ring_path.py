@@ -23,7 +23,7 @@ from repro_pp_graphs.traces.path.parts import CATEGORIES, Part, Sums, parts_of
 from repro_pp_graphs.traces.path.shared_gpu import numbered_alike
 from repro_pp_graphs.traces.path.silence import silent_ns
 from repro_pp_graphs.traces.path.walk import Walker, clipped
-from repro_pp_graphs.traces.path.what_if import REMEDIES, Change, WhatIf, change_of
+from repro_pp_graphs.traces.path.what_if import NOT_OF_A_BATCH, REMEDIES, Change, WhatIf, change_of
 from repro_pp_graphs.traces.quantiles import spread
 
 Ints = npt.NDArray[np.int64]
@@ -258,9 +258,17 @@ def _what_if(
         return measured, again, {}, off
     changes = {f"{name}=0": change_of(name, 0) for name in ALWAYS_ASKED}
     changes |= {name: change for name, change in REMEDIES.items() if name != "send"} | asked
+    if _in_a_batch(found):
+        changes = {name: each for name, each in changes.items() if name not in NOT_OF_A_BATCH}
     what_if = WhatIf(found.ring, timing)
     times = {name: steady.step_us(what_if.retimed(change)) for name, change in changes.items()}
     return measured, again, times, ""
+
+
+def _in_a_batch(found: Followed) -> bool:
+    """Whether the last rank's token ids go in one batch with what it receives."""
+    sent = found.ring.ranks[-1].host.of("tokens", "send")
+    return any(message.exchange for message in sent)
 
 
 def _waits_of_unknown_end(found: Followed) -> str:

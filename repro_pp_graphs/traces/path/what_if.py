@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from repro_pp_graphs.traces.explain.host import MESSAGE_ROWS, ROWS
+from repro_pp_graphs.traces.explain.host import IN_MESSAGES, ROWS
 from repro_pp_graphs.traces.path.build import RankLine, Ring
 from repro_pp_graphs.traces.path.graph import Kind, Timing
 from repro_pp_graphs.traces.path.host_time import LAUNCH, OPERATORS, PYTHON, saved
 
 Ints = npt.NDArray[np.int64]
 
-MESSAGES: tuple[str, ...] = tuple(dict.fromkeys(MESSAGE_ROWS.values()))
+MESSAGES: tuple[str, ...] = IN_MESSAGES
 GPU, PEER = "gpu", "peer"
 # Whose length is the host's own time.
 OF_HOST = (Kind.HOST, Kind.CUDA_CALL, Kind.GLOO_CALL)
@@ -149,6 +149,9 @@ REMEDIES = {
     "event_send": Change(no_wait=GPU_IN_MESSAGES),
     "batched_p2p": Change(host=NO_TIME_IN_MESSAGES, no_wait=_without_waits(MESSAGES, (GPU, PEER))),
 }
+# what cannot be asked where token ids go in one batch with what the last rank receives
+NOT_OF_A_BATCH = ("token_send", "comm_stream", "batched_p2p")
+IN_A_BATCH = "token ids go in one batch with what the last rank receives (batch_isend_irecv)"
 CATEGORIES = ("send", "sync", "launch", "transfer", "compute", "host")
 # Of these a wait is taken away whole, or not at all.
 WHOLE = ("send", "sync")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from repro_pp_graphs.traces.cuda_calls import BLOCKED_US, call_kind, synchronises
 from repro_pp_graphs.traces.read.blocks import Value, number, plain
-from repro_pp_graphs.traces.read.peers import SIDES, Label, LaunchSite, Mark, P2PKernel
+from repro_pp_graphs.traces.read.peers import SIDES, Asked, Label, LaunchSite, Mark, P2PKernel
 from repro_pp_graphs.traces.read.salvage import NO_JSON
 
 # Of the launches, as many as the runtime's own where the driver's are not recorded.
@@ -78,7 +78,7 @@ def label_of(args: Args) -> Label:
 
 def mark_of(event: Event) -> Mark:
     origin = whole((event.args or NO_ARGS).external_id)
-    return Mark(event.ts, event.ts + event.dur, str(event.name), origin)
+    return Mark(event.ts, event.ts + event.dur, str(event.name), origin, plain(event.tid))
 
 
 @lru_cache(maxsize=1024)
@@ -208,9 +208,11 @@ class Columns:
         elif event.name == "c10d::recv_":
             self.recvs.append(("c10d::recv_", event.ts, event.dur, -1))
         elif event.args and event.args.collective in SIDES:
-            origin = whole(event.args.external_id)
+            origin, label = whole(event.args.external_id), label_of(event.args)
+            thread, over = plain(event.tid), event.ts + event.dur
+            self._site.asked.append(Asked(event.ts, over, origin, thread, label))
             if origin >= 0:
-                self._site.params[origin] = label_of(event.args)
+                self._site.params[origin] = label
                 self._site.operators[origin] = event.ts
 
     def _gpu_work(self, events: list[Event]) -> None:

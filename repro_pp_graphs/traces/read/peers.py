@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -16,6 +17,7 @@ ANNOTATION = re.compile(r"nccl:(send|recv) (\d{1,9})(?:->|<-)(\d{1,9})")
 # Kineto widens an annotation on the GPU by a ns on either side; us.
 SLACK_US = 0.01
 SIDES = ("send", "recv")
+COALESCED = "nccl:coalesced"  # torch's annotation where a batch_isend_irecv launches its kernel
 
 
 class Label(NamedTuple):
@@ -48,6 +50,17 @@ class Mark(NamedTuple):
     end: float
     name: str
     external_id: int
+    thread: Value = None
+
+
+class Asked(NamedTuple):
+    """A send or receive that the host asks of NCCL: the operator in which it does so; us."""
+
+    ts: float
+    end: float
+    external_id: int
+    thread: Value
+    label: Label
 
 
 NO_MARK = Mark(0.0, 0.0, "", -1)
@@ -55,11 +68,12 @@ NO_MARK = Mark(0.0, 0.0, "", -1)
 
 @dataclass(slots=True)
 class LaunchSite:
-    """Where kernels came from: c10d operators by id (what they say, when they begin), annotations
-    on host and GPU, launch calls by correlation."""
+    """Where kernels came from: c10d operators by id (what they say, when they begin) and in order,
+    annotations on host and GPU, launch calls by correlation."""
 
     params: dict[int, Label] = field(default_factory=dict)
     operators: dict[int, float] = field(default_factory=dict)
+    asked: list[Asked] = field(default_factory=list)
     host: list[Mark] = field(default_factory=list)
     gpu: dict[Value, list[Mark]] = field(default_factory=dict)
     calls: dict[int, float] = field(default_factory=dict)
@@ -67,7 +81,7 @@ class LaunchSite:
     def sort(self) -> None:
         """Put annotations in order; to be called before `annotation` and `posted`."""
         for marks in (self.host, *self.gpu.values()):
-            marks.sort()
+            marks.sort(key=lambda mark: mark[:4])
         begun = {mark.external_id: mark.ts for mark in self.host if mark.external_id >= 0}
         self.operators = begun | self.operators
 
@@ -94,6 +108,52 @@ class LaunchSite:
                 return begun
         return None
 
+    def batches(self, kernels: list[P2PKernel]) -> list[list[Asked]]:
+        """What each kernel sends and receives as one of a batch_isend_irecv, in the order asked
+        for; nothing where it is none.
+
+        Nothing too where a batch is several kernels: which of them an operation is in is not known.
+        """
+        marks = [self._host_mark(kernel) for kernel in kernels]
+        uses = Counter(marks)
+        if set(uses) <= {NO_MARK}:
+            return [[] for _ in kernels]
+        of_mark = self._batches_by_mark({kernel.external_id for kernel in kernels})
+        return [of_mark.get(mark, []) if uses[mark] == 1 else [] for mark in marks]
+
+    def _host_mark(self, kernel: P2PKernel) -> Mark:
+        """The host's annotation in which a batch's kernel was launched."""
+        found = self.annotation(kernel)
+        if found.name == COALESCED and kernel.correlation in self.calls:
+            return _around(self.host, self.calls[kernel.correlation])
+        return NO_MARK
+
+    def _batches_by_mark(self, alone: set[int]) -> dict[Mark, list[Asked]]:
+        """What was asked for before each annotation of a batch: on its thread and in one process
+        group, since the one before, and launched by nothing else (`alone`: by a kernel of its own).
+        """
+        found: dict[Mark, list[Asked]] = {}
+        waiting: dict[Value, list[Asked]] = {}
+        coalesced = [mark for mark in self.host if mark.name == COALESCED]
+        each_alone = [mark.ts for mark in self.host if ANNOTATION.match(mark.name)]
+        at = 0
+        asked = sorted(self.asked, key=lambda one: one.ts)
+        for mark in coalesced:
+            while at < len(asked) and asked[at].ts < mark.ts:
+                one = asked[at]
+                at += 1
+                own = bisect_left(each_alone, one.ts)
+                before = waiting.setdefault(one.thread, [])
+                launched = own < len(each_alone) and each_alone[own] <= one.end
+                if one.external_id in alone or launched:
+                    before.clear()
+                    continue
+                if before and before[-1].label.group != one.label.group:
+                    before.clear()
+                before.append(one)
+            found[mark] = waiting.pop(mark.thread, [])
+        return found
+
 
 def _around(marks: list[Mark], moment: float) -> Mark:
     at = bisect_right(marks, moment, key=lambda mark: mark.ts) - 1
@@ -105,11 +165,16 @@ def label_kernels(
 ) -> tuple[list[P2POp], int]:
     """P2P kernels as operations, and how many carry no sign of their peer.
 
-    Kernels inside graphs and of batch_isend_irecv carry none: they are counted, never guessed.
+    Kernels inside graphs carry none: they are counted, never guessed. A kernel of a
+    batch_isend_irecv is as many operations as were asked for in it.
     """
     found: list[P2POp] = []
-    unlabelled = 0
-    for kernel in kernels:
+    unlabelled = batch = 0
+    for kernel, asked in zip(kernels, site.batches(kernels), strict=True):
+        if in_batch := _batch(kernel, asked, site, ns, batch + 1):
+            found += in_batch
+            batch += 1
+            continue
         label, peer = kernel.label, _peer(kernel.label)
         if peer is None:
             label = site.params.get(kernel.external_id, label)
@@ -136,6 +201,39 @@ def label_kernels(
             )
         )
     return found, unlabelled
+
+
+def _batch(
+    kernel: P2PKernel,
+    asked: list[Asked],
+    site: LaunchSite,
+    ns: Callable[[float], int],
+    batch: int,
+) -> list[P2POp]:
+    """The operations of a batch's kernel; none where one of them does not say who its peer is."""
+    posted = site.posted(kernel)
+    found = []
+    for one in asked:
+        label, peer = one.label, _peer(one.label)
+        if peer is None:
+            return []
+        found.append(
+            P2POp(
+                "send" if label.collective == "send" else "recv",
+                peer,
+                number(label.elements),
+                label.dtype if isinstance(label.dtype, str) else None,
+                ns(kernel.ts),
+                ns(kernel.ts + kernel.dur),
+                "nccl",
+                None if posted is None else ns(posted),
+                str(label.group or ""),
+                (kernel.pid, kernel.stream),
+                batch=batch,
+                called_ns=ns(one.ts),
+            )
+        )
+    return found
 
 
 def _peer(label: Label) -> int | None:
