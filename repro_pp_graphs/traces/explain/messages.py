@@ -35,6 +35,9 @@ SPANS: dict[str, tuple[What, Kind]] = {
 }
 
 
+LACKING = "an operation in it lacks NCCL's or gloo's annotation"
+
+
 class Message(msgspec.Struct, gc=False):
     """One message while the host is in it; ns.
 
@@ -92,10 +95,14 @@ def _divided(message: Message, rank: RankTrace) -> list[Message]:
     if len(sorts) < 2:
         return [message]
     end_ns = max(message.end_ns, *(_batch_end_ns(rank, op) for op in ops))
+    bare = any(not (part.gloo or part.nccl) for part in message.operations)
+    gap = message.gap or (LACKING if bare else "")
     found: dict[tuple[Kind, bool], Message] = {}
     for kind, tokens in sorts:
         what: What = "tokens" if tokens else "hidden"
-        found[kind, tokens] = Message(what, kind, message.start_ns, end_ns, [], exchange=True)
+        found[kind, tokens] = Message(
+            what, kind, message.start_ns, end_ns, [], gap=gap, exchange=True
+        )
     for part in message.operations:
         in_batch = [op for op in part.p2p if op.batch]
         for sort in dict.fromkeys((op.kind, op.dtype in INTEGERS) for op in in_batch):
@@ -159,7 +166,7 @@ def _recognise(
             message.what = "requests"
         elif _what(message.operations, rank, pp_size) == "tokens":
             message.what = "tokens"
-            if message.kind == "send":
+            if message.kind == "send" or _batch(message.operations):
                 message.gap = f"sglang's annotation {TOKEN_SEND} is missing"
 
 

@@ -6,7 +6,9 @@ from collections import Counter
 
 from repro_pp_graphs.traces.explain.host import Host
 from repro_pp_graphs.traces.explain.messages import BYTES, Message
+from repro_pp_graphs.traces.explain.seen import ENOUGH
 from repro_pp_graphs.traces.facts import Manner
+from repro_pp_graphs.traces.model import RankTrace
 
 # manner -> what it means, with the releases whose source does so
 MEANING: dict[Manner, str] = {
@@ -23,8 +25,16 @@ MEANING: dict[Manner, str] = {
 
 def manner(host: Host) -> Manner:
     """How most token sends of a last rank behave, from what those seen whole are made of."""
+    if mostly_unlabelled(host.rank):
+        return "unknown"
     found = Counter(_of(message) for message in host.of("tokens", "send") if not message.gap)
     return found.most_common(1)[0][0] if found else "unknown"
+
+
+def mostly_unlabelled(rank: RankTrace) -> bool:
+    """Whether many of a rank's P2P kernels name no peer: what its sends are made of, and when they
+    were over, is not known then."""
+    return rank.unlabelled_p2p > (1 - ENOUGH) * len(rank.p2p_kernels)
 
 
 def _of(message: Message) -> Manner:

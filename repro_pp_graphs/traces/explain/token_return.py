@@ -22,6 +22,7 @@ from repro_pp_graphs.traces.explain.seen import (
     recorded_by_all,
     unseen,
 )
+from repro_pp_graphs.traces.explain.sends import mostly_unlabelled
 from repro_pp_graphs.traces.explain.steps import RUN_SPANS, named
 from repro_pp_graphs.traces.explain.waits import BLOCKED_NS, CAUSES, flight
 from repro_pp_graphs.traces.explain.words import WORTH_SAYING
@@ -233,11 +234,13 @@ def _times(counted: list[tuple[Host, Message]], edges: list[Edge]) -> list[_Send
     """The times of every counted step.
 
     A step whose send has fewer NCCL operations than the others' is not whole: when its last byte
-    left is not known. Nor is that of any step where the rank's sends lie in no message.
+    left is not known. Nor is that of any step where the rank's sends lie in no message, or
+    name no peer.
     """
     forms = Counter(message.form for _, message in counted)
     usual = forms.most_common(1)[0][0] if forms else None
-    in_messages = _stray_share(counted, edges) <= 1 - ENOUGH
+    labelled = not any(mostly_unlabelled(host.rank) for host, _ in counted)
+    in_messages = labelled and _stray_share(counted, edges) <= 1 - ENOUGH
     found = []
     for host, message in counted:
         sends = _sends(host, message)

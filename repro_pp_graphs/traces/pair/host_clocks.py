@@ -122,8 +122,9 @@ def _move_all(found: Iterable[object], by_ns: int) -> None:
         if isinstance(one, P2POp | Span):
             one.start_ns += by_ns
             one.end_ns += by_ns
-        if isinstance(one, P2POp) and one.posted_ns is not None:
-            one.posted_ns += by_ns
+        if isinstance(one, P2POp):
+            one.posted_ns = None if one.posted_ns is None else one.posted_ns + by_ns
+            one.called_ns = None if one.called_ns is None else one.called_ns + by_ns
 
 
 def host_clocks(case: Case, edges: list[Edge]) -> list[HostClocks]:

@@ -13,7 +13,7 @@ from repro_pp_graphs.traces.explain.host import Host, anchors
 from repro_pp_graphs.traces.explain.ring import decode_step
 from repro_pp_graphs.traces.explain.seen import LEAST, enough, recorded_by_all, unseen
 from repro_pp_graphs.traces.facts import DecodeStep, PathCategory, PathPart, RingPath
-from repro_pp_graphs.traces.model import Case
+from repro_pp_graphs.traces.model import Case, RankTrace
 from repro_pp_graphs.traces.pair.edge import Edge
 from repro_pp_graphs.traces.path.batches import Batches, batches_of
 from repro_pp_graphs.traces.path.build import Ring, build
@@ -74,10 +74,8 @@ def followed(case: Case, hosts: list[Host], edges: list[Edge]) -> Followed:
     for host in ranks:
         if on_gpu and not len(host.rank.kernels.times):
             raise CannotTell("the trace has no GPU kernels")
-        if host.rank.unlabelled_p2p:
-            raise CannotTell(
-                f"{host.rank.unlabelled_p2p} of PP{host.rank.pp}'s P2P kernels carry no peer"
-            )
+        if unlabelled := _unlabelled(host.rank):
+            raise CannotTell(f"{unlabelled} of PP{host.rank.pp}'s P2P kernels carry no peer")
         if not len(host.rank.operators):
             raise CannotTell("the trace has no operators of the host")
         if reason := unseen(host.rank):
@@ -102,6 +100,16 @@ def followed(case: Case, hosts: list[Host], edges: list[Edge]) -> Followed:
         )
     found.parts = _checked_parts(found)
     return found
+
+
+def _unlabelled(rank: RankTrace) -> int:
+    """How many P2P kernels name no peer, but for those before all that do: they may have been asked
+    for before the recording."""
+    starts = {op.start_ns for op in rank.p2p if op.backend == "nccl"}
+    if not rank.unlabelled_p2p or not starts:
+        return rank.unlabelled_p2p
+    before = int(rank.p2p_kernels[:, 0].searchsorted(min(starts)))
+    return max(rank.unlabelled_p2p - before, 0)
 
 
 def _middle(first: Host, pp_size: int, recorded: tuple[int, int]) -> tuple[tuple[int, int], int]:

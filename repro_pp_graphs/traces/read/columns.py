@@ -172,6 +172,7 @@ class Columns:
         wanted = {float(kernel.correlation) for kernel in (*self.p2p, *self.generic)}
         times = zip(self.posted[::2], self.posted[1::2], strict=True)
         self._site.calls = {int(corr): ts for corr, ts in times if corr in wanted}
+        self._site.graphs = [ts for ts, _, _ in self.launches]
         self._site.sort()
         for kernel in self.generic:
             if self._site.is_p2p(kernel):

@@ -77,6 +77,7 @@ class LaunchSite:
     host: list[Mark] = field(default_factory=list)
     gpu: dict[Value, list[Mark]] = field(default_factory=dict)
     calls: dict[int, float] = field(default_factory=dict)
+    graphs: list[float] = field(default_factory=list)  # launches of graphs: none is inside a batch
 
     def sort(self) -> None:
         """Put annotations in order; to be called before `annotation` and `posted`."""
@@ -131,7 +132,11 @@ class LaunchSite:
     def _batches_by_mark(self, alone: set[int]) -> dict[Mark, list[Asked]]:
         """What was asked for before each annotation of a batch: on its thread and in one process
         group, since the one before, and launched by nothing else (`alone`: by a kernel of its own).
+
+        Nothing where something was launched in between: the annotation of an earlier batch may be
+        missing, of which some of it was.
         """
+        launches = sorted([*self.calls.values(), *self.graphs])
         found: dict[Mark, list[Asked]] = {}
         waiting: dict[Value, list[Asked]] = {}
         coalesced = [mark for mark in self.host if mark.name == COALESCED]
@@ -151,7 +156,9 @@ class LaunchSite:
                 if before and before[-1].label.group != one.label.group:
                     before.clear()
                 before.append(one)
-            found[mark] = waiting.pop(mark.thread, [])
+            batch = waiting.pop(mark.thread, [])
+            since = bisect_right(launches, batch[0].ts) if batch else 0
+            found[mark] = batch if since == bisect_right(launches, mark.ts) else []
         return found
 
 
