@@ -207,6 +207,23 @@ def test_each_arrow_of_the_path_binds_to_the_slice_it_leaves_and_the_one_it_arri
     assert len(set(ids)) == len(ids)
 
 
+def test_several_what_ifs_at_once_save_no_less_than_each_of_them(tmp_path, capsys):
+    out, name = tmp_path / "A.json", "sglang0516_sync_send_numbered"
+    joined = ["send=0+host=0.6", "token_send+host=0.6", "transfer=0.5+transfer=0.5"]
+    alone = ["host=0.6", "transfer=0.25"]
+    asked = [f"--what-if={text}" for text in (*joined, *alone)]
+    assert main([str(DATA / name), "--json", str(out), *asked]) == 0
+    assert "send=0+host=0.6" in capsys.readouterr().out
+    us = json.loads(out.read_text())["ring_path"]["what_if"]
+    for text in joined[:2]:
+        assert us[text] < min(us[part] for part in text.split("+"))
+    assert us[joined[0]] < us[joined[1]]
+    assert us[joined[2]] == pytest.approx(us["transfer=0.25"], abs=5)
+    with pytest.raises(SystemExit):
+        main([str(DATA / name), "--what-if", "send=0+"])
+    assert "none of" in capsys.readouterr().err
+
+
 def test_what_if_is_printed_and_written(tmp_path, capsys):
     folder, out = DATA / "sglang052_graphs_on", tmp_path / "A.json"
     asked = ["--what-if", "transfer=0.5", "--what-if", "compute=2", "--what-if", "event_send"]

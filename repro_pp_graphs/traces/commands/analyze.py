@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import reduce
 from pathlib import Path
 
 from repro_pp_graphs.files import write_json
@@ -25,6 +26,7 @@ EXAMPLES = """examples:
   python -m repro_pp_graphs analyze trace/CASE_A_decode_graphs
   python -m repro_pp_graphs analyze trace/CASE_A_decode_graphs --json A.json
   python -m repro_pp_graphs analyze trace/CASE_A --what-if transfer=0.5
+  python -m repro_pp_graphs analyze trace/CASE_A --what-if send=0+host=0.7
   python -m repro_pp_graphs analyze ON OFF   two cases, and OFF against ON
   python -m repro_pp_graphs analyze trace    every case in it, side by side, and
       those without graphs against those with, where names are alike but for
@@ -46,7 +48,8 @@ def main(argv: list[str]) -> int:
         default=[],
         metavar="WHAT=FACTOR",
         help=f"how long a decode step would be if this took so many times as long ("
-        f"{', '.join(CATEGORIES)}; may be given again): see docs/ring_path.md",
+        f"{', '.join(CATEGORIES)}; several at once with +; may be given again): see "
+        "docs/ring_path.md",
     )
     options = made.parse_args(argv)
     cases = cli.cases_at(COMMAND, options.paths)
@@ -74,19 +77,24 @@ def main(argv: list[str]) -> int:
 
 
 def _what_if(text: str) -> tuple[str, Change]:
-    """A value of --what-if as its name in the tables, and the change."""
+    """A value of --what-if as its name in the tables, and the change: of several joined by `+` all
+    at once."""
+    return text, reduce(Change.and_also, map(_one, text.split("+")))
+
+
+def _one(text: str) -> Change:
     category, _, factor = text.partition("=")
     if category in REMEDIES and category not in CATEGORIES:
         if category != text:
             raise argparse.ArgumentTypeError(f"{text}: give {category} without a factor")
-        return text, REMEDIES[text]
+        return REMEDIES[text]
     try:
         times = float(factor) if category in CATEGORIES else 1.0
     except ValueError:
         reason = f"{text}: give a number, as {category}=0"
         raise argparse.ArgumentTypeError(reason) from None
     try:
-        return text, change_of(category, times)
+        return change_of(category, times)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

@@ -33,8 +33,8 @@ class Change:
 
     `host`: the rows of a host's time; `graph`, `eager`: kernels; `transfer`: messages; `launch`:
     from a launch to its kernel, a message's too; `no_wait`: (for what, in which row) the host waits
-    no more, with row "" outside of messages; `last_only`: `host` and `no_wait` on the last rank
-    alone.
+    no more, with row "" outside of messages; `last_host`, `last_no_wait`: the same, of the last
+    rank alone.
     """
 
     host: dict[str, float] = field(default_factory=dict)
@@ -43,7 +43,25 @@ class Change:
     transfer: float = 1.0
     launch: float = 1.0
     no_wait: frozenset[tuple[str, str]] = frozenset()
-    last_only: bool = False
+    last_host: dict[str, float] = field(default_factory=dict)
+    last_no_wait: frozenset[tuple[str, str]] = frozenset()
+
+    def and_also(self, other: Change) -> Change:
+        """Both at once: factors of the same thing are multiplied."""
+        return Change(
+            host=_product(self.host, other.host),
+            graph=self.graph * other.graph,
+            eager=self.eager * other.eager,
+            transfer=self.transfer * other.transfer,
+            launch=self.launch * other.launch,
+            no_wait=self.no_wait | other.no_wait,
+            last_host=_product(self.last_host, other.last_host),
+            last_no_wait=self.last_no_wait | other.last_no_wait,
+        )
+
+
+def _product(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+    return {name: one.get(name, 1.0) * other.get(name, 1.0) for name in (*one, *other)}
 
 
 class WhatIf:
@@ -71,10 +89,12 @@ class WhatIf:
         weight[of_messages] = np.rint(weight[of_messages] * change.launch).astype(np.int64)
         for line in self.ring.ranks:
             if len(line.line.ns):
-                alone = change.last_only and line is not self.ring.ranks[-1]
-                self._host(line, change, {} if alone else change.host, weight)
-                if not alone:
-                    self._waits(line, change, weight)
+                host, no_wait = change.host, change.no_wait
+                if line is self.ring.ranks[-1]:
+                    host = _product(host, change.last_host)
+                    no_wait |= change.last_no_wait
+                self._host(line, change, host, weight)
+                self._waits(line, no_wait, weight)
         return timing.retimed(weight, timing.rest)
 
     def _host(
@@ -115,16 +135,16 @@ class WhatIf:
         run_up = np.flatnonzero(ours & (timing.kind == Kind.RUN_UP))
         weight[run_up] += (late - groups.late)[timing.ref[run_up]]
 
-    def _waits(self, line: RankLine, change: Change, weight: Ints) -> None:
+    def _waits(self, line: RankLine, no_wait: frozenset[tuple[str, str]], weight: Ints) -> None:
         """Take away what the host no longer waits for."""
-        if not change.no_wait:
+        if not no_wait:
             return
         timing = self.timing
         for number, moment in enumerate(line.line.moments):
             if moment.kind != "back" or moment.wait is None or not number:
                 continue
             what = PEER if moment.wait.op is not None else GPU
-            if (what, moment.wait.row) in change.no_wait:
+            if (what, moment.wait.row) in no_wait:
                 back, before = line.host_at[number], line.host_at[number - 1]
                 edges = np.arange(timing.first[back], timing.first[back + 1])
                 weight[edges[timing.src[edges] != before]] = NEVER
@@ -141,11 +161,9 @@ GPU_IN_MESSAGES = _without_waits(MESSAGES, (GPU,))
 REMEDIES = {
     "send": Change(host=NO_TIME_IN_MESSAGES, no_wait=IN_SENDS | GPU_IN_MESSAGES),
     "token_send": Change(
-        host={"token_send": 0.0},
-        no_wait=_without_waits(("token_send",), (GPU, PEER)),
-        last_only=True,
+        last_host={"token_send": 0.0}, last_no_wait=_without_waits(("token_send",), (GPU, PEER))
     ),
-    "comm_stream": Change(no_wait=_without_waits(("token_send",), (GPU,)), last_only=True),
+    "comm_stream": Change(last_no_wait=_without_waits(("token_send",), (GPU,))),
     "event_send": Change(no_wait=GPU_IN_MESSAGES),
     "batched_p2p": Change(host=NO_TIME_IN_MESSAGES, no_wait=_without_waits(MESSAGES, (GPU, PEER))),
 }
