@@ -579,6 +579,26 @@ def test_an_event_goes_to_the_stream_that_is_current_then(monkeypatch):
     assert asked == ["a", "b", "a"]  # when it is another than before only
 
 
+def test_a_batch_that_was_just_launched_is_not_asked_whether_it_has_ended(gpu, monkeypatch):
+    clock, written = gpu
+    find_a_base(clock)
+    asked: list[FakeEvent] = []
+    query = FakeEvent.query
+    for turn in range(3):
+        clock.expect()
+        clock.begin()
+        clock.end(turn)
+    monkeypatch.setattr(FakeEvent, "query", lambda event: asked.append(event) or query(event))
+    clock.read(running=3)
+    assert (written, asked) == ([], [])
+    clock.read(running=1)
+    assert [row[0] for row in written] == [0, 1]
+    clock.read(running=1)
+    assert len(written) == 2
+    clock.read()
+    assert [row[0] for row in written] == [0, 1, 2]
+
+
 class Noted:
     """In place of a DeviceClock: when what of it was called."""
 
@@ -587,7 +607,7 @@ class Noted:
         self.missed: dict[str, int] = {}
 
     def __getattr__(self, name: str) -> Any:
-        return lambda *_: self.order.append(name)
+        return lambda *_, **__: self.order.append(name)
 
 
 def test_what_the_gpu_did_is_read_after_a_launch_never_between_results_and_launch(

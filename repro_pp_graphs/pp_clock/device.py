@@ -104,10 +104,11 @@ class DeviceClock:
             return
         self._pending.append((turn, begun, self._record(), self._base))
 
-    def read(self) -> None:
-        """Write down the batches that have ended by now: two at most, since a launch gives one."""
-        for _ in range(2):
-            if not self._pending or not self._pending[0][2].query():
+    def read(self, running: int = 0) -> None:
+        """Write down the batches that have ended by now, two at most, since a launch adds one; of
+        the newest `running` it is not even asked."""
+        for _ in range(min(2, len(self._pending) - running)):
+            if not self._pending[0][2].query():
                 return
             turn, begun, ended, base = self._pending.popleft()
             self._write(turn, _host_ns(base, begun), _host_ns(base, ended), base.width_ns)

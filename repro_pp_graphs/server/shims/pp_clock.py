@@ -117,7 +117,7 @@ class Clock:
         if self.device and self.on:
             try:
                 self.device.end(self.turn)
-                self.device.read()
+                self.device.read(running=1)
             except Exception as error:
                 self.fail("the events of a batch", error)
         self.write(_LAUNCH, begin_ns, end_ns)
