@@ -13,8 +13,8 @@ import shutil
 import pytest
 import report_runs
 
-from repro_pp_graphs.report import charts, content, lane_chart, launch_charts, page, source
-from repro_pp_graphs.traces.explain import timeline
+from repro_pp_graphs.report import calls, charts, content, lane_chart, launch_charts, page, source
+from repro_pp_graphs.traces.explain import step_path, timeline
 
 MOST_BYTES = 3_000_000
 EVIL = "</script><script>alert(1)</script><b>"
@@ -147,3 +147,13 @@ def test_the_data_of_the_pictures_is_what_was_measured(of_traced):
                 pairs = itertools.pairwise(slices)
                 assert all(one[2] <= two[1] + 0.001 for one, two in pairs)
                 assert {s[0] for s in slices} <= set(lanes["kinds"])
+
+
+def test_every_kind_that_a_picture_draws_has_a_colour_in_light_and_dark():
+    style = (page.ASSETS / "report.css").read_text(encoding="utf-8")
+    kinds = {*lane_chart.KINDS, *(colour for _, colour in calls.KINDS.values()), calls.REST[1]}
+    kinds |= {f"path_{each}" for each in step_path.TITLES}
+    # light, the system's dark, dark by the button; and the square in the key
+    counts = {kind: style.count(f"--{kind}:") for kind in kinds}
+    assert set(counts.values()) == {3}, counts
+    assert not [kind for kind in kinds if f".key i.{kind}{{" not in style]
