@@ -89,15 +89,24 @@ def profiler_check() -> Callable[[], bool]:
 
 def costs(clock: Clock, timer: Timer) -> dict[str, float]:
     """Nanoseconds by what the clock does."""
-    wrap = Wrappers(clock, lambda: (None, None, None))
+    sent = [1]
+    wrap = Wrappers(clock, SimpleNamespace(send_output_work=None, send_proxy_work=sent))
     plain = timer(nothing)
     batch = SimpleNamespace(forward_mode=SimpleNamespace(is_decode=lambda: True), reqs=[1] * 8)
+    results = None, SimpleNamespace(synchronize=lambda: None)
     timed, launch = wrap.timed("process", nothing), wrap.launch(nothing)
+    wait, exchange = wrap.wait_sent(nothing), wrap.wait_results(lambda: results)
     message = Messages(clock, 0, {}, lambda _: None).numbered(nothing, True)
     turn = wrap.turn(nothing)
+
+    def wait_for_results() -> None:
+        exchange()[-1].synchronize()
+
     return {
         "call": timer(timed) - plain,
         "launch": timer(lambda: launch(batch)) - timer(lambda: nothing(batch)),
+        "wait_sent": timer(lambda: wait(sent)) - timer(lambda: nothing(sent)),
+        "wait_results": timer(wait_for_results) - plain,
         "message": timer(lambda: message(None, 1)) - timer(lambda: nothing(None, 1)),
         "turn": timer(turn) - plain,
     }
@@ -145,8 +154,8 @@ def device_costs(clock: Clock, timer: Timer) -> dict[str, float]:
 
 
 def total_ns(found: dict[str, float], calls: int, messages: int) -> float:
-    """What the clock takes of a turn."""
-    times = {"call": calls - 1, "message": messages}
+    """What the clock takes of a turn; a rank that is not the last waits for three earlier sends."""
+    times = {"call": calls - 5, "wait_sent": 3, "message": messages}
     return sum(times.get(name, 1) * ns for name, ns in found.items())
 
 
@@ -165,11 +174,11 @@ def main() -> None:
         for timer in (in_a_loop_ns, after_other_work_ns):
             columns.append(costs(clock, timer) | device_costs(clock, timer))
         count, worst_us = longest_row_us(clock, options.seconds)
-    print(f"{'ns':<10}{'in a loop':>12}{'after other work':>19}")
+    print(f"{'ns':<13}{'in a loop':>12}{'after other work':>19}")
     for name in columns[0]:
-        print(f"{name:<10}{columns[0][name]:>12.0f}{columns[1][name]:>19.0f}")
+        print(f"{name:<13}{columns[0][name]:>12.0f}{columns[1][name]:>19.0f}")
     if "events" not in columns[0]:
-        print("events    no GPU here")
+        print("events       no GPU here")
     print(f"longest of {count} rows in {options.seconds:.0f} s: {worst_us:.0f} us")
     loop, apart = (total_ns(each, options.rows, options.messages) for each in columns)
     share = apart / options.turn_ms / 1e6

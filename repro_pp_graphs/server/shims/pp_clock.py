@@ -40,6 +40,7 @@ ALTERNATE_ENV = "REPRO_PP_CLOCK_ALTERNATE"
 ACTIVE = "repro shim pp_clock is active"  # a rank's line in the server's log
 TOKENS = "next_token_ids"  # the entry of a message that makes it one of token ids
 ANNOTATION = "pp_clock:"
+SENT = ("tokens", "hidden", "requests")  # what is waited for later
 P2P = ("send", "recv", "isend", "irecv")
 _LAUNCH, _TURN, _OWN_BATCH = CODES["launch"], CODES["turn"], CODES["own_batch"]
 _WAIT_RESULTS = CODES["wait_results"]
@@ -181,9 +182,9 @@ class Clock:
 class Wrappers:
     """The functions that take the place of sglang's own, and call them."""
 
-    def __init__(self, clock: Clock, works: Callable[[], tuple[Any, Any, Any]]) -> None:
+    def __init__(self, clock: Clock, scheduler: Any) -> None:  # noqa: ANN401
         self._clock = clock
-        self._works = works
+        self._scheduler = scheduler
         self._asking = False
 
     def turn(self, call: Call) -> Call:
@@ -283,17 +284,23 @@ class Wrappers:
 
     def wait_sent(self, call: Call) -> Call:
         """_pp_commit_comm_work(work, ...): which works they are tells what was sent."""
-        write, now, works = self._clock.write, monotonic_ns, self._works
-        codes = [CODES[f"wait_sent_{what}"] for what in ("tokens", "hidden", "requests")]
+        write, now, scheduler = self._clock.write, monotonic_ns, self._scheduler
+        tokens, hidden, requests = (CODES[f"wait_sent_{what}"] for what in SENT)
 
         def wait(work: Any, *args: Any, **more: Any) -> Any:  # noqa: ANN401
             if not work:
                 return call(work, *args, **more)
-            code = next((c for c, known in zip(codes, works(), strict=True) if work is known), 0)
+            if work is getattr(scheduler, "send_output_work", None):
+                code = tokens
+            elif work is getattr(scheduler, "send_proxy_work", None):
+                code = hidden
+            elif work is getattr(scheduler, "send_req_work", None):
+                code = requests
+            else:
+                return call(work, *args, **more)
             begin_ns = now()
             result = call(work, *args, **more)
-            if code:
-                write(code, begin_ns, now())
+            write(code, begin_ns, now())
             return result
 
         return wait
@@ -409,16 +416,11 @@ def _owners(scheduler: Any) -> dict[str, Any]:  # noqa: ANN401
     }
 
 
-def _works(scheduler: Any) -> Callable[[], tuple[Any, Any, Any]]:  # noqa: ANN401
-    names = ("send_output_work", "send_proxy_work", "send_req_work")
-    return lambda: tuple(getattr(scheduler, name, None) for name in names)  # type: ignore[return-value]
-
-
 def wrap(scheduler: Any, clock: Clock, version: tuple[int, ...]) -> dict[str, str]:  # noqa: ANN401
     """Put the clock's functions in place; the hooks that the release lacks, and why."""
     owners = _owners(scheduler)
     places = hooks.resolve(hooks.parameters(owners))
-    wrappers = Wrappers(clock, _works(scheduler))
+    wrappers = Wrappers(clock, scheduler)
     makers: dict[str, Callable[[Call], Call]] = {
         "turn": wrappers.turn,
         "launch": wrappers.launch,
