@@ -236,7 +236,13 @@ from repro_pp_graphs.server.shims import pp_clock
 
 distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
 own = distributed.isend, distributed.irecv
-clock = SimpleNamespace(thread=threading.get_ident(), messages=0, profiled=lambda: False)
+clock = SimpleNamespace(
+    thread=threading.get_ident(),
+    messages=0,
+    profiled=lambda: False,
+    alternates=False,
+    take=lambda owner, name, wrapped, always: setattr(owner, name, wrapped),
+)
 pp_clock.number_messages(SimpleNamespace(), clock, torch)
 assert distributed.isend is not own[0]
 tensor = torch.zeros(1)
@@ -393,6 +399,45 @@ def test_windows_alternate(made, monkeypatch):
     }
     assert turns == {turn: turn // 2 in (1, 2) for turn in range(8)}
     assert {row.turn for row in found.rows if row.kind == CODES["launch"]} == {0, 1, 6, 7}
+
+
+def test_while_the_clock_is_off_sglangs_and_torchs_own_functions_are_back(made, monkeypatch):
+    monkeypatch.setenv(pp_clock.ALTERNATE_ENV, "2")
+    kind, torch, _ = made
+    scheduler = kind(torch)
+    own = {
+        "process": scheduler.process_batch_result,
+        "commit": scheduler._pp_commit_comm_work,
+        "send": scheduler.pp_group.send_tensor_dict,
+        "isend": torch.distributed.isend,
+    }
+    seen: list[set[str]] = []
+
+    def forward(forward_batch: Any) -> None:
+        now = {
+            "process": scheduler.process_batch_result,
+            "commit": scheduler._pp_commit_comm_work,
+            "send": scheduler.pp_group.send_tensor_dict,
+            "isend": torch.distributed.isend,
+        }
+        seen.append({name for name, function in now.items() if function == own[name]})
+
+    scheduler.tp_worker.model_runner.forward = forward
+    _, found = go(made, *[Batch(True, 3)] * 8, scheduler=scheduler)
+    everything = set(own)
+    assert seen == [set(), set(), *[everything] * 4, set(), set()]
+    # the turns without it still say what they were
+    turns = [row for row in found.rows if row.kind == CODES["turn"]]
+    assert all(row.flags & rows.DECODE and row.flags & rows.GRAPH for row in turns)
+    assert [row.batch_size for row in turns] == [3] * 8
+
+
+def test_a_clock_that_alternates_numbers_no_messages_and_says_so(made, monkeypatch):
+    monkeypatch.setenv(pp_clock.ALTERNATE_ENV, "2")
+    Profile.on = True
+    _, found = go(made, *[Batch(True, 1)] * 8)
+    assert SPANS == []
+    assert found.header["lacks"]["messages"] == "not numbered: the clock alternates"
 
 
 class FakeEvent:

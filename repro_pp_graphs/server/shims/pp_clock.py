@@ -6,11 +6,13 @@ clock, never the server; the header of the rank's file says so.
 
 Environment: REPRO_PP_CLOCK, where the files go (`<that>_PP0_TP0.rows`); REPRO_PP_CLOCK_ROWS, rows a
 rank; REPRO_PP_CLOCK_ALTERNATE=N, the clock is on for N turns, off for 2 N, on for 2 N, and so on:
-what it costs.
+what it costs. While it is off all but a turn's own row is as without the clock; messages are not
+numbered in such a server.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -42,6 +44,7 @@ TOKENS = "next_token_ids"  # the entry of a message that makes it one of token i
 ANNOTATION = "pp_clock:"
 SENT = ("tokens", "hidden", "requests")  # what is waited for later
 P2P = ("send", "recv", "isend", "irecv")
+ALWAYS = ("turn", "launch")  # hooks that stay while the clock is off: what a turn was
 _LAUNCH, _TURN, _OWN_BATCH = CODES["launch"], CODES["turn"], CODES["own_batch"]
 _WAIT_RESULTS = CODES["wait_results"]
 
@@ -66,12 +69,32 @@ class Clock:
         self.profiled = profiled
         self.thread = get_ident()  # the scheduler's
         self._alternate = alternate
+        self._taken: list[tuple[Any, str, Call, Call]] = []  # owner, name, its own, the clock's
         self._begin_ns = 0
         self._mark = 0  # rows before this turn's
         self._work = False
         self._flags = self._batch_size = self._without_work = 0
         self._missed = 0  # batches, as the header has them
         self._failed = False
+
+    def take(self, owner: Any, name: str, wrapped: Call, always: bool) -> None:  # noqa: ANN401
+        """Put a wrapped function in place; one that is not there `always` is taken away while the
+        clock is off, so that its windows are without what the clock costs. Raises TypeError."""
+        own = getattr(owner, name)
+        replace(owner, name, wrapped)
+        if not always and name in getattr(owner, "__dict__", ()):
+            self._taken.append((owner, name, own, wrapped))
+
+    @property
+    def alternates(self) -> bool:
+        """Whether it is off now and then."""
+        return self._alternate > 0
+
+    def _switch(self, on: bool) -> None:
+        if on != self.on:
+            self.on = on
+            for owner, name, own, wrapped in self._taken:
+                replace(owner, name, wrapped if on else own)
 
     def fail(self, what: str, error: Exception) -> None:
         """Stop for good, and say why."""
@@ -102,7 +125,7 @@ class Clock:
         self._work = True
         self._flags |= rows.DECODE if decode else rows.PREFILL
         self._batch_size = min(size, 0xFFFF)
-        if self.device:
+        if self.device and self.on:
             self.device.expect()
 
     def before_kernels(self) -> None:
@@ -142,7 +165,7 @@ class Clock:
         self._begin_ns, self._work, self._batch_size = now_ns, False, 0
         self._flags = rows.PROFILED if self.profiled() else 0
         if self._alternate:
-            self.on = self.turn // self._alternate % 4 in rows.ON_OF_FOUR
+            self._switch(self.turn // self._alternate % 4 in rows.ON_OF_FOUR)
             self._flags |= 0 if self.on else rows.OFF
         if self.device and self.on:
             if not worked:  # no launch may follow for long
@@ -438,7 +461,8 @@ def wrap(scheduler: Any, clock: Clock, version: tuple[int, ...]) -> dict[str, st
             continue
         try:
             for holder in owners["users"] if not place.owner else [owners[place.owner]]:
-                replace(holder, place.name, makers[name](getattr(holder, place.name)))
+                wrapped = makers[name](getattr(holder, place.name))
+                clock.take(holder, place.name, wrapped, name in ALWAYS)
             found[name] = str(place)
         except Exception as error:
             faults[name] = f"{hooks.REFUSED}: {error}"
@@ -456,10 +480,16 @@ def _group_names(scheduler: Any, torch: Any) -> dict[int, str]:  # noqa: ANN401
     return found
 
 
+def _no_span(_name: str) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext()
+
+
 def number_messages(scheduler: Any, clock: Clock, torch: Any) -> None:  # noqa: ANN401
     """Count, and in a profile annotate, every P2P message of this process's scheduler thread."""
     distributed = torch.distributed
-    span = torch.profiler.record_function
+    # a clock that alternates misses messages: it counts them, but their numbers are not the same on
+    # both ends, and are not shown
+    span = _no_span if clock.alternates else torch.profiler.record_function
     rank = distributed.get_rank() if distributed.is_initialized() else 0
     messages = Messages(clock, rank, _group_names(scheduler, torch), span)
     numbered: dict[Call, Call] = {}  # what torch knows a call by
@@ -467,7 +497,7 @@ def number_messages(scheduler: Any, clock: Clock, torch: Any) -> None:  # noqa: 
         call = getattr(distributed, name)
         counting = messages.numbered(call, name.endswith("send"))
         numbered[counting] = call
-        setattr(distributed, name, counting)
+        clock.take(distributed, name, counting, always=False)
     _batches_take(distributed, numbered)
 
 
@@ -537,6 +567,8 @@ def start(scheduler: Any, prefix: str) -> Clock:  # noqa: ANN401
     except Exception as error:
         clock.stop(f"{NOT_STARTED}: {type(error).__name__}: {error}")
         raise
+    if alternate:
+        lacks["messages"] = "not numbered: the clock alternates"
     if profiled is None:
         lacks["messages"] = "not in this release: torch does not tell whether a profile runs"
     file.describe(lacks=lacks)
