@@ -16,6 +16,7 @@ from repro_pp_graphs.traces.explain.host import Host
 from repro_pp_graphs.traces.explain.messages import Message
 from repro_pp_graphs.traces.explain.seen import almost_all, batches_there, enough, recorded_by_all
 from repro_pp_graphs.traces.explain.steps import RUN_SPANS, named
+from repro_pp_graphs.traces.explain.words import count
 from repro_pp_graphs.traces.facts import DecodeStep
 from repro_pp_graphs.traces.model import Case
 from repro_pp_graphs.traces.quantiles import quantile
@@ -103,8 +104,10 @@ def decode_step(case: Case, hosts: list[Host]) -> DecodeStep | str:
             counts.append(following - at)
     usual = round(quantile(np.array(counts), 0.5)) if counts else 0
     values = np.array([us for us, number in zip(lengths, counts, strict=True) if number == usual])
-    if not enough(len(values), min(len(starts) - usual, batches_there(ranks[0], begin_ns, end_ns))):
-        return "too few micro-batches can be followed round the ring"
+    there = min(len(starts) - usual, batches_there(ranks[0], begin_ns, end_ns))
+    if not enough(len(values), there):
+        followed = f"{len(values)} of PP0's {count(there, 'batch')}"
+        return f"only {followed} can be followed round the ring by their messages"
     if usual > case.pp_size:  # sglang's loop has one a rank, but with --pp-async-batch-depth
         return (
             f"messages seem to be paired a turn late: {usual} micro-batches in {case.pp_size} ranks"
