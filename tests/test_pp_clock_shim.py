@@ -432,6 +432,24 @@ def test_while_the_clock_is_off_sglangs_and_torchs_own_functions_are_back(made, 
     assert [row.batch_size for row in turns] == [3] * 8
 
 
+def test_what_another_shim_put_over_the_clock_stays_there(made, monkeypatch):
+    monkeypatch.setenv(pp_clock.ALTERNATE_ENV, "2")
+    kind, torch, _ = made
+    scheduler = kind(torch)
+    sent: list[Any] = []
+
+    class Over(Batch):
+        """A batch whose launch has another shim take hold of the sends."""
+
+    def forward(forward_batch: Any) -> None:
+        if isinstance(forward_batch, Over):
+            scheduler.pp_group.send_tensor_dict = sent.append
+
+    scheduler.tp_worker.model_runner.forward = forward
+    go(made, Over(True, 1), *[Batch(True, 1)] * 7, scheduler=scheduler)
+    assert len(sent) == 8
+
+
 def test_a_clock_that_alternates_numbers_no_messages_and_says_so(made, monkeypatch):
     monkeypatch.setenv(pp_clock.ALTERNATE_ENV, "2")
     Profile.on = True

@@ -91,10 +91,13 @@ class Clock:
         return self._alternate > 0
 
     def _switch(self, on: bool) -> None:
-        if on != self.on:
-            self.on = on
-            for owner, name, own, wrapped in self._taken:
-                replace(owner, name, wrapped if on else own)
+        if on == self.on:
+            return
+        self.on = on
+        for owner, name, own, wrapped in self._taken:
+            before, after = (own, wrapped) if on else (wrapped, own)
+            if getattr(owner, name) is before:  # not what another shim has put over it since
+                replace(owner, name, after)
 
     def fail(self, what: str, error: Exception) -> None:
         """Stop for good, and say why."""
