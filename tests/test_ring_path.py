@@ -323,6 +323,23 @@ def test_the_difference_of_two_cases_is_shared_out_and_adds_up():
     assert host.low > 0.5 * found.step.mean  # what blocking sends cost is the hosts' time
 
 
+@pytest.mark.parametrize(
+    ("slower", "said"), [(1.05, ""), (1.3, "1.30 times on PP1"), (0.5, "0.50")]
+)
+def test_hosts_that_were_not_equally_fast_are_named_beside_a_difference(slower, said):
+    first = analysis("sglang0516_sync_send_numbered")
+    assert first.ranks["1"].next_batch_us == pytest.approx(400, rel=0.3)
+    ranks = dict(first.ranks)
+    ranks["1"] = replace(ranks["1"], next_batch_us=slower * ranks["1"].next_batch_us)
+    second = replace(first, case="another", ranks=ranks)
+    text = " ".join(" ".join(differences_of.lines([first, second])).split())
+    assert ("The hosts were not equally fast" in text) == bool(said)
+    assert said in text
+    # not shown by the trace: nothing is said of it
+    ranks["1"] = replace(ranks["1"], next_batch_us=None)
+    assert "equally fast" not in " ".join(differences_of.lines([first, second]))
+
+
 def test_of_several_cases_the_first_is_held_against_each_of_the_others(capsys):
     names = ["sglang0516_graphs_on", "sglang0516_sync_send", "sglang052_graphs_on"]
     assert main([str(DATA / name) for name in names]) == 0

@@ -23,6 +23,7 @@ WHOLE = "the whole step"
 class Compared(msgspec.Struct, kw_only=True):
     """The steps of two cases, A and B: their names, their letters (or 1st, 2nd), their launches'
     paths, B less A. `noise`: why their difference is nothing but that; empty where it may be more.
+    `uneven`: of one launch each, that their hosts were not equally fast.
     """
 
     a: str
@@ -32,6 +33,7 @@ class Compared(msgspec.Struct, kw_only=True):
     b_paths: list[RingPath]
     found: Differences
     noise: str = ""
+    uneven: str = ""
 
     def less(self) -> str:
         """`graphs_off (B) less graphs_on (A)`"""
@@ -56,6 +58,8 @@ def compared(source: Source) -> list[Compared]:
     for at_a, at_b in pairs(list(firsts.values())):
         a, b = list(firsts)[at_a], list(firsts)[at_b]
         graphs = [with_graphs(firsts[case]) for case in (a, b)]
+        one_each = len(paths[a]) == len(paths[b]) == 1
+        names = source.cases[a], source.cases[b]
         equal = source.plan and graphs[0] == graphs[1] and alike(unlike, a, b, graphs[0])
         found.append(
             Compared(
@@ -66,6 +70,9 @@ def compared(source: Source) -> list[Compared]:
                 b_paths=paths[b],
                 found=differences(paths[a], paths[b]),
                 noise=("all with graphs" if graphs[0] else "all without graphs") if equal else "",
+                uneven=difference_words.host_speed(names[0], firsts[a], names[1], firsts[b])
+                if one_each
+                else "",
             )
         )
     return found
@@ -78,7 +85,7 @@ def sentences(source: Source) -> list[str]:
 
 def _sentence(pair: Compared) -> str:
     if not pair.noise:
-        return difference_words.sentence(pair.a, pair.b, pair.found)
+        return f"{difference_words.sentence(pair.a, pair.b, pair.found)} {pair.uneven}".rstrip()
     return (
         f"{pair.a} and {pair.b} ran the same server, {pair.noise}: that the decode steps of the "
         f"second are {difference_words.longer(pair.found.step)} is noise."

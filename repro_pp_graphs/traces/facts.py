@@ -290,6 +290,7 @@ class RankFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     decode_batch_sizes: dict[str, int]  # decode steps by the number of sequences in them
     graph_launches: int
     graph_us: float | None  # median time from a graph's first kernel to its last; None: no graph
+    next_batch_us: float | None = None  # median of sglang's get_next_batch_to_run; None: not shown
 
 
 class Ring(msgspec.Struct, frozen=True):

@@ -31,6 +31,9 @@ def lines(found: Sequence[Analysis]) -> list[str]:
                 first.case, first.ring_path, second.case, second.ring_path
             )
             text += ["", *table]
+            marks = difference_words.marks(first.case, second.case)
+            if uneven := difference_words.host_speed(marks[0], first, marks[1], second):
+                text += wrapped(f"({uneven})", "")
             if not with_graphs(first) and not with_graphs(second):
                 text += wrapped(NO_GRAPHS, "")
     several = len(known) > 2

@@ -16,6 +16,8 @@ from repro_pp_graphs.traces.time_sets import Intervals, clip, intervals, merged,
 STEP = re.compile(r"step\[(\w+)(?: bs=(\d+))?")
 LOOP_SPANS = ("recv_requests", "scheduler.recv_requests")
 RUN_SPANS = ("run_batch", "scheduler.run_batch")
+# Python that does the same whatever the sends and the graphs are: how fast a host is.
+PYTHON_SPANS = ("get_next_batch_to_run", "scheduler.get_next_batch_to_run")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ def rank_facts(
     sizes = Counter(match[2] for match in marks if match[1] == "DECODE" and match[2])
     sizes = sizes or Counter(str(size) for size in tokens)
     extents = np.diff(work.extents)[:, 0]
+    python = np.array([span.end_ns - span.start_ns for span in named(rank, PYTHON_SPANS)])
     return RankFacts(
         busy_fraction=None if busy is None else round(busy, 4),
         p2p_fraction=None if p2p is None else round(p2p, 4),
@@ -93,6 +96,7 @@ def rank_facts(
         decode_batch_sizes=dict(sorted(sizes.items(), key=lambda item: int(item[0]))),
         graph_launches=len(rank.launches),
         graph_us=round(median(extents) / 1000, 3) if len(extents) else None,
+        next_batch_us=round(median(python) / 1000, 3) if len(python) else None,
     )
 
 
