@@ -441,9 +441,13 @@ def test_what_another_shim_put_over_the_clock_stays_there(made, monkeypatch):
     class Over(Batch):
         """A batch whose launch has another shim take hold of the sends."""
 
+    def send(message: Any) -> list[str]:
+        sent.append(message)
+        return []
+
     def forward(forward_batch: Any) -> None:
         if isinstance(forward_batch, Over):
-            scheduler.pp_group.send_tensor_dict = sent.append
+            scheduler.pp_group.send_tensor_dict = send
 
     scheduler.tp_worker.model_runner.forward = forward
     go(made, Over(True, 1), *[Batch(True, 1)] * 7, scheduler=scheduler)
