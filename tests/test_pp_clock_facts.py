@@ -255,6 +255,42 @@ def test_what_a_rank_must_have_called_and_has_not_is_named():
     assert "send_hidden" not in text and "launch" not in text
 
 
+def in_batches(pp_rank: int, **header: Any) -> Rank:
+    """A rank whose sends and receives go in one call a turn, 6 ms of 10 outside its own batch."""
+    rank = Rank(pp_rank, found={"exchange": "GroupCoordinator.exchange_tensor_dicts"}, **header)
+    requests = "recv_requests" if pp_rank else "send_requests"
+    for at in range(60):
+        calls = {requests: (0, 1), "launch": (1, 2), "exchange": (3, 13), "process": (14, 15)}
+        rank.turn(at, calls, rows.PREFILL if at < 2 else rows.DECODE)
+        rank.own_batch(at, 2, 7)
+    return rank
+
+
+def test_sends_and_receives_in_one_batch_stand_under_its_name():
+    found = facts.summary([in_batches(0).file, in_batches(1).file], EVERYTHING)
+    assert found.warnings == []
+    decode = found.ranks["PP0"].measured["decode"]
+    assert decode.calls["exchange"].mean == pytest.approx(10)
+    assert not {"send_tokens", "send_hidden", "recv_tokens"} & decode.calls.keys()
+    assert decode.waits.mean == pytest.approx(11)  # the requests too
+    short = figures.summary(found)
+    assert short is not None and short.token_send_ms is None
+    assert short.exchange_ms is not None and short.exchange_ms.mean == pytest.approx(10)
+    assert short.prefill_exchange_ms is not None and short.prefill_exchange_ms.count == 2
+    assert short.ranks["PP1"].waits_ms["exchange"] == pytest.approx(10)
+    named = figures.token_return(found, with_receive=False)
+    assert named[names.RETURN] == pytest.approx(10) and named[names.IDLE] == pytest.approx(6)
+
+
+def test_a_call_that_a_shim_replaces_is_not_said_to_be_the_releases():
+    rank = Rank(1)  # as the rows of a run before exchanges were timed
+    for at in range(40):
+        calls = {"launch": (0, 1), "send_tokens": (2, 3), "recv_tokens": (4, 5)}
+        rank.turn(at, {**calls, "process": (6, 7), "recv_requests": (8, 9)})
+    (_, text) = sorted(facts.summary([rank.file], EVERYTHING).warnings)
+    assert text.startswith("PP1: no call of recv_hidden was seen: this release, or a shim of the")
+
+
 def test_a_hook_that_is_not_there_is_warned_of_once_for_all_ranks():
     why = "not in this release: launch of the batch is not timed"
     ranks = [Rank(rank, lacks={"launch": why, "wait_sent": "nothing is waited for later"}).file

@@ -183,6 +183,25 @@ def test_every_call_of_a_turn_has_a_row_and_the_turn_tells_its_batch(made):
     assert found.header["loop_size"] == 2 and "failed" not in found.header
 
 
+def test_an_exchange_is_timed_in_place_of_the_sends_and_receives_in_it(made):
+    kind, torch, _ = made
+    scheduler = kind(torch)
+    group, send = scheduler.pp_group, scheduler.pp_group.send_tensor_dict
+    type(group).exchange_tensor_dicts = lambda self, tensor_dicts: send(tensor_dicts[0])
+    try:
+        commit = "_pp_commit_send_output_work_and_preprocess_output_tensors"
+        exchange = lambda *_: (group.exchange_tensor_dicts([{"next_token_ids": 1}]), Event())  # noqa: E731
+        setattr(scheduler, commit, exchange)
+        _, found = go(made, Batch(True, 1), Batch(True, 1), scheduler=scheduler)
+    finally:
+        del type(group).exchange_tensor_dicts
+    kinds = Counter(KINDS[row.kind] for row in found.rows)
+    assert kinds["exchange"] == 2 and not kinds.keys() & {"send_tokens", "recv_hidden"}
+    assert found.header["found"]["exchange"] == "GroupCoordinator.exchange_tensor_dicts"
+    assert "send_tensors" not in found.header["found"]
+    assert not {"exchange", "send_tensors", "recv_tensors"} & found.header["lacks"].keys()
+
+
 def test_what_the_release_lacks_is_in_the_header(made):
     kind, _, _ = made
     _, found = go(made, Batch(True, 1))

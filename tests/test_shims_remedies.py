@@ -166,8 +166,8 @@ def test_a_turn_of_sync_send_has_the_order_of_0_5_2(ring, size):
 @pytest.fixture
 def batched(monkeypatch):
     """Group's methods are those of an exchange where it has one; undone afterwards."""
-    for name in ("send_tensor_dict", "recv_tensor_dict"):
-        monkeypatch.setattr(Group, name, getattr(Group, name))
+    monkeypatch.setattr(Group, "recv_tensor_dict", Group.recv_tensor_dict)
+    monkeypatch.setattr(Group, "exchange_tensor_dicts", None, raising=False)
     batched_p2p.patch_group(SimpleNamespace(GroupCoordinator=Group))  # type: ignore[arg-type]
 
     def prepare(scheduler: Scheduler) -> None:
@@ -293,6 +293,60 @@ dist.barrier()
 dist.destroy_process_group()
 sys.stdout.write(f"rank {rank} has all\\n")  # in one piece: the ranks share it
 """
+
+
+NUMBERED = """
+import contextlib, sys, threading, torch, torch.distributed as dist
+from types import SimpleNamespace
+from repro_pp_graphs.server.shims import pp_clock
+from repro_pp_graphs.server.shims.batched_p2p import Exchange
+rank, size, store = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=size)
+group = SimpleNamespace(
+    ranks=list(range(size)), rank_in_group=rank, world_size=size, device="cpu",
+    device_group=dist.new_group(backend="gloo"), cpu_group=dist.new_group(backend="gloo"),
+)
+scheduler = SimpleNamespace(
+    pp_group=group, world_group=SimpleNamespace(device_group=None, cpu_group=object())
+)
+spans, state = [], SimpleNamespace(profiled=False)
+torch.profiler.record_function = lambda name: spans.append(name) or contextlib.nullcontext()
+clock = SimpleNamespace(
+    thread=threading.get_ident(), messages=0, profiled=lambda: state.profiled, fail=print
+)
+pp_clock.number_messages(scheduler, clock, torch)
+exchange = Exchange(group, torch)
+one, two = {"ids": torch.arange(3)}, {"ids": torch.arange(2), "more": torch.zeros(2)}
+exchange.run([one])
+assert spans == []
+state.profiled = True
+exchange.run([one, two] if rank == 0 else [one])
+exchange.run([two])
+before, after = (rank - 1) % size, (rank + 1) % size
+def names(side, src, dst, numbers):
+    return [f"{side} {src}->{dst} pp #{number}" for number in numbers]
+def numbers(sender, turn):
+    many = 3 if sender == 0 else 1
+    return range(2, 2 + many) if turn == 0 else range(2 + many, 4 + many)
+found = [name for name in spans if " pp #" in name]
+wanted = [
+    "pp_clock:" + ", ".join(
+        names("send", rank, after, numbers(rank, turn))
+        + names("recv", before, rank, numbers(before, turn))
+    )
+    for turn in (0, 1)
+]
+assert found == wanted, (found, wanted)
+dist.barrier()
+dist.destroy_process_group()
+sys.stdout.write(f"rank {rank} has all\\n")
+"""
+
+
+@pytest.mark.launches
+@pytest.mark.parametrize("size", [2, 3])
+def test_in_a_profile_a_batch_has_the_numbers_of_its_messages_on_both_ends(tmp_path, size):
+    run_ranks(NUMBERED, size, tmp_path)
 
 
 @pytest.mark.launches

@@ -4,6 +4,7 @@ a real run (0.5.16 with the shim batched_p2p, two H100s, cut), and against made-
 from __future__ import annotations
 
 import re
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -82,8 +83,11 @@ def exchanges(rank: int) -> list[dict[str, Any]]:
         numbers = [e["name"] for e in inside if re.match(r"pp_clock:\w+ \S+ pp_cpu #", e["name"])]
         around = [(e["ts"], end(e)) for e in spans if e["ts"] <= call["ts"] <= end(e)]
         kernel = kernels[call["args"]["correlation"]]
+        asked_in = [e for e in inside if "Rank" in str(e["args"])]
         found.append(
             {
+                "host": (min([e["ts"] for e in asked_in], default=0.0) - 1, end(call) + 1),
+                "tid": call["tid"],
                 "kernel": (kernel["ts"], end(kernel)),
                 "span": around[0] if around else None,
                 "numbers": {re.sub(r"pp_clock:\w+ ", "", name) for name in numbers},
@@ -272,3 +276,59 @@ def test_kernels_of_which_nothing_is_known_leave_the_end_of_the_sends_unknown(tm
     found = analyze(only_case(tmp_path))
     assert found.sends == "unknown" and set(found.p2p_without_metadata) == {"0", "1"}
     assert not found.token_return.delivery_known and found.decode_step is None
+
+
+# numbers of pp_clock: one annotation for all messages of a batch
+
+
+def numbered(folder: Path, skip: int = 0) -> Path:
+    """The real traces with the annotation that pp_clock has around each batch; of rank 1's so many
+    of the last messages left out."""
+    folder.mkdir()
+    for rank, (file, text) in enumerate(texts(NAME).items()):
+        document = msgspec.json.decode(text)
+        for each in exchanges(rank):
+            found = [int(name.split("#")[1]) for name in each["numbers"] if name.startswith("0->1")]
+            if not found or len(each["asked"]) < 4:
+                continue
+            # gloo's numbers tell which exchange it is, on either rank
+            at, counts, names = max(found), Counter[int](), []
+            for kind, _, _ in each["asked"]:
+                src = rank if kind == "send" else 1 - rank
+                number = 10 * at + counts[src]
+                counts[src] += 1
+                names.append(f"{kind} {src}->{1 - src} pp #{number}")
+            names = names[: len(names) - skip * rank]
+            first, over = each["host"]
+            document["traceEvents"].append({
+                "ph": "X", "cat": "user_annotation", "pid": rank, "tid": each["tid"], "args": {},
+                "name": f"pp_clock:{', '.join(names)}", "ts": first, "dur": over - first,
+            })  # fmt: skip
+        (folder / file).write_bytes(msgspec.json.encode(document))
+    return folder
+
+
+def test_the_numbers_of_a_batch_pair_its_messages(tmp_path):
+    plain, found = facts(), analyze(only_case(numbered(tmp_path / "n")))
+    for edge, before in zip(found.p2p, plain.p2p, strict=True):
+        assert edge.by_number is not None and edge.by_number.other == 0
+        assert edge.by_number.pairs == edge.by_number.same == before.pairs
+    assert found.token_return == plain.token_return and found.turns == plain.turns
+
+
+def test_an_annotation_of_other_messages_than_the_batch_has_gives_no_numbers(tmp_path):
+    found = analyze(only_case(numbered(tmp_path / "n", skip=1)))
+    assert all(edge.by_number is None for edge in found.p2p)
+    assert [edge.pairs for edge in found.p2p] == [edge.pairs for edge in facts().p2p]
+
+
+def test_a_batch_over_gloo_is_known_by_its_numbers():
+    """A rehearsal on a CPU, sglang 0.5.21: real torch and gloo."""
+    found = explained(only_case(DATA / "cpu_batched"))
+    assert found.sends == "batched" and not found.turns_unknown
+    assert found.decode_step is not None and found.decode_step.micro_batches == 2
+    assert all(turn.rows["exchange"].mean > 1000 for turn in found.turns.values())
+    edges = {(edge.src, edge.dst): edge for edge in found.p2p}
+    assert all(edge.by_number and edge.by_number.pairs == edge.pairs for edge in edges.values())
+    # of each exchange three tensors, a size and its metadata go one way, a third of that the other
+    assert edges[0, 1].sends > 1.5 * edges[1, 0].sends

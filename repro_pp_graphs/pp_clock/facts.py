@@ -17,7 +17,7 @@ import numpy as np
 
 from repro_pp_graphs.pp_clock import absent, on_off, rows
 from repro_pp_graphs.pp_clock.device import MISSED
-from repro_pp_graphs.pp_clock.hooks import REFUSED
+from repro_pp_graphs.pp_clock.hooks import EXCHANGE, REFUSED
 from repro_pp_graphs.pp_clock.model import (
     EDGES,
     ENOUGH_TURNS,
@@ -41,9 +41,7 @@ OTHER_HOST = "its host is not the client's: which of its turns were measured is 
 MOST_LACKING = 0.02  # share of turns without the GPU's times that is not worth a word
 _TURN, _LAUNCH, _OWN = CODES["turn"], CODES["launch"], CODES["own_batch"]
 _SENT, _GOT = CODES["send_tokens"], CODES["recv_tokens"]
-WAITS = frozenset(
-    CODES[name] for name in KINDS.values() if name.startswith(("send_", "recv_", "wait_"))
-)
+WAITS = frozenset(CODES[name] for name in rows.WAITS)
 
 
 def window_of(client: dict[str, Any]) -> Window | None:
@@ -278,11 +276,12 @@ def never_called(rank: Rank, pp_size: int) -> list[str]:
     decode = rank.measured.get("decode")
     if decode is None or decode.turn.count < ENOUGH_TURNS:
         return []
-    wanted = ["launch", "send_tokens", "recv_tokens", "process"]
+    batched = EXCHANGE in rank.found
+    wanted = ["launch", "process", *([EXCHANGE] if batched else ["send_tokens", "recv_tokens"])]
     if rank.pp_rank < pp_size - 1:
-        wanted += ["send_hidden"] + ["send_requests"] * (rank.tp_rank == 0)
+        wanted += ["send_hidden"] * (not batched) + ["send_requests"] * (rank.tp_rank == 0)
     if rank.pp_rank > 0:
-        wanted += ["recv_hidden"] + ["recv_requests"] * (rank.tp_rank == 0)
+        wanted += ["recv_hidden"] * (not batched) + ["recv_requests"] * (rank.tp_rank == 0)
     wanted += [name for name in ("wait_results",) if name in rank.found]
     return [name for name in wanted if name not in decode.calls]
 
@@ -304,7 +303,10 @@ def _rank_warnings(key: str, seen: _Seen, pp_size: int, window: Window | None) -
         if why.startswith(("not in this release", "no CUDA events", REFUSED))
     ]
     if lost := never_called(rank, pp_size):
-        found.append(f"{key}: no call of {', '.join(lost)} was seen: not timed in this release")
+        found.append(
+            f"{key}: no call of {', '.join(lost)} was seen: this release, or a shim of the case, "
+            "does it in another call, which is not timed or stands under that one's name"
+        )
     if rank.lost and window and seen.first_ns is not None and seen.first_ns > window[0]:
         found.append(
             f"{key}: {rank.lost} of its rows were overwritten, some of the measured window: a "

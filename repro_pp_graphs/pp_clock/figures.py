@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from repro_pp_graphs.pp_clock.model import ClockFacts, ClockSummary, Rank, RankWaits, Turns
+from repro_pp_graphs.pp_clock.rows import WAITS
 from repro_pp_graphs.stats.names import IDLE, OUTSIDE, OWN_GRAPH, RETURN
 
 
@@ -10,12 +11,14 @@ def summary(facts: ClockFacts) -> ClockSummary | None:
     """The last rank's measured decode turns; None where there are none, or no token was sent."""
     decode, prefill = facts.last_rank(), facts.last_rank("prefill")
     beside = facts.last_rank("beside_prefill")
-    if decode is None or "send_tokens" not in decode.calls:
+    if decode is None or not {"send_tokens", "exchange"} & decode.calls.keys():
         return None
     return ClockSummary(
         turn_ms=decode.turn,
         waits_ms=decode.waits,
-        token_send_ms=decode.calls["send_tokens"],
+        token_send_ms=decode.calls.get("send_tokens"),
+        exchange_ms=decode.calls.get("exchange"),
+        prefill_exchange_ms=prefill.calls.get("exchange") if prefill else None,
         waits_outside_ms=decode.waits_outside,
         prefill_token_send_ms=prefill.calls.get("send_tokens") if prefill else None,
         distortion=facts.distortion,
@@ -34,7 +37,6 @@ def _rank_waits(rank: Rank) -> RankWaits | None:
     decode = rank.measured.get("decode")
     if decode is None or not decode.parts:
         return None
-    waits = ("send_", "recv_", "wait_")
     outside = {
         kind: round(each.mean * each.count / decode.split, 5)
         for kind, each in decode.outside.items()
@@ -43,7 +45,7 @@ def _rank_waits(rank: Rank) -> RankWaits | None:
         pp_rank=rank.pp_rank,
         turns=decode.turn.count,
         turn_ms=decode.turn.mean,
-        waits_ms={kind: ms for kind, ms in decode.parts.items() if kind.startswith(waits)},
+        waits_ms={kind: ms for kind, ms in decode.parts.items() if kind in WAITS},
         outside_ms=outside if _split(decode) else None,
         own_batch_ms=decode.own_batch.mean if decode.own_batch and _split(decode) else None,
     )
@@ -53,12 +55,15 @@ def token_return(facts: ClockFacts, with_receive: bool) -> dict[str, float]:
     """Means of a decode turn by the names of stats/names.py, ms, from the measured pass.
 
     The token return is the last rank's send; with the receive that follows where that holds the
-    wait for the GPU (releases that send over gloo alone: 0.5.3 to 0.5.6). Its part outside the
-    rank's own batches, from their first kernel to their last, counts as idle: without graphs such a
+    wait for the GPU (releases that send over gloo alone: 0.5.3 to 0.5.6), or the batch of all sends
+    and receives where they go in one (the shim batched_p2p). Its part outside the rank's own
+    batches, from their first kernel to their last, counts as idle: without graphs such a
     batch has gaps in which nothing runs, and these are not in it. Empty without CUDA.
     """
     decode = facts.last_rank()
     kinds = ("send_tokens", "recv_tokens")[: 2 if with_receive else 1]
+    if decode is not None and "exchange" in decode.calls:
+        kinds = ("exchange",)
     if decode is None or not _split(decode) or any(kind not in decode.calls for kind in kinds):
         return {}
     whole = sum(decode.calls[kind].mean for kind in kinds)

@@ -42,8 +42,11 @@ class Hook:
     places: tuple[Place, ...]
     since: tuple[int, ...] = (0, 5, 2)
     before: str = ""  # what holds in releases before `since`
+    shim: str = ""  # with which alone there is such a call, whatever the release
 
 
+EXCHANGE = "exchange"  # takes the place of the sends and receives of token ids and hidden states
+IN_EXCHANGE = ("send_tensors", "recv_tensors")
 COMMIT_OUTPUT = "_pp_commit_send_output_work_and_preprocess_output_tensors"
 HOOKS = (
     Hook(
@@ -70,6 +73,12 @@ HOOKS = (
         "recv_tensors",
         "receive of token ids, of hidden states",
         (Place("GroupCoordinator", "recv_tensor_dict"),),
+    ),
+    Hook(
+        EXCHANGE,
+        "a turn's sends and receives in one batch",
+        (Place("GroupCoordinator", "exchange_tensor_dicts", ("tensor_dicts",)),),
+        shim="batched_p2p",
     ),
     Hook(
         "requests",
@@ -118,7 +127,7 @@ def lacking(places: Mapping[str, Place | None], numbers: tuple[int, ...]) -> dic
         if expected(hook, numbers)
         else hook.before
         for hook in HOOKS
-        if places[hook.name] is None
+        if places[hook.name] is None and not hook.shim
     }
 
 

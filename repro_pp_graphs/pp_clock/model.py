@@ -100,7 +100,7 @@ class RankWaits(msgspec.Struct, kw_only=True, omit_defaults=True):
     pp_rank: int
     turns: int  # that the means are of
     turn_ms: float
-    waits_ms: dict[str, float]  # by kind of call (rows.KINDS): send_, recv_, wait_
+    waits_ms: dict[str, float]  # by kind of call (rows.WAITS)
     # the part of each outside the rank's own batches; None: not known, or of too few turns
     outside_ms: dict[str, float] | None = None
     own_batch_ms: float | None = None  # on its GPU, first kernel to last; None: not known
@@ -111,7 +111,11 @@ class ClockSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     turn_ms: Spread
     waits_ms: Spread  # of a turn, all together
-    token_send_ms: Spread  # the call that sends the tokens of a decode batch
+    # the call that sends the tokens of a decode batch; None: they go in `exchange_ms`
+    token_send_ms: Spread | None = None
+    # the call in which they go in one batch with all else of the turn (the shim batched_p2p)
+    exchange_ms: Spread | None = None
+    prefill_exchange_ms: Spread | None = None
     waits_outside_ms: Spread | None = None  # outside the rank's own batches; None: not known
     prefill_token_send_ms: Spread | None = None  # None: no prefill batch in the window
     distortion: float | None = None  # mean decode turn profiled / unprofiled

@@ -52,7 +52,7 @@ _SHAPE: dict[str, object] = {
     **dict.fromkeys(("boot_id", "failed"), str),
 }
 
-# What a row times; the first seven make a turn one with work.
+# What a row times; the first seven, and an exchange, make a turn one with work.
 KINDS = {
     1: "launch",  # run_batch: the host's launch of a graph or of an eager batch
     2: "send_tokens",
@@ -68,9 +68,14 @@ KINDS = {
     12: "process",  # the host's work on results; up to 0.5.6 with that copy in it
     13: "turn",
     14: "own_batch",  # on the GPU, from the batch's first kernel to its last, on the host's clock
+    15: "exchange",  # a turn's sends and receives in one batch (the shim batched_p2p)
 }
 CODES = {name: code for code, name in KINDS.items()}
 LAST_OF_WORK = CODES["wait_sent_hidden"]
+# of a rank's host: it sends, receives, or waits for either or for its results
+WAITS = frozenset(
+    name for name in CODES if name.startswith(("send_", "recv_", "wait_")) or name == "exchange"
+)
 
 # Where the clock alternates: of four windows of turns, those with it on. Turns grow longer with the
 # context, which so favours neither.

@@ -21,6 +21,10 @@ ROWS = (
     ("  ... median", "token_send_ms.median"),
     ("  ... p99", "token_send_ms.p99"),
     ("  in prefill ms", "prefill_token_send_ms.mean"),
+    ("batch measured ms", "exchange_ms.mean"),  # of a turn's sends and receives: batched_p2p
+    ("  ... median", "exchange_ms.median"),
+    ("  ... p99", "exchange_ms.p99"),
+    ("  in prefill ms", "prefill_exchange_ms.mean"),
 )
 
 

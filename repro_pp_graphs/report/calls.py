@@ -10,6 +10,7 @@ KINDS = {
     "send_hidden": ("send of hidden states", "hidden_send"),
     "wait_sent_hidden": ("wait for an earlier send of hidden states", "path_queueing"),
     "recv_hidden": ("receive of hidden states", "hidden_recv"),
+    "exchange": ("sends and receives, a batch", "exchange"),
     "send_requests": ("send of requests", "requests"),
     "wait_sent_requests": ("wait for an earlier send of requests", "path_launch"),
     "recv_requests": ("receive of requests", "peer_late"),

@@ -40,6 +40,7 @@ CLOCK_ROUNDS = {  # path, and a title that stands without the rows above it
     "waits_ms.mean": "last rank's waits ms",
     "waits_outside_ms.mean": "  outside own batch ms",
     "token_send_ms.mean": "token send measured ms",
+    "exchange_ms.mean": "batch measured ms",
 }
 _LETTER = re.compile("CASE_[A-Z]_")
 MARKS = {"DIFFERENT": "*", "BORDERLINE": "?", "NO DIFFERENCE LARGER THAN": "="}

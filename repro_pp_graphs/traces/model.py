@@ -33,8 +33,8 @@ class P2POp(msgspec.Struct, gc=False):
     lane: tuple[int | float | str | None, int | float | str | None] = (None, None)
     number: int = 0  # counts the messages from rank to rank in a group from 1 (pp_clock); 0: none
     group: str = ""  # of these numbers
-    # of a batch_isend_irecv, whose sends and receives are one kernel with one begin and end: which
-    # batch of the rank it is in, from 1 (0: none), and when the host asked for this one of them
+    # of a batch_isend_irecv: which one of the rank's, from 1 (0: of none); over NCCL its sends and
+    # receives are one kernel with one begin and end, and it is known when the host asked for each
     batch: int = 0
     called_ns: int | None = None
 

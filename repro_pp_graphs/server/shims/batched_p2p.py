@@ -11,8 +11,8 @@ rank r begins with r exchanges in which it has nothing to send. What the tensors
 ahead over the CPU group, from which a receiver knows what to post: each rank sends its own before
 it waits for its neighbour's, so no rank waits in a circle. Requests go as released.
 
-The exchange runs as the group's send_tensor_dict, and recv_tensor_dict hands out what has come:
-whoever times or traces these calls sees it there.
+The exchange is the group's exchange_tensor_dicts, so that pp_clock times it under its own name, and
+recv_tensor_dict hands out what has come.
 """
 
 from __future__ import annotations
@@ -193,12 +193,7 @@ class _Turns:
         if self._event is not None:
             self._event.wait()  # the stream, not the host: the batch makes what is sent
         sent = [*tokens, *hidden]
-        group = self._scheduler.pp_group
-        if sent:
-            # the first names what kind of message it is, for whoever times it
-            group.send_tensor_dict(sent[0], others=sent[1:])
-        else:
-            self._exchange.run([])
+        self._scheduler.pp_group.exchange_tensor_dicts(sent)
         self._sent, self._hidden, self._event, self._done = self._hidden, None, None, True
 
 
@@ -226,17 +221,13 @@ def exchange_in_batches(scheduler: Any) -> None:  # noqa: ANN401
 
 
 def patch_group(module: ModuleType) -> None:
-    """Let send_tensor_dict and recv_tensor_dict of a group that has an Exchange be that."""
+    """Give groups exchange_tensor_dicts, and let recv_tensor_dict of one that has an Exchange hand
+    out what that has brought."""
     kind = module.GroupCoordinator
-    send: Callable[..., Any] = kind.send_tensor_dict
     receive: Callable[..., Any] = kind.recv_tensor_dict
 
-    def send_tensor_dict(self: Any, tensor_dict: Dict, *arguments: Any, **more: Any) -> Any:  # noqa: ANN401
-        exchange = getattr(self, _EXCHANGE_OF, None)
-        if exchange is None:
-            return send(self, tensor_dict, *arguments, **more)
-        exchange.run([tensor_dict, *more.get("others", ())])
-        return []
+    def exchange_tensor_dicts(self: Any, tensor_dicts: list[Dict]) -> None:  # noqa: ANN401
+        getattr(self, _EXCHANGE_OF).run(tensor_dicts)
 
     def recv_tensor_dict(self: Any, *arguments: Any, **more: Any) -> Any:  # noqa: ANN401
         exchange = getattr(self, _EXCHANGE_OF, None)
@@ -246,7 +237,7 @@ def patch_group(module: ModuleType) -> None:
             raise RuntimeError("batched_p2p: a message is asked for that no exchange has brought")
         return exchange.come.popleft()
 
-    kind.send_tensor_dict, kind.recv_tensor_dict = send_tensor_dict, recv_tensor_dict
+    kind.exchange_tensor_dicts, kind.recv_tensor_dict = exchange_tensor_dicts, recv_tensor_dict
 
 
 def install() -> None:

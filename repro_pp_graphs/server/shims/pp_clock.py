@@ -47,6 +47,7 @@ P2P = ("send", "recv", "isend", "irecv")
 ALWAYS = ("turn", "launch")  # hooks that stay while the clock is off: what a turn was
 _LAUNCH, _TURN, _OWN_BATCH = CODES["launch"], CODES["turn"], CODES["own_batch"]
 _WAIT_RESULTS = CODES["wait_results"]
+_EXCHANGE = CODES["exchange"]
 
 Call = Callable[..., Any]
 _log = logging.getLogger(__name__)
@@ -120,7 +121,7 @@ class Clock:
             self.file.write(begin_ns, end_ns, self.turn, kind, 0, 0, self.messages)
         except Exception as error:
             self.fail("a row", error)
-        if kind <= LAST_OF_WORK:
+        if kind <= LAST_OF_WORK or kind == _EXCHANGE:
             self._work = True
 
     def batch(self, decode: bool, size: int) -> None:
@@ -387,6 +388,38 @@ class Messages:
         self._counts: dict[bool, defaultdict[tuple[int, Any, int], int]]
         self._counts = {side: defaultdict(int) for side in (True, False)}
 
+    def batched(self, call: Call, sends: Call) -> Call:
+        """torch.distributed's batch_isend_irecv; the op of a P2POp that sends is `sends`."""
+        clock = self._clock
+
+        def batch(p2p_op_list: Any) -> Any:  # noqa: ANN401
+            if get_ident() != clock.thread:
+                return call(p2p_op_list)
+            try:
+                names = self._names_in(p2p_op_list, sends)
+            except Exception as error:
+                clock.fail("the messages of a batch", error)
+                return call(p2p_op_list)
+            if not names:
+                return call(p2p_op_list)
+            with self._span(ANNOTATION + ", ".join(names)):
+                return call(p2p_op_list)
+
+        return batch
+
+    def _names_in(self, p2p_op_list: Any, sends: Call) -> list[str]:  # noqa: ANN401
+        """Count a batch's messages; what they are called, while a profile runs."""
+        profiled = self._clock.profiled()
+        names = []
+        for each in p2p_op_list:
+            side = each.op is sends
+            key = (id(each.group), each.peer, each.tag)
+            self._counts[side][key] = number = self._counts[side][key] + 1
+            self._clock.messages += 1
+            if profiled:
+                names.append(self._name(side, each.group, each.peer, each.tag, number))
+        return names
+
     def numbered(self, call: Call, sends: bool) -> Call:
         """torch.distributed's send, recv, isend or irecv."""
         clock, profiled, counts = self._clock, self._clock.profiled, self._counts[sends]
@@ -408,17 +441,17 @@ class Messages:
             clock.messages += 1
             if not profiled():
                 return call(tensor, peer, group, tag, **more)
-            with self._span(self._name(sends, group, peer, tag, number)):
+            with self._span(ANNOTATION + self._name(sends, group, peer, tag, number)):
                 return call(tensor, peer, group, tag, **more)
 
         return message
 
     def _name(self, sends: bool, group: Any, peer: Any, tag: int, number: int) -> str:  # noqa: ANN401
-        """`pp_clock:send 1->0 pp_cpu #123`"""
+        """`send 1->0 pp_cpu #123`"""
         ends = f"{self._rank}->{peer}" if sends else f"{peer}->{self._rank}"
         where = self._names.get(id(group)) or getattr(group, "group_name", "other")
         channel = f"{where}/{tag}" if tag else where
-        return f"{ANNOTATION}{'send' if sends else 'recv'} {ends} {channel} #{number}"
+        return f"{'send' if sends else 'recv'} {ends} {channel} #{number}"
 
 
 def _owners(scheduler: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -453,6 +486,7 @@ def wrap(scheduler: Any, clock: Clock, version: tuple[int, ...]) -> dict[str, st
         "own_batch": wrappers.forward,
         "send_tensors": wrappers.send_tensors,
         "recv_tensors": wrappers.recv_tensors,
+        hooks.EXCHANGE: lambda call: wrappers.timed("exchange", call),
         "requests": wrappers.requests,
         "wait_sent": wrappers.wait_sent,
         "wait_results": wrappers.wait_results,
@@ -460,7 +494,7 @@ def wrap(scheduler: Any, clock: Clock, version: tuple[int, ...]) -> dict[str, st
     }
     found, faults = {}, {}
     for name, place in places.items():
-        if place is None:
+        if place is None or (places[hooks.EXCHANGE] and name in hooks.IN_EXCHANGE):
             continue
         try:
             for holder in owners["users"] if not place.owner else [owners[place.owner]]:
@@ -502,10 +536,14 @@ def number_messages(scheduler: Any, clock: Clock, torch: Any) -> None:  # noqa: 
         numbered[counting] = call
         clock.take(distributed, name, counting, always=False)
     _batches_take(distributed, numbered)
+    if batch := getattr(distributed, "batch_isend_irecv", None):
+        sends = next(call for counting, call in numbered.items() if counting is distributed.isend)
+        distributed.batch_isend_irecv = messages.batched(batch, sends)
 
 
 def _batches_take(distributed: Any, numbered: dict[Call, Call]) -> None:  # noqa: ANN401
-    """torch refuses a batch_isend_irecv of any isend but its own: it gets that, not numbered.
+    """torch refuses a batch_isend_irecv of any isend but its own: it gets that, and the batch
+    numbers what is in it (`number_messages`).
 
     sglang's expert balancing has such batches, batched_p2p too.
     """

@@ -52,10 +52,11 @@ class Host:
     sorted_out: dict[tuple[str, str], list[Message]]
 
     def with_batches(self, ops: list[P2POp]) -> list[P2POp]:
-        """Operations with all others of the batches that they are in."""
-        batches = {op.batch for op in ops} - {0}
-        alone = [op for op in ops if not op.batch]
-        return [*alone, *(op for op in self.rank.p2p if op.batch in batches)] if batches else ops
+        """Operations with all others of the kernels that they are in, as one of a batch."""
+        batches = {op.batch for op in ops if op.backend == "nccl"} - {0}
+        alone = [op for op in ops if op.backend != "nccl" or not op.batch]
+        others = (op for op in self.rank.p2p if op.backend == "nccl" and op.batch in batches)
+        return [*alone, *others] if batches else ops
 
     def of(self, what: What, kind: Kind) -> list[Message]:
         """Its messages of a sort that have operations: an annotation alone is none."""

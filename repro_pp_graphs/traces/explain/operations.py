@@ -70,7 +70,7 @@ def _seen(rank: RankTrace, ends: dict[int, int]) -> Iterator[Operation]:
             yield Operation("recv", span.start_ns, span.end_ns, nccl=True)
     for op in rank.p2p:
         if op.backend == "nccl":
-            at_ns = op.called_ns if op.batch else op.posted_ns
+            at_ns = op.posted_ns if op.called_ns is None else op.called_ns
             if at_ns is not None:
                 yield Operation(op.kind, at_ns, at_ns, nccl=True, p2p=[op])
         else:
@@ -90,11 +90,12 @@ def together(ops: list[P2POp]) -> list[list[P2POp]]:
     found: list[list[P2POp]] = []
     batches: dict[int, list[P2POp]] = {}
     for op in ops:
-        if op.batch in batches:
+        in_kernel = op.batch and op.backend == "nccl"
+        if in_kernel and op.batch in batches:
             batches[op.batch].append(op)
             continue
         found.append([op])
-        if op.batch:
+        if in_kernel:
             batches[op.batch] = found[-1]
     return found
 

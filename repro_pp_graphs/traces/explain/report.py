@@ -114,16 +114,16 @@ def _token_return(facts: Analysis) -> list[str]:
             row("  its GPU computes nothing meanwhile", cells.idle, issue[2])
 
     host, known = held[0], delivered(facts)
-    batched = facts.sends == "batched"
-    what = "the batch" if batched else "the send"
+    what = "the batch" if facts.sends == "batched" else "the send"
+    bound = ", at most" if gpu and facts.sends == "batched" else ""
     portion(f"{what} holds {src}'s host", host, ("100", "30", "70"))
     row("  in the copy of its metadata to the GPU", returned.upload_us)
     if known:
         if known[0] == host:
-            found.append("until the last byte has left" + ", at most" * batched + ": the same")
+            found.append("until the last byte has left" + bound + ": the same")
         else:
-            portion("until the last byte has left" + ", at most" * batched, known[0])
-        row(f"until {dst} has received it" + ", at most" * batched, returned.until_received_us)
+            portion("until the last byte has left" + bound, known[0])
+        row(f"until {dst} has received it" + bound, returned.until_received_us)
     row(f"in prefill steps the send holds {src}'s host", returned.prefill_us, "3")
     calls = [
         f"{call.name} {time(call.total_us / returned.steps_counted)} a step"

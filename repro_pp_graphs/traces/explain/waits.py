@@ -90,7 +90,7 @@ def flight(ops: list[P2POp], other: dict[int, P2POp]) -> tuple[Intervals, Interv
         peer = peers[0]
         if peer is None or None in peers:
             continue
-        if op.batch:
+        if len(kernel) > 1:
             begun, over = held_until_ns(kernel, peers), op.end_ns
         else:
             send, recv = (op, peer) if op.kind == "send" else (peer, op)

@@ -1,32 +1,42 @@
 """The numbers that the shim pp_clock gives P2P messages, in annotations around the calls.
 
 `pp_clock:send 1->0 pp #123` is message 123 from rank 1 to rank 0 in the process group pp, from the
-beginning of both ranks' loops on: its receiver's call is annotated with the same number.
+beginning of both ranks' loops on: its receiver's call is annotated with the same number. Around a
+batch_isend_irecv an annotation has all of its messages, in their order: `pp_clock:send 1->0 pp #7,
+recv 0->1 pp #3`.
 """
 
 from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections import Counter
 from typing import NamedTuple
 
 from repro_pp_graphs.traces.model import P2POp, Span
 
 PREFIX = "pp_clock:"
-_NAME = re.compile(PREFIX + r"(send|recv) (\d{1,9})->(\d{1,9}) (\S+) #(\d{1,18})")
+_NAME = re.compile(r"(send|recv) (\d{1,9})->(\d{1,9}) (\S+) #(\d{1,18})")
 # what the scheduler's groups carry over gloo: requests in the world's, the rest in the pipeline's
 _OVER_GLOO = {"world_cpu": "requests", "pp_cpu": "tensors"}
 
 
-class _Mark(NamedTuple):
-    start_ns: int
-    end_ns: int
+class _Message(NamedTuple):
     kind: str
     src: int
     dst: int
     group: str
     number: int
+
+    def fits(self, op: P2POp, rank: int) -> bool:
+        """Whether an operation of a rank can be it."""
+        ends = (rank, op.peer) if op.kind == "send" else (op.peer, rank)
+        return self.kind == op.kind and ends == (self.src, self.dst)
+
+
+class _Mark(NamedTuple):
+    start_ns: int
+    end_ns: int
+    messages: tuple[_Message, ...]
 
 
 def divide(marks: list[Span]) -> tuple[list[Span], list[Span]]:
@@ -38,38 +48,51 @@ def divide(marks: list[Span]) -> tuple[list[Span], list[Span]]:
 def _read(numbering: list[Span]) -> list[_Mark]:
     found = []
     for span in numbering:
-        if match := _NAME.fullmatch(span.name):
-            kind, src, dst, group, number = match.groups()
-            found.append(
-                _Mark(span.start_ns, span.end_ns, kind, int(src), int(dst), group, int(number))
-            )
+        names = span.name.removeprefix(PREFIX).split(", ")
+        matches = [match for name in names if (match := _NAME.fullmatch(name))]
+        if len(matches) == len(names):
+            messages = tuple(_message(*match.groups()) for match in matches)
+            found.append(_Mark(span.start_ns, span.end_ns, messages))
     return sorted(found)
 
 
-def _around(marks: list[_Mark], op: P2POp, rank: int) -> _Mark | None:
-    """The annotation in which an operation was posted, where it is of such a message."""
+def _message(kind: str, src: str, dst: str, group: str, number: str) -> _Message:
+    return _Message(kind, int(src), int(dst), group, int(number))
+
+
+def _around(marks: list[_Mark], op: P2POp) -> _Mark | None:
+    """The annotation in which an operation was posted."""
     if op.posted_ns is None:
         return None
     at = bisect_right(marks, op.posted_ns, key=lambda mark: mark.start_ns) - 1
-    if at < 0 or marks[at].end_ns < op.posted_ns or marks[at].kind != op.kind:
-        return None
-    ends = (rank, op.peer) if op.kind == "send" else (op.peer, rank)
-    return marks[at] if ends == (marks[at].src, marks[at].dst) else None
+    return marks[at] if at >= 0 and op.posted_ns <= marks[at].end_ns else None
 
 
 def attach(p2p: list[P2POp], numbering: list[Span], rank: int) -> None:
     """Give every operation its message's number and group, where an annotation tells them.
 
-    An annotation is around one call, which posts one message: where several operations seem to be
-    in it, none gets the number.
+    An annotation is around one call, which posts the messages that it names, in their order: where
+    the operations in it seem to be others, or more or fewer, none gets a number. Those of gloo that
+    are named together are one batch.
     """
     marks = _read(numbering)
-    if not marks:
-        return
-    found = [_around(marks, op, rank) for op in p2p]
-    uses = Counter(mark for mark in found if mark)
-    for op, mark in zip(p2p, found, strict=True):
-        if mark and uses[mark] == 1:
-            op.number, op.group = mark.number, mark.group
-            if op.backend == "gloo":
-                op.channel = _OVER_GLOO.get(mark.group, mark.group)
+    inside: dict[_Mark, list[P2POp]] = {}
+    for op in p2p:
+        mark = _around(marks, op)
+        if mark and any(each.fits(op, rank) for each in mark.messages):
+            inside.setdefault(mark, []).append(op)
+    for batch, (mark, ops) in enumerate(inside.items(), 1):
+        ops.sort(key=lambda op: op.called_ns or op.posted_ns or 0)
+        if len(ops) != len(mark.messages):
+            continue
+        if all(each.fits(op, rank) for each, op in zip(mark.messages, ops, strict=True)):
+            for each, op in zip(mark.messages, ops, strict=True):
+                _number(op, each)
+                if len(ops) > 1 and op.backend == "gloo":
+                    op.batch = batch
+
+
+def _number(op: P2POp, message: _Message) -> None:
+    op.number, op.group = message.number, message.group
+    if op.backend == "gloo":
+        op.channel = _OVER_GLOO.get(message.group, message.group)
