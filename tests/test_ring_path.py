@@ -410,6 +410,45 @@ def test_beside_the_path_stands_what_the_profiler_adds_where_the_run_measured_it
     assert ("pp_clock's profiled / measured is another figure" in text) == (says == "longer")
 
 
+def turns(turn: float, launch: float, process: float, untimed: float) -> dict[str, object]:
+    parts = {"launch": launch, "process": process, "recv_tokens": 20.0}
+    decode = {"turn": {"mean": turn}, "untimed": {"mean": untimed}, "parts": parts}
+    return {"decode": decode}
+
+
+def test_where_pp_clock_timed_both_passes_what_to_ask_of_the_one_without_the_profiler_is_said(
+    tmp_path, capsys
+):
+    traces = tmp_path / "trace" / "CASE_A"
+    shutil.copytree(DATA / "sglang0516_graphs_on", traces)
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "CASE_A_client.json").write_text('{"summary": {"mean_tpot_ms": 50.0}}')
+    clock = tmp_path / "logs" / "CASE_A_pp_clock.json"
+    ranks = {
+        "PP0": {"measured": turns(24, 1, 0.5, 1.5), "profiled": turns(30, 3, 1, 2)},
+        "PP1": {"measured": turns(25, 1, 1, 1), "profiled": turns(30, 2, 1, 1)},
+    }
+
+    def said() -> str:
+        assert main([str(traces)]) == 0
+        text = capsys.readouterr().out
+        assert all(len(line) <= 80 for line in text.splitlines())
+        return " ".join(text.split())
+
+    clock.write_text(json.dumps({"loop_size": 2, "ranks": ranks}))
+    text = said()  # 3 of 6 and 3 of 4 ms; without launches 2 of 3 and 2 of 2
+    assert "a step of 50.00 ms, the hosts' own work 0.62 times as long" in text
+    assert "--what-if send=0+host=0.62, --what-if launch=0+host=0.83" in text
+    ranks["PP1"]["profiled"] = {}
+    for broken in (
+        json.dumps({"loop_size": 2, "ranks": ranks}),
+        '{"loop_size": 2, "ranks": {}}',
+        "",
+    ):
+        clock.write_text(broken)
+        assert "For what-ifs of the pass without the profiler" not in said()
+
+
 def test_a_sentence_names_the_difference_and_what_it_is_made_of():
     released, blocking = path_of("sglang0516_graphs_on"), path_of("sglang0516_sync_send")
     found = differences([released], [blocking])

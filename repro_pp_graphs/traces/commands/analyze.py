@@ -10,7 +10,7 @@ from repro_pp_graphs.files import write_json
 from repro_pp_graphs.terminal import complain
 from repro_pp_graphs.traces.commands import differences
 from repro_pp_graphs.traces.commands import paths as cli
-from repro_pp_graphs.traces.commands.measured import measured_tpot_ms
+from repro_pp_graphs.traces.commands.measured import measured_tpot_ms, unprofiled
 from repro_pp_graphs.traces.explain import side_by_side
 from repro_pp_graphs.traces.explain.report import lines
 from repro_pp_graphs.traces.explain.step_path import distortion
@@ -109,7 +109,21 @@ def _distortion(case: Case, found: Analysis) -> list[str]:
     tpot_ms = measured_tpot_ms(case) if found.ring_path else None
     if found.ring_path is None or not tpot_ms:
         return []
-    return ["", *wrapped(distortion(found.ring_path, tpot_ms), "")]
+    return ["", *wrapped(distortion(found.ring_path, tpot_ms), ""), *_unprofiled(case, found)]
+
+
+def _unprofiled(case: Case, found: Analysis) -> list[str]:
+    """How to ask for what-ifs of the pass without the profiler, where pp_clock timed it."""
+    there = unprofiled(case) if found.ring_path and found.ring_path.what_if else None
+    if there is None:
+        return []
+    return wrapped(
+        f"For what-ifs of the pass without the profiler (pp_clock: a step of {there.step_ms:.2f} "
+        f"ms, the hosts' own work {there.host:.2f} times as long): --what-if "
+        f"send=0+host={there.host:.2f}, --what-if launch=0+host={there.host_but_launches:.2f}, and "
+        "so on. These are estimates: docs/ring_path.md, Without the profiler.",
+        "",
+    )
 
 
 def together(found: list[Analysis]) -> Analysis | Analyses:
