@@ -339,7 +339,7 @@ def on_clocks_apart(name: str, apart_us: float) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("apart_us", [300, -300, 5000, -5000] if THOROUGH else [300, -5000])
+@pytest.mark.parametrize("apart_us", [300, -300, 5000, -5000] if THOROUGH else [300, 5000, -5000])
 @pytest.mark.parametrize("name", RELEASES)
 def test_hosts_whose_clocks_differ_get_the_same_answer_or_none(name, apart_us, tmp_path):
     found = written(on_clocks_apart(name, apart_us), tmp_path)

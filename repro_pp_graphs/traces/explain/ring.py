@@ -15,7 +15,7 @@ import numpy.typing as npt
 from repro_pp_graphs.traces.explain.host import Host
 from repro_pp_graphs.traces.explain.messages import Message
 from repro_pp_graphs.traces.explain.seen import almost_all, batches_there, enough, recorded_by_all
-from repro_pp_graphs.traces.explain.steps import RUN_SPANS, named
+from repro_pp_graphs.traces.explain.steps import RUN_SPANS, micro_batches, named
 from repro_pp_graphs.traces.explain.words import count
 from repro_pp_graphs.traces.facts import DecodeStep
 from repro_pp_graphs.traces.model import Case
@@ -108,10 +108,8 @@ def decode_step(case: Case, hosts: list[Host]) -> DecodeStep | str:
     if not enough(len(values), there):
         followed = f"{len(values)} of PP0's {count(there, 'batch')}"
         return f"only {followed} can be followed round the ring by their messages"
-    if usual > case.pp_size:  # sglang's loop has one a rank, but with --pp-async-batch-depth
-        return (
-            f"messages seem to be paired a turn late: {usual} micro-batches in {case.pp_size} ranks"
-        )
+    if late := _paired_late(case, ranks, usual):
+        return late
     return DecodeStep(
         steps=len(values),
         mean=round(float(np.mean(values)), 3),
@@ -119,6 +117,21 @@ def decode_step(case: Case, hosts: list[Host]) -> DecodeStep | str:
         p99=round(quantile(values, 0.99), 3),
         micro_batches=usual,
     )
+
+
+def _paired_late(case: Case, ranks: list[Host], followed: int) -> str:
+    """Why so many micro-batches under way cannot be: messages were paired with those of the turn
+    before. Empty where they can. sglang's loop has one a rank, but with --pp-async-batch-depth; on
+    hosts whose clocks may differ no more than it has slots that run a batch, as annotated."""
+    late = "messages seem to be paired a turn late: "
+    if followed > case.pp_size:
+        return f"{late}{followed} micro-batches in {case.pp_size} ranks"
+    several_hosts = len({host.rank.host for host in ranks}) > 1
+    numbered = any(op.number for host in ranks for op in host.rank.p2p)
+    known = micro_batches(case) if several_hosts and not numbered else None
+    if known and followed > known:
+        return f"{late}{followed} micro-batches round the ring, {known} in the ranks' loops"
+    return ""
 
 
 def _launches(host: Host, batches: int) -> npt.NDArray[np.int64]:
