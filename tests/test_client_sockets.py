@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import ssl
 import subprocess
 
@@ -10,6 +11,7 @@ import urllib3
 from client_harness import LINUX, TEN_TOKENS, client_runs, serve
 from standin_server import Behaviour, StandIn
 
+from repro_pp_graphs.client.clock import ANCILLARY_BYTES, ask_for_stamps
 from repro_pp_graphs.client.epoll import READ_BYTES, EpollReader
 from repro_pp_graphs.client.handover import _Pool
 
@@ -32,7 +34,21 @@ def events(count):
     return b"\n\n".join([*lines, b"data: [DONE]", b""])
 
 
+@pytest.fixture
+def stamping():
+    """The kernel stamps: it begins some time after the first socket has asked for it."""
+    with socket.socket(type=socket.SOCK_DGRAM) as own:
+        own.bind(("127.0.0.1", 0))
+        ask_for_stamps(own)
+        ancillary = []
+        while not ancillary:
+            own.sendto(b"x", own.getsockname())
+            _, ancillary, _, _ = own.recvmsg(1, ANCILLARY_BYTES)
+        yield
+
+
 @LINUX
+@pytest.mark.usefixtures("stamping")
 def test_plain_tcp_is_stamped_by_the_kernel_and_the_result_says_so(run_client):
     with StandIn(Behaviour(itl_s=0.002)) as server:
         _, document = run_client(server.url, "--concurrency", "3")

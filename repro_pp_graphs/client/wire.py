@@ -41,10 +41,10 @@ class Body:
         start, end = 0, len(data)
         if self._chunked:
             start, end = data.find(b"\n", 0, 10) + 1, end - 2
-            size = HEX.match(data)
-            if self._left != 0 or self.pending or not size or size.end() != start - 2:
+            size = end - start  # as servers write it; what else it may look like, `feed` knows
+            if self._left != 0 or self.pending or size <= 0:
                 return b""
-            if int(size[0], 16) != end - start:
+            if data[:start] != b"%x\r\n" % size and data[:start] != b"%X\r\n" % size:
                 return b""
         elif self._left != math.inf:
             return b""
