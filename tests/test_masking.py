@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from planted_secrets import SECRETS
@@ -14,6 +15,9 @@ from repro_pp_graphs.environment.masking import MASK, Masker
 from repro_pp_graphs.run import failure
 from repro_pp_graphs.server.diagnosis import Diagnosis
 from repro_pp_graphs.server.log import Line
+
+DATA = Path(__file__).parent / "data"
+TRACES = [path for path in sorted((DATA / "traces").iterdir()) if path.is_dir()]
 
 
 def masked(text: str, **environ: str) -> str:
@@ -55,6 +59,12 @@ def test_a_secret_is_masked_in_a_string_of_json_and_in_json_within_json(kind: st
         ("DOOR_SECRET_KEY=4711", f"DOOR_SECRET_KEY={MASK}"),
         ("--max-api-tokens abc", f"--max-api-tokens {MASK}"),
         ("--api-tokens abc", f"--api-tokens {MASK}"),
+        ("token_send_password: abc", f"token_send_password: {MASK}"),
+        ("token_value: 4711", f"token_value: {MASK}"),
+        ("token_key_id: 4711", f"token_key_id: {MASK}"),
+        ("TOKEN_PIN=4711", f"TOKEN_PIN={MASK}"),
+        ("HF_TOKEN=123456789", f"HF_TOKEN={MASK}"),
+        ("token_steps: abc", f"token_steps: {MASK}"),
         ("tiktoken_token: 1.2.3", f"tiktoken_token: {MASK}"),
     ],
 )
@@ -73,10 +83,28 @@ def test_of_a_text_the_secrets_are_masked_and_no_more(text: str, found: str) -> 
         "num_draft_tokens='auto'", "--visualize-per-token auto", "eos_token='</s>'",
         "'watermark_key': None", "'watermark_key': 'none_at_all'", "'watermark_key': 15485863",
         "graph_key: (4, False)", "the key: auto", "monkey: patched-by-somebody",
+        "token_send: handing them on", "token_send: send=0 of the last rank's send of token ids",
+        "token_return_ms: not-said", "free_token_send='none'", "send_tokens=Spread(1)",
+        "token_capacity: 16384", "memory_usage.token_capacity: 2144080", "token_capacity='a'",
+        "token_capacity_swa: [1, 2]", "'token_steps': 7", "req_to_token_pool_size: 2048",
+        "--pin-cpus 0-3:4-7", "pin_cpus='auto'", "token: whether the machine changed",
     ],
 )  # fmt: skip
 def test_what_only_sounds_like_a_secret_stays(text: str) -> None:
     assert masked(text) == text
+
+
+@pytest.mark.parametrize("folder", TRACES, ids=[path.name for path in TRACES])
+def test_an_analysis_holds_no_word_that_is_masked(folder: Path) -> None:
+    pytest.importorskip("msgspec")
+    from trace_changes import only_case  # noqa: PLC0415
+
+    from repro_pp_graphs.traces.explain import analysis, report  # noqa: PLC0415
+
+    said = report.lines(analysis.analyze(only_case(folder)))
+    assert any("token" in line for line in said)
+    for text in (*said, "\n".join(said)):
+        assert Masker({}).string(text) == text
 
 
 def test_a_field_that_names_the_others_of_its_row_is_no_secret_and_tells_of_theirs() -> None:

@@ -34,7 +34,7 @@ def _promise(name: str) -> _Promise:
     words = secret_words.NO_SECRET.sub("", "_" + re.sub("[^a-z0-9]", "_", name.lower()) + "_")
     if not secret_words.SECRET_NAME.search(words):
         return _Promise(False, False, False, False)
-    no_counts = re.sub("token_id|tokens", "", words)
+    no_counts = secret_words.COUNTED.sub("", re.sub("token_id|tokens", "", words))
     kinds = (words, no_counts, no_counts.replace("token", ""))
     secret, numbers, fraction = (bool(secret_words.SECRET_NAME.search(kind)) for kind in kinds)
     return _Promise(secret, numbers, fraction, not secret_words.MAY_BE_PLAIN.match(words))

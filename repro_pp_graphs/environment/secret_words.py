@@ -14,7 +14,8 @@ NO_VALUE = {
     "", "0", "1", "true", "false", "yes", "no", "on", "off", "none", "null",
     # the next word of a sentence about an option
     "a", "an", "and", "as", "at", "by", "for", "if", "in", "is", "it", "must", "not", "of", "or",
-    "so", "than", "that", "the", "then", "this", "to", "was", "which", "will", "with",
+    "its", "so", "than", "that", "the", "then", "there", "this", "to", "was", "were", "whether",
+    "which", "will", "with",
 }  # fmt: skip
 SECRET_NAME = re.compile(
     "secret|passw|passphrase|token|credential|cookie|authoriz|bearer|signature|webhook|jwt|mnemonic"
@@ -32,10 +33,17 @@ NO_SECRET = re.compile(
     f"(?:(?!{_OF_SECRETS})[a-z0-9]+_){{0,6}}?tokens(?![a-z0-9])"
     "|(?<![a-z0-9])(?:num|per|(?:max|min)_(?:new|num|total))_token(?![a-z0-9])"
     "|(?<![a-z0-9])(?:draft|prefill|decode|input|output|prompt|completion)_tokens(?![a-z0-9])"
+    # what becomes of the tokens that a model generates, and where ranks and memory are bound
+    "|token_(?:send|recv|receive|return|transfer|messages?|capacity|threshold|to_kv_pool)s?"
+    "(?![a-z0-9])"
+    "|(?<![a-z0-9])(?:send|sent|recv|received)_tokens(?![a-z0-9])"
+    "|(?<![a-z0-9])pin_(?:cpus?|memory)(?![a-z0-9])"
     # words of a vocabulary, and keys by which something is found
     "|(?:bos|eos|pad|unk|sep|cls|mask|image|video|audio)_tokens?(?![a-z0-9])"
     "|(?:watermark|hashing|sort|cache|partition|foreign|routing|graph)_keys?(?![a-z0-9])"
 )
+# a token of which something is counted (token_steps, token_chunks): beside a number alone no secret
+COUNTED = re.compile(f"token_(?!{_OF_SECRETS}|id|value|string|text|code|num|hash|pass)(?=[a-z])")
 # a key of something that has none to hide, unless its value is as long as a key
 MAY_BE_PLAIN = re.compile(
     "(?!.*(?:api|access|account|admin|auth|client|crypt|licen|master|priv|secret|serv|session|shared"
