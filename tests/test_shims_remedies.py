@@ -312,7 +312,8 @@ scheduler = SimpleNamespace(
 spans, state = [], SimpleNamespace(profiled=False)
 torch.profiler.record_function = lambda name: spans.append(name) or contextlib.nullcontext()
 clock = SimpleNamespace(
-    thread=threading.get_ident(), messages=0, profiled=lambda: state.profiled, fail=print
+    thread=threading.get_ident(), messages=0, profiled=lambda: state.profiled, fail=print,
+    alternates=False, take=lambda owner, name, wrapped, always: setattr(owner, name, wrapped),
 )
 pp_clock.number_messages(scheduler, clock, torch)
 exchange = Exchange(group, torch)
