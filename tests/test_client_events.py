@@ -172,6 +172,16 @@ def test_a_carriage_return_in_a_lone_event_ends_a_line_there_too():
     assert ([tokens for _, tokens in got.events], got.error) == ([1, 2, 3, 4], None)
 
 
+@pytest.mark.parametrize("line", [b"%x", b"%X", b"00%x", b"%X;name=value"])
+def test_the_size_of_a_chunk_is_read_however_http_lets_it_be_written(line):
+    ends = (None, None, None, {"type": "length"})
+    pieces = [f"data: {native(n, end)}\n\n".encode() for n, end in enumerate(ends, 1)]
+    assert {f"{len(piece):x}".isdigit() for piece in pieces} == {False}, "else no case differs"
+    reads = [line % len(piece) + b"\r\n" + piece + b"\r\n" for piece in pieces]
+    (got,) = parse(stream_of(enumerate([HEAD, *reads])), "--max-new-tokens", "4")
+    assert (got.events, got.error) == ([[1, 1], [2, 2], [3, 3], [4, 4]], None)
+
+
 def test_lines_that_the_rules_ignore_are_reported():
     *pieces, done = four()
     the_stream = stream(chunked(pieces[0], BOM + pieces[1], *pieces[2:], b"foo: bar\n\n", done))
