@@ -79,6 +79,13 @@ def complain(command: str, text: str) -> None:
     print("\n".join(wrapped(f"{command}: {text}")), file=sys.stderr)
 
 
+def file_beside_text(text: str) -> Path:
+    """An argparse type: a file to write, not `-`, as standard output has what a person reads."""
+    if text == "-":
+        raise argparse.ArgumentTypeError("- is no file, standard output has the text: name a file")
+    return Path(text)
+
+
 class Parser(argparse.ArgumentParser):
     """Options of `python -m repro_pp_graphs COMMAND`, with examples below its help."""
 

@@ -543,6 +543,7 @@ def _environments() -> Iterator[Fault]:
     yield _env("collect_env: no run to bundle", "--bundle", "/no/run", says="no run of run_repro")
     yield _env("collect_env: no place for JSON", "--json-file", "/no/x", says="/no/x",
                status=1)  # fmt: skip
+    yield _env("collect_env: JSON onto -", "--json-file", "-", says="name one, or give --json")
     yield _env("collect_env: JSON onto a folder", "--json-file", "/tmp", says="/tmp", status=1)
 
 

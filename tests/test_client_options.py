@@ -4,6 +4,7 @@ import pytest
 from client_harness import main
 
 from repro_pp_graphs.client.options import parse_options
+from repro_pp_graphs.client.server import Server
 
 
 def test_both_spellings_of_an_option_are_one():
@@ -38,6 +39,8 @@ def test_batch_is_one_where_streams_are_separate(argv, batch, concurrency):
         ["--base-url", "http://user:word@127.0.0.1:30000"],
         ["--backend", "grpc"],
         ["--bat", "3"],
+        ["--output", "-"],
+        ["--bench-serving-json", "-"],
     ],
 )
 def test_a_wrong_option_is_a_usage_error(argv, capsys):
@@ -45,6 +48,25 @@ def test_a_wrong_option_is_a_usage_error(argv, capsys):
         parse_options(argv)
     assert stopped.value.code == 2
     assert argv[0].lstrip("-") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("backend", "given", "asked"),
+    [
+        ("openai", "http://h:1", "http://h:1/v1/completions"),
+        ("openai", "http://h:1/v1", "http://h:1/v1/completions"),
+        ("openai", "http://h:1/v1/", "http://h:1/v1/completions"),
+        ("openai", "http://h:1/v1/completions", "http://h:1/v1/completions"),
+        ("openai", "http://h:1/llm/v1", "http://h:1/llm/v1/completions"),
+        ("openai", "http://h:1/llm-v1", "http://h:1/llm-v1/v1/completions"),
+        ("sglang", "http://h:1/v1", "http://h:1/generate"),
+        ("sglang", "http://h:1/generate/", "http://h:1/generate"),
+        ("sglang", "http://h:1/pool", "http://h:1/pool/generate"),
+    ],
+)
+def test_an_address_may_end_in_the_path_that_the_client_adds(backend, given, asked):
+    options = parse_options(["--backend", backend, "--base-url", given])
+    assert Server(options).url == asked
 
 
 def test_help_shows_examples_and_exit_statuses(capsys):

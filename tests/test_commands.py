@@ -50,6 +50,9 @@ def test_each_help_fits_80_columns_and_has_examples(capsys, command, monkeypatch
         (["merge", "x"], "merge: the following arguments are required: -o/--output (see"),
         (["merge", "-o"], "merge: -o/--output: expected one argument (see --help)\n"),
         (["analyze", "no_such"], "analyze: no such file or folder: no_such\n"),
+        (["analyze", "x", "--json", "-"], "analyze: --json: - is no file, standard output has"),
+        (["merge", "x", "-o", "-"], "merge: -o/--output: - is no file, standard output has"),
+        (["probe", "--json", "-"], "probe: --json: - is no file, standard output has the text"),
         (["probe", "--rank", "2"], "probe: no option '--rank' (see --help)\n"),
     ],
 )

@@ -243,6 +243,23 @@ def test_a_profile_that_distorts_is_warned_of_above_a_tenth(factor, warned):
     assert all("without the profile's first two steps and its last" in text for text in said)
 
 
+def test_turns_longer_by_one_figure_and_shorter_by_the_other_are_not_called_slowed():
+    rank = Rank(1)
+    base = 0.0
+    for at in range(100):
+        slow = at in (7, 23)  # two turns of the measured pass that something held up
+        took = TURN_MS * (1.13 if at >= 50 else 40 if slow else 1)
+        rank.row(at, "launch", base, base + 1)
+        flags = rows.DECODE | (rows.PROFILED if at >= 50 else 0)
+        rank.row(at, "turn", base, base + took, flags=flags)
+        base += took
+    found = facts.summary([rank.file], (0, 128 * TURN_MS * MS))
+    (said,) = [text for text in found.warnings if "under the profiler" in text]
+    assert found.distortion < 1 < found.distortion_median and "as long as" not in said
+    assert "longer than in the measured pass by one figure and shorter by the other" in said
+    assert f"{found.distortion:.2f} times by means, 1.13 by medians" in said
+
+
 def test_what_a_rank_must_have_called_and_has_not_is_named():
     found = facts.summary([steady().file], EVERYTHING)
     assert found.warnings == ["PP0 left no rows"]

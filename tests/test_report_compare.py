@@ -55,6 +55,26 @@ def test_the_foot_speaks_of_what_the_cells_show(tmp_path, capsys, launches, head
     assert ("(4" in text or "(5" in text) == (launches != (1, 1)), "ranges, where there are any"
 
 
+@pytest.mark.parametrize("failed", [["graphs_on"], ["graphs_on", "graphs_off"]])
+def test_a_case_that_one_run_did_not_finish_says_which_run(tmp_path, capsys, failed):
+    one, two = (report_runs.series(tmp_path / name) for name in ("one", "two"))
+    labels = {"graphs_on": report_runs.A, "graphs_off": report_runs.B}
+    for case in failed[:1]:
+        for path in (two / "logs").glob(f"{labels[case]}*_launch.json"):
+            report_runs.changed(path, lambda launch: launch.update(status="failed"))
+    for case in failed[1:]:
+        for path in (one / "logs").glob(f"{labels[case]}*_launch.json"):
+            report_runs.changed(path, lambda launch: launch.update(status="failed"))
+    status, text = compared(capsys, one, two)
+    assert status == 0
+    assert "graphs_on run 1, 4 launches run 2, 0 launches" in text
+    assert "nothing to compare: no launch of run 2 was measured" in text
+    both = "graphs_off" in failed
+    assert ("no launch of run 1 was measured" in text) == both
+    assert ("No case was measured in both runs." in text) == both
+    assert ("the highest launch" in text) != both
+
+
 def test_what_may_differ_is_named(tmp_path, capsys):
     one, two = (report_runs.series(tmp_path / name) for name in ("one", "two"))
     for path in (two / "logs").glob("*_launch.json"):

@@ -56,6 +56,13 @@ def of_traced(tmp_path_factory) -> str:
     return markdown.text_of(content.content(found))
 
 
+@pytest.mark.parametrize(("changed", "title"), [(1, "1 change"), (2, "2 changes")])
+def test_one_change_of_the_environment_is_one_change(tmp_path, changed, title):
+    found = content.content(source.read(report_runs.series(tmp_path / "run")))
+    found.changed = [f"driver {n}" for n in range(changed)]
+    assert f"<summary>Environment, {title} during the run</summary>" in markdown.text_of(found)
+
+
 def before_details(text: str) -> list[str]:
     return text.partition("<details>")[0].splitlines()
 

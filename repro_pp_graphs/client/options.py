@@ -13,6 +13,7 @@ from .terminal import Parser
 
 DEFAULT_INPUT_LEN = 64
 AUTO_PASSES = 5
+PATHS = {"sglang": "/generate", "openai": "/v1/completions"}  # of a backend
 # what is beyond is a slip of the hand: it would take hours, or all memory, before the first request
 MOST = 10_000_000
 MOST_STREAMS = 65_536
@@ -97,6 +98,13 @@ def _passes(text: str) -> int:
     return AUTO_PASSES if text == "auto" else int(_number(int, 0, high=1000)(text))
 
 
+def _file(text: str) -> Path:
+    """An argparse type: a file to write, not `-`, as standard output has the report."""
+    if text == "-":
+        raise argparse.ArgumentTypeError("- is no file, standard output has the report: name one")
+    return Path(text)
+
+
 def options_parser() -> argparse.ArgumentParser:
     """Every option with its help and default."""
     parser = Parser(
@@ -115,7 +123,8 @@ def options_parser() -> argparse.ArgumentParser:
         help="default: http://127.0.0.1:30000; its key, if any, in SGLANG_API_KEY, or else "
         "OPENAI_API_KEY")
     add("--backend", choices=("sglang", "openai"), default="sglang",
-        help="sglang: /generate (default); openai: /v1/completions")
+        help="sglang: /generate (default); openai: /v1/completions; without or with it, or /v1, "
+        "in --base-url")
     add("--model", help="model name for openai (default: the first of /v1/models)")
     add = parser.add_argument_group("load").add_argument
     add("--prompts", type=Path, metavar="FILE",
@@ -149,8 +158,8 @@ def options_parser() -> argparse.ArgumentParser:
         help="after measuring, send one short prompt alone for one token, N times: its TTFT, "
         "which decode CUDA graphs cannot change, shows whether the machine changed (0)")
     add = parser.add_argument_group("result").add_argument
-    add("--output", type=Path, metavar="FILE.json", help="summary and every raw arrival")
-    add("--bench-serving-json", type=Path, metavar="FILE.jsonl",
+    add("--output", type=_file, metavar="FILE.json", help="summary and every raw arrival")
+    add("--bench-serving-json", type=_file, metavar="FILE.jsonl",
         help="append the line that sglang's bench_serving --output-file writes; null: what this "
         "client cannot know (server_info, accept_length, retokenized counts)")
     add("--max-error-rate", type=_number(float, 0, high=1), default=0.0, metavar="F",
@@ -177,6 +186,12 @@ def _is_address(url: str) -> bool:
     return known and port != 0 and url.isprintable() and " " not in url
 
 
+def _root(url: str, backend: str) -> str:
+    """The server's address without the path that the client adds: OpenAI's clients take one that
+    ends in /v1, and a whole address may be copied from a request."""
+    return url.rstrip("/").removesuffix(PATHS[backend]).rstrip("/").removesuffix("/v1").rstrip("/")
+
+
 def choose_prompts(options: Options, default: Path) -> None:
     """Without --prompts and --input-len: the file `default`, or synthetic prompts."""
     chosen = options.prompts is not None or options.input_len is not None
@@ -201,7 +216,7 @@ def parse_options(argv: Sequence[str], folder: Path = Path()) -> Options:
     options = parser.parse_args(words, namespace=Options())
     if not _is_address(options.base_url):
         parser.error("--base-url: give http://HOST:PORT, with a port from 1 to 65535")
-    options.base_url = options.base_url.rstrip("/")
+    options.base_url = _root(options.base_url, options.backend)
     choose_prompts(options, folder / "prompts.txt")
     if (options.beside_input_len is None) != (options.beside_rate is None):
         parser.error("--beside-input-len and --beside-rate: give both, or neither")

@@ -12,7 +12,7 @@ import requests
 from .clock import ask_for_stamps
 from .handover import HandOverAdapter
 from .key import authorization
-from .options import Options
+from .options import PATHS, Options
 
 NO_SERVER = ("refused:", "connection:")  # kinds of errors, as describe_io_error has them
 NO_HTTP = re.compile(r"(?:BadStatusLine|InvalidChunkLength)\((?:got length )?b?'([^']+)'")
@@ -24,8 +24,7 @@ class Server:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        path = "/generate" if options.backend == "sglang" else "/v1/completions"
-        self.url = options.base_url + path
+        self.url = options.base_url + PATHS[options.backend]
         self.parts = urlsplit(self.url)
         self.session = requests.Session()
         self._prepared: requests.PreparedRequest | None = None

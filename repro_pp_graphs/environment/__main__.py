@@ -69,6 +69,13 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
+def _file(text: str) -> Path:
+    """An argparse type: a file to write, not `-`, as standard output has the facts."""
+    if text == "-":
+        raise argparse.ArgumentTypeError("- is no file: name one, or give --json alone")
+    return Path(text)
+
+
 def _parser() -> _Parser:
     parser = _Parser(
         prog="bash collect_env.sh",
@@ -87,7 +94,7 @@ def _parser() -> _Parser:
     add = parser.add_argument
     add("--bundle", nargs="?", const=str(ROOT), metavar="RUN_DIR", help=bundle)
     add("--json", action="store_true", help="the same facts as one JSON object")
-    add("--json-file", type=Path, metavar="FILE", help="write them there as JSON too")
+    add("--json-file", type=_file, metavar="FILE", help="write them there as JSON too")
     add("--no-redact", dest="people", action="store_false", help=redact)
     add("--port", default="30000", metavar="P", help=port)
     add("--no-server", action="store_true", help="ask no server: none is up yet")

@@ -414,6 +414,25 @@ def _every(
         yield _seen(rank, placed, [_placed(each, here, rank.header) for each in profiles])
 
 
+def _distorted(by_means: float, by_medians: float) -> str:
+    """That the turns of the traces are not those of the measured pass; in other words where means
+    and medians do not agree on which are longer."""
+    if min(by_means, by_medians) < 1:
+        how = (
+            f"is longer than in the measured pass by one figure and shorter by the other: "
+            f"{by_means:.2f} times by means, {by_medians:.2f} by medians ({EDGES})"
+        )
+    else:
+        how = (
+            f"took {by_means:.2f} times as long as in the measured pass (by means; "
+            f"{by_medians:.2f} by medians; {EDGES})"
+        )
+    return (
+        f"under the profiler the last rank's decode turn {how}: ms of the traces are not those of "
+        "the measured pass"
+    )
+
+
 def _facts(
     seen: Sequence[_Seen], window: Window | None, said: Mapping[str, str] | None
 ) -> ClockFacts:
@@ -431,11 +450,7 @@ def _facts(
     missing = set(range(pp_size)) - {each.rank.pp_rank for each in seen}
     warnings += [_no_rows(f"PP{rank}", said or {}) for rank in sorted(missing)]
     if distortion and distortion_median and max(distortion, distortion_median) > DISTORTION_LIMIT:
-        warnings.append(
-            f"under the profiler the last rank's decode turn took {distortion:.2f} times as long "
-            f"as in the measured pass (by means; {distortion_median:.2f} by medians; {EDGES}): ms "
-            "of the traces are not those of the measured pass"
-        )
+        warnings.append(_distorted(distortion, distortion_median))
     return ClockFacts(
         pp_size=pp_size,
         loop_size=max(each.loop_size for each in seen),

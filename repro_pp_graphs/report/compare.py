@@ -199,6 +199,8 @@ def _what_cells_are(one: Source, other: Source) -> str:
     """How a cell is to be read, a sentence."""
     tables = [rows(one, other, case) for case in shared(one, other)]
     several = {cell.launches > 1 for found in tables for side in _sides(found) for cell in side}
+    if not several:
+        return "No case was measured in both runs."
     if True not in several:
         return "One launch a case in each run: nothing shows how far launches alike differ."
     where = " of the cases that have several" if False in several else ""
@@ -214,7 +216,7 @@ def _head(mark: str, source: Source) -> list[str]:
 def _table(one: Source, other: Source, case: str) -> list[str]:
     """A row a metric; a name too long for its column has a line of its own."""
     found = rows(one, other, case)
-    counts = [max((cell.launches for cell in side), default=0) for side in _sides(found)]
+    counts = [sum(bool(values(each)) for each in _launches(run, case)) for run in (one, other)]
     heads = "".join(
         f"{f'run {n}, ' + count(of, 'launch'):>{COLUMN}}" for n, of in enumerate(counts, 1)
     )
@@ -227,6 +229,12 @@ def _table(one: Source, other: Source, case: str) -> list[str]:
             out.append(name)
             name = ""
         out.append(f"{name:<{NAME}}{cells}{ratio}")
+    if not found:
+        lacking = [f"run {n}" for n, of in enumerate(counts, 1) if not of]
+        why = (
+            f"no launch of {' and '.join(lacking)} was measured" if lacking else "no metric in both"
+        )
+        out += wrapped(f"nothing to compare: {why}", "  ")
     return out
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from repro_pp_graphs.report.content import ISSUE, Command, Content
+from repro_pp_graphs.report.numbers import count
 from repro_pp_graphs.report.tables import Table
 
 MOST_BEFORE = 56  # lines before the details
@@ -93,8 +94,8 @@ def _details(content: Content, remarks: list[str]) -> Iterator[str]:
     if content.differing:
         yield from folded("What the cases ran with that differs", rows(content.differing))
     if content.environment or content.changed:
-        title = "Environment"
-        title += f", {len(content.changed)} changes during the run" if content.changed else ""
+        number = len(content.changed or [])
+        title = "Environment" + f", {count(number, 'change')} during the run" * bool(number)
         yield from folded(title, _environment(content))
     if content.commands:
         yield from folded("Commands", _commands(content.commands))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from functools import reduce
-from pathlib import Path
 
 from repro_pp_graphs.files import write_json
-from repro_pp_graphs.terminal import complain
+from repro_pp_graphs.terminal import complain, file_beside_text
 from repro_pp_graphs.traces.commands import differences
 from repro_pp_graphs.traces.commands import paths as cli
 from repro_pp_graphs.traces.commands.measured import measured_tpot_ms, unprofiled
@@ -40,7 +39,9 @@ exit status: 0 analysed (warnings listed); 1 nothing could be read; 2 usage
 def main(argv: list[str]) -> int:
     """Exit status 0 analysed (warnings listed), 1 nothing could be read or written, 2 usage."""
     made = cli.parser(COMMAND, "[options]", DESCRIPTION, EXAMPLES)
-    made.add_argument("--json", type=Path, metavar="FILE", help="write the analysis as JSON")
+    made.add_argument(
+        "--json", type=file_beside_text, metavar="FILE", help="write the analysis as JSON"
+    )
     made.add_argument(
         "--what-if",
         type=_what_if,

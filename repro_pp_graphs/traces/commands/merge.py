@@ -6,9 +6,8 @@ import argparse
 import re
 import sys
 from concurrent import futures
-from pathlib import Path
 
-from repro_pp_graphs.terminal import complain, wrapped
+from repro_pp_graphs.terminal import complain, file_beside_text, wrapped
 from repro_pp_graphs.traces.commands import paths as cli
 from repro_pp_graphs.traces.explain.steps import window
 from repro_pp_graphs.traces.merge import view
@@ -42,7 +41,7 @@ def main(argv: list[str]) -> int:
     made.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=file_beside_text,
         required=True,
         metavar="FILE",
         help="the merged trace: .json, or .json.gz to compress it",
