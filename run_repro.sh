@@ -96,8 +96,9 @@ USAGE: ./run_repro.sh [options]
   --with-stack         Python stacks in the traces (slows arm B more than A)
   --nsys               run each server under `nsys profile` (no torch traces)
   --start-timeout S    give a server up after S seconds (default 1800)
-  --resume             go on with the run in DIR, skip finished launches;
-                       more --rounds extend it
+  --resume             go on with the run in DIR: finished launches are kept,
+                       but a block of --rounds that lost one runs again from
+                       that round on; more --rounds extend it
   --nodes N            in a Slurm allocation: on its first N nodes (default:
                        all; docs/several_hosts.md)
   --srun OPTIONS       more options for srun, as '--container-image=IMAGE'

@@ -163,6 +163,23 @@ def test_a_block_that_lost_a_launch_runs_again_from_its_last_whole_round(tmp_pat
     assert bool(lines) == bool(dropped)
 
 
+def test_what_runs_again_though_it_was_finished_is_said_before_it_is_gone_on_with(tmp_path):
+    (logs := tmp_path / "logs").mkdir()
+    made = plan(4, command=[*CALL, "--rounds", "4"])
+    made.profile = False
+    for lost, again in (("A_r2", "finished launch of the same block"), ("A_r1", "launches")):
+        done(logs, made, lost)
+        lines = next_command.lines(tmp_path, made, complete=False)
+        command = next(at for at, line in enumerate(lines) if line.startswith("  bash"))
+        said = " ".join(lines[:command])
+        assert "not measured, and again the" in said and again in said and "B_r2" in said
+        assert "A_r2" not in said or lost == "A_r1"
+        assert command_of(lines[command:]) == [*CALL, "--rounds", "4", "--resume"]
+    done(logs, made, "A_r1", "B_r1", "B_r2", "A_r2")  # of this block nothing was finished
+    (first, *_) = next_command.lines(tmp_path, made, complete=False)
+    assert first == "To run what is not measured:"
+
+
 def test_in_a_single_round_only_what_failed_runs_again(tmp_path):
     assert done(tmp_path, plan(1), "B_r1") == ({"A_r1"}, [])
 

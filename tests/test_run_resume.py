@@ -271,6 +271,25 @@ def test_a_resume_of_what_is_done_runs_nothing_and_marks_nothing(
     )
 
 
+def test_a_block_that_lost_a_launch_runs_again_whole_and_says_so_beforehand(tmp_path: Path):
+    given = (*GIVEN, "--rounds", "2")
+    with Harness(tmp_path / "r") as harness:
+        harness.case("good")
+        harness.case("bad", "FAKE_FAULT=die:oom", f"FAKE_MENDED={harness.root}/mended")
+        said = " ".join(harness.run(*given).out.split())
+        assert "and again the finished launches of the same block" in said
+        assert "(good, good_r2)" in said or "(good_r2, good)" in said
+        (harness.root / "mended").touch()
+        first = (harness.logs / "good_client.json").read_bytes()
+        done = harness.run(*given, "--resume")
+        assert done.status == 0, done.lines
+        told = " ".join(done.err.split())
+        assert "2 finished launches are measured again, no launch is kept, all 4 run" in told
+        (folder,) = (harness.out / "previous").iterdir()
+        assert folder.name in done.err.replace("\n          ", "")
+        assert (folder / "logs" / "good_client.json").read_bytes() == first
+
+
 def test_prompts_that_change_during_a_run_stop_the_launches_after_it(tmp_path: Path):
     with Harness(tmp_path / "r") as harness:
         # the first launch changes them once it is under way

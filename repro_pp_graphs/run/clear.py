@@ -58,13 +58,16 @@ def clear_the_way(plan: Plan, options: Options, earlier: Plan | None) -> set[str
     return _resume(plan, options, earlier)
 
 
-def _kept(done: int, launches: int) -> str:
-    """How many launches of an earlier session are kept, in words."""
-    if not done:
-        return f"no launch was finished, all {launches} run"
+def _kept(done: int, repeated: int, launches: int) -> str:
+    """How many launches of an earlier session are kept, and how many that were finished run again,
+    in words."""
     if done == launches:
         return f"all {launches} launches were finished, none runs"
-    return f"{done} of {launches} launches are kept, the others run"
+    are = "launches are" if repeated > 1 else "launch is"
+    again = f"{repeated} finished {are} measured again, " if repeated else ""
+    if not done:
+        return f"{again}no launch is kept, all {launches} run"
+    return f"{again}{done} of {launches} launches are kept, the others run"
 
 
 def _clear_drafts(out: Path) -> None:
@@ -83,11 +86,12 @@ def _resume(plan: Plan, options: Options, earlier: Plan) -> set[str]:
     plan.began, plan.run_id, plan.resumed = earlier.began, earlier.run_id, earlier.resumed
     plan.primary, plan.margin = earlier.primary, earlier.margin
     done, lines = resume.done(logs, plan)
+    repeated = len(resume.repeated(logs, plan))
     for line in lines:
         say("\n".join(wrapped(line, "  again:  ")))
     again = [launch for launch in plan.launches if launch.label not in done]
     since = f" begun {plan.began}" if plan.began else ""
-    text = f"the run{since}: {_kept(len(done), len(plan.launches))}"
+    text = f"the run{since}: {_kept(len(done), repeated, len(plan.launches))}"
     say("\n".join(wrapped(text, "  resume: ")))
     if again:
         if (took := estimate.seconds(logs, plan, again)) is not None:
@@ -96,5 +100,8 @@ def _resume(plan: Plan, options: Options, earlier: Plan) -> set[str]:
         plan.resumed = [*plan.resumed, time.strftime(previous.STAMP)]
         names = [name for launch in again for name in results.claimed(launch, plan)]
         names += [name for name in results.of_run(plan) if name not in results.KEPT]
-        previous.move_aside(options.out, names)
+        if previous.existing(options.out, names):
+            kept = previous.move_aside(options.out, names)
+            text = f"what these launches left before, and the tables of then: now in {kept}"
+            say("\n".join(wrapped(text, "  moved:  ")))
     return done

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from repro_pp_graphs.record import Plan
-from repro_pp_graphs.run import estimate
+from repro_pp_graphs.run import estimate, resume
 from repro_pp_graphs.run.order import whole_rounds
 from repro_pp_graphs.terminal import wrapped
 
@@ -34,7 +34,7 @@ def lines(out: Path, plan: Plan, complete: bool) -> list[str]:
     if not plan.command:
         return []
     if not complete:
-        return ["To run what is not measured:", *_command(words(plan, None))]
+        return [*_what_runs(out, plan), *_command(words(plan, None))]
     ahead = [look for look in plan.looks if look.rounds > plan.rounds]
     if ahead:
         left = ahead[0].rounds - plan.rounds
@@ -52,6 +52,19 @@ def lines(out: Path, plan: Plan, complete: bool) -> list[str]:
     what = "the noise floor" if plan.aa else "a verdict"
     how = f"For {what} ({rounds} launches a case{_time(out, plan, rounds - 1)}):"
     return [*wrapped(how), *_command(words(plan, rounds))]
+
+
+def _what_runs(out: Path, plan: Plan) -> list[str]:
+    """What of a run that is not complete --resume runs: what is not measured, and with it what was
+    finished in a block of rounds that lost a launch."""
+    again = [] if plan.attached else resume.repeated(out / "logs", plan)
+    if not again:
+        return ["To run what is not measured:"]
+    finished = "the finished launches" if len(again) > 1 else "the finished launch"
+    return wrapped(
+        f"To run what is not measured, and again {finished} of the same block, as drift cancels "
+        f"in whole rounds only ({', '.join(again)}):"
+    )
 
 
 def _time(out: Path, plan: Plan, rounds: int) -> str:

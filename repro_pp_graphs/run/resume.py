@@ -145,11 +145,18 @@ def done(logs: Path, plan: Plan) -> tuple[set[str], list[str]]:
         if dropped and len({launch.round for launch in block}) > 1:
             lost = [launch.label for launch in block if launch.label not in labels]
             lines.append(
-                f"{', '.join(dropped)}: measured again with {', '.join(lost)}, as drift cancels in "
-                f"whole rounds of block {number} only"
+                f"{', '.join(dropped)}: finished, and measured again with {', '.join(lost)}, as "
+                f"drift cancels in whole rounds of block {number} only"
             )
             labels -= set(dropped)
     return labels, lines
+
+
+def repeated(logs: Path, plan: Plan) -> list[str]:
+    """The labels of launches that are measured and run again, as their block lost another."""
+    kept = done(logs, plan)[0]
+    finished = measured(logs, plan)[0]
+    return [one.label for one in plan.launches if one.label in finished - kept]
 
 
 def _whole_rounds(block: list[Launch], labels: set[str]) -> set[str]:
