@@ -270,6 +270,7 @@ class TokenReturn(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
     delivery_enough: bool  # so many of them that a conclusion can rest on them
     delivery_us: Portion | None = None  # from the send's begin until the last byte has left
     delivery_split_us: DeliverySplit | None = None  # what goes on meanwhile
+    delivery_earliest_us: Spread | None = None  # at the least, of a send in a batch's kernel
     host_us: Portion | None = None  # the span of the host that sends
     split_us: HostSplit | None = None  # what the host does in it
     until_received_us: Spread | None = None  # from the send's begin until rank 0 has received it

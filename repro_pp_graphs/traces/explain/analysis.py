@@ -170,7 +170,8 @@ def _doubts(case: Case, edges: list[Edge]) -> list[str]:
     ]
     found += [
         f"PP{case.label(rank)}: {rank.unlabelled_p2p} P2P kernels do not say who "
-        "their peer is (inside a graph, or batch_isend_irecv): not paired"
+        "their peer is (inside a graph, or of a batch_isend_irecv that is not whole in the trace): "
+        "not paired"
         for rank in case.ranks
         if rank.unlabelled_p2p and not rank.gpu_only
     ]

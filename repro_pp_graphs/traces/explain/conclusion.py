@@ -15,6 +15,7 @@ from repro_pp_graphs.traces.explain.words import (
     clock_doubt_us,
     count,
     mean_of,
+    ms,
     neighbour,
     on_gpu,
     share,
@@ -286,24 +287,28 @@ def _of_it(facts: Analysis, src: str, whole: float, split: HostSplit) -> str:
 
 def _delivery(facts: Analysis, src: str, dst: str, host_us: float) -> str:
     """What goes on until the last byte has left, where that takes longer than the send itself."""
-    known = delivered(facts)
-    if known is None:
+    known, returned = delivered(facts), facts.token_return
+    if known is None or returned is None:
         return ""
     sent, split = known
     whole = sent.send.mean
     if whole <= 1.1 * host_us:
         return ""
+    batched = facts.sends == "batched"
+    late = "the batch waits for a rank" if batched else f"{dst} has not started its receive"
     parts = [
         (split.own_graph.mean, f"{src}'s own decode graph runs, with no send under way"),
         (split.own_compute.mean, f"{src}'s other kernels run, with no send under way"),
-        (split.peer_late.mean, f"{dst} has not started its receive"),
+        (split.peer_late.mean, late),
         (split.transfer.mean, "the transfer runs"),
         (split.other.mean, "neither kernels nor a send run"),
     ]
     most = sorted(parts, key=lambda part: -part[0])
     said = [f"for {time(us)} {text}" for us, text in most if us > WORTH_SAYING * whole]
-    bound = " at most (the batch is one kernel)" if facts.sends == "batched" else ""
-    return f" The last byte has left after {time(whole)}{bound}: {', '.join(said)}."
+    after = f"{time(whole)}"
+    if earliest := returned.delivery_earliest_us:
+        after = f"{ms(earliest.mean)} to {after} (the batch is one kernel: when in it is not known)"
+    return f" The last byte has left after {after}: {', '.join(said)}."
 
 
 def _no_token_return(facts: Analysis) -> str:
@@ -336,6 +341,11 @@ def not_known(facts: Analysis) -> list[str]:
                 f"when the last byte has left ({returned.delivered_counted} of "
                 f"{returned.steps_there} sends are in the traces to their end)"
             )
+        elif returned.enough and not returned.delivery_known and (open_us := _open_us(returned)):
+            found.append(
+                "when the last byte has left (it goes in one kernel with what is received, and may "
+                f"have left {time(open_us)} before its end)"
+            )
         elif returned.enough and not returned.delivery_known:
             found.append(
                 "when the last byte has left (the ranks' clocks may differ by "
@@ -351,6 +361,16 @@ def not_known(facts: Analysis) -> list[str]:
     if facts.pp_size > 1 and facts.turns and not facts.decode_step:
         found.append(f"a decode step's time ({facts.decode_step_unknown})")
     return [f"Not known: {'; '.join(found)}."] if found else []
+
+
+def _open_us(returned: TokenReturn) -> float:
+    """How much earlier than at the end of its kernel the last byte may have left, where that is too
+    much to say when; 0 where it is not."""
+    latest, earliest = returned.delivery_us, returned.delivery_earliest_us
+    if latest is None or earliest is None:
+        return 0.0
+    between = latest.send.mean - earliest.mean
+    return between if between > WORTH_SAYING * latest.send.mean else 0.0
 
 
 def _unpaired(facts: Analysis, returned: TokenReturn) -> list[str]:

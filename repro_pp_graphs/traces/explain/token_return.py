@@ -54,6 +54,7 @@ class _Delivery(NamedTuple):
     portion: tuple[int, ...]  # Portion
     split: tuple[int, ...]  # DeliverySplit
     until_received_ns: int | None  # None where no send in it is paired
+    earliest_ns: int | None = None  # the time at least, of a send in a kernel with others
 
 
 class _SendTimes(NamedTuple):
@@ -133,7 +134,15 @@ def _delivery(
         _portion(host, start, delivered),
         tuple(split[name] for name in DeliverySplit.__struct_fields__),
         max(arrivals) - start if arrivals else None,
+        _earliest_ns(message, sends),
     )
+
+
+def _earliest_ns(message: Message, sends: list[tuple[P2POp, P2POp | None]]) -> int | None:
+    """The time until a token send is delivered at least, where it is one of several operations of
+    a kernel: it is over anywhere in that; None where it has kernels of its own."""
+    begun = [send.start_ns for send, _ in sends if send.batch and send.backend == "nccl"]
+    return max(message.end_ns, *begun) - message.start_ns if begun else None
 
 
 def token_return(
@@ -185,11 +194,26 @@ def token_return(
         ),
         host_us=Portion(*_spreads([each.portion for each in times])) if times else None,
         split_us=HostSplit(*_spreads([each.split for each in times])) if times else None,
+        delivery_earliest_us=_spread_ns(
+            [each.delivery.earliest_ns for each in times if each.delivery]
+        ),
         until_received_us=_spread_ns([each.until_received_ns for each in delivered]),
         upload_us=_spread_ns([each.upload_ns for each in times]),
         blocking_calls=_blocking_calls(counted),
-        delivery_known=enough(len(delivered), there) and clocks_do,
+        delivery_known=enough(len(delivered), there) and clocks_do and _in_time(times),
     )
+
+
+def _in_time(times: list[_SendTimes]) -> bool:
+    """Whether sends in the kernel of a batch are known to be over to within a tenth of the time:
+    they may be over anywhere in it."""
+    found = [
+        (each.delivery.portion[0], each.delivery.earliest_ns)
+        for each in times
+        if each.delivery and each.delivery.earliest_ns is not None
+    ]
+    open_ns = sum(latest - earliest for latest, earliest in found)
+    return open_ns <= WORTH_SAYING * sum(latest for latest, _ in found)
 
 
 def _gaps(found: list[tuple[Host, Message]]) -> dict[int, str]:
