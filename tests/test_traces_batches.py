@@ -218,6 +218,15 @@ def test_of_a_send_in_a_long_kernel_it_is_not_said_when_it_was_over(tmp_path):
     assert "until the last byte" not in text
 
 
+def test_a_batch_of_rccl_whose_kernels_have_no_name_of_their_own_is_read_too(tmp_path):
+    for file, text in texts(NAME).items():
+        (tmp_path / file).write_text(
+            text.replace("ncclDevKernel_SendRecv", "ncclDevKernel_Generic")
+        )
+    found, before = analyze(only_case(tmp_path)), facts()
+    assert found.token_return == before.token_return and found.p2p == before.p2p
+
+
 # made up: what was asked for, the annotation in which the batch is launched, its kernel
 
 

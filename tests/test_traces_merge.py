@@ -57,7 +57,11 @@ def in_order(document: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "paths", [["h200_case_A"], ["h200_case_B"], ["h200_case_A", "h200_case_B"]]
+    "paths",
+    [
+        *(["h200_case_A"], ["h200_case_B"], ["h200_case_A", "h200_case_B"]),
+        ["sglang0516_batched_p2p"],
+    ],
 )
 def test_the_merged_trace_obeys_the_trace_event_format(tmp_path, paths):
     document = merged(tmp_path / "out.json", *(DATA / path for path in paths))

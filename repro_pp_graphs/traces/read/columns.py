@@ -174,8 +174,9 @@ class Columns:
         self._site.calls = {int(corr): ts for corr, ts in times if corr in wanted}
         self._site.graphs = [ts for ts, _, _ in self.launches]
         self._site.sort()
-        for kernel in self.generic:
-            if self._site.is_p2p(kernel):
+        in_batches = self._site.batches([*self.generic, *self.p2p]) if self.generic else []
+        for kernel, asked in zip(self.generic, in_batches, strict=False):
+            if asked or self._site.is_p2p(kernel):
                 self.p2p.append(kernel)
             else:
                 place = hash((kernel.pid, kernel.stream)) >> STREAM_BITS
