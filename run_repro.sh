@@ -130,7 +130,7 @@ EXAMPLES:
   sbatch run_repro.sbatch --pp-size 16       # on the nodes of a Slurm job
   ./run_repro.sh --dry-run                   # what would run
   ./run_repro.sh --dry-run --gpus 8          # on a machine with 8 GPUs
-  ./run_repro.sh --dry-run --gpus 8x141 \
+  ./run_repro.sh --dry-run --gpus 8x141 --release 0.5.23 \
     --model deepseek-ai/DeepSeek-V3 --pp-size 8 # on 8 H200s, without sglang
 USAGE
 }

@@ -41,6 +41,7 @@ OTHERS = {
     "Slurm": "--account --container-image --container-mounts --gpus-per-node --partition --time",
     "others": "--argument --ipc --shm-size",
 }
+PICKS = "--(?:python|release|cpu|attach)"  # options that choose an sglang, or need none of GPUs
 BEGINNINGS = ("bash ", "python ", *(name for name in HELP if "/" in name or "." in name))
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9_-]*[a-z0-9]")
 SPAN = re.compile(r"`([^`\n]+)`")
@@ -123,6 +124,31 @@ def test_commands_take_the_options_that_they_are_shown_with(path, helps):
         if option.replace("_", "-") not in OPTION.findall(helps[name])
     ]
     assert not unknown
+
+
+def test_the_dry_runs_that_help_shows_fit_the_gpus_that_they_assume(helps, tmp_path):
+    shown = [
+        words.partition(" #")[0].split()
+        for name, words in commands(helps["run_repro.sh"])
+        if name == "run_repro.sh" and "--gpus" in words and "--dry-run" in words
+    ]
+    assert len(shown) >= 2
+    for number, words in enumerate(shown):
+        command = ["bash", "run_repro.sh", *words, "--out", str(tmp_path / str(number))]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (words, done.stdout[-500:], done.stderr[-500:])
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
+def test_commands_with_cases_of_newer_releases_name_one(path):
+    """On GPUs without sglang 0.5.2 is made, which refuses these."""
+    newer = re.compile(r"--cases \S*\b(sync_send|comm_stream|event_send|batched_p2p)")
+    bare = [
+        words
+        for name, words in commands(read(path))
+        if name == "run_repro.sh" and newer.search(words) and not re.search(PICKS, words)
+    ]
+    assert not bare
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)

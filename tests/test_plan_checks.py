@@ -142,6 +142,51 @@ def test_a_quantised_local_model_is_not_taken_for_bf16(tmp_path, method):
     assert preflight.check_memory(plan(launch(pp_size=1, model=str(tmp_path))), h100s(1)) == []
 
 
+def deep(release: str, *args: str, **changes) -> Launch:
+    """DeepSeek-V3 over eight GPUs: twelve of its layers on the last rank in 0.5.2, eight since."""
+    fields = {"model": "deepseek-ai/DeepSeek-V3", "pp_size": 8, "sglang_version": release}
+    return launch(**{**fields, "args": ["--mem-fraction-static", "0.85", *args], **changes})
+
+
+def h200s(count: int) -> list[Gpu]:
+    return [Gpu(str(n), f"GPU-{n}", "NVIDIA H200", 143771, 0) for n in range(count)]
+
+
+def test_a_plan_whose_weights_leave_nothing_for_the_kv_cache_is_refused():
+    (problem,) = preflight.check_memory(plan(deep("0.5.2"), deep("0.5.2", label="B")), h200s(8))
+    assert "about 139.9 GB of weights on PP rank 7" in problem
+    assert "0.85 of a GPU of 150.8 GB is 128.1 GB: nothing is left for the KV cache" in problem
+    assert "raise it" in problem and "--pp-size" in problem
+    assert preflight.check_memory(plan(deep("0.5.23")), h200s(8)) == []
+    raised = ["--mem-fraction-static", "0.93"]
+    assert preflight.check_memory(plan(deep("0.5.2", *raised)), h200s(8)) == []
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"args": ["--mem-fraction-static", "0.85", "--cpu-offload-gb", "20"]},
+        {"args": ["--mem-fraction-static", "0.85", "--torchao-config", "int8wo"]},
+        {"args": ["--mem-fraction-static", "0.85", "--load-format", "gguf"]},
+        {"args": []},  # sglang chooses a share itself
+    ],
+)
+def test_where_it_is_not_certain_that_nothing_is_left_the_run_is_not_refused(given):
+    assert preflight.check_memory(plan(deep("0.5.2", **given)), h200s(8)) == []
+    shared = plan(deep("0.5.2"), ranks_per_gpu=2)
+    assert not weights.lacking_cache(shared, shared.launches[0], h200s(8))
+
+
+def test_a_shape_that_is_not_counted_exactly_is_not_refused(tmp_path):
+    folder = Path(preflight.__file__).parents[1] / "models"
+    config = json.loads((folder / "deepseek-v3.json").read_text("utf-8"))
+    for name, refused in (("DeepseekV3ForCausalLM", True), ("AnotherForCausalLM", False)):
+        config["architectures"] = [name]
+        (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        found = preflight.check_memory(plan(deep("0.5.2", model=str(tmp_path))), h200s(8))
+        assert bool(found) == refused
+
+
 def test_idle_gpus_are_a_remedy_only_where_they_are_enough():
     deep = plan(launch(model="deepseek-ai/DeepSeek-V3"))
     (text,) = preflight.check_memory(deep, h100s(8))

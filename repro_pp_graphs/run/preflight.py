@@ -139,16 +139,21 @@ def check_memory(plan: Plan, gpus: list[Gpu]) -> list[str]:
         for model, bytes_ in sizes.items()
         if bytes_ > weights.MOST * total_bytes > 0
     ]
+    split = (
+        f"another split (--pp-size, --tensor-parallel-size or {weights.PARTITION} in the argument "
+        "file), a smaller --model, or --dummy-weights --layers N"
+    )
     full = [
         f"{launch.model}: about {weights.of_fullest(launch)[1] / 1e9:.0f} GB of weights on PP rank "
         f"{weights.of_fullest(launch)[0]}, the fullest, and a GPU has "
         f"{min(gpu.total_mib for gpu in used) * 2**20 / 1e9:.0f} GB, of which they can take "
-        f"{weights.MOST:.0%}: another split (--pp-size, --tensor-parallel-size or "
-        f"{weights.PARTITION} in the argument file), a smaller --model, or --dummy-weights "
-        "--layers N"
+        f"{weights.MOST:.0%}: {split}"
         for launch in plan.launches
         if not heavy and plan.ranks_per_gpu <= 1 and weights.too_full(launch, used)
     ]
+    if not heavy and not full:
+        lacking = [weights.lacking_cache(plan, launch, used) for launch in plan.launches]
+        full = [f"{text}: raise it, or {split}" for text in lacking if text]
     return busy + heavy + list(dict.fromkeys(full))
 
 

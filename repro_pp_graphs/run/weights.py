@@ -18,6 +18,10 @@ from repro_pp_graphs.server.release_facts import layers_by_rank
 
 _QUANTISED = re.compile(r"awq|gptq|gguf|quantized|fp8|mxfp4|nvfp4|int[48]|w\da\d|[48]bit", re.I)
 FRACTION = "--mem-fraction-static"  # of a GPU's memory, for weights and KV cache
+# whose weights size.py counts, and of them those with a head on every PP rank in all releases
+_HEADS_EVERYWHERE = ("LlamaForCausalLM", "MixtralForCausalLM")
+_EXACT = (*_HEADS_EVERYWHERE, "DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM")
+_SHRINKS = re.compile("offload|quant|torchao|^--kt-|gguf|bitsandbytes")  # an argument that does so
 PARTITION = "SGLANG_PP_LAYER_PARTITION"  # layers of each PP rank: 20,20,21
 MOST = 0.95  # of a GPU's memory, that weights can take
 
@@ -82,6 +86,39 @@ def too_full(launch: Launch, gpus: Sequence[Gpu]) -> bool:
     """Whether the fullest rank's weights are more than a GPU of its own can take."""
     _, need = of_fullest(launch)
     return need > MOST * min((gpu.total_mib for gpu in gpus), default=0) * 2**20 > 0
+
+
+def _is_exact(launch: Launch, rank: int) -> bool:
+    """Whether its weights take no less than is computed: a model whose shape size.py builds, no
+    argument that shrinks or moves them, and no head counted that newer releases leave out."""
+    names = config_of(launch).get("architectures")
+    name = names[0] if isinstance(names, list) and names else None
+    on_last = rank == launch.pp_size - 1
+    return (
+        (on_last or name in _HEADS_EVERYWHERE)
+        and name in _EXACT
+        and not any(map(_SHRINKS.search, launch.args))
+    )
+
+
+def lacking_cache(plan: Plan, launch: Launch, gpus: Sequence[Gpu]) -> str:
+    """What says that the weights leave nothing for the KV cache, for certain; else empty.
+
+    sglang's budget is the share FRACTION of what is free before the weights come, so never more
+    than that share of a GPU; it ends where the weights leave nothing of it.
+    """
+    fraction = _fraction(launch)
+    if plan.engine != "sglang" or plan.ranks_per_gpu > 1 or fraction is None:
+        return ""
+    rank, need = of_fullest(launch)
+    there = min((gpu.total_mib for gpu in gpus), default=0) * 2**20
+    if not there or need <= fraction * there or not _is_exact(launch, rank):
+        return ""
+    return (
+        f"{launch.model}: about {need / 1e9:.1f} GB of weights on PP rank {rank}, the fullest, and "
+        f"{FRACTION} {fraction:g} of a GPU of {there / 1e9:.1f} GB is {fraction * there / 1e9:.1f} "
+        "GB: nothing is left for the KV cache"
+    )
 
 
 def used(plan: Plan, gpus: Sequence[Gpu]) -> list[Gpu]:
