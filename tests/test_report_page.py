@@ -157,3 +157,63 @@ def test_every_kind_that_a_picture_draws_has_a_colour_in_light_and_dark():
     counts = {kind: style.count(f"--{kind}:") for kind in kinds}
     assert set(counts.values()) == {3}, counts
     assert not [kind for kind in kinds if f".key i.{kind}{{" not in style]
+
+
+def test_a_colour_of_a_case_is_no_colour_of_a_part():
+    style = (page.ASSETS / "report.css").read_text(encoding="utf-8")
+    light, *dark = style.partition("}")[0], *re.findall(r"\{[^{}]*--paper:[^{}]*\}", style)[1:]
+    assert len(dark) == 2
+    for rules in (light, *dark):
+        colours = dict(re.findall(r"--([\w-]+): ?(#\w+)", rules))
+        cases = {name: value for name, value in colours.items() if name.startswith("case-")}
+        kinds = {*lane_chart.KINDS, *(f"path_{each}" for each in step_path.TITLES)}
+        assert len(cases) == len(set(cases.values())) == 8
+        assert not {colours[kind] for kind in kinds if kind in colours} & set(cases.values())
+        assert colours["hidden_send"] != colours["transfer"] == colours["path_transfer"]
+
+
+def test_what_to_know_stands_below_the_figures_and_above_the_pictures(tmp_path):
+    found = source.read(report_runs.rehearsal(tmp_path / "run"))
+    html = text_of(tmp_path / "run")
+    heads = re.findall(r"<h2>(.*?)</h2>", html)
+    assert heads[0].startswith("A against B (rehearsal: no evidence on ")
+    assert heads[1:3] == ["To know", "Every launch"]
+    made = content.content(found)
+    made.remarks = [f"remark {n}" for n in range(8)]
+    html = page.text_of(made, found.cases, [])
+    shown, _, folded = html.partition("<summary>2 more remarks</summary>")
+    assert "remark 5<" in shown and "remark 6<" not in shown and "remark 7<" in folded
+    assert "rehearsal: no evidence on" not in text_of(report_runs.series(tmp_path / "series"))
+
+
+@pytest.mark.parametrize(("make", "barred"), [("series", True), ("rehearsal", False)])
+def test_a_bar_at_the_right_is_described_where_there_is_one(tmp_path, make, barred):
+    html = text_of(getattr(report_runs, make)(tmp_path / "run"))
+    choices = facts_of(html)["charts"]["launches"]["choices"]
+    assert any(each["intervals"] for each in choices) == barred
+    assert ("A bar at the right" in html) == barred
+
+
+def test_a_case_without_a_bar_is_named_with_the_reason(tmp_path, of_traced):
+    assert "Without a bar" not in of_traced
+    folder = report_runs.traced(tmp_path / "run")
+    traces = folder / "trace" / report_runs.B
+    next(traces.glob("*PP-1*")).unlink()
+    assert "Without a bar: graphs_off (not every rank has a trace)." in text_of(folder)
+    folder = report_runs.traced(tmp_path / "another")
+    shutil.rmtree(folder / "trace" / report_runs.B)
+    said = re.search(r" Without a bar: .*?[.]<", text_of(folder))
+    assert said and said[0] == " Without a bar: graphs_off (no traces of it).<"
+
+
+def test_a_bound_stands_below_the_step_that_it_is_a_bound_of(of_traced):
+    figure = re.search(r'<figure id="path">(.*?)</figure>', of_traced, re.S)[1]
+    cells = re.findall(r'<tr><th scope="row">(.*?)</th><td>([\d.]+)</td>', figure)
+    names = [name for name, _ in cells]
+    assert names.index("a step after the first quarter of them") < names.index(
+        "at least, if launching took no time"
+    )
+    bounds = [float(value) for name, value in cells if name.startswith("at least, if")]
+    steady = float(dict(cells)["a step after the first quarter of them"])
+    assert bounds and max(bounds) <= steady
+    assert "it may be longer than the whole step" in figure

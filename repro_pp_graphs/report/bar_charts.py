@@ -15,6 +15,10 @@ from repro_pp_graphs.traces.explain.host import ROWS
 from repro_pp_graphs.traces.explain.words import CAUSE_TITLES, ROW_TITLES
 from repro_pp_graphs.traces.facts import RingPath, Row, Turn
 
+SAVED_FROM = (
+    "At least: a lower bound of the step after the first quarter, whose mean is above; it may be "
+    "longer than the whole step, which is the mean of all."
+)
 BAR_PX, FOOT_PX = 30, 60
 
 
@@ -52,11 +56,24 @@ def one_token(source: Source) -> Figure | None:
         title="One token's way round the ring",
         caption="The critical path of a decode step, from a launch on PP0 to the next launch of "
         "the same micro-batch: what is here makes the step long, what is not costs nothing. Means "
-        "while profiled.",
+        f"while profiled.{_not_followed(source)}",
         alt=f"Stacked bars of {len(names)} cases; the table has every part.",
         data=_stack("", names, [{"key": "path", "title": "", "parts": parts, "points": []}]),
         table=_path_table(known, [_unprofiled(source, label) for _, label, _ in first]),
     )
+
+
+def _not_followed(source: Source) -> str:
+    """Which cases have no bar, and why; empty where all have one."""
+    reasons = dict.fromkeys(range(len(source.cases)), "no traces of it")
+    reasons |= {case: each.why for case, each in reversed(source.all_explained()) if each.why}
+    for case, each in first_explained(source):
+        if each.analysis and each.analysis.ring_path:
+            del reasons[case]
+        elif each.analysis:
+            reasons[case] = each.analysis.ring_path_unknown or "its steps were not followed"
+    lacking = [f"{source.cases[case]} ({why})" for case, why in reasons.items()]
+    return f" Without a bar: {'; '.join(lacking)}." if lacking else ""
 
 
 def _unprofiled(source: Source, label: str) -> tuple[float | None, float | None]:
@@ -95,6 +112,10 @@ def _path_table(
             ]
         )
     rows.append(["steps followed", *(f"{path.steps} of {path.steps_there}" for _, path in known)])
+    bounded = [path.steady_us if path.what_if else None for _, path in known]
+    if any(bounded):
+        cells_ = ["-" if us is None else f"{us / 1e3:.2f}" for us in bounded]
+        rows.append(["a step after the first quarter of them", *cells_])
     for what, title in step_path.IF.items():
         at_least = [path.what_if.get(what) for _, path in known]
         if any(us is not None for us in at_least):
@@ -103,7 +124,8 @@ def _path_table(
     return Table(
         head=["ms of a step", *(name for name, _ in known)],
         rows=rows,
-        note="\u00b1: 95 % over the steps.",
+        note="\u00b1: 95 % interval of the mean, over the steps."
+        + f" {SAVED_FROM}" * any(path.what_if for _, path in known),
     )
 
 

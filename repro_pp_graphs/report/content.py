@@ -49,6 +49,9 @@ FINDING_TITLES = {
 ISSUE = "https://github.com/sgl-project/sglang/issues/10865"
 
 
+MOST_REMARKS = 6  # that stand beside the figures; the others below a title that opens
+
+
 class Command(msgspec.Struct, kw_only=True):
     """What to run: its title, the command, what to know of it."""
 
@@ -70,6 +73,7 @@ class Content(msgspec.Struct, kw_only=True):
 
     name: str  # of the folder
     compared: bool  # there are two cases or more
+    rehearsal: bool  # on a CPU: its figures are no evidence
     when: str
     what: str  # release, machine, load: one sentence
     headline: str
@@ -92,6 +96,12 @@ class Content(msgspec.Struct, kw_only=True):
     commands: list[Command]
 
 
+def arms_title(found: Content) -> str:
+    """What stands above the table of the cases' figures."""
+    title = "A against B" if found.compared else "What was measured"
+    return f"{title} (rehearsal: no evidence on #10865)" if found.rehearsal else title
+
+
 def content(source: Source) -> Content:
     """Everything that a report of this folder says."""
     found = between_cases(source)
@@ -104,6 +114,7 @@ def content(source: Source) -> Content:
     return Content(
         name=source.folder.resolve().name,
         compared=len(source.cases) > 1,
+        rehearsal=bool(source.summary and source.summary.rehearsal),
         when=source.summary.began if source.summary else "",
         what=_what(source),
         headline=headline,

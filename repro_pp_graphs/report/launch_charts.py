@@ -127,6 +127,12 @@ def itl_over_time(source: Source) -> Figure | None:
     )
 
 
+BAR_AT_THE_RIGHT = (
+    " A bar at the right: the second case's mean times the interval of the ratio, which is where "
+    "the first case's mean may lie."
+)
+
+
 def launches(source: Source) -> Figure | None:
     """Every launch as a point, in the order in which they ran, and the interval beside them."""
     metrics = [metric for metric in METRICS if any(metric in shown(one) for one in source.launches)]
@@ -145,9 +151,8 @@ def launches(source: Source) -> Figure | None:
     return Figure(
         id="launches",
         title="Every launch",
-        caption="A point a server launch, the unit that is compared; dashed: each case's mean. "
-        "A bar at the right: the second case's mean times the interval of the ratio, which is "
-        "where the first case's mean may lie.",
+        caption="A point a server launch, the unit that is compared; dashed: each case's mean."
+        + BAR_AT_THE_RIGHT * any(choice["intervals"] for choice in choices),
         alt=f"{len(source.launches)} launches by {', '.join(map(title, metrics[:3]))}.",
         data={"choose": "Metric", "choices": choices, "launches": len(source.launches)},
         table=Table(head=["order", "launch", "status", *map(title, metrics)], rows=rows),

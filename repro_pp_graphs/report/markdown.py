@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from repro_pp_graphs.report.content import ISSUE, Command, Content
+from repro_pp_graphs.report.content import ISSUE, MOST_REMARKS, Command, Content, arms_title
 from repro_pp_graphs.report.numbers import count
 from repro_pp_graphs.report.tables import Table
 
 MOST_BEFORE = 56  # lines before the details
-MOST_REMARKS = 6
 MOST_DIFFERENCES = 4  # the table has the others
 STEP_TABLE = "What a decode step waits for, one case less another"
 _SPECIAL = re.compile(r"([\\`*\[\]<|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
@@ -56,8 +55,7 @@ def text_of(content: Content) -> str:
     for each in content.warnings:
         lines += [f"> **Warning:** {plain(each)}", ""]
     if content.arms:
-        title = "A against B" if content.compared else "What was measured"
-        lines += [f"## {title}", "", *rows(content.arms), ""]
+        lines += [f"## {arms_title(content)}", "", *rows(content.arms), ""]
     if content.crossed:
         lines += ["## Graphs by sends", "", *rows(content.crossed), ""]
     if content.step_differences:

@@ -13,9 +13,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from repro_pp_graphs.report.content import ISSUE, Command, Content
+from repro_pp_graphs.report.content import ISSUE, MOST_REMARKS, Command, Content, arms_title
 from repro_pp_graphs.report.embedding import CLOSES, OPENS, embedded
 from repro_pp_graphs.report.figure import Figure
+from repro_pp_graphs.report.numbers import count
 from repro_pp_graphs.report.tables import Table
 
 ASSETS = Path(__file__).parent / "assets"
@@ -77,9 +78,9 @@ def _body(content: Content, figures: list[Figure]) -> Iterator[str]:
     for each in content.warnings:
         yield f'<p class="warning"><strong>Warning:</strong> {escape(each)}</p>'
     if content.arms:
-        title = "A against B" if content.compared else "What was measured"
-        yield f"<h2>{title}</h2>"
+        yield f"<h2>{_linked(arms_title(content))}</h2>"
         yield from table(content.arms)
+    yield from _to_know(content.remarks)
     yield from _titled("Graphs by sends", content.crossed)
     yield from _swept(content)
     for figure in figures:
@@ -92,9 +93,6 @@ def _body(content: Content, figures: list[Figure]) -> Iterator[str]:
     for said in content.explained:
         yield f"<h3>{escape(said.name)}</h3>"
         yield from (f"<p>{escape(text)}</p>" for text in said.paragraphs)
-    if content.remarks:
-        yield "<h2>To know</h2>"
-        yield from _list(content.remarks)
     yield from _titled("What the cases ran with that differs", content.differing)
     if content.environment:
         yield "<h2>Environment</h2>"
@@ -109,6 +107,17 @@ def _body(content: Content, figures: list[Figure]) -> Iterator[str]:
     for command in content.commands:
         yield from _command(command)
     yield "</main>"
+
+
+def _to_know(remarks: list[str]) -> Iterator[str]:
+    """What to know before believing the figures; the gravest are shown."""
+    if remarks:
+        yield "<h2>To know</h2>"
+        yield from _list(remarks[:MOST_REMARKS])
+    if len(remarks) > MOST_REMARKS:
+        yield f"<details><summary>{count(len(remarks) - MOST_REMARKS, 'more remark')}</summary>"
+        yield from _list(remarks[MOST_REMARKS:])
+        yield "</details>"
 
 
 def _swept(content: Content) -> Iterator[str]:
