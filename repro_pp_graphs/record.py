@@ -65,6 +65,7 @@ class Launch:
     notes: list[str] = field(default_factory=list)
     host: str = listener.LOOPBACK  # what the server listens at, as --host says
     block: int = 0  # of the order, 1 for the first; 0 in runs of earlier versions
+    place: int = 0  # of its case in --cases, from 1; 0 in runs of earlier versions
     attached: Attached | None = None  # of --attach; None: the run starts it
     # of a sweep: the loads by name, in the order in which they are measured, and the most requests
     # of a micro-batch that the server is told for each; None: as it was started
@@ -205,11 +206,12 @@ class Plan:
 
     @property
     def firsts(self) -> list[Launch]:
-        """The first launch of each case, case A first, whichever ran first."""
+        """The first launch of each case, in the order of --cases, whichever ran first; in runs
+        that do not hold that order case A first."""
         found: dict[str, Launch] = {}
         for launch in sorted(self.launches, key=lambda launch: launch.round):
             found.setdefault(launch.case, launch)
-        return sorted(found.values(), key=lambda launch: launch.label)
+        return sorted(found.values(), key=lambda launch: (launch.place, launch.label))
 
     def launch(self, label: str) -> Launch:
         """The launch of that label. Raises NotThereError where there is none."""

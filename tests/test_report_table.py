@@ -87,6 +87,19 @@ def test_cases_without_a_letter_keep_the_order_in_which_they_ran(tmp_path):
     assert table.cases_of(result["launches"]) == ["off", "mine", "a"]
 
 
+def test_cases_stand_in_the_order_in_which_they_were_asked_for(tmp_path):
+    asked = [("CASE_E_sync_send", "sync_send"), ("CASE_C_comm_overlap", "comm_overlap")]
+    made = plan(*(launch(*one) for one in reversed(asked)))
+    for one in made.launches:
+        one.place = 1 + [label for label, _ in asked].index(one.label)
+    result = measured(tmp_path, made, [30, 20])
+    assert table.cases_of(result["launches"]) == ["sync_send", "comm_overlap"]
+    assert [one.case for one in made.firsts] == ["sync_send", "comm_overlap"]
+    assert [(pair["a"], pair["b"]) for pair in result["verdict"]["pairs"]] == [
+        ("sync_send", "comm_overlap")
+    ]
+
+
 def test_four_cases_of_two_rounds_are_one_table(tmp_path):
     names = ["graphs_on", "graphs_off", "sync_send", "comm_overlap"]
     made = [

@@ -46,6 +46,7 @@ class LaunchSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
     label: str
     case: str
     round: int
+    place: int = 0  # of its case in --cases, from 1; 0 in runs of earlier versions
     status: Status
     warnings: list[str]
     sglang_version: str

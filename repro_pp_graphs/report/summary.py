@@ -123,6 +123,7 @@ def summarise_launch(logs: Path, launch: Launch, plan: Plan) -> dict[str, Any]:
     return {
         "label": launch.label,
         "case": launch.case,
+        "place": launch.place,
         "round": launch.round,
         "status": status,
         **facts,

@@ -63,21 +63,31 @@ def lines(summary: dict[str, Any]) -> list[str]:
 
 
 def cases_of(launches: Sequence[Row]) -> list[str]:
-    """The cases: those with a letter by it, CASE_A first, whichever ran first; then the others."""
-    first: dict[str, str] = {}
+    """The cases in the order of --cases, whichever ran first. In runs that do not hold that order:
+    those with a letter by it, CASE_A first, then the others."""
+
+    def key(case: str) -> tuple[int, bool, str]:
+        lettered = bool(_LETTER.match(labels[case]))
+        return places[case], not lettered, labels[case] * lettered
+
+    labels: dict[str, str] = {}
+    places: dict[str, int] = {}
     for row in sorted(launches, key=lambda row: row["round"]):
-        first.setdefault(row["case"], row["label"])
-    lettered = {case: bool(_LETTER.match(label)) for case, label in first.items()}
-    return sorted(first, key=lambda case: (not lettered[case], first[case] * lettered[case]))
+        labels.setdefault(row["case"], row["label"])
+        places.setdefault(row["case"], row.get("place", 0))
+    return sorted(labels, key=key)
 
 
 def name(summary: dict[str, Any], case: str) -> str:
     """What a case is called: in a rehearsal `arm A`, as nothing has graphs there."""
     cases = cases_of(summary["launches"])
     graphs = any("graphs" in each for each in cases)
-    if summary.get("rehearsal") and graphs:
-        return f"arm {chr(ord('A') + cases.index(case))}"
-    return case
+    if not (summary.get("rehearsal") and graphs):
+        return case
+    labels = {row["case"]: row["label"] for row in summary["launches"]}
+    if all(map(_LETTER.match, labels.values())):
+        return f"arm {labels[case][len('CASE_')]}"
+    return f"arm {chr(ord('A') + cases.index(case))}"
 
 
 def is_measured(row: Row) -> bool:

@@ -18,6 +18,7 @@ class Arm(NamedTuple):
     name: str  # as in results
     case: str  # of server_args_<case>.txt
     suffix: str = ""  # of the label
+    place: int = 0  # among the arms as they were asked for, from 1
 
 
 class Turn(NamedTuple):
@@ -36,8 +37,9 @@ class Turn(NamedTuple):
 def arms_of(cases: list[str], aa: bool) -> list[Arm]:
     """The arms of a run; with `aa` the first case twice."""
     if aa:
-        return [Arm(f"{cases[0]}_{name}", cases[0], f"_{name}") for name in ("aa1", "aa2")]
-    return [Arm(case, case) for case in cases]
+        both = enumerate(("aa1", "aa2"), 1)
+        return [Arm(f"{cases[0]}_{name}", cases[0], f"_{name}", at) for at, name in both]
+    return [Arm(case, case, place=at) for at, case in enumerate(cases, 1)]
 
 
 def whole_rounds(rounds: int, arms: int) -> int:

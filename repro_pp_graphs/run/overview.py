@@ -218,8 +218,8 @@ def _own(launch: Launch) -> list[str]:
 
 
 def _differences(plan: Plan) -> list[str]:
-    """How each further case differs from case A, whichever runs first: cases build on base, not on
-    one another."""
+    """How each further case differs from the first of --cases, whichever runs first: cases build on
+    base, not on one another."""
     first, *others = plan.firsts
     ours, found = _own(first), []
     for other in others:

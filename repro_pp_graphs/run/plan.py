@@ -420,6 +420,7 @@ class Planner:
         return Launch(
             label=args.label or case,
             case=arm.name,
+            place=arm.place,
             round=1,
             python=python,
             sglang_version=version or "unknown",

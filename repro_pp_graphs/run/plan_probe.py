@@ -90,6 +90,7 @@ def _launch(made: Plan, options: Options, turn: Turn, ranks: int) -> Launch:
     return Launch(
         label=label,
         case=turn.arm.name,
+        place=turn.arm.place,
         round=turn.round,
         block=turn.block,
         python=options.python,
