@@ -99,6 +99,8 @@ def decode_step(case: Case, hosts: list[Host]) -> DecodeStep | str:
         following = len(starts) if back is None else _next_batch(ring[0].sent, launched, back)
         if following >= len(starts) or ring[0].sent[following].prefill or message.prefill:
             continue
+        if _lacks_a_message(ring[0], starts[at], starts[following], following - at):
+            continue
         if begin_ns <= starts[at] and starts[following] <= end_ns:
             lengths.append((starts[following] - starts[at]) / 1000)
             counts.append(following - at)
@@ -132,6 +134,13 @@ def _paired_late(case: Case, ranks: list[Host], followed: int) -> str:
     if known and followed > known:
         return f"{late}{followed} micro-batches round the ring, {known} in the ranks' loops"
     return ""
+
+
+def _lacks_a_message(lane: _Lane, begin_ns: int, end_ns: int, sent: int) -> bool:
+    """Whether rank 0 ran other than as many batches in a step as it sent off, by its annotations: a
+    message of one is missing, and the step is a turn longer than it seems."""
+    ran = sum(begin_ns <= span.start_ns < end_ns for span in lane.runs)
+    return bool(lane.runs) and ran != sent
 
 
 def _launches(host: Host, batches: int) -> npt.NDArray[np.int64]:
