@@ -19,6 +19,7 @@ from trace_changes import only_case, texts, with_events
 from repro_pp_graphs.traces.commands import differences as differences_of
 from repro_pp_graphs.traces.commands.analyze import main
 from repro_pp_graphs.traces.commands.differences import pairs
+from repro_pp_graphs.traces.explain import step_path
 from repro_pp_graphs.traces.explain.report import lines
 from repro_pp_graphs.traces.explain.step_path import TITLES
 from repro_pp_graphs.traces.facts import Analysis, PathPart, RingPath
@@ -101,6 +102,38 @@ def test_the_graph_on_the_path_is_as_long_as_the_graph_is():
     graph_us = analysis("sglang0516_graphs_on").ranks["1"].graph_us
     assert path.ranks["1"]["graph"] == pytest.approx(graph_us, rel=0.01)
     assert path.ranks["1"]["queueing"] == pytest.approx(graph_us, rel=0.01)  # the other batch's
+
+
+@pytest.mark.parametrize("name", A_GPU_EACH)
+def test_whose_graph_is_on_the_path_of_how_many_steps_is_what_its_mean_is_made_of(name):
+    path = path_of(name)
+    assert path.graph_steps is not None and set(path.graph_steps) == set(path.ranks)
+    for label, row in path.ranks.items():
+        graph_us = analysis(name).ranks[label].graph_us or 0
+        whole = path.graph_steps[label] * graph_us / path.steps
+        assert row.get("graph", 0) == pytest.approx(whole, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("graph_steps", "said"),
+    [
+        ({"0": 5, "1": 40}, "of some of the 44 steps: PP0's of 5, PP1's of 40."),
+        ({"0": 0, "1": 44}, ""),
+        ({"0": 0, "1": 0}, ""),
+        (None, ""),
+        ({str(n): n + 3 for n in range(8)}, "44 steps: each of 8 ranks' of 3 to 10."),
+    ],
+)
+def test_a_graph_on_the_path_of_some_steps_is_said_to_be(graph_steps, said):
+    path = replace(path_of("sglang052_graphs_on"), steps=44, graph_steps=graph_steps)
+    text = " ".join(" ".join(step_path.lines(_with(path))).split())
+    assert said in text
+    assert ("Own decode graphs are on the path of some" in text) == bool(said)
+    assert "+-: 95 % interval of the mean, over the steps" in text
+
+
+def _with(path: RingPath) -> Analysis:
+    return replace(analysis("sglang052_graphs_on"), ring_path=path)
 
 
 def test_without_graphs_what_a_graph_would_be_is_kernels_and_launching():

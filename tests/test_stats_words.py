@@ -168,10 +168,11 @@ def test_a_control_that_moves_leaves_the_comparison_unproven(control, moved):
 def test_what_cannot_be_told_says_what_such_launches_show_and_what_it_takes(spread, rounds, factor):
     result = pair("A", "B", samples(50.1, 50, rounds, spread), [MAIN], Asked([rounds]))
     text = sentences.comparison(result, result.primary)
-    assert f"as unlike as these, only a {factor} " in text
+    assert f"a run of this size notices only a {factor} " in text
     needed = result.primary.rounds_needed
     takes = f"about {needed}" if needed else "more than 64"
-    assert f"whether they differ by 5 % takes {takes} rounds to tell." in text
+    assert f"to notice a difference of 5 % takes {takes} rounds" in text
+    assert ("find first what makes launches of one case differ" in text) == (needed is None)
 
 
 def arms(made: list[Sample], **changes) -> Arms:

@@ -12,6 +12,7 @@ from repro_pp_graphs.report.source import Source
 from repro_pp_graphs.report.tables import Table, first_explained, turns, unprofiled_tpot_ms
 from repro_pp_graphs.traces.explain import step_path
 from repro_pp_graphs.traces.explain.host import ROWS
+from repro_pp_graphs.traces.explain.step_path import which_graph
 from repro_pp_graphs.traces.explain.words import CAUSE_TITLES, ROW_TITLES
 from repro_pp_graphs.traces.facts import RingPath, Row, Turn
 
@@ -125,6 +126,7 @@ def _path_table(
         head=["ms of a step", *(name for name, _ in known)],
         rows=rows,
         note="\u00b1: 95 % interval of the mean, over the steps."
+        + "".join(f" {name}: {text}." for name, path in known if (text := which_graph(path)))
         + f" {SAVED_FROM}" * any(path.what_if for _, path in known),
     )
 

@@ -75,10 +75,12 @@ def seen(found: Comparison) -> str:
     effect = f"difference of {percent(found.detectable)}"
     if found.detectable > 1:
         effect = f"factor of {1 + found.detectable:.2g}"
-    rounds = "more than 64" if found.rounds_needed is None else f"about {found.rounds_needed}"
+    needed = f"about {found.rounds_needed} rounds"
+    if found.rounds_needed is None:
+        needed = "more than 64 rounds: find first what makes launches of one case differ so much"
     return (
-        f" With so few launches, as unlike as these, only a {effect} or more is seen (in 4 runs of "
-        f"5); whether they differ by {percent(found.margin)} takes {rounds} rounds to tell."
+        f" Launches of one case differ so much that a run of this size notices only a {effect} or "
+        f"more (in 4 runs of 5); to notice a difference of {percent(found.margin)} takes {needed}."
     )
 
 

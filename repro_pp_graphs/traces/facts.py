@@ -172,6 +172,7 @@ class RingPath(msgspec.Struct, frozen=True, kw_only=True):
     step_error: float | None  # of its mean, as in PathPart
     categories: dict[PathCategory, PathPart]  # the means add up to the step's
     ranks: dict[str, dict[PathCategory, float]]
+    graph_steps: dict[str, int] | None = None  # with a rank's own decode graph on their path
     host: dict[str, float]  # longest first
     steady_us: float  # the mean step of those that `what_if` is about: after the first few
     retimed_us: float  # the same from usual latencies alone, with nothing unexplained

@@ -188,7 +188,24 @@ def _by_category(path: RingPath) -> list[str]:
     if path.batches_there > path.steps_there + 2 * path.micro_batches:
         text += f" in the middle of {count(path.batches_there, 'batch')}"
     text += "".join(f"; {number}: {why}" for why, number in path.left_out.items())
-    return [*found, *wrapped(f"{text}; +-: 95 % interval of the mean)", "")]
+    text += f"; +-: 95 % interval of the mean, over the steps{'. ' * bool(which_graph(path))}"
+    return [*found, *wrapped(f"{text}{which_graph(path)})", "")]
+
+
+def which_graph(path: RingPath) -> str:
+    """Whose own graph is on the path of how many steps, where a rank's is on that of some: why the
+    mean is no graph's length. Empty where each rank's is on that of all or of none."""
+    steps = {label: number for label, number in (path.graph_steps or {}).items() if number}
+    if all(number == path.steps for number in steps.values()):
+        return ""
+    said = ", ".join(f"PP{label}'s of {number}" for label, number in steps.items())
+    if len(steps) > ABREAST:
+        said = f"each of {len(steps)} ranks' of {min(steps.values())} to {max(steps.values())}"
+    return (
+        f"Own decode graphs are on the path of some of the {count(path.steps, 'step')}: {said}. A "
+        "step's path goes over the rank that it waits for last, at times over another batch's "
+        "kernels: the interval is of that, not of how long a graph takes"
+    )
 
 
 def _what_ifs(path: RingPath) -> list[str]:

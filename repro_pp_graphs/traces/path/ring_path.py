@@ -159,6 +159,7 @@ def ring_path(case: Case, found: Followed, asked: dict[str, Change] | None = Non
     }
     labels = [case.label(line.host.rank) for line in found.ring.ranks]
     host = {f"PP{labels[at]} {name}": ns for (at, name), ns in sums.host.items()}
+    on_path = {(part.step, part.rank) for part in found.parts if part.category == "graph"}
     not_known = sum(categories[name].mean for name in ("peer_late", "unexplained"))
     steady, again, predicted, unknown = _what_if(found, asked or {}, not_known)
     return RingPath(
@@ -177,6 +178,10 @@ def ring_path(case: Case, found: Followed, asked: dict[str, Change] | None = Non
                 if ns
             }
             for label, row in zip(labels, sums.ranks, strict=True)
+        },
+        graph_steps={
+            label: sum(rank == line.index for _, rank in on_path)
+            for label, line in zip(labels, found.ring.ranks, strict=True)
         },
         host={
             name: round(ns / 1000 / number, 3)
