@@ -12,6 +12,7 @@ import shutil
 
 import pytest
 import report_runs
+from msgspec.structs import replace
 
 from repro_pp_graphs.report import calls, charts, content, lane_chart, launch_charts, page, source
 from repro_pp_graphs.traces.explain import step_path, timeline
@@ -217,3 +218,13 @@ def test_a_bound_stands_below_the_step_that_it_is_a_bound_of(of_traced):
     steady = float(dict(cells)["a step after the first quarter of them"])
     assert bounds and max(bounds) <= steady
     assert "it may be longer than the whole step" in figure
+
+
+def test_a_graph_on_the_path_of_some_steps_is_said_below_the_table(tmp_path):
+    found = source.read(report_runs.traced(tmp_path / "run"))
+    one = next(each for each in found.launches if each.explained and each.explained.analysis)
+    seen = one.explained.analysis
+    path = replace(seen.ring_path, steps=44, graph_steps={"0": 5, "1": 40})
+    one.explained.analysis = replace(seen, ring_path=path)
+    figure = next(each for each in charts.figures(found) if each.id == "path")
+    assert "of some of the 44 steps: PP0's of 5, PP1's of 40. A step's path" in figure.table.note
