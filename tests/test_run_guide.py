@@ -97,6 +97,33 @@ def test_a_rehearsal_says_what_it_leaves_aside(tmp_path: Path):
     assert aside not in shown(tmp_path, rehearsal, "--model", "x/y", "--pp-size", "2")
 
 
+def test_the_shim_that_is_on_by_default_is_named(tmp_path: Path):
+    assert "shim pp_clock; --no-pp-clock" in shown(tmp_path, plan_of(tmp_path))
+    assert "pp_clock" not in shown(tmp_path, plan_of(tmp_path, "--no-pp-clock"))
+
+
+def test_rounds_tell_how_many_servers_they_take_and_about_how_long(tmp_path: Path):
+    asked = ("--rounds", "3")
+    plan = plan_of(tmp_path, *asked)
+    text = shown(tmp_path, plan)
+    # 256 tokens of 50 ms: three passes 38 s, six 77 s; eight servers
+    assert "about 40 s to 80 s for the load of a server if a token takes 50 ms" in text
+    assert "8 servers, one after another: about 5 min to 10 min without those" in text
+    notes = text[text.index("note: ") :]
+    assert notes.startswith("note: --rounds 3 is made 4: ")
+    for other in (plan_of(tmp_path), replace(plan, mode="cpu"), replace(plan, engine="probe")):
+        assert "one after another" not in shown(tmp_path, other)
+    assert "one after another" not in shown(tmp_path, plan, "--resume")
+
+
+def test_a_renamed_argument_that_is_set_by_itself_has_a_note_too(tmp_path: Path):
+    flags = plan_of.__kwdefaults__["flags"]
+    old = (flags - {"--pp-max-micro-batch-size"}) | {"--max-micro-batch-size"}
+    renamed = "--pp-max-micro-batch-size is passed as --max-micro-batch-size, its name in sglang"
+    assert renamed in shown(tmp_path, plan_of(tmp_path, release="0.5.2", flags=old))
+    assert renamed not in shown(tmp_path, plan_of(tmp_path))
+
+
 def test_a_later_round_is_not_printed_again(tmp_path: Path):
     plan = plan_of(tmp_path)
     again = [replace(one, label=f"{one.label}_r2") for one in plan.launches]

@@ -37,15 +37,39 @@ def _wall_s(logs: Path, launch: Launch, plan: Plan) -> float | None:
 
 def of_sweep(plan: Plan) -> str:
     """How long the loads of a sweep take on one server, at a stated time per output token."""
-    fewest, most = 2 + 1, plan.warmup_passes + 1  # warm-up until steady, measured
-    tokens = sum(load.max_new_tokens for load in plan.loads)
-    seconds = [passes * tokens * TPOT_MS / 1e3 for passes in (fewest, most)]
     servers = f"{len(plan.launches)} server{'s' * (len(plan.launches) > 1)}"
-    least, longest = text(seconds[0]), text(seconds[1]).removeprefix("about ")
+    return f"{_of_a_server(plan, 'loads')}; {servers}"
+
+
+def of_rounds(plan: Plan) -> str:
+    """The same of several rounds of one load, and of all their servers; empty of other runs: a
+    sweep has its own, a rehearsal and the probe have no such time."""
+    if plan.rounds == 1 or plan.loads or plan.rehearsal or plan.engine != "sglang":
+        return ""
+    servers = len(plan.launches)
     return (
-        f"{least} to {longest} for the loads of a server "
-        f"if a token takes {TPOT_MS} ms ({fewest} to {most} passes of each), without prefill; its "
-        f"start and its profile come on top; {servers}"
+        f"{_of_a_server(plan, 'load')}; {servers} servers, one after another: "
+        f"{_range([each * servers for each in _passes_s(plan)])} without those"
+    )
+
+
+def _passes_s(plan: Plan) -> list[float]:
+    """The least and the most seconds that the loads of a server take: warm-up until steady, and
+    the measured pass."""
+    tokens = sum(load.max_new_tokens for load in plan.loads) or plan.max_new_tokens
+    return [passes * tokens * TPOT_MS / 1e3 for passes in (2 + 1, plan.warmup_passes + 1)]
+
+
+def _range(seconds: list[float]) -> str:
+    return f"{text(seconds[0])} to {text(seconds[1]).removeprefix('about ')}"
+
+
+def _of_a_server(plan: Plan, what: str) -> str:
+    of_each = " of each" * (what == "loads")
+    return (
+        f"{_range(_passes_s(plan))} for the {what} of a server "
+        f"if a token takes {TPOT_MS} ms (3 to {plan.warmup_passes + 1} passes{of_each}), without "
+        "prefill; its start and its profile come on top"
     )
 
 

@@ -59,8 +59,10 @@ def lines(plan: Plan, options: Options, gpus: Sequence[Gpu] = ()) -> list[str]:
         *wrapped(_labels(plan), "  cases:  "),
         *_differences(plan),
         *_order(plan, anew=options.dry_run and not options.resume),
+        *wrapped("" if options.resume else estimate.of_rounds(plan), "  time:   "),
         *wrapped(SAME if plan.aa else "", "  A/A:    "),
         *wrapped(_pinning(plan), "  cores:  "),
+        *wrapped(_timed(plan), "  clock:  "),
         *wrapped(f"{options.out}/logs, {options.out}/trace", "  leaves: "),
     ]
     return found + _notes(plan)
@@ -112,6 +114,13 @@ def _pinning(plan: Plan) -> str:
     if plan.pin_cpus == pinning.AUTO:
         return "each rank is pinned to cores of its own, near its GPU (--pin-cpus auto)"
     return f"the ranks are pinned to {plan.pin_cpus} (--pin-cpus)" if plan.pin_cpus else ""
+
+
+def _timed(plan: Plan) -> str:
+    """That the servers are changed to time their waits, as by default; empty where they are not."""
+    if not any("pp_clock" in shims.names_in(launch.env) for launch in plan.launches):
+        return ""
+    return "the waits of every turn are timed in the server (shim pp_clock; --no-pp-clock)"
 
 
 def _labels(plan: Plan) -> str:

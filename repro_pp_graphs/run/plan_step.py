@@ -200,7 +200,7 @@ def make(options: Options, found: list[Gpu], earlier: Plan | None, probe: Prober
     plan.pin_cpus = _pinned(plan, options.pin_cpus)
     plan.command = ["bash", options.command, *options.given]
     for launch in plan.launches:
-        launch.notes += rounds.notes
+        launch.notes[:0] = rounds.notes  # first: it makes the run longer than was asked for
     if clashing := results.clashes(plan):
         raise PlanError(
             f"two results would be called {clashing[0]}: give a case another label ('# label:' in "

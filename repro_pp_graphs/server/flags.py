@@ -7,15 +7,19 @@ import difflib
 from repro_pp_graphs.server.argfile import ServerArgs
 from repro_pp_graphs.server.release import Release
 
+# two spellings of sizes and paths, that argument files mix
+SYNONYMS = (
+    ("--pp-size", "--pipeline-parallel-size"),
+    ("--tp-size", "--tensor-parallel-size"),
+    ("--dp-size", "--data-parallel-size"),
+    ("--model-path", "--model"),
+)
 # old and new name of one argument; either is rewritten to the one that the release knows
 RENAMED = (
     ("--cuda-graph-max-bs", "--cuda-graph-max-bs-decode"),
     ("--cuda-graph-bs", "--cuda-graph-bs-decode"),
-    ("--pp-size", "--pipeline-parallel-size"),
-    ("--tp-size", "--tensor-parallel-size"),
-    ("--dp-size", "--data-parallel-size"),
     ("--pp-max-micro-batch-size", "--max-micro-batch-size"),
-    ("--model-path", "--model"),
+    *SYNONYMS,
 )
 
 
@@ -44,8 +48,8 @@ def fit(args: ServerArgs, release: Release) -> tuple[ServerArgs, list[str]]:
 
 
 def _same_option(one: str, other: str) -> bool:
-    # size and path spellings are synonyms in every release: not worth a note
-    return any({one, other} == set(pair) and "graph" not in one for pair in RENAMED)
+    # they name the same in every release: not worth a note
+    return any({one, other} == set(pair) for pair in SYNONYMS)
 
 
 def _known_name(flag: str, release: Release) -> str:
