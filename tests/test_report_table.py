@@ -462,7 +462,7 @@ def test_warnings_that_differ_in_numbers_alone_stand_once(tmp_path):
     result["launches"][0]["warnings"].append("GPU 0: held up")
     found = [text for text in remarks.remarks(result) if "held" in text]
     assert found == [
-        "A: GPU 0: held back for 0.0 s (the other launches: the same words, with GPU 1 in place "
+        "A: GPU 0: held back for 0.0 s (the other launches: likewise, with GPU 1 in place "
         "of GPU 0 and 0.1 to 3.1 s in place of 0.0 s)",
         "A: GPU 0: held up",
     ]
@@ -471,7 +471,7 @@ def test_warnings_that_differ_in_numbers_alone_stand_once(tmp_path):
     result["launches"][1]["warnings"] = ["so 1 or 2", "so 1 or 3"]
     found = [text for text in remarks.remarks(result) if "held back" in text or "so 1" in text]
     assert found == [
-        "A: GPU 0: held back for 0.0 s (A_r2: the same words, with GPU 1 in place of GPU 0 and "
+        "A: GPU 0: held back for 0.0 s (A_r2: likewise, with GPU 1 in place of GPU 0 and "
         "0.1 to 3.1 s in place of 0.0 s)",
         "B: so 1 or 2 (and 1 more that differ from it in numbers alone)",
     ]
@@ -483,9 +483,7 @@ def test_of_warnings_with_many_other_numbers_none_is_singled_out(tmp_path):
     for at, each in enumerate(result["launches"]):
         each["warnings"] = [f"not settled: TTFT {at}, {at + 1}, {at + 2} ms"]
     (found,) = [text for text in remarks.remarks(result) if "settled" in text]
-    assert found.endswith(
-        "TTFT 0, 1, 2 ms (the other launches: the same words, with other numbers)"
-    )
+    assert found.endswith("TTFT 0, 1, 2 ms (the other launches: likewise, with other numbers)")
 
 
 def test_a_launch_that_was_stopped_is_not_measured(tmp_path, capsys):

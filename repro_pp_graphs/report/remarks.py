@@ -88,7 +88,7 @@ def _alike(said: Iterable[tuple[str, str]], every: int = 0) -> list[tuple[list[s
         tail = ""
         if others:
             who = "the other launches" if len(same) + len(others) == every else ", ".join(others)
-            tail = f" ({who}: the same words, with {_in_place([text for _, text in its])})"
+            tail = f" ({who}: likewise, with {_in_place([text for _, text in its])})"
         elif more:
             tail = f" (and {more} more that differ from it in numbers alone)"
         found.append((same, first + tail))
