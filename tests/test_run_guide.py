@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
-from plan_harness import plan_of
+from plan_harness import BASE, plan_of
 
 from repro_pp_graphs.run import guide, options, overview, plan_step, results
 from repro_pp_graphs.run.plan import FULL_LOAD
@@ -122,6 +122,38 @@ def test_a_renamed_argument_that_is_set_by_itself_has_a_note_too(tmp_path: Path)
     renamed = "--pp-max-micro-batch-size is passed as --max-micro-batch-size, its name in sglang"
     assert renamed in shown(tmp_path, plan_of(tmp_path, release="0.5.2", flags=old))
     assert renamed not in shown(tmp_path, plan_of(tmp_path))
+
+
+CHUNKED = {
+    "graphs_on": "# label: A\n--cuda-graph-max-bs 64\n",
+    "mine": "--cuda-graph-max-bs 64\n--chunked-prefill-size 2048\n",
+}
+
+
+def notes_of(folder: Path, *argv: str, base: str = BASE, **cases: str) -> list[str]:
+    """The notes on a length that the load does not reach, beside 30 prompts of 100 bytes
+    and a long one."""
+    (folder / "prompts.txt").write_text(f"{'x' * 100}\n\n" * 30 + "x" * 9999, encoding="utf-8")
+    flags = plan_of.__kwdefaults__["flags"] | {"--chunked-prefill-size"}
+    plan = plan_of(folder, *argv, base=base, flags=flags, **(cases or CHUNKED))
+    return [note for note in overview.notes(plan) if "is not reached" in note]
+
+
+def test_a_chunk_that_the_loads_prompts_do_not_reach_is_named_with_a_load_that_does(tmp_path: Path):
+    (note,) = notes_of(tmp_path)  # 16 prompts of 100 bytes, and what stands around each
+    assert note.startswith("mine: --chunked-prefill-size 2048 is not reached: ")
+    assert "1,632 tokens at most in all" in note and "--sweep input_len=4096" in note
+    assert notes_of(tmp_path, "--batch", "20") != []
+    assert notes_of(tmp_path, "--sweep", "rate=1") == []  # any of the prompts may come
+    assert notes_of(tmp_path, "--batch", "21") == []  # 2,142 bytes: it cannot be told
+    assert notes_of(tmp_path, "--sweep", "input_len=4096") == []
+    assert notes_of(tmp_path, "--sweep", "mix=none,4000@2") == []
+    assert notes_of(tmp_path, "--sweep", "batch=4,64") == []
+    same = {name: f"{text}--chunked-prefill-size 2048\n" for name, text in CHUNKED.items()}
+    same["mine"] = CHUNKED["mine"]
+    assert notes_of(tmp_path, **same) == []  # no difference of the cases
+    off = {**CHUNKED, "mine": CHUNKED["mine"].replace("2048", "-1")}
+    assert notes_of(tmp_path, **off) == []
 
 
 def test_a_later_round_is_not_printed_again(tmp_path: Path):

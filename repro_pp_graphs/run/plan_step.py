@@ -34,6 +34,7 @@ from repro_pp_graphs.run import (
     previous,
     results,
     sweep,
+    unreached,
 )
 from repro_pp_graphs.run import options as run_options
 from repro_pp_graphs.run.looks import LooksError
@@ -199,6 +200,7 @@ def make(options: Options, found: list[Gpu], earlier: Plan | None, probe: Prober
     plan.aa = options.cases[0] if options.aa else ""
     plan.pin_cpus = _pinned(plan, options.pin_cpus)
     plan.command = ["bash", options.command, *options.given]
+    unreached.add_notes(plan, options.root)
     for launch in plan.launches:
         launch.notes[:0] = rounds.notes  # first: it makes the run longer than was asked for
     if clashing := results.clashes(plan):

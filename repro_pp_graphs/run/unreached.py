@@ -1,0 +1,61 @@
+"""Arguments in which cases differ and that no prefill of the load is long enough to reach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from repro_pp_graphs.record import Launch, Load, Plan
+from repro_pp_graphs.run import client_words
+
+# tokens of a prefill batch from which on they change anything
+LENGTHS = ("--chunked-prefill-size", "--max-prefill-tokens")
+_WORD_BYTES = 9  # of a synthetic prompt's words, with the blank before them, at most
+_ADDED = 2  # tokens that a tokenizer puts around a prompt, at most
+
+
+def add_notes(plan: Plan, root: Path) -> None:
+    """Add a note to each launch that such an argument sets apart from those of another case.
+
+    The most tokens that the load's prompts have in all are known by their bytes: a token of a
+    byte-level or sentencepiece vocabulary takes one at least.
+    """
+    most = _most_tokens(plan, root)
+    for launch in plan.launches:
+        for flag, value in _lengths(launch):
+            same = all((flag, value) in _lengths(other) for other in plan.launches)
+            if most is not None and most < value and not same:
+                launch.notes.append(
+                    f"{flag} {value} is not reached: the load's prompts have {most:,} tokens at "
+                    f"most in all; with longer ones it is: --sweep input_len={2 * value}"
+                )
+
+
+def _lengths(launch: Launch) -> Iterator[tuple[str, int]]:
+    for flag, text in zip(launch.args, launch.args[1:], strict=False):
+        if flag in LENGTHS and text.isdecimal() and len(text) < 10:
+            yield flag, int(text)
+
+
+def _most_tokens(plan: Plan, root: Path) -> int | None:
+    """Of all prompts that are in flight at once, under the largest load; None where it is not
+    known, as beside prompts that arrive meanwhile."""
+    loads = plan.loads or [client_words.main(plan)]
+    if any(load.beside_len for load in loads):
+        return None
+    try:
+        text = (root / "prompts.txt").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None  # which the run refuses
+    sizes = [len(line.strip().encode()) for line in text.splitlines() if line.strip()]
+    return max(_of_load(load, sizes) for load in loads) if sizes else None
+
+
+def _of_load(load: Load, sizes: list[int]) -> int:
+    """`sizes`: bytes of the prompts.txt lines: the first ones, in turn; at a rate any."""
+    if load.input_len:
+        return load.batch * (load.input_len * _WORD_BYTES + _ADDED)
+    if load.rate:
+        return load.batch * (max(sizes) + _ADDED)
+    whole, rest = divmod(load.batch, len(sizes))
+    return whole * sum(sizes) + sum(sizes[:rest]) + load.batch * _ADDED
