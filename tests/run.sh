@@ -51,6 +51,8 @@ make_test_tools() { # sees the server's packages, and adds its own without touch
   if [[ $(cat "$venv/.lock" 2>/dev/null) != "$wanted" ]] ||
     ! ask "$venv/bin/python" 'import pytest, sys; print(sys.executable)' >/dev/null; then
     say "adding the test tools of requirements/test.txt"
+    [[ ! -L $venv ]] ||
+      say ".venv-test was a link to $(readlink "$venv"), which stays as it is: one is made here"
     mkdir -p "$state"
     rm -rf "$venv" # a link itself, not what another checkout has behind it
     "$python" -m venv "$venv"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,20 +16,38 @@ ROOT = Path(__file__).parents[1]
 NOTHING_TO_INSTALL = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull}
 
 
-@pytest.mark.slow
-def test_a_fresh_checkout_gets_as_far_as_installing(tmp_path: Path):
+def of_a_checkout(folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """What tests/run.sh does in a copy of this checkout, where nothing can be installed."""
     for name in ("repro_pp_graphs", "requirements"):
-        shutil.copytree(ROOT / name, tmp_path / name)
-    (tmp_path / "tests").mkdir()
-    shutil.copy(ROOT / "tests" / "run.sh", tmp_path / "tests")
-    site = pip_for_all(tmp_path / "site")
-    done = subprocess.run(
+        shutil.copytree(ROOT / name, folder / name)
+    (folder / "tests").mkdir()
+    shutil.copy(ROOT / "tests" / "run.sh", folder / "tests")
+    return subprocess.run(
         ["bash", "tests/run.sh", "-x"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": site, **NOTHING_TO_INSTALL},
+        cwd=folder,
+        env={**os.environ, **environ, **NOTHING_TO_INSTALL},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+@pytest.mark.slow
+def test_a_fresh_checkout_gets_as_far_as_installing(tmp_path: Path):
+    done = of_a_checkout(tmp_path, PYTHONPATH=pip_for_all(tmp_path / "site"))
     assert done.returncode == 2, done.stdout + done.stderr
     assert "could not install" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_link_in_the_place_of_its_environment_is_replaced_with_a_word(tmp_path: Path):
+    site = Path(pip_for_all(tmp_path / "site"))
+    (site / "sglang").mkdir()
+    (site / "sglang" / "__init__.py").touch()
+    (tmp_path / "elsewhere" / "kept").mkdir(parents=True)
+    (tmp_path / ".venv-test").symlink_to("elsewhere")
+    done = of_a_checkout(tmp_path, PYTHONPATH=str(site), PYTHON=sys.executable)
+    said = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode == 2 and "could not install" in said
+    assert ".venv-test was a link to elsewhere, which stays as it is" in said
+    assert (tmp_path / "elsewhere" / "kept").is_dir()

@@ -54,6 +54,14 @@ def test_an_ab_run_leaves_the_contracts_files_and_exits_0(ab: tuple[Harness, Don
     assert harness.left_over() == []
 
 
+def test_results_are_readable_by_their_owner_alone(ab: tuple[Harness, Done, Done]):
+    harness, _, _ = ab
+    paths = [harness.out, *harness.out.rglob("*")]
+    assert len(paths) > 20
+    open_to_others = [str(path) for path in paths if path.stat().st_mode & 0o077]
+    assert open_to_others == []
+
+
 def test_every_rank_leaves_its_trace_where_the_release_names_no_rank(
     ab: tuple[Harness, Done, Done],
 ):
