@@ -44,7 +44,8 @@ def run_both(run: Harness) -> Done:
 
 
 def run_one(run: Harness) -> Done:
-    return run.run("--cases", "graphs_on", "--pp-size", "2", "--dummy-weights", "--nodes", "1")
+    two = ["--pp-size", "2", "--dummy-weights", "--layers", "16"]
+    return run.run("--cases", "graphs_on", *two, "--nodes", "1")
 
 
 def run_own_disk(run: Harness) -> Done:
