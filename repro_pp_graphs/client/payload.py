@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any
 
 from .errors import error_words, says_something, server_message
@@ -65,7 +66,19 @@ def _take_native(
     record.prompt_tokens = _count(meta.get("prompt_tokens") or 0)
     record.cached_tokens = _count(meta.get("cached_tokens") or 0)
     _finish(record, meta.get("finish_reason"))
+    if record.finish_reason is not None:
+        record.output_ids_sha256 = digest_of(event.get("output_ids"), tokens)
     return index, tokens
+
+
+def digest_of(ids: object, tokens: int) -> str | None:
+    """SHA-256, in hex, of token ids in decimal with a space between two. None where they are not
+    all there: servers may send with each event what is new since the last."""
+    if not isinstance(ids, list) or not ids or len(ids) != tokens:
+        return None
+    if not all(type(each) is int for each in ids):
+        return None
+    return sha256(" ".join(map(str, ids)).encode()).hexdigest()
 
 
 def _take_openai(

@@ -19,6 +19,7 @@ class Record:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     finish_reason: str | None = None
+    output_ids_sha256: str | None = None  # of the token ids; None: not sent, or not all
     error: str | None = None
     uncounted_ns: list[int] = field(default_factory=list)  # text came, its count not yet
     counted_late: bool = False  # some counts came after the text they count

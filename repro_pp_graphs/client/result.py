@@ -19,6 +19,8 @@ def result_document(summary: dict[str, Any], records: Sequence[Record]) -> dict[
     for row in rows:
         if not row["beside"]:
             del row["beside"]
+        if row["output_ids_sha256"] is None:
+            del row["output_ids_sha256"]
     return {"schema": 1, "summary": summary, "requests": rows}
 
 

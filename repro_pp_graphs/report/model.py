@@ -40,6 +40,14 @@ class SweptLoad(msgspec.Struct, kw_only=True):
     pairs: list[Pair]  # p_holm: corrected over the loads, of the same pair and metric
 
 
+class SameTokenIds(msgspec.Struct, kw_only=True):
+    """Of how many prompts a launch gave the token ids that the first gave, at temperature 0."""
+
+    first: str  # the label of that launch
+    same: int
+    of: int  # prompts whose ids both servers sent whole
+
+
 class LaunchSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One server launch: what was measured, and under what state."""
 
@@ -74,6 +82,8 @@ class LaunchSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
     shims: dict[str, str] | None = None  # name and reason
     gpu_counters: dict[str, Any] | None = None  # before, after
     host: HostLoad | None = None  # the machine's CPUs before and during the client's passes
+    same_token_ids: SameTokenIds | None = None
+    different_answers: int | None = None  # to its prompts, by their token ids; None: not known
     host_unlike: list[str] = []  # in which its host was not like the other launches' (stats/unlike)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from repro_pp_graphs.environment import changes
+from repro_pp_graphs.report import token_ids
 from repro_pp_graphs.report.numbers import count
 from repro_pp_graphs.report.table import name, split
 from repro_pp_graphs.server.release_facts import SENDS_MEAN
@@ -53,6 +54,7 @@ def remarks(summary: dict[str, Any]) -> list[str]:
         for each in launches
         if each.get("host_unlike")
     ]
+    found += token_ids.remark(launches)
     found += resumed(summary) + summary.get("warnings", [])
     changed = [changes.Change(**each) for each in summary.get("environment_changes") or []]
     for _, text in _alike(("", text) for text in changes.lines(changed)):

@@ -10,7 +10,7 @@ from repro_pp_graphs import files, record
 from repro_pp_graphs.environment import changes
 from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.record import Launch, Plan
-from repro_pp_graphs.report import token_return
+from repro_pp_graphs.report import token_ids, token_return
 from repro_pp_graphs.server import case_needs, network
 from repro_pp_graphs.server.release import version_numbers
 from repro_pp_graphs.server.release_facts import pp_sends
@@ -95,14 +95,16 @@ def _facts(logs: Path, launch: Launch, plan: Plan) -> dict[str, Any]:
 
 
 def _client(logs: Path, label: str, facts: dict[str, Any]) -> dict[str, Any]:
-    """The client's summary of a pass; empty, with a warning, where it is not what was recorded."""
+    """The client's summary of a pass, with the digests of the token ids as `ids`; empty, with a
+    warning, where it is not what was recorded."""
     path = logs / f"{label}_client.json"
-    found: dict[str, Any] = _read(path, record.CLIENT, facts["warnings"], AGAIN).get("summary", {})
+    document = _read(path, record.CLIENT, facts["warnings"], AGAIN)
+    found: dict[str, Any] = document.get("summary", {})
     measured = facts.pop("client_sha256", None)
     if found and measured and files.sha256(path) != measured:
         facts["warnings"].append(f"{path} is not what was measured: left out; {AGAIN}")
         return {}
-    return found
+    return {**found, "ids": token_ids.digests(document)} if found else {}
 
 
 def summarise_launch(logs: Path, launch: Launch, plan: Plan) -> dict[str, Any]:
@@ -134,6 +136,7 @@ def summarise_launch(logs: Path, launch: Launch, plan: Plan) -> dict[str, Any]:
         "server_args": launch.args,
         "resolved": {key: info[key] for key in RESOLVED if key in info},
         "metrics": _metrics(client),
+        "ids": client.get("ids", []),
         "decode_batches": decode_batches(analysis),
         "token_send_ms": token_send_ms(analysis),
         "waits_ms": token_return.of(analysis),
@@ -303,6 +306,7 @@ def summarise(logs: Path, plan: Plan) -> dict[str, Any]:
     launches = [summarise_launch(logs, launch, plan) for launch in plan.launches]
     _choose_waits(launches)
     _mark_hosts(launches)
+    token_ids.mark(launches, {each["label"]: each.pop("ids") for each in launches})
     warnings: list[str] = []
     envs = [
         _read(logs / f"{name}.json", changes.SHAPE, warnings, "it is written anew by the next run")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from repro_pp_graphs.pp_clock import table_rows
+from repro_pp_graphs.report import token_ids
 from repro_pp_graphs.report.numbers import number
 from repro_pp_graphs.stats.names import CONTROL, OUTSIDE
 from repro_pp_graphs.terminal import wrapped
@@ -303,6 +304,8 @@ STATE = (
     ("graph launches", graphs),
     ("decode with graph", eager_share),
     ("failed requests", failed),
+    ("token ids as the first", token_ids.text),
+    ("  different answers", token_ids.kinds),
     ("host like the others'", host),
 )
 
