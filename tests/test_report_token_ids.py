@@ -83,6 +83,21 @@ def test_a_launch_with_other_ids_is_counted_and_remarked(tmp_path):
     assert f"{report_runs.B} {size - 2} of {size - 1}" in said and f"{report_runs.A}_r2" not in said
 
 
+def test_a_prompt_that_failed_is_not_counted(tmp_path):
+    run = report_runs.series(tmp_path / "run")
+    size = prompts(run)
+    for label in (report_runs.A, report_runs.B):
+        answered(run, label, ["a" * 64] * size)
+
+    def fail(found):
+        found["requests"][0].update(error="aborted: ", output_ids_sha256="b" * 64)
+
+    report_runs.changed(run / "logs" / f"{report_runs.B}_client.json", fail)
+    found, rows = rows_of(run)
+    assert token_ids.text(rows[report_runs.B]) == f"{size - 1} of {size - 1}"
+    assert not token_ids.remark(found["launches"])
+
+
 def test_launches_that_agree_are_no_remark_and_without_ids_nothing_is_said(tmp_path):
     run = report_runs.series(tmp_path / "run")
     found, _ = rows_of(run)

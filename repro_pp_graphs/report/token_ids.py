@@ -10,13 +10,13 @@ Row = dict[str, Any]  # a launch of summary.json
 
 
 def digests(document: dict[str, Any]) -> list[str | None]:
-    """By prompt of a client's load the digest of its token ids; None where the server sent none, or
-    not as many as it counted."""
+    """By prompt of a client's load the digest of its token ids; None where the prompt failed, or
+    the server sent none, or not as many as it counted."""
     requests = document.get("requests")
     if not isinstance(requests, list):
         return []
     rows = [each for each in requests if isinstance(each, dict) and not each.get("beside")]
-    found = [each.get(KEY) for each in rows]
+    found = [None if each.get("error") else each.get(KEY) for each in rows]
     return [each if isinstance(each, str) else None for each in found]
 
 
@@ -62,7 +62,7 @@ def remark(launches: Sequence[Row]) -> list[str]:
     named = ", ".join(f"{row['label']} {text(row)}" for row in unlike)
     first = unlike[0]["same_token_ids"]["first"]
     return [
-        f"Not all prompts got the token ids of {first}, at temperature 0: {named} did. Batches "
-        "that form otherwise round otherwise, which changes some; a case that differs in every "
-        "launch, where launches of one case agree, computes something else."
+        f"Not all prompts got the token ids of {first}, at temperature 0: {named} did. Other "
+        "kernels (graphs off, another release) and batches that form otherwise round otherwise; "
+        "whether it is that or a fault the ids do not say: see whether launches of one case agree."
     ]
