@@ -51,9 +51,11 @@ def compared(turns: Iterable[Turn], size: int, loop_size: int) -> OnOff | None:
     ]
     if len(pairs) < FEWEST_GROUPS:
         return None
+    from scipy import special  # noqa: PLC0415 - 0.2 s that no other run needs here
+
     logs = [math.log(on / off) for on, off in pairs]
     middle, error = fmean(logs), stdev(logs) / math.sqrt(len(logs))
-    reach = _student(len(logs) - 1) * error
+    reach = float(special.stdtrit(len(logs) - 1, 0.975)) * error
     low, high = math.exp(middle - reach), math.exp(middle + reach)
     return OnOff(
         turns_a_window=size,
@@ -76,13 +78,6 @@ def _on_and_off(windows: dict[int, list[Turn]], turns: int) -> tuple[float, floa
         return None
     mean = {at: fmean(turn.took_ns for turn in each) for at, each in windows.items()}
     return math.sqrt(mean[0] * mean[3]), math.sqrt(mean[1] * mean[2])
-
-
-def _student(df: int) -> float:
-    """Student's t that 95% of values lie within, for nine degrees of freedom or more (to 0.3%)."""
-    z = 1.959964
-    first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    return z + first / df + second / df**2
 
 
 def line(found: OnOff) -> str:
