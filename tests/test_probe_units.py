@@ -19,9 +19,7 @@ from repro_pp_graphs.probe import launcher, places, table
 from repro_pp_graphs.probe.cells import SENDS, Send, balanced, parse_send
 from repro_pp_graphs.probe.confidence import interval
 from repro_pp_graphs.probe.journal import Batch, Call, Journal
-from repro_pp_graphs.probe.model_stage import Shape, layers_of, reference_tokens
 from repro_pp_graphs.probe.options import SETTLING_STEPS, parse
-from repro_pp_graphs.probe.report import SUMMARISED
 from repro_pp_graphs.probe.send_split import TokenSend, explained, pace, spread, token_sends
 from repro_pp_graphs.probe.truth import fits, waits_us
 
@@ -312,6 +310,8 @@ COMBINED = "comm_stream+event_send"
 
 
 def summary_of(rows: list[tuple[str, str, float, float | None]]) -> list[dict[str, Any]]:
+    from repro_pp_graphs.probe.report import SUMMARISED  # noqa: PLC0415 - imports torch
+
     return [
         {
             "graphs": graphs,
@@ -427,11 +427,13 @@ def test_a_rank_that_does_not_end_after_another_has_is_killed_and_named(
         each.communicate()
 
 
-# what is computed
+# what is computed: by torch, which the tests import themselves, since every process collects them
 
 
 @given(st.integers(1, 99), st.integers(0, 60))
 def test_layers_are_shared_out_evenly_each_once(ranks, more):
+    from repro_pp_graphs.probe.model_stage import layers_of  # noqa: PLC0415
+
     shares = [layers_of(rank, ranks, ranks + more) for rank in range(ranks)]
     assert [layer for share in shares for layer in share] == list(range(ranks + more))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
@@ -441,6 +443,8 @@ def test_layers_are_shared_out_evenly_each_once(ranks, more):
 def test_the_model_gives_other_tokens_for_other_sequences_and_steps(hidden):
     """Else the check against it would pass whatever was mixed up."""
     import torch  # noqa: PLC0415
+
+    from repro_pp_graphs.probe.model_stage import Shape, reference_tokens  # noqa: PLC0415
 
     torch.set_num_threads(1)
     with torch.inference_mode():

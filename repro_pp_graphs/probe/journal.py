@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 CLOCK = time.monotonic_ns
 ANCHOR_TRIES = 20  # the shortest counts: another rank's time slice can come between
@@ -72,6 +73,8 @@ class Journal:
         """Tie the device's clock to the host's; called on an idle device, before and after."""
         if not self.cuda:
             return
+        import torch  # noqa: PLC0415 - who only reads a journal needs none
+
         tries = []
         for _ in range(ANCHOR_TRIES):
             event = torch.cuda.Event(enable_timing=True)
@@ -87,6 +90,8 @@ class Journal:
         """This point of the current stream, to be placed on the clock by `settle`."""
         if not self.cuda:
             return CLOCK()
+        import torch  # noqa: PLC0415
+
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event
