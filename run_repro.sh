@@ -176,7 +176,7 @@ read_options() {
       --attach) opt_attach=1 engine_module=msgspec ;; # its sglang is elsewhere
     esac
   done
-  [[ -n $out ]] || die 2 "--out '': name a folder, or leave --out out"
+  [[ -n $out && $out != - ]] || die 2 "--out '$out': name a folder, or leave --out out"
   [[ $out == /* ]] || out=$PWD/$out
 }
 

@@ -86,6 +86,13 @@ def file_beside_text(text: str) -> Path:
     return Path(text)
 
 
+def folder(text: str) -> Path:
+    """An argparse type: a folder to write or read, not `-`, which is never meant as its name."""
+    if text == "-":
+        raise argparse.ArgumentTypeError("- is no folder: name one")
+    return Path(text)
+
+
 class Parser(argparse.ArgumentParser):
     """Options of `python -m repro_pp_graphs COMMAND`, with examples below its help."""
 

@@ -9,7 +9,9 @@ import pytest
 
 from repro_pp_graphs.environment import changes
 from repro_pp_graphs.report import remarks
+from repro_pp_graphs.server import gpu_counters
 
+COUNTER = "clocks_event_reasons_counters"  # nvidia-smi's fields begin so
 BEFORE: changes.Facts = {
     "summary": {"date": "2026-01-01 10:00:00 UTC", "GPUs": "4 x NVIDIA H100"},
     "system": {
@@ -207,3 +209,43 @@ def test_the_table_says_what_changed() -> None:
     for unchanged in ([], None):
         said = remarks.remarks({**summary, "environment_changes": unchanged})
         assert not [remark for remark in said if "environment" in remark]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "row"),
+    [
+        ("held back, sw power capping", "2400000 us", {f"{COUNTER}.sw_power_cap": 2_400_000}),
+        ("held back, hw power braking", "2400000 us",
+         {f"{COUNTER}.hw_power_brake_slowdown": 2_400_000}),
+        ("held back, hw thermal slowdown", "2400000 us",
+         {f"{COUNTER}.hw_thermal_slowdown": 2_400_000}),
+        ("held back, sw thermal slowdown", "2400000 us",
+         {f"{COUNTER}.sw_thermal_slowdown": 2_400_000}),
+        ("held back, sync boost", "2400000 us", {f"{COUNTER}.sync_boost": 2_400_000}),
+        ("ecc.errors.corrected.volatile.total", "7",
+         {"ecc.errors.corrected.volatile.total": 7}),
+        ("ecc.errors.uncorrected.volatile.total", "7",
+         {"ecc.errors.uncorrected.volatile.total": 7}),
+        ("power.limit", "300.00 W", {"power.limit": 300.0}),
+    ],
+)  # fmt: skip
+def test_what_a_launch_counted_itself_is_not_said_again_of_the_machine(key, value, row) -> None:
+    zero = value.replace("7", "0").replace("2400000", "0").replace("300", "700")
+    before, later = after(), after()
+    before["gpus"][key], later["gpus"][key] = zero, value
+    found = changes.between(before, later)
+    assert found and {each.gpu for each in found} == {0, 1, 2, 3}
+    counted = dict.fromkeys(row, 0) | ({"power.limit": 700.0} if "power.limit" in row else {})
+    said_by_launch = gpu_counters.remarks(
+        {"gpus": [{"uuid": n, "index": n, **counted} for n in range(3)]},
+        {"gpus": [{"uuid": n, "index": n, **row} for n in range(3)]},
+    )
+    launch = {
+        "label": "A", "case": "a", "round": 4, "status": "ok", "sglang_version": "0.5.16",
+        "sends": "asynchronous", "client_warnings": [], "warnings": said_by_launch,
+    }  # fmt: skip
+    summary = {"rehearsal": False, "mode": "gpu", "nsys": False, "launches": [launch]}
+    summary["environment_changes"] = [each._asdict() for each in found]
+    texts = [text for text in remarks.remarks(summary) if "environment" in text]
+    (text,) = texts  # of the GPU that no launch ran on
+    assert text.startswith("environment changed during the run: GPU 3 "), text

@@ -53,6 +53,8 @@ def test_each_help_fits_80_columns_and_has_examples(capsys, command, monkeypatch
         (["analyze", "x", "--json", "-"], "analyze: --json: - is no file, standard output has"),
         (["merge", "x", "-o", "-"], "merge: -o/--output: - is no file, standard output has"),
         (["probe", "--json", "-"], "probe: --json: - is no file, standard output has the text"),
+        (["probe", "--trace", "-"], "probe: --trace: - is no folder: name one"),
+        (["report", "x", "--out", "-"], "report: --out: - is no folder: name one"),
         (["probe", "--rank", "2"], "probe: no option '--rank' (see --help)\n"),
     ],
 )

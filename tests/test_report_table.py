@@ -473,7 +473,7 @@ def test_warnings_that_differ_in_numbers_alone_stand_once(tmp_path):
     assert found == [
         "A: GPU 0: held back for 0.0 s (A_r2: likewise, with GPU 1 in place of GPU 0 and "
         "0.1 to 3.1 s in place of 0.0 s)",
-        "B: so 1 or 2 (and 1 more that differ from it in numbers alone)",
+        "B: so 1 or 2 (and 1 more like it, with other numbers)",
     ]
 
 

@@ -248,7 +248,7 @@ def test_a_case_with_asynchronous_sends_is_the_second_leg_of_cost(tmp_path):
     assert sends == {"graphs_on", "graphs_off", "comm_overlap"}
     cost = finding(found, "cost")
     assert cost.answer == "yes", cost.text
-    assert "than with asynchronous sends: worse" in cost.text
+    assert "against asynchronous sends: worse" in cost.text
 
 
 def test_a_verdict_without_scipy_is_none_and_the_rest_is_there(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repro_pp_graphs.probe.cells import SENDS, Send, parse_send
-from repro_pp_graphs.terminal import Parser, file_beside_text
+from repro_pp_graphs.terminal import Parser, file_beside_text, folder
 
 DESCRIPTION = (
     "The ring of sglang's PP loop as a small program: how long the last rank's token send takes, "
@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         help="decode CUDA graphs (default: on,off; on a CPU off)")
     add("--json", type=file_beside_text, metavar="FILE",
         help="results; written after every repetition")
-    add("--trace", type=Path, metavar="DIR",
+    add("--trace", type=folder, metavar="DIR",
         help="a profiled run of each combination: a trace a rank, held against the ranks' notes")
     add("--reps", type=_whole, default=3, metavar="N",
         help="repetitions, in balanced order (default 3)")

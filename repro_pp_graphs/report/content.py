@@ -215,7 +215,9 @@ def _pairs(source: Source, verdict: Verdict) -> list[Pair]:
 
 def _lead(source: Source, verdict: Verdict) -> list[str]:
     lines = [
-        f"{FINDING_TITLES[each.name]} {each.answer[0].upper()}{each.answer[1:]}: {each.text}"
+        f"{FINDING_TITLES[each.name]} {each.answer[0].upper()}{each.answer[1:]}: "
+        # what the run is no evidence of stands in the headline, not at each
+        f"{(sentences.figures(each) or 'not measured') + '.' if verdict.limits else each.text}"
         for each in verdict.findings
     ]
     if not lines:

@@ -19,6 +19,19 @@ _NUMBER = re.compile(r"\d[\d.]*")
 # a number with the words that say what it is: GPU 0, 2.3 s, 12%
 _IN_WORDS = re.compile(r"(GPU )?(\d[\d.]*)(%| (?:s|ms|us|MB|GB|MHz|rows|tokens|times)\b)?")
 
+# counters of a GPU that a launch reads too (server/gpu_counters.py): the key in collect_env.sh's
+# facts begins so, the launch's remark calls it so
+COUNTED = {
+    "held back, sw power": "by power capping",
+    "held back, sw thermal": "by temperature (software)",
+    "held back, hw thermal": "by temperature (hardware)",
+    "held back, hw power": "by the power brake",
+    "held back, sync boost": "by sync boost",
+    "ecc.errors.corrected.volatile": "corrected ECC errors",
+    "ecc.errors.uncorrected": "uncorrected ECC errors",
+    "power.limit": "power limit",
+}
+
 
 def remarks(summary: dict[str, Any]) -> list[str]:
     """A sentence or two each, the gravest first."""
@@ -56,10 +69,22 @@ def remarks(summary: dict[str, Any]) -> list[str]:
     ]
     found += token_ids.remark(launches)
     found += resumed(summary) + summary.get("warnings", [])
-    changed = [changes.Change(**each) for each in summary.get("environment_changes") or []]
-    for _, text in _alike(("", text) for text in changes.lines(changed)):
+    for _, text in _alike(("", text) for text in changes.lines(_of_the_machine(summary))):
         found.append(f"environment changed during the run: {text}")
     return found + _of_launches(launches)
+
+
+def _of_the_machine(summary: dict[str, Any]) -> list[changes.Change]:
+    """What changed between the beginning and the end, without what a launch counted itself."""
+    texts = [text for launch in summary["launches"] for text in launch.get("warnings", [])]
+    changed = [changes.Change(**each) for each in summary.get("environment_changes") or []]
+    return [each for each in changed if not any(_says(text, each) for text in texts)]
+
+
+def _says(text: str, change: changes.Change) -> bool:
+    """Whether a launch's remark is of what this change is of."""
+    word = next((word for key, word in COUNTED.items() if change.key.startswith(key)), None)
+    return bool(word) and text.startswith(f"GPU {change.gpu}: ") and f" {word} " in text
 
 
 def _network(launches: list[dict[str, Any]]) -> list[str]:
@@ -92,7 +117,7 @@ def _alike(said: Iterable[tuple[str, str]], every: int = 0) -> list[tuple[list[s
             who = "the other launches" if len(same) + len(others) == every else ", ".join(others)
             tail = f" ({who}: likewise, with {_in_place([text for _, text in its])})"
         elif more:
-            tail = f" (and {more} more that differ from it in numbers alone)"
+            tail = f" (and {more} more like it, with other numbers)"
         found.append((same, first + tail))
     return found
 

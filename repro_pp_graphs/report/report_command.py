@@ -13,7 +13,7 @@ from repro_pp_graphs.report import charts, content, markdown, page, source
 from repro_pp_graphs.report.content import Content
 from repro_pp_graphs.report.embedding import each_text
 from repro_pp_graphs.report.source import Source
-from repro_pp_graphs.terminal import Parser, complain, visible
+from repro_pp_graphs.terminal import Parser, complain, folder, visible
 
 COMMAND = "report"
 EXAMPLES = """examples:
@@ -73,7 +73,7 @@ def main(argv: list[str]) -> int:
     )
     made.add_argument(
         "--out",
-        type=Path,
+        type=folder,
         metavar="FOLDER",
         help="where to write (default: of a run its logs, of traces NAME_report here)",
     )

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from repro_pp_graphs.run import hints, sweep
 from repro_pp_graphs.server import pinning
-from repro_pp_graphs.terminal import say, visible, wrapped
+from repro_pp_graphs.terminal import folder, say, visible, wrapped
 
 CASES = "graphs_on,graphs_off"
 ENGINES = ("sglang", "probe")
@@ -223,7 +223,7 @@ def _parser() -> _Parser:
     parser.add_argument("--sweep", nargs="+", action="extend", default=[], metavar="AXIS=V,V")
     parser.add_argument("--profile-loads", nargs="+", action="extend", default=[], metavar="NAME")
     parser.add_argument("--attach", default="", metavar="URL")
-    parser.add_argument("--trace-dir", type=Path)
+    parser.add_argument("--trace-dir", type=folder)
     parser.add_argument("--not-made", default="")
     parser.add_argument("--found-by", default="")
     parser.add_argument("--srun", default="")

@@ -120,13 +120,11 @@ def cost(arms: Arms, without: Comparison, asynchronous: Comparison | None) -> Fi
         answer = "cannot tell"
     if "yes" in answers:
         answer = "yes"
-    texts = [f"than without graphs: {legs[0][1]}"]
-    texts += [f"than with asynchronous sends: {why}" for _, why in legs[1:]]
     return Finding(
         name="cost",
         question=COST_OF_SENDS if asynchronous else QUESTIONS["cost"],
         answer=answer,
-        text="; ".join(texts),
+        text=_of_legs([why for _, why in legs]),
         source="client" if without.mean_a is not None else "",
         a=without.mean_a,
         b=without.mean_b,
@@ -135,12 +133,20 @@ def cost(arms: Arms, without: Comparison, asynchronous: Comparison | None) -> Fi
     )
 
 
+def _of_legs(whys: Sequence[str]) -> str:
+    """What the answer rests on, of each leg where they have different reasons."""
+    if len(set(whys)) == 1:
+        return whys[0]
+    others = ("graphs off", "asynchronous sends")
+    return "; ".join(f"against {what}: {why}" for what, why in zip(others, whys, strict=True))
+
+
 def _worse(arms: Arms, found: Comparison) -> tuple[Answer, str]:
     if arms.against:
         return "cannot tell", arms.against
     if found.word == "DIFFERENT":
         worse = found.favours != arms.a
-        return ("yes", "worse") if worse else ("no", "better")
+        return ("yes", f"worse: {found.why}") if worse else ("no", f"better: {found.why}")
     if found.word == "NO DIFFERENCE LARGER THAN":
         return "no", f"no difference larger than {found.margin:.0%}"
     return "cannot tell", found.why
