@@ -26,6 +26,7 @@ ROWS = (
     ("  ... p99", "exchange_ms.p99"),
     ("  in prefill ms", "prefill_exchange_ms.mean"),
 )
+RATIOS = ("distortion",)  # of these what stands among ms and is none
 
 
 def value(stored: Mapping[str, Any] | None, path: str) -> float | None:

@@ -8,6 +8,7 @@ from typing import Any
 from repro_pp_graphs.pp_clock.model import EDGES
 from repro_pp_graphs.report import clock
 from repro_pp_graphs.report.figure import Figure
+from repro_pp_graphs.report.numbers import times
 from repro_pp_graphs.report.source import Source
 from repro_pp_graphs.report.tables import Table, first_explained, turns, unprofiled_tpot_ms
 from repro_pp_graphs.traces.explain import step_path
@@ -104,12 +105,12 @@ def _path_table(
             path.step_us.mean / 1e3 / ms if ms else None
             for ms, (_, path) in zip(tpots, known, strict=True)
         ]
-        rows.append(["profiled step / TPOT (steps followed)", *map(_factor, longer)])
+        rows.append(["profiled step / TPOT (steps followed)", *map(times, longer)])
     if any(turns_longer):
         rows.append(
             [
                 f"profiled / measured turn of the last rank, by pp_clock, {EDGES}",
-                *map(_factor, turns_longer),
+                *map(times, turns_longer),
             ]
         )
     rows.append(["steps followed", *(f"{path.steps} of {path.steps_there}" for _, path in known)])
@@ -129,10 +130,6 @@ def _path_table(
         + "".join(f" {name}: {text}." for name, path in known if (text := which_graph(path)))
         + f" {SAVED_FROM}" * any(path.what_if for _, path in known),
     )
-
-
-def _factor(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def parts_of_a_turn(source: Source) -> Figure | None:

@@ -10,6 +10,11 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:.{digits}g}"
 
 
+def times(value: float | None, digits: int = 4) -> str:
+    """`1.187x`: of a ratio among values that have a unit."""
+    return "-" if value is None else f"{number(value, digits)}x"
+
+
 def percent(share: float) -> str:
     """`5 %`, `2.2 %`: two digits."""
     return f"{100 * share:.2g} %" if share < 1 else f"{100 * share:.0f} %"

@@ -8,7 +8,7 @@ from typing import Any
 
 from repro_pp_graphs.pp_clock import table_rows
 from repro_pp_graphs.report import token_ids
-from repro_pp_graphs.report.numbers import number
+from repro_pp_graphs.report.numbers import number, times
 from repro_pp_graphs.stats.names import CONTROL, OUTSIDE
 from repro_pp_graphs.terminal import wrapped
 
@@ -111,7 +111,8 @@ def _cell(row: Row | None, key: str, width: int) -> str:
     if not is_measured(row):
         status: str = row["status"]
         return status if len(status) < width else _SHORT.get(status, status)
-    return number(_value(row, key))
+    value = _value(row, key)
+    return times(value) if key in table_rows.RATIOS else number(value)
 
 
 def _measured(launches: list[Row], rounds: int = 1) -> list[tuple[str, str, str]]:
