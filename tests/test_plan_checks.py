@@ -17,8 +17,8 @@ import pytest
 from fake_sglang.harness import wait_until
 
 from repro_pp_graphs.launch_record import GraphState
-from repro_pp_graphs.record import Launch, Plan
-from repro_pp_graphs.run import preflight, weights
+from repro_pp_graphs.record import Launch, Load, Plan
+from repro_pp_graphs.run import kv_cache, preflight, weights
 from repro_pp_graphs.run.arm import objections, observe
 from repro_pp_graphs.run.trace_files import TraceFiles, is_whole_gzip
 from repro_pp_graphs.server import gpus, process
@@ -156,7 +156,7 @@ def test_a_plan_whose_weights_leave_nothing_for_the_kv_cache_is_refused():
     (problem,) = preflight.check_memory(plan(deep("0.5.2"), deep("0.5.2", label="B")), h200s(8))
     assert "about 139.9 GB of weights on PP rank 7" in problem
     assert "0.85 of a GPU of 150.8 GB is 128.1 GB: nothing is left for the KV cache" in problem
-    assert "raise it" in problem and "--pp-size" in problem
+    assert "raise that share" in problem and "--pp-size" in problem
     assert preflight.check_memory(plan(deep("0.5.23")), h200s(8)) == []
     raised = ["--mem-fraction-static", "0.93"]
     assert preflight.check_memory(plan(deep("0.5.2", *raised)), h200s(8)) == []
@@ -174,7 +174,67 @@ def test_a_plan_whose_weights_leave_nothing_for_the_kv_cache_is_refused():
 def test_where_it_is_not_certain_that_nothing_is_left_the_run_is_not_refused(given):
     assert preflight.check_memory(plan(deep("0.5.2", **given)), h200s(8)) == []
     shared = plan(deep("0.5.2"), ranks_per_gpu=2)
-    assert not weights.lacking_cache(shared, shared.launches[0], h200s(8))
+    assert not kv_cache.lacking(shared, shared.launches[0], h200s(8))
+
+
+NEARLY_FULL = ["--mem-fraction-static", "0.8505"]  # 72.7 GB of weights, and some 260 tokens
+
+
+def asking(*args: str, batch: int = 16, tokens: int = 256, **changes) -> Plan:
+    """Llama-3.1-70B over two GPUs, and its load."""
+    made = plan(launch(pp_size=2, args=list(args)), launch(pp_size=2, args=list(args), label="B"))
+    return replace(made, batch=batch, max_new_tokens=tokens, **changes)
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (asking(*NEARLY_FULL, tokens=4000), "one prompt with its answer takes 4,001 or more"),
+        (asking(*NEARLY_FULL, tokens=4000, mode="cpu"), ""),
+        (asking(*NEARLY_FULL, tokens=4000, ranks_per_gpu=2), ""),
+        (asking(*NEARLY_FULL, "--kv-cache-dtype", "fp8_e5m2", tokens=4000), ""),
+        (asking(*NEARLY_FULL, tokens=100), ""),
+        (asking("--max-total-tokens", "200"), "--max-total-tokens 200: one prompt with its answer"),
+        (asking("--max-total-tokens", "200", mode="cpu"), "takes 257 tokens or more"),
+        (asking("--max-total-tokens", "257"), ""),
+        (
+            asking("--max-total-tokens", "257",
+                   loads=[Load("x", "x", {}, 1, 8), Load("y", "y", {}, 1, 8, input_len=250)]),
+            "takes 258 tokens or more",
+        ),
+    ],
+)  # fmt: skip
+def test_a_load_of_which_no_prompt_fits_into_the_kv_cache_is_refused(made, says):
+    (found,) = {kv_cache.lacking(made, each, h100s(2)) for each in made.launches}
+    assert bool(found) == bool(says) and says in found, found
+    if found:
+        assert preflight.check_memory(made, h100s(2)) == [found]
+        assert kv_cache.queued(made, h100s(2)) == []
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (asking("--max-total-tokens", "4000"), "holds about 4,000 tokens, too few for 16 prompts"),
+        (asking("--max-total-tokens", "4000", mode="cpu"), "which take 4,112 or more: some wait"),
+        (asking("--max-total-tokens", "4112"), ""),
+        (asking("--mem-fraction-static", "0.88", batch=64), "too few for 64 prompts at once"),
+        (asking("--mem-fraction-static", "0.88"), ""),
+        (asking("--mem-fraction-static", "0.88", batch=64, ranks_per_gpu=2), ""),
+        (asking(batch=64), ""),  # sglang chooses its share
+    ],
+)
+def test_that_prompts_wait_for_room_in_the_kv_cache_is_said(made, says):
+    text = " ".join(kv_cache.queued(made, h100s(2)))
+    assert bool(text) == bool(says) and says in text, text
+
+
+def test_where_one_case_has_less_room_its_note_has_its_name():
+    made = asking("--max-total-tokens", "4112")
+    made.launches[1].case, made.launches[1].args = "less", ["--max-total-tokens", "4000"]
+    assert [each[:40] for each in kv_cache.queued(made, h100s(2))] == [
+        "less: the KV cache holds about 4,000 tok"
+    ]
 
 
 def test_a_shape_that_is_not_counted_exactly_is_not_refused(tmp_path):
@@ -225,12 +285,11 @@ def test_a_plan_says_what_the_weights_take_of_a_gpu_and_which_memory_was_assumed
     fraction = ["--mem-fraction-static", "0.88"]
     (text,) = said(plan(launch(pp_size=2, args=fraction)))
     assert "about 72.7 GB" in text and "leaves 2.6 GB for the KV cache, about 16,000 tokens" in text
-    many = replace(plan(launch(pp_size=2, args=fraction)), batch=64, max_new_tokens=256)
-    (text,) = said(many)
-    assert text.endswith("about 16,000 tokens: too few for 16,384 of answers alone")
-    for other in (["--kv-cache-dtype", "fp8_e5m2"], ["--max-total-tokens", "65536"]):
+    for other, tokens in ((["--kv-cache-dtype", "fp8_e5m2"], ""),
+                          (["--max-total-tokens", "65536"], ", about 16,000 tokens"),
+                          (["--max-total-tokens", "4096"], ", about 4,100 tokens")):  # fmt: skip
         (text,) = said(plan(launch(pp_size=2, args=[*fraction, *other])))
-        assert text.endswith("leaves 2.6 GB for the KV cache")
+        assert text.endswith(f"leaves 2.6 GB for the KV cache{tokens}")
     (text,) = said(plan(launch(model="deepseek-ai/DeepSeek-V3")))
     assert "about 186.0 GB of weights on the fullest rank (PP3, 16 layers)" in text
     assert text.endswith("of which weights can take 95%: they do not fit")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from repro_pp_graphs.record import Launch, Load, Plan
-from repro_pp_graphs.run import client_words, estimate, results, weights
+from repro_pp_graphs.run import client_words, estimate, kv_cache, results, weights
 from repro_pp_graphs.run.command import command_script, shell_words
 from repro_pp_graphs.run.options import Options
 from repro_pp_graphs.server import argfile, pinning, shims
@@ -65,7 +65,8 @@ def lines(plan: Plan, options: Options, gpus: Sequence[Gpu] = ()) -> list[str]:
         *wrapped(_timed(plan), "  clock:  "),
         *wrapped(f"{options.out}/logs, {options.out}/trace", "  leaves: "),
     ]
-    return found + _notes(plan)
+    queued = [line for text in kv_cache.queued(plan, gpus) for line in wrapped(text, "  note:   ")]
+    return found + queued + _notes(plan)
 
 
 def _found_by(plan: Plan, options: Options) -> str:

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from repro_pp_graphs.record import Launch, Plan
-from repro_pp_graphs.run import weights
+from repro_pp_graphs.run import kv_cache, weights
 from repro_pp_graphs.run.options import Options
 from repro_pp_graphs.server import listener
 from repro_pp_graphs.server.gpus import Gpu
@@ -116,9 +116,9 @@ def check_disk(plan: Plan, out: Path) -> list[str]:
 
 
 def check_memory(plan: Plan, gpus: list[Gpu]) -> list[str]:
-    """GPUs that others fill, and weights that cannot fit."""
+    """GPUs that others fill, and weights or a load that cannot fit."""
     if plan.mode == "cpu":
-        return []
+        return _lacking_cache(plan, [])
     used = weights.used(plan, gpus)
     busy = [
         f"GPU {gpu.index} ({gpu.name}): {gpu.used_mib} of {gpu.total_mib} MiB are taken: end those "
@@ -139,22 +139,23 @@ def check_memory(plan: Plan, gpus: list[Gpu]) -> list[str]:
         for model, bytes_ in sizes.items()
         if bytes_ > weights.MOST * total_bytes > 0
     ]
-    split = (
-        f"another split (--pp-size, --tensor-parallel-size or {weights.PARTITION} in the argument "
-        "file), a smaller --model, or --dummy-weights --layers N"
-    )
     full = [
         f"{launch.model}: about {weights.of_fullest(launch)[1] / 1e9:.0f} GB of weights on PP rank "
         f"{weights.of_fullest(launch)[0]}, the fullest, and a GPU has "
         f"{min(gpu.total_mib for gpu in used) * 2**20 / 1e9:.0f} GB, of which they can take "
-        f"{weights.MOST:.0%}: {split}"
+        f"{weights.MOST:.0%}: {kv_cache.ANOTHER_SPLIT}"
         for launch in plan.launches
         if not heavy and plan.ranks_per_gpu <= 1 and weights.too_full(launch, used)
     ]
     if not heavy and not full:
-        lacking = [weights.lacking_cache(plan, launch, used) for launch in plan.launches]
-        full = [f"{text}: raise it, or {split}" for text in lacking if text]
+        full = _lacking_cache(plan, used)
     return busy + heavy + list(dict.fromkeys(full))
+
+
+def _lacking_cache(plan: Plan, gpus: list[Gpu]) -> list[str]:
+    """Launches whose KV cache cannot hold a prompt of the load with its answer."""
+    found = [kv_cache.lacking(plan, launch, gpus) for launch in plan.launches]
+    return [text for text in dict.fromkeys(found) if text]
 
 
 def check_layers(plan: Plan) -> list[str]:

@@ -18,6 +18,8 @@ from repro_pp_graphs.server.release_facts import layers_by_rank
 
 _QUANTISED = re.compile(r"awq|gptq|gguf|quantized|fp8|mxfp4|nvfp4|int[48]|w\da\d|[48]bit", re.I)
 FRACTION = "--mem-fraction-static"  # of a GPU's memory, for weights and KV cache
+CAPACITY = "--max-total-tokens"  # of the KV cache, at most
+_OTHER_VALUES = "--kv-cache-dtype"  # of another size than the two bytes that are counted
 # whose weights size.py counts, and of them those with a head on every PP rank in all releases
 _HEADS_EVERYWHERE = ("LlamaForCausalLM", "MixtralForCausalLM")
 _EXACT = (*_HEADS_EVERYWHERE, "DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM")
@@ -88,7 +90,7 @@ def too_full(launch: Launch, gpus: Sequence[Gpu]) -> bool:
     return need > MOST * min((gpu.total_mib for gpu in gpus), default=0) * 2**20 > 0
 
 
-def _is_exact(launch: Launch, rank: int) -> bool:
+def is_exact(launch: Launch, rank: int) -> bool:
     """Whether its weights take no less than is computed: a model whose shape size.py builds, no
     argument that shrinks or moves them, and no head counted that newer releases leave out."""
     names = config_of(launch).get("architectures")
@@ -98,26 +100,6 @@ def _is_exact(launch: Launch, rank: int) -> bool:
         (on_last or name in _HEADS_EVERYWHERE)
         and name in _EXACT
         and not any(map(_SHRINKS.search, launch.args))
-    )
-
-
-def lacking_cache(plan: Plan, launch: Launch, gpus: Sequence[Gpu]) -> str:
-    """What says that the weights leave nothing for the KV cache, for certain; else empty.
-
-    sglang's budget is the share FRACTION of what is free before the weights come, so never more
-    than that share of a GPU; it ends where the weights leave nothing of it.
-    """
-    fraction = _fraction(launch)
-    if plan.engine != "sglang" or plan.ranks_per_gpu > 1 or fraction is None:
-        return ""
-    rank, need = of_fullest(launch)
-    there = min((gpu.total_mib for gpu in gpus), default=0) * 2**20
-    if not there or need <= fraction * there or not _is_exact(launch, rank):
-        return ""
-    return (
-        f"{launch.model}: about {need / 1e9:.1f} GB of weights on PP rank {rank}, the fullest, and "
-        f"{FRACTION} {fraction:g} of a GPU of {there / 1e9:.1f} GB is {fraction * there / 1e9:.1f} "
-        "GB: nothing is left for the KV cache"
     )
 
 
@@ -168,41 +150,57 @@ def _sentence(plan: Plan, launch: Launch, gpus: list[Gpu]) -> str:
     text += f"; a GPU has {there:.1f} GB ({mib} MiB{', assumed' * gpus[0].assumed})"
     if need > MOST * there:
         return f"{text}, of which weights can take {MOST:.0%}: they do not fit"
-    fraction = _fraction(launch)
+    fraction = fraction_of(launch)
     if fraction is None or shared:
         return text
     left = fraction * there - need
     if left <= 0:
         return f"{text}, of which {FRACTION} {fraction:g} leaves nothing for the KV cache"
     text += f", of which {FRACTION} {fraction:g} leaves {left:.1f} GB for the KV cache"
-    return text + _tokens(plan, launch, left)
+    tokens = tokens_held(launch, gpus)
+    return f"{text}, about {rounded(tokens)} tokens" if tokens else text
 
 
-def _tokens(plan: Plan, launch: Launch, left_gb: float) -> str:
-    """How many tokens that KV cache holds, and whether the load's answers alone are more; empty
-    where an argument says otherwise or the shape is not known.
-
-    sglang takes the least room and the most layers of all PP ranks.
-    """
-    if {"--kv-cache-dtype", "--max-total-tokens"} & set(launch.args):
-        return ""
+def tokens_in(launch: Launch, left: float, layers: int) -> int | None:
+    """Tokens of which so many layers' keys and values fit into `left` bytes; None where an
+    argument makes them of another size, or the shape is not known."""
+    if _OTHER_VALUES in launch.args:
+        return None
     try:
-        layers = split(launch)
-        a_token = size.kv_bytes(config_of(launch), launch.tp_size) * max(layers) / sum(layers)
+        a_token = size.kv_bytes(config_of(launch), launch.tp_size) * layers / sum(split(launch))
+        return int(left / a_token)
     except (KeyError, ValueError, TypeError, ZeroDivisionError):
-        return ""
-    tokens = int(left_gb * 1e9 / a_token)
-    swept = [load.batch * load.max_new_tokens for load in plan.loads]
-    answers = max([plan.batch * plan.max_new_tokens, *swept])
-    text = f", about {float(f'{tokens:.2g}'):,.0f} tokens"
-    return text + (f": too few for {answers:,} of answers alone" if tokens < answers else "")
+        return None
+
+
+def most_tokens(launch: Launch) -> int:
+    """What an argument allows the KV cache to hold; 0 where none does."""
+    text = dict(zip(launch.args, launch.args[1:], strict=False)).get(CAPACITY, "")
+    return int(text) if text.isdecimal() else 0
+
+
+def tokens_held(launch: Launch, gpus: Sequence[Gpu]) -> int:
+    """About how many tokens the KV cache holds where a rank has a GPU of its own; 0 where that is
+    not known. sglang takes the least room and the most layers of all PP ranks."""
+    given, share = most_tokens(launch), fraction_of(launch)
+    there = min((gpu.total_mib for gpu in gpus), default=0) * 2**20
+    _, need = of_fullest(launch)
+    if share is None or not need or share * there <= need:
+        return given
+    found = tokens_in(launch, share * there - need, max(split(launch)))
+    return min(filter(None, (found, given)), default=0)
+
+
+def rounded(tokens: int) -> str:
+    """Two digits of an estimate: `420,000`."""
+    return f"{float(f'{tokens:.2g}'):,.0f}"
 
 
 def _total(gpus: Sequence[Gpu]) -> int:
     return sum(gpu.total_mib for gpu in gpus) * 2**20
 
 
-def _fraction(launch: Launch) -> float | None:
+def fraction_of(launch: Launch) -> float | None:
     """The share of a GPU's memory that the server may take; None where no argument says."""
     values = dict(zip(launch.args, launch.args[1:], strict=False))
     try:

@@ -1,0 +1,98 @@
+"""Whether the load fits into the KV cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from repro_pp_graphs.record import Launch, Load, Plan
+from repro_pp_graphs.run import weights
+from repro_pp_graphs.run.client_words import main
+from repro_pp_graphs.server.gpus import Gpu
+
+ANOTHER_SPLIT = (
+    f"another split (--pp-size, --tensor-parallel-size or {weights.PARTITION} in the argument "
+    "file), a smaller --model, or --dummy-weights --layers N"
+)
+
+
+def lacking(plan: Plan, launch: Launch, gpus: Sequence[Gpu]) -> str:
+    """Why the load does not fit for certain, and what to do: no room for the cache, or less than
+    one prompt with its answer; else empty. sglang cuts such an answer short.
+
+    sglang's budget is the share FRACTION of what is free before the weights come, so never more
+    than that share of a GPU; it ends where the weights leave nothing of it.
+    """
+    if plan.engine != "sglang" or plan.attached:
+        return ""
+    needed = max(map(_of_a_prompt, _loads(plan)))
+    given = weights.most_tokens(launch)
+    if given and given < needed:
+        return (
+            f"{weights.CAPACITY} {given}: one prompt with its answer takes {needed:,} tokens or "
+            "more: raise it, or ask for fewer --max-new-tokens"
+        )
+    shared = plan.mode == "cpu" or plan.ranks_per_gpu > 1
+    return "" if shared else _no_room(launch, gpus, needed)
+
+
+def _no_room(launch: Launch, gpus: Sequence[Gpu], needed: int) -> str:
+    """Why so many tokens do not fit beside the weights, where these are known exactly."""
+    fraction = weights.fraction_of(launch)
+    there = min((gpu.total_mib for gpu in gpus), default=0) * 2**20
+    rank, need = weights.of_fullest(launch)
+    if fraction is None or not there or not need or not weights.is_exact(launch, rank):
+        return ""
+    left = fraction * there - need
+    text = (
+        f"{Path(launch.model).name}: about {need / 1e9:.1f} GB of weights on PP rank {rank}, the "
+        f"fullest, and {weights.FRACTION} {fraction:g} of a GPU of {there / 1e9:.1f} GB is "
+        f"{fraction * there / 1e9:.1f} GB: "
+    )
+    if left <= 0:
+        return f"{text}nothing is left for the KV cache: raise that share, or {ANOTHER_SPLIT}"
+    tokens = weights.tokens_in(launch, left, weights.split(launch)[rank])
+    if tokens is None or tokens >= needed:
+        return ""
+    return (
+        f"{text}about {weights.rounded(tokens)} tokens are left for the KV cache, and one prompt "
+        f"with its answer takes {needed:,} or more: raise that share, ask for fewer "
+        f"--max-new-tokens, or {ANOTHER_SPLIT}"
+    )
+
+
+def queued(plan: Plan, gpus: Sequence[Gpu]) -> list[str]:
+    """That not all prompts are served at once, where the cache is too small for it: a note for
+    each way in which launches say so, with its cases."""
+    if plan.engine != "sglang" or plan.attached:
+        return []
+    load = max(_loads(plan), key=_of_all)
+    taken = weights.used(plan, gpus)
+    cases: dict[str, dict[str, None]] = {}
+    for launch in plan.launches:
+        tokens = weights.most_tokens(launch)
+        if plan.mode != "cpu" and plan.ranks_per_gpu <= 1:
+            tokens = weights.tokens_held(launch, taken)
+        if tokens and tokens < _of_all(load) and not lacking(plan, launch, taken):
+            cases.setdefault(weights.rounded(tokens), {})[launch.case] = None
+    every = {launch.case for launch in plan.launches}
+    return [
+        f"{'' if set(its) == every else ', '.join(its) + ': '}the KV cache holds about {held} "
+        f"tokens, too few for {load.batch} prompts at once, which take {_of_all(load):,} or more: "
+        "some wait until others have ended, and TTFT and the size of a micro-batch are of that; "
+        "ask for fewer --batch or --max-new-tokens"
+        for held, its in cases.items()
+    ]
+
+
+def _loads(plan: Plan) -> list[Load]:
+    return plan.loads or [main(plan)]
+
+
+def _of_a_prompt(load: Load) -> int:
+    """Tokens of one prompt with its answer, at least: how long a line of text is, is not known."""
+    return (load.input_len or 1) + load.max_new_tokens
+
+
+def _of_all(load: Load) -> int:
+    return load.batch * _of_a_prompt(load)
