@@ -121,3 +121,8 @@ def test_it_is_light_and_dark_and_fits_a_phone(seen):
     light, dark, switched = seen["colours"]
     assert light != dark and switched == light
     assert seen["phone_width"] == 390
+
+
+def test_what_goes_on_beyond_a_phone_shows_that_it_does(seen):
+    assert {name for name, _ in seen["phone_scrolls"]} == {"DIV", "PRE"}  # tables, commands
+    assert all(shaded for _, shaded in seen["phone_scrolls"])

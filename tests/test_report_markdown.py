@@ -63,6 +63,11 @@ def test_one_change_of_the_environment_is_one_change(tmp_path, changed, title):
     assert f"<summary>Environment, {title} during the run</summary>" in markdown.text_of(found)
 
 
+def test_a_run_without_traces_says_so_and_what_to_do(of_series, of_traced):
+    assert "The run was not profiled" in of_series and "without --no-profile" in of_series
+    assert "not profiled" not in of_traced
+
+
 def before_details(text: str) -> list[str]:
     return text.partition("<details>")[0].splitlines()
 

@@ -228,3 +228,14 @@ def test_a_graph_on_the_path_of_some_steps_is_said_below_the_table(tmp_path):
     one.explained.analysis = replace(seen, ring_path=path)
     figure = next(each for each in charts.figures(found) if each.id == "path")
     assert "of some of the 44 steps: PP0's of 5, PP1's of 40. A step's path" in figure.table.note
+
+
+def test_a_run_without_traces_says_so_and_what_to_do(tmp_path, of_traced):
+    run = report_runs.series(tmp_path / "run")
+    assert "The run was not profiled, so there is no path" in text_of(run)
+    assert "without --no-profile" in text_of(run)
+    report_runs.changed(run / "logs" / "run.json", lambda plan: plan.update(profile=True))
+    html = text_of(run)
+    assert "No trace of a launch could be explained, so there is no path" in html
+    assert "--resume runs it again" in html
+    assert "there is no path" not in of_traced

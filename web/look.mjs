@@ -136,6 +136,14 @@ await dark.close();
 
 const phone = await open({ viewport: { width: 390, height: 844 }, deviceScaleFactor: 2 });
 found.phone_width = await phone.evaluate(() => document.documentElement.scrollWidth);
+await phone.evaluate(() => document.querySelectorAll("details").forEach((one) => (one.open = true)));
+// what goes on beyond the screen: of each whether a shade says so
+found.phone_scrolls = await phone.evaluate(() =>
+  [...document.querySelectorAll("main *")]
+    .map((one) => [one, getComputedStyle(one)])
+    .filter(([one, style]) => style.overflowX === "auto" && one.scrollWidth > one.clientWidth)
+    .map(([one, style]) => [one.tagName, style.backgroundImage.includes("gradient")]),
+);
 await shoot(phone, "phone");
 await phone.close();
 

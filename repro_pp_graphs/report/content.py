@@ -89,6 +89,7 @@ class Content(msgspec.Struct, kw_only=True):
     step_differences: list[str]  # why a decode step of B is longer than of A
     step_table: Table | None  # the same by what the step waits for
     explained: list[Said]
+    untraced: str  # why nothing is explained, and what to do; empty where something is
     differing: Table | None
     remarks: list[str]
     environment: list[tuple[str, str]]
@@ -110,6 +111,11 @@ def content(source: Source) -> Content:
     timed = clock.bars(source)
     remarks = _remarks(source)
     unprofiled = unprofiled_tpot_ms(source)
+    explained = [
+        Said(name=each.name, paragraphs=_sentences(each.analysis, unprofiled.get(each.name)))
+        for _, each in first_explained(source)
+        if each.analysis
+    ]
     as_json = msgspec.to_builtins(source.summary) if source.summary else {}
     return Content(
         name=source.folder.resolve().name,
@@ -129,11 +135,8 @@ def content(source: Source) -> Content:
         turns=turns(source),
         step_differences=waterfall_chart.sentences(source),
         step_table=waterfall_chart.table(source),
-        explained=[
-            Said(name=each.name, paragraphs=_sentences(each.analysis, unprofiled.get(each.name)))
-            for _, each in first_explained(source)
-            if each.analysis
-        ],
+        explained=explained,
+        untraced="" if explained else _untraced(source),
         differing=differing(source, found),
         remarks=remarks,
         environment=[
@@ -142,6 +145,23 @@ def content(source: Source) -> Content:
         ],
         changed=_changed(source),
         commands=_commands(source),
+    )
+
+
+def _untraced(source: Source) -> str:
+    """Why a run has no traces that are explained, and how to get them."""
+    plan = source.plan
+    if plan is None:
+        return ""
+    lacking = (
+        "so there is no path of a decode step here, no what-if (how long a step would be without "
+        "sends or launching) and no picture of what the ranks do"
+    )
+    if plan.profile:
+        return f"No trace of a launch could be explained, {lacking}: --resume runs it again."
+    return (
+        f"The run was not profiled, {lacking}. For these run the same again without --no-profile, "
+        "into another --out; --rounds 1 is enough."
     )
 
 

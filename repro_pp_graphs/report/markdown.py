@@ -89,6 +89,8 @@ def _details(content: Content, remarks: list[str]) -> Iterator[str]:
     for said in content.explained:
         text = "\n\n".join(map(plain, said.paragraphs))
         yield from folded(f"What the traces of {said.name} say", text.splitlines())
+    if content.untraced:
+        yield from folded("No traces, no what-ifs", [plain(content.untraced)])
     if content.differing:
         yield from folded("What the cases ran with that differs", rows(content.differing))
     if content.environment or content.changed:

@@ -88,8 +88,10 @@ def _body(content: Content, figures: list[Figure]) -> Iterator[str]:
     if content.timed and content.turns:
         yield "<h2>What a turn is made of while profiled</h2>"
         yield from table(content.turns)
-    if content.explained:
+    if content.explained or content.untraced:
         yield "<h2>What the traces say</h2>"
+    if content.untraced:
+        yield f"<p>{escape(content.untraced)}</p>"
     for said in content.explained:
         yield f"<h3>{escape(said.name)}</h3>"
         yield from (f"<p>{escape(text)}</p>" for text in said.paragraphs)
