@@ -1,11 +1,14 @@
 """How faithful and how dear client_benchmark.py is, beside other streaming clients.
 
 USAGE       python benchmarks/bench_client.py [--python-sglang PYTHON] [--load 64x5 256x20 1000x80]
-            [--rounds 5] [--tokens 128] [--json FILE]
+            [--rounds 5] [--tokens 128] [--json FILE] [--before CHECKOUT] [--clients NAME ...]
 SERVER      paced_server.c, compiled with cc: sends at exact times and stamps every send
 CLIENTS     ours; floor: raw sockets and one epoll, the least a Python client can do; naive:
             requests, a thread a stream; and, with an interpreter that has sglang 0.5.21,
-            aiohttp on uvloop, and bench_serving's own request function
+            aiohttp on uvloop, and bench_serving's own request function; with --before,
+            client_benchmark.py of another checkout, run by the bench_client_peer.py that is there:
+                git worktree add ../before COMMIT
+                python benchmarks/bench_client.py --before ../before --clients ours before
 MEASURES    CPU of the client's process a 1000 tokens, connecting to the last byte and parsing; per
             token |client's gap - server's gap|; the clients' mean gap less the server's; TTFT less
             the server's (request received to first send); tokens that were sent and not counted
@@ -91,13 +94,15 @@ def compare(stamps: dict[int, list[int]], result: dict[str, list]) -> dict[str, 
     }
 
 
-def one_run(client: str, python: str, program: Path, load: str, tokens: int) -> dict[str, float]:
+def one_run(
+    client: str, peer: list[str], program: Path, load: str, tokens: int
+) -> dict[str, float]:
+    """`peer` is the command that takes a server's address, the number of streams and a file."""
     count, itl_ms = load.split("x")
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.json"
-        peer = str(HERE / "bench_client_peer.py")
         with Server(program, round(float(itl_ms) * 1000), tokens) as server:
-            argv = [python, peer, client, server.url, count, str(out)]
+            argv = [*peer, server.url, count, str(out)]
             done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
         if done.returncode != 0:
             raise SystemExit(f"{client} failed:\n{done.stderr[-2000:]}")
@@ -120,6 +125,20 @@ def table(load: str, tokens: int, runs: dict[str, list[dict[str, float]]]) -> li
     return lines
 
 
+def peer_commands(python_sglang: str | None, before: Path | None) -> dict[str, list[str]]:
+    """Client -> how to run it. Raises SystemExit where `before` has no client to measure."""
+    peer = str(HERE / "bench_client_peer.py")
+    peers = {name: [sys.executable, peer, name] for name in ("ours", "floor", "naive")}
+    if python_sglang:
+        peers |= {name: [python_sglang, peer, name] for name in ("aiohttp", "bench_serving")}
+    if before:
+        theirs = before / "benchmarks" / "bench_client_peer.py"
+        if not theirs.is_file():
+            raise SystemExit(f"--before {before}: no {theirs}: name a checkout that has it")
+        peers["before"] = [sys.executable, str(theirs), "ours"]
+    return peers
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -128,13 +147,14 @@ def main() -> None:
     parser.add_argument("--load", nargs="+", default=["64x5", "256x20", "1000x80"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--before", type=Path, metavar="CHECKOUT")
     parser.add_argument("--clients", nargs="+", metavar="NAME")
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
-    pythons = dict.fromkeys(("ours", "floor", "naive"), sys.executable)
-    if args.python_sglang:
-        pythons |= dict.fromkeys(("aiohttp", "bench_serving"), args.python_sglang)
-    clients = args.clients or list(pythons)
+    peers = peer_commands(args.python_sglang, args.before)
+    clients = args.clients or list(peers)
+    if unknown := set(clients) - set(peers):
+        parser.error(f"--clients {min(unknown)}: there are {', '.join(peers)}")
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "paced_server"
         compiler = [os.environ.get("CC", "cc"), "-O2", "-o", str(program)]
@@ -144,9 +164,7 @@ def main() -> None:
             for number in range(args.rounds):
                 turn = number % len(clients)
                 for client in clients[turn:] + clients[:turn]:
-                    runs[client].append(
-                        one_run(client, pythons[client], program, load, args.tokens)
-                    )
+                    runs[client].append(one_run(client, peers[client], program, load, args.tokens))
             print("\n".join(table(load, args.tokens, runs)) + "\n", flush=True)
             if args.json:
                 with args.json.open("a") as file:

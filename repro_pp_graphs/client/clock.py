@@ -53,18 +53,20 @@ class KernelClock:
     def arrival_ns(self, returned_ns: int, ancillary: Ancillary) -> int:
         """When the last packet of a read reached the kernel; else when the read returned."""
         self.reads += 1
-        if not ancillary or len(ancillary[0][2]) != SCM_TIMESTAMPING_BYTES:
+        stamps = ancillary[0][2] if ancillary else b""
+        if len(stamps) != SCM_TIMESTAMPING_BYTES:
             return returned_ns
-        seconds, nanoseconds = TIMESPEC.unpack_from(ancillary[0][2])
+        seconds, nanoseconds = TIMESPEC.unpack_from(stamps)
         offset_ns = self._offsets[-1][1]
         if len(self._offsets) > 1:
             if any(begin <= returned_ns <= end for begin, end in self._near_steps):
                 return returned_ns
             offset_ns = max(known for known in self._offsets if known[0] <= returned_ns)[1]
         arrival_ns: int = seconds * 1_000_000_000 + nanoseconds - offset_ns
-        if not -100_000 < returned_ns - arrival_ns < 60_000_000_000:
+        lag_ns = returned_ns - arrival_ns
+        if not -100_000 < lag_ns < 60_000_000_000:
             return returned_ns
-        self.lags_ns.append(returned_ns - arrival_ns)
+        self.lags_ns.append(lag_ns)
         return arrival_ns
 
 

@@ -72,13 +72,12 @@ class Stream:
     ) -> bool:
         """Parse and drop reads that returned by `until_ns`, up to `most`; True if more are left."""
         reads, feed, arrival_ns = self.reads, self.answer.feed, clock.arrival_ns
-        while reads and reads[0][0] <= until_ns:
-            if most == 0:
-                return True
+        for _ in range(min(most, len(reads))):
+            if reads[0][0] > until_ns:
+                return False
             returned_ns, slab, start, end, ancillary = reads.popleft()
             feed(arrival_ns(returned_ns, ancillary), bytes(slab[start:end]))
-            most -= 1
-        return False
+        return bool(reads and reads[0][0] <= until_ns)
 
 
 def parse_stream(stream: Stream, options: Options, clock: KernelClock) -> list[Record]:

@@ -44,11 +44,12 @@ class Body:
             size = end - start  # as servers write it; what else it may look like, `feed` knows
             if self._left != 0 or self.pending or size <= 0:
                 return b""
-            if data[:start] != b"%x\r\n" % size and data[:start] != b"%X\r\n" % size:
+            line = data[:start]
+            if line != b"%x\r\n" % size and line != b"%X\r\n" % size:
                 return b""
         elif self._left != math.inf:
             return b""
-        if data.find(b"\n", start) != end - 2 or not data.startswith(b"data:", start):
+        if data[start : start + 5] != b"data:" or data.find(b"\n", start) != end - 2:
             return b""
         payload = data[start + 5 : end]
         return payload if payload[-1] == LINE_FEED and payload.find(b"\r") < 0 else b""
