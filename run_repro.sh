@@ -248,7 +248,7 @@ side_by_side() { # the first two launches in one view, decode starts aligned
   [[ ${merged[0]} < ${merged[1]} ]] || merged=("${merged[1]}" "${merged[0]}") # A above B
   step -a "$out/logs/merge.log" env "PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH}" "$python" \
     -m repro_pp_graphs merge "${merged[@]}" -o "$out/$pair" ||
-    say "  the side-by-side trace failed; see $out/logs/merge.log"
+    say "  $pair was not written; see $out/logs/merge.log"
 }
 
 # 0 measured, 1 failed. Never ends the run: the other cases still count.

@@ -154,7 +154,8 @@ def named(*labels: str, **changes) -> Plan:
     [
         (("CASE_A_decode_graphs", "CASE_B_no_graphs"), "A_vs_B"),
         (("CASE_A_decode_graphs", "CASE_B_no_graphs", "CASE_C_sync"), "A_vs_B"),
-        (("CASE_A_decode_graphs", "CASE_C_sync"), "CASE_A_decode_graphs_vs_CASE_C_sync"),
+        (("CASE_A_decode_graphs", "CASE_C_sync"), "A_vs_C"),
+        (("CASE_A_decode_graphs", "mine"), "CASE_A_decode_graphs_vs_mine"),
         (("CASE_B_no_graphs", "CASE_A_decode_graphs"), "A_vs_B"),  # whichever ran first
         (("CASE_A_decode_graphs", "CASE_A_decode_graphs_r2"), None),
         (("mine", "yours"), "mine_vs_yours"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from repro_pp_graphs.server import shims
 
 MERGED = "_chrome_trace.json"
 PACKED = f"{MERGED}.gz"  # a fifteenth of it; Perfetto opens both
+_LETTER = re.compile("CASE_([A-Z])_")  # of a case, in its label
 # of a whole run, what --resume goes on with
 KEPT = ("logs/run.json", "logs/env.txt", "logs/env.json", "logs/merge.log")
 
@@ -95,13 +97,13 @@ def merged_load(label: str) -> str:
 
 
 def side_by_side(plan: Plan) -> str:
-    """The first two launches in one compressed trace: named A_vs_B where their labels are those of
-    cases A and B, whichever ran first, else by the labels; empty for one launch, or no trace."""
+    """The first two launches in one compressed trace: named by the letters of their cases, as
+    A_vs_B, whichever ran first, else by their labels; empty for one launch, or no trace."""
     if len(plan.launches) < 2 or not plan.profile:
         return ""
-    first, second = sorted(launch.label for launch in plan.launches[:2])
-    if first.startswith("CASE_A_") and second.startswith("CASE_B_"):
-        first, second = "A", "B"
+    labels = sorted(launch.label for launch in plan.launches[:2])
+    letters = [found[1] for label in labels if (found := _LETTER.match(label))]
+    first, second = letters if len(set(letters)) == len(labels) else labels
     return f"trace/{first}_vs_{second}{PACKED}"
 
 
