@@ -331,10 +331,10 @@ def test_a_clock_that_did_not_start_or_timed_nothing_is_warned_of():
     assert "did not start: the server's log" in text
     idle = Rank(0, pp_size=1, lacks={})
     (text,) = facts.summary([idle.file], EVERYTHING).warnings
-    assert "no decode turn of the measured window" in text and "no row" in text
+    assert "no decode turn of the measured window" in text and "a rank wrote no row" in text
     before = steady(lacks={})
     (text, _) = facts.summary([before.file], (10**12, 10**13)).warnings
-    assert f"though it wrote {len(before.rows)} rows" in text
+    assert f"though a rank wrote {len(before.rows)} rows" in text
     refused = Rank(0, pp_size=1, lacks={"turn": "could not be put in place: X"})
     assert any("turn: could not" in w for w in facts.summary([refused.file], EVERYTHING).warnings)
 

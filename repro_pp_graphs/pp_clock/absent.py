@@ -21,7 +21,8 @@ def of_rank(rank: Rank, started: bool, windowed: bool) -> str:
         return f"the clock did not start: {NO_WORD}"
     if not windowed or "decode" in rank.measured:
         return ""
-    rows = f"though it wrote {rank.rows} rows" if rank.rows else "as it wrote no row"
+    many = f"{rank.rows} row{'s' if rank.rows > 1 else ''}"
+    rows = f"though a rank wrote {many}" if rank.rows else "as a rank wrote no row"
     return f"no decode turn of the measured window was timed, {rows}"
 
 

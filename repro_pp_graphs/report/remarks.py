@@ -175,7 +175,7 @@ def _rehearsal(summary: dict[str, Any]) -> str:
         return "REHEARSAL on a CPU: no CUDA graphs, so its numbers say nothing about #10865."
     files = ", ".join(f"{arm} is {label}" for arm, label in labels.items() if arm != label)
     return (
-        "REHEARSAL on a CPU: there are no CUDA graphs, so no difference of arms is theirs; "
+        "REHEARSAL on a CPU: there are no CUDA graphs, so no difference comes from them; "
         "its numbers say nothing about #10865" + (f" (in the files {files})." if files else ".")
     )
 

@@ -89,8 +89,8 @@ def outlying(found: Comparison) -> str:
     if not found.outlying:
         return ""
     without = found.without_outlying
-    rest = f"; without: {interval(without)}" if without else ""
-    return f" Unlike the others: {', '.join(found.outlying)} (counted{rest})."
+    rest = f" (without: {interval(without)})" if without else ""
+    return f" Unlike the others, but counted: {', '.join(found.outlying)}{rest}."
 
 
 def not_asked(pairs: Sequence[Pair]) -> str:

@@ -305,7 +305,7 @@ STATE = (
     ("graph launches", graphs),
     ("decode with graph", eager_share),
     ("failed requests", failed),
-    ("token ids as the first", token_ids.text),
+    ("same ids as launch 1", token_ids.text),
     ("  different answers", token_ids.kinds),
     ("host like the others'", host),
 )

@@ -173,7 +173,7 @@ def _limits(plan: Plan) -> list[str]:
         found.append("on a CPU: no CUDA graphs; no evidence on #10865")
     elif plan.mode == "cpu":
         found.append(
-            "a rehearsal on a CPU: no CUDA graphs in any arm, so that no difference here is theirs"
+            "a rehearsal on a CPU: neither arm has CUDA graphs, so no difference comes from them"
         )
     if plan.mode == "one_gpu":
         found.append(

@@ -61,4 +61,6 @@ def _totals(asked: list[int], arms: int) -> tuple[list[int], list[str]]:
         return totals, []
     said, block = "+".join(map(str, asked)), "ABBA: 2 rounds" if arms == 2 else f"{arms} rounds"
     made = "+".join(str(b - a) for a, b in itertools.pairwise([0, *totals]))
-    return totals, [f"--rounds {said} is made {made}: drift cancels in whole blocks ({block})"]
+    return totals, [
+        f"--rounds {said} is made {made}: drift over time cancels in whole blocks only ({block})"
+    ]

@@ -270,7 +270,7 @@ def _word(found: Comparison, rules: Rules) -> tuple[Word, str]:
         return _unequal(found, rules)
     if 1 / (1 + rules.margin) < estimate.low and estimate.high < 1 + rules.margin:
         return "NO DIFFERENCE LARGER THAN", f"the interval lies within {rules.margin:.0%} of 1"
-    return "CANNOT TELL", "the interval holds 1, and differences that would matter"
+    return "CANNOT TELL", "the interval contains 1, and differences that would matter as well"
 
 
 def _unequal(found: Comparison, rules: Rules) -> tuple[Word, str]:

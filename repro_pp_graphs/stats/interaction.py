@@ -97,4 +97,4 @@ def _word(estimate: Estimate, found: Interaction, at: Look) -> tuple[Word, str]:
         return "BORDERLINE", "the interval excludes 1, but not every round agrees"
     if 1 / (1 + found.margin) < estimate.low and estimate.high < 1 + found.margin:
         return "NO DIFFERENCE LARGER THAN", f"the interval lies within {found.margin:.0%} of 1"
-    return "CANNOT TELL", "the interval holds 1, and differences that would matter"
+    return "CANNOT TELL", "the interval contains 1, and differences that would matter as well"
