@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import pytest
 import report_runs
 
 from repro_pp_graphs.report import compare, compare_command, source
+from repro_pp_graphs.stats.names import IDLE, OUTSIDE, OWN_GRAPH, RETURN
 
 pytestmark = pytest.mark.slow
 
@@ -175,3 +177,43 @@ def test_traces_alone_and_runs_without_a_measured_launch_are_refused(tmp_path, c
     shutil.rmtree(bare)
     status, text = compared(capsys, run, bare)
     assert status == 2 and "name the folders of two runs" in text
+
+
+def with_waits(folder, waits_from: str, shift: float) -> source.Source:
+    """A run whose launches waited, as timed by the one or by the other."""
+    found = source.read(report_runs.series(folder))
+    for number, each in enumerate(found.launches):
+        each.summary.waits_from = waits_from
+        each.summary.waits_ms = dict.fromkeys(
+            (RETURN, OWN_GRAPH, IDLE, OUTSIDE), shift + number / 10_000
+        )
+    return found
+
+
+@pytest.mark.parametrize(
+    ("timed", "says", "lacks"),
+    [
+        (("pp_clock", "pp_clock"), "*Of the measured pass, by the ranks' own clocks", "under own"),
+        (("profile", "profile"), "*Of the profile pass, which slows a step down", "own batch"),
+        (("pp_clock", "profile"), "of run 1 are timed by its ranks' own clocks", "token return, "),
+        (("profile", "pp_clock"), "of run 1 are from its traces, those of run 2", "token return, "),
+    ],
+)
+def test_waits_are_compared_where_both_runs_timed_them_alike(tmp_path, timed, says, lacks):
+    one, two = (with_waits(tmp_path / str(n), how, 0.3333) for n, how in enumerate(timed))
+    lines = compare.lines(one, two)
+    text = " ".join(" ".join(lines).split())
+    assert says in text and lacks not in text
+    assert ("of it without compute" in text) == (timed[0] == timed[1])
+    assert max(len(line) for line in lines if str(tmp_path) not in line) <= 80
+    for line in lines:  # cells do not touch
+        assert not re.search(r"\)\d", line), line
+
+
+def test_a_rehearsal_compared_is_no_evidence(tmp_path, capsys):
+    one, two = (report_runs.rehearsal(tmp_path / name) for name in ("one", "two"))
+    assert (
+        "no case has CUDA graphs, so nothing here is about #10865" in compared(capsys, one, two)[1]
+    )
+    one, two = (report_runs.series(tmp_path / name) for name in ("three", "four"))
+    assert "no case has CUDA graphs" not in compared(capsys, one, two)[1]

@@ -104,7 +104,7 @@ def test_a_launch_cut_short_after_its_measured_pass_is_shown_and_in_no_mean_of_o
     text = markdown.text_of(content.content(source.read(run)))
     rows = {row[0]: row for row in Page(rendered(text)).rows if row}
     assert rows["TPOT mean, ms"][1:4] == ["lower", "47.83", tpot]
-    note = "cut short after its measured pass, compared in no word"
+    note = "cut short after its measured pass: not compared"
     assert (note in text) == (len(cut) == 4)
     assert "interrupted after its pass" in "\n".join(before_details(text))
 

@@ -15,11 +15,20 @@ from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.report.differences import settings_of
 from repro_pp_graphs.report.numbers import count, number
 from repro_pp_graphs.report.source import Launched, Source
-from repro_pp_graphs.report.tables import METRICS, PROFILED, interval, title, values
+from repro_pp_graphs.report.tables import (
+    CLOCKED,
+    METRICS,
+    PROFILED,
+    WAITS,
+    by_clock,
+    interval,
+    title,
+    values,
+)
 from repro_pp_graphs.server import network
 from repro_pp_graphs.terminal import wrapped
 
-NAME, COLUMN = 27, 21
+NAME, COLUMN = 27, 22
 MOST_NAMED = 8
 LOOPS_ALIKE = 1.1  # a core's speed, one run's over the other's
 MODEL_ARGUMENTS = ("--json-model-override-args", "--load-format", "--quantization", "--dtype")
@@ -111,9 +120,10 @@ def shared(one: Source, other: Source) -> list[str]:
 
 
 def rows(one: Source, other: Source, case: str) -> list[Row]:
-    """Every metric of a case that both runs measured."""
+    """Every metric of a case that both runs measured; waits where both measured them alike."""
     found = []
-    for metric in METRICS:
+    alike = by_clock(one) == by_clock(other)
+    for metric in METRICS if alike else [each for each in METRICS if each not in WAITS]:
         first, second = _cell(one, case, metric), _cell(other, case, metric)
         if first and second:
             found.append(Row(metric, first, second))
@@ -144,7 +154,7 @@ def otherwise(one: Source, other: Source) -> list[str]:
     if len(pythons) == 1 and len(loops) == 2 and max(loops) > LOOPS_ALIKE * min(loops):
         found.append(
             f"speed of a core: a fixed loop of Python took {loops[0]:.1f} ms; {loops[1]:.1f} "
-            "(medians over the launches): launches without graphs, and sends, hang on it"
+            "(medians over the launches): launches without graphs, and sends, depend on it"
         )
     for case in shared(one, other):
         first, second = (settings_of(_launches(source, case)) for source in (one, other))
@@ -188,11 +198,29 @@ def lines(one: Source, other: Source) -> list[str]:
         f"{_what_cells_are(one, other)} The launches of two runs were not interleaved: a "
         "difference between them may come from whatever else changed."
     )
-    if any("*" in line for line in out):
-        out += wrapped(f"{PROFILED}.")
+    out += _of_waits(one, other)
+    if one.plan and one.plan.mode == "cpu":
+        out += wrapped(
+            "Rehearsals on a CPU: no case has CUDA graphs, so nothing here is about #10865."
+        )
     for text in otherwise(one, other):
         out += wrapped(text, "- ")
     return out
+
+
+def _of_waits(one: Source, other: Source) -> list[str]:
+    """What timed the waits, where both runs have any."""
+    runs = (one, other)
+    if not all(any(WAITS & values(each).keys() for each in run.launches) for run in runs):
+        return []
+    clocked, both = (by_clock(run) for run in runs)
+    if clocked == both:
+        return wrapped(f"{CLOCKED if clocked else PROFILED}.")
+    how = {True: "timed by its ranks' own clocks (pp_clock)", False: "from its traces"}
+    return wrapped(
+        f"The token return and the waits are not compared: those of run 1 are {how[clocked]}, "
+        f"those of run 2 {how[both]}."
+    )
 
 
 def _what_cells_are(one: Source, other: Source) -> str:
@@ -224,7 +252,7 @@ def _table(one: Source, other: Source, case: str) -> list[str]:
     for row in found:
         cells = f"{_shown(row.first):>{COLUMN}}{_shown(row.second):>{COLUMN}}"
         ratio = f"{row.ratio:>9.3f}" if row.ratio is not None else ""
-        name = title(row.metric)
+        name = title(row.metric, by_clock(one))
         if len(name) >= NAME:
             out.append(name)
             name = ""
@@ -245,7 +273,12 @@ def _sides(found: list[Row]) -> tuple[list[Cell], list[Cell]]:
 def _shown(cell: Cell) -> str:
     if cell.launches == 1:
         return number(cell.mean)
-    return f"{number(cell.mean)} ({number(cell.low)}-{number(cell.high)})"
+    for digits in (4, 3, 2):
+        mean, low, high = (number(each, digits) for each in (cell.mean, cell.low, cell.high))
+        text = f"{mean} ({low}-{high})"
+        if len(text) < COLUMN:
+            break
+    return text
 
 
 def _each_verdict(mark: str, source: Source) -> list[str]:

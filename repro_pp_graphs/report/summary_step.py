@@ -68,7 +68,7 @@ def _lacking(launches: list[table.Row]) -> list[str]:
     others = [row for row in launches if row["status"] != "ok"]
     for measured, text in (
         (False, "Not measured: {}."),
-        (True, "Measured, then cut short: {}: its numbers are shown, and compared in no word."),
+        (True, "Measured, then cut short: {}: its numbers are shown, but not compared."),
     ):
         found = [_ended(row) for row in others if table.is_measured(row) is measured]
         if found:

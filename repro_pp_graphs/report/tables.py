@@ -58,7 +58,7 @@ CLOCKED = (
     "between a batch's kernels count as its run, so without graphs the idle parts are at least this"
 )
 CLOCKED_TITLES = {OWN_GRAPH: "of it while its own batch runs, ms*"}  # a graph or eager kernels
-_WAITS = frozenset({RETURN, OWN_GRAPH, IDLE, OUTSIDE})
+WAITS = frozenset({RETURN, OWN_GRAPH, IDLE, OUTSIDE})
 
 
 def values(launch: Launched) -> dict[str, float]:
@@ -71,8 +71,15 @@ def shown(launch: Launched) -> dict[str, float]:
     return {**launch.summary.metrics, **launch.summary.waits_ms} if launch.measured else {}
 
 
-def title(metric: str) -> str:
-    """A metric's name with its unit."""
+def by_clock(source: Source) -> bool:
+    """Whether a run's waits are timed by the ranks' own clocks, not in its traces."""
+    return any(launch.summary.waits_from == "pp_clock" for launch in source.launches)
+
+
+def title(metric: str, clocked: bool = False) -> str:
+    """A metric's name with its unit; `clocked`: timed by the ranks' own clocks."""
+    if clocked and metric in CLOCKED_TITLES:
+        return CLOCKED_TITLES[metric]
     if metric in METRICS:
         return METRICS[metric][0]
     name = metric.replace(".", " ").replace("_", " ")
@@ -104,7 +111,7 @@ def arms(source: Source) -> Table | None:
         for metric in dict.fromkeys(wanted)
         if any(metric in one for one in known) or any((n, metric) in compared for n in _at(pairs))
     ]
-    by_clock = any(launch.summary.waits_from == "pp_clock" for launch in source.launches)
+    clocked = by_clock(source)
     rows = []
     for metric in metrics:
         better = METRICS.get(metric, ("", ""))[1]
@@ -113,8 +120,7 @@ def arms(source: Source) -> Table | None:
         cells = [_compared(compared.get((n, metric))) for n in _at(pairs)]
         if pairs and metric in answers:  # the pair that asks is the first
             cells[0] = answers[metric]
-        name = CLOCKED_TITLES.get(metric) if by_clock else None
-        rows.append([name or title(metric), better, *map(number, means), *cells])
+        rows.append([title(metric, clocked), better, *map(number, means), *cells])
     head = ["", "better", *source.cases, *(f"{pair.a} / {pair.b}" for pair in pairs)]
     launches = max(measured(source, number) for number in range(len(source.cases)))
     each = "1 launch" if launches == 1 else f"means over {launches} launches"
@@ -124,11 +130,11 @@ def arms(source: Source) -> Table | None:
     if any(each.estimate for each in compared.values()):
         confidence = 100 * (1 - pairs[0].alpha)
         note += f"; ratios with their {confidence:g} % interval"
-    if not _WAITS.isdisjoint(metrics):
-        note += f". {CLOCKED if by_clock else PROFILED}"
+    if not WAITS.isdisjoint(metrics):
+        note += f". {CLOCKED if clocked else PROFILED}"
     for at, case in enumerate(source.cases):
         if not measured(source, at) and _has_figures(source, at):
-            note += f". {case}: cut short after its measured pass, compared in no word"
+            note += f". {case}: cut short after its measured pass: not compared"
     note += f". In the files {', '.join(named)}" if named else ""
     return Table(head=head, rows=rows, note=f"{note}.")
 
