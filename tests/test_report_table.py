@@ -477,6 +477,19 @@ def test_warnings_that_differ_in_numbers_alone_stand_once(tmp_path):
     ]
 
 
+def test_each_number_that_differs_stands_with_what_it_is_of(tmp_path):
+    made = plan(launch("A", "on"), launch("B", "off"))
+    result = measured(tmp_path, made, [30] * 2)
+    for at, each in enumerate(result["launches"], 1):
+        each["warnings"] = [f"1.{at} times as long (1.{at}5 by medians)", f"3 prompts, {at} sent"]
+    found = [text for text in remarks.remarks(result) if "likewise" in text]
+    assert found == [
+        "A: 1.1 times as long (1.15 by medians) (B: likewise, with 1.2 times in place of 1.1 times "
+        "and 1.25 by medians in place of 1.15 by medians)",
+        "A: 3 prompts, 1 sent (B: likewise, with 2 sent in place of 1 sent)",
+    ]
+
+
 def test_of_warnings_with_many_other_numbers_none_is_singled_out(tmp_path):
     made = plan(*(launch(*one) for one in ABBA))
     result = measured(tmp_path, made, [30] * 4)

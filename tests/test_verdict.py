@@ -70,6 +70,9 @@ def test_one_launch_each_is_too_few_and_its_figures_are_shown(tmp_path, capsys):
     wanted = {"send": 21.7, "under_own_graph": 21.1, "idle": 0.55, "without_graphs": 5.2}
     for name, ms in (wanted | {"idle_without_graphs": 0.52}).items():
         assert found.ours_ms[name] == pytest.approx(ms, rel=0.1), name
+    # as in the findings: a figure that was rounded before would differ in its last digit
+    longer = found.findings[0]
+    assert (found.ours_ms["send"], found.ours_ms["without_graphs"]) == (longer.a, longer.b)
     assert found.issue_ms == {
         "send": 100, "under_own_graph": 30, "idle": 70, "without_graphs": 3,
     }  # fmt: skip

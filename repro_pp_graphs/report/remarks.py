@@ -17,7 +17,9 @@ LEAST_ROUNDS = 4
 MOST_NUMBERS = 2  # of a remark that differ from launch to launch and are named
 _NUMBER = re.compile(r"\d[\d.]*")
 # a number with the words that say what it is: GPU 0, 2.3 s, 12%
-_IN_WORDS = re.compile(r"(GPU )?(\d[\d.]*)(%| (?:s|ms|us|MB|GB|MHz|rows|tokens|times)\b)?")
+_IN_WORDS = re.compile(
+    r"(GPU )?(\d[\d.]*)(%| (?:s|ms|us|MB|GB|MHz|rows|tokens|times|by medians|sent)\b)?"
+)
 
 # counters of a GPU that a launch reads too (server/gpu_counters.py): the key in collect_env.sh's
 # facts begins so, the launch's remark calls it so

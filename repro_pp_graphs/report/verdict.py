@@ -258,7 +258,7 @@ def _ours(main: Pair, samples: Sequence[Sample]) -> dict[str, float]:
         "without_graphs": mean(main.b, RETURN),
         "idle_without_graphs": mean(main.b, IDLE),
     }
-    return {name: round(value, 4) for name, value in found.items() if value is not None}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _own_floor(plan: Plan, pairs: Sequence[Pair]) -> float | None:
