@@ -70,6 +70,7 @@ def _write(path: Path, text: str) -> None:
         return
     try:
         with draft.open("w", encoding="utf-8") as file:
+            _close_as(path, file.fileno())
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -78,6 +79,16 @@ def _write(path: Path, text: str) -> None:
         with contextlib.suppress(OSError):
             draft.unlink()
         raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def _close_as(path: Path, descriptor: int) -> None:
+    """Of a file that is to replace another: nobody reads it who could not read that one, and its
+    owner still does."""
+    with contextlib.suppress(OSError):
+        there = path.stat()
+        os.fchmod(descriptor, os.fstat(descriptor).st_mode & there.st_mode & 0o777)
+        if os.geteuid() == 0:
+            os.fchown(descriptor, there.st_uid, there.st_gid)
 
 
 def sync(path: Path) -> None:

@@ -34,6 +34,32 @@ def failing(times: int):
     return fsync
 
 
+@pytest.mark.parametrize(
+    ("earlier", "umask", "then"),
+    [(0o600, 0o022, 0o600), (0o644, 0o077, 0o600), (0o640, 0o022, 0o640), (None, 0o022, 0o644)],
+)
+def test_a_file_is_never_more_open_than_the_one_it_replaces(tmp_path, earlier, umask, then):
+    path = tmp_path / "a.json"
+    if earlier is not None:
+        path.write_text("before")
+        path.chmod(earlier)
+    mask = os.umask(umask)
+    try:
+        write_whole(path, "after")
+    finally:
+        os.umask(mask)
+    assert (path.stat().st_mode & 0o777, path.read_text()) == (then, "after")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone gives files away")
+def test_what_root_writes_anew_stays_its_owners(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("before")
+    os.chown(path, 1234, 1235)
+    write_whole(path, "after")
+    assert (path.stat().st_uid, path.stat().st_gid) == (1234, 1235)
+
+
 def test_a_file_is_replaced_whole_and_leaves_no_draft(tmp_path):
     path = tmp_path / "a.json"
     for text in ("first\n", "", "词\n" * 1000):

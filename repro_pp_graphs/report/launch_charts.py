@@ -151,7 +151,7 @@ def launches(source: Source) -> Figure | None:
     return Figure(
         id="launches",
         title="Every launch",
-        caption="A point a server launch, the unit that is compared; dashed: each case's mean."
+        caption="A point is a server launch, the unit that is compared; dashed: each case's mean."
         + BAR_AT_THE_RIGHT * any(choice["intervals"] for choice in choices),
         alt=f"{len(source.launches)} launches by {', '.join(map(title, metrics[:3]))}.",
         data={"choose": "Metric", "choices": choices, "launches": len(source.launches)},

@@ -60,7 +60,8 @@ IF = {
 
 IF_NOTES = {
     "token_send": "token_send: send=0 of the last rank's send of token ids to PP0 alone, #10865's.",
-    "batched_p2p": "batched_p2p: send=0, and receives do not wait either: it may save more.",
+    "batched_p2p": "batched_p2p: send=0, and receives do not wait either: it may save more than "
+    "send=0.",
 }
 
 
@@ -218,7 +219,8 @@ def _what_ifs(path: RingPath) -> list[str]:
         title = f"{name}: {IF[name]}" if name in IF else name
         found.append(f"{title:<46}{column(us, 9)}{column(path.steady_us - us, 8)}")
     notes = [
-        "(saves: an upper bound, as a remedy has a cost of its own, good to some 2 % of the step. "
+        "(saves: at most so much, as a remedy has a cost of its own; accurate to some 2 % of the "
+        "step. "
         "send takes away what messages cost the hosts, in calls and waits, transfer only their "
         "travel.",
         *(note for name, note in IF_NOTES.items() if name in path.what_if),
