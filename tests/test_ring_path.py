@@ -282,7 +282,7 @@ def test_what_if_is_printed_and_written(tmp_path, capsys):
         "batched_p2p: send=0, and receives do not wait either: it may save more than send=0."
         in told
     )
-    assert f"The saving is from {steady / 1000:.2f}, " in told
+    assert f"Savings are counted from {steady / 1000:.2f}, " in told
 
 
 @pytest.mark.parametrize(

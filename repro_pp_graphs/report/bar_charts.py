@@ -18,8 +18,8 @@ from repro_pp_graphs.traces.explain.words import CAUSE_TITLES, ROW_TITLES
 from repro_pp_graphs.traces.facts import RingPath, Row, Turn
 
 SAVED_FROM = (
-    "At least: a lower bound of the step after the first quarter, whose mean is above; it may be "
-    "longer than the whole step, which is the mean of all."
+    "At least: a lower bound of a step after the first quarter, whose mean stands above it; that "
+    "bound may be longer than the whole step, the mean of all steps."
 )
 BAR_PX, FOOT_PX = 30, 60
 

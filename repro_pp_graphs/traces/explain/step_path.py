@@ -225,7 +225,7 @@ def _what_ifs(path: RingPath) -> list[str]:
         "travel.",
         *(note for name, note in IF_NOTES.items() if name in path.what_if),
         _launching(path),
-        f"The saving is from {ms(path.steady_us)}, the mean without the first quarter of the "
+        f"Savings are counted from {ms(path.steady_us)}, the mean without the first quarter of the "
         "steps, in which a change has not yet had its whole effect. A check: with nothing changed "
         f"the same computation gives {ms(path.retimed_us)})",
     ]
