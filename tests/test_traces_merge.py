@@ -335,6 +335,18 @@ def test_a_damaged_rank_leaves_a_valid_trace_of_the_others(tmp_path, capsys):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["merged.json"]
 
 
+def test_several_processes_write_what_one_writes(tmp_path, monkeypatch):
+    written = []
+    for processes in (1, 2, 4):
+        monkeypatch.setattr(
+            "repro_pp_graphs.traces.merge.chrome_trace.workers_for", lambda paths, n=processes: n
+        )
+        out = tmp_path / f"{processes}.json"
+        assert merge([str(DATA / "sglang052_pp4"), "-o", str(out)]) == 0
+        written.append(out.read_bytes())
+    assert written[1:] == written[:1] * 2
+
+
 def test_a_writing_process_that_is_killed_is_told_in_a_line(tmp_path, capsys, monkeypatch):
     for maker in ring():
         maker.write(tmp_path)

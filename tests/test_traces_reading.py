@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("msgspec")
 
-from trace_changes import only_case
+from trace_changes import DATA, analysed, only_case
 from trace_maker import TraceMaker, ring
 
 from repro_pp_graphs.traces.commands.analyze import main as analyze
@@ -91,6 +91,28 @@ def test_files_of_a_process_that_was_killed_are_read_by_this_one(tmp_path, monke
     assert [rank.pp for rank in only_case(tmp_path).ranks] == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("processes", [2, 4])
+def test_several_processes_read_what_one_reads(monkeypatch, processes):
+    whole = analysed(only_case(DATA / "sglang052_pp4"))
+    monkeypatch.setattr(folder, "workers_for", lambda paths: processes)
+    assert analysed(only_case(DATA / "sglang052_pp4")) == whole
+
+
+def test_more_text_than_starting_processes_costs_is_read_by_several(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder.os, "sched_getaffinity", lambda pid: range(8), raising=False)
+    files = [tmp_path / name for name in ("a.json", "b.json", "c.json")]
+    for path in files:
+        path.touch()
+    assert folder.workers_for(files) == 1
+    os.truncate(files[0], folder.PARALLEL_FROM_BYTES)
+    assert folder.workers_for(files) == 3
+    zipped = tmp_path / "d.json.gz"
+    zipped.touch()
+    for size, processes in ((1000, 1), (folder.PARALLEL_FROM_BYTES // folder.TEXT_OF_GZIP, 2)):
+        os.truncate(zipped, size)
+        assert folder.workers_for([zipped, files[1]]) == processes
+
+
 def test_a_header_that_is_no_json_is_told_and_its_events_are_read(tmp_path):
     maker = ring()[0]
     text = maker.text().replace("{", '{"host_name": oops, ', 1)
@@ -105,6 +127,14 @@ def test_a_name_that_is_no_utf_8_costs_no_event(tmp_path):
     text = maker.text().encode().replace(b'"name": "', b'"name": "\xff', 1)
     (tmp_path / "CASE-TP-0-PP-0.trace.json").write_bytes(text)
     assert only_case(tmp_path).ranks[0].events == len(maker.document()["traceEvents"])
+
+
+def test_words_that_would_be_no_numbers_stay_where_they_are_part_of_a_name(tmp_path):
+    path = tmp_path / "CASE-TP-0-PP-0.trace.json"
+    path.write_text('{"traceEvents":[{"ph":"X","name":"loss: nan, inf"}]}')
+    assert [bytes(block) for block in events.TraceFile(path).blocks()] == [
+        b'[{"ph":"X","name":"loss: nan, inf"}]'
+    ]
 
 
 def test_small_blocks_give_the_same_rank_as_one_piece(tmp_path, monkeypatch):

@@ -55,11 +55,7 @@ def facts_of(name: str) -> Analysis:
 
 
 def events_of(path: Path) -> list[Event]:
-    return [
-        e
-        for e in msgspec.json.decode(gzip.decompress(path.read_bytes()))["traceEvents"]
-        if "dur" in e
-    ]
+    return [e for e in documents(path.parent.name)[path.name]["traceEvents"] if "dur" in e]
 
 
 def last_rank(name: str) -> Path:

@@ -12,7 +12,7 @@ from msgspec import UNSET, Raw, UnsetType
 from repro_pp_graphs.traces.merge.numbering import Facts, Gloo, Numbering
 from repro_pp_graphs.traces.read.blocks import Value, plain
 from repro_pp_graphs.traces.read.decoding import Decoding, Times
-from repro_pp_graphs.traces.read.salvage import NO_JSON
+from repro_pp_graphs.traces.read.salvage import NO_JSON, utf_8
 
 SIDE_BY_SIDE = frozenset({"kernel", "gpu_memcpy", "gpu_memset", "overhead"})
 GLOO: dict[str, Gloo] = {"gloo:send": "send", "gloo:recv": "recv"}
@@ -91,10 +91,7 @@ class RankRewriter:
 
         What reading the ranks could not use, and has reported, is left out.
         """
-        text = bytes(block)
-        if not text.isascii():
-            text = text.decode(errors="replace").encode()
-        events = self._decode(text)
+        events = self._decode(utf_8(bytes(block)))
         kept = [event for event in events if event.ph != "M" and _is_whole(event)]
         if span := self.reading.span_us:
             kept = [event for event in kept if _touches(event, span)]

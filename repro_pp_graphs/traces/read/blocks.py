@@ -27,6 +27,7 @@ from repro_pp_graphs.traces.read.salvage import (
     Damage,
     mend,
     take_apart,
+    utf_8,
 )
 
 try:  # twice as fast as zlib, but no part of an sglang environment
@@ -247,9 +248,11 @@ class TraceFile:
 
     def _take(self, kind: type[Header], text: bytes) -> list[msgspec.Raw] | None:
         """Decode the text, keep the header fields it holds; its events, None if it is no JSON."""
-        try:
-            found = msgspec.json.decode(mend(text), type=kind)
-        except NO_JSON:
+        for version in (utf_8, mend):
+            with suppress(*NO_JSON):
+                found = msgspec.json.decode(version(text), type=kind)
+                break
+        else:
             return None
         for name in Header.__struct_fields__:
             if value := getattr(found, name, None):

@@ -17,8 +17,9 @@ from repro_pp_graphs.traces.read.rank import GPU_ONLY, NO_KERNELS, read_rank
 
 Members = list[tuple[Path, Identity]]  # the files of a case
 
-# Starting processes costs more than reading this much, bytes as stored.
-PARALLEL_FROM_BYTES = 1 << 20
+# Starting processes costs more than reading this much text, bytes.
+PARALLEL_FROM_BYTES = 12 << 20
+TEXT_OF_GZIP = 12  # bytes of text in one that is compressed
 DAY_US = 24 * 3600e6
 # How far below a folder without traces those of its cases are looked for.
 FOLDERS_DEEP = 2
@@ -138,9 +139,11 @@ def _common(names: list[str]) -> str:
 
 def workers_for(paths: list[Path]) -> int:
     """One process a file up to the cores there are; 1 where starting them would cost more."""
-    stored = sum(path.stat().st_size for path in paths)
+    text = sum(
+        path.stat().st_size * (TEXT_OF_GZIP if path.suffix == ".gz" else 1) for path in paths
+    )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return 1 if stored < PARALLEL_FROM_BYTES else max(1, min(len(paths), cores or 1))
+    return 1 if text < PARALLEL_FROM_BYTES else max(1, min(len(paths), cores or 1))
 
 
 def _shares(sizes: list[int], processes: int) -> list[list[int]]:

@@ -61,20 +61,25 @@ def _shown(name: bytes) -> str:
     return ascii(text[:LONGEST_NAME] + "..." * (len(text) > LONGEST_NAME))
 
 
+def utf_8(text: bytes) -> bytes:
+    """The text, what is no UTF-8 in it replaced."""
+    return text if text.isascii() else text.decode(errors="replace").encode()
+
+
 def mend(text: bytes) -> bytes:
-    """The text with numbers JSON has no word for (inf, nan) as null, and as UTF-8."""
-    mended = NON_JSON_NUMBER.sub(rb"\1null", text)
-    return mended if mended.isascii() else mended.decode(errors="replace").encode()
+    """The text with numbers JSON has no word for (inf, nan) as null, and as UTF-8. Slow: for a text
+    that does not decode as it is."""
+    return utf_8(NON_JSON_NUMBER.sub(rb"\1null", text))
 
 
 def whole(text: bytes, kind: msgspec.json.Decoder[Any]) -> bytes | None:
     """The text, mended where it has to be; None where it is none of its kind."""
-    for version in (text, mend(text)):
+    for version in (bytes, mend):
         try:
-            kind.decode(version)
+            kind.decode(found := version(text))
         except NO_JSON:
             continue
-        return version
+        return found
     return None
 
 
