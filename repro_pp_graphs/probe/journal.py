@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
-
-if TYPE_CHECKING:
-    import torch
+from typing import Any, TypeAlias
 
 CLOCK = time.monotonic_ns
 ANCHOR_TRIES = 20  # the shortest counts: another rank's time slice can come between
 # a point of a stream, or of the host's time (ns) where there is no device
-Moment: TypeAlias = "torch.cuda.Event | int | None"
+Event: TypeAlias = Any  # torch.cuda.Event: who only reads a journal needs no torch
+Moment: TypeAlias = Event | int | None
 
 
 @dataclass(slots=True)
@@ -67,13 +65,13 @@ class Journal:
     calls: list[Call] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
     arrivals: dict[int, int] = field(default_factory=dict)
-    anchors: list[tuple[torch.cuda.Event, int]] = field(default_factory=list)
+    anchors: list[tuple[Event, int]] = field(default_factory=list)
 
     def anchor(self) -> None:
         """Tie the device's clock to the host's; called on an idle device, before and after."""
         if not self.cuda:
             return
-        import torch  # noqa: PLC0415 - who only reads a journal needs none
+        import torch  # noqa: PLC0415
 
         tries = []
         for _ in range(ANCHOR_TRIES):
