@@ -388,6 +388,37 @@ def test_without_python_no_variable_is_shown_that_may_hold_a_secret(tmp_path: Pa
     assert shown["environment"] == {"NCCL_DEBUG": "INFO"}
 
 
+@pytest.mark.parametrize(
+    ("said", "status", "shown"),
+    [
+        ("H100, 570.86, 81559 MiB\n" * 8, 0, "8 H100, 570.86, 81559 MiB"),
+        ("A, 1, 2\nB, 1, 2\nB, 1, 2\n", 0, "1 A, 1, 2; 2 B, 1, 2"),
+        ('say "no" \\ \x1b[1m\u00e9\n', 9, '1 say "no" \\ [1m (failed)'),
+    ],
+)
+def test_the_short_list_is_the_same_as_text_and_as_json(
+    tmp_path: Path, said: str, status: int, shown: str
+) -> None:
+    script = Path(shutil.copy(SCRIPT, tmp_path))
+    (tmp_path / "said").write_text(said)
+    smi = f"#!/bin/bash\ncat {tmp_path}/said\nexit {status}\n"
+    env = bare(tool(tmp_path / "bin", "nvidia-smi", smi), NCCL_DEBUG="INFO")
+    facts = json.loads(run("--json", env=env, script=script).stdout)
+    assert facts["gpus"] == {"nvidia-smi": shown}
+    done = run(env=env, script=script)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [line for line in done.stdout.splitlines() if line and line != "```"]
+    wanted = []
+    for section in SECTIONS:
+        wanted += [f"## {section}", "```text"]
+        wanted += [f"{key:26}  {value}" for key, value in facts[section].items()]
+    moving = ("date ", "memory ", "/dev/shm ", "load average ")
+    assert [line for line in lines if not line.startswith(moving)] == [
+        line for line in wanted if not line.startswith(moving)
+    ]
+    assert max(map(len, lines)) <= 80
+
+
 @pytest.mark.parametrize("option", ["--bundle", "--json-file", "--bogus"])
 def test_without_its_package_what_it_cannot_do_is_refused(tmp_path: Path, option: str) -> None:
     done = run(option, script=Path(shutil.copy(SCRIPT, tmp_path)))
@@ -474,36 +505,19 @@ def test_an_environment_made_here_is_asked_where_the_default_python_has_no_sglan
     tmp_path: Path, default: str | None, taken: str
 ) -> None:
     script = Path(shutil.copy(SCRIPT, tmp_path))
-    python_with(tmp_path / ".venv-0.5.2", "torch")
-    python_with(tmp_path / ".venv-cpu", "sglang")
-    env = bare(PYTHON=f"{tmp_path}/default/bin/python")
-    if default:
-        python_with(tmp_path / "default", default)
-    for name in (".venv-0.5.2", ".venv-cpu", "default")[: 3 if default else 2]:
-        facts = tmp_path / name / "who-1.dist-info"
-        facts.mkdir()
-        (facts / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
-    options = ("--json", "--port", CLOSED_PORT)
-    software = json.loads(run(*options, env=env, script=script).stdout)["software"]
-    assert [name for name in software if name in (".venv-0.5.2", ".venv-cpu", "default")] == [taken]
-    given = run(*options, "--python", f"{tmp_path}/.venv-0.5.2/bin/python", env=env, script=script)
-    assert ".venv-0.5.2" in json.loads(given.stdout)["software"], "another than the one asked for"
-
-
-@pytest.mark.parametrize(("default", "taken"), [("torch", ".venv-cpu"), ("sglang", "default")])
-def test_the_package_too_asks_the_environment_that_has_sglang(
-    tmp_path: Path, default: str, taken: str
-) -> None:
-    script = Path(shutil.copy(SCRIPT, tmp_path))
     package = tmp_path / "repro_pp_graphs" / "environment"
     shutil.copytree(ROOT / "repro_pp_graphs" / "environment", package)
     python_with(tmp_path / ".venv-0.5.2", "torch")
     python_with(tmp_path / ".venv-cpu", "sglang")
-    python_with(tmp_path / "default", default)
+    if default:
+        python_with(tmp_path / "default", default)
     env = bare(PYTHON=f"{tmp_path}/default/bin/python")
     options = ("--json", "--no-redact", "--port", CLOSED_PORT)
     software = json.loads(run(*options, env=env, script=script).stdout)["software"]
     assert software["sglang found"] == f"{tmp_path}/{taken}/sglang/__init__.py"
+    given = run(*options, "--python", f"{tmp_path}/.venv-0.5.2/bin/python", env=env, script=script)
+    asked = json.loads(given.stdout)["software"]
+    assert asked["torch found"] == f"{tmp_path}/.venv-0.5.2/torch/__init__.py"
 
 
 def test_text_fits_80_columns_but_for_single_long_words(tmp_path: Path) -> None:
@@ -543,18 +557,12 @@ def test_called_through_a_link_from_elsewhere_it_finds_its_package(tmp_path: Pat
     assert "Python executable" in done.stdout
 
 
-def test_copied_alone_it_still_lists_the_packages(tmp_path: Path) -> None:
-    shutil.copy(SCRIPT, tmp_path)
-    done = subprocess.run(
-        ["bash", str(tmp_path / SCRIPT.name), "--json", "--python", sys.executable],
-        env=bare(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    facts = json.loads(done.stdout)
-    assert facts["software"]["pytest"] == pytest.__version__
-    assert facts["summary"]["sglang"].startswith(("0.", "unknown: "))
+def test_copied_alone_it_says_what_to_copy_too(tmp_path: Path) -> None:
+    script = Path(shutil.copy(SCRIPT, tmp_path))
+    facts = json.loads(run("--json", "--python", sys.executable, script=script).stdout)
+    assert list(facts) == ["schema", *SECTIONS]
+    assert facts["software"] == {"Python probe": "repro_pp_graphs/environment: copy it too"}
+    assert facts["system"]["kernel"].startswith(os.uname().release)
 
 
 def test_a_very_long_value_is_cut_in_the_open_and_masked() -> None:
