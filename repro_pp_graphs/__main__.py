@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import sys
@@ -66,6 +67,7 @@ def main(argv: list[str]) -> int:
         print(overview())
         return 0
     known = COMMANDS | STEPS
+    gc.set_threshold(50_000, 20, 20)  # what is imported, and read, lives to the end
     if argv[0] not in known:
         complain("repro_pp_graphs", f"no command '{argv[0]}': one of {', '.join(known)}")
         return 2
@@ -144,4 +146,6 @@ if __name__ == "__main__":
         status = _complain_of(error, "repro_pp_graphs")
     except KeyboardInterrupt:
         status = 130
+    finally:
+        gc.freeze()  # else Python looks for cycles in all of it before it ends
     sys.exit(status)

@@ -14,6 +14,7 @@ from examples import THOROUGH
 from fake_sglang.harness import free_port
 
 from repro_pp_graphs.run import environments
+from repro_pp_graphs.server import release
 from repro_pp_graphs.server.release import CachedProbe, ProbeError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,10 +49,31 @@ def run(tmp_path_factory):
 
 def test_the_names_kept_of_a_release_are_those_of_the_arguments_that_it_takes(run):
     plan = json.loads((run[0] / "logs/run.json").read_text())["launches"][0]
-    release = CachedProbe(ROOT / ".state/releases", dry_run=True)(PYTHON, plan["env"])
-    assert release.flags == environments.arguments(ROOT, release.version)
+    found = CachedProbe(ROOT / ".state/releases", dry_run=True)(PYTHON, plan["env"])
+    assert found.flags == environments.arguments(ROOT, found.version)
 
 
+@pytest.fixture
+def asked_once(monkeypatch):
+    """A question to an interpreter is asked once: each imports sglang, seconds of CPU."""
+    answers: dict[str, release.Release | ProbeError] = {}
+
+    def probe(python: str, env: dict[str, str]) -> release.Release:
+        key = json.dumps([python, env], sort_keys=True)
+        if key not in answers:
+            try:
+                answers[key] = ask(python, env)
+            except ProbeError as error:
+                answers[key] = error
+        if isinstance(answers[key], ProbeError):
+            raise answers[key]
+        return answers[key]
+
+    ask = release.probe
+    monkeypatch.setattr(release, "probe", probe)
+
+
+@pytest.mark.usefixtures("asked_once")
 def test_a_plan_for_gpus_is_the_same_before_and_after_a_rehearsal(run, tmp_path):
     """Whose torch is built for the CPU alone: its sglang loads as a rehearsal's does, no other."""
     plan = json.loads((run[0] / "logs/run.json").read_text())["launches"][0]

@@ -18,7 +18,8 @@ from repro_pp_graphs.server import shims
 from repro_pp_graphs.terminal import say
 
 PROBE = """
-import os, sys
+import gc, os, sys
+gc.disable()  # all that sglang imports lives to the end
 sys.path.insert(0, {root!r})
 from repro_pp_graphs.server import shims
 shims.install_all()
@@ -33,6 +34,7 @@ try:
     from sglang.srt.server_args import ServerArgs
 except Exception:
     print("CPU TORCH" + cpu_torch() * ("cpu" not in shims.names_in(os.environ)))
+    gc.freeze()  # nothing is looked through once more as Python ends
     raise
 parser = argparse.ArgumentParser()
 ServerArgs.add_cli_args(parser)
@@ -52,6 +54,7 @@ place = importlib.util.find_spec("sglang").submodule_search_locations[0]
 version = importlib.metadata.version("sglang")
 found = {{"version": version, "rules": rules, "place": place, "cpu_torch": cpu_torch()}}
 print("PROBE" + json.dumps(found))
+gc.freeze()
 """
 
 # what identifies an installed sglang without importing it
