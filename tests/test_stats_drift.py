@@ -207,3 +207,16 @@ def test_more_rounds_are_needed_for_more_spread_and_some_spreads_are_too_much():
     needed = [power.rounds_needed(np.full(2, s**2), 0.05, math.log(1.05)) for s in (0.01, 0.03)]
     assert needed[0] == 4 and needed[1] > needed[0] and needed[1] % 2 == 0
     assert power.rounds_needed(np.full(2, 0.2**2), 0.05, math.log(1.05)) is None
+
+
+@pytest.mark.parametrize("spread", [(0.02, 0.03), (0.0, 0.0), (0.0, 2.0), (3.0, 1e-5)])
+@pytest.mark.parametrize(
+    "plan", [power.abba(2), power.abba(5), design(ABBA * 2, [1, 1, 1, 1, 2, 2, 2, 2])]
+)
+def test_a_series_put_together_from_its_arms_is_the_series_itself(plan, spread):
+    """What is kept for all spreads gives what each series gives when it is made and fitted."""
+    noise = np.random.default_rng(len(plan.is_a)).standard_normal((power.SERIES, len(plan.is_a)))
+    found = fit(plan, noise * np.where(plan.is_a, *spread))
+    half = found.half_width(0.05)
+    effect = power.detectable(plan, np.square(spread), 0.05)
+    assert effect == pytest.approx(np.quantile(half - found.value, power.POWER), rel=1e-9)

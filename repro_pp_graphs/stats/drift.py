@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ class Untestable(ValueError):
     """These launches cannot be compared by any test; the message says why."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Design:
     """What an order of launches makes of the values: the contrast is `weights` @ values, A - B of
     two arms, (A - B) - (C - D) of the four of a 2 x 2.
@@ -82,7 +82,13 @@ def design(is_a: Sequence[bool], sessions: Sequence[int] | None = None) -> Desig
     `sessions`: of each launch, which part of a run it is of (begun, resumed): a level of its own
     each. Raises Untestable where the order cannot tell the arms from drift or from sessions.
     """
-    first = np.asarray(is_a, dtype=bool)
+    parts = None if sessions is None else tuple(sessions)
+    return _two_arms(tuple(map(bool, is_a)), parts)
+
+
+@lru_cache(64)  # the metrics of one series have one design
+def _two_arms(is_a: tuple[bool, ...], sessions: tuple[int, ...] | None) -> Design:
+    first = np.array(is_a, dtype=bool)
     if not first.any() or first.all():
         raise Untestable("only one of the two cases was measured")
     return _design(np.column_stack([first, ~first]), first.astype(float), [], sessions)
@@ -170,18 +176,24 @@ def fit(plan: Design, values: Floats) -> Fit:
     """Compare the arms in each row of `values` (k series x N launches)."""
     values = np.atleast_2d(values)
     sums = (values @ plan.residual) ** 2 @ plan.arms
+    return fit_of(plan, values @ plan.weights, sums, np.abs(values).max(axis=1))
+
+
+def fit_of(plan: Design, contrasts: Floats, sums: Floats, largest: Floats) -> Fit:
+    """The same from each series' contrast (k), sums of squared residuals by arm (k x K), and
+    largest absolute value (k)."""
     # so that equal values give an interval of no width, not a division by zero
-    least = (1e-12 * np.maximum(1.0, np.abs(values).max(axis=1))) ** 2
+    least = (1e-12 * np.maximum(1.0, largest)) ** 2
     if plan.pooled:
         one = np.maximum(sums.sum(1) / plan.df, least)
         variances = np.column_stack([one] * plan.arms.shape[1])
-        df = np.full(len(values), float(plan.df))
+        df = np.full(len(sums), float(plan.df))
     else:
         # unbiased, and at least 0: the larger of an arm's two readings, never the smaller
         variances = np.clip(np.linalg.solve(plan.mixing, sums.T).T, least[:, None], None)
         df = satterthwaite(plan, variances)
     error = np.sqrt(variances @ plan.shares)
-    return Fit(values @ plan.weights, error, df, variances)
+    return Fit(contrasts, error, df, variances)
 
 
 def satterthwaite(plan: Design, variances: Floats) -> Floats:

@@ -7,10 +7,11 @@ always the same random numbers, so that the same launches give the same answer.
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 
 import numpy as np
 
-from repro_pp_graphs.stats.drift import Design, Floats, design, fit
+from repro_pp_graphs.stats.drift import Design, Floats, design, fit_of
 
 POWER = 0.8  # a difference counts as visible where 4 of 5 such series show it
 SERIES = 4000
@@ -24,10 +25,35 @@ def abba(rounds: int) -> Design:
     return design([(number % 2 == 0) == first for number in range(rounds) for first in (1, 0)])
 
 
+@dataclass(frozen=True)
+class _Noise:
+    """What a design makes of SERIES series whose launches all have variance 1, in parts: what comes
+    from the launches of A and of B. Times the arms' standard deviations they add up to any other.
+    """
+
+    contrasts: Floats  # 2 x SERIES
+    squares: Floats  # 2 x 2 x SERIES x 2: products of two parts' residuals, summed over each arm
+    largest: Floats  # 2 x SERIES: absolute values
+
+
+@functools.lru_cache(48)
+def _noise(plan: Design) -> _Noise:
+    noise = np.random.default_rng(len(plan.is_a)).standard_normal((SERIES, len(plan.is_a)))
+    parts = [noise * arm for arm in plan.arms.T]
+    residuals = [part @ plan.residual for part in parts]
+    return _Noise(
+        np.array([part @ plan.weights for part in parts]),
+        np.array([[(one * two) @ plan.arms for two in residuals] for one in residuals]),
+        np.array([np.abs(part).max(axis=1) for part in parts]),
+    )
+
+
 def _without_difference(plan: Design, variances: Floats, alpha: float) -> tuple[Floats, Floats]:
     """A - B and half its interval in series whose arms do not differ; `variances`: of A, of B."""
-    noise = np.random.default_rng(len(plan.is_a)).standard_normal((SERIES, len(plan.is_a)))
-    found = fit(plan, noise * np.sqrt(np.where(plan.is_a, *variances)))
+    noise, spreads = _noise(plan), np.sqrt(variances)
+    sums = np.einsum("i,j,ijsk->sk", spreads, spreads, noise.squares)
+    largest = (spreads[:, None] * noise.largest).max(axis=0)
+    found = fit_of(plan, spreads @ noise.contrasts, sums, largest)
     return found.value, found.half_width(alpha)
 
 
