@@ -54,6 +54,7 @@ for word in CUDA_VISIBLE_DEVICES CUDA_DEVICE_MAX_CONNECTIONS OMP_NUM_THREADS \
 done
 [[ -z $(type -P nvidia-smi) ]] || gpus=$(timeout 5 nvidia-smi --format=csv,noheader \
   --query-gpu=name,driver_version,memory.total 2>&1 | uniq -c) || gpus+=" (failed)"
+gpus=${gpus//$'\n'/; }
 # shellcheck source=/dev/null
 { os=$(. /etc/os-release && echo "$PRETTY_NAME"); read -r _ memory </proc/meminfo
   read -r load </proc/loadavg; shm=$(df -h --output=size,avail /dev/shm | tail -n 1); } 2>&-
@@ -70,7 +71,7 @@ ulimit memlock: $(ulimit -l)
 ulimit nofile: $(ulimit -n)
 load average: ${load:-not readable}
 ## gpus
-nvidia-smi: ${gpus//$'\n'/; }
+nvidia-smi: $gpus
 ## network
 interfaces: not listed: that takes Python
 ## software
