@@ -520,6 +520,18 @@ def test_an_environment_made_here_is_asked_where_the_default_python_has_no_sglan
     assert asked["torch found"] == f"{tmp_path}/.venv-0.5.2/torch/__init__.py"
 
 
+def test_no_bytecode_is_written_where_that_is_asked_for(tmp_path: Path) -> None:
+    script = Path(shutil.copy(SCRIPT, tmp_path))
+    package = tmp_path / "repro_pp_graphs" / "environment"
+    leave = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "repro_pp_graphs" / "environment", package, ignore=leave)
+    for setting, written in (("1", False), ("", True)):
+        env = bare(PYTHONDONTWRITEBYTECODE=setting)
+        facts = json.loads(run("--json", "--port", CLOSED_PORT, env=env, script=script).stdout)
+        assert "torch" in facts["summary"]  # not the short list
+        assert any(tmp_path.rglob("*.pyc")) is written
+
+
 def test_text_fits_80_columns_but_for_single_long_words(tmp_path: Path) -> None:
     env = bare(
         f"{tool(tmp_path / 'bin', 'nvidia-smi', NVIDIA_SMI)}:/a/path:{'/quite/long' * 9}",

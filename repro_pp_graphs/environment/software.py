@@ -51,13 +51,13 @@ class Software(NamedTuple):
     def start(cls, probes: Probes, root: Path, python: str, port: int) -> Software:
         """All at once (port 0: no server); the servers are asked by this interpreter in a process
         of its own, which may be left behind where /proc hangs."""
+        # -I ignores PYTHONDONTWRITEBYTECODE
+        alone = (*(("-B",) if sys.dont_write_bytecode else ()), "-I", "-S", "-c")
         describe = ("git", "-C", str(root), "describe", "--always", "--tags", "--dirty")
         return cls(
             python,
             probes.start(_LIMIT_S, python, "-c", _ABOUT_ITSELF, str(root)),
-            probes.start(
-                _LIMIT_S, sys.executable, "-I", "-S", "-c", _SERVERS, str(port), str(root)
-            ),
+            probes.start(_LIMIT_S, sys.executable, *alone, _SERVERS, str(port), str(root)),
             probes.start(2, *describe),
             probes.start(2, _nvcc(), "--version"),
             [(name, probes.start(2, name, "--version")) for name in ("nsys", "ncu", "gcc")],
