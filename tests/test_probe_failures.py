@@ -19,6 +19,7 @@ pytestmark = pytest.mark.launches
 LONG = ["--send", "blocking", "--steps", "12", "--reps", "900", "--json", "r.json"]
 
 LAST_WAY = "a token id changed on its last way"  # under torchrun
+NUMBER = "another turn's number"  # in threads: test_probe_order.py
 # what a rank is made to do -> (rank, code, what is said)
 WRONG = {
     "a hidden state changed on its way": (
@@ -56,7 +57,7 @@ Blocking.send = stale
 """,
         r"took 1 hidden states for others|rank 0, graphs_off_blocking, step 2, micro-batch 1",
     ),
-    "another turn's number": (
+    NUMBER: (
         1,
         """
 def numbered(self, what, tensor, turn, ready=None):
@@ -66,6 +67,9 @@ Blocking.send = numbered
         r"rank 0 failed: .*graphs_off_blocking: took the tokens of turn 5 for those of 4",
     ),
 }
+
+
+ALIKE = () if THOROUGH else (LAST_WAY, NUMBER)  # shown without a launch of their own
 
 
 def misled(root: Path, number: int) -> tuple[int, str, str]:
@@ -78,16 +82,47 @@ def misled(root: Path, number: int) -> tuple[int, str, str]:
 @pytest.fixture(scope="module")
 def misled_runs(tmp_path_factory):
     root = tmp_path_factory.mktemp("misled")
-    numbers = {name: n for n, name in enumerate(WRONG) if name != LAST_WAY or THOROUGH}
+    numbers = {name: n for n, name in enumerate(WRONG) if name not in ALIKE}
     return at_once({name: partial(misled, root, n) for name, n in numbers.items()})
 
 
-@pytest.mark.parametrize("name", WRONG if THOROUGH else [n for n in WRONG if n != LAST_WAY])
+@pytest.mark.parametrize("name", [name for name in WRONG if name not in ALIKE])
 def test_something_else_computed_fails_with_rank_cell_and_step(misled_runs, name):
     status, out, err = misled_runs[name]
     (line,) = err.splitlines()
     assert status == 1 and re.search(WRONG[name][2], line), line
     assert "token send" not in out
+
+
+# ranks that have come as far as starting: what the launcher does about them takes no torch
+WAITING = """
+import os, pathlib, time
+if "RANK" in os.environ:
+    pathlib.Path("rank" + os.environ["RANK"]).touch()
+    time.sleep(600)
+"""
+
+
+def launcher_ended(folder: Path, sent: signal.Signals) -> tuple[int, str, str]:
+    """End the launcher alone while its two ranks run; none of them may stay."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(WAITING)
+    with Probe(folder, "--ranks", "2", "--send", "blocking") as probe:
+        for rank in "01":
+            probe.until(folder / f"rank{rank}")
+        assert len(probe.left_over()) == 3
+        os.kill(probe.process.pid, sent)
+        found = probe.end()
+        wait_until(lambda: not probe.left_over(), LIMIT_S)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("sent", "wanted"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9), (signal.SIGINT, 130)]
+)
+def test_no_rank_stays_where_the_launcher_ends(tmp_path, sent, wanted):
+    status, _, err = launcher_ended(tmp_path / "run", sent)
+    assert status == wanted and "Traceback" not in err
 
 
 def broken(folder: Path, victim: str, sent: signal.Signals) -> tuple[int, str, str, Path]:
@@ -108,10 +143,16 @@ BREAKS = [
     ("0", signal.SIGKILL, 1),
     ("1", signal.SIGKILL, 1),
     *([("2", signal.SIGKILL, 1)] if THOROUGH else []),
-    *([("launcher", signal.SIGINT, 130)] if THOROUGH else []),
     ("group", signal.SIGINT, 130),
-    ("launcher", signal.SIGTERM, 143),
-    ("launcher", signal.SIGKILL, -9),
+    *(
+        [
+            ("launcher", signal.SIGINT, 130),
+            ("launcher", signal.SIGTERM, 143),
+            ("launcher", signal.SIGKILL, -9),
+        ]
+        if THOROUGH
+        else []
+    ),
 ]
 
 

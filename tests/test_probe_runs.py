@@ -6,6 +6,7 @@ import json
 import subprocess
 
 import pytest
+from examples import THOROUGH
 from probe_harness import CHECKOUT, PYTHON, Probe
 
 from repro_pp_graphs.traces.commands.analyze import main as analyze
@@ -112,11 +113,12 @@ def test_an_analysis_whose_json_cannot_be_written_is_still_shown(traced, capsys)
 def test_a_rank_computes_the_same_with_torchrun_and_one_report_is_printed(tmp_path):
     module = ("-m", "torch.distributed.run", "--nproc-per-node", "2")
     argv = ["--send", "blocking", "--graphs", "off", "--steps", "3", "--json", "r.json"]
-    with Probe(tmp_path, *argv, "--trace", "t", module=module) as probe:
+    argv += ["--trace", "t"] if THOROUGH else []  # a profiler takes a second of CPU a rank
+    with Probe(tmp_path, *argv, module=module) as probe:
         status, out, _ = probe.end()
     assert status == 0 and out.count("PROBE (no sglang): 2 ranks") == 1
     assert json.loads((tmp_path / "r.json").read_text())["options"]["ranks"] == 2
-    assert len(list((tmp_path / "t").glob("*.trace.json.gz"))) == 2
+    assert len(list((tmp_path / "t").glob("*.trace.json.gz"))) == (2 if THOROUGH else 0)
 
 
 @pytest.mark.parametrize("module", ["torch", "numpy"])
