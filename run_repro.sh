@@ -212,7 +212,7 @@ check_writable() { # what a run notes there: environments, models, the processes
 
 ### steps
 tool() { # tool COMMAND ARGS: a step of the harness, in Python
-  step env "PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH}" "$python" -m repro_pp_graphs "$@"
+  PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} step "$python" -m repro_pp_graphs "$@"
 }
 
 server_step() { # server_step COMMAND LABEL ARGS: one that may have to say why the server died
@@ -246,7 +246,7 @@ finish() { # finish LABEL STATUS: free again, checked, recorded; returns how the
 side_by_side() { # the first two launches in one view, decode starts aligned
   ((${#merged[@]} >= 2)) || return 0
   [[ ${merged[0]} < ${merged[1]} ]] || merged=("${merged[1]}" "${merged[0]}") # A above B
-  step -a "$out/logs/merge.log" env "PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH}" "$python" \
+  PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} step -a "$out/logs/merge.log" "$python" \
     -m repro_pp_graphs merge "${merged[@]}" -o "$out/$pair" ||
     say "  $pair was not written; see $out/logs/merge.log"
 }
@@ -441,7 +441,7 @@ make_plan() { # of whichever file nobody else can see; sets what the plan sets, 
   local file planned status=0 release
   ((!opt_attach)) || [[ ! -t 0 ]] || exec {terminal}<&0
   file=$(mktemp) && exec {planned}<>"$file" && rm -f "$file"
-  step -o "/dev/fd/$planned" env "PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH}" "${planner:-$python}" \
+  PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} step -o "/dev/fd/$planned" "${planner:-$python}" \
     -m repro_pp_graphs plan --root "$here" --out "$out" --python "$python" --owner "$$" \
     --not-made "$not_made" --terminal "$terminal" --command "$0" \
     "--found-by=$found_by" -- "${options[@]}" || status=$?

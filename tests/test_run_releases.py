@@ -255,7 +255,8 @@ def test_a_newer_release_rehearses(harness: Harness):
 
 
 def test_a_dry_run_makes_no_environment(harness: Harness):
-    done = harness.start_bare("--release", "0.5.2", "--dry-run", "--pp-size", "2").end()
+    asked = ("--release", "0.5.2", "--pp-size", "2", "--dummy-weights", "--layers", "2")
+    done = harness.start_bare(*asked, "--dry-run").end()
     assert done.status == 0, done.lines
     assert "a real run first makes .venv-0.5.2 (sglang 0.5.2)" in done.err
     assert not (harness.root / ".venv-0.5.2").exists()

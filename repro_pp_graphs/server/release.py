@@ -57,13 +57,24 @@ print("PROBE" + json.dumps(found))
 gc.freeze()
 """
 
-# what identifies an installed sglang without importing it
+# what identifies an installed sglang without importing it; the version by the name of the folder
+# with its facts, as importlib.metadata takes longer to import than all else here
 IDENTITY = """
-import importlib.metadata, importlib.util, os
+import contextlib, importlib.util, os, sys
 spec = importlib.util.find_spec("sglang")
 place = list(spec.submodule_search_locations)[0]
 stamp = os.stat(os.path.join(place, "srt", "server_args.py")).st_mtime_ns
-print(importlib.metadata.version("sglang"), place, stamp)
+version = ""
+for folder in sys.path:
+    with contextlib.suppress(OSError):
+        for name in sorted(os.listdir(folder or ".")):
+            stem, kind = os.path.splitext(name)
+            if not version and stem.startswith("sglang-") and kind == ".dist-info":
+                version = stem[len("sglang-"):]
+if not version:  # installed in another way
+    import importlib.metadata
+    version = importlib.metadata.version("sglang")
+print(version, place, stamp)
 """
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import faulthandler
-import importlib.metadata
 import os
 import signal
+import sys
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,7 +19,12 @@ from sglang.srt import distributed
 
 MENDED = Path(os.environ.get("FAKE_MENDED", "/never")).exists()
 FAULT, _, CAUSE = ("" if MENDED else os.environ.get("FAKE_FAULT", "")).partition(":")
-VERSION = importlib.metadata.version("sglang")
+# importlib.metadata says the same, and takes as long to import as all else here
+VERSION = next(
+    path.name.removeprefix("sglang-").removesuffix(".dist-info")
+    for folder in sys.path
+    for path in Path(folder).glob("sglang-*.dist-info")
+)
 NUMBERS = tuple(int(part) for part in VERSION.split(".")[:3])
 OLD_NAMES = NUMBERS < (0, 5, 4)
 CHOOSES_ID = NUMBERS < (0, 5, 11)  # of a profile: the client cannot
