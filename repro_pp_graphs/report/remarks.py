@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from repro_pp_graphs.environment import changes
@@ -15,6 +15,7 @@ from repro_pp_graphs.server.release_facts import SENDS_MEAN
 
 LEAST_ROUNDS = 4
 MOST_NUMBERS = 2  # of a remark that differ from launch to launch and are named
+_BROKEN_OFF = {"not run", "running", "interrupted"}  # such a launch has little to say
 _NUMBER = re.compile(r"\d[\d.]*")
 # a number with the words that say what it is: GPU 0, 2.3 s, 12%
 _IN_WORDS = re.compile(
@@ -102,9 +103,11 @@ def _network(launches: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _alike(said: Iterable[tuple[str, str]], every: int = 0) -> list[tuple[list[str], str]]:
+def _alike(
+    said: Iterable[tuple[str, str]], every: Sequence[str] = ()
+) -> list[tuple[list[str], str]]:
     """Who said what: texts that differ in numbers alone stand once, as the first has them, with
-    who else said one. `every`: how many there are, where they are many; 0 names each."""
+    who else said one. `every`: those who are not named one by one where most say it."""
     whose: dict[str, list[tuple[str, str]]] = {}
     for who, text in said:
         whose.setdefault(_NUMBER.sub("#", text), []).append((who, text))
@@ -116,12 +119,20 @@ def _alike(said: Iterable[tuple[str, str]], every: int = 0) -> list[tuple[list[s
         more = len({text for _, text in its}) - 1
         tail = ""
         if others:
-            who = "the other launches" if len(same) + len(others) == every else ", ".join(others)
+            who = _others(others, [each for each in every if each not in same])
             tail = f" ({who}: likewise, with {_in_place([text for _, text in its])})"
         elif more:
             tail = f" (and {more} more like it, with other numbers)"
         found.append((same, first + tail))
     return found
+
+
+def _others(some: list[str], every: list[str]) -> str:
+    """`the other launches but A_r2`, where they are most of all others; else each by its name."""
+    lacking = [each for each in every if each not in some]
+    if not every or len(lacking) >= len(some):
+        return ", ".join(some)
+    return "the other launches" + (f" but {', '.join(lacking)}" if lacking else "")
 
 
 def _in_place(texts: list[str]) -> str:
@@ -152,10 +163,10 @@ def _of_launches(launches: list[dict[str, Any]]) -> list[str]:
     for launch in launches:
         texts = launch.get("warnings", []) + launch["client_warnings"]
         said += [(launch["label"], text) for text in texts]
-    begun = len(launches) - sum(launch["status"] == "not run" for launch in launches)
-    every = begun if begun > 2 else 0
+    ended = [each["label"] for each in launches if each["status"] not in _BROKEN_OFF]
+    every = ended if len(ended) > 2 else []
     return [
-        f"{'every launch' if len(labels) == every else ', '.join(labels)}: {text}"
+        f"{'every launch' if labels == every else ', '.join(labels)}: {text}"
         for labels, text in _alike(said, every)
     ]
 
