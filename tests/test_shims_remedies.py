@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -228,35 +229,57 @@ def test_what_batches_do_not_go_with_ends_the_rank(ring, batched, arguments):
         ring(2, turns(2, depth, "##"), prepare, depth=depth, limit_s=0.5)
 
 
-# torch takes more than a second to import: the ranks are forks of a process that has
+# torch takes more than a second to import: all ranks are forks of one process that has
 FORKS = """
-import os, sys, torch, torch.distributed
-code, size, store = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-ranks = []
-for rank in range(size):
-    ranks.append(os.fork())
-    if not ranks[-1]:
-        sys.argv = ["-c", str(rank), str(size), store]
-        exec(code, {})
-        sys.stdout.flush()
-        os._exit(0)
-sys.exit(any([os.waitpid(pid, 0)[1] for pid in ranks]))
+import json, os, signal, sys, torch, torch.distributed, traceback
+for line in sys.stdin:
+    code, size, folder = json.loads(line)
+    ranks = []
+    for rank in range(size):
+        ranks.append(os.fork())
+        if not ranks[-1]:
+            signal.alarm(600)
+            for stream in (1, 2):
+                os.dup2(os.open(folder + "/said", os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+            sys.argv = ["-c", str(rank), str(size), folder + "/store"]
+            try:
+                exec(code, {})
+            except BaseException:
+                traceback.print_exc()
+            sys.stdout.flush()
+            os._exit(0)
+    for pid in ranks:
+        os.waitpid(pid, 0)
+    print("over", flush=True)
 """
 
 
-def run_ranks(code: str, size: int, folder: Path) -> None:
-    """Run a rank's program in `size` processes, which are done when they say so."""
-    done = subprocess.run(
-        [sys.executable, "-c", FORKS, code, str(size), str(folder / "store")],
+@pytest.fixture(scope="module")
+def forks() -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKS],
         env={**os.environ, "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
         text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    assert all(f"rank {number} has all" in done.stdout for number in range(size)), done.stdout
+    ) as process:
+        yield process
+        assert process.stdin
+        process.stdin.close()
+
+
+@pytest.fixture
+def run_ranks(forks: subprocess.Popen[str], tmp_path: Path) -> Callable[[str, int], None]:
+    """Runs a rank's program in so many processes, which are done when they say so."""
+
+    def run(code: str, size: int) -> None:
+        assert forks.stdin and forks.stdout
+        print(json.dumps([code, size, str(tmp_path)]), file=forks.stdin, flush=True)
+        assert forks.stdout.readline() == "over\n"
+        said = (tmp_path / "said").read_text()
+        assert all(f"rank {number} has all" in said for number in range(size)), said
+
+    return run
 
 
 EXCHANGE = """
@@ -346,15 +369,14 @@ sys.stdout.write(f"rank {rank} has all\\n")
 
 @pytest.mark.launches
 @pytest.mark.parametrize("size", [2, 3])
-def test_in_a_profile_a_batch_has_the_numbers_of_its_messages_on_both_ends(tmp_path, size):
-    run_ranks(NUMBERED, size, tmp_path)
+def test_in_a_profile_a_batch_has_the_numbers_of_its_messages_on_both_ends(run_ranks, size):
+    run_ranks(NUMBERED, size)
 
 
 @pytest.mark.launches
 @pytest.mark.parametrize("size", [2, 4])
-def test_tensors_of_any_kind_arrive_as_they_were_sent(tmp_path, size):
-    pytest.importorskip("torch")
-    run_ranks(EXCHANGE, size, tmp_path)
+def test_tensors_of_any_kind_arrive_as_they_were_sent(run_ranks, size):
+    run_ranks(EXCHANGE, size)
 
 
 # comm_stream: what waits for what, on made-up streams
@@ -604,6 +626,5 @@ sys.stdout.write(f"rank {rank} has all\\n")  # in one piece: the ranks share it
 
 
 @pytest.mark.launches
-def test_requests_and_metadata_arrive_as_they_were_sent(tmp_path):
-    pytest.importorskip("torch")
-    run_ranks(REQUESTS, 2, tmp_path)
+def test_requests_and_metadata_arrive_as_they_were_sent(run_ranks):
+    run_ranks(REQUESTS, 2)
