@@ -337,14 +337,14 @@ def test_a_damaged_rank_leaves_a_valid_trace_of_the_others(tmp_path, capsys):
 
 def test_several_processes_write_what_one_writes(tmp_path, monkeypatch):
     written = []
-    for processes in (1, 2, 4):
+    for processes in (1, 3):
         monkeypatch.setattr(
             "repro_pp_graphs.traces.merge.chrome_trace.workers_for", lambda paths, n=processes: n
         )
         out = tmp_path / f"{processes}.json"
         assert merge([str(DATA / "sglang052_pp4"), "-o", str(out)]) == 0
         written.append(out.read_bytes())
-    assert written[1:] == written[:1] * 2
+    assert written[0] == written[1]
 
 
 def test_a_writing_process_that_is_killed_is_told_in_a_line(tmp_path, capsys, monkeypatch):
@@ -527,14 +527,19 @@ def test_a_view_of_nothing_is_refused(tmp_path: Path, words: list[str]):
     assert not target.exists()
 
 
+@pytest.fixture(scope="module")
+def events_of_reference(tmp_path_factory) -> int:
+    out = tmp_path_factory.mktemp("reference") / "whole.json"
+    return len(merged(out, trace_changes.DATA / trace_changes.REFERENCE)["traceEvents"])
+
+
 @pytest.mark.parametrize("name", [0, 1.5, None, [], {"a": 1}, True])
-def test_an_event_whose_name_is_no_text_is_left_out(tmp_path, name):
+def test_an_event_whose_name_is_no_text_is_left_out(tmp_path, name, events_of_reference):
     (file, text), *_ = trace_changes.texts().items()
     changed = trace_changes.with_events(
         text, lambda event: event | {"name": name} if event.get("cat") == "cpu_op" else event
     )
-    whole = merged(tmp_path / "whole.json", trace_changes.DATA / trace_changes.REFERENCE)
     case = trace_changes.write(tmp_path / "case", {file: changed})
     document = merged(tmp_path / "out.json", case)
     assert faults(document) == []
-    assert 0 < len(document["traceEvents"]) < len(whole["traceEvents"])
+    assert 0 < len(document["traceEvents"]) < events_of_reference

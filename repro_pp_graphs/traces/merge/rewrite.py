@@ -16,9 +16,7 @@ from repro_pp_graphs.traces.read.salvage import NO_JSON, utf_8
 
 SIDE_BY_SIDE = frozenset({"kernel", "gpu_memcpy", "gpu_memset", "overhead"})
 GLOO: dict[str, Gloo] = {"gloo:send": "send", "gloo:recv": "recv"}
-RANK_IDS = [
-    re.compile(rb'("' + name + rb'":\s*"?)(?=\d)') for name in (b"correlation", b"External id")
-]
+RANK_IDS = re.compile(rb'("(?:correlation|External id)":\s*"?)(?=\d)')
 
 
 class WireEvent(msgspec.Struct, gc=False, omit_defaults=True):
@@ -114,9 +112,9 @@ class RankRewriter:
         return Rewritten(ENCODER.encode(kept)[1:-1], len(kept)) if kept else None
 
     def _decode(self, text: bytes) -> list[WireEvent]:
-        for numbers in RANK_IDS:
-            text = numbers.sub(rb"\g<1>" + self.key.encode(), text)
-        events = self.decoding.events(text)
+        parts, key = RANK_IDS.split(text), self.key.encode()
+        parts[1::2] = [before + key for before in parts[1::2]]  # a template is slower before 3.12
+        events = self.decoding.events(b"".join(parts))
         if not self.reading.left_out_ns:
             return events
         return [event for event in events if not self._left_out(event)]
