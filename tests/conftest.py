@@ -37,3 +37,8 @@ def pytest_collection() -> Iterator[None]:
         gc.freeze()
         gc.enable()
         gc.set_threshold(50_000, 20, 20)
+
+
+def pytest_unconfigure() -> None:
+    """What a process holds goes with it: its end need not look for cycles in that once more."""
+    gc.freeze()
