@@ -45,11 +45,12 @@ def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> str:
         # before the server listens
         says_so = stage in ("warming up", "ready")
         if says_so or (line.elapsed_s >= ask_at_s and server.listens()):
-            if stranger := listener.owner(launch.host, launch.port, pid).stranger:
-                line.end(f"port {launch.port} is answered by {stranger}")
+            listens = listener.owner(launch.host, launch.port, pid)
+            if listens.stranger:
+                line.end(f"port {launch.port} is answered by {listens.stranger}")
                 return failure.OUSTED
             if server.healthy() and (model := server.model()):
-                if listener.owner(launch.host, launch.port, pid).stranger:
+                if not listens.ours and listener.owner(launch.host, launch.port, pid).stranger:
                     continue  # it began to listen since, and is the one that answered
                 # a folder by its name: the terminal has no room for paths
                 name = Path(model).name if model.startswith("/") else model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 
 @dataclass(frozen=True)
@@ -15,11 +16,19 @@ class Rule:
     """
 
     cause: str
-    pattern: re.Pattern[str]
+    wording: str  # regular expressions, compiled where a server has died
     remedy: str
     broad: bool = False
     frames: bool = False
-    also: re.Pattern[str] | None = None
+    also_wording: str = ""
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        return re.compile(self.wording)
+
+    @cached_property
+    def also(self) -> re.Pattern[str] | None:
+        return re.compile(self.also_wording) if self.also_wording else None
 
 
 def _rule(
@@ -30,8 +39,7 @@ def _rule(
     frames: bool = False,
     also: str = "",
 ) -> Rule:
-    found = re.compile("|".join(patterns))
-    return Rule(cause, found, remedy, broad, frames, re.compile(also) if also else None)
+    return Rule(cause, "|".join(patterns), remedy, broad, frames, also)
 
 
 _LOWER_MEMORY = (

@@ -17,6 +17,9 @@ import torch
 
 from sglang.srt import distributed
 
+if "REPRO_PP_CLOCK" in os.environ:  # a plain launch has no such path
+    from repro_pp_graphs.pp_clock import rows
+
 MENDED = Path(os.environ.get("FAKE_MENDED", "/never")).exists()
 FAULT, _, CAUSE = ("" if MENDED else os.environ.get("FAKE_FAULT", "")).partition(":")
 # importlib.metadata says the same, and takes as long to import as all else here
@@ -97,8 +100,6 @@ def export(rank: int, args: argparse.Namespace, request: dict[str, Any]) -> None
 def write_rows(rank: int, args: argparse.Namespace) -> None:
     """The file that the shim pp_clock would write: a turn, where the shim is asked for."""
     if prefix := os.environ.get("REPRO_PP_CLOCK"):
-        from repro_pp_graphs.pp_clock import rows  # noqa: PLC0415 - a plain launch has no such path
-
         with contextlib.suppress(OSError):
             file = rows.RowFile(rows.path_of(prefix, rank, 0), rows.LEAST_CAPACITY)
             file.describe(pp_rank=rank, pp_size=args.pp_size, tp_rank=0, loop_size=args.pp_size)
