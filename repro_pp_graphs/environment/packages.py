@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from importlib import metadata, util
 from pathlib import Path
 
@@ -68,8 +69,13 @@ def origin(distribution: metadata.Distribution) -> str:
     return f"editable in {folder}"
 
 
-def installed() -> Iterator[tuple[str, str]]:
+@lru_cache(1)
+def installed() -> tuple[tuple[str, str], ...]:
     """(name, "version" or "version, origin") of each package of NAMES that is installed."""
+    return tuple(_installed())
+
+
+def _installed() -> Iterator[tuple[str, str]]:
     for name in NAMES:
         try:
             distribution = metadata.distribution(name)
