@@ -29,7 +29,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from repro_pp_graphs.pp_clock import rows
 from repro_pp_graphs.pp_clock.device import DeviceClock
 from repro_pp_graphs.pp_clock.on_off import LIMIT
-from repro_pp_graphs.server.shims.pp_clock import Clock, Messages, Wrappers
+from repro_pp_graphs.server.shims.pp_clock.clock import Clock
+from repro_pp_graphs.server.shims.pp_clock.messages import Messages
+from repro_pp_graphs.server.shims.pp_clock.wrappers import Wrappers
 
 CALLS = 500  # shorter than a time slice of a busy machine
 REPEATS = 400

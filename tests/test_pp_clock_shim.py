@@ -18,6 +18,8 @@ import pytest
 from repro_pp_graphs.pp_clock import device, rows
 from repro_pp_graphs.pp_clock.rows import CODES, KINDS
 from repro_pp_graphs.server.shims import pp_clock
+from repro_pp_graphs.server.shims.pp_clock import owners
+from repro_pp_graphs.server.shims.pp_clock.clock import Clock
 
 SPANS: list[str] = []
 
@@ -251,7 +253,7 @@ import threading
 from types import SimpleNamespace
 import torch
 from torch import distributed
-from repro_pp_graphs.server.shims import pp_clock
+from repro_pp_graphs.server.shims.pp_clock.messages import number_messages
 
 distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
 own = distributed.isend, distributed.irecv
@@ -262,7 +264,7 @@ clock = SimpleNamespace(
     alternates=False,
     take=lambda owner, name, wrapped, always: setattr(owner, name, wrapped),
 )
-pp_clock.number_messages(SimpleNamespace(), clock, torch)
+number_messages(SimpleNamespace(), clock, torch)
 assert distributed.isend is not own[0]
 tensor = torch.zeros(1)
 made = [
@@ -397,7 +399,7 @@ def test_what_breaks_at_the_start_is_in_the_header(made, monkeypatch, where):
     if where == "torch":
         del torch.distributed.irecv  # the numbers of messages alone are lost
     else:
-        monkeypatch.setattr(pp_clock, "_owners", lambda scheduler: 1 / 0)
+        monkeypatch.setattr(owners, "_owners", lambda scheduler: 1 / 0)
     scheduler = kind(torch)
     scheduler.pp_group.recv_tensor_dict = lambda: {"hidden_states": 1}
     _, found = go(made, *[Batch(True, 1)] * 2, scheduler=scheduler)
@@ -702,7 +704,7 @@ def test_what_the_gpu_did_is_read_after_a_launch_never_between_results_and_launc
     order: list[str] = []
     kind, torch, _ = made
 
-    def device_clock(clock: pp_clock.Clock, torch: Any) -> str:
+    def device_clock(clock: Clock, torch: Any) -> str:
         clock.device = Noted(order)  # type: ignore[assignment]
         return ""
 
@@ -724,7 +726,7 @@ def test_what_the_gpu_did_is_read_after_a_launch_never_between_results_and_launc
 def test_batches_that_the_gpus_clock_missed_are_in_the_header_by_reason(made, monkeypatch):
     monkeypatch.setattr(CUDA, "stuck", True)  # no base passes
 
-    def device_clock(clock: pp_clock.Clock, torch: Any) -> str:
+    def device_clock(clock: Clock, torch: Any) -> str:
         clock.device = device.DeviceClock(CUDA, clock.own_batch)
         return ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -234,8 +235,7 @@ def test_an_unknown_shim_ends_the_server_with_its_name():
 
 
 def test_every_shim_has_a_module_and_a_reason():
-    folder = Path(shims.__file__).parent
-    modules = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    modules = {module.name for module in pkgutil.iter_modules(shims.__path__)}
     assert modules == set(shims.REASONS)
 
 

@@ -321,7 +321,7 @@ sys.stdout.write(f"rank {rank} has all\\n")  # in one piece: the ranks share it
 NUMBERED = """
 import contextlib, sys, threading, torch, torch.distributed as dist
 from types import SimpleNamespace
-from repro_pp_graphs.server.shims import pp_clock
+from repro_pp_graphs.server.shims.pp_clock.messages import number_messages
 from repro_pp_graphs.server.shims.batched_p2p import Exchange
 rank, size, store = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=size)
@@ -338,7 +338,7 @@ clock = SimpleNamespace(
     thread=threading.get_ident(), messages=0, profiled=lambda: state.profiled, fail=print,
     alternates=False, take=lambda owner, name, wrapped, always: setattr(owner, name, wrapped),
 )
-pp_clock.number_messages(scheduler, clock, torch)
+number_messages(scheduler, clock, torch)
 exchange = Exchange(group, torch)
 one, two = {"ids": torch.arange(3)}, {"ids": torch.arange(2), "more": torch.zeros(2)}
 exchange.run([one])
