@@ -207,8 +207,10 @@ def _header(data: bytes, path: Path) -> dict[str, Any]:
 
 
 def _unpacked(data: bytes) -> Iterator[tuple[int, ...]]:
-    whole = len(data) // ROW_BYTES * ROW_BYTES
-    return LAYOUT.iter_unpack(memoryview(data)[:whole])
+    """The whole rows up to the last that was written: most of a file's room is zeros, as a rule."""
+    used = len(data.rstrip(b"\0"))
+    rows = min(-(-used // ROW_BYTES), len(data) // ROW_BYTES)
+    return LAYOUT.iter_unpack(memoryview(data)[: rows * ROW_BYTES])
 
 
 def _content(path: Path) -> tuple[dict[str, Any], bytes]:
