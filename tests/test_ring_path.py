@@ -26,8 +26,10 @@ from repro_pp_graphs.traces.facts import Analysis, PathPart, RingPath
 from repro_pp_graphs.traces.merge.chrome_trace import merge
 from repro_pp_graphs.traces.merge.pipeline_tracks import Additions
 from repro_pp_graphs.traces.path import difference_words, ring_path
+from repro_pp_graphs.traces.path.clocks import CannotTell
 from repro_pp_graphs.traces.path.compare import differences
-from repro_pp_graphs.traces.path.explained import explained
+from repro_pp_graphs.traces.path.explained import explained, studied
+from repro_pp_graphs.traces.path.shown import path_slices
 
 DATA = Path(__file__).parent / "data" / "traces"
 A_GPU_EACH = [
@@ -178,6 +180,18 @@ def test_a_missing_rank_is_the_reason(tmp_path):
     (name, text), *_ = texts("sglang052_graphs_on").items()
     (tmp_path / name).write_text(text)
     assert explained(only_case(tmp_path)).ring_path_unknown == "not every rank has a trace"
+
+
+@pytest.mark.parametrize("name", [*A_GPU_EACH, *SHARED, "sglang0516_batched_p2p"])
+def test_the_path_is_one_thing_at_a_time_without_a_gap(name):
+    """Slices that overlap would stand on top of one another in the merged trace."""
+    followed = studied(only_case(DATA / name)).followed
+    assert not isinstance(followed, CannotTell)
+    slices = path_slices(followed)
+    ahead = {line.host.rank.rank: line.ahead_ns for line in followed.ring.ranks}
+    for one, other in pairwise(slices):
+        assert one.start_ns < one.end_ns
+        assert one.end_ns - ahead[one.rank] == other.start_ns - ahead[other.rank]
 
 
 def test_the_merged_trace_shows_the_path_as_a_track_of_every_rank_with_arrows(tmp_path):

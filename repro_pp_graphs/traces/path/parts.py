@@ -75,16 +75,17 @@ def _unexplained(step: int, piece: Piece) -> list[Part]:
     synchronising call, up to RETURNS_NS, the call's return. On a GPU it is called `shared_gpu`:
     where no other rank's work runs meanwhile, Sums calls it unexplained again."""
     on_gpu = piece.ref in (Kind.LAUNCH, Kind.HANDOVER, Kind.SYNC, Kind.CUDA_CALL)
-    until = piece.end_ns
-    found: list[Part] = []
     if piece.ref in (Kind.GLOO, Kind.GLOO_CALL):
         return [Part(step, piece.rank, piece.start_ns, piece.end_ns, "transfer")]
+    until = piece.end_ns
     if piece.ref in (Kind.SYNC, Kind.CUDA_CALL):
         until = max(piece.start_ns, piece.end_ns - RETURNS_NS)
-        found.append(Part(step, piece.rank, until, piece.end_ns, PLAIN[piece.ref]))
+    found: list[Part] = []
     if until > piece.start_ns:
         category: PathCategory = "shared_gpu" if on_gpu else "unexplained"
         found.append(Part(step, piece.rank, piece.start_ns, until, category))
+    if piece.end_ns > until:
+        found.append(Part(step, piece.rank, until, piece.end_ns, PLAIN[piece.ref]))
     return found
 
 
