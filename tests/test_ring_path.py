@@ -213,6 +213,7 @@ def test_the_merged_trace_shows_the_path_as_a_track_of_every_rank_with_arrows(tm
     for one, other in pairwise(slices):
         assert one["ts"] + one["dur"] == pytest.approx(other["ts"], abs=0.01)
     assert {"graph", "host", "launch", "transfer"} <= {event["name"] for event in slices}
+    assert {TITLES[event["name"]] for event in slices} == {e["args"]["what"] for e in slices}
     hops = sum(one["pid"] != other["pid"] for one, other in pairwise(slices))
     flows = [event for event in events if event.get("cat") == "path"]
     assert [event["ph"] for event in flows] == ["s", "f"] * hops

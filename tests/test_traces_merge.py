@@ -93,6 +93,26 @@ def test_threads_that_the_file_does_not_name_are_named_by_what_runs_there(tmp_pa
     assert {"PP0 · NCCL watchdog (polls events)", "PP0 · thread 78 (cudaMemcpyAsync, ...)"} <= names
 
 
+def test_a_stream_with_both_ways_to_a_peer_has_a_name_that_is_not_cut(tmp_path):
+    """The viewer shows some 27 characters of a name and cuts the middle of a longer one."""
+    document = merged(tmp_path / "out.json", DATA / "sglang0516_graphs_on")
+    found = re.findall(
+        r"PP\d · stream \d+ (\w+ PP\d.*)", "\n".join(thread_names(document).values())
+    )
+    assert set(found) == {"with PP0", "with PP1"}
+
+
+def test_moments_that_a_file_marks_for_the_whole_trace_stand_on_a_track_of_the_rank(tmp_path):
+    maker = ring(2)[0]
+    mark = {"ph": "i", "cat": "", "name": "Record Window End", "pid": "", "tid": "", "ts": 9}
+    maker.events += [{**mark, "s": "g"}, {**mark, "s": "p"}, mark]
+    maker.write(tmp_path)
+    document = merged(tmp_path / "out.json", tmp_path)
+    marks = [event for event in document["traceEvents"] if event["ph"] == "i"]
+    assert [event.get("s") for event in marks] == ["t", "p", None]
+    assert {processes(document)[event["pid"]] for event in marks} == {"PP0 · profiler"}
+
+
 def test_wait_slices_tell_the_peer_the_times_and_how_long_a_message_lay_there(tmp_path):
     first, second = TraceMaker(0, 2), TraceMaker(1, 2)
     for n in range(4):
@@ -405,14 +425,16 @@ def test_the_viewer_is_told_to_show_ranks_in_order_and_the_time_all_were_recorde
     document = merged(tmp_path / "out.json.gz", a, b)
     link = urllib.parse.parse_qs(first_view(view_of(tmp_path / "out.json.gz")))
     commands = json.loads(link["startupCommands"][0])
-    shown = [
-        name
-        for command in commands
-        for name in in_order(document)
-        if command["id"].endswith("CopyTracksToWorkspaceByRegex")
-        and re.match(command["args"][0], name)
-    ]
-    assert shown == in_order(document)
+    # whatever the page's own order of them is
+    for names in (in_order(document), in_order(document)[::-1]):
+        shown = [
+            name
+            for command in commands
+            for name in names
+            if command["id"].endswith("CopyTracksToWorkspaceByRegex")
+            and re.match(command["args"][0], name)
+        ]
+        assert shown == in_order(document)
     # from rank 1's first recv to rank 0's last
     assert (link["visStart"], link["visEnd"]) == (["980000"], ["5130000"])
 
@@ -434,6 +456,22 @@ def test_without_a_browser_the_helper_says_what_to_click(tmp_path, capsys):
     assert "Open trace file" in told
     assert max(map(len, told.splitlines()[1:])) <= 80
     assert open_trace([str(tmp_path / "none.json")]) == 2
+
+
+def test_by_hand_a_merged_trace_is_opened_with_its_ranks_in_order(tmp_path, capsys):
+    for maker in ring(2):
+        maker.write(tmp_path)
+    file = tmp_path / "merged.json"
+    document = merged(file, tmp_path)
+    capsys.readouterr()
+    assert open_trace([str(file), "--no-browser"]) == 0
+    (link,) = re.findall(r"https:\S+", capsys.readouterr().out)
+    assert link.removeprefix(f"{VIEWER}/#!/?") == first_view(view_of(file))[1:]
+    # so many ranks that the link could not be copied: the page alone
+    document["view"]["ranks"] *= 50
+    file.write_text(json.dumps(document))
+    assert open_trace([str(file), "--no-browser"]) == 0
+    assert re.findall(r"https:\S+", capsys.readouterr().out) == [VIEWER]
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ WORKSPACE = "PP ranks"
 # What Python's webbrowser takes where there is no display: they run no scripts.
 TEXT_BROWSERS = ("www-browser", "links", "elinks", "lynx", "w3m")
 LOOK_S = 0.2
+LONGEST = 4000  # characters of a link to copy by hand
 HEAD_BYTES = 1 << 20
 VIEW = {"ranks": list[str], "start": int, "end": int}  # of a merged trace, each where it is known
 EXAMPLES = """examples:
@@ -58,14 +59,16 @@ def first_view(view: dict[str, Any]) -> str:
     steps = [
         ["CopyTracksToWorkspaceByRegex", f"^{rank} · {kind}", WORKSPACE]
         for rank in ranks
-        for kind in ("pipeline", "[CG]PU")
+        for kind in ("pipeline", "CPU", "GPU")
     ]
     steps += [["SwitchWorkspace", WORKSPACE], ["ExpandTracksByRegex", f"({ends}) · pipeline"]]
     commands = [{"id": f"dev.perfetto.{name}", "args": args} for name, *args in steps]
-    found = {"startupCommands": json.dumps(commands, ensure_ascii=False)} if ranks else {}
+    found: dict[str, str] = {}
+    if ranks:
+        found["startupCommands"] = json.dumps(commands, ensure_ascii=False, separators=(",", ":"))
     if view.get("end", 0) > view.get("start", 0) >= 0:
         found |= {"visStart": str(view["start"]), "visEnd": str(view["end"])}
-    return "".join(f"&{key}={urllib.parse.quote(value)}" for key, value in found.items())
+    return "".join(f"&{key}={urllib.parse.quote(value, ':,()')}" for key, value in found.items())
 
 
 class OneFile(http.server.BaseHTTPRequestHandler):
@@ -129,9 +132,14 @@ class TraceServer(http.server.ThreadingHTTPServer):
 
 def what_to_click(file: Path) -> list[str]:
     """How to open the file by hand."""
+    link = VIEWER
+    if view := first_view(view_of(file)).removeprefix("&"):
+        # what the viewer does at first with any file that is opened after it
+        link = link if len(view) > LONGEST else f"{VIEWER}/#!/?{view}"
     return [
         f"1. copy {file} to a machine with a browser, if this one has none",
-        f"2. open {VIEWER}, choose 'Open trace file' or drop the file there",
+        "2. open this link there, choose 'Open trace file' or drop the file on it",
+        f"   {link}",
         "3. search for cudagraph to find the decode launches; W and S zoom, A and D move",
         "4. each track's name begins with its rank: the funnel above them filters by it",
     ]

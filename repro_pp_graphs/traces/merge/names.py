@@ -14,7 +14,7 @@ Lane = tuple[Any, Any]  # pid and tid as the file has them
 class Names:
     """What a rank is called: `title` begins the name of each of its tracks, so that one which is
     pinned or scrolled to shows its rank; `case` ends the names of its processes; `streams`: to
-    and from whom NCCL sends on them."""
+    and from whom NCCL sends on them ("with" whom, where both: longer names are cut)."""
 
     title: str
     case: str = ""
@@ -29,12 +29,16 @@ def rank_name(case: Case, rank: int) -> str:
 
 def names_of(case: Case, rank: RankTrace, letter: str) -> Names:
     """The names of a rank; `letter` is that of its case where there are several."""
-    found: dict[Lane, dict[str, None]] = {}
+    found: dict[Lane, dict[str, str]] = {}
     for op in rank.p2p:
         if op.backend == "nccl":
+            ways, peer = found.setdefault(op.lane, {}), rank_name(case, op.peer)
             way = "to" if op.kind == "send" else "from"
-            found.setdefault(op.lane, {})[f"{way} {rank_name(case, op.peer)}"] = None
-    streams = {lane: ", ".join(ways) for lane, ways in found.items()}
+            ways[peer] = way if ways.get(peer, way) == way else "with"
+    streams = {
+        lane: ", ".join(f"{way} {peer}" for peer, way in ways.items())
+        for lane, ways in found.items()
+    }
     title = rank_name(case, rank.rank)
     if not letter:
         return Names(title, streams=streams)

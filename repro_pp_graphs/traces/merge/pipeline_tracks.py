@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from repro_pp_graphs.traces.explain.step_path import TITLES
 from repro_pp_graphs.traces.explain.steps import (
     RUN_SPANS,
     decode_spans,
@@ -147,7 +148,8 @@ class Additions:
             if track is None:  # a rank that is not shown
                 before = None
                 continue
-            yield track.slice(PATH, each.name, each.start_ns, each.end_ns, {})
+            about = {"what": TITLES[each.name]}
+            yield track.slice(PATH, each.name, each.start_ns, each.end_ns, about)
             if before is not None and before.rank != each.rank:
                 # well inside, as times read as floats are some ns off
                 inside = min(INSIDE_NS, (before.end_ns - before.start_ns + 1) // 2)

@@ -48,6 +48,8 @@ class WireEvent(msgspec.Struct, gc=False, omit_defaults=True):
 
 
 ENCODER = msgspec.json.Encoder()
+# Kineto marks moments for the whole trace; Perfetto shows such as "Unnamed SliceTrack", above all.
+WHOLE_TRACE, OWN_TRACK = Raw(b'"g"'), Raw(b'"t"')
 ARGUMENTS = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -105,6 +107,8 @@ class RankRewriter:
             if event.id is not UNSET:
                 own = isinstance(event.id, int) and event.id >= 0
                 event.id = int(f"{key}{event.id}") if own else f"{key}:{event.id}"
+            if event.s == WHOLE_TRACE:
+                event.s = OWN_TRACK
             if event.bind_id is not UNSET:
                 event.bind_id = f"{key}:{event.bind_id}"
             if shift and event.ts is not UNSET:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from repro_pp_graphs.traces.facts import PathCategory
 from repro_pp_graphs.traces.path.batches import Batches
 from repro_pp_graphs.traces.path.build import Ring
 from repro_pp_graphs.traces.path.parts import parts_of
@@ -18,7 +19,7 @@ class Slice(msgspec.Struct, gc=False):
     rank: int
     start_ns: int
     end_ns: int
-    name: str
+    name: PathCategory
 
 
 def path_slices(found: Followed) -> list[Slice]:
@@ -46,7 +47,7 @@ def _of(ring: Ring, batches: Batches, batch: int, piece: Piece) -> list[Slice]:
     line = ring.ranks[piece.rank]
     found = []
     for part in parts_of(ring, batches, 0, batch, [piece]):
-        name: str = part.category
+        name = part.category
         if name == "queueing":
             name = "graph" if line.groups.graph[piece.ref] else "eager"
         start, end = part.start_ns + line.ahead_ns, part.end_ns + line.ahead_ns
