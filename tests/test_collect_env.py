@@ -890,76 +890,82 @@ def test_no_secret_planted_in_arguments_configuration_or_logs_comes_out(tmp_path
     assert "plugh" not in output
 
 
-def test_a_secret_named_in_one_place_is_masked_where_it_has_no_name() -> None:
-    env = bare(MY_SERVICE_PASSWORD="only-known-here", NCCL_COMMENT="see only-known-here now")
-    facts = collect(env=env)
-    assert facts["environment"]["NCCL_COMMENT"] == "see <masked> now"
+# variables, none of which changes how another is shown
+SECRET = {"MY_SERVICE_PASSWORD": "only-known-here", "NCCL_NOTE": "see only-known-here now"}
+HARMLESS = {
+    "SGLANG_MAX_TOKENS": "4096",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+    "NCCL_ARGS": "--tokenizer-path org/Model-7B-Instruct --max-total-tokens 1024 --skip",
+    "NCCL_SOCKET_IFNAME": "eth0,ib0",
+    "TORCH_COMMIT": "cf30153c4c131c8164ee7798e5022d810682e2cb",
+    "SGLANG_URL": "https://host:8000/path?x=1",
+}
+LOGGED = {
+    "NCCL_LINE": "Decode batch, #running-req: 1, #token: 2071, token usage: 0.03",
+    "NCCL_SERVER_ARGS": "ServerArgs(api_key=None, num_key_value_heads=8, max_total_tokens=65536,"
+    " eplb_token_threshold=0.48, worker_id='', skip_tokenizer_init=False)",
+    "NCCL_TRACE": "File sglang/srt/utils/hf_transformers_utils.py, hf_chat_template_name=None,",
+    "NCCL_CLASS": "DeepseekV3ForCausalLMNextN Qwen3MoeForConditionalGeneration",
+}
+# as it is, and as it is shown
+PATHS_AND_USERS = {
+    "NCCL_TOPO_FILE": ("/data/people/alice/topo.xml", "~/topo.xml"),
+    "NCCL_GRAPH_FILE": ("/home/bob/graph.xml", "/home/<user>/graph.xml"),
+    "NCCL_COMMENT": ("for alice, not malice", "for <user>, not malice"),
+}
+ADDRESSES = {
+    "NCCL_MAIL": (
+        "from carol@corp.example.com, git@github.com:x/y.git",
+        "from <email>, git@github.com:x/y.git",
+    ),
+    "NCCL_NODES": (
+        "10.0.0.5:20000 8.8.8.8:20000 127.0.0.1:30000 http://9.9.9.9/x",
+        "10.0.0.5:20000 <address>:20000 127.0.0.1:30000 http://<address>/x",
+    ),
+    "NCCL_VERSIONS": ("cudnn 9.19.0.56, driver 580.159.04",) * 2,
+    "NCCL_SEEN": ("on gpu-node-17 now", "on <host> now"),
+    "NCCL_LOG": (
+        "worker-3.pool:77:99 [0] NCCL INFO worker-3.pool is here",
+        "<host>:77:99 [0] NCCL INFO <host> is here",
+    ),
+}
 
 
-def test_harmless_neighbours_of_secrets_stay_readable() -> None:
-    harmless = {
-        "SGLANG_MAX_TOKENS": "4096",
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
-        "NCCL_ARGS": "--tokenizer-path org/Model-7B-Instruct --max-total-tokens 1024 --skip",
-        "NCCL_SOCKET_IFNAME": "eth0,ib0",
-        "TORCH_COMMIT": "cf30153c4c131c8164ee7798e5022d810682e2cb",
-        "SGLANG_URL": "https://host:8000/path?x=1",
-    }
-    facts = collect(env=bare(**harmless))
-    assert {name: facts["environment"][name] for name in harmless} == harmless
+Variables = tuple[dict[str, str], dict[str, str]]
 
 
-def test_home_paths_and_user_names_are_shown_only_on_request() -> None:
-    env = bare(
-        HOME="/data/people/alice",
-        USER="alice",
-        NCCL_TOPO_FILE="/data/people/alice/topo.xml",
-        NCCL_GRAPH_FILE="/home/bob/graph.xml",
-        NCCL_COMMENT="for alice, not malice",
-    )
-    hidden = collect(env=env)["environment"]
-    assert hidden["NCCL_TOPO_FILE"] == "~/topo.xml"
-    assert hidden["NCCL_GRAPH_FILE"] == "/home/<user>/graph.xml"
-    assert hidden["NCCL_COMMENT"] == "for <user>, not malice"
-    shown = collect("--no-redact", env=env)["environment"]
-    assert {name: shown[name] for name in env if name.startswith("NCCL")} == {
-        name: text for name, text in env.items() if name.startswith("NCCL")
-    }
+@pytest.fixture(scope="module")
+def variables() -> Variables:
+    """All of them in one environment: what is printed of it, and with --no-redact."""
+    people = {"HOME": "/data/people/alice", "USER": "alice", "HOSTNAME": "gpu-node-17"}
+    texts = {name: text for name, (text, _) in (PATHS_AND_USERS | ADDRESSES).items()}
+    env = bare(EDITOR="vi", **people, **texts, **SECRET, **HARMLESS, **LOGGED)
+    return collect(env=env)["environment"], collect("--no-redact", env=env)["environment"]
 
 
-def test_mail_addresses_hosts_and_public_addresses_are_hidden() -> None:
-    told = {
-        "NCCL_MAIL": "from alice@corp.example.com, git@github.com:x/y.git",
-        "NCCL_NODES": "10.0.0.5:20000 8.8.8.8:20000 127.0.0.1:30000 http://9.9.9.9/x",
-        "NCCL_VERSIONS": "cudnn 9.19.0.56, driver 580.159.04",
-        "NCCL_SEEN": "on gpu-node-17 now",
-        "NCCL_LOG": "worker-3.pool:77:99 [0] NCCL INFO worker-3.pool is here",
-    }
-    env = bare(HOSTNAME="gpu-node-17", **told)
-    hidden = collect(env=env)["environment"]
-    assert {key: hidden[key] for key in told} == {
-        "NCCL_MAIL": "from <email>, git@github.com:x/y.git",
-        "NCCL_NODES": "10.0.0.5:20000 <address>:20000 127.0.0.1:30000 http://<address>/x",
-        "NCCL_VERSIONS": told["NCCL_VERSIONS"],
-        "NCCL_SEEN": "on <host> now",
-        "NCCL_LOG": "<host>:77:99 [0] NCCL INFO <host> is here",
-    }
-    shown = collect("--no-redact", env=env)["environment"]
-    assert {key: shown[key] for key in told} == told
+def test_a_secret_named_in_one_place_is_masked_where_it_has_no_name(variables: Variables) -> None:
+    for found in variables:
+        assert found["NCCL_NOTE"] == "see <masked> now"
 
 
-def test_what_sglang_logs_of_tokens_stays_readable() -> None:
-    told = {
-        "NCCL_LOG": "Decode batch, #running-req: 1, #token: 2071, token usage: 0.03",
-        "NCCL_ARGS": "ServerArgs(api_key=None, num_key_value_heads=8, max_total_tokens=65536,"
-        " eplb_token_threshold=0.48, worker_id='', skip_tokenizer_init=False)",
-        "NCCL_TRACE": "File sglang/srt/utils/hf_transformers_utils.py, hf_chat_template_name=None,",
-        "NCCL_CLASS": "DeepseekV3ForCausalLMNextN Qwen3MoeForConditionalGeneration",
-    }
-    facts = collect(env=bare(**told))["environment"]
-    assert {key: facts[key] for key in told} == told
+def test_harmless_neighbours_of_secrets_stay_readable(variables: Variables) -> None:
+    hidden, _ = variables
+    assert {name: hidden[name] for name in HARMLESS} == HARMLESS
 
 
-def test_variables_of_other_programs_are_not_printed() -> None:
-    assert "EDITOR" not in collect(env=bare(EDITOR="vi", NCCL_DEBUG="INFO"))["environment"]
+@pytest.mark.parametrize("told", [PATHS_AND_USERS, ADDRESSES], ids=["people", "addresses"])
+def test_people_hosts_and_public_addresses_are_shown_only_on_request(
+    variables: Variables, told: dict[str, tuple[str, str]]
+) -> None:
+    hidden, shown = variables
+    assert {name: (shown[name], hidden[name]) for name in told} == told
+
+
+def test_what_sglang_logs_of_tokens_stays_readable(variables: Variables) -> None:
+    hidden, _ = variables
+    assert {name: hidden[name] for name in LOGGED} == LOGGED
+
+
+def test_variables_of_other_programs_are_not_printed(variables: Variables) -> None:
+    assert all("EDITOR" not in found for found in variables)
