@@ -14,8 +14,8 @@ from release_sources import release_of
 from repro_pp_graphs import record
 from repro_pp_graphs.probe import cells
 from repro_pp_graphs.record import Launch, Plan
-from repro_pp_graphs.report import remarks, summary
-from repro_pp_graphs.run import finish_step, plan_probe
+from repro_pp_graphs.report import remarks, summary, verdict
+from repro_pp_graphs.run import finish_step, overview, plan_probe
 from repro_pp_graphs.run.plan import PlanError
 from repro_pp_graphs.server import argfile, case_needs, pp_loop, shims
 from repro_pp_graphs.server.argfile import ServerArgs
@@ -88,6 +88,72 @@ def test_a_remedy_has_one_name_as_case_shim_send_path_and_what_if(name):
     assert name in TEXTS and name in shims.REASONS
     assert name in cells.SENDS and name in what_if.REMEDIES and name in step_path.IF
     assert plan_probe.SENDS[name] == name
+
+
+# what each is held against
+
+
+def notes_on_two_things(folder: Path, *cases: str, version: str = "0.5.16") -> list[str]:
+    folder.mkdir()
+    texts = {"graphs_on": "# label: A\n", "graphs_off": "# label: B\n--disable-cuda-graph\n"}
+    asked = {name: {**texts, **TEXTS}[name] for name in cases}
+    release(folder, version, overlap=version == "0.5.21")
+    plan = plan_of(folder, release=version, **asked)
+    return [note for note in overview.notes(plan) if "changes two things" in note]
+
+
+def test_a_remedy_that_differs_in_two_things_from_all_cases_has_a_note_with_the_case_to_add(
+    tmp_path,
+):
+    (note,) = notes_on_two_things(tmp_path / "1", "sync_send", "comm_stream", "event_send")
+    assert note.startswith("comm_stream: against sync_send this case changes two things: ")
+    assert "sends that are asynchronous in place of blocking" in note
+    assert "add graphs_on to --cases" in note
+    (note,) = notes_on_two_things(
+        tmp_path / "2", "sync_send", "comm_overlap", "batched_p2p", version="0.5.21"
+    )
+    assert note.startswith("comm_overlap: ") and "add graphs_on" in note
+    (note,) = notes_on_two_things(tmp_path / "3", "graphs_on", "batched_p2p", "comm_stream")
+    assert note.startswith("batched_p2p: ") and "add sync_send to --cases" in note
+    # graphs off is as released in its sends, but not what the remedy is beside
+    assert notes_on_two_things(tmp_path / "4", "graphs_off", "comm_stream") != []
+    assert notes_on_two_things(tmp_path / "5", "comm_stream", "graphs_on", "sync_send") == []
+    assert notes_on_two_things(tmp_path / "6", "sync_send", "graphs_on", "comm_stream") == []
+
+
+def test_a_run_compares_each_remedy_with_its_own_baseline_beside_the_first_case():
+    sends = {
+        "sync_send": case_needs.SEND_SHIMS["sync_send"].sends,
+        "async_depth": "asynchronous",
+        "graphs_on": "asynchronous",
+        "comm_stream": case_needs.SEND_SHIMS["comm_stream"].sends,
+        "event_send": case_needs.SEND_SHIMS["event_send"].sends,
+    }
+    rows = [
+        {"case": case, "label": case, "sends": how, "sglang_version": "0.5.16"}
+        | {"expects_graphs": True, "place": place, "round": 1}
+        for place, (case, how) in enumerate(sends.items(), 1)
+    ]
+    assert verdict.pairs_of(rows, None) == [
+        *(("sync_send", other) for other in list(sends)[1:]),
+        ("graphs_on", "comm_stream"),
+    ]
+    rows[2]["sglang_version"] = "0.5.21"  # another release is a second difference
+    assert ("async_depth", "comm_stream") not in verdict.pairs_of(rows, None)
+    assert ("graphs_on", "comm_stream") not in verdict.pairs_of(rows, None)
+    del rows[1:3]
+    assert verdict.pairs_of(rows, None) == [
+        ("sync_send", "comm_stream"),
+        ("sync_send", "event_send"),
+    ]
+
+
+def test_every_case_whose_sends_are_changed_names_a_baseline_that_there_is():
+    assert set(case_needs.BASELINES.values()) == set(case_needs.BASELINE_CASES)
+    for case in case_needs.BASELINE_CASES.values():
+        assert (ROOT / f"server_args_{case}.txt").is_file()
+    changed = {one.sends for name, one in case_needs.SEND_SHIMS.items() if name != "sync_send"}
+    assert set(case_needs.BASELINES) == {*changed, case_needs.OWN_STREAM}
 
 
 # what a release must have
@@ -175,7 +241,8 @@ def test_a_remedy_is_refused_where_sends_are_synchronous_as_released(tmp_path, c
 def test_comm_stream_is_refused_where_the_release_has_its_own(tmp_path):
     assert unmet(TEXTS["comm_stream"], release(tmp_path / "a", "0.5.16")) == ""
     said = unmet(TEXTS["comm_stream"], release(tmp_path / "b", "0.5.21", overlap=True))
-    assert "SGLANG_PP_COMM_OVERLAP" in said and "use the case comm_overlap" in said
+    assert "SGLANG_PP_COMM_OVERLAP" in said and "the case comm_overlap" in said
+    assert said.count(": ") == 1
 
 
 def test_a_refusal_names_the_file(tmp_path):

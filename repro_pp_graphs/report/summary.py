@@ -12,8 +12,6 @@ from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.report import token_ids, token_return
 from repro_pp_graphs.server import case_needs, network
-from repro_pp_graphs.server.release import version_numbers
-from repro_pp_graphs.server.release_facts import pp_sends
 from repro_pp_graphs.stats.unlike import unlike
 
 # of the client's summary; the keys carry their units
@@ -293,11 +291,7 @@ def sends(launch: Launch, plan: Plan) -> str:
     probe's send path."""
     if plan.engine == "probe":
         return launch.args[launch.args.index("--send") + 1]
-    if by_shim := case_needs.sends(launch.env, plan.mode != "cpu"):
-        return by_shim
-    if case_needs.overlaps(launch.env) and plan.mode != "cpu":
-        return "asynchronous, on a stream of their own"
-    return pp_sends(version_numbers(launch.sglang_version))
+    return case_needs.how_sent(launch.env, launch.sglang_version, plan.mode != "cpu")
 
 
 def summarise(logs: Path, plan: Plan) -> dict[str, Any]:

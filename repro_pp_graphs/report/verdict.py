@@ -12,6 +12,7 @@ from repro_pp_graphs.report import sentences
 from repro_pp_graphs.report.table import cases_of
 from repro_pp_graphs.run.arm import objections
 from repro_pp_graphs.server import gpu_counters, network
+from repro_pp_graphs.server.case_needs import BASELINE_CASES, BASELINES
 from repro_pp_graphs.stats import findings
 from repro_pp_graphs.stats.compare import Asked, Metric, Rules, Sample, pair
 from repro_pp_graphs.stats.interaction import Cells, interaction
@@ -121,7 +122,8 @@ def question_of(launches: Sequence[Row]) -> tuple[str, str] | None:
 
 def pairs_of(launches: Sequence[Row], question: tuple[str, str] | None) -> list[tuple[str, str]]:
     """The question's cases first, then graphs on and off with blocking sends, graphs on against
-    each case with asynchronous sends, and the first case against each other."""
+    each case with asynchronous sends, the first case against each other, and each remedy against
+    the case from whose sends its own differ in one thing."""
     cases = cases_of(launches)
     found = [question] if question else []
     blocking = (GRAPHS_BY_SENDS.blocking_on, GRAPHS_BY_SENDS.blocking_off)
@@ -129,11 +131,27 @@ def pairs_of(launches: Sequence[Row], question: tuple[str, str] | None) -> list[
     if question:
         found += [(question[0], other) for other in _asynchronous(launches, question[0])]
     found += [(cases[0], other) for other in cases[1:]]
+    found += _baselines(launches)
     seen: list[tuple[str, str]] = []
     for a, b in found:
         if (a, b) not in seen and (b, a) not in seen:
             seen.append((a, b))
     return seen
+
+
+def _baselines(launches: Sequence[Row]) -> list[tuple[str, str]]:
+    """(baseline, remedy) of each case whose sends are a change of another one's that is there too,
+    of the same release and with graphs alike."""
+    first = {row["case"]: row for row in reversed(launches)}
+    found = []
+    for remedy in cases_of(launches):
+        sends = BASELINES.get(first[remedy]["sends"], "")
+        case = BASELINE_CASES.get(sends, "")
+        wanted = {**first[remedy], "sends": sends}
+        keys = ("sends", "sglang_version", "expects_graphs")
+        if case in first and all(first[case][key] == wanted[key] for key in keys):
+            found.append((case, remedy))
+    return found
 
 
 def _interactions(

@@ -21,6 +21,7 @@ from repro_pp_graphs.environment import masking
 from repro_pp_graphs.models import folder as model_folder
 from repro_pp_graphs.record import Plan
 from repro_pp_graphs.run import (
+    baselines,
     client_words,
     environments,
     guide,
@@ -201,6 +202,7 @@ def make(options: Options, found: list[Gpu], earlier: Plan | None, probe: Prober
     plan.pin_cpus = _pinned(plan, options.pin_cpus)
     plan.command = ["bash", options.command, *options.given]
     unreached.add_notes(plan, options.root)
+    baselines.add_notes(plan)
     for launch in plan.launches:
         launch.notes[:0] = rounds.notes  # first: it makes the run longer than was asked for
     if clashing := results.clashes(plan):

@@ -10,7 +10,7 @@ from repro_pp_graphs.server import pp_loop, shims
 from repro_pp_graphs.server.argfile import ServerArgs
 from repro_pp_graphs.server.pp_loop import COMM_OVERLAP, PPLoop
 from repro_pp_graphs.server.release import Release, version_numbers
-from repro_pp_graphs.server.release_facts import NEWEST_LOOKED_UP, pp_sends
+from repro_pp_graphs.server.release_facts import NEWEST_LOOKED_UP, Sends, pp_sends
 from repro_pp_graphs.server.shims import batched_p2p, comm_stream, event_send, sync_send
 
 DEPTH = "--pp-async-batch-depth"
@@ -44,6 +44,18 @@ SEND_SHIMS = {
     ),
     "batched_p2p": SendShim("batched, ranks in step (shim batched_p2p)", batched_p2p.ACTIVE),
 }
+OWN_STREAM = "asynchronous, on a stream of their own"  # sglang's own, SGLANG_PP_COMM_OVERLAP
+ASYNCHRONOUS: Sends = "asynchronous"
+
+# Of sends that are changed, those that they differ from in one thing: what a remedy is to be held
+# against, and the case that sends so.
+BASELINES = {
+    OWN_STREAM: ASYNCHRONOUS,
+    SEND_SHIMS["comm_stream"].sends: ASYNCHRONOUS,
+    SEND_SHIMS["event_send"].sends: SEND_SHIMS["sync_send"].sends,
+    SEND_SHIMS["batched_p2p"].sends: SEND_SHIMS["sync_send"].sends,
+}
+BASELINE_CASES = {ASYNCHRONOUS: "graphs_on", SEND_SHIMS["sync_send"].sends: "sync_send"}
 
 
 @dataclass(frozen=True)
@@ -88,6 +100,13 @@ def sends(env: dict[str, str], cuda: bool) -> str:
     return found[0].sends if found and (cuda or not found[0].cuda_only) else ""
 
 
+def how_sent(env: dict[str, str], version: str, cuda: bool) -> str:
+    """How PP messages go: as the release does it, unless the environment changes that."""
+    if by_shim := sends(env, cuda):
+        return by_shim
+    return OWN_STREAM if overlaps(env) and cuda else pp_sends(version_numbers(version))
+
+
 def unmet(args: ServerArgs, release: Abilities) -> str:
     """What the release lacks of what the arguments ask for; empty where it has all."""
     version = release.version
@@ -102,7 +121,7 @@ def unmet(args: ServerArgs, release: Abilities) -> str:
     if named and overlaps(args.env):
         return f"{COMM_OVERLAP} needs asynchronous sends as released, not shim {named[0]}: use one"
     if named and (reason := SEND_SHIMS[named[0]].misfit(release.loop)):
-        return f"shim {named[0]} on sglang {version}: {reason}: {OTHER_RELEASE}"
+        return f"shim {named[0]} on sglang {version}: {reason}; {OTHER_RELEASE}"
     return _beyond_the_shim(args, named)
 
 

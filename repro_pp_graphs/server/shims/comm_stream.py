@@ -33,7 +33,10 @@ def misfit(place: Path) -> str:
 def misfit_of(loop: pp_loop.PPLoop) -> str:
     """The same of a loop that has been read, or looked up."""
     if loop.own_stream:
-        return f"this release has its own ({pp_loop.COMM_OVERLAP}): use the case comm_overlap"
+        return (
+            "this release has such a stream itself, which the case comm_overlap switches on "
+            f"({pp_loop.COMM_OVERLAP})"
+        )
     return loop.misfit
 
 
