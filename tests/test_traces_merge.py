@@ -533,6 +533,12 @@ def test_a_view_of_some_ranks_and_some_time_holds_these_alone(tmp_path: Path):
     of_all = [e for e in everything["traceEvents"] if e["ph"] == "X" and e["cat"] == "kernel"]
     assert 0 < len(inside) < len(of_all) / 4
     assert [len(files) for files in document["mergedFrom"].values()] == [2]
+    # nothing but what was under way is longer than that: the viewer would show all of its time
+    of_the_profiler = [
+        [e for e in events["traceEvents"] if e.get("cat") == "Trace"]
+        for events in (everything, document)
+    ]
+    assert of_the_profiler[0] and not of_the_profiler[1]
 
 
 def test_no_arrow_of_a_view_has_an_end_outside_it(tmp_path: Path):

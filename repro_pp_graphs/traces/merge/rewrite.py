@@ -155,7 +155,10 @@ def _is_whole(event: WireEvent) -> bool:
 
 
 def _touches(event: WireEvent, span_us: tuple[float, float]) -> bool:
-    """Whether a part of the event lies in a time."""
+    """Whether a part of the event lies in a time; the profiler's own slice of all that it recorded
+    does in none: the viewer would show that time, and a sliver of it with the rest."""
+    if event.cat == "Trace":
+        return False
     begin = event.ts if isinstance(event.ts, float | int) else span_us[0]
     length = event.dur if isinstance(event.dur, float | int) else 0
     return begin <= span_us[1] and begin + length >= span_us[0]
