@@ -153,7 +153,8 @@ def test_commands_with_cases_of_newer_releases_name_one(path):
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=IDS)
 def test_every_option_that_is_named_is_one_of_some_command(path, helps):
-    programs = [*(ROOT / "benchmarks").glob("*.py"), ROOT / "tests/fuzz/drive.py"]
+    of_tests = (ROOT / "tests" / name for name in ("fuzz/drive.py", "standin_server.py"))
+    programs = [*(ROOT / "benchmarks").glob("*.py"), *of_tests]
     known = {
         option
         for text in [*helps.values(), *map(read, programs), *OTHERS.values()]
