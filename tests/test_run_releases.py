@@ -217,7 +217,10 @@ UNFIT = [
     (["--release", "0.5.2", "--cases", "graphs_on,batched_p2p"], "already sends synchronously"),
     (["--release", "0.5.2", "--cases", "comm_overlap"], "COMM_OVERLAP needs sglang 0.5.21"),
     (["--release", "0.5.2", "--cases", "async_depth"], "--pp-async-batch-depth needs sglang"),
-    (["--release", "0.5.23", "--cases", "sync_send,comm_stream"], "use the case comm_overlap"),
+    (
+        ["--release", "0.5.23", "--cases", "sync_send,comm_stream"],
+        "the case comm_overlap switches on",
+    ),
     (["--cases", "sync_send"], "shim sync_send on sglang 0.5.2: "),  # without sglang: 0.5.2
     (["--cases", "on_old,graphs_on"], "server_args_on_old.txt: shim event_send on sglang 0.5.2"),
     (["--release", "0.5.6.post2", "--cases", "misspelt"], "did you mean --disable-radix-cache?"),
