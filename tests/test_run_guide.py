@@ -102,18 +102,36 @@ def test_the_shim_that_is_on_by_default_is_named(tmp_path: Path):
     assert "pp_clock" not in shown(tmp_path, plan_of(tmp_path, "--no-pp-clock"))
 
 
-def test_rounds_tell_how_many_servers_they_take_and_about_how_long(tmp_path: Path):
-    asked = ("--rounds", "3")
-    plan = plan_of(tmp_path, *asked)
-    text = shown(tmp_path, plan)
-    # 256 tokens of 50 ms: three passes 38 s, six 77 s; eight servers
-    assert "about 40 s to 80 s for the load of a server if a token takes 50 ms" in text
-    assert "8 servers, one after another: about 5 min to 10 min without those" in text
-    notes = text[text.index("note: ") :]
-    assert notes.startswith("note: --rounds 3 is made 4: ")
-    for other in (plan_of(tmp_path), replace(plan, mode="cpu"), replace(plan, engine="probe")):
-        assert "one after another" not in shown(tmp_path, other)
-    assert "one after another" not in shown(tmp_path, plan, "--resume")
+def timed(folder: Path, plan, *asked: str) -> str:
+    """The plan's words on how long it takes."""
+    found = re.search(r" time: (.*?) (?:clock|leaves): ", shown(folder, plan, *asked))
+    return found[1] if found else ""
+
+
+def test_a_plan_tells_about_how_long_its_servers_take_and_what_comes_on_top(tmp_path: Path):
+    # 256 tokens of 50 ms: three passes 38 s, six 77 s; two servers
+    once = timed(tmp_path, plan_of(tmp_path))
+    assert once.startswith(
+        "about 40 s to 80 s for the load of a server if a token takes 50 ms (3 to 6 passes), "
+        "without prefill; for 2 servers, one after another, about 80 s to 3 min. On top"
+    )
+    assert "start (loading 141 GB of weights at your disk's speed" in once
+    assert once.endswith("and its profile")
+    assert timed(tmp_path, plan_of(tmp_path, "--no-profile")).endswith("where there is one)")
+    rounds = plan_of(tmp_path, "--rounds", "3")
+    assert "for 8 servers, one after another, about 5 min to 10 min" in timed(tmp_path, rounds)
+    notes = shown(tmp_path, rounds)
+    assert notes[notes.index("note: ") :].startswith("note: --rounds 3 is made 4: ")
+    said = timed(tmp_path, plan_of(tmp_path, "--sweep", "batch=4,16", "--rounds", "4"))
+    assert "about 80 s to 3 min for the loads of a server" in said and "passes of each" in said
+    assert "for 8 servers, one after another, about 10 min to 20 min" in said
+    dummy = timed(tmp_path, plan_of(tmp_path, "--dummy-weights"))
+    assert "nothing is loaded" in dummy and "141 GB" not in dummy
+    other = timed(tmp_path, plan_of(tmp_path, "--model", "somebody/else"))
+    assert "its weights, whose size is not known here," in other
+    for untimed in (replace(rounds, mode="cpu"), replace(rounds, engine="probe")):
+        assert timed(tmp_path, untimed) == ""
+    assert timed(tmp_path, rounds, "--resume") == ""
 
 
 def test_a_renamed_argument_that_is_set_by_itself_has_a_note_too(tmp_path: Path):

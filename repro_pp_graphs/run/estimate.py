@@ -7,6 +7,7 @@ from statistics import fmean
 
 from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.record import Launch, Plan
+from repro_pp_graphs.run import weights
 
 TPOT_MS = 50  # of sglang on two H100s with the 70B shape
 
@@ -35,22 +36,39 @@ def _wall_s(logs: Path, launch: Launch, plan: Plan) -> float | None:
     return known.wall_s if known and measured else None
 
 
-def of_sweep(plan: Plan) -> str:
-    """How long the loads of a sweep take on one server, at a stated time per output token."""
-    servers = f"{len(plan.launches)} server{'s' * (len(plan.launches) > 1)}"
-    return f"{_of_a_server(plan, 'loads')}; {servers}"
-
-
-def of_rounds(plan: Plan) -> str:
-    """The same of several rounds of one load, and of all their servers; empty of other runs: a
-    sweep has its own, a rehearsal and the probe have no such time."""
-    if plan.rounds == 1 or plan.loads or plan.rehearsal or plan.engine != "sglang":
+def of_run(plan: Plan) -> str:
+    """How long the loads of a server take at a stated time per output token, the same of all
+    servers, and what comes on top; empty of a rehearsal and the probe, which have no such time."""
+    if plan.rehearsal or plan.engine != "sglang":
         return ""
-    servers = len(plan.launches)
-    return (
-        f"{_of_a_server(plan, 'load')}; {servers} servers, one after another: "
-        f"{_range([each * servers for each in _passes_s(plan)])} without those"
+    servers, passes_s = len(plan.launches), _passes_s(plan)
+    what, each = ("loads", " of each") if plan.loads else ("load", "")
+    text = (
+        f"{_range(passes_s)} for the {what} of a server if a token takes {TPOT_MS} ms (3 to "
+        f"{plan.warmup_passes + 1} passes{each}), without prefill"
     )
+    if servers > 1:
+        all_s = [seconds * servers for seconds in passes_s]
+        text += f"; for {servers} servers, one after another, {_range(all_s)}"
+    profile = " and its profile" * (plan.profile or plan.nsys)
+    return f"{text}. On top of that comes each server's start{_loading(plan)}{profile}"
+
+
+def _loading(plan: Plan) -> str:
+    """The weights that a server's start loads from disk, as far as their size is known; empty
+    where all are random."""
+    loaded = [one for one in plan.launches if ("--load-format", "dummy") not in _options(one)]
+    if not loaded:
+        return " (random weights: nothing is loaded)"
+    sizes = {weights.on_a_node(launch) for launch in loaded}
+    most = f"{'up to ' * (len(sizes) > 1)}{max(sizes) / 1e9:.0f} GB"
+    what = f"{most} of weights" if all(sizes) else "its weights, whose size is not known here,"
+    node = " on a node" * (loaded[0].nodes > 1)
+    return f" (loading {what}{node} at your disk's speed, after the download where there is one)"
+
+
+def _options(launch: Launch) -> set[tuple[str, str]]:
+    return set(zip(launch.args, launch.args[1:], strict=False))
 
 
 def _passes_s(plan: Plan) -> list[float]:
@@ -62,15 +80,6 @@ def _passes_s(plan: Plan) -> list[float]:
 
 def _range(seconds: list[float]) -> str:
     return f"{text(seconds[0])} to {text(seconds[1]).removeprefix('about ')}"
-
-
-def _of_a_server(plan: Plan, what: str) -> str:
-    of_each = " of each" * (what == "loads")
-    return (
-        f"{_range(_passes_s(plan))} for the {what} of a server "
-        f"if a token takes {TPOT_MS} ms (3 to {plan.warmup_passes + 1} passes{of_each}), without "
-        "prefill; its start and its profile come on top"
-    )
 
 
 def text(duration_s: float) -> str:

@@ -59,7 +59,7 @@ def lines(plan: Plan, options: Options, gpus: Sequence[Gpu] = ()) -> list[str]:
         *wrapped(_labels(plan), "  cases:  "),
         *_differences(plan),
         *_order(plan, anew=options.dry_run and not options.resume),
-        *wrapped("" if options.resume else estimate.of_rounds(plan), "  time:   "),
+        *wrapped("" if options.resume else estimate.of_run(plan), "  time:   "),
         *wrapped(SAME if plan.aa else "", "  A/A:    "),
         *wrapped(_pinning(plan), "  cores:  "),
         *wrapped(_timed(plan), "  clock:  "),
@@ -94,7 +94,7 @@ def _spare(plan: Plan) -> str:
 
 
 def _sweep(plan: Plan) -> list[str]:
-    """The loads of a sweep, and about how long they take."""
+    """The loads of a sweep."""
     if not plan.loads:
         return []
     titles = "; ".join(load.title for load in plan.loads)
@@ -107,7 +107,6 @@ def _sweep(plan: Plan) -> list[str]:
     return [
         *wrapped(text, "  sweep:  "),
         *wrapped(too if more else "", "  traces: "),
-        *wrapped(estimate.of_sweep(plan), "  time:   "),
     ]
 
 
