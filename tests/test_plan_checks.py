@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -156,7 +157,7 @@ def test_a_plan_whose_weights_leave_nothing_for_the_kv_cache_is_refused():
     (problem,) = preflight.check_memory(plan(deep("0.5.2"), deep("0.5.2", label="B")), h200s(8))
     assert "about 139.9 GB of weights on PP rank 7" in problem
     assert "0.85 of a GPU of 150.8 GB is 128.1 GB: nothing is left for the KV cache" in problem
-    assert "raise that share" in problem and "--pp-size" in problem
+    assert "a smaller --model" in problem and "--pp-size" in problem
     assert preflight.check_memory(plan(deep("0.5.23")), h200s(8)) == []
     raised = ["--mem-fraction-static", "0.93"]
     assert preflight.check_memory(plan(deep("0.5.2", *raised)), h200s(8)) == []
@@ -210,6 +211,54 @@ def test_a_load_of_which_no_prompt_fits_into_the_kv_cache_is_refused(made, says)
     if found:
         assert preflight.check_memory(made, h100s(2)) == [found]
         assert kv_cache.queued(made, h100s(2)) == []
+
+
+def refused(made: Plan, count: int = 2) -> str:
+    return " ".join(preflight.check_memory(made, h100s(count)))
+
+
+def with_layers(made: Plan, layers: int) -> Plan:
+    override = ["--json-model-override-args", json.dumps({"num_hidden_layers": layers})]
+    launches = [replace(one, args=[*one.args, *override]) for one in made.launches]
+    return replace(made, launches=launches)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        asking(*NEARLY_FULL, tokens=1000),
+        asking("--mem-fraction-static", "0.85"),
+        asking("--mem-fraction-static", "0.5"),
+        plan(deep("0.5.23", pp_size=2)),  # more than both GPUs have
+    ],
+)
+def test_a_refusal_names_values_and_with_these_the_load_fits(made):
+    said = refused(made)
+    assert "--max-new-tokens" not in said
+    layers = int(re.search(r"--layers (\d+) or fewer", said)[1])
+    tokens = kv_cache.of_load(made)
+    held = [weights.tokens_held(one, h100s(2)) for one in with_layers(made, layers).launches]
+    assert refused(with_layers(made, layers)) == "" and min(held) >= tokens
+    more = [weights.tokens_held(one, h100s(2)) for one in with_layers(made, layers + 4).launches]
+    assert min(more) < tokens
+    if share := re.search(r"--mem-fraction-static (\S+) or more", said):
+        raised = asking("--mem-fraction-static", share[1], tokens=made.max_new_tokens)
+        lower = asking("--mem-fraction-static", f"{float(share[1]) - 0.04:g}")
+        assert refused(raised) == ""
+        assert weights.tokens_held(raised.launches[0], h100s(2)) >= tokens
+        assert weights.tokens_held(lower.launches[0], h100s(2)) < tokens
+    else:
+        assert "GB of weights for" in said
+
+
+def test_a_share_or_layers_that_would_not_do_either_are_not_advised():
+    too_much = asking("--mem-fraction-static", "0.85", batch=512, tokens=4000)
+    said = refused(too_much)
+    assert "--mem-fraction-static 0.85 of a GPU" in said and "or more, another" not in said
+    unknown = asking("--mem-fraction-static", "0.5", "--kv-cache-dtype", "fp8_e5m2")
+    assert "a larger share" in refused(unknown) and "--layers N" in refused(unknown)
+    chosen_by_sglang = plan(launch(pp_size=1))
+    assert "--layers N" in refused(chosen_by_sglang, 1)
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from repro_pp_graphs.record import Launch, Load, Plan
-from repro_pp_graphs.run import weights
+from repro_pp_graphs.run import fitting, weights
 from repro_pp_graphs.run.client_words import main
 from repro_pp_graphs.server.gpus import Gpu
-
-ANOTHER_SPLIT = (
-    f"another split (--pp-size, --tensor-parallel-size or {weights.PARTITION} in the argument "
-    "file), a smaller --model, or --dummy-weights --layers N"
-)
 
 
 def lacking(plan: Plan, launch: Launch, gpus: Sequence[Gpu]) -> str:
@@ -33,11 +28,17 @@ def lacking(plan: Plan, launch: Launch, gpus: Sequence[Gpu]) -> str:
             "more: raise it, or ask for fewer --max-new-tokens"
         )
     shared = plan.mode == "cpu" or plan.ranks_per_gpu > 1
-    return "" if shared else _no_room(launch, gpus, needed)
+    return "" if shared else _no_room(launch, gpus, needed, of_load(plan))
 
 
-def _no_room(launch: Launch, gpus: Sequence[Gpu], needed: int) -> str:
-    """Why so many tokens do not fit beside the weights, where these are known exactly."""
+def of_load(plan: Plan) -> int:
+    """Tokens that the largest load keeps in the KV cache, at least."""
+    return max(map(_of_all, _loads(plan)))
+
+
+def _no_room(launch: Launch, gpus: Sequence[Gpu], needed: int, all_needed: int) -> str:
+    """Why so many tokens do not fit beside the weights, where these are known exactly; the remedy
+    is for `all_needed`, those of the whole load."""
     fraction = weights.fraction_of(launch)
     there = min((gpu.total_mib for gpu in gpus), default=0) * 2**20
     rank, need = weights.of_fullest(launch)
@@ -49,15 +50,15 @@ def _no_room(launch: Launch, gpus: Sequence[Gpu], needed: int) -> str:
         f"fullest, and {weights.FRACTION} {fraction:g} of a GPU of {there / 1e9:.1f} GB is "
         f"{fraction * there / 1e9:.1f} GB: "
     )
+    remedies = fitting.remedies(launch, gpus, all_needed)
     if left <= 0:
-        return f"{text}nothing is left for the KV cache: raise that share, or {ANOTHER_SPLIT}"
+        return f"{text}nothing is left for the KV cache: {remedies}"
     tokens = weights.tokens_in(launch, left, weights.split(launch)[rank])
     if tokens is None or tokens >= needed:
         return ""
     return (
         f"{text}about {weights.rounded(tokens)} tokens are left for the KV cache, and one prompt "
-        f"with its answer takes {needed:,} or more: raise that share, ask for fewer "
-        f"--max-new-tokens, or {ANOTHER_SPLIT}"
+        f"with its answer takes {needed:,} or more: {remedies}"
     )
 
 

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from repro_pp_graphs.record import Launch, Plan
-from repro_pp_graphs.run import kv_cache, weights
+from repro_pp_graphs.run import fitting, kv_cache, weights
 from repro_pp_graphs.run.options import Options
 from repro_pp_graphs.server import listener
 from repro_pp_graphs.server.gpus import Gpu
@@ -135,7 +135,7 @@ def check_memory(plan: Plan, gpus: list[Gpu]) -> list[str]:
     heavy = [
         f"{model}: about {bytes_ / 1e9:.0f} GB of weights for {weights.capacity(used)}, of which "
         f"they can take {weights.MOST:.0%}: {more}, a smaller --model, or --dummy-weights "
-        "--layers N"
+        f"--layers {_layers(plan, model, used)}"
         for model, bytes_ in sizes.items()
         if bytes_ > weights.MOST * total_bytes > 0
     ]
@@ -143,13 +143,25 @@ def check_memory(plan: Plan, gpus: list[Gpu]) -> list[str]:
         f"{launch.model}: about {weights.of_fullest(launch)[1] / 1e9:.0f} GB of weights on PP rank "
         f"{weights.of_fullest(launch)[0]}, the fullest, and a GPU has "
         f"{min(gpu.total_mib for gpu in used) * 2**20 / 1e9:.0f} GB, of which they can take "
-        f"{weights.MOST:.0%}: {kv_cache.ANOTHER_SPLIT}"
+        f"{weights.MOST:.0%}: {fitting.remedies(launch, used, kv_cache.of_load(plan))}"
         for launch in plan.launches
         if not heavy and plan.ranks_per_gpu <= 1 and weights.too_full(launch, used)
     ]
     if not heavy and not full:
         full = _lacking_cache(plan, used)
     return busy + heavy + list(dict.fromkeys(full))
+
+
+def _layers(plan: Plan, model: str, gpus: list[Gpu]) -> str:
+    """The most layers of a model that fit with the load, in every case that runs it; N where that
+    is not known."""
+    if plan.ranks_per_gpu > 1:
+        return "N"
+    ours = [launch for launch in plan.launches if launch.model == model]
+    tokens = kv_cache.of_load(plan)
+    found = [fitting.most_layers(launch, gpus, tokens) for launch in ours]
+    known = [layers for layers in found if layers]
+    return f"{min(known)} or fewer" if len(known) == len(found) else "N"
 
 
 def _lacking_cache(plan: Plan, gpus: list[Gpu]) -> list[str]:
