@@ -927,7 +927,7 @@ ADDRESSES = {
     "NCCL_SEEN": ("on gpu-node-17 now", "on <host> now"),
     "NCCL_LOG": (
         "worker-3.pool:77:99 [0] NCCL INFO worker-3.pool is here",
-        "<host>:77:99 [0] NCCL INFO <host> is here",
+        "<host 2>:77:99 [0] NCCL INFO <host 2> is here",
     ),
 }
 

@@ -18,7 +18,7 @@ from fake_sglang.harness import CHECKOUT, Harness
 from planted_secrets import SECRETS
 
 from repro_pp_graphs.bundle import contents, issue
-from repro_pp_graphs.bundle.__main__ import masked_after
+from repro_pp_graphs.bundle.__main__ import masked_after, to_look_at
 from repro_pp_graphs.bundle.shorten_log import shorten_log
 from repro_pp_graphs.environment.masking import MASK, Masker
 from repro_pp_graphs.report.embedding import CLOSES, OPENS, embedded
@@ -278,6 +278,42 @@ def test_people_are_hidden_unless_asked_for(run: Path) -> None:
     assert "/home/<user>/models of <user>, " in text
     shown = unpacked(run, "--no-redact", USER="carol")[f"{A}_server.log"]
     assert "/home/bob/models of carol" in shown
+
+
+def test_hosts_that_the_records_of_a_run_name_are_hidden_on_another_machine_too(run: Path) -> None:
+    logs = run / "logs"
+    plan = json.loads((logs / "run.json").read_text())
+    plan["machine"]["host"] = "trainer-of-carol"
+    (logs / "run.json").write_text(json.dumps(plan))
+    analysis = json.loads((logs / f"{A}_analysis.json").read_text())
+    analysis["hosts"] = ["trainer-of-carol", "q7", "10.1.2.3"]
+    (logs / f"{A}_analysis.json").write_text(json.dumps(analysis))
+    with (logs / f"{A}_server.log").open("a") as log:
+        log.write("trainer-of-carol is up, trainer-of-carols is not; q7 stays in a text\n")
+    found = unpacked(run)
+    assert not [name for name, text in found.items() if re.search(r"of-carol\b", text)]
+    labels = json.loads(found[f"{A}_analysis.json"])["hosts"]
+    host = json.loads(found["run.json"])["machine"]["host"]
+    assert labels[0] == host and re.fullmatch("<host( [0-9]+)?>", host)
+    assert re.fullmatch("<host [0-9]+>", labels[1]) and labels[1] != host
+    assert labels[2] == "10.1.2.3"
+    assert f"{host} is up, trainer-of-carols is not; q7 stays in a text" in found[f"{A}_server.log"]
+    shown = unpacked(run, "--no-redact")
+    assert json.loads(shown[f"{A}_analysis.json"])["hosts"][:2] == ["trainer-of-carol", "q7"]
+
+
+def test_what_no_mask_is_for_is_named_with_its_files() -> None:
+    def said(text: str) -> str:
+        return " ".join(" ".join(to_look_at([contents.Item("env.txt", text, "")])).split())
+
+    assert said("process 77    python -m sglang.launch_server --model-path /data/x") == (
+        "look at: command lines of other sglang processes, 1 in env.txt"
+    )
+    assert "IP addresses (or versions of four numbers), 2 in env.txt" in said(
+        "SGLANG_HOST_IP=8.8.4.4 10.0.0.7 127.0.0.1:30000 8.8.4.4"
+    )
+    assert "hosts in web addresses, 1 in env.txt" in said("http://proxy.corp:3128 http://<host>/")
+    assert said("process of 127.0.0.1, 0.5.16, http://127.0.0.1:30000/x, <address>") == ""
 
 
 @pytest.mark.parametrize(

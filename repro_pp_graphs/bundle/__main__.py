@@ -24,6 +24,15 @@ _NAME_BEFORE = re.compile(
     r"[A-Za-z0-9_.-]{1,60}"
     r"(?=(?:[\"'\\]|%22)*\s*(?:[:=,]|%3[AD])?[\[\s]*[bB]?(?:[\"'\\]|%22)*$)"
 )
+_NOT_MASKED = {
+    "command lines of other sglang processes": re.compile(r"^process [0-9]+ .*", re.MULTILINE),
+    "IP addresses (or versions of four numbers)": re.compile(
+        r"(?<![0-9.])(?!127\.|0\.0\.0\.0)[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![0-9.])", re.ASCII
+    ),
+    "hosts in web addresses": re.compile(
+        r"https?://(?!127\.|localhost|github\.com|huggingface\.co|<)(?:<masked>@)?([A-Za-z][^\s/:\"'<>)]*)"
+    ),
+}
 _MOST_NAMES = 8  # of a file
 FORM = "https://github.com/sgl-project/sglang/issues/new/choose"
 
@@ -49,6 +58,8 @@ def masked(items: list[contents.Item], masker: masking.Masker) -> list[contents.
     for item, value in zip(items, values, strict=True):
         if _names_secrets(item.name):
             masker.learn_from(item.text) if value is None else masker.learn_from_json(value)
+    for value in values:
+        masker.learn_hosts(value)
     out = []
     for item, value in zip(items, values, strict=True):
         if value is not None:
@@ -100,12 +111,25 @@ def listing(items: list[contents.Item]) -> Iterator[str]:
     yield f"{total} secrets are masked in all ({masking.MASK} stands where each was)"
 
 
+def to_look_at(items: list[contents.Item]) -> Iterator[str]:
+    """What no mask is for and a person may not want to send, with its files: command lines of
+    other sglang processes, addresses, names of hosts in web addresses."""
+    for what, pattern in _NOT_MASKED.items():
+        found = {item.name: len(set(pattern.findall(item.text))) for item in sorted(items)}
+        files = [name for name, count in found.items() if count]
+        if files:
+            more = f" and {len(files) - 3} more" if len(files) > 3 else ""
+            text = f"look at: {what}, {max(found.values())} in {', '.join(files[:3])}{more}"
+            yield from textwrap.wrap(text, 78, subsequent_indent="  ")
+
+
 def lines(items: list[contents.Item], archive: Path, text: Path) -> Iterator[str]:
     """What to print once the archive is written."""
     yield text.read_text(encoding="utf-8")
     yield "-------- the issue text ends here; below is what the archive holds --------"
     yield ""
     yield from listing(items)
+    yield from to_look_at(items)
     yield ""
     yield "Nothing has been sent. Look through it first: masking knows the names and shapes"
     yield "of secrets, not yours. Then attach the archive to the issue:"

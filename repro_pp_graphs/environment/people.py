@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 
 from repro_pp_graphs.environment import spans
@@ -26,6 +26,9 @@ _PRIVATE = re.compile(
     r"(0|10|127|169\.254|192\.168|172\.(1[6-9]|2[0-9]|3[01])"
     r"|100\.(6[4-9]|[7-9][0-9]|1[01][0-9]|12[0-7]))\."
 )
+_HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253}[A-Za-z0-9])?", re.ASCII)
+_NUMERIC = re.compile(r"[0-9.]+", re.ASCII)
+_SHORT_HOST = 4  # characters: so short a name (vm, gpu1) is a word of other texts too
 _NCCL_HOST = re.compile(r"^([A-Za-z0-9.-]{4,255}):[0-9]+:[0-9]+ \[[0-9]+\] NCCL ", re.MULTILINE)
 
 
@@ -58,8 +61,25 @@ class People:
         users = [environ.get(name, "") for name in ("USER", "LOGNAME", "SUDO_USER")]
         # the name of a role or a product names no person
         self.users = {name for name in [*users, user] if len(name) > 2 and name not in _ROLES}
-        hosts = (environ.get("HOSTNAME", ""), host)
-        self.hosts = {name for name in hosts if len(name) > 4 and name not in _ROLES}
+        # what stands in place of each host's name; those of this machine are one host
+        self._hosts = {
+            name: "<host>"
+            for name in (environ.get("HOSTNAME", ""), host)
+            if name and name not in _ROLES
+        }
+
+    def learn_hosts(self, names: Iterable[str]) -> None:
+        """Hide these hosts too, each as another one: `<host>`, `<host 2>`, ... An address is none:
+        private ones tell nodes apart, public ones are hidden by themselves."""
+        for name in names:
+            known = name in self._hosts or name in _ROLES
+            if not known and _HOST_NAME.fullmatch(name) and not _NUMERIC.fullmatch(name):
+                number = len(set(self._hosts.values())) + 1
+                self._hosts[name] = f"<host {number}>" if number > 1 else "<host>"
+
+    def host(self, name: str) -> str:
+        """The value of a field that names a host, hidden however short it is."""
+        return self._hosts.get(name, name)
 
     def hide(self, text: str) -> str:
         """The text without them, mail addresses and public addresses; hosts of NCCL's log lines
@@ -71,8 +91,9 @@ class People:
             text = spans.replaced(text, _emails(text))
         text = _ADDRESS.sub(_mask_address, text)
         if "] NCCL " in text:
-            self.hosts.update(_NCCL_HOST.findall(text))
-        for names, instead in ((self.users, "<user>"), (self.hosts, "<host>")):
-            for name in sorted(names, key=len, reverse=True):
-                text = _as_word(name).sub(instead, text) if name in text else text
+            self.learn_hosts(_NCCL_HOST.findall(text))
+        hosts = {name: label for name, label in self._hosts.items() if len(name) > _SHORT_HOST}
+        for hidden in (dict.fromkeys(self.users, "<user>"), hosts):
+            for name in sorted(hidden, key=len, reverse=True):
+                text = _as_word(name).sub(hidden[name], text) if name in text else text
         return text
