@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 import report_runs
 
@@ -76,11 +77,26 @@ def test_the_difference_of_equal_arms_is_called_noise_and_not_explained(tmp_path
     found = source.read(run)
     said = content.content(found)
     (text,) = said.step_differences
-    assert "all without graphs" in text and text.endswith("is noise.")
+    assert "all without graphs" in text and text.endswith("while profiled is noise.")
     assert said.step_table is None and difference(found) is None
     changed = run / "logs" / f"{report_runs.B}_launch.json"
     report_runs.changed(changed, lambda one: one["server_info"].update(chunked_prefill_size=7))
     assert "noise" not in content.content(source.read(run)).step_differences[0]
+
+
+def test_a_difference_that_lacks_launches_says_of_which_it_is(tmp_path):
+    run = report_runs.traced(tmp_path / "run")
+    found = source.read(run)
+    (whole,) = content.content(found).step_differences
+    assert "alone" not in whole
+    again = f"{report_runs.A}_r2"  # a second launch, without a trace
+    first = next(one for one in found.launches if one.summary.label == report_runs.A)
+    summary = msgspec.structs.replace(first.summary, label=again)
+    found.launches.append(msgspec.structs.replace(first, summary=summary, explained=None))
+    (text,) = content.content(found).step_differences
+    assert text.endswith(
+        f"Of {report_runs.A}, {report_runs.B} alone: of other launches no step's path is known."
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from repro_pp_graphs import launch_record, record
-from repro_pp_graphs.report import commands, content, markdown, source
+from repro_pp_graphs.report import bar_charts, commands, content, markdown, source
 from repro_pp_graphs.run import client_words
+from repro_pp_graphs.traces.explain.step_path import IF
 
 
 def rendered(text: str) -> str:
@@ -114,6 +115,19 @@ def test_a_turn_is_shown_with_what_its_rank_waits_for(of_traced):
     heads = next(row for row in Page(rendered(of_traced)).rows if row[1:] and "PP0" in row[1])
     last = heads.index("graphs_on PP1")
     assert re.fullmatch(r"21\.\d\d \(2[01]\.\d\d own graph\)", rows["send of token ids"][last])
+
+
+def test_what_a_free_token_send_would_save_stands_in_it_as_in_the_page(of_traced, tmp_path):
+    found = source.read(report_runs.traced(tmp_path / "run"))
+    rows = {row[0]: row[1:] for row in Page(rendered(of_traced)).rows if row}
+    path = bar_charts.one_token(found)
+    assert path is not None
+    of_page = {row[0]: row[1:] for row in path.table.rows}
+    token_send = f"at least, if {IF['token_send']}"
+    for title in (token_send, f"at least, if {IF['send=0']}", bar_charts.STEADY):
+        assert rows[title] == of_page[title]
+    assert float(rows[token_send][0]) < float(rows[bar_charts.STEADY][0])
+    assert f"While profiled, of {report_runs.A}, {report_runs.B}." in of_traced
 
 
 def test_the_commands_are_those_of_plain_sglang(of_series):

@@ -462,19 +462,17 @@ def test_warnings_that_differ_in_numbers_alone_stand_once(tmp_path):
     result["launches"][0]["warnings"].append("GPU 0: held up")
     found = [text for text in remarks.remarks(result) if "held" in text]
     assert found == [
-        "A: GPU 0: held back for 0.0 s (the other launches: likewise, with GPU 1 in place "
-        "of GPU 0 and 0.1 to 3.1 s in place of 0.0 s)",
+        "A: GPU 0: held back for 0.0 s (the other launches: likewise, GPU 1; 0.1 to 3.1 s)",
         "A: GPU 0: held up",
     ]
     result["launches"][1]["warnings"] = []
     (found,) = [text for text in remarks.remarks(result) if "held back" in text]
-    assert "(the other launches but B: likewise, with " in found
+    assert "(the other launches but B: likewise, GPU 1; " in found
     result["launches"][2]["warnings"] = []
     result["launches"][1]["warnings"] = ["so 1 or 2", "so 1 or 3"]
     found = [text for text in remarks.remarks(result) if "held back" in text or "so 1" in text]
     assert found == [
-        "A: GPU 0: held back for 0.0 s (A_r2: likewise, with GPU 1 in place of GPU 0 and "
-        "0.1 to 3.1 s in place of 0.0 s)",
+        "A: GPU 0: held back for 0.0 s (A_r2: likewise, GPU 1; 0.1 to 3.1 s)",
         "B: so 1 or 2 (and 1 more like it, with other numbers)",
     ]
 
@@ -484,11 +482,12 @@ def test_each_number_that_differs_stands_with_what_it_is_of(tmp_path):
     result = measured(tmp_path, made, [30] * 2)
     for at, each in enumerate(result["launches"], 1):
         each["warnings"] = [f"1.{at} times as long (1.{at}5 by medians)", f"3 prompts, {at} sent"]
+        each["warnings"].append(f"backlog of {at}")
     found = [text for text in remarks.remarks(result) if "likewise" in text]
     assert found == [
-        "A: 1.1 times as long (1.15 by medians) (B: likewise, with 1.2 times in place of 1.1 times "
-        "and 1.25 by medians in place of 1.15 by medians)",
-        "A: 3 prompts, 1 sent (B: likewise, with 2 sent in place of 1 sent)",
+        "A: 1.1 times as long (1.15 by medians) (B: likewise, 1.2 times; 1.25 by medians)",
+        "A: 3 prompts, 1 sent (B: likewise, 2 sent)",
+        "A: backlog of 1 (B: likewise, 2 in place of 1)",  # 2 what, is not said
     ]
 
 

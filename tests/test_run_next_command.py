@@ -56,6 +56,15 @@ def test_a_first_round_ends_with_the_way_to_a_verdict_and_its_minutes(tmp_path):
     assert command_of(command) == [*CALL, "--pp-size", "2", "--rounds", "4", "--resume"]
 
 
+def test_two_rounds_go_on_to_a_verdict_and_three_have_one(tmp_path):
+    took(tmp_path / "logs", "A_r1", 100)
+    took(tmp_path / "logs", "B_r1", 140)
+    how, *command = next_command.lines(tmp_path, plan(2), complete=True)
+    assert how == "For a verdict (4 launches a case, about 8 min more):"
+    assert command_of(command)[-3:] == ["--rounds", "4", "--resume"]
+    assert next_command.lines(tmp_path, plan(3), complete=True) == []
+
+
 def test_without_times_it_names_none(tmp_path):
     how, *_ = next_command.lines(tmp_path, plan(), complete=True)
     assert how == "For a verdict (4 launches a case):"
@@ -92,7 +101,7 @@ def test_a_planned_second_look_is_offered(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "made", [plan(4), plan(1, "A"), plan(2), plan(command=[])], ids=["4", "one case", "2", "old"]
+    "made", [plan(4), plan(1, "A"), plan(3), plan(command=[])], ids=["4", "one case", "3", "old"]
 )
 def test_where_nothing_is_left_to_do_nothing_is_said(tmp_path, made):
     assert next_command.lines(tmp_path, made, complete=True) == []

@@ -49,6 +49,16 @@ RELEASES = {
 }
 
 
+# the beginning of what is said of each blocking send: by what is in the trace, not by the release
+BLOCKING = {
+    "sglang052_graphs_on": "The send blocks: its metadata is first copied to the GPU",
+    "sglang052_graphs_off": "The send blocks: its metadata is first copied to the GPU",
+    "sglang0516_sync_send": "The send blocks: its metadata is first copied to the GPU",
+    "sglang0516_event_send_numbered": "The send's metadata is copied to the GPU, and the host does "
+    "not wait for that",
+}
+
+
 @cache
 def facts_of(name: str) -> Analysis:
     return analyze(only_case(DATA / name))
@@ -461,3 +471,43 @@ def test_prefill_steps_are_left_out_and_counted():
     assert marks["DECODE"] - 2 <= told.steps_counted <= marks["DECODE"]
     assert facts.ranks["1"].decode_batch_sizes == {"4": marks["DECODE"]}
     assert "3 prefill steps left out" in " ".join(conclusion(facts))
+
+
+@pytest.mark.parametrize(("name", "says"), BLOCKING.items())
+def test_a_send_over_nccl_is_said_to_block_only_where_the_copy_before_it_does(name, says):
+    assert says in conclusion(facts_of(name))[0]
+
+
+def test_without_the_copy_in_the_trace_a_wait_for_own_work_is_not_explained_away():
+    facts = facts_of("sglang052_graphs_on")
+    assert facts.token_return is not None
+    returned = msgspec.structs.replace(facts.token_return, upload_us=None)
+    said = conclusion(msgspec.structs.replace(facts, token_return=returned))[0]
+    assert "is not in the trace" in said and "does not wait" not in said
+
+
+@pytest.mark.parametrize(("name", "issue"), [("on", ["100", "30", "70"]), ("off", ["3"])])
+def test_beside_a_case_without_graphs_stands_what_the_issue_has_without(name, issue):
+    text = lines(facts_of(f"sglang052_graphs_{name}"))
+    head = next(at for at, line in enumerate(text) if line.endswith("in #10865"))
+    column = [line[58:].strip() for line in text[head + 1 : head + 4]]
+    assert list(filter(None, column)) == issue
+
+
+@pytest.mark.parametrize("name", ["sglang052_graphs_on", "sglang0516_graphs_on", "h200_case_B"])
+def test_the_parts_of_a_sentence_add_up_to_what_it_is_about(name):
+    """Those that it names, and the rest, of which less than 1 % may be left out."""
+    text = " ".join(conclusion(facts_of(name)))
+    idle = re.search(
+        r"without compute for ([\d.]+ m?u?s)\. Its host spends these in (.*?)\. [A-Z]", text
+    )
+    path = re.search(r"critical path of ([\d.]+ m?u?s) from launch to launch: (.*?)\. [A-Z]", text)
+    assert idle or path
+    for whole, parts in (found.groups() for found in (idle, path) if found):
+        times = [as_us(each) for each in re.findall(r"[\d.]+ [mu]s", parts)]
+        assert sum(times) == pytest.approx(as_us(whole), rel=0.01, abs=5.0 * (len(times) + 1))
+
+
+def as_us(text: str) -> float:
+    value, unit = text.split()
+    return float(value) * (1e3 if unit == "ms" else 1)

@@ -179,9 +179,14 @@ def _processes(changes: list[Change]) -> list[str]:
     for word, gone in (("ended", True), ("began", False)):
         numbers = [each.key.split()[-1] for each in changes if (each.after == "none") == gone]
         more = f" and {len(numbers) - _MOST_NUMBERS} more" if len(numbers) > _MOST_NUMBERS else ""
-        parts += [f"{word} ({', '.join(numbers[:_MOST_NUMBERS])}{more})"] if numbers else []
-    said = ", ".join(parts)
-    return [f"sglang processes that are none of this run's {said}"] if parts else []
+        pids = f"PID{'s' * (len(numbers) > 1)} {', '.join(numbers[:_MOST_NUMBERS])}{more}"
+        parts += [f"{word} ({pids})"] if numbers else []
+    if not parts:
+        return []
+    return [
+        f"other sglang processes on this machine, not started by this run, {' and '.join(parts)}: "
+        "they may have disturbed the launches that they overlapped"
+    ]
 
 
 def lines(changes: list[Change], most: int = 6) -> list[str]:

@@ -10,7 +10,14 @@ from repro_pp_graphs.report import clock
 from repro_pp_graphs.report.figure import Figure
 from repro_pp_graphs.report.numbers import times
 from repro_pp_graphs.report.source import Source
-from repro_pp_graphs.report.tables import Table, first_explained, turns, unprofiled_tpot_ms
+from repro_pp_graphs.report.tables import (
+    Table,
+    first_explained,
+    first_followed,
+    of_launches,
+    turns,
+    unprofiled_tpot_ms,
+)
 from repro_pp_graphs.traces.explain import step_path
 from repro_pp_graphs.traces.explain.host import ROWS
 from repro_pp_graphs.traces.explain.step_path import which_graph
@@ -21,6 +28,7 @@ SAVED_FROM = (
     "At least: a lower bound of a step after the first quarter, whose mean stands above it; that "
     "bound may be longer than the whole step, the mean of all steps."
 )
+STEADY = "a step after the first quarter of them"
 BAR_PX, FOOT_PX = 30, 60
 
 
@@ -39,11 +47,7 @@ def _part(key: str, title: str, us: list[float], more: list[Any] | None = None) 
 
 def one_token(source: Source) -> Figure | None:
     """What a decode step waits for on its way round the ring: a bar a case."""
-    first = [
-        (source.cases[case], each.name, each.analysis.ring_path)
-        for case, each in first_explained(source)
-        if each.analysis and each.analysis.ring_path
-    ]
+    first = [(source.cases[case], label, path) for case, label, path in first_followed(source)]
     known = [(name, path) for name, _, path in first]
     if not known:
         return None
@@ -57,8 +61,9 @@ def one_token(source: Source) -> Figure | None:
         id="path",
         title="One token's way round the ring",
         caption="The critical path of a decode step, from a launch on PP0 to the next launch of "
-        "the same micro-batch: what is here makes the step long, what is not costs nothing. Means "
-        f"while profiled.{_not_followed(source)}",
+        "the same micro-batch: what it waits for, one after another. What runs beside these is not "
+        "here, and without it the step would be as long. Means while profiled, of "
+        f"{of_launches([label for _, label, _ in first])}.{_not_followed(source)}",
         alt=f"Stacked bars of {len(names)} cases; the table has every part.",
         data=_stack("", names, [{"key": "path", "title": "", "parts": parts, "points": []}]),
         table=_path_table(known, [_unprofiled(source, label) for _, label, _ in first]),
@@ -70,10 +75,10 @@ def _not_followed(source: Source) -> str:
     reasons = dict.fromkeys(range(len(source.cases)), "no traces of it")
     reasons |= {case: each.why for case, each in reversed(source.all_explained()) if each.why}
     for case, each in first_explained(source):
-        if each.analysis and each.analysis.ring_path:
-            del reasons[case]
-        elif each.analysis:
+        if each.analysis:
             reasons[case] = each.analysis.ring_path_unknown or "its steps were not followed"
+    for case, _, _ in first_followed(source):
+        del reasons[case]
     lacking = [f"{source.cases[case]} ({why})" for case, why in reasons.items()]
     return f" Without a bar: {'; '.join(lacking)}." if lacking else ""
 
@@ -114,21 +119,43 @@ def _path_table(
             ]
         )
     rows.append(["steps followed", *(f"{path.steps} of {path.steps_there}" for _, path in known)])
-    bounded = [path.steady_us if path.what_if else None for _, path in known]
-    if any(bounded):
-        cells_ = ["-" if us is None else f"{us / 1e3:.2f}" for us in bounded]
-        rows.append(["a step after the first quarter of them", *cells_])
-    for what, title in step_path.IF.items():
-        at_least = [path.what_if.get(what) for _, path in known]
-        if any(us is not None for us in at_least):
-            cells_ = ["-" if us is None else f"{us / 1e3:.2f}" for us in at_least]
-            rows.append([f"at least, if {title}", *cells_])
+    rows += _what_if_rows(known)
     return Table(
         head=["ms of a step", *(name for name, _ in known)],
         rows=rows,
         note="\u00b1: 95 % interval of the mean, over the steps."
         + "".join(f" {name}: {text}." for name, path in known if (text := which_graph(path)))
         + f" {SAVED_FROM}" * any(path.what_if for _, path in known),
+    )
+
+
+def _what_if_rows(known: list[tuple[str, RingPath]]) -> list[list[str]]:
+    """How long a step is, and at least would be if ..., ms; empty where no path has an estimate."""
+    bounded = {STEADY: [path.steady_us if path.what_if else None for _, path in known]}
+    bounded |= {
+        f"at least, if {title}": [path.what_if.get(what) for _, path in known]
+        for what, title in step_path.IF.items()
+    }
+    return [
+        [title, *("-" if us is None else f"{us / 1e3:.2f}" for us in cells)]
+        for title, cells in bounded.items()
+        if any(us is not None for us in cells)
+    ]
+
+
+def what_ifs(source: Source) -> Table | None:
+    """The what-ifs of each case's first launch whose path is known; None where there are none."""
+    first = [(source.cases[at], label, path) for at, label, path in first_followed(source)]
+    first = [each for each in first if each[2].what_if]
+    rows = _what_if_rows([(name, path) for name, _, path in first])
+    if not rows:
+        return None
+    labels = of_launches([label for _, label, _ in first])
+    return Table(
+        head=["ms of a step", *(name for name, _, _ in first)],
+        rows=rows,
+        note=f"While profiled, of {labels}. {SAVED_FROM} Sending token ids is the last rank's send "
+        "to PP0 (#10865's); messages are all sends and receives.",
     )
 
 

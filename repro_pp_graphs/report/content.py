@@ -10,6 +10,7 @@ from repro_pp_graphs.environment import changes
 from repro_pp_graphs.environment.fact_lines import LOOK_AT
 from repro_pp_graphs.record import Plan
 from repro_pp_graphs.report import (
+    bar_charts,
     clock,
     commands,
     outcome,
@@ -88,6 +89,7 @@ class Content(msgspec.Struct, kw_only=True):
     turns: Table | None  # turns while profiled
     step_differences: list[str]  # why a decode step of B is longer than of A
     step_table: Table | None  # the same by what the step waits for
+    what_ifs: Table | None  # how long a step would be at least without ...
     explained: list[Said]
     untraced: str  # why nothing is explained, and what to do; empty where something is
     differing: Table | None
@@ -135,6 +137,7 @@ def content(source: Source) -> Content:
         turns=turns(source),
         step_differences=waterfall_chart.sentences(source),
         step_table=waterfall_chart.table(source),
+        what_ifs=bar_charts.what_ifs(source),
         explained=explained,
         untraced="" if explained else _untraced(source),
         differing=differing(source, found),

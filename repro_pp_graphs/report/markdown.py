@@ -12,6 +12,7 @@ from repro_pp_graphs.report.tables import Table
 MOST_BEFORE = 56  # lines before the details
 MOST_DIFFERENCES = 4  # the table has the others
 STEP_TABLE = "What a decode step waits for, one case less another"
+WHAT_IFS = "How long a decode step would be at least, if ..."
 _SPECIAL = re.compile(r"([\\`*\[\]<|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 _FIRST = re.compile(r"^(?:(\d+)([.)])(?=\s|$)|([-+=>]|#{1,6}(?=\s|$)))")
 _REFERENCE = re.compile(r"(?<=@)(?=\w)|(?<=#)(?!10865\b)(?=\d)")  # mentions and issues, but ours
@@ -86,6 +87,8 @@ def _details(content: Content, remarks: list[str]) -> Iterator[str]:
         yield from folded(STEP_TABLE, rows(content.step_table))
     if content.timed and content.turns:
         yield from folded("What a turn is made of while profiled", rows(content.turns))
+    if content.what_ifs:
+        yield from folded(WHAT_IFS, rows(content.what_ifs))
     for said in content.explained:
         text = "\n\n".join(map(plain, said.paragraphs))
         yield from folded(f"What the traces of {said.name} say", text.splitlines())

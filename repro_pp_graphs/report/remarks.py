@@ -120,7 +120,7 @@ def _alike(
         tail = ""
         if others:
             who = _others(others, [each for each in every if each not in same])
-            tail = f" ({who}: likewise, with {_in_place([text for _, text in its])})"
+            tail = f" ({who}: likewise, {_others_have([text for _, text in its])})"
         elif more:
             tail = f" (and {more} more like it, with other numbers)"
         found.append((same, first + tail))
@@ -135,19 +135,21 @@ def _others(some: list[str], every: list[str]) -> str:
     return "the other launches" + (f" but {', '.join(lacking)}" if lacking else "")
 
 
-def _in_place(texts: list[str]) -> str:
-    """`1.2 to 1.48 s in place of 1.11 s`: one or two numbers in which texts of one form differ, in
-    the others and in the first of them; of more than two that they differ."""
+def _others_have(texts: list[str]) -> str:
+    """`1.2 to 1.48 s`: one or two numbers in which texts of one form differ, in those after the
+    first; a number without a word of what it is also as the first has it (`3 in place of 4`). Of
+    more than two that they differ."""
     columns = zip(*(_IN_WORDS.findall(text) for text in texts), strict=True)
     apart = [column for column in columns if len(set(column)) > 1]
     if len(apart) > MOST_NUMBERS:
-        return "other numbers"
+        return "with other numbers"
     said = []
     for (before, first, behind), *others in apart:
         values = sorted({value for _, value, _ in others if value != first}, key=_size)
         span = " to ".join(dict.fromkeys((values[0], values[-1])))
-        said.append(f"{before}{span}{behind} in place of {before}{first}{behind}")
-    return " and ".join(said)
+        known = before or behind
+        said.append(f"{before}{span}{behind}" if known else f"{span} in place of {first}")
+    return "; ".join(said)
 
 
 def _size(number: str) -> float:

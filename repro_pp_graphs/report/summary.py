@@ -373,5 +373,7 @@ def _reason(logs: Path, launches: list[dict[str, Any]]) -> str:
         if len(launches) == 1 or (launch["expects_graphs"] and launch["waits_ms"]):
             with contextlib.suppress(OSError, BadFile):  # of another version
                 found = read_analysis(logs / f"{launch['label']}_analysis.json")
-                return " ".join(conclusion.token_return(found))
+                said = " ".join(conclusion.token_return(found))
+                of = f"In the profile of {launch['label']}: " if len(launches) > 1 else ""
+                return of + said
     return ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 import msgspec
@@ -15,11 +15,12 @@ from repro_pp_graphs.stats.model import Comparison, Estimate, Finding, Pair
 from repro_pp_graphs.stats.names import CONTROL, IDLE, OUTSIDE, OWN_GRAPH, RETURN
 from repro_pp_graphs.traces.explain.host import ROWS
 from repro_pp_graphs.traces.explain.words import ROW_TITLES
-from repro_pp_graphs.traces.facts import Analysis
+from repro_pp_graphs.traces.facts import Analysis, RingPath
 from repro_pp_graphs.traces.quantiles import quantile
 
 # A wait that is at least this share of its rank's turn is named in the cell of its row.
 WORTH_NAMING = 0.05
+MOST_LAUNCHES = 8  # named where a figure says of which launches it is
 MOST_COLUMNS = 8  # of ranks in the table of turns
 SHORT_CAUSES = {
     "own_graph": "own graph",
@@ -135,8 +136,20 @@ def arms(source: Source) -> Table | None:
     for at, case in enumerate(source.cases):
         if not measured(source, at) and _has_figures(source, at):
             note += f". {case}: cut short after its measured pass: not compared"
+    note += _untestable(pairs)
     note += f". In the files {', '.join(named)}" if named else ""
     return Table(head=head, rows=rows, note=f"{note}.")
+
+
+def _untestable(pairs: Sequence[Pair]) -> str:
+    """Why pairs that were measured several times have no interval, a sentence for each reason."""
+    found = [pair.primary for pair in pairs]
+    reasons = [
+        each.why
+        for each in found
+        if not each.estimate and min(len(each.values_a), len(each.values_b)) > 1
+    ]
+    return "".join(f". No interval: {why}" for why in dict.fromkeys(reasons))
 
 
 def _answers(findings: list[Finding]) -> dict[str, str]:
@@ -222,14 +235,31 @@ def first_explained(source: Source) -> list[tuple[int, Explained]]:
     return sorted(found.items())
 
 
+def first_followed(source: Source) -> list[tuple[int, str, RingPath]]:
+    """The first launch of each case whose steps' critical path is known: case, label, path."""
+    found: dict[int, tuple[str, RingPath]] = {}
+    for case, each in source.all_explained():
+        if each.analysis and each.analysis.ring_path:
+            found.setdefault(case, (each.name, each.analysis.ring_path))
+    return [(case, *found[case]) for case in sorted(found)]
+
+
+def of_launches(labels: Sequence[str]) -> str:
+    """Of which launches a figure is: their labels, of many how many more."""
+    shown = list(dict.fromkeys(labels))
+    more = len(shown) - MOST_LAUNCHES
+    return ", ".join(shown[:MOST_LAUNCHES]) + (f" and {more} more" if more > 0 else "")
+
+
 def turns(source: Source, every_rank: bool = False) -> Table | None:
     """The parts of a turn of each host's loop: a column a case and rank (the first and the last,
     or every rank), means in ms which add up; in a cell what most of it waits for."""
-    known = [
-        (source.cases[case], each.analysis)
+    with_turns = [
+        (case, each)
         for case, each in first_explained(source)
         if each.analysis and each.analysis.turns
     ]
+    known = [(source.cases[case], each.analysis) for case, each in with_turns if each.analysis]
     columns = [
         (f"{name} PP{label}", analysis, label)
         for name, analysis in known
@@ -252,8 +282,9 @@ def turns(source: Source, every_rank: bool = False) -> Table | None:
             ["its GPU computes nothing", *("" if us is None else f"{us / 1e3:.2f}" for us in idle)]
         )
     note = (
-        "ms a turn of the host's loop while profiled: means; they add up. In brackets what most of "
-        "it waits for."
+        "ms a turn of the host's loop while profiled, of "
+        f"{of_launches([each.name for _, each in with_turns])}: means; they add up. In brackets "
+        "what most of it waits for."
     )
     note += f" {count(left_out, 'column')} more: report.html." if left_out else ""
     return Table(head=["", *(name for name, _, _ in columns)], rows=rows, note=note)

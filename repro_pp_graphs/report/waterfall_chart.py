@@ -9,7 +9,7 @@ import msgspec
 from repro_pp_graphs.report.differences import alike, between_cases
 from repro_pp_graphs.report.figure import Figure
 from repro_pp_graphs.report.source import Source
-from repro_pp_graphs.report.tables import Table, first_explained
+from repro_pp_graphs.report.tables import Table, first_explained, measured, of_launches
 from repro_pp_graphs.traces.commands.differences import ANOTHER, pairs, with_graphs
 from repro_pp_graphs.traces.explain.step_path import TITLES
 from repro_pp_graphs.traces.facts import RingPath
@@ -32,6 +32,7 @@ class Compared(msgspec.Struct, kw_only=True):
     a_paths: list[RingPath]
     b_paths: list[RingPath]
     found: Differences
+    launches: str  # of which launches it is; empty where it is of all
     noise: str = ""
     uneven: str = ""
 
@@ -45,9 +46,11 @@ class Compared(msgspec.Struct, kw_only=True):
 def compared(source: Source) -> list[Compared]:
     """The cases that `analyze` holds against one another, of those whose critical path is known."""
     paths: dict[int, list[RingPath]] = {}
+    labels: dict[int, list[str]] = {}
     for case, each in source.all_explained():
         if each.analysis and each.analysis.ring_path:
             paths.setdefault(case, []).append(each.analysis.ring_path)
+            labels.setdefault(case, []).append(each.name)
     firsts = {
         case: each.analysis
         for case, each in first_explained(source)
@@ -69,6 +72,7 @@ def compared(source: Source) -> list[Compared]:
                 a_paths=paths[a],
                 b_paths=paths[b],
                 found=differences(paths[a], paths[b]),
+                launches=_of_some(source, {case: labels[case] for case in (a, b)}),
                 noise=("all with graphs" if graphs[0] else "all without graphs") if equal else "",
                 uneven=difference_words.host_speed(names[0], firsts[a], names[1], firsts[b])
                 if one_each
@@ -78,6 +82,14 @@ def compared(source: Source) -> list[Compared]:
     return found
 
 
+def _of_some(source: Source, labels: dict[int, list[str]]) -> str:
+    """Of which launches a difference is, where a case was measured in more; else empty."""
+    if all(len(its) >= measured(source, case) for case, its in labels.items()):
+        return ""
+    its = [label for each in labels.values() for label in each]
+    return f"Of {of_launches(its)} alone: of other launches no step's path is known."
+
+
 def sentences(source: Source) -> list[str]:
     """What the differences are made of, a sentence each."""
     return [_sentence(each) for each in compared(source)]
@@ -85,11 +97,13 @@ def sentences(source: Source) -> list[str]:
 
 def _sentence(pair: Compared) -> str:
     if not pair.noise:
-        return f"{difference_words.sentence(pair.a, pair.b, pair.found)} {pair.uneven}".rstrip()
+        said = [difference_words.sentence(pair.a, pair.b, pair.found), pair.uneven, pair.launches]
+        return " ".join(filter(None, said))
     return (
         f"{pair.a} and {pair.b} ran the same server, {pair.noise}: that the decode steps of the "
-        f"second are {difference_words.longer(pair.found.step)} is noise."
-    )
+        f"second are {difference_words.longer(pair.found.step)} while profiled is noise. "
+        f"{pair.launches}"
+    ).rstrip()
 
 
 def _explained(source: Source) -> list[Compared]:
@@ -106,13 +120,14 @@ def difference(source: Source) -> Figure | None:
     most = max(len(choice["rows"]) for choice in choices)
     data = {"bars": [], "choices": choices, "height": FOOT_PX + ROW_PX * most}
     first = pairs[0]
+    partly = " ".join(dict.fromkeys(filter(None, (pair.launches for pair in pairs))))
     which = f"{first.less()}, by" if len(pairs) == 1 else "By"
     return Figure(
         id="difference",
         title="Why a decode step is longer or shorter",
         caption=f"{which} what the step waits for on its way round: each bar begins where the one "
         "above ends, the last is their sum. Lines: 95 % intervals "
-        f"{difference_words.OVER[first.found.over]}. Means while profiled.",
+        f"{difference_words.OVER[first.found.over]}. Means while profiled. {partly}".rstrip(),
         alt=" ".join(map(_sentence, pairs)),
         data={**data, "choose": "Cases"} if len(choices) > 1 else data,
         table=_table(pairs, len(source.cases) > 2),
@@ -162,6 +177,8 @@ def _table(pairs: list[Compared], several: bool) -> Table:
     heads = [pair.less() for pair in pairs]
     over = difference_words.OVER[pairs[0].found.over]
     note = f"\u00b1: 95 % {over}."
+    for text in dict.fromkeys(filter(None, (pair.launches for pair in pairs))):
+        note += f" {text}"
     note += f" {ANOTHER[0].upper()}{ANOTHER[1:]}." if several else ""
     return Table(head=["ms of a step", *heads], rows=rows, note=note)
 

@@ -11,6 +11,7 @@ from repro_pp_graphs.run.order import whole_rounds
 from repro_pp_graphs.terminal import wrapped
 
 ROUNDS = 4  # a case, for a verdict: fewer show effects of more than 10 % only
+LEAST_ROUNDS = 3  # with fewer nothing is concluded
 WIDTH = 72
 LEFT_OUT = ("--resume", "--dry-run")
 
@@ -41,7 +42,7 @@ def lines(out: Path, plan: Plan, complete: bool) -> list[str]:
         how = f"For the second look ({left} more launches a case{_time(out, plan, left)}):"
         return [*wrapped(how), *_command(words(plan, None))]
     cases = list(dict.fromkeys(launch.case for launch in plan.launches))
-    if plan.rounds > 1 or len(cases) < 2:
+    if plan.rounds >= LEAST_ROUNDS or len(cases) < 2:
         return []
     rounds = whole_rounds(ROUNDS, len(cases))
     if plan.rehearsal and not plan.aa:
@@ -50,7 +51,7 @@ def lines(out: Path, plan: Plan, complete: bool) -> list[str]:
             "bash run_repro.sh --rounds 4"
         )
     what = "the noise floor" if plan.aa else "a verdict"
-    how = f"For {what} ({rounds} launches a case{_time(out, plan, rounds - 1)}):"
+    how = f"For {what} ({rounds} launches a case{_time(out, plan, rounds - plan.rounds)}):"
     return [*wrapped(how), *_command(words(plan, rounds))]
 
 

@@ -20,6 +20,7 @@ Bools = npt.NDArray[np.bool_]
 # of an arm's variance in the order of launches, what a steady drift may explain: AABB has 0.8
 MOST_CONFOUNDED = 0.5
 _NOTHING = 1e-9
+ENOUGH_ROUNDS = 4  # which a run that has too few launches is told to go on to
 
 
 class Untestable(ValueError):
@@ -130,8 +131,20 @@ def _design(
     residual = np.eye(count) - columns @ inverse
     df = count - int(np.linalg.matrix_rank(columns))
     if df < 1:
-        raise Untestable("too few launches to estimate how far those of one case differ")
+        raise Untestable(_too_few(count, arms.shape[1], len(levels)))
     return Design(arms, inverse[0], inverse[-1], residual, df)
+
+
+def _too_few(launches: int, arms: int, sessions: int) -> str:
+    """Why launches leave no degree of freedom, and what to do."""
+    rounds = max(ENOUGH_ROUNDS, launches // arms + 2)
+    more = f"--rounds {rounds} --resume measures more"
+    if sessions == 1:
+        return f"{launches} launches: too few to estimate how far those of one case differ: {more}"
+    return (
+        f"{launches} launches in {sessions} sessions (--resume), each of which may have a level of "
+        f"its own: none is left to estimate how far launches of one case differ: {more}"
+    )
 
 
 def _left(values: Floats, columns: Floats) -> Floats:

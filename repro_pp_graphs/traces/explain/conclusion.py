@@ -7,7 +7,7 @@ it is listed as not known, with the reason.
 from __future__ import annotations
 
 from repro_pp_graphs.traces.explain import step_path
-from repro_pp_graphs.traces.explain.sends import MEANING
+from repro_pp_graphs.traces.explain.sends import meaning
 from repro_pp_graphs.traces.explain.words import (
     RECEIVES,
     ROW_PHRASES,
@@ -19,6 +19,7 @@ from repro_pp_graphs.traces.explain.words import (
     neighbour,
     on_gpu,
     share,
+    the_rest,
     time,
 )
 from repro_pp_graphs.traces.facts import (
@@ -115,7 +116,7 @@ def recorded(facts: Analysis) -> str:
             text += f", {count(returned.prefill_steps, 'prefill step')} left out"
     text += "."
     if returned and on_gpu(facts):
-        text += f" {_sentence(MEANING[facts.sends])}"
+        text += f" {_sentence(meaning(facts))}"
     return text
 
 
@@ -154,7 +155,11 @@ def idle(turn: Turn, gpu_idle_us: float, label: str) -> str:
     computes = turn.mean - gpu_idle_us
     text = f": PP{label}'s GPU computes for {time(computes)} of it and is without compute for "
     text += time(gpu_idle_us)
-    return text + (f". Its host spends these in {', '.join(said)}." if said else ".")
+    if not said:
+        return text + "."
+    rest = gpu_idle_us - sum(us for us in spent.values() if us >= 0.05 * gpu_idle_us)
+    said += the_rest(rest, gpu_idle_us)
+    return f"{text}. Its host spends these in {', '.join(said)}."
 
 
 def longest_wait(facts: Analysis) -> list[str]:
@@ -295,16 +300,19 @@ def _delivery(facts: Analysis, src: str, dst: str, host_us: float) -> str:
     if whole <= 1.1 * host_us:
         return ""
     batched = facts.sends == "batched"
+    no_send = "no NCCL or gloo send is under way"
     late = "the batch waits for a rank" if batched else f"{dst} has not started its receive"
     parts = [
-        (split.own_graph.mean, f"{src}'s own decode graph runs, with no send under way"),
-        (split.own_compute.mean, f"{src}'s other kernels run, with no send under way"),
+        (split.own_graph.mean, f"{src}'s own decode graph runs and {no_send}"),
+        (split.own_compute.mean, f"{src}'s other kernels run and {no_send}"),
         (split.peer_late.mean, late),
         (split.transfer.mean, "the transfer runs"),
         (split.other.mean, "neither kernels nor a send run"),
     ]
     most = sorted(parts, key=lambda part: -part[0])
     said = [f"for {time(us)} {text}" for us, text in most if us > WORTH_SAYING * whole]
+    rest = sum(us for us, _ in parts if us <= WORTH_SAYING * whole)
+    said += the_rest(rest, whole)
     after = f"{time(whole)}"
     if earliest := returned.delivery_earliest_us:
         after = f"{ms(earliest.mean)} to {after} (the batch is one kernel: when in it is not known)"

@@ -91,7 +91,8 @@ def _cell(cell: Row | Turn | None) -> str:
 
 
 def _token_return(facts: Analysis) -> list[str]:
-    """The token return beside the numbers of #10865, ms."""
+    """The token return beside the numbers of #10865, ms: those with decode graphs, or of a case in
+    which none ran the one without."""
     returned, held = facts.token_return, sends_held(facts)
     if returned is None or held is None:
         return []
@@ -107,16 +108,17 @@ def _token_return(facts: Analysis) -> list[str]:
             numbers = column(cell.mean, 8) + column(cell.p99, 8)
             found.append((f"{title:<42}{numbers}" + (f"{issue:>11}" if gpu else "")).rstrip())
 
-    def portion(title: str, cells: Portion, issue: tuple[str, str, str] = ("", "", "")) -> None:
-        row(title, cells.send, issue[0])
+    def portion(title: str, cells: Portion, theirs: tuple[str, str, str] = ("", "", "")) -> None:
+        row(title, cells.send, theirs[0])
         if gpu:
-            row("  its own decode graph runs meanwhile", cells.overlapped_with_graph, issue[1])
-            row("  its GPU computes nothing meanwhile", cells.idle, issue[2])
+            row("  its own decode graph runs meanwhile", cells.overlapped_with_graph, theirs[1])
+            row("  its GPU computes nothing meanwhile", cells.idle, theirs[2])
 
     host, known = held[0], delivered(facts)
     what = "the batch" if facts.sends == "batched" else "the send"
     bound = ", at most" if gpu and facts.sends == "batched" else ""
-    portion(f"{what} holds {src}'s host", host, ("100", "30", "70"))
+    issue = ("100", "30", "70") if any(facts.graph_launches.values()) else ("3", "", "")
+    portion(f"{what} holds {src}'s host", host, issue)
     row("  in the copy of its metadata to the GPU", returned.upload_us)
     if known:
         if known[0] == host:

@@ -12,6 +12,7 @@ from repro_pp_graphs.traces.explain.words import (
     count,
     ms,
     share,
+    the_rest,
     time,
     wrapped,
 )
@@ -72,7 +73,10 @@ def sentence(facts: Analysis) -> str:
         unknown = facts.ring_path_unknown
         return f"One token's way round the ring is not known: {unknown}." if unknown else ""
     whole = path.step_us.mean
-    said = [f"{name} {time(us)}" for name, us in _parts(path) if us >= NAMED * whole]
+    parts = _parts(path)
+    said = [f"{name} {time(us)}" for name, us in parts if us >= NAMED * whole]
+    rest = sum(us for _, us in parts if us < NAMED * whole)
+    said += the_rest(rest, whole)
     text = (
         f"One token's way round, the critical path of {time(whole)} from launch to launch: "
         f"{', '.join(said)}"

@@ -54,6 +54,8 @@ CAUSE_TITLES: dict[Cause, str] = {
 RECEIVES: tuple[RowName, ...] = ("token_recv", "hidden_recv")
 # A part of a time that is smaller than this share of it is not mentioned.
 WORTH_SAYING = 0.1
+# What is left of a time besides the parts that a sentence names is said from this share on.
+LEFT_OVER = 0.01
 # A mean this many times the median is not typical.
 SKEWED = 1.4
 
@@ -67,6 +69,14 @@ def time(value_us: float | None) -> str:
     if abs(value_us) >= 1e2:
         return f"{value_us / 1e3:.2f} ms"
     return f"{value_us:.1f} us" if value_us else "0 us"
+
+
+def the_rest(left_us: float, whole_us: float, sign: str = "") -> list[str]:
+    """What a time has besides the parts that a sentence names, as one more part; none where that
+    is next to nothing. `sign`: `+` for a difference, in ms and always with its sign."""
+    if abs(left_us) < LEFT_OVER * abs(whole_us):
+        return []
+    return [f"the rest {left_us / 1e3:+.2f} ms" if sign else f"the rest {time(left_us)}"]
 
 
 def ms(value_us: float | None) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from repro_pp_graphs.traces.explain.step_path import TITLES
-from repro_pp_graphs.traces.explain.words import column, wrapped
+from repro_pp_graphs.traces.explain.words import column, the_rest, wrapped
 from repro_pp_graphs.traces.facts import Analysis, RingPath
 from repro_pp_graphs.traces.path.compare import Difference, Differences, differences
 
@@ -35,11 +35,15 @@ def sentence(a: str, b: str, found: Differences) -> str:
         text += f" (95 %: {step.low / 1e3:+.2f} to {step.high / 1e3:+.2f} ms)"
     parts = sorted(found.categories.items(), key=lambda part: -abs(part[1].mean))
     least = NAMED * abs(parts[0][1].mean)
-    said = [
-        f"{TITLES[name]} {signed(part)}" + ("" if is_sure(part) else " (may be none)")
-        for name, part in parts[:MOST_NAMED]
-        if part.mean and abs(part.mean) >= least
+    named = [
+        (name, part) for name, part in parts[:MOST_NAMED] if part.mean and abs(part.mean) >= least
     ]
+    said = [
+        f"{TITLES[name]} {signed(part.mean)}" + ("" if is_sure(part) else " (may be none)")
+        for name, part in named
+    ]
+    rest = step.mean - sum(part.mean for _, part in named)
+    said += the_rest(rest, step.mean, "+") if said else []
     text += f" while profiled: {', '.join(said)}" if said else " while profiled"
     return f"{text}. The interval is {OVER[found.over]}."
 
@@ -71,9 +75,9 @@ def longer(step: Difference) -> str:
     return f"{abs(step.mean) / 1e3:.2f} ms {'longer' if step.mean > 0 else 'shorter'}"
 
 
-def signed(part: Difference) -> str:
+def signed(us: float) -> str:
     """`+4.96 ms`"""
-    return f"{part.mean / 1e3:+.2f} ms"
+    return f"{us / 1e3:+.2f} ms"
 
 
 def is_sure(part: Difference) -> bool:
