@@ -10,6 +10,7 @@ from repro_pp_graphs.report.numbers import count
 from repro_pp_graphs.report.tables import Table
 
 MOST_BEFORE = 56  # lines before the details
+LEAST_REMARKS = 2  # the gravest stand before the details, however long the rest is
 MOST_DIFFERENCES = 4  # the table has the others
 STEP_TABLE = "What a decode step waits for, one case less another"
 WHAT_IFS = "How long a decode step would be at least, if ..."
@@ -72,9 +73,9 @@ def text_of(content: Content) -> str:
     if shown := content.timed or content.turns:
         lines += ["## What a turn of each rank's host is made of", "", *rows(shown), ""]
     short, rest = content.remarks[:MOST_REMARKS], content.remarks[MOST_REMARKS:]
-    room = MOST_BEFORE - len(lines) - 4
+    room = max(LEAST_REMARKS, MOST_BEFORE - len(lines) - 4)
     if len(short) > room:
-        short, rest = content.remarks[: max(0, room)], content.remarks[max(0, room) :]
+        short, rest = content.remarks[:room], content.remarks[room:]
     if short:
         lines += ["## To know", "", *(f"- {plain(each)}" for each in short), ""]
     return "\n".join([*lines, *_details(content, rest)]).rstrip("\n") + "\n"
