@@ -80,7 +80,8 @@ USAGE: ./run_repro.sh [options]
                        python3, else an environment made here)
   --release V          sglang 0.5.2, 0.5.6.post2 or 0.5.23, in an environment
                        made here; a GPU box without sglang gets 0.5.2. For one
-                       case: a line RELEASE=V in its file
+                       case: a line RELEASE=V in its file. --dry-run --gpus N
+                       plans with any other V too
   --one-gpu            let all ranks share the GPUs there are, in time slices
   --ranks-per-gpu N    the same with N ranks a GPU: --pp-size 4 on two GPUs
   --mps                ranks that share a GPU run side by side: an MPS daemon

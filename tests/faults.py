@@ -341,7 +341,8 @@ def _options() -> Iterator[Fault]:
 
 def _pythons() -> Iterator[Fault]:
     for program in ("/bin/true", "/bin/cat", "/usr/bin/yes", "/dev/null", "/nope", "/tmp"):
-        yield Fault(f"--python {program}", (*RUN, "--python", program), "it cannot find sglang")
+        says = "it cannot find sglang" if "bin" in program else "no such program"
+        yield Fault(f"--python {program}", (*RUN, "--python", program), says)
         yield _run(
             f"PYTHON={program} in a case", *CASE, says="no sglang there",
             prepare=case(f"PYTHON={program}"),

@@ -325,6 +325,29 @@ def test_a_case_of_a_release_gets_its_environment_made(harness: Harness):
     assert again.status == 0 and not [line for line in again.lines if "making" in line]
 
 
+def test_a_dry_run_for_gpus_plans_with_a_release_that_has_no_lock(harness: Harness):
+    asked = ("--dry-run", "--release", "0.5.16", "--pp-size", "2", "--dummy-weights")
+    gpus = ("--gpus", "2", "--layers", "64", "--cases")
+    done = harness.start_bare(*asked, *gpus, "graphs_on,sync_send").end()
+    assert done.status == 0, done.lines
+    said = " ".join(f"{done.err} {done.out}".split())
+    assert "sglang 0.5.16 has no lock in requirements/releases: a real run takes an" in said
+    assert "server: sglang 0.5.16, pp 2" in said and "shim sync_send" in said
+    assert "whether it takes these arguments, a real run checks" in said
+    assert "exec PYTHON_WITH_0.5.16 -m" in said
+    newer = harness.start_bare(*asked, *gpus, "comm_overlap").end()
+    assert newer.status == 2 and "needs sglang 0.5.21 or newer" in " ".join(newer.err.split())
+    here = harness.start_bare(*asked).end()  # of this machine: what would run
+    assert here.status == 2 and "no lock for it" in " ".join(here.lines)
+
+
+def test_an_interpreter_that_is_not_there_is_said_as_such(harness: Harness):
+    done = harness.run("--dry-run", "--python", "/nonexist/python3")
+    assert done.status == 2
+    assert "--python /nonexist/python3: no such program" in " ".join(done.lines)
+    assert "cannot find" not in " ".join(done.lines)
+
+
 def test_a_dry_run_for_gpus_plans_what_a_machine_with_gpus_gets(harness: Harness):
     """Not the sglang of a rehearsal, though its environment is there."""
     (harness.root / ".venv-cpu" / "bin").mkdir(parents=True)

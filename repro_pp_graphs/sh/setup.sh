@@ -66,17 +66,31 @@ rehearses() { # rehearses RELEASE: whether its server starts on a CPU
   [[ $(printf '%s\n' "$oldest_rehearsed" "$1" | sort -V | head -n 1) == "$oldest_rehearsed" ]]
 }
 
+# A plan for another machine may be of any release: what it takes is known as far as it was looked up.
+plans_without() { # whether that is what was asked for; sets python, not_made, planner
+  ((opt_dry_run && opt_gpus)) && [[ $engine_module == sglang && $opt_release =~ ^[0-9]+(\.[0-9]+)+[a-z0-9.]*$ ]] &&
+    [[ ! -f $here/requirements/releases/$opt_release.txt ]] || return 1
+  planner=$(absolute python3) || return 1
+  python=PYTHON_WITH_$opt_release not_made=$opt_release
+  say "# sglang $not_made has no lock in requirements/releases: a real run takes an" >&2
+  say "# interpreter that has it (--python in place of --release)" >&2
+}
+
 choose_python() {
   local candidate kind
   [[ -z $opt_python || -z $opt_release ]] ||
     die 2 "--python and --release both name a sglang: leave one out"
   if [[ -n $opt_python ]]; then
+    [[ -n $(type -P -- "$opt_python") ]] || die 2 "--python $opt_python: no such program; name an \
+interpreter that has $engine_module, or leave --python out: --release makes an environment here"
     python=$(with_engine "$opt_python") || die 2 "--python $opt_python: it cannot find \
-$engine_module; install it there, or leave --python out: --release makes an environment here"
+$engine_module; install it there, or leave --python out: --release makes an environment here, and \
+--dry-run --gpus N --release V plans with any release"
     found_by=--python
     return
   fi
   if [[ -n $opt_release ]]; then
+    ! plans_without || return 0
     [[ -f $here/requirements/releases/$opt_release.txt ]] || die 2 "--release $opt_release: no lock \
 for it in requirements/releases ($(releases)); install it anywhere and name its interpreter (--python)"
     kind=$(environment_kind) || exit 2
