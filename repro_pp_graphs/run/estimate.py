@@ -38,8 +38,8 @@ def _wall_s(logs: Path, launch: Launch, plan: Plan) -> float | None:
 
 def of_run(plan: Plan) -> str:
     """How long the loads of a server take at a stated time per output token, the same of all
-    servers, and what comes on top; empty of a rehearsal and the probe, which have no such time."""
-    if plan.rehearsal or plan.engine != "sglang":
+    servers, and what comes on top; empty of the probe, which has no such time."""
+    if plan.engine != "sglang":
         return ""
     servers, passes_s = len(plan.launches), _passes_s(plan)
     what, each = ("loads", " of each") if plan.loads else ("load", "")
