@@ -331,7 +331,7 @@ run_probe() { # run_probe LABEL
 start_mps() {
   local tenths=150
   export CUDA_MPS_PIPE_DIRECTORY=$out/mps/pipe CUDA_MPS_LOG_DIRECTORY=$out/mps/log
-  mkdir -p "$CUDA_MPS_PIPE_DIRECTORY" "$CUDA_MPS_LOG_DIRECTORY"
+  short mkdir -p "$CUDA_MPS_PIPE_DIRECTORY" "$CUDA_MPS_LOG_DIRECTORY"
   # it would count devices among those, and its clients by the names of all
   begin_group mps_pid "$out/mps/control.log" env -u CUDA_VISIBLE_DEVICES nvidia-cuda-mps-control -f
   until [[ -e $CUDA_MPS_PIPE_DIRECTORY/control ]]; do
@@ -478,7 +478,7 @@ main() {
   umask 077 # results hold prompts, and logs
   note_made
   make_plan
-  mkdir -p "$out/trace"
+  short mkdir -p "$out/trace"
   if ((nodes > 1)); then
     srun_grace_s=20
     tool nodes "$out" --srun "$srun" || exit 2

@@ -6,10 +6,20 @@
 # and once the leader has ended its exit status in $state/exits/<pid>.
 declare -A waiters=() # by a group's pid: the process that waits for its leader
 
-# A TERM or HUP to the whole group, as `timeout` and a closing terminal send it, ends a plain sleep,
-# which bash then reports ("Terminated"). SIGINT has to end it: bash drops one that its child ignores.
-nap() { # nap SECONDS: a short one, that no TERM or HUP ends
-  (trap '' TERM HUP && exec sleep "$1") || true
+# Commands in the background and waited for, no process for a sleep: where SIGINT comes as bash 5.2
+# begins to wait for a command in the foreground, it can send that to itself for ever, or lose it.
+# And no second wait: the first, where a trap fired in it, may have taken the status with it.
+short() { # short COMMAND ARGS: a short one, that no signal to the group cuts off
+  local status=0
+  (trap '' TERM HUP && exec "$@") & # it ignores SIGINT too, in the background
+  wait "$!" || status=$?
+  ((status > 128)) || return "$status"
+  while leader_lives "$!"; do nap 0.02; done
+}
+
+exec {nap_fd}<> <(:) # a pipe that nobody writes to
+nap() { # nap SECONDS: a short one; a trap fires at once
+  read -rt "$1" -u "$nap_fd" || true
 }
 
 # No command substitution where a trap may fire: bash 5.2 then ends with a syntax error.
@@ -38,7 +48,7 @@ record_group() { # record_group PID WHAT: that it is this harness's
 }
 
 forget_group() { # forget_group PID
-  rm -f "$state/groups/$1" "$state/exits/$1"
+  short rm -f "$state/groups/$1" "$state/exits/$1"
 }
 
 exit_file() { # exit_file PID: where the exit status of a group's leader is noted
@@ -51,8 +61,8 @@ begin_group() { # begin_group VARIABLE LOG COMMAND...: runs COMMAND in a session
   shift 2
   # shellcheck disable=SC2034 # the trap reads it
   beginning=1
-  mkdir -p "$state/groups" "$state/exits"
-  rm -f "$handed" # of a harness that was killed, and had this pid
+  [[ -d $state/groups && -d $state/exits ]] || short mkdir -p "$state/groups" "$state/exits"
+  [[ ! -e $handed ]] || short rm -f "$handed" # of a harness that was killed, and had this pid
   # The waiter, a process of its own, notes the exit status: this shell forgets that of a disowned
   # job, and of another it would report the end on the terminal.
   (
@@ -60,7 +70,7 @@ begin_group() { # begin_group VARIABLE LOG COMMAND...: runs COMMAND in a session
     status=0
     # bash starts background commands ignoring SIGINT; the server must hear ours
     # shellcheck disable=SC2094 # only the log's name is recorded
-    (trap - INT TERM HUP && record_group "$BASHPID" "$log" && exec setsid "$@") \
+    (trap - INT TERM HUP && record_group "$BASHPID" "$log" && exec setsid "$@" {nap_fd}>&-) \
       >"$log" 2>&1 </dev/null &
     printf '%s\n' "$!" >"$handed"
     wait "$!" || status=$?
@@ -68,13 +78,13 @@ begin_group() { # begin_group VARIABLE LOG COMMAND...: runs COMMAND in a session
   ) 2>/dev/null &
   waiter=$!
   until read -r group_pid <"$handed"; do
-    kill -0 "$waiter" || {
+    leader_lives "$waiter" || {
       begun_one
       die 1 "no process could be begun for $log"
     }
     nap 0.02
   done 2>/dev/null
-  rm -f "$handed"
+  short rm -f "$handed"
   waiters[$group_pid]=$waiter
   begun_one
 }
@@ -119,7 +129,7 @@ end_group() {
     wait_group "$1" 5 || true
   fi
   tenths=20
-  while [[ -n $waiter ]] && kill -0 "$waiter" 2>/dev/null && ((tenths-- > 0)); do
+  while [[ -n $waiter ]] && leader_lives "$waiter" && ((tenths-- > 0)); do
     nap 0.1
   done
   forget_group "$1"

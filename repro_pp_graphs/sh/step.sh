@@ -59,7 +59,7 @@ step() {
     esac
     name_step "$@"
     record_group "$BASHPID" "$REPLY"
-    exec setsid "$@"
+    exec setsid "$@" {nap_fd}>&-
   ) &
   step_pid=$!
   begun_one
@@ -81,9 +81,9 @@ name_step() { # name_step COMMAND ARGS: into REPLY, what a reader calls it: plan
 }
 
 keep_whole() { # keep_whole DRAFT FILE STATUS: a step's output, once it is on the disk
-  if (($3 == 0)) && sync "$1" && mv -f "$1" "$2"; then
+  if (($3 == 0)) && short sync "$1" && short mv -f "$1" "$2"; then
     return 0
   fi
-  rm -f "$1"
+  short rm -f "$1"
   return 1
 }
