@@ -17,7 +17,7 @@ from repro_pp_graphs.traces.explain.words import wrapped
 from repro_pp_graphs.traces.facts import Analyses, Analysis, document
 from repro_pp_graphs.traces.model import Case
 from repro_pp_graphs.traces.path.explained import explained
-from repro_pp_graphs.traces.path.what_if import CATEGORIES, REMEDIES, Change, change_of
+from repro_pp_graphs.traces.path.what_if import CATEGORIES, REMEDIES, WHOLE, Change, change_of
 
 COMMAND = "analyze"
 DESCRIPTION = "Pair sends with recvs across ranks; say where a decode step's time goes."
@@ -47,10 +47,12 @@ def main(argv: list[str]) -> int:
         type=_what_if,
         action="append",
         default=[],
-        metavar="WHAT=FACTOR",
-        help=f"how long a decode step would be if this took so many times as long ("
-        f"{', '.join(CATEGORIES)}; several at once with +; may be given again): see "
-        "docs/ring_path.md",
+        metavar="WHAT[=F]",
+        help=f"how long a decode step would be if this took so many times as long: "
+        f"{' or '.join(f'{one}=0' for one in WHOLE)} (0 alone), "
+        f"{', '.join(f'{one}=F' for one in CATEGORIES if one not in WHOLE)}; or, without a factor, "
+        f"{', '.join(one for one in REMEDIES if one not in CATEGORIES)}. Several at once with +; "
+        "may be given again; docs/ring_path.md has what each takes away",
     )
     options = made.parse_args(argv)
     cases = cli.cases_at(COMMAND, options.paths)
