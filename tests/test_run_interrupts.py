@@ -349,7 +349,7 @@ trap undo EXIT
 trap interrupt INT TERM HUP
 : >"$state/started"
 begin_group server_pid "$state/log" sleep 3600
-while :; do nap 60; done
+while :; do nap 0.1; done
 """
 
 

@@ -67,13 +67,20 @@ begin_group() { # begin_group VARIABLE LOG COMMAND...: runs COMMAND in a session
   # job, and of another it would report the end on the terminal.
   (
     trap '' TERM HUP # it is in the terminal's group, as this shell is
-    status=0
+    # were SIGINT ignored, bash would send one that comes as the wait begins to itself for ever
+    trap 'interrupted=1' INT
+    status=0 interrupted=0
     # bash starts background commands ignoring SIGINT; the server must hear ours
     # shellcheck disable=SC2094 # only the log's name is recorded
     (trap - INT TERM HUP && record_group "$BASHPID" "$log" && exec setsid "$@" {nap_fd}>&-) \
       >"$log" 2>&1 </dev/null &
     printf '%s\n' "$!" >"$handed"
     wait "$!" || status=$?
+    if ((interrupted)); then
+      while leader_lives "$!"; do nap 0.1; done
+      status=0
+      wait "$!" || status=$?
+    fi
     printf '%s\n' "$status" >"$(exit_file "$!")"
   ) 2>/dev/null &
   waiter=$!
