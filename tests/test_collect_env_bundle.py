@@ -88,11 +88,11 @@ def test_a_bundle_holds_the_run_but_not_its_traces(run: Path) -> None:
 def test_what_is_inside_is_printed_before_anyone_sends_it(run: Path) -> None:
     (run / "logs" / f"{A}_client.log").write_text("--api-key plugh-plugh-1\nHF_TOKEN=xyzzy\n")
     found = unpacked(run)
-    rows = re.findall(r"^ *(\d+) +(\d+)  (\S+)$", found["printed"], re.M)
-    assert {name: int(size) for size, _, name in rows} == {
+    rows = re.findall(r"^ *(\d+) +(\d+) +(\d+)  (\S+)$", found["printed"], re.M)
+    assert {name: int(size) for size, _, _, name in rows} == {
         name: len(text) for name, text in found.items() if name != "printed"
     }
-    assert {name: masked for _, masked, name in rows}[f"{A}_client.log"] == "2"
+    assert {name: masked for _, masked, _, name in rows}[f"{A}_client.log"] == "2"
     assert "masked after: --api-key, HF_TOKEN\n" in found["printed"]
     assert str(run / "logs" / "issue_bundle.tar.gz") in found["printed"]
     assert "Nothing has been sent" in found["printed"]

@@ -14,9 +14,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from repro_pp_graphs.bundle import contents, issue
+from repro_pp_graphs.bundle import contents, hosts, issue, marks
+from repro_pp_graphs.bundle.marks import shown_in_markdown
 from repro_pp_graphs.bundle.masked_page import masked_page
 from repro_pp_graphs.environment import masking
+from repro_pp_graphs.environment.own_words import as_word
 from repro_pp_graphs.files import BadFile
 
 ROOM = "issue_bundle"  # the folder that the archive unpacks to
@@ -58,14 +60,19 @@ def masked(items: list[contents.Item], masker: masking.Masker) -> list[contents.
     for item, value in zip(items, values, strict=True):
         if _names_secrets(item.name):
             masker.learn_from(item.text) if value is None else masker.learn_from_json(value)
-    for value in values:
-        masker.learn_hosts(value)
+    for item, value in zip(items, values, strict=True):
+        masker.learn_hosts(hosts.named(item.name, value), logged=item.text)
     out = []
     for item, value in zip(items, values, strict=True):
         if value is not None:
-            text = f"{contents.dumps(masker.json(value))}\n"
+            record = hosts.changed(item.name, value, masker.host)
+            text = f"{contents.dumps(masker.json(record))}\n"
         elif item.name.endswith(".html"):
             text = masked_page(item.text, masker)
+        elif item.name.endswith(".md"):
+            printed = item.name == "issue.md"  # on a terminal, too
+            text = (masker.text if printed else masker.string)(item.text)
+            text = shown_in_markdown(text)
         else:
             text = masker.text(item.text)
         out.append(item._replace(text=text))
@@ -97,23 +104,28 @@ def masked_after(text: str) -> list[str]:
 
 
 def listing(items: list[contents.Item]) -> Iterator[str]:
-    """A line a file with its size and how much of it was masked, then what was cut of it and
-    after which words it was masked."""
-    yield f"{'bytes':>9}  {'masked':>6}  file"
-    total = 0
+    """A line a file with its size, how many secrets are masked in it and how many names hidden,
+    then what was cut of it and after which words it was masked."""
+    yield f"{'bytes':>9}  {'masked':>6}  {'hidden':>6}  file"
+    total, hidden = 0, Counter[str]()
     for item in sorted(items):
-        count = item.text.count(masking.MASK)
+        count, names = marks.secrets(item), marks.names(item)
         total += count
-        yield f"{len(item.text.encode()):9}  {count:6}  {item.name}"
+        hidden += names
+        yield f"{len(item.text.encode()):9}  {count:6}  {names.total():6}  {item.name}"
         after = f"masked after: {', '.join(masked_after(item.text))}" if count else ""
         for text in filter(None, (item.note, after)):
-            yield from (f"{'':20} {line}" for line in textwrap.wrap(text, 58))
+            yield from (f"{'':28} {line}" for line in textwrap.wrap(text, 50))
     yield f"{total} secrets are masked in all ({masking.MASK} stands where each was)"
+    each = ", ".join(f"{name} {count} x" for name, count in sorted(hidden.items()))
+    text = f"{hidden.total()} names and addresses are hidden in all{f': {each}' if each else ''}"
+    yield from textwrap.wrap(text, 78, subsequent_indent="  ")
 
 
-def to_look_at(items: list[contents.Item]) -> Iterator[str]:
+def to_look_at(items: list[contents.Item], own_words: list[str] | None = None) -> Iterator[str]:
     """What no mask is for and a person may not want to send, with its files: command lines of
-    other sglang processes, addresses, names of hosts in web addresses."""
+    other sglang processes, addresses, names of hosts in web addresses; names that stay since they
+    are `own_words`; marks where hardly a name can have stood."""
     for what, pattern in _NOT_MASKED.items():
         found = {item.name: len(set(pattern.findall(item.text))) for item in sorted(items)}
         files = [name for name, count in found.items() if count]
@@ -121,15 +133,28 @@ def to_look_at(items: list[contents.Item]) -> Iterator[str]:
             more = f" and {len(files) - 3} more" if len(files) > 3 else ""
             text = f"look at: {what}, {max(found.values())} in {', '.join(files[:3])}{more}"
             yield from textwrap.wrap(text, 78, subsequent_indent="  ")
+    for text in (*_kept(items, own_words or []), *marks.doubtful(items)):
+        yield from textwrap.wrap(f"look at: {text}", 78, subsequent_indent="  ")
 
 
-def lines(items: list[contents.Item], archive: Path, text: Path) -> Iterator[str]:
+def _kept(items: list[contents.Item], own_words: list[str]) -> Iterator[str]:
+    there = [name for name in own_words if any(as_word(name).search(item.text) for item in items)]
+    if there:
+        yield (
+            f"{', '.join(there)}: a user or a host is called so, and texts of this project use it "
+            "as a word: it stays in texts"
+        )
+
+
+def lines(
+    items: list[contents.Item], archive: Path, text: Path, own_words: list[str]
+) -> Iterator[str]:
     """What to print once the archive is written."""
     yield text.read_text(encoding="utf-8")
     yield "-------- the issue text ends here; below is what the archive holds --------"
     yield ""
     yield from listing(items)
-    yield from to_look_at(items)
+    yield from to_look_at(items, own_words)
     yield ""
     yield "Nothing has been sent. Look through it first: masking knows the names and shapes"
     yield "of secrets, not yours. Then attach the archive to the issue:"
@@ -148,10 +173,11 @@ def main(argv: list[str]) -> int:
     archive, text = run / "logs" / "issue_bundle.tar.gz", run / "logs" / "issue.md"
     try:
         found = [*contents.items(run), contents.Item("issue.md", issue.text_of(run), "")]
-        items = masked(found, masking.of_this_process(options.people))
+        masker = masking.of_this_process(options.people)
+        items = masked(found, masker)
         pack(items, archive)
         text.write_text(items[-1].text, encoding="utf-8")
-        print("\n".join(lines(items, archive, text)))
+        print("\n".join(lines(items, archive, text, masker.own_words())))
     except BadFile as error:
         print(f"--bundle: {error}: name a folder with a whole run", file=sys.stderr)
         return 1

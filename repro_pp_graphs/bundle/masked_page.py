@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+from repro_pp_graphs.bundle.marks import shown_in_html
 from repro_pp_graphs.environment.masking import Masker
 from repro_pp_graphs.report.embedding import CLOSES, FACTS, FIXED, OPENS, each_text, embedded
 
@@ -21,18 +22,18 @@ def _parts(html: str, masker: Masker) -> Iterator[str]:
     for place in places:
         if place.start() < at:
             continue
-        yield masker.text(html[at : place.start()])
+        yield shown_in_html(masker.string(html[at : place.start()]))
         at = place.end()
         if place.re is FIXED:
             yield place[0]
         else:
             yield f"{OPENS}{_facts(place[1], masker)}{CLOSES}"
-    yield masker.text(html[at:])
+    yield shown_in_html(masker.string(html[at:]))
 
 
 def _facts(text: str, masker: Masker) -> str:
     try:
         value = json.loads(text)
     except ValueError:  # somebody's own page
-        return masker.text(text)
+        return shown_in_html(masker.string(text))
     return embedded(each_text(value, masker.string))

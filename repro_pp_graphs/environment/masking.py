@@ -24,7 +24,6 @@ from repro_pp_graphs.environment.people import People
 MASK = secret_words.MASK
 SHORTEST = 8  # characters: a shorter value is not looked for elsewhere
 _ONE_WORD = re.compile("[A-Za-z0-9_.-]+")
-_HOST_FIELDS = frozenset({"host", "hosts", "hostname"})  # of a run's records
 _NAMED_BY_A_FIELD = frozenset({"value", "before", "after"})
 
 # --- what stands around a secret, or is its shape ---
@@ -255,16 +254,19 @@ class Masker:
             else:
                 self.learn_from(text)
 
-    def learn_hosts(self, value: object, name: str = "") -> None:
-        """Learn the hosts that the records of a run name, by the fields that do."""
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                self.learn_hosts(inner, key)
-        elif isinstance(value, list):
-            for inner in value:
-                self.learn_hosts(inner, name)
-        elif self._people and name in _HOST_FIELDS and isinstance(value, str):
-            self._people.learn_hosts([value])
+    def learn_hosts(self, names: Iterable[str] = (), logged: str = "") -> None:
+        """Hide these hosts too, and those that NCCL's lines of a log begin with."""
+        if self._people:
+            self._people.learn_hosts(names)
+            self._people.learn_hosts_of(logged)
+
+    def host(self, name: str) -> str:
+        """What stands in place of a host's name; a name that is not known as it is."""
+        return self._people.host(name) if self._people else name
+
+    def own_words(self) -> list[str]:
+        """Users and hosts that stay in texts: these use the same word."""
+        return self._people.own_words() if self._people else []
 
     def string(self, text: str) -> str:
         """The text masked, its other characters as they are."""
@@ -294,8 +296,6 @@ class Masker:
         text = _spelled(value)
         if is_secret(name, text):
             return MASK
-        if self._people and name in _HOST_FIELDS and (hidden := self._people.host(text)) != text:
-            return hidden
         # some options' values hold a secret in part: -u name:password
         lead = f"{name} " if name.startswith("-") else ""
         masked = self.string(lead + text)[len(lead) :]

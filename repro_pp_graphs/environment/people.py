@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
 
 from repro_pp_graphs.environment import spans
+from repro_pp_graphs.environment.own_words import as_word, is_own_word
 
 # fmt: off
 _ROLES = frozenset((
@@ -29,7 +29,7 @@ _PRIVATE = re.compile(
 _HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253}[A-Za-z0-9])?", re.ASCII)
 _NUMERIC = re.compile(r"[0-9.]+", re.ASCII)
 _SHORT_HOST = 4  # characters: so short a name (vm, gpu1) is a word of other texts too
-_NCCL_HOST = re.compile(r"^([A-Za-z0-9.-]{4,255}):[0-9]+:[0-9]+ \[[0-9]+\] NCCL ", re.MULTILINE)
+_NCCL_HOST = re.compile(r"^([A-Za-z0-9.-]{1,255})(?=:[0-9]+:[0-9]+ \[[0-9]+\] NCCL )", re.MULTILINE)
 
 
 def _emails(text: str) -> Iterator[tuple[int, int, str]]:
@@ -47,14 +47,9 @@ def _mask_address(match: re.Match[str]) -> str:
     return match[0] if _PRIVATE.match(match[0]) else "<address>"
 
 
-@lru_cache(maxsize=512)
-def _as_word(name: str) -> re.Pattern[str]:
-    word = re.escape(name)
-    return re.compile(f"{word}(?<![A-Za-z0-9_]{word})(?![A-Za-z0-9_])")
-
-
 class People:
-    """The home folder, users and hosts that are hidden wherever they turn up."""
+    """The home folder, users and hosts that are hidden wherever they turn up; but for a name that
+    this project's own texts use as a word, which is hidden where a field or a path has it."""
 
     def __init__(self, environ: Mapping[str, str], user: str = "", host: str = "") -> None:
         self.home = environ.get("HOME", "").rstrip("/")
@@ -81,6 +76,15 @@ class People:
         """The value of a field that names a host, hidden however short it is."""
         return self._hosts.get(name, name)
 
+    def learn_hosts_of(self, text: str) -> None:
+        """Learn the hosts that NCCL's log lines begin with."""
+        if "] NCCL " in text:
+            self.learn_hosts(_NCCL_HOST.findall(text))
+
+    def own_words(self) -> list[str]:
+        """Users and hosts that are called like a word of this project's own texts."""
+        return sorted(name for name in {*self.users, *self._hosts} if is_own_word(name))
+
     def hide(self, text: str) -> str:
         """The text without them, mail addresses and public addresses; hosts of NCCL's log lines
         are learnt from it."""
@@ -91,9 +95,11 @@ class People:
             text = spans.replaced(text, _emails(text))
         text = _ADDRESS.sub(_mask_address, text)
         if "] NCCL " in text:
-            self.learn_hosts(_NCCL_HOST.findall(text))
+            self.learn_hosts_of(text)
+            text = _NCCL_HOST.sub(lambda found: self.host(found[0]), text)
         hosts = {name: label for name, label in self._hosts.items() if len(name) > _SHORT_HOST}
-        for hidden in (dict.fromkeys(self.users, "<user>"), hosts):
-            for name in sorted(hidden, key=len, reverse=True):
-                text = _as_word(name).sub(hidden[name], text) if name in text else text
+        hidden = dict.fromkeys(self.users, "<user>") | hosts
+        for name in sorted(hidden, key=len, reverse=True):  # a host's name may hold a user's
+            if name in text and not is_own_word(name):
+                text = as_word(name).sub(hidden[name], text)
         return text
