@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -113,6 +115,15 @@ def test_a_launch_unlike_the_others_is_marked_and_counted():
     assert result.word == "CANNOT TELL"  # blind, not wrong
     assert result.without_outlying.low < 1 < result.without_outlying.high
     assert result.without_outlying.high < result.estimate.high
+
+
+def test_of_two_launches_of_a_case_neither_is_called_unlike_the_others():
+    five = samples(60, 50)[:5]
+    five[4] = replace(five[4], label="B4", case="B")  # A B B A B, then it was cut short
+    for each, tpot in zip(five, [81.2, 108.1, 105.7, 70.42, 101.0], strict=True):
+        each.values[TPOT] = tpot
+    assert said(five).estimate
+    assert said(five).outlying == []
 
 
 def test_holm_takes_back_a_word_of_the_secondary_metrics_alone():

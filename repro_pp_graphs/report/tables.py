@@ -123,8 +123,10 @@ def arms(source: Source) -> Table | None:
             cells[0] = answers[metric]
         rows.append([title(metric, clocked), better, *map(number, means), *cells])
     head = ["", "better", *source.cases, *(f"{pair.a} / {pair.b}" for pair in pairs)]
-    launches = max(measured(source, number) for number in range(len(source.cases)))
-    each = "1 launch" if launches == 1 else f"means over {launches} launches"
+    counts = [measured(source, number) for number in range(len(source.cases))]
+    launches = max(counts)
+    least = min(filter(None, counts), default=0)
+    each = f"means over {launches if least == launches else f'{least} to {launches}'} launches"
     files = {source.cases[one.case]: one.summary.label for one in reversed(source.launches)}
     named = [f"{name} is {files[name]}" for name in source.cases if files[name] != name]
     note = f"Each case: {each}" if launches > 1 else "One launch a case: no interval"

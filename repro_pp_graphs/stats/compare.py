@@ -248,8 +248,12 @@ def _exp(value: float) -> float:
 def _mark_outlying(
     found: Comparison, arms: _Arms, plan: Design, logs: Floats, rules: Rules
 ) -> None:
-    """Launches unlike the others, and the ratio without them; nothing is dropped."""
-    places = outlying(plan, logs)
+    """Launches unlike the others, and the ratio without them; nothing is dropped.
+
+    Of two launches of a case each is as far from their mean as the other: neither is named.
+    """
+    several = [arms.is_a.count(each) > 2 for each in arms.is_a]
+    places = [at for at in outlying(plan, logs) if several[at]]
     found.outlying = [arms.labels[at] for at in places]
     rest = arms.without(places)
     if places and min(sum(rest.is_a), len(rest.is_a) - sum(rest.is_a)) >= 2:
