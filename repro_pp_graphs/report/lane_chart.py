@@ -39,6 +39,9 @@ LANES = {
     "receives": ("receives", "none under way"),
 }
 
+# of a GPU's lane where ranks share one, or may
+OWN_ONLY = "none of the rank's own kernels"
+
 
 def lanes(source: Source) -> Figure | None:
     """Some decode steps of all ranks, one case above the other."""
@@ -90,7 +93,7 @@ def _picture(name: str, found: Timeline) -> dict[str, Any]:
                     {
                         "key": key,
                         "name": LANES[key][0],
-                        "between": LANES[key][1],
+                        "between": OWN_ONLY if found.may_share and key == "gpu" else LANES[key][1],
                         "thin": key == "waits",
                         "slices": rows_of(slices),
                     }

@@ -269,7 +269,8 @@ def token_send_ms(analysis: dict[str, Any]) -> dict[str, float]:
 
     `host`: the host span that sends; `sent`: from that span's begin until the last byte has left;
     `under_graph` and `idle`: the parts of `sent` with the rank's graph kernels running, and with
-    none of its compute kernels running (both left out on a CPU, which has no kernels). Empty
+    its GPU running no compute kernels (both left out on a CPU, which has no kernels; `idle` also
+    where it cannot be told whether ranks share the GPU). Empty
     without traces, and where too few of the steps are seen whole; `host` alone where it is not
     known when the last byte has left.
     """
@@ -281,7 +282,8 @@ def token_send_ms(analysis: dict[str, Any]) -> dict[str, float]:
     means = {"host": host.get("send"), "sent": sent.get("send")}
     ranks = analysis.get("ranks", {}).values()
     if sent and all(rank.get("basis") == "gpu" for rank in ranks):
-        means |= {"under_graph": sent.get("overlapped_with_graph"), "idle": sent.get("idle")}
+        idle = token_return.idle_key(analysis)
+        means |= {"under_graph": sent.get("overlapped_with_graph"), "idle": sent.get(idle)}
     known = {name: (values or {}).get("mean") for name, values in means.items()}
     return {name: round(us / 1e3, 4) for name, us in known.items() if us is not None}
 

@@ -14,7 +14,13 @@ from repro_pp_graphs.report.source import Explained, Launched, Source
 from repro_pp_graphs.stats.model import Comparison, Estimate, Finding, Pair
 from repro_pp_graphs.stats.names import CONTROL, IDLE, OUTSIDE, OWN_GRAPH, RETURN
 from repro_pp_graphs.traces.explain.host import ROWS
-from repro_pp_graphs.traces.explain.words import ROW_TITLES
+from repro_pp_graphs.traces.explain.words import (
+    GPU_IDLE,
+    OWN_IDLE,
+    ROW_TITLES,
+    gpu_idle_us,
+    own_idle_us,
+)
 from repro_pp_graphs.traces.facts import Analysis, RingPath
 from repro_pp_graphs.traces.quantiles import quantile
 
@@ -278,11 +284,7 @@ def turns(source: Source, every_rank: bool = False) -> Table | None:
             rows.append([ROW_TITLES[row], *cells])
     turn_of = [analysis.turns[label] for _, analysis, label in columns]
     rows.append(["the whole turn", *(f"{turn.mean / 1e3:.2f}" for turn in turn_of)])
-    if any(turn.gpu_idle is not None for turn in turn_of):
-        idle = [turn.gpu_idle for turn in turn_of]
-        rows.append(
-            ["its GPU computes nothing", *("" if us is None else f"{us / 1e3:.2f}" for us in idle)]
-        )
+    rows += _idle_rows([(analysis, label) for _, analysis, label in columns])
     note = (
         "ms a turn of the host's loop while profiled, of "
         f"{of_launches([each.name for _, each in with_turns])}: means; they add up. In brackets "
@@ -290,6 +292,19 @@ def turns(source: Source, every_rank: bool = False) -> Table | None:
     )
     note += f" {count(left_out, 'column')} more: report.html." if left_out else ""
     return Table(head=["", *(name for name, _, _ in columns)], rows=rows, note=note)
+
+
+def _idle_rows(columns: Sequence[tuple[Analysis, str]]) -> list[list[str]]:
+    """How long the GPU computes nothing; of ranks that share one, or may, also how long none of the
+    rank's own kernels runs."""
+    found: dict[str, list[float | None]] = {}
+    for title, value in ((OWN_IDLE, own_idle_us), (GPU_IDLE, gpu_idle_us)):
+        found[title] = [value(analysis, label) for analysis, label in columns]
+    return [
+        [title, *("" if us is None else f"{us / 1e3:.2f}" for us in cells)]
+        for title, cells in found.items()
+        if any(us is not None for us in cells)
+    ]
 
 
 def _shown(labels: list[str], cases: int, every_rank: bool) -> list[str]:

@@ -25,39 +25,57 @@ def of(analysis: dict[str, Any]) -> dict[str, float]:
     if not ranks or any(rank.get("basis") != "gpu" for rank in ranks.values()):
         return {}
     rows = _rows(analysis)
-    found = _in_send_and_receive(rows) if analysis.get("sends") == "synchronous" else {}
+    idle = idle_key(analysis)
+    found = _in_send_and_receive(rows, idle) if analysis.get("sends") == "synchronous" else {}
     if analysis.get("sends") in ("on_device", "asynchronous", "batched"):
-        found = _in_send(analysis.get("token_return") or {})
-    parts = [rows[name].get("gpu_idle") for name in _MESSAGES if name in rows]
+        found = _in_send(analysis.get("token_return") or {}, idle)
+    parts = [rows[name].get(f"gpu_{idle}") for name in _MESSAGES if name in rows]
     if parts and None not in parts:
         found[OUTSIDE] = sum(parts)
     return {name: round(us / 1000, 4) for name, us in found.items() if us is not None}
 
 
+def idle_key(analysis: dict[str, Any]) -> str:
+    """The field in which a token send has how long the last rank's GPU computes nothing: where it
+    is known to share the GPU that of all ranks there. A field that there is none of where that
+    cannot be told."""
+    last = _last(analysis)
+    shared = [
+        gpu.get("shared") for gpu in analysis.get("shared_gpus") or [] if last in gpu["ranks"]
+    ]
+    if not shared:
+        return "idle"
+    return "idle_of_all" if shared[0] else "idle_not_known"
+
+
+def _last(analysis: dict[str, Any]) -> str:
+    """The label of the last rank, of its first TP lane."""
+    return f"{analysis.get('pp_size', 1) - 1}" + (".0" if analysis.get("tp_size", 1) > 1 else "")
+
+
 def _rows(analysis: dict[str, Any]) -> dict[str, Any]:
     """The rows of the last rank's turn; of its first TP lane."""
-    last = f"{analysis.get('pp_size', 1) - 1}" + (".0" if analysis.get("tp_size", 1) > 1 else "")
-    rows = (analysis.get("turns") or {}).get(last, {}).get("rows")
+    rows = (analysis.get("turns") or {}).get(_last(analysis), {}).get("rows")
     if not isinstance(rows, dict):
         return {}
     return {name: row for name, row in rows.items() if isinstance(row, dict)}
 
 
-def _in_send(told: dict[str, Any]) -> dict[str, Any]:
+def _in_send(told: dict[str, Any], idle: str) -> dict[str, Any]:
     """Means of a decode step's token send, us."""
     if not told.get("enough"):
         return {}
     host = told.get("host_us") or {}
-    names = {RETURN: "send", OWN_GRAPH: "overlapped_with_graph", IDLE: "idle"}
+    names = {RETURN: "send", OWN_GRAPH: "overlapped_with_graph", IDLE: idle}
     return {name: (host.get(key) or {}).get("mean") for name, key in names.items()}
 
 
-def _in_send_and_receive(rows: dict[str, Any]) -> dict[str, Any]:
+def _in_send_and_receive(rows: dict[str, Any], idle: str) -> dict[str, Any]:
     """Means of a turn's token send and receive, us."""
     both = [rows[name] for name in ("token_send", "token_recv") if name in rows]
     if len(both) < 2:
         return {}
-    names = {RETURN: "mean", OWN_GRAPH: "under_own_graph", IDLE: "gpu_idle"}
+    names = {RETURN: "mean", OWN_GRAPH: "under_own_graph", IDLE: f"gpu_{idle}"}
     found: dict[str, Any] = {}
     for name, key in names.items():
         parts = [row.get(key) for row in both]

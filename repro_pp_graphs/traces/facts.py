@@ -180,13 +180,14 @@ class RingPath(msgspec.Struct, frozen=True, kw_only=True):
     what_if_unknown: str  # why it cannot be estimated
 
 
-class Row(msgspec.Struct, frozen=True):
+class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     """A part of a rank's turn, us a turn: mean and p99.
 
     `waits`: of the mean, what the host waits for; `peer_in`: while a peer is late, the row that the
     peer's host is in, us a turn, known on a common clock; `under_own_graph` and `gpu_idle`: of the
     mean, while a decode graph of the rank runs, and while no compute kernel of it runs (None
-    without GPU work); `calls`: its calls that block, with what they take, us a turn.
+    without GPU work); `gpu_idle_of_all`: while none of any rank on its GPU does, where it is known
+    to share one; `calls`: its calls that block, with what they take, us a turn.
     """
 
     mean: float
@@ -196,12 +197,14 @@ class Row(msgspec.Struct, frozen=True):
     under_own_graph: float | None
     gpu_idle: float | None
     calls: dict[str, float]
+    gpu_idle_of_all: float | None = None
 
 
-class Turn(msgspec.Struct, frozen=True):
+class Turn(msgspec.Struct, frozen=True, omit_defaults=True):
     """A rank's turns, us: how many were seen, their length, and what they are made of.
 
-    `rows` add up to `mean`; `gpu_idle`: of the mean, while no compute kernel of the rank runs;
+    `rows` add up to `mean`; `gpu_idle`: of the mean, while no compute kernel of the rank runs,
+    `gpu_idle_of_all`: while none of any rank on its GPU does, where it is known to share one;
     `spans`: of the time in no call or in operators, sglang's own annotation around it.
     """
 
@@ -212,14 +215,16 @@ class Turn(msgspec.Struct, frozen=True):
     rows: dict[RowName, Row]
     gpu_idle: float | None
     spans: dict[str, float]
+    gpu_idle_of_all: float | None = None
 
 
-class Portion(msgspec.Struct, frozen=True):
+class Portion(msgspec.Struct, frozen=True, omit_defaults=True):
     """A token send, or the time until it is delivered, by #10865's three numbers, us."""
 
     send: Spread  # its whole length
     overlapped_with_graph: Spread  # a kernel of a decode graph of the rank runs
     idle: Spread  # no compute kernel of the rank runs
+    idle_of_all: Spread | None = None  # none of any rank on its GPU, where it is known to share one
 
 
 class HostSplit(msgspec.Struct, frozen=True):
@@ -295,12 +300,29 @@ class RankFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     next_batch_us: float | None = None  # median of sglang's get_next_batch_to_run; None: not shown
 
 
+class GpuFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A GPU of several ranks, and what all of them do on it together.
+
+    `shared` None: they may share it (in their files it has the same number), which nothing settles;
+    the fractions are then those that would be if they did.
+    """
+
+    number: str  # as in the ranks' files; empty where only the run's record tells
+    ranks: list[str]  # labels
+    shared: bool | None
+    why: str  # how it is known that they share it
+    busy_fraction: float | None  # work of any of them runs; None without a window
+    p2p_fraction: float | None  # only P2P runs
+    idle_fraction: float | None  # the rest; the three add up to 1
+
+
 class Ring(msgspec.Struct, frozen=True):
     """The pipeline bubble, against that of equal stages."""
 
     micro_batches: int | None  # under way at a time; None: not known
-    bubble_fraction: float | None  # 1 - mean of the ranks' busy_fraction
-    ideal_bubble_fraction: float | None  # 1 - micro_batches / pp_size
+    # 1 - mean of the GPUs' busy_fraction; None: also where ranks may share a GPU or not
+    bubble_fraction: float | None
+    ideal_bubble_fraction: float | None  # 1 - micro_batches / pp_size: of a GPU a stage
 
 
 class Analysis(msgspec.Struct, frozen=True, kw_only=True):
@@ -329,6 +351,7 @@ class Analysis(msgspec.Struct, frozen=True, kw_only=True):
     token_return: TokenReturn | Nothing
     graph_launches: dict[str, int]  # cudaGraphLaunch calls of the host, by rank label
     ranks: dict[str, RankFacts]  # by rank label
+    shared_gpus: list[GpuFacts] = []  # those of several ranks; empty: each rank has its own
     ring: Ring
     warnings: list[str]
 

@@ -109,6 +109,13 @@ class RankTrace:
     gpu_only: bool = False  # the profiler recorded no CPU activities
 
 
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """How a run put its ranks on GPUs, as its record says: over so many in turn; 0: one a rank."""
+
+    gpus: int
+
+
 @dataclass(slots=True)
 class Case:
     """The ranks of one profile, by (pp, tp), and what is wrong with them."""
@@ -120,6 +127,8 @@ class Case:
     warnings: list[str] = field(default_factory=list)
     moved_us: dict[str, float] = field(default_factory=dict)
     """By host, what has been added to its ranks' recorded times (pair/host_clocks.py)."""
+    placed: Placement | None = None
+    """None: no record of a run says which GPUs its ranks are on."""
 
     def label(self, rank: RankTrace) -> str:
         """`3`, with tensor parallelism `3.1`: PP rank, TP rank."""

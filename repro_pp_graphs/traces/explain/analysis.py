@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from repro_pp_graphs.traces.explain.gpus import facts_of, shared_gpus
 from repro_pp_graphs.traces.explain.host import Host, anchors, host_of, token_counts
 from repro_pp_graphs.traces.explain.prefill import mark_prefill
 from repro_pp_graphs.traces.explain.ring import DEPTH, decode_step
@@ -48,6 +49,7 @@ def analyze(
     known = None if step == DEPTH else micro_batches(case)
     under_way = step.micro_batches if isinstance(step, DecodeStep) else known
     found, unknown = turns(case, hosts)
+    gpus = [facts_of(case, gpu, (start, end)) for gpu in shared_gpus(case, hosts)]
     names = sorted({rank.host for rank in case.ranks if rank.host})
     clocks = of_all_pairs(most, numbers)
     return Analysis(
@@ -72,7 +74,8 @@ def analyze(
         token_return=token_return(case, hosts, edges, clock_doubt_us(clocks, names)),
         graph_launches={case.label(rank): len(rank.launches) for rank in case.ranks},
         ranks=ranks,
-        ring=bubble(case, list(ranks.values()), under_way),
+        shared_gpus=gpus,
+        ring=bubble(case, ranks, under_way, gpus),
         warnings=[*case.warnings, *_doubts(case, edges)],
     )
 
@@ -81,6 +84,11 @@ def hosts_of(case: Case, edges: list[Edge]) -> list[Host]:
     """Every rank's host, the messages of its prefill batches marked."""
     hosts = [host_of(rank, gpu_work(rank), edges, case.pp_size) for rank in case.ranks]
     mark_prefill(hosts, case.pp_size)
+    for gpu in shared_gpus(case, hosts):
+        together = gpu.compute() if gpu.known else None
+        for host in gpu.hosts:
+            host.beside = [other for other in gpu.hosts if other is not host]
+            host.compute_of_all = together
     return hosts
 
 

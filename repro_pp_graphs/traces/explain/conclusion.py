@@ -14,8 +14,10 @@ from repro_pp_graphs.traces.explain.words import (
     WORTH_SAYING,
     clock_doubt_us,
     count,
+    gpu_of,
     mean_of,
     ms,
+    names_of,
     neighbour,
     on_gpu,
     share,
@@ -90,7 +92,7 @@ def _clocks_do(facts: Analysis, time_us: float) -> bool:
 
 def conclusion(facts: Analysis) -> list[str]:
     """The sentences, in the order in which they are printed; each a paragraph."""
-    found = [recorded(facts)]
+    found = [recorded(facts), *sharing(facts)]
     for part in (step, longest_wait, token_return, not_known):
         found += part(facts)
     return found
@@ -120,6 +122,25 @@ def recorded(facts: Analysis) -> str:
     return text
 
 
+def sharing(facts: Analysis) -> list[str]:
+    """Which ranks share a GPU, or may: what figures of an idle GPU then are."""
+    known = [gpu for gpu in facts.shared_gpus if gpu.shared]
+    said = [f"{names_of(gpu.ranks)} share a GPU: {gpu.why}." for gpu in known]
+    if known:
+        said.append(
+            "Idle is a GPU while no kernel of any of its ranks runs; durations are not those of a "
+            "GPU a rank."
+        )
+    if open_ := [gpu for gpu in facts.shared_gpus if not gpu.shared]:
+        names = "; ".join(names_of(gpu.ranks) for gpu in open_)
+        said.append(
+            f"Cannot tell whether {names} share a GPU: in the traces it has the same number, which "
+            "is also so where each rank's process sees a GPU of its own alone. So nothing says how "
+            "long a GPU is idle, only for how long none of a rank's own kernels runs."
+        )
+    return [" ".join(said)] if said else []
+
+
 def _sentence(text: str) -> str:
     return text[0].upper() + text[1:] + "."
 
@@ -143,22 +164,40 @@ def step(facts: Analysis) -> list[str]:
         text += mean_of(turn.turns, "", turn)
         if took and took.micro_batches > 1:
             text += f", {took.micro_batches} of them a step"
-        found.append(text + ("." if turn.gpu_idle is None else idle(turn, turn.gpu_idle, last)))
+        found.append(text + idle(facts, turn, last))
     return found
 
 
-def idle(turn: Turn, gpu_idle_us: float, label: str) -> str:
-    """What a rank's host does in a turn while its GPU computes nothing, the longest parts first."""
-    spent = {name: row.gpu_idle for name, row in turn.rows.items() if row.gpu_idle}
+def idle(facts: Analysis, turn: Turn, label: str) -> str:
+    """What a rank's host does in a turn while its GPU computes nothing, the longest parts first;
+    where it is not known whose GPU it is, while none of the rank's own kernels runs."""
+    own_us, gpu, all_us = turn.gpu_idle, gpu_of(facts, label), turn.gpu_idle_of_all
+    if own_us is None:
+        return "."
+    idle_us = own_us if all_us is None else all_us
+    spent = {
+        name: us
+        for name, row in turn.rows.items()
+        if (us := row.gpu_idle if all_us is None else row.gpu_idle_of_all)
+    }
     most = sorted(spent.items(), key=lambda item: -item[1])
-    said = [f"{ROW_PHRASES[name]} {time(us)}" for name, us in most if us >= 0.05 * gpu_idle_us]
-    computes = turn.mean - gpu_idle_us
-    text = f": PP{label}'s GPU computes for {time(computes)} of it and is without compute for "
-    text += time(gpu_idle_us)
+    said = [f"{ROW_PHRASES[name]} {time(us)}" for name, us in most if us >= 0.05 * idle_us]
+    computes = time(turn.mean - own_us)
+    if gpu is None:
+        text = f": PP{label}'s GPU computes for {computes} of it and is without compute for "
+    elif all_us is None:
+        text = f": PP{label}'s own kernels run for {computes} of it, and none of them for "
+    else:
+        others = names_of([each for each in gpu.ranks if each != label])
+        text = (
+            f": PP{label}'s own kernels run for {computes} of it; its GPU, with those of {others}, "
+            f"computes for {time(turn.mean - all_us)} and is without compute for "
+        )
+    text += time(idle_us)
     if not said:
         return text + "."
-    rest = gpu_idle_us - sum(us for us in spent.values() if us >= 0.05 * gpu_idle_us)
-    said += the_rest(rest, gpu_idle_us)
+    rest = idle_us - sum(us for us in spent.values() if us >= 0.05 * idle_us)
+    said += the_rest(rest, idle_us)
     return f"{text}. Its host spends these in {', '.join(said)}."
 
 

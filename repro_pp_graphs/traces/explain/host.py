@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -50,6 +50,10 @@ class Host:
     in_gloo: Intervals
     other: dict[int, P2POp]
     sorted_out: dict[tuple[str, str], list[Message]]
+    # the other ranks on its GPU, known or possible (gpus.py); and when a compute kernel of any rank
+    # there runs, None: it is not known to share one
+    beside: list[Host] = field(default_factory=list)
+    compute_of_all: Intervals | None = None
 
     def with_batches(self, ops: list[P2POp]) -> list[P2POp]:
         """Operations with all others of the kernels that they are in, as one of a batch."""

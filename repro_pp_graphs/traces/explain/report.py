@@ -6,12 +6,17 @@ from repro_pp_graphs.traces.explain import step_path
 from repro_pp_graphs.traces.explain.conclusion import conclusion, delivered, sends_held
 from repro_pp_graphs.traces.explain.words import (
     CAUSE_TITLES,
+    GPU_IDLE,
+    OWN_IDLE,
     ROW_TITLES,
     WIDTH,
     clock_doubt_us,
     column,
     count,
+    gpu_idle_us,
+    names_of,
     on_gpu,
+    own_idle_us,
     share,
     time,
     wrapped,
@@ -71,11 +76,23 @@ def _turns(facts: Analysis) -> list[str]:
                 found.append(f"  {text:<26}" + "".join(_lone(us) for us in waits))
     found.append(f"{'the whole turn':<28}" + "".join(_cell(turns[label]) for label in labels))
     if on_gpu(facts):
-        idle = [turns[label].gpu_idle for label in labels]
-        found.append(f"  {'its GPU computes nothing':<26}" + "".join(map(_lone, idle)))
+        found += _idle_rows(facts, labels)
     found = [line.rstrip() for line in found]
     found += wrapped("(means, which add up, and p99; indented: what the host waits for in it)", "")
     return found
+
+
+def _idle_rows(facts: Analysis, labels: list[str]) -> list[str]:
+    """How much of a turn no kernel of a rank runs; where ranks share a GPU, none of all there."""
+    rows = {
+        OWN_IDLE: [own_idle_us(facts, label) for label in labels],
+        GPU_IDLE: [gpu_idle_us(facts, label) for label in labels],
+    }
+    return [
+        f"  {title:<26}" + "".join(map(_lone, cells))
+        for title, cells in rows.items()
+        if any(us is not None for us in cells)
+    ]
 
 
 def _lone(value_us: float | None) -> str:
@@ -112,7 +129,11 @@ def _token_return(facts: Analysis) -> list[str]:
         row(title, cells.send, theirs[0])
         if gpu:
             row("  its own decode graph runs meanwhile", cells.overlapped_with_graph, theirs[1])
-            row("  its GPU computes nothing meanwhile", cells.idle, theirs[2])
+            if not facts.shared_gpus:
+                row(f"  {GPU_IDLE} meanwhile", cells.idle, theirs[2])
+                return
+            row(f"  {OWN_IDLE} meanwhile", cells.idle)
+            row(f"  {GPU_IDLE} meanwhile", cells.idle_of_all, theirs[2])
 
     host, known = held[0], delivered(facts)
     what = "the batch" if facts.sends == "batched" else "the send"
@@ -145,6 +166,7 @@ def _token_return(facts: Analysis) -> list[str]:
 def _ranks(facts: Analysis) -> list[str]:
     gpu = on_gpu(facts)
     names = ("computes", "P2P only", "idle") if gpu else ("batch", "receives", "other")
+    names = (*names[:2], "neither") if facts.shared_gpus else names
     found = [
         f"{'rank':<6} batches {'graphs ' if gpu else ''}"
         + "".join(f"{name:>10}" for name in names)
@@ -162,7 +184,37 @@ def _ranks(facts: Analysis) -> list[str]:
         found.append((line + _sizes(row.decode_batch_sizes, WIDTH - len(line))).rstrip())
     if len(facts.ranks) > MOST_ROWS:
         found.append(f"({len(facts.ranks)} ranks in all: --json has each)")
-    ring = facts.ring
+    return [*found, *_of_shared_gpus(facts), *wrapped(_bubble(facts))]
+
+
+def _of_shared_gpus(facts: Analysis) -> list[str]:
+    """The shares of a GPU that several ranks use, or may use, together."""
+    found = []
+    for gpu in facts.shared_gpus:
+        shares = gpu.busy_fraction, gpu.p2p_fraction, gpu.idle_fraction
+        what = "together" if gpu.shared else "if they share a GPU"
+        head = f"{names_of(gpu.ranks)} {what}"
+        cells = "".join(f"{share(part):>10}" for part in shares)
+        found += [f"{head:<22}{cells}"] if len(head) <= 22 else [head, f"{'':<22}{cells}"]
+    if found:
+        found += wrapped(
+            "(of a rank: its own kernels, its own P2P kernels alone, neither; together: those of "
+            "any of these ranks, and the GPU idle)",
+            "",
+        )
+    return found
+
+
+def _bubble(facts: Analysis) -> str:
+    """The share of the time without compute, of the GPUs; or that it cannot be told."""
+    ring, gpu = facts.ring, on_gpu(facts)
+    if not all(each.shared for each in facts.shared_gpus):
+        return (
+            "bubble: cannot tell, as ranks may share a GPU (above); with a GPU each it would be "
+            f"{share(own_bubble(facts))}"
+        )
+    if facts.shared_gpus:
+        return f"bubble {share(ring.bubble_fraction)} (no compute, mean of the GPUs)"
     what = "no compute" if gpu else "outside run_batch"
     text = f"bubble {share(ring.bubble_fraction)} ({what}, mean of the ranks)"
     if ring.micro_batches:
@@ -174,7 +226,13 @@ def _ranks(facts: Analysis) -> list[str]:
             if enough
             else f"leave {share(ring.ideal_bubble_fraction)} at least"
         )
-    return [*found, *wrapped(text)]
+    return text
+
+
+def own_bubble(facts: Analysis) -> float | None:
+    """The mean of the ranks' time without own kernels: the bubble where each has its own GPU."""
+    busy = [row.busy_fraction for row in facts.ranks.values() if row.busy_fraction is not None]
+    return 1 - sum(busy) / len(busy) if busy else None
 
 
 def _some(labels: list[str]) -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from repro_pp_graphs.traces.explain.conclusion import sends_held
-from repro_pp_graphs.traces.explain.words import WIDTH, column, on_gpu, wrapped
-from repro_pp_graphs.traces.facts import Analysis
+from repro_pp_graphs.traces.explain.words import WIDTH, column, gpu_of, on_gpu, wrapped
+from repro_pp_graphs.traces.facts import Analysis, Spread
 
 # of every case, and of a trace that has GPU kernels
 COLUMNS, ON_GPU = ("step", "turn", "send"), ("own graph", "no compute")
@@ -43,7 +43,10 @@ def _cells(facts: Analysis, gpu: bool) -> str:
         turn.mean if turn else None,
         held[0].send.mean if held else None,
     ]
-    parts = (held[0].overlapped_with_graph, held[0].idle) if held else (None, None)
+    parts: tuple[Spread | None, ...] = (None, None)
+    if held:
+        shares = gpu_of(facts, facts.label_of_last())
+        parts = held[0].overlapped_with_graph, held[0].idle_of_all if shares else held[0].idle
     if gpu:
         values += [part.mean if part and on_gpu(facts) else None for part in parts]
     return "".join(column(value, COLUMN) for value in values)

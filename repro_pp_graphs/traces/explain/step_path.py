@@ -22,7 +22,7 @@ TITLES: dict[PathCategory, str] = {
     "graph": "its own decode graphs",
     "eager": "its own kernels",
     "queueing": "kernels of other batches",
-    "launch": "launching, the GPU is idle",
+    "launch": "launching, no own GPU work",
     "host": "other host work and calls",
     "transfer": "messages on their way",
     "sync": "returning from GPU waits",
@@ -31,7 +31,7 @@ TITLES: dict[PathCategory, str] = {
     "unexplained": "unexplained",
 }
 PHRASES: dict[PathCategory, str] = {
-    "launch": "launching while the GPU is idle",
+    "launch": "launching with none of the rank's work on its GPU",
     "host": "other work of the hosts",
     "transfer": "messages on their way",
     "sync": "returning from waits for the GPU",
@@ -81,7 +81,7 @@ def sentence(facts: Analysis) -> str:
         f"One token's way round, the critical path of {time(whole)} from launch to launch: "
         f"{', '.join(said)}"
     )
-    text = _no_loss(text)
+    text = _no_loss(text) if not facts.shared_gpus else text
     if hosts := _longest_hosts(path):
         text += f". The hosts spend most in {hosts}"
     return f"{text}.{_gains(path)}"

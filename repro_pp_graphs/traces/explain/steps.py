@@ -7,8 +7,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from repro_pp_graphs.traces.facts import RankFacts, Ring
+from repro_pp_graphs.traces.facts import GpuFacts, RankFacts, Ring
 from repro_pp_graphs.traces.model import Case, RankTrace, Span
 from repro_pp_graphs.traces.quantiles import median
 from repro_pp_graphs.traces.time_sets import Intervals, clip, intervals, merged, total
@@ -26,7 +27,8 @@ class GpuWork:
 
     `graph`: kernels that graph launches started; `compute`: all kernels but P2P; `busy`: those and
     copies; `p2p`: P2P kernels. `extents` is no set: from first to last kernel of every graph
-    launch, by start.
+    launch, by start. `graph_kernels`: of the graph that most launches are of, each launch's kernels
+    in their order, ns: launches x kernels x 2.
     """
 
     graph: Intervals
@@ -34,6 +36,7 @@ class GpuWork:
     compute: Intervals
     busy: Intervals
     p2p: Intervals
+    graph_kernels: npt.NDArray[np.int64]
 
 
 def gpu_work(rank: RankTrace) -> GpuWork:
@@ -60,7 +63,15 @@ def gpu_work(rank: RankTrace) -> GpuWork:
         compute=merged(kernels.times[~kernels.is_copy]),
         busy=merged(kernels.times),
         p2p=merged(rank.p2p_kernels),
+        graph_kernels=_alike(of_graph),
     )
+
+
+def _alike(launches: list[Intervals]) -> npt.NDArray[np.int64]:
+    """The launches with as many kernels as most of them have, as one array."""
+    most = Counter(map(len, launches)).most_common(1)
+    same = [times for times in launches if most and len(times) == most[0][0]]
+    return np.array(same, dtype=np.int64).reshape(len(same), most[0][0] if most else 0, 2)
 
 
 def named(rank: RankTrace, names: tuple[str, ...]) -> list[Span]:
@@ -166,15 +177,22 @@ def shares(
     return busy_share, total(merged(np.concatenate([busy, p2p]))) / length - busy_share
 
 
-def bubble(case: Case, rows: list[RankFacts], m: int | None) -> Ring:
-    """Share of the ring's time in which a rank computes nothing, against the ideal.
+def bubble(
+    case: Case, rows: dict[str, RankFacts], m: int | None, gpus: list[GpuFacts] | None = None
+) -> Ring:
+    """Share of the time in which a GPU computes nothing, the mean of the GPUs; against the ideal.
 
-    With m micro-batches (None: not known) in a ring of p equal stages a stage works at most m/p of
-    the time.
+    `rows` by rank label; `gpus`: those of several ranks, whose time counts once. Where it cannot be
+    told whether ranks share one, there is no such share. With m micro-batches (None: not known) in
+    a ring of p equal stages, a GPU each, a stage works at most m/p of the time.
     """
-    busy = [row.busy_fraction for row in rows if row.busy_fraction is not None]
+    gpus = gpus or []
+    known = all(gpu.shared for gpu in gpus)
+    sharing = {label for gpu in gpus for label in gpu.ranks}
+    shares = [row.busy_fraction for label, row in rows.items() if label not in sharing]
+    busy = [share for share in (*shares, *(gpu.busy_fraction for gpu in gpus)) if share is not None]
     return Ring(
         micro_batches=m,
-        bubble_fraction=round(1 - float(np.mean(busy)), 4) if busy else None,
+        bubble_fraction=round(1 - float(np.mean(busy)), 4) if busy and known else None,
         ideal_bubble_fraction=round(max(0.0, 1 - m / case.pp_size), 4) if m else None,
     )

@@ -74,6 +74,7 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     steps: int  # turns of the last rank that the stretch holds; 0: no token sends are seen
     gap_us: float
     on_gpu: bool
+    may_share: bool = False  # ranks share a GPU, or may: a lane then shows the rank's own kernels
     ranks: list[RankLanes]
     passed: list[Passed]
     token_send_ms: list[float]
@@ -138,6 +139,7 @@ class _Whole(NamedTuple):
             steps=turns,
             gap_us=gap_ns / 1000,
             on_gpu=any(len(host.work.busy) for host in self.hosts),
+            may_share=any(host.beside for host in self.hosts),
             ranks=ranks,
             passed=_passed(self.case, self.edges, ns),
             token_send_ms=self.held,

@@ -90,13 +90,18 @@ def _delivered_ns(message: Message, sends: list[tuple[P2POp, P2POp | None]]) -> 
     return max([message.end_ns, *left])
 
 
-def _portion(host: Host, start_ns: int, end_ns: int) -> tuple[int, int, int]:
-    """Length of a span, of it under the rank's graphs, and without its compute kernels, ns."""
+def _portion(host: Host, start_ns: int, end_ns: int) -> tuple[int, ...]:
+    """Length of a span, of it under the rank's graphs, and without its compute kernels, ns; where
+    it is known to share its GPU, also without those of any rank there."""
     whole = [(start_ns, end_ns)]
     graph, compute = (
         ranges(clip(times, start_ns, end_ns)) for times in (host.work.graph, host.work.compute)
     )
-    return end_ns - start_ns, taken(whole, graph)[0], length(taken(whole, compute)[1])
+    own = end_ns - start_ns, taken(whole, graph)[0], length(taken(whole, compute)[1])
+    if host.compute_of_all is None:
+        return own
+    together = ranges(clip(host.compute_of_all, start_ns, end_ns))
+    return *own, length(taken(whole, together)[1])
 
 
 def _host_split(host: Host, message: Message) -> tuple[int, ...]:
@@ -299,8 +304,9 @@ def _stray_share(counted: list[tuple[Host, Message]], edges: list[Edge]) -> floa
 
 
 def _spreads(rows: Sequence[tuple[int, ...]]) -> list[Spread]:
-    """The spread of each column of one or more rows in ns, us."""
-    return [spread(column) for column in np.array(rows).T / 1000]
+    """The spread of each column that all of one or more rows in ns have, us."""
+    columns = min(map(len, rows))
+    return [spread(column) for column in np.array([row[:columns] for row in rows]).T / 1000]
 
 
 def _spread_ns(values: Sequence[int | None]) -> Spread | None:

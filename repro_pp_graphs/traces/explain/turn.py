@@ -117,6 +117,7 @@ def _turn(case: Case, host: Host, its: _Turns, by_rank: dict[int, Host]) -> Turn
         rows=facts,
         gpu_idle=its.mean(outside(whole, host.work.compute)) if on_gpu else None,
         spans=_spans(host.rank, rows, its),
+        gpu_idle_of_all=_idle_of_all(host, its, whole),
     )
 
 
@@ -132,7 +133,14 @@ def _row(host: Host, its: _Turns, times: Intervals, peer: Host | None) -> Row:
         under_own_graph=its.mean(common(times, host.graph)) if on_gpu else None,
         gpu_idle=its.mean(outside(times, host.work.compute)) if on_gpu else None,
         calls=_calls(host, times, its),
+        gpu_idle_of_all=_idle_of_all(host, its, times),
     )
+
+
+def _idle_of_all(host: Host, its: _Turns, times: Intervals) -> float | None:
+    """Of a time, while no rank on the host's GPU computes; None where it shares none, as known."""
+    together = host.compute_of_all
+    return None if together is None else its.mean(outside(times, together))
 
 
 def _calls_complete(host: Host) -> bool:

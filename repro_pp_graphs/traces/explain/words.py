@@ -9,6 +9,7 @@ from repro_pp_graphs.traces.facts import (
     Analysis,
     Cause,
     DecodeStep,
+    GpuFacts,
     RankClocks,
     RowName,
     Spread,
@@ -52,6 +53,8 @@ CAUSE_TITLES: dict[Cause, str] = {
     "otherwise": "for something else",
 }
 RECEIVES: tuple[RowName, ...] = ("token_recv", "hidden_recv")
+# What a row of idle time is of: of a GPU, or of the kernels of a rank that shares one, or may.
+GPU_IDLE, OWN_IDLE = "its GPU computes nothing", "none of its own kernels"
 # A part of a time that is smaller than this share of it is not mentioned.
 WORTH_SAYING = 0.1
 # What is left of a time besides the parts that a sentence names is said from this share on.
@@ -144,6 +147,32 @@ def wrapped(text: str, indent: str = "", later: str = "  ") -> list[str]:
 def on_gpu(found: Analysis) -> bool:
     """Whether any rank's trace has GPU work."""
     return any(rank.basis == "gpu" for rank in found.ranks.values())
+
+
+def gpu_of(found: Analysis, label: str) -> GpuFacts | None:
+    """The GPU that a rank shares, or may share; None where it has its own."""
+    return next((gpu for gpu in found.shared_gpus if label in gpu.ranks), None)
+
+
+def own_idle_us(found: Analysis, label: str) -> float | None:
+    """Of a rank's turn, while none of its own kernels runs, us; None where it has its own GPU: then
+    that is how long the GPU is idle."""
+    return found.turns[label].gpu_idle if gpu_of(found, label) else None
+
+
+def gpu_idle_us(found: Analysis, label: str) -> float | None:
+    """Of a rank's turn, while its GPU computes nothing, for whichever rank, us; None where that
+    cannot be told."""
+    turn = found.turns[label]
+    return turn.gpu_idle_of_all if gpu_of(found, label) else turn.gpu_idle
+
+
+def names_of(labels: Sequence[str], most: int = 4) -> str:
+    """`PP0 and PP2`, `PP0, PP1, PP2 and PP3`, `PP0 to PP7 (8 ranks)`."""
+    names = [f"PP{label}" for label in labels]
+    if len(names) > most:
+        return f"{names[0]} to {names[-1]} ({len(names)} ranks)"
+    return " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
 
 
 def neighbour(label: str, row: RowName, pp_size: int) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from repro_pp_graphs.traces.explain.host import Host
 from repro_pp_graphs.traces.explain.step_path import TITLES
 from repro_pp_graphs.traces.explain.steps import (
     RUN_SPANS,
@@ -21,9 +22,10 @@ from repro_pp_graphs.traces.explain.steps import (
     named,
     window,
 )
+from repro_pp_graphs.traces.explain.words import names_of
 from repro_pp_graphs.traces.merge.chrome_trace import Placed
 from repro_pp_graphs.traces.merge.names import Lanes, rank_name
-from repro_pp_graphs.traces.model import Case, P2POp, RankTrace
+from repro_pp_graphs.traces.model import Case, P2POp
 from repro_pp_graphs.traces.pair.clock_bounds import Bounds, between, bounds
 from repro_pp_graphs.traces.pair.edge import Edge, sent_ns
 from repro_pp_graphs.traces.pair.host_clocks import same_host
@@ -125,8 +127,10 @@ class Additions:
             }
             for track in mine.values():
                 yield from _steps(track)
-                yield from _bubbles(track)
             study = studied(case) if isinstance(case, Case) else case
+            of = {host.rank.rank: host for host in study.hosts}
+            for number, track in mine.items():
+                yield from _bubbles(track, of[number], study.case)
             if not isinstance(study.followed, CannotTell):
                 yield from self._path(mine, path_slices(study.followed))
             most = bounds(study.edges, [*mine], same_host(study.case))
@@ -262,16 +266,29 @@ def _arrow(
         yield {**flow, "ts": ts} | ({"bp": "e"} if ph == "f" else {})
 
 
-def busy_set(rank: RankTrace) -> Intervals:
-    """When the rank computes: its GPU's work without P2P, without a GPU its batches."""
-    if len(rank.kernels.times):
-        return gpu_work(rank).busy
-    return merged(intervals((span.start_ns, span.end_ns) for span in named(rank, RUN_SPANS)))
+def _busy(host: Host) -> Intervals:
+    """When the rank computes: its GPU's work without P2P, where it is known to share the GPU that
+    of all ranks there; without a GPU its batches."""
+    rank = host.rank
+    if not len(rank.kernels.times):
+        return merged(intervals((span.start_ns, span.end_ns) for span in named(rank, RUN_SPANS)))
+    beside = host.beside if host.compute_of_all is not None else []
+    return merged(np.concatenate([each.work.busy for each in (host, *beside)]))
 
 
-def _bubbles(track: Track) -> Iterator[Event]:
-    """A counter of the share of time (%) in which the rank computes nothing, bin by bin."""
-    busy = busy_set(track.placed.rank)
+def _counted(host: Host, case: Case) -> str:
+    """What the counter is of: the bubble, of a GPU of several ranks; or of a rank's own kernels,
+    where it cannot be told whether its GPU runs another's meanwhile."""
+    if not host.beside:
+        return "bubble"
+    if host.compute_of_all is None:
+        return "no own kernels"
+    return f"bubble of its GPU (with {names_of([case.label(each.rank) for each in host.beside])})"
+
+
+def _bubbles(track: Track, host: Host, case: Case) -> Iterator[Event]:
+    """A counter of the share of time (%) in which the rank's GPU computes nothing, bin by bin."""
+    busy = _busy(host)
     if not len(busy):
         return
     start, end = int(busy[0, 0]), int(busy[-1, 1])
@@ -284,6 +301,7 @@ def _bubbles(track: Track) -> Iterator[Event]:
     until = done[at] - np.maximum(0, busy[last, 1] - marks)
     idle = np.round(100 * (1 - np.diff(until) / width), 1)
     last_share = -1.0
+    name = f"{track.placed.part.names.title} · {_counted(host, case)}"
     # a counter keeps its last value for ever: at the end of what was recorded it goes to 0
     for mark, share in zip(marks.tolist(), [*idle.tolist(), 0.0], strict=True):
         if share == last_share:
@@ -291,7 +309,7 @@ def _bubbles(track: Track) -> Iterator[Event]:
         last_share = share
         yield {
             "ph": "C",
-            "name": f"{track.placed.part.names.title} · bubble",
+            "name": name,
             "pid": track.pid,
             "tid": 0,
             "ts": track.us(mark),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from repro_pp_graphs.traces.explain.gpus import SharedGpu, shared_gpus
 from repro_pp_graphs.traces.explain.host import Host, anchors
 from repro_pp_graphs.traces.explain.ring import decode_step
 from repro_pp_graphs.traces.explain.seen import LEAST, enough, recorded_by_all, unseen
@@ -20,7 +21,6 @@ from repro_pp_graphs.traces.path.build import Ring, build
 from repro_pp_graphs.traces.path.clocks import CannotTell, ahead
 from repro_pp_graphs.traces.path.graph import Kind, Timing
 from repro_pp_graphs.traces.path.parts import CATEGORIES, Part, Sums, parts_of
-from repro_pp_graphs.traces.path.shared_gpu import numbered_alike
 from repro_pp_graphs.traces.path.silence import silent_ns
 from repro_pp_graphs.traces.path.walk import Walker, clipped
 from repro_pp_graphs.traces.path.what_if import NOT_OF_A_BATCH, REMEDIES, Change, WhatIf, change_of
@@ -30,7 +30,8 @@ Ints = npt.NDArray[np.int64]
 
 # Timed again from usual latencies alone a step must come out this near to what was measured.
 GOOD_ENOUGH = 0.05
-SHARED = (
+SHARED = "ranks share a GPU: another may use what one saves"
+MAY_SHARE = (
     "in the traces the GPU of several ranks has the same number; where they share one, another "
     "rank may use what one saves"
 )
@@ -58,6 +59,7 @@ class Followed:
     left_out: Counter[str]
     micro_batches: int
     batches_there: int
+    gpus: list[SharedGpu]  # of several ranks
     parts: list[Part] = field(default_factory=list)
 
 
@@ -91,7 +93,17 @@ def followed(case: Case, hosts: list[Host], edges: list[Edge]) -> Followed:
         timing = ring.graph.settled()
     except ValueError as error:
         raise CannotTell(f"what waits for what contradicts itself ({error})") from None
-    found = Followed(ring, timing, batches, [], 0, Counter(), step.micro_batches, batches_there)
+    found = Followed(
+        ring,
+        timing,
+        batches,
+        [],
+        0,
+        Counter(),
+        step.micro_batches,
+        batches_there,
+        shared_gpus(case, hosts),
+    )
     _steps(found, (max(recorded[0], window[0]), min(recorded[1], window[1])))
     if not enough(len(found.steps), found.steps_there):
         why = "".join(f": {reason}" for reason, _ in found.left_out.most_common(1))
@@ -257,8 +269,9 @@ def _what_if(
     steady = _Steady(found)
     measured = steady.step_us(timing.time)
     again = steady.step_us(timing.retimed(timing.fitted, np.zeros_like(timing.rest)))
-    if numbered_alike(found.ring.ranks):
-        return measured, again, {}, SHARED
+    if found.gpus:
+        known = any(gpu.known for gpu in found.gpus)
+        return measured, again, {}, SHARED if known else MAY_SHARE
     if reason := _waits_of_unknown_end(found):
         return measured, again, {}, reason
     if not_known_us > GOOD_ENOUGH * measured:

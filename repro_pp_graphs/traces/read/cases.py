@@ -14,6 +14,7 @@ from repro_pp_graphs.traces.model import Case, RankTrace
 from repro_pp_graphs.traces.read.blocks import is_other_json
 from repro_pp_graphs.traces.read.identity import Identity, identify, is_trace, parts
 from repro_pp_graphs.traces.read.rank import GPU_ONLY, NO_KERNELS, read_rank
+from repro_pp_graphs.traces.read.run_record import placement
 
 Members = list[tuple[Path, Identity]]  # the files of a case
 
@@ -206,7 +207,12 @@ def read_case(name: str, members: Members) -> Case:
     worlds = [rank.world_size // tp_size for rank in read if rank.world_size]
     pp_size = max([members[0][1].pp_size, *worlds, *(pp + 1 for pp, _ in ranks)])
     case = Case(
-        name, list(ranks.values()), pp_size, tp_size, _problems(read, some_known) + warnings
+        name,
+        list(ranks.values()),
+        pp_size,
+        tp_size,
+        _problems(read, some_known) + warnings,
+        placed=placement(members[0][0]),
     )
     missing = [
         f"PP{pp}" + (f" TP{tp}" if tp_size > 1 else "")

@@ -1,0 +1,152 @@
+"""Which ranks share a GPU, and what all of them do on it together.
+
+A rank's file has a number for its GPU as its process counts them: with CUDA_VISIBLE_DEVICES every
+process may have a GPU of its own that is its number 0. So ranks of one host whose GPUs have the
+same number may share one. They do where the run's record says so, and where the kernels show it:
+those of a decode graph take much longer while the other rank's run than while they do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from repro_pp_graphs.traces.explain.host import Host
+from repro_pp_graphs.traces.explain.steps import GpuWork
+from repro_pp_graphs.traces.facts import GpuFacts
+from repro_pp_graphs.traces.model import Case, RankTrace
+from repro_pp_graphs.traces.time_sets import (
+    Intervals,
+    clip,
+    intervals,
+    lengths_before,
+    merged,
+    total,
+)
+
+# So many times as long a decode graph's kernels take beside another rank's on the same GPU (median
+# over the kernels of a graph). On two H100s under MPS: 2.5 to 4.2 of two ranks that share one, 1.5
+# at most of two that do not; with a GPU for each rank 1.00.
+SLOWED = 2.0
+# Of the time of a kernel, how much the other's must run for it to count as beside, or at most as
+# alone; how many of each kernel there must be; of how many kernels of a graph.
+BESIDE, ALONE, LEAST, KERNELS = 0.9, 0.1, 3, 10
+RECORDED = "the run's record says so"
+
+
+@dataclass(frozen=True, slots=True)
+class SharedGpu:
+    """A GPU that several ranks share (`known`), or may share; `why`: how that is known.
+
+    `number`: of the GPU, as in the ranks' files; empty where only the run's record tells.
+    """
+
+    hosts: tuple[Host, ...]
+    number: str
+    known: bool
+    why: str
+
+    def compute(self) -> Intervals:
+        """When a compute kernel of any of its ranks runs, as a set."""
+        return _all(host.work.compute for host in self.hosts)
+
+
+def _all(sets: Iterable[Intervals]) -> Intervals:
+    return merged(np.concatenate([intervals([]), *sets]))
+
+
+def device_of(rank: RankTrace) -> tuple[str, str] | None:
+    """The host and the number of the GPU that a rank's NCCL operations ran on; None where there are
+    several, or none."""
+    lanes = {op.lane[0] for op in rank.p2p if op.backend == "nccl"}
+    return (rank.host, str(lanes.pop())) if len(lanes) == 1 else None
+
+
+def shared_gpus(case: Case, hosts: Sequence[Host]) -> list[SharedGpu]:
+    """The GPUs of more than one rank, known or possible; empty where each rank has its own."""
+    on_gpu = [host for host in hosts if len(host.work.busy)]
+    if case.placed is not None:
+        gpus = case.placed.gpus
+        told: dict[int, list[Host]] = {}
+        for host in on_gpu if gpus else ():
+            told.setdefault(host.rank.rank % gpus, []).append(host)
+        return [
+            SharedGpu(tuple(found), _number(found), True, RECORDED)
+            for found in told.values()
+            if len(found) > 1
+        ]
+    alike: dict[tuple[str, str], list[Host]] = {}
+    for host in on_gpu:
+        if place := device_of(host.rank):
+            alike.setdefault(place, []).append(host)
+    return [_judged(found, number) for (_, number), found in alike.items() if len(found) > 1]
+
+
+def _number(hosts: Sequence[Host]) -> str:
+    places = {device_of(host.rank) for host in hosts}
+    place = places.pop() if len(places) == 1 else None
+    return place[1] if place else ""
+
+
+def _judged(hosts: list[Host], number: str) -> SharedGpu:
+    """Ranks whose GPUs have the same number: whether their kernels show that it is one."""
+    slowed: list[float] = []
+    group = {id(hosts[0])}
+    pairs = list(combinations(hosts, 2))
+    for _ in hosts:  # whoever slows one of the group down is of it
+        for one, other in pairs:
+            if (id(one) in group) != (id(other) in group):
+                times = min(slower(one.work, other.work), slower(other.work, one.work))
+                if times >= SLOWED:
+                    group |= {id(one), id(other)}
+                    slowed.append(times)
+    if len(group) < len(hosts):
+        return SharedGpu(tuple(hosts), number, False, "")
+    why = (
+        f"a decode graph's kernels take {min(slowed):.1f} times as long while the other's run "
+        "(median)"
+    )
+    return SharedGpu(tuple(hosts), number, True, why)
+
+
+def slower(work: GpuWork, beside: GpuWork) -> float:
+    """How many times as long the kernels of a rank's decode graphs take while another's run: the
+    median over the kernels of a graph; 1 where too few of them ran both beside the other's and
+    alone."""
+    times = work.graph_kernels
+    if not times.size:
+        return 1.0
+    spent = times[..., 1] - times[..., 0]
+    flat = times.reshape(-1, 2)
+    there = lengths_before(beside.compute, flat[:, 1]) - lengths_before(beside.compute, flat[:, 0])
+    share = there.reshape(spent.shape) / np.maximum(spent, 1)
+    ratios = [
+        float(np.median(lengths[covered >= BESIDE]) / max(np.median(lengths[covered <= ALONE]), 1))
+        for lengths, covered in zip(spent.T, share.T, strict=True)
+        if min((covered >= BESIDE).sum(), (covered <= ALONE).sum()) >= LEAST
+    ]
+    return float(np.median(ratios)) if len(ratios) >= KERNELS else 1.0
+
+
+def facts_of(case: Case, found: SharedGpu, window_ns: tuple[int, int]) -> GpuFacts:
+    """What all of its ranks do together on a GPU in a time; if they do not share it, what would be
+    so if they did."""
+    busy = _all(host.work.busy for host in found.hosts)
+    both = _all([busy, *(host.work.p2p for host in found.hosts)])
+    length = window_ns[1] - window_ns[0]
+    shares: tuple[float, float] | None = None
+    if length > 0:
+        in_use = total(clip(busy, *window_ns)) / length
+        shares = in_use, total(clip(both, *window_ns)) / length - in_use
+    return GpuFacts(
+        number=found.number,
+        ranks=[case.label(host.rank) for host in found.hosts],
+        shared=True if found.known else None,
+        why=found.why,
+        busy_fraction=round(shares[0], 4) if shares else None,
+        p2p_fraction=round(shares[1], 4) if shares else None,
+        idle_fraction=round(1 - sum(shares), 4) if shares else None,
+    )
