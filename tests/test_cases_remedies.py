@@ -16,7 +16,7 @@ from repro_pp_graphs.probe import cells
 from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.report import remarks, summary, verdict
 from repro_pp_graphs.run import finish_step, overview, plan_probe
-from repro_pp_graphs.run.plan import PlanError
+from repro_pp_graphs.run.refusal import PlanError
 from repro_pp_graphs.server import argfile, case_needs, pp_loop, shims
 from repro_pp_graphs.server.argfile import ServerArgs
 from repro_pp_graphs.server.release import Release

@@ -20,7 +20,7 @@ from repro_pp_graphs import record, schemas
 from repro_pp_graphs.report import content, markdown, model, outcome, source, summary, table
 from repro_pp_graphs.run import options as run_options
 from repro_pp_graphs.run import order
-from repro_pp_graphs.run.plan import PlanError
+from repro_pp_graphs.run.refusal import PlanError
 from repro_pp_graphs.server import pp_loop
 from repro_pp_graphs.stats.compare import Asked, Sample
 from repro_pp_graphs.stats.drift import Untestable, factorial, fit, satterthwaite

@@ -15,7 +15,7 @@ from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.report import summary
 from repro_pp_graphs.run import begin_step, finish_step, results
 from repro_pp_graphs.run import options as run_options
-from repro_pp_graphs.run.plan import PlanError
+from repro_pp_graphs.run.refusal import PlanError
 from repro_pp_graphs.server.argfile import ArgFileError
 from repro_pp_graphs.server.flags import FlagError
 
@@ -61,8 +61,9 @@ def test_what_cannot_run_is_refused_with_what_can(tmp_path, argv, count, offers)
     with pytest.raises(PlanError) as refused:
         plan_of(tmp_path, *argv, count=count)
     assert all(offer in str(refused.value) for offer in offers), refused.value
-    if count == 1:
-        assert "--pp-size 1" not in str(refused.value)  # one rank has no pipeline to test
+    if count == 1:  # one rank has no pipeline to test, as is said
+        assert str(refused.value).count("--pp-size 1") == 1
+        assert "--pp-size 1 (one PP rank: there is no PP send)" in str(refused.value)
 
 
 def test_tensor_parallel_ranks_count(tmp_path):

@@ -19,7 +19,7 @@ from standin_server import Behaviour, StandIn, _Handler
 from repro_pp_graphs.files import read_object
 from repro_pp_graphs.run import options as run_options
 from repro_pp_graphs.run import plan_attached
-from repro_pp_graphs.run.plan import PlanError
+from repro_pp_graphs.run.refusal import PlanError
 from repro_pp_graphs.server import running
 
 pytestmark = pytest.mark.launches

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 from fake_sglang.harness import Harness
-from plan_harness import gpus, plan_of
+from plan_harness import BASE, gpus, plan_of
 
 from repro_pp_graphs.report import remarks
 from repro_pp_graphs.run import options as run_options
 from repro_pp_graphs.run import preflight
-from repro_pp_graphs.run.plan import PlanError
+from repro_pp_graphs.run.refusal import PlanError
 from repro_pp_graphs.server import network
 
 SMALL = ("--dummy-weights", "--layers", "4", "--cases", "graphs_on", "--no-profile")
@@ -47,7 +47,8 @@ fi
 )
 @pytest.mark.parametrize("release", ["0.5.2", "0.5.6.post2", "0.5.21"])
 def test_ranks_share_gpus_in_every_release(tmp_path: Path, argv, count, shared, release):
-    plan = plan_of(tmp_path, *argv, count=count, release=release)
+    base = f"{BASE}--attention-backend flashinfer\n"  # triton dies there before 0.5.18
+    plan = plan_of(tmp_path, *argv, count=count, release=release, base=base)
     assert (plan.mode, plan.ranks_per_gpu) == ("one_gpu", shared)
     assert plan.sharing == f"{shared} ranks a GPU, in time slices"
     for launch in plan.launches:
@@ -116,6 +117,10 @@ def harness() -> Iterator[Harness]:
         tool = made.root / "fake_tools" / "nvidia-cuda-mps-control"
         tool.write_text(MPS)
         tool.chmod(0o755)
+        base = made.root / "server_args_base.txt"
+        text = base.read_text()
+        base.unlink()  # it may be a link to the checkout's
+        base.write_text(f"{text}\n--attention-backend flashinfer\n")
         made.env |= {"CUDA_MPS_PIPE_DIRECTORY": str(made.root / "nobodys")}
         yield made
 

@@ -10,7 +10,7 @@ from plan_harness import gpus
 
 from repro_pp_graphs.run import options as run_options
 from repro_pp_graphs.run import plan_step
-from repro_pp_graphs.run.plan import PlanError
+from repro_pp_graphs.run.refusal import PlanError
 from repro_pp_graphs.server.release import CachedProbe, ProbeError, Release
 from repro_pp_graphs.server.shims import ENV_NAME
 

@@ -11,7 +11,7 @@ from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.record import Plan
 from repro_pp_graphs.run import estimate, previous, results, resume
 from repro_pp_graphs.run.options import Options
-from repro_pp_graphs.run.plan import PlanError
+from repro_pp_graphs.run.refusal import PlanError
 from repro_pp_graphs.terminal import say, wrapped
 
 

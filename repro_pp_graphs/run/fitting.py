@@ -14,6 +14,23 @@ _OVERRIDE = "--json-model-override-args"
 # of a GPU's memory, that is free before the weights come: CUDA's contexts and NCCL's buffers take
 # the rest; a value that is advised must do with less
 _FREE = 0.97
+_PROCESS_BYTES = 2e9  # of a GPU that ranks share, for each: its CUDA context, graphs and buffers
+
+
+def fewer_layers(launch: Launch, layers: int | None) -> str:
+    """`--dummy-weights --layers N or fewer`, without what is given already; without a number where
+    how many fit is not known, empty where not even one a rank does."""
+    dummy = "--dummy-weights" * (("--load-format", "dummy") not in pairs(launch))
+    if layers:
+        return f"{dummy} --layers {layers} or fewer".strip()
+    if weights.fraction_of(launch) is None or weights.tokens_in(launch, 1.0, 1) is None:
+        return f"{dummy} with fewer --layers" if dummy else "fewer --layers"
+    return ""
+
+
+def pairs(launch: Launch) -> set[tuple[str, str]]:
+    """Each argument of the server with the word behind it."""
+    return set(zip(launch.args, launch.args[1:], strict=False))
 
 
 def remedies(launch: Launch, gpus: Sequence[Gpu], tokens: int) -> str:
@@ -26,12 +43,10 @@ def remedies(launch: Launch, gpus: Sequence[Gpu], tokens: int) -> str:
             found.append(f"{weights.FRACTION} {share:g} or more")
         elif not known:
             found.append("a larger share")
-    layers = most_layers(launch, gpus, tokens)
-    dummy = (
-        f"--dummy-weights --layers {layers} or fewer" if layers else "--dummy-weights --layers N"
-    )
     split = f"another split (--pp-size, --tensor-parallel-size or {weights.PARTITION} in the "
-    return ", ".join([*found, f"{split}argument file)", "a smaller --model", f"or {dummy}"])
+    found += [f"{split}argument file)", "a smaller --model"]
+    found += filter(None, [fewer_layers(launch, most_layers(launch, gpus, tokens))])
+    return f"{', '.join(found[:-1])}, or {found[-1]}"
 
 
 def least_share(launch: Launch, gpus: Sequence[Gpu], tokens: int) -> float | None:
@@ -42,7 +57,9 @@ def least_share(launch: Launch, gpus: Sequence[Gpu], tokens: int) -> float | Non
     return next(fit, None)
 
 
-def most_layers(launch: Launch, gpus: Sequence[Gpu], tokens: int) -> int | None:
+def most_layers(
+    launch: Launch, gpus: Sequence[Gpu], tokens: int, ranks_per_gpu: int = 1
+) -> int | None:
     """The most layers, at least one a PP rank and no more than there are, of which weights and
     tokens fit into the share that the launch asks for; None where none do, or it is not known."""
     config = weights.config_of(launch)
@@ -56,9 +73,32 @@ def most_layers(launch: Launch, gpus: Sequence[Gpu], tokens: int) -> int | None:
         return None
     for fewer in range(layers, launch.pp_size - 1, -1):
         text = json.dumps({**override, "num_hidden_layers": fewer})
-        if _holds(_with(launch, _OVERRIDE, text), gpus, tokens):
+        fitted = _with(launch, _OVERRIDE, text)
+        if ranks_per_gpu > 1 and _shared(fitted, gpus, tokens, ranks_per_gpu):
+            return fewer
+        if ranks_per_gpu <= 1 and _holds(fitted, gpus, tokens):
             return fewer
     return None
+
+
+def is_roomy(launch: Launch, gpus: Sequence[Gpu], tokens: int, ranks_per_gpu: int) -> bool:
+    """Whether weights and a KV cache of so many tokens fit, as estimated, also where ranks share
+    GPUs; True where the size is not known here. `gpus`: those that ranks take."""
+    if not weights.on_a_node(launch) or weights.fraction_of(launch) is None:
+        return True
+    if ranks_per_gpu <= 1:
+        return weights.tokens_in(launch, 1.0, 1) is None or _holds(launch, gpus, tokens)
+    return _shared(launch, gpus, tokens, ranks_per_gpu)
+
+
+def _shared(launch: Launch, gpus: Sequence[Gpu], tokens: int, ranks_per_gpu: int) -> bool:
+    """The same of ranks that share GPUs: their weights, caches as large as an argument says, and
+    what each process takes besides."""
+    share = weights.fraction_of(launch) or 0.0
+    there = _FREE * share * min((gpu.total_mib for gpu in gpus), default=0) * 2**20
+    cache = (weights.most_tokens(launch) or tokens) * weights.bytes_of_token(launch)
+    on_a_gpu = (weights.on_a_node(launch) + cache) / max(1, len(gpus))
+    return on_a_gpu + ranks_per_gpu * _PROCESS_BYTES <= there
 
 
 def _with(launch: Launch, option: str, value: str) -> Launch:

@@ -12,11 +12,22 @@ from typing import Any
 
 from repro_pp_graphs.models import folder as model_folder
 from repro_pp_graphs.record import Launch, Plan
-from repro_pp_graphs.run import environments, sweep
+from repro_pp_graphs.run import attention, environments, sweep
 from repro_pp_graphs.run.options import HIGHEST, Options
 from repro_pp_graphs.run.order import Arm, Turn
+from repro_pp_graphs.run.refusal import PlanError
 from repro_pp_graphs.run.sweep import CAPACITY, MICRO_BATCH
-from repro_pp_graphs.server import argfile, case_needs, flags, listener, network, pp_loop, shims
+from repro_pp_graphs.run.ways_out import Unfit
+from repro_pp_graphs.server import (
+    argfile,
+    case_needs,
+    flags,
+    listener,
+    network,
+    pp_attention,
+    pp_loop,
+    shims,
+)
 from repro_pp_graphs.server.argfile import ServerArgs
 from repro_pp_graphs.server.case_needs import Abilities
 from repro_pp_graphs.server.gpus import Gpu
@@ -32,12 +43,8 @@ REHEARSAL_LOAD = (8, 48, 24)
 MOST_RANKS = HIGHEST["--pp-size"]  # in any direction; also the most nodes
 
 
-class PlanError(ValueError):
-    """What was asked for cannot run; the message says what to do."""
-
-
-def pick_mode(options: Options, gpus: list[Gpu], ranks: int, tp_size: int = 1) -> str:
-    """gpu, one_gpu or cpu. Raises PlanError where there are some GPUs, but fewer than ranks."""
+def pick_mode(options: Options, gpus: list[Gpu], ranks: int, base: ServerArgs) -> str:
+    """gpu, one_gpu or cpu. Raises Unfit where there are some GPUs, but fewer than ranks."""
     each = options.ranks_per_gpu or 1
     if options.cpu or not gpus:
         wish = "--one-gpu" if options.one_gpu else "--ranks-per-gpu" if each > 1 else ""
@@ -50,15 +57,11 @@ def pick_mode(options: Options, gpus: list[Gpu], ranks: int, tp_size: int = 1) -
         return "gpu"
     if options.one_gpu and not options.ranks_per_gpu:
         return "one_gpu"
-    fitting = len(gpus) // tp_size
-    offers = [f"--pp-size {fitting}"] if fitting > 1 else []
-    fewest = -(-ranks // len(gpus))
-    offers += [f"--ranks-per-gpu {fewest} --dummy-weights (they share GPUs in time slices; all on "]
-    offers[-1] += "what there is: --one-gpu)"
-    offers += ["--cpu (a rehearsal without graphs)"]
-    raise PlanError(
+    raise Unfit(
         f"{len(gpus)} GPU(s) {'assumed' if gpus[0].assumed else 'visible'}, but tp x pp asks for "
-        f"{ranks}: use " + ", or ".join(offers)
+        f"{ranks}",
+        options.model or base.get("--model-path"),
+        (ranks // base.get_int("--tp-size", 1), base.get_int("--tp-size", 1)),
     )
 
 
@@ -79,6 +82,18 @@ def load_case(root: Path, name: str) -> ServerArgs:
 
 def _overlay(name: str) -> ServerArgs:
     return argfile.load(OVERLAYS / f"{name}.txt")
+
+
+def _under_overlay(base: ServerArgs, mode: str) -> ServerArgs:
+    """The arguments of all cases in a mode: on shared GPUs what the overlay gives for who names
+    none is as the base file has it."""
+    if mode == "gpu":
+        return base
+    args = _overlay(mode).over(base)
+    for flag in (CAPACITY, pp_attention.OPTION) if mode == "one_gpu" else ():
+        if flag in base.flags:
+            args.set(flag, base.get(flag))
+    return args
 
 
 def _shape_folder(options: Options, shape: str) -> Path:
@@ -240,7 +255,7 @@ class Planner:
             base.set("--pp-size", str(options.pp_size))
         self.nodes = self._spread(base)
         ranks = max(self._ranks(base, case) for case in options.cases)
-        mode = pick_mode(options, self.gpus, ranks, base.get_int("--tp-size", 1))
+        mode = pick_mode(options, self.gpus, ranks, base)
         load = REHEARSAL_LOAD if mode == "cpu" else FULL_LOAD
         plan = Plan(
             mode=mode,
@@ -363,17 +378,13 @@ class Planner:
     def _launch(self, plan: Plan, base: ServerArgs, arm: Arm) -> Launch:
         """The first launch of an arm; its label is what the case's file says."""
         options, case = self.options, arm.case
-        args = base
-        if plan.mode != "gpu":
-            args = _overlay(plan.mode).over(base)
-            if plan.mode == "one_gpu" and CAPACITY in base.flags:
-                # the overlay's is for who names none; a sweep's long prompts need more
-                args.set(CAPACITY, base.get(CAPACITY))
-        args = load_case(options.root, case).over(args)
+        args = load_case(options.root, case).over(_under_overlay(base, plan.mode))
         if options.pp_size:
             args.set("--pp-size", str(options.pp_size))
         if options.port:
             args.set("--port", str(options.port))
+        if options.backend:
+            args.set(pp_attention.OPTION, options.backend)
         _choose_model(args, options, plan.mode)
         _check_json(args, case)
         pp_size, tp_size = _sizes(args, case)
@@ -394,11 +405,6 @@ class Planner:
         if plan.profile_loads:  # several profiles in one server
             args = ServerArgs(env={shims.ENV_NAME: "keep_profilers"}).over(args)
         notes += self._place(args, plan, pp_size * tp_size // args.get_int("--nnodes", 1))
-        if args.get("--attention-backend") == "triton" and pp_size > 2 and numbers < (0, 5, 18):
-            notes.append(
-                "sglang up to 0.5.17 dies with triton attention and more than two PP ranks, unless "
-                "patched (README, Limits)"
-            )
         expects_graphs = None if plan.mode == "cpu" else wants_graphs(args)
         batch = max([plan.batch, *(load.batch for load in plan.loads)])
         loads, said = sweep.micro_batches(args, plan.loads)
@@ -417,7 +423,7 @@ class Planner:
             notes += [
                 f"the server is changed (shim {name}): {shims.REASONS[name]}" for name in named
             ]
-        return Launch(
+        launch = Launch(
             label=args.label or case,
             case=arm.name,
             place=arm.place,
@@ -439,6 +445,16 @@ class Planner:
             notes=notes,
             loads=loads,
         )
+        self._check_attention(launch, release, options.model or base.get("--model-path"))
+        return launch
+
+    def _check_attention(self, launch: Launch, release: Release | None, model: str) -> None:
+        """Raises Unfit where the server would die of its attention backend; a note where it may."""
+        place = release.place if release else None
+        certain, maybe = attention.trouble(launch, place, self.gpus)
+        launch.notes += [maybe] * bool(maybe)
+        if certain:
+            raise Unfit(certain, model, (launch.pp_size, launch.tp_size))
 
 
 def _at(launch: Launch, turn: Turn) -> Launch:

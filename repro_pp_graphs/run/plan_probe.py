@@ -6,7 +6,8 @@ from repro_pp_graphs.probe.options import SETTLING_STEPS
 from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.run.options import Options
 from repro_pp_graphs.run.order import Turn
-from repro_pp_graphs.run.plan import PlanError, load_case, pick_mode, wants_graphs
+from repro_pp_graphs.run.plan import load_case, pick_mode, wants_graphs
+from repro_pp_graphs.run.refusal import PlanError
 from repro_pp_graphs.server import argfile
 from repro_pp_graphs.server.gpus import Gpu
 
@@ -40,7 +41,7 @@ def plan(options: Options, gpus: list[Gpu], turns: list[Turn]) -> Plan:
         raise PlanError(f"--engine probe: a ring of {ranks} has no sends; --pp-size 2 or more")
     # the probe lets ranks share a GPU without being asked: there is nothing else to try there
     shares = 0 < len(gpus) < ranks and not options.cpu
-    mode = "one_gpu" if shares else pick_mode(options, gpus, ranks)
+    mode = "one_gpu" if shares else pick_mode(options, gpus, ranks, _base(options))
     batch, tokens, steps = LOADS[mode]
     if options.layers and options.layers < ranks:
         raise PlanError(f"--layers {options.layers}: fewer than the {ranks} ranks")

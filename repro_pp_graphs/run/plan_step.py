@@ -24,8 +24,10 @@ from repro_pp_graphs.run import (
     baselines,
     client_words,
     environments,
+    fitting,
     guide,
     inputs,
+    kv_cache,
     lock,
     looks,
     order,
@@ -36,12 +38,16 @@ from repro_pp_graphs.run import (
     results,
     sweep,
     unreached,
+    ways_out,
+    weights,
 )
 from repro_pp_graphs.run import options as run_options
 from repro_pp_graphs.run.looks import LooksError
 from repro_pp_graphs.run.options import Options, complain
-from repro_pp_graphs.run.plan import PlanError, Planner
+from repro_pp_graphs.run.plan import Planner
+from repro_pp_graphs.run.refusal import PlanError
 from repro_pp_graphs.run.sweep import SweepError
+from repro_pp_graphs.run.ways_out import Unfit
 from repro_pp_graphs.server import gpus, pinning
 from repro_pp_graphs.server.argfile import ArgFileError
 from repro_pp_graphs.server.flags import FlagError
@@ -165,6 +171,32 @@ def make(options: Options, found: list[Gpu], earlier: Plan | None, probe: Prober
     Raises PlanError, LooksError, ArgFileError, FlagError or ProbeError; NotMade where nothing else
     stands in the way.
     """
+    try:
+        return _make(options, found, earlier, probe)
+    except Unfit as refused:
+
+        def passes(changed: Options) -> bool:
+            return _passes(changed, found, probe)
+
+        ways = ways_out.offers(options, refused, len(found), passes)
+        raise PlanError(f"{refused}: {ways}") from None
+
+
+def _passes(options: Options, found: list[Gpu], probe: Prober) -> bool:
+    """Whether nothing that is known of these options on any machine stops a run with them, and
+    its load fits, as estimated."""
+    try:
+        plan = _make(options, found, None, probe)
+    except REFUSALS:
+        return False
+    used = weights.used(plan, found)
+    tokens = kv_cache.of_load(plan)
+    roomy = (fitting.is_roomy(launch, used, tokens, plan.ranks_per_gpu) for launch in plan.launches)
+    return not preflight.of_ranks(plan, found) and all(roomy)
+
+
+def _make(options: Options, found: list[Gpu], earlier: Plan | None, probe: Prober) -> Plan:
+    """The same without another way where it is refused. Raises Unfit too."""
     if options.attach:
         from repro_pp_graphs.run import plan_attached  # noqa: PLC0415 - imports an HTTP client
 

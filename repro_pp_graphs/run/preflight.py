@@ -134,8 +134,8 @@ def check_memory(plan: Plan, gpus: list[Gpu]) -> list[str]:
         more = f"all {len(gpus)} GPUs (--pp-size, or --tensor-parallel-size in the argument file)"
     heavy = [
         f"{model}: about {bytes_ / 1e9:.0f} GB of weights for {weights.capacity(used)}, of which "
-        f"they can take {weights.MOST:.0%}: {more}, a smaller --model, or --dummy-weights "
-        f"--layers {_layers(plan, model, used)}"
+        f"they can take {weights.MOST:.0%}: {more}, a smaller --model"
+        f"{_layers(plan, model, used)}"
         for model, bytes_ in sizes.items()
         if bytes_ > weights.MOST * total_bytes > 0
     ]
@@ -153,15 +153,14 @@ def check_memory(plan: Plan, gpus: list[Gpu]) -> list[str]:
 
 
 def _layers(plan: Plan, model: str, gpus: list[Gpu]) -> str:
-    """The most layers of a model that fit with the load, in every case that runs it; N where that
-    is not known."""
-    if plan.ranks_per_gpu > 1:
-        return "N"
+    """`, or --dummy-weights --layers N or fewer`: the most layers of a model that fit with the
+    load, in every case that runs it; empty where that is not known."""
     ours = [launch for launch in plan.launches if launch.model == model]
     tokens = kv_cache.of_load(plan)
-    found = [fitting.most_layers(launch, gpus, tokens) for launch in ours]
+    found = [fitting.most_layers(each, gpus, tokens, plan.ranks_per_gpu) for each in ours]
     known = [layers for layers in found if layers]
-    return f"{min(known)} or fewer" if len(known) == len(found) else "N"
+    few = fitting.fewer_layers(ours[0], min(known) if len(known) == len(found) else None)
+    return f", or {few}" if few else ""
 
 
 def _lacking_cache(plan: Plan, gpus: list[Gpu]) -> list[str]:
@@ -262,7 +261,12 @@ def of_plan(plan: Plan, gpus: list[Gpu], options: Options) -> list[str]:
         return check_prompts(options.root)
     if plan.engine == "probe":
         return check_memory(plan, gpus)
-    return check_layers(plan) + check_prompts(options.root) + check_memory(plan, gpus)
+    return check_prompts(options.root) + of_ranks(plan, gpus)
+
+
+def of_ranks(plan: Plan, gpus: list[Gpu]) -> list[str]:
+    """What of it depends on how ranks are placed."""
+    return check_layers(plan) + check_memory(plan, gpus)
 
 
 def of_machine(plan: Plan, options: Options) -> list[str]:

@@ -90,11 +90,20 @@ def too_full(launch: Launch, gpus: Sequence[Gpu]) -> bool:
     return need > MOST * min((gpu.total_mib for gpu in gpus), default=0) * 2**20 > 0
 
 
+def _architecture(launch: Launch) -> str | None:
+    names = config_of(launch).get("architectures")
+    return names[0] if isinstance(names, list) and names else None
+
+
+def is_known(launch: Launch) -> bool:
+    """Whether the model is one whose shape size.py builds: every layer has a KV cache alike."""
+    return _architecture(launch) in _EXACT
+
+
 def is_exact(launch: Launch, rank: int) -> bool:
     """Whether its weights take no less than is computed: a model whose shape size.py builds, no
     argument that shrinks or moves them, and no head counted that newer releases leave out."""
-    names = config_of(launch).get("architectures")
-    name = names[0] if isinstance(names, list) and names else None
+    name = _architecture(launch)
     on_last = rank == launch.pp_size - 1
     return (
         (on_last or name in _HEADS_EVERYWHERE)
@@ -171,6 +180,15 @@ def tokens_in(launch: Launch, left: float, layers: int) -> int | None:
         return int(left / a_token)
     except (KeyError, ValueError, TypeError, ZeroDivisionError):
         return None
+
+
+def bytes_of_token(launch: Launch) -> float:
+    """Bytes of a token's keys and values, over all layers, on one TP rank of each stage; 0 where
+    they are not known."""
+    try:
+        return size.kv_bytes(config_of(launch), launch.tp_size)
+    except (KeyError, ValueError, TypeError, ZeroDivisionError):
+        return 0.0
 
 
 def most_tokens(launch: Launch) -> int:

@@ -1,0 +1,136 @@
+"""Options with which a plan passes that is refused: each is tried as a plan before it is named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from repro_pp_graphs.models import folder as model_folder
+from repro_pp_graphs.run import environments
+from repro_pp_graphs.run.options import Options
+from repro_pp_graphs.run.refusal import PlanError
+from repro_pp_graphs.server.pp_attention import OPTION, WITHOUT
+from repro_pp_graphs.server.release import version_numbers
+
+SMALL_MODEL = "meta-llama/Llama-3.1-8B-Instruct"
+Passes = Callable[[Options], bool]
+_Changes = dict[str, Any]
+
+
+class Unfit(PlanError):
+    """What was asked for cannot run on these GPUs, or not with this release; other options may."""
+
+    def __init__(self, text: str, model: str, sizes: tuple[int, int]) -> None:
+        super().__init__(text)
+        self.model = model  # that was asked for
+        self.pp_size, self.tp_size = sizes  # likewise, on one node
+
+
+def offers(options: Options, refused: Unfit, gpus: int, passes: Passes) -> str:
+    """`use A, or B`: options to add, each tried; without any, what else there is to do. `gpus`: as
+    many as there are."""
+    layers = options.layers or _layers(refused.model)
+    found = [
+        f"{_words(options, changes)}{remark}"
+        for split, remark in _splits(options, gpus, refused.pp_size, refused.tp_size)
+        if (changes := _passing(options, split, refused.pp_size, layers, passes)) is not None
+    ]
+    if gpus < refused.pp_size * refused.tp_size:  # not tried: it takes another environment
+        alone = options.one_gpu or options.ranks_per_gpu or "--release" in options.given
+        found.append(f"--cpu{' alone' if alone else ''} (a rehearsal without graphs)")
+    return f"use {', or '.join(found)}" if found else "use more GPUs, or a smaller --model"
+
+
+def _splits(options: Options, gpus: int, pp_size: int, tp_size: int) -> Iterator[tuple[Any, str]]:
+    """How ranks can be placed, as changed options, and what to say of it."""
+    yield {}, ""
+    yield {"backend": WITHOUT}, ""
+    fitting = gpus // tp_size
+    smaller = dict.fromkeys(size for size in (min(fitting, pp_size), 2) if 1 < size <= fitting)
+    yield from (({"pp_size": size}, "") for size in smaller if size != pp_size)
+    fewest = -(-pp_size * tp_size // gpus)
+    if fewest > 1 and not options.one_gpu and fewest != options.ranks_per_gpu:
+        shared = "ranks share GPUs in time slices; all on what there is: --one-gpu"
+        yield {"ranks_per_gpu": fewest}, f" ({shared})"
+    alike = options.model is None and not options.one_gpu and not options.ranks_per_gpu
+    if gpus < pp_size * tp_size and fitting and alike:
+        alone = " (one PP rank: there is no PP send)" * (fitting == 1)
+        yield {"model": SMALL_MODEL, "pp_size": min(fitting, pp_size)}, alone
+
+
+def _passing(
+    options: Options, split: _Changes, pp_size: int, layers: int, passes: Passes
+) -> _Changes | None:
+    """The fewest further changes with which a split passes; None where none was found."""
+    newest = max(environments.releases(options.root), key=version_numbers, default="")
+    releases: list[_Changes] = [{}, *([{"release": newest}] if newest else [])]
+    for more in releases:
+        if passes(_changed(options, changes := {**split, **more})):
+            return changes
+    for more in releases if "model" not in split else ():
+        fewer = {**split, **more, "dummy_weights": True}
+        least = fewer.get("pp_size", pp_size)
+        if most := _most_layers(options, fewer, (least, layers), passes):
+            return {**fewer, "layers": most}
+    return None
+
+
+def _most_layers(
+    options: Options, changes: _Changes, between: tuple[int, int], passes: Passes
+) -> int:
+    """The most layers between these with which it passes, by halving; 0 where it does not even
+    with the fewest."""
+    low, high = between
+
+    def fits(count: int) -> bool:
+        return passes(_changed(options, {**changes, "layers": count}))
+
+    if low > high or not fits(low):
+        return 0
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low
+
+
+def _layers(model: str) -> int:
+    """Layers of a model whose config.json is at hand; 0 of another."""
+    shape = model_folder.shape_of(model)
+    path = Path(model, "config.json")
+    if not path.is_file() and shape:
+        path = model_folder.config_path(shape)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["num_hidden_layers"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return 0
+    return found if isinstance(found, int) else 0
+
+
+def _changed(options: Options, changes: _Changes) -> Options:
+    """The options with these changes, of a run that is planned alone."""
+    given = dict(changes)
+    if release := given.pop("release", ""):
+        made = environments.is_made(options.root, release)
+        given |= {
+            "python": environments.python_of(options.root, release),
+            "not_made": "" if made else release,
+            "found_by": "",
+        }
+    return replace(options, dry_run=True, **given)
+
+
+def _words(options: Options, changes: _Changes) -> str:
+    """Changed options as they are typed, but for what is given already."""
+    given = {**changes, "backend": None}
+    text = " ".join(
+        f"--{name.replace('_', '-')}" + (f" {value}" if value is not True else "")
+        for name, value in given.items()
+        if value and not (value is True and getattr(options, name))
+    )
+    if "release" in changes and options.found_by == "--python":
+        text += " in place of --python"
+    in_files = f"{OPTION} {WITHOUT} in the argument files"
+    return " and ".join(filter(None, [text, in_files if "backend" in changes else ""]))

@@ -1,0 +1,213 @@
+"""Servers that would die of their attention backend: refused by the sources, not by a number."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections import UserList
+from pathlib import Path
+
+import pytest
+from plan_harness import BASE, FLAGS, plan_of
+
+from repro_pp_graphs.run import options as run_options
+from repro_pp_graphs.run import plan_step
+from repro_pp_graphs.run.refusal import PlanError
+from repro_pp_graphs.server import pp_attention
+from repro_pp_graphs.server.gpus import Gpu
+from repro_pp_graphs.server.release import Release
+
+TRITON = f"{BASE}--attention-backend triton\n"
+FAULT = "self.v_head_dim = pool.get_value_buffer({}).shape[-1]\n"
+DIES = "would die as it starts"
+
+
+class Buffers(UserList[str]):
+    """A rank's KV buffers as sglang's pool has them: counted from its first layer."""
+
+    first = 0
+
+    def get_value_buffer(self, layer: int) -> str:
+        return self.data[layer - self.first]
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        *([20, 20, 20, 20], [40, 40], [20, 20, 40], [1, 1, 3], [1, 1, 1], [10, 10, 19], [80]),
+        *([31, 30], [30, 31], [2, 1], [15, 15, 15, 16], [5, 6, 11]),
+    ],
+)
+def test_a_rank_fails_where_python_finds_no_such_buffer(split: list[int]):
+    failing = []
+    for rank, layers in enumerate(split):
+        pool = Buffers(["buffer"] * layers)
+        pool.first = sum(split[:rank])
+        try:
+            pool.get_value_buffer(0)
+        except IndexError:
+            failing.append(rank)
+    assert pp_attention.failing_rank(split) == next(iter(failing), None)
+
+
+def installed(folder: Path, layer: str, file: str = "triton_backend.py") -> None:
+    """An sglang whose backend asks for that layer's buffer."""
+    path = folder / "sglang" / "srt" / "layers" / "attention" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(FAULT.format(layer), encoding="utf-8")
+
+
+def notes_of(folder: Path, *argv: str, **given) -> str:
+    plan = plan_of(folder, *argv, **given)
+    return " ".join(note for launch in plan.launches for note in launch.notes)
+
+
+@pytest.mark.parametrize("release", ["0.5.2", "0.5.16", "0.5.17"])
+def test_more_than_two_ranks_are_refused_with_what_works(tmp_path, release):
+    with pytest.raises(PlanError) as refused:
+        plan_of(tmp_path, base=TRITON, release=release)
+    text = str(refused.value)
+    assert f"sglang {release} {DIES}" in text and "PP rank 2" in text and "get_value_buffer" in text
+    assert "--attention-backend flashinfer in the argument files" in text
+    assert "--pp-size 2" in text
+    for argv, base in ((("--pp-size", "2"), TRITON), ((), f"{BASE}--attention-backend flashinfer")):
+        assert "get_value_buffer" not in notes_of(tmp_path, *argv, base=base, release=release)
+
+
+@pytest.mark.parametrize("release", ["0.5.18", "0.5.21", "0.5.23"])
+def test_releases_that_mend_it_are_planned_without_a_word(tmp_path, release):
+    assert "get_value_buffer" not in notes_of(tmp_path, base=TRITON, release=release)
+
+
+def test_a_patched_copy_of_an_old_release_is_planned(tmp_path):
+    installed(tmp_path, "pool.start_layer")
+    assert "get_value_buffer" not in notes_of(tmp_path, base=TRITON, release="0.5.16")
+
+
+def test_a_new_release_whose_sources_have_the_fault_is_refused(tmp_path):
+    installed(tmp_path, " 0 ")
+    with pytest.raises(PlanError, match=DIES):
+        plan_of(tmp_path, base=TRITON, release="0.5.23")
+
+
+@pytest.mark.parametrize("option", ["--decode-attention-backend", "--prefill-attention-backend"])
+def test_a_backend_of_one_phase_alone_counts_too(tmp_path, option):
+    with pytest.raises(PlanError, match=DIES):
+        plan_of(tmp_path, base=f"{BASE}{option} triton\n", release="0.5.2", flags=FLAGS | {option})
+
+
+def test_an_uneven_split_over_two_ranks_dies_too(tmp_path):
+    base = f"{TRITON}SGLANG_PP_LAYER_PARTITION=41,39\n"
+    with pytest.raises(PlanError, match="PP rank 1 has fewer layers"):
+        plan_of(tmp_path, "--pp-size", "2", base=base, release="0.5.16")
+    even = base.replace("41,39", "39,41")
+    plan_of(tmp_path, "--pp-size", "2", base=even, release="0.5.16")
+
+
+def test_of_a_model_that_is_not_known_a_note_says_what_may_happen(tmp_path):
+    text = notes_of(tmp_path, "--model", "some/model", base=TRITON, release="0.5.16")
+    assert "sglang 0.5.16 may die as it starts" in text
+
+
+def test_without_a_release_a_note_says_which_would_die(tmp_path):
+    text = notes_of(tmp_path, base=TRITON, release=None)
+    assert "where its sglang is older than 0.5.18 the server may die" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "mib", "said"),
+    [
+        ("NVIDIA A100-SXM4-80GB", 81920, True),
+        ("NVIDIA H100 80GB HBM3", 81559, False),
+        ("NVIDIA H200", 143771, False),
+        ("NVIDIA B200", 183359, False),
+        ("141 GB (assumed)", 143747, False),  # no GPU before Hopper has as much
+    ],
+)
+def test_what_sglang_picks_by_itself_is_a_note(tmp_path, name, mib, said):
+    (tmp_path / "server_args_base.txt").write_text(BASE, encoding="utf-8")
+    (tmp_path / "server_args_one.txt").write_text("", encoding="utf-8")
+    argv = ["--root", str(tmp_path), "--out", str(tmp_path), "--python", "p", "--cases", "one"]
+    options = run_options.parse([*argv, "--model", "deepseek-ai/DeepSeek-V3"])
+    found = [Gpu(str(n), f"G{n}", name, mib, 0) for n in range(4)]
+    release = Release("0.5.2", FLAGS, tmp_path / "sglang")
+    plan = plan_step.make(options, found, None, lambda python, env: release)
+    assert (
+        any("takes triton for this model by itself" in text for text in plan.launches[0].notes)
+        is said
+    )
+
+
+def test_a_backend_of_the_base_file_holds_on_shared_gpus_too(tmp_path):
+    base = f"{BASE}--attention-backend flashinfer\n"
+    (first, *_) = plan_of(tmp_path, "--one-gpu", count=1, base=base).launches
+    assert first.args[first.args.index("--attention-backend") + 1] == "flashinfer"
+
+
+REPO = Path(__file__).resolve().parents[1]
+# what is refused for its GPUs or its release, and offers options
+REFUSED = [
+    ("--gpus", "1"),
+    ("--gpus", "2"),
+    ("--gpus", "2", "--release", "0.5.16"),
+    ("--gpus", "3", "--release", "0.5.6.post2"),
+    ("--gpus", "1", "--ranks-per-gpu", "4", "--dummy-weights", "--layers", "16"),
+    ("--gpus", "1", "--one-gpu", "--dummy-weights"),
+    ("--gpus", "2x141", "--ranks-per-gpu", "2", "--release", "0.5.16"),
+    ("--gpus", "4x24", "--pp-size", "8"),
+    ("--gpus", "4x141", "--model", "deepseek-ai/DeepSeek-V3", "--pp-size", "8"),
+]
+
+
+def followed(given: tuple[str, ...], offer: str, folder: Path) -> list[str]:
+    """The command with what a refusal offers; in `folder` its argument files."""
+    words = offer.partition(" (")[0].split(" and ")
+    if words == ["--cpu alone"]:
+        return ["--cpu"]
+    for text in words:
+        if text.startswith(pp_attention.OPTION):
+            argument = text.removesuffix(" in the argument files")
+            assert argument != text
+            base = folder / "server_args_base.txt"
+            base.write_text(f"{base.read_text('utf-8')}\n{argument}\n", encoding="utf-8")
+        else:
+            given = (*given, *text.split())
+    return list(given)
+
+
+def planned(folder: Path, words: list[str]) -> tuple[int, str]:
+    """Exit status and complaint of a dry run in a checkout whose argument files are in `folder`."""
+    path = os.environ.get("PATH", "")
+    done = subprocess.run(
+        ["bash", str(folder / "run_repro.sh"), "--dry-run", *words],
+        env={"PATH": path, "HOME": str(folder), "LANG": "C.UTF-8"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = " ".join(line.strip() for line in done.stderr.splitlines())
+    return done.returncode, said + done.stdout[-1500:] * (done.returncode != 0)
+
+
+def checkout(folder: Path) -> Path:
+    folder.mkdir()
+    for path in REPO.iterdir():
+        if path.name.startswith("server_args_") or path.name == "run_repro.sh":
+            (folder / path.name).write_bytes(path.read_bytes())
+        elif path.name in ("repro_pp_graphs", "requirements", "prompts.txt", "client_benchmark.py"):
+            (folder / path.name).symlink_to(path)
+    return folder
+
+
+@pytest.mark.launches
+@pytest.mark.parametrize("given", REFUSED, ids=" ".join)
+def test_every_command_that_a_refusal_offers_is_planned(tmp_path, given):
+    status, said = planned(checkout(tmp_path / "refused"), list(given))
+    assert status == 2, said
+    offers = said.partition(": use ")[2].split(", or ")
+    assert len(offers) > 1, said
+    for number, offer in enumerate(offers):
+        folder = checkout(tmp_path / str(number))
+        status, again = planned(folder, followed(given, offer, folder))
+        assert status == 0, (offer, again)
+        assert "die as it starts" not in again
