@@ -89,7 +89,7 @@ RULES = (
     ),
     _rule(
         "triton attention of sglang up to 0.5.17 with more than two PP ranks",
-        "use another release, --pp-size 2, or another --attention-backend",
+        "use --release 0.5.23, --pp-size 2, or --attention-backend flashinfer in the argument files",
         r"get_value_buffer",
         frames=True,
     ),
