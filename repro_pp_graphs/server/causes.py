@@ -89,7 +89,8 @@ RULES = (
     ),
     _rule(
         "triton attention of sglang up to 0.5.17 with more than two PP ranks",
-        "use --release 0.5.23, --pp-size 2, or --attention-backend flashinfer in the argument files",
+        "use --release 0.5.23, --pp-size 2, or --attention-backend flashinfer in the argument "
+        "files",
         r"get_value_buffer",
         frames=True,
     ),
