@@ -238,10 +238,18 @@ profile() { # profile LABEL URL [NUMBER]: a second load, profiled until every ra
   return "$status"
 }
 
-finish() { # finish LABEL STATUS: free again, checked, recorded; returns how the launch ended
-  local how=()
-  (($2 == 0)) || how=(--failed)
-  tool finish "$out" "$1" "${how[@]}" "${@:3}" || return 1
+# finish LABEL STATUS TRACED [OPTION]: its traces explained, free again, checked, recorded; returns
+# how the launch ended
+finish() {
+  local how=() status=0
+  if (($2)); then
+    how=(--failed)
+  elif (($3)); then
+    tool explain "$out" "$1" --then finish "$out" "$1" "${@:4}" || status=$?
+    ((status > 1)) || return "$status"
+    how=(--failed) # not explained, or killed while it was
+  fi
+  tool finish "$out" "$1" "${how[@]}" "${@:4}" || return 1
 }
 
 side_by_side() { # the first two launches in one view, decode starts aligned
@@ -259,16 +267,17 @@ run_launch() { # run_launch LABEL URL [NUMBER...]: of the other loads of a sweep
   say "$label"
   current=$label
   tool begin "$out" "$label" --root "$here" || {
-    finish "$label" 1 || current=""
+    finish "$label" 1 0 || current=""
     return 1
   }
   ((nodes == 1)) || command=(bash "$here/repro_pp_graphs/sh/servers.sh" "$out" "$label" "$grace_s")
   begin_group server_pid "$out/logs/${label}_server.log" "${command[@]}"
-  if ! server_step wait-ready "$label" --timeout-s "$start_timeout_s"; then
-    status=1 grace_s=1
-  elif ! server_step measure "$label" --root "$here"; then
-    status=1
-  elif ((traced)); then
+  server_step wait-ready "$label" --timeout-s "$start_timeout_s" \
+    --then measure "$out" "$label" "$server_pid" --exit-file "$(exit_file "$server_pid")" \
+    --root "$here" || status=$?
+  ((status != 3)) || grace_s=1 # it never answered
+  ((status == 0)) || status=1
+  if ((status == 0 && traced)); then
     profile "$label" "$url" || status=1
     if ((status == 0)); then
       for number in "${@:3}"; do profile "$label" "$url" "$number" || true; done
@@ -279,10 +288,7 @@ run_launch() { # run_launch LABEL URL [NUMBER...]: of the other loads of a sweep
   ((!nsys)) || say "  nsys writes trace/$label.nsys-rep: minutes"
   end_group "$server_pid" "$((grace_s + srun_grace_s))"
   server_pid=""
-  if ((status == 0 && traced)); then
-    tool explain "$out" "$label" || status=1
-  fi
-  finish "$label" "$status" "${died[@]}" || status=1
+  finish "$label" "$status" "$traced" "${died[@]}" || status=1
   current=""
   return "$status"
 }
@@ -297,13 +303,9 @@ run_attached() { # run_attached LABEL URL
     server_step measure "$label" --root "$here" || status=1
   fi
   if ((status == 0 && traced)); then
-    if ! profile "$label" "$url"; then
-      lacks=1
-    elif ! tool explain "$out" "$label"; then
-      status=1
-    fi
+    profile "$label" "$url" || lacks=1
   fi
-  finish "$label" "$status" || status=1
+  finish "$label" "$status" "$((traced && !lacks))" || status=1
   current=""
   return "$((status | lacks))"
 }
@@ -319,10 +321,7 @@ run_probe() { # run_probe LABEL
     step -o "$logs/${label}_client.log" bash -c 'exec bash "$1" 2>"$2"' probe \
       "$logs/${label}_probe_command.sh" "$logs/${label}_probe.log" || status=1
   fi
-  if ((status == 0 && traced)); then
-    tool explain "$out" "$label" || status=1
-  fi
-  finish "$label" "$status" || status=1
+  finish "$label" "$status" "$traced" || status=1
   current=""
   return "$status"
 }

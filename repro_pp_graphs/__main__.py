@@ -47,6 +47,7 @@ examples:
 
 CLOSED = "stdout is closed: send it to a file, or to /dev/null"
 TRIED = "REPRO_ENVIRONMENTS_TRIED"  # in the environment: prefixes of Pythons that lack a module
+THEN, BROKE_OFF = "--then", 3  # between steps of one process; the exit status where not all ran
 
 
 def overview() -> str:
@@ -130,14 +131,10 @@ def _in_made_environment(argv: list[str], missing: str) -> int:
     return 2
 
 
-if __name__ == "__main__":
-    has_stdout = sys.stdout is not None
-    guard_streams()
+def _status_of(argv: list[str]) -> int:
+    """Run one command; its exit status, whatever becomes of what it prints."""
     try:
-        if not has_stdout:
-            complain("repro_pp_graphs", CLOSED)
-            sys.exit(2)
-        status = main(sys.argv[1:])
+        status = main(argv)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has seen enough, as with `| head`
         _silence_stdout()
@@ -146,6 +143,32 @@ if __name__ == "__main__":
         status = _complain_of(error, "repro_pp_graphs")
     except KeyboardInterrupt:
         status = 130
+    return status
+
+
+def _in_turn(words: list[str]) -> int:
+    """Run `STEP ... --then STEP ...`, which costs one start of Python: the exit status of the last
+    one, or BROKE_OFF where one before it failed."""
+    while words and words[0] in STEPS and THEN in words:
+        at = words.index(THEN)
+        first, words = words[:at], words[at + 1 :]
+        try:
+            failed = _status_of(first)
+        except Exception:  # as Python shows it, where nothing follows
+            sys.excepthook(*sys.exc_info())
+            failed = 1
+        if failed:
+            return BROKE_OFF
+    return _status_of(words)
+
+
+if __name__ == "__main__":
+    has_stdout = sys.stdout is not None
+    guard_streams()
+    try:
+        if not has_stdout:
+            complain("repro_pp_graphs", CLOSED)
+            sys.exit(2)
+        sys.exit(_in_turn(sys.argv[1:]))
     finally:
         gc.freeze()  # else Python looks for cycles in all of it before it ends
-    sys.exit(status)

@@ -71,9 +71,11 @@ step() {
 }
 
 name_step() { # name_step COMMAND ARGS: into REPLY, what a reader calls it: plan, collect_env.sh
+  local more=""
   REPLY=$*
+  [[ $REPLY != *" --then "* ]] || more=${REPLY##* --then } more=", ${more%% *}"
   case $REPLY in
-    *" -m repro_pp_graphs "*) REPLY=${REPLY#* -m repro_pp_graphs } REPLY=${REPLY%% *} ;;
+    *" -m repro_pp_graphs "*) REPLY=${REPLY#* -m repro_pp_graphs } REPLY=${REPLY%% *}$more ;;
     */client_benchmark.py*) REPLY=client_benchmark.py ;;
     */collect_env.sh*) REPLY=collect_env.sh ;;
     *) REPLY=${1##*/} ;;
