@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any, cast
 
@@ -132,7 +130,8 @@ def low_space(*folders: Path, below: int | None = None) -> str:
     (LOW_BYTES) of room; else empty."""
     for folder in folders:
         with contextlib.suppress(OSError):
-            free = shutil.disk_usage(folder).free
+            disk = os.statvfs(folder)
+            free = disk.f_bavail * disk.f_frsize
             if free < (LOW_BYTES if below is None else below):
                 return f"the disk of {folder} has {free / 1e6:.1f} MB free"
     return ""
@@ -140,6 +139,8 @@ def low_space(*folders: Path, below: int | None = None) -> str:
 
 def sha256(path: Path) -> str:
     """The file's SHA-256 in hex; empty where it cannot be read."""
+    import hashlib  # noqa: PLC0415 - loads OpenSSL, and most steps need none
+
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:

@@ -13,8 +13,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from repro_pp_graphs.pp_clock import absent, on_off, rows
 from repro_pp_graphs.pp_clock.device import MISSED
 from repro_pp_graphs.pp_clock.hooks import EXCHANGE, REFUSED
@@ -30,7 +28,6 @@ from repro_pp_graphs.pp_clock.model import (
 )
 from repro_pp_graphs.pp_clock.rows import CODES, KINDS, Row, Rows
 from repro_pp_graphs.terminal import visible
-from repro_pp_graphs.traces.quantiles import median, quantile
 
 Window = tuple[int, int]  # CLOCK_MONOTONIC, ns
 ALWAYS: Window = (0, 1 << 62)
@@ -58,6 +55,10 @@ def window_of(client: dict[str, Any]) -> Window | None:
 
 def spread(values_ns: Sequence[float]) -> Spread:
     """Of at least one duration (ns)."""
+    import numpy as np  # noqa: PLC0415 - a launch that was hardly timed needs none
+
+    from repro_pp_graphs.traces.quantiles import median, quantile  # noqa: PLC0415
+
     values = np.asarray(values_ns, np.float64) / 1e6
     mean, middle, late = float(np.mean(values)), median(values), quantile(values, 0.99)
     return Spread(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 from repro_pp_graphs import files
@@ -13,6 +12,8 @@ from repro_pp_graphs.run.live import LiveLine
 
 def drafts_of(launch: Launch) -> Path:
     """Where its ranks write a trace, unpacked, before they pack it into its folder."""
+    import tempfile  # noqa: PLC0415 - seldom needed
+
     return Path(launch.env.get("TMPDIR") or os.environ.get("TMPDIR") or tempfile.gettempdir())
 
 

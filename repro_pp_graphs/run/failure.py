@@ -12,14 +12,12 @@ from repro_pp_graphs.environment import masking
 from repro_pp_graphs.record import Launch
 from repro_pp_graphs.run import hang, results
 from repro_pp_graphs.run.client_pass import Pass, result_of, why_failed
-from repro_pp_graphs.server import diagnosis, log, process
+from repro_pp_graphs.server import diagnosis, listener, log, process
 from repro_pp_graphs.server.diagnosis import Diagnosis
 from repro_pp_graphs.server.log import Line, read_log
 from repro_pp_graphs.terminal import wrapped
 
 EXIT_LIMIT_S = 1.0  # for run_repro.sh to note the exit status of a process that has just ended
-LINGER_S = 2.0  # after a rank's failure, for the rest of its message to reach the log
-OUSTED = "is not the one that answers"
 OTHER_SERVER = Diagnosis(
     "another server on its port", "end that (ss -ltnp shows it), or use --port"
 )
@@ -112,7 +110,7 @@ def report_dead(logs: Path, label: str, trouble: str, exit_file: Path | None) ->
     """Print and record why a server has died, or has no port to listen at."""
     log_path = logs / f"{label}_server.log"
     found = OTHER_SERVER
-    if trouble != OUSTED:
+    if trouble != listener.OUSTED:
         found, log_path = of_dead(log_path, exit_file)
     print("\n".join([f"    server {trouble}", *lines(found, log_path)]))
     _record(logs, label, f"server {trouble}: {found.cause}")

@@ -12,21 +12,13 @@ from repro_pp_graphs import launch_record, record
 from repro_pp_graphs.environment import masking
 from repro_pp_graphs.launch_record import LoadProfile
 from repro_pp_graphs.record import Launch
-from repro_pp_graphs.run import (
-    attached_profile,
-    failure,
-    hang,
-    node_results,
-    previous,
-    step_options,
-)
+from repro_pp_graphs.run import previous, step_options
 from repro_pp_graphs.run.disk import DiskWatch, drafts_of
-from repro_pp_graphs.run.failure import LINGER_S
 from repro_pp_graphs.run.live import LiveLine
 from repro_pp_graphs.run.trace_files import Origin, TraceFiles
 from repro_pp_graphs.server import listener, process
 from repro_pp_graphs.server.http import Server
-from repro_pp_graphs.server.log import ServerLogs
+from repro_pp_graphs.server.log import LINGER_S, ServerLogs
 from repro_pp_graphs.terminal import wrapped
 from repro_pp_graphs.traces.read.identity import is_trace
 
@@ -178,23 +170,25 @@ def main(argv: list[str]) -> int:
     plan = record.load(logs)
     launch = plan.launch(label)
     if plan.attached:
+        from repro_pp_graphs.run import attached_profile  # noqa: PLC0415 - for such a run alone
+
         return attached_profile.profile(out, plan, launch)
     log_path = logs / f"{label}_server.log"
     folder = out / "trace" / (plan.load_label(launch, options.load) if options.load else label)
     aside = _say(previous.clear(out, [f"trace/{folder.name}/"]))
     folder.mkdir(parents=True)
-    fetch = node_results.Fetcher(out, launch) if launch.started_nodes > 1 else None
+    fetch = None
+    if launch.started_nodes > 1:
+        from repro_pp_graphs.run import node_results  # noqa: PLC0415 - for such a run alone
+
+        fetch = node_results.Fetcher(out, launch)
     one = ProfilePass(launch, options.pid, log_path, folder, fetch)
     found = LoadProfile(began_ns=time.monotonic_ns())
     try:
         warnings = one.run(plan.profile_steps, plan.with_stack)
     except ProfileError as error:
         one.line.end(f"failed: {error}")
-        if one.server_gone():
-            diagnosis, log_path = failure.of_dead(log_path, options.exit_file)
-            print("\n".join(failure.lines(diagnosis, log_path)))
-        else:
-            print("\n".join(hang.report(logs, label, options.pid, one.launch.python)))
+        print("\n".join(_why(one, logs, options.exit_file)))
         aside += _clear_strangers(out, one)
         if options.load:
             launch_record.amend(logs, label, aside)
@@ -214,6 +208,15 @@ def main(argv: list[str]) -> int:
     else:
         launch_record.amend(logs, label, aside + warnings, profile_s=seconds, trace_bytes=sizes)
     return 0
+
+
+def _why(one: ProfilePass, logs: Path, exit_file: Path | None) -> list[str]:
+    """Why there is no profile: of what the server died, or where its ranks stand."""
+    from repro_pp_graphs.run import failure, hang  # noqa: PLC0415 - all causes of failures
+
+    if one.server_gone():
+        return failure.lines(*failure.of_dead(one.log_path, exit_file))
+    return hang.report(logs, one.launch.label, one.pid, one.launch.python)
 
 
 def _clear_strangers(out: Path, one: ProfilePass) -> list[str]:

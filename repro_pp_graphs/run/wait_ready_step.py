@@ -8,12 +8,12 @@ from pathlib import Path
 from repro_pp_graphs import launch_record, record
 from repro_pp_graphs.environment import masking
 from repro_pp_graphs.record import Launch
-from repro_pp_graphs.run import failure, step_options
+from repro_pp_graphs.run import step_options
 from repro_pp_graphs.run.disk import DiskWatch
 from repro_pp_graphs.run.live import LiveLine
 from repro_pp_graphs.server import listener, process
 from repro_pp_graphs.server.http import Server, resolved
-from repro_pp_graphs.server.log import ServerLogs
+from repro_pp_graphs.server.log import LINGER_S, ServerLogs
 
 POLL_S = 0.25
 TIMED_OUT = "timed out"
@@ -35,7 +35,7 @@ def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> str:
             return "died"
         if log.is_dying:
             dying_since = dying_since or time.monotonic()
-            if time.monotonic() - dying_since > failure.LINGER_S:
+            if time.monotonic() - dying_since > LINGER_S:
                 line.end(f"a rank failed while {stage}")
                 return "a rank failed"
         disk.look()
@@ -48,7 +48,7 @@ def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> str:
             listens = listener.owner(launch.host, launch.port, pid)
             if listens.stranger:
                 line.end(f"port {launch.port} is answered by {listens.stranger}")
-                return failure.OUSTED
+                return listener.OUSTED
             if server.healthy() and (model := server.model()):
                 if not listens.ours and listener.owner(launch.host, launch.port, pid).stranger:
                     continue  # it began to listen since, and is the one that answered
@@ -72,13 +72,16 @@ def main(argv: list[str]) -> int:
     begin = time.monotonic()
     trouble = wait(launch, options.pid, logs / f"{label}_server.log", options.timeout_s)
     start_s = round(time.monotonic() - begin, 2)
+    if not trouble:
+        _record_ready(logs, launch, options.pid, start_s)
+        return 0
+    from repro_pp_graphs.run import failure  # noqa: PLC0415 - all causes of failures
+
     if trouble == TIMED_OUT:
         failure.report_late(logs, launch, options.pid)
-    elif trouble:
-        failure.report_dead(logs, label, trouble, options.exit_file)
     else:
-        _record_ready(logs, launch, options.pid, start_s)
-    return int(bool(trouble))
+        failure.report_dead(logs, label, trouble, options.exit_file)
+    return 1
 
 
 def _record_ready(logs: Path, launch: Launch, pid: int, start_s: float) -> None:

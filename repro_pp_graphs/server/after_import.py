@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
@@ -10,7 +9,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 
 
-class AfterImport(importlib.abc.MetaPathFinder):
+class AfterImport:
     """Calls `then` with one module, right after it has been imported."""
 
     def __init__(self, name: str, then: Callable[[ModuleType], None]) -> None:

@@ -16,6 +16,7 @@ from repro_pp_graphs.server import process
 LOOPBACK = "127.0.0.1"
 # --host of a server that listens at every address, and where to reach that server
 EVERYWHERE = {"": LOOPBACK, "0.0.0.0": LOOPBACK, "::": "::1"}
+OUSTED = "is not the one that answers"  # of a server: another one has its port
 _LISTEN = "0A"  # a socket's state in /proc/net/tcp
 
 

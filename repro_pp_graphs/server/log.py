@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+LINGER_S = 2.0  # after a rank's failure, for the rest of its message to reach the log
+
 
 def _of_capture(what: str) -> re.Pattern[str]:
     more = "|Capturing batches" if what == "begin" else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Mapping
+from typing import Any
 
 ENV_NAME = "REPRO_SHIMS"
 
@@ -42,6 +43,14 @@ def for_import(env: Mapping[str, str]) -> dict[str, str]:
 def for_cpu(env: Mapping[str, str]) -> dict[str, str]:
     """An environment in which sglang can be imported without GPUs, as a rehearsal does."""
     return {**env, ENV_NAME: "cpu"}
+
+
+def announce(what: str, group: Any, more: str = "") -> None:  # noqa: ANN401 - a group of sglang's
+    """Say in the server's log, in a rank of a PP group, that a shim is at work there."""
+    import logging  # noqa: PLC0415 - what is imported to read of the shims needs none
+
+    text = f"%s: PP rank %d of %d{more}"
+    logging.getLogger(__name__).info(text, what, group.rank_in_group, group.world_size)
 
 
 def install_all() -> None:

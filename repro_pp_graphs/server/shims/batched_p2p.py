@@ -18,14 +18,13 @@ recv_tensor_dict hands out what has come.
 from __future__ import annotations
 
 import inspect
-import logging
 import pickle
 from collections import deque
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from repro_pp_graphs.server import pp_loop
+from repro_pp_graphs.server import pp_loop, shims
 from repro_pp_graphs.server.after_import import after_import
 from repro_pp_graphs.server.shims import sync_send
 
@@ -215,9 +214,7 @@ def exchange_in_batches(scheduler: Any) -> None:  # noqa: ANN401
     setattr(scheduler, pp_loop.EXCHANGE, turns.exchange)
     exchange.meet()
     turns.begin()
-    logging.getLogger(__name__).info(
-        "%s: PP rank %d of %d", ACTIVE, group.rank_in_group, group.world_size
-    )
+    shims.announce(ACTIVE, group)
 
 
 def patch_group(module: ModuleType) -> None:

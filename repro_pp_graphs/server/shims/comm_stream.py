@@ -14,11 +14,10 @@ On a CPU there are no streams: the shim changes nothing there.
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
-from repro_pp_graphs.server import pp_loop
+from repro_pp_graphs.server import pp_loop, shims
 from repro_pp_graphs.server.after_import import after_import
 from repro_pp_graphs.server.shims import sync_send
 
@@ -122,9 +121,7 @@ def send_on_a_stream(scheduler: Any) -> None:  # noqa: ANN401
     scheduler._pp_send_output_to_next_stage = sends.send_output
     scheduler._pp_send_dict_to_next_stage = sends.send_dict
     scheduler._pp_commit_comm_work = sends.commit
-    logging.getLogger(__name__).info(
-        "%s: PP rank %d of %d", ACTIVE, group.rank_in_group, group.world_size
-    )
+    shims.announce(ACTIVE, group)
 
 
 def install() -> None:

@@ -17,13 +17,12 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from repro_pp_graphs.server import device_messages, pp_loop
+from repro_pp_graphs.server import device_messages, pp_loop, shims
 from repro_pp_graphs.server.after_import import after_import
 from repro_pp_graphs.server.device_messages import Messages, PageableCopies, Requests
 
@@ -106,9 +105,7 @@ def send_synchronously(
     scheduler._pp_send_output_to_next_stage = lambda *_: []  # exchange_in_order sends
     scheduler._pp_process_batch_result = process_then_send
     setattr(scheduler, pp_loop.EXCHANGE, exchange_in_order)
-    logging.getLogger(__name__).info(
-        "%s: PP rank %d of %d blocks on every send", active, group.rank_in_group, group.world_size
-    )
+    shims.announce(active, group, " blocks on every send")
 
 
 def patch(module: ModuleType, change: Callable[[Any], None] | None = None) -> None:
