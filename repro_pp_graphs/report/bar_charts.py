@@ -19,9 +19,8 @@ from repro_pp_graphs.report.tables import (
     unprofiled_tpot_ms,
 )
 from repro_pp_graphs.traces.explain import step_path
-from repro_pp_graphs.traces.explain.host import ROWS
 from repro_pp_graphs.traces.explain.step_path import which_graph
-from repro_pp_graphs.traces.explain.words import CAUSE_TITLES, ROW_TITLES
+from repro_pp_graphs.traces.explain.words import CAUSE_TITLES, ROW_TITLES, ROWS
 from repro_pp_graphs.traces.facts import RingPath, Row, Turn
 
 SAVED_FROM = (

@@ -8,7 +8,7 @@ from typing import Any
 from repro_pp_graphs.report.figure import Figure
 from repro_pp_graphs.report.source import Source
 from repro_pp_graphs.report.tables import Table
-from repro_pp_graphs.traces.explain.timeline import RankLanes, Slice, Timeline
+from repro_pp_graphs.traces.explain.slices import RankLanes, Slice, Timeline
 from repro_pp_graphs.traces.explain.words import CAUSE_TITLES, ROW_TITLES
 
 MOST_PICTURES = 6

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from itertools import islice, starmap
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,8 @@ from repro_pp_graphs.pp_clock.collect import facts_path
 from repro_pp_graphs.pp_clock.model import ClockFacts
 from repro_pp_graphs.record import Plan
 from repro_pp_graphs.report import model, summary, table
-from repro_pp_graphs.traces.commands.paths import cases_at, members_of
-from repro_pp_graphs.traces.explain.timeline import Timeline, timeline
+from repro_pp_graphs.traces.explain.slices import Timeline
 from repro_pp_graphs.traces.facts import Analysis, document, from_document
-from repro_pp_graphs.traces.model import Case
-from repro_pp_graphs.traces.path.explained import explained, studied
-from repro_pp_graphs.traces.read.cases import read_case
 
 MOST_CASES = 12  # of traces in one report; more are one report each
 
@@ -225,24 +220,24 @@ def _explained_launch(folder: Path, logs: Path, label: str) -> Explained | None:
     found = Explained(label, _stored_analysis(stored, traces), _stored_timeline(slices, traces))
     if found.analysis and found.timeline:
         return found
-    case = _case(traces)
-    if case is None:
+    from repro_pp_graphs.report import anew  # noqa: PLC0415 - reads traces, with numpy
+
+    read = anew.of_launch(traces, label)
+    if read is None:
         lacking = "of another version of repro_pp_graphs, which this one does not read, and the "
         lacking += "traces to make it anew are gone"
         words = f"{label}_analysis.txt"
         lacking += f"; {words} has it in words" if (logs / words).is_file() else ""
         found.why = "" if found.analysis else f"{stored.name}: {lacking}"
         return found
-    case.name = label
-    anew = explain(case)
-    if found.analysis is None and anew.analysis:
-        found.analysis = anew.analysis
+    if found.analysis is None:
+        found.analysis = read.analysis
         with contextlib.suppress(OSError):
-            files.write_json(stored, document(anew.analysis))
-    if found.timeline is None and anew.timeline:
-        found.timeline = anew.timeline
+            files.write_json(stored, document(read.analysis))
+    if found.timeline is None and read.timeline:
+        found.timeline = read.timeline
         with contextlib.suppress(OSError):  # it is only to be quicker the next time
-            files.write_whole(slices, msgspec.json.encode(anew.timeline).decode() + "\n")
+            files.write_whole(slices, msgspec.json.encode(read.timeline).decode() + "\n")
     return found
 
 
@@ -274,34 +269,17 @@ def _stored_timeline(path: Path, traces: Path) -> Timeline | None:
         return None
 
 
-def _case(folder: Path) -> Case | None:
-    """The one case of a folder of traces; None where there is none that can be read."""
-    found = cases_at("report", [folder]) if folder.is_dir() else None
-    read = [case for case in found or [] if case.ranks]
-    return read[0] if read else None
-
-
-def explain(case: Case) -> Explained:
-    """A case's analysis and some of its decode steps."""
-    study = studied(case)
-    return Explained(case.name, explained(study), timeline(case, study.edges, study.hosts))
-
-
 def _traces(folder: Path) -> Source:
     """The traces in a folder, or in the folders inside it."""
-    members = members_of([folder])
-    found: list[Explained] = []
-    warnings: list[str] = []
-    for case in starmap(read_case, islice(members.items(), MOST_CASES)):
-        if case.ranks:
-            found.append(explain(case))
-        else:
-            warnings += case.warnings
+    from repro_pp_graphs.report import anew  # noqa: PLC0415 - as above
+
+    found, warnings = anew.of_folder(folder, MOST_CASES)
     if not found:
         what = "has neither logs/run.json of a run nor traces of ranks (*.trace.json.gz)"
         raise BadFile(f"{folder} {what}")
-    if len(members) > MOST_CASES:
-        warnings.append(f"{len(members)} cases with traces: the first {MOST_CASES} are shown")
     return Source(
-        folder=folder, cases=[each.name for each in found], explained=found, warnings=warnings
+        folder=folder,
+        cases=[each.name for each in found],
+        explained=[Explained(*each) for each in found],
+        warnings=warnings,
     )

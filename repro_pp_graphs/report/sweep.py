@@ -18,7 +18,8 @@ from repro_pp_graphs.report.model import SweptLoad
 from repro_pp_graphs.report.numbers import number
 from repro_pp_graphs.report.table import cases_of, name
 from repro_pp_graphs.report.verdict import Row
-from repro_pp_graphs.stats.compare import Metric, Sample, correct, pair
+from repro_pp_graphs.stats.arms import Sample
+from repro_pp_graphs.stats.compare import Metric, correct, pair
 from repro_pp_graphs.stats.model import Pair
 from repro_pp_graphs.stats.names import IDLE, OUTSIDE, OWN_GRAPH, RETURN
 

@@ -6,23 +6,22 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 import msgspec
-import numpy as np
 
+from repro_pp_graphs.client.metrics import percentile
 from repro_pp_graphs.report.differences import Difference
 from repro_pp_graphs.report.numbers import count, number
 from repro_pp_graphs.report.source import Explained, Launched, Source
 from repro_pp_graphs.stats.model import Comparison, Estimate, Finding, Pair
 from repro_pp_graphs.stats.names import CONTROL, IDLE, OUTSIDE, OWN_GRAPH, RETURN
-from repro_pp_graphs.traces.explain.host import ROWS
 from repro_pp_graphs.traces.explain.words import (
     GPU_IDLE,
     OWN_IDLE,
     ROW_TITLES,
+    ROWS,
     gpu_idle_us,
     own_idle_us,
 )
 from repro_pp_graphs.traces.facts import Analysis, RingPath
-from repro_pp_graphs.traces.quantiles import quantile
 
 # A wait that is at least this share of its rank's turn is named in the cell of its row.
 WORTH_NAMING = 0.05
@@ -334,14 +333,10 @@ def differing(source: Source, found: Iterable[Difference]) -> Table | None:
 
 def quantiles(series: list[tuple[str, list[float]]], unit: str) -> Table:
     """Of each launch's sorted values: how many, and quantiles; the table behind a distribution."""
-    shares = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
-    heads = [f"p{100 * share:g}" if share < 1 else "max" for share in shares]
+    percents = (1, 10, 25, 50, 75, 90, 99, 100)
+    heads = [f"p{percent}" if percent < 100 else "max" for percent in percents]
     rows = [
-        [
-            name,
-            str(len(its)),
-            *(number(quantile(np.array(its), share)) for share in shares),
-        ]
+        [name, str(len(its)), *(number(percentile(its, percent)) for percent in percents)]
         for name, its in series
     ]
     return Table(head=[unit, "n", *heads], rows=rows)

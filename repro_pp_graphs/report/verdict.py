@@ -14,7 +14,8 @@ from repro_pp_graphs.run.arm import objections
 from repro_pp_graphs.server import gpu_counters, network
 from repro_pp_graphs.server.case_needs import BASELINE_CASES, BASELINES
 from repro_pp_graphs.stats import findings
-from repro_pp_graphs.stats.compare import Asked, Metric, Rules, Sample, pair
+from repro_pp_graphs.stats.arms import Sample
+from repro_pp_graphs.stats.compare import Asked, Metric, Rules, pair
 from repro_pp_graphs.stats.interaction import Cells, interaction
 from repro_pp_graphs.stats.model import Comparison, Finding, Interaction, Pair, Verdict
 from repro_pp_graphs.stats.names import CONTROL, IDLE, OUTSIDE, OWN_GRAPH, RETURN, SECONDARY

@@ -8,12 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from statistics import fmean
 
-import numpy as np
-
-from repro_pp_graphs.stats import power, ranks
-from repro_pp_graphs.stats.drift import Design, Fit, Floats, Untestable, design, fit, outlying
+from repro_pp_graphs.stats import ranks
+from repro_pp_graphs.stats.arms import Arms, Sample, arms_of
 from repro_pp_graphs.stats.looks import Look, look
 from repro_pp_graphs.stats.model import (
     Better,
@@ -27,7 +25,6 @@ from repro_pp_graphs.stats.model import (
 from repro_pp_graphs.stats.names import MARGIN
 
 LEAST_LAUNCHES = 3  # a case: with two the interval is shown and nothing concluded
-Scale = Literal["ratio", "difference"]
 
 
 @dataclass(frozen=True)
@@ -37,21 +34,6 @@ class Metric:
     name: str
     role: Role
     better: Better = "lower"
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One launch: its values by metric, in the order in which the launches ran.
-
-    `fault`: why it does not count (it failed, or its GPU did); empty where it does.
-    """
-
-    label: str
-    case: str
-    round: int
-    values: dict[str, float]
-    session: int = 1
-    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,29 +52,6 @@ class Rules:
     alpha: float
     margin: float = MARGIN
     withheld: str = ""
-
-
-@dataclass(frozen=True)
-class _Arms:
-    """The values of two cases in the order of their launches."""
-
-    labels: list[str]
-    values: Floats
-    is_a: list[bool]
-    sessions: list[int]
-
-    def of(self, first: bool) -> dict[str, float]:
-        found = zip(self.labels, self.values, self.is_a, strict=True)
-        return {label: float(value) for label, value, is_a in found if is_a is first}
-
-    def without(self, places: Sequence[int]) -> _Arms:
-        kept = [at for at in range(len(self.labels)) if at not in places]
-        return _Arms(
-            [self.labels[at] for at in kept],
-            self.values[kept],
-            [self.is_a[at] for at in kept],
-            [self.sessions[at] for at in kept],
-        )
 
 
 def pair(
@@ -143,7 +102,7 @@ def whole_rounds(a: str, b: str, counted: Sequence[Sample]) -> int:
 
 def compare(a: str, b: str, samples: Sequence[Sample], metric: Metric, rules: Rules) -> Comparison:
     """One metric of two cases. Every sample counts that has it."""
-    arms = _arms(a, samples, metric.name)
+    arms = arms_of(a, samples, metric.name)
     first, second = arms.of(True), arms.of(False)
     found = Comparison(
         metric=metric.name,
@@ -154,29 +113,27 @@ def compare(a: str, b: str, samples: Sequence[Sample], metric: Metric, rules: Ru
         margin=rules.margin,
         values_a=first,
         values_b=second,
-        mean_a=float(np.mean(list(first.values()))) if first else None,
-        mean_b=float(np.mean(list(second.values()))) if second else None,
+        mean_a=fmean(first.values()) if first else None,
+        mean_b=fmean(second.values()) if second else None,
     )
     found.why = _lacking(a, b, arms)
     if found.why:
         return found
+    # one launch a case asks for no interval, and needs no numpy
+    from repro_pp_graphs.stats import drift, intervals, power  # noqa: PLC0415
+
     try:
-        plan = design(arms.is_a, arms.sessions)
-    except Untestable as error:
+        variances = intervals.put(found, arms, rules.alpha)
+    except drift.Untestable as error:
         found.why = str(error)
         return found
-    logs = np.log(arms.values)
-    fitted = fit(plan, logs)
-    found.estimate = estimate_of(plan, logs, fitted, rules.alpha, "ratio")
     found.exact_p = ranks.exact_p(list(first.values()), list(second.values()))
     found.ranks_separate = ranks.separate(list(first.values()), list(second.values()))
-    found.detectable = math.expm1(power.detectable(plan, fitted.variances[0], rules.alpha))
-    _mark_outlying(found, arms, plan, logs, rules)
     found.word, found.why = _word(found, rules)
     if found.word == "CANNOT TELL":
         margin = math.log1p(rules.margin)
-        found.rounds_needed = power.rounds_needed(fitted.variances[0], rules.alpha, margin)
-    if found.word in ("DIFFERENT", "BORDERLINE"):
+        found.rounds_needed = power.rounds_needed(variances, rules.alpha, margin)
+    if found.word in ("DIFFERENT", "BORDERLINE") and found.estimate:
         lower = found.estimate.value < 1
         found.favours = a if lower == (metric.better == "lower") else b
     return found
@@ -184,27 +141,15 @@ def compare(a: str, b: str, samples: Sequence[Sample], metric: Metric, rules: Ru
 
 def difference(a: str, samples: Sequence[Sample], name: str, alpha: float) -> Estimate | None:
     """A - B of a value that may be 0, in its own unit; None where launches or order do not do."""
-    arms = _arms(a, samples, name)
+    arms = arms_of(a, samples, name)
     if min(sum(arms.is_a), len(arms.is_a) - sum(arms.is_a)) < 2:
         return None
-    try:
-        plan = design(arms.is_a, arms.sessions)
-    except Untestable:
-        return None
-    return estimate_of(plan, arms.values, fit(plan, arms.values), alpha, "difference")
+    from repro_pp_graphs.stats import intervals  # noqa: PLC0415 - as above
+
+    return intervals.difference(arms, alpha)
 
 
-def _arms(a: str, samples: Sequence[Sample], name: str) -> _Arms:
-    having = [sample for sample in samples if name in sample.values]
-    return _Arms(
-        [sample.label for sample in having],
-        np.array([sample.values[name] for sample in having], dtype=float),
-        [sample.case == a for sample in having],
-        [sample.session for sample in having],
-    )
-
-
-def _lacking(a: str, b: str, arms: _Arms) -> str:
+def _lacking(a: str, b: str, arms: Arms) -> str:
     """Why there is nothing to test; empty where there is."""
     counts = {a: sum(arms.is_a), b: len(arms.is_a) - sum(arms.is_a)}
     missing = [case for case, count in counts.items() if not count]
@@ -214,55 +159,9 @@ def _lacking(a: str, b: str, arms: _Arms) -> str:
         few = [case for case, count in counts.items() if count == 1]
         which = "a case" if len(few) == 2 else f"of {few[0]}"
         return f"one launch {which}: too few to test"
-    if not np.all(np.isfinite(arms.values)) or np.min(arms.values) <= 0:
+    if not all(map(math.isfinite, arms.values)) or min(arms.values) <= 0:
         return "a value of 0 or less has no ratio"
     return ""
-
-
-def estimate_of(plan: Design, values: Floats, fitted: Fit, alpha: float, scale: Scale) -> Estimate:
-    """The first series of a fit as an estimate, exponentiated for a ratio."""
-    value, half = float(fitted.value[0]), float(fitted.half_width(alpha)[0])
-    ends = [value, value - half, value + half]
-    if scale == "ratio":
-        ends = [_exp(end) for end in ends]
-    spreads = np.sqrt(fitted.variances[0])
-    return Estimate(
-        scale=scale,
-        value=ends[0],
-        low=ends[1],
-        high=ends[2],
-        p=float(fitted.p()[0]),
-        df=float(fitted.df[0]),
-        spread_a=float(spreads[0]),
-        spread_b=float(spreads[1]),
-        drift=float(plan.drift @ values),
-        pooled=plan.pooled,
-    )
-
-
-def _exp(value: float) -> float:
-    """exp, within what a float and JSON can hold."""
-    return math.exp(min(max(value, -700.0), 700.0))
-
-
-def _mark_outlying(
-    found: Comparison, arms: _Arms, plan: Design, logs: Floats, rules: Rules
-) -> None:
-    """Launches unlike the others, and the ratio without them; nothing is dropped.
-
-    Of two launches of a case each is as far from their mean as the other: neither is named.
-    """
-    several = [arms.is_a.count(each) > 2 for each in arms.is_a]
-    places = [at for at in outlying(plan, logs) if several[at]]
-    found.outlying = [arms.labels[at] for at in places]
-    rest = arms.without(places)
-    if places and min(sum(rest.is_a), len(rest.is_a) - sum(rest.is_a)) >= 2:
-        try:
-            less = design(rest.is_a, rest.sessions)
-        except Untestable:
-            return
-        logs = np.log(rest.values)
-        found.without_outlying = estimate_of(less, logs, fit(less, logs), rules.alpha, "ratio")
 
 
 def _word(found: Comparison, rules: Rules) -> tuple[Word, str]:

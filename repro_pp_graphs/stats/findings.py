@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from repro_pp_graphs.stats import ranks
-from repro_pp_graphs.stats.compare import LEAST_LAUNCHES, Metric, Rules, Sample, compare, difference
+from repro_pp_graphs.stats.arms import Sample
+from repro_pp_graphs.stats.compare import LEAST_LAUNCHES, Metric, Rules, compare, difference
 from repro_pp_graphs.stats.model import Answer, Comparison, Estimate, Finding, Headline
 from repro_pp_graphs.stats.names import IDLE, RETURN
 

@@ -7,14 +7,13 @@ rules.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
-from repro_pp_graphs.stats.compare import LEAST_LAUNCHES, Asked, Sample, estimate_of
-from repro_pp_graphs.stats.drift import Untestable, factorial, fit
+from repro_pp_graphs.stats.arms import Sample
+from repro_pp_graphs.stats.compare import LEAST_LAUNCHES, Asked
 from repro_pp_graphs.stats.looks import Look, look
 from repro_pp_graphs.stats.model import Estimate, Interaction, Word
 
@@ -44,6 +43,11 @@ def interaction(cells: Cells, samples: Sequence[Sample], metric: str, asked: Ask
     )
     if found.why:
         return found
+    import numpy as np  # noqa: PLC0415 - as in compare.py
+
+    from repro_pp_graphs.stats.drift import Untestable, factorial, fit  # noqa: PLC0415
+    from repro_pp_graphs.stats.intervals import estimate_of  # noqa: PLC0415
+
     means = [float(np.mean([np.log(s.values[metric]) for s in ours if s.case == c])) for c in cells]
     found.ratio, found.ratio_blocking = (float(np.exp(means[at] - means[at + 1])) for at in (0, 2))
     try:
@@ -68,7 +72,7 @@ def _lacking(cells: Cells, ours: Sequence[Sample], metric: str) -> str:
     if missing:
         return f"not measured in {' and '.join(missing)}"
     values = [s.values[metric] for s in ours]
-    if not np.all(np.isfinite(values)) or min(values) <= 0:
+    if not all(map(math.isfinite, values)) or min(values) <= 0:
         return "a value of 0 or less has no ratio"
     return "one launch a case: too few to test" if min(counts.values()) == 1 else ""
 

@@ -7,7 +7,7 @@ it is listed as not known, with the reason.
 from __future__ import annotations
 
 from repro_pp_graphs.traces.explain import step_path
-from repro_pp_graphs.traces.explain.sends import meaning
+from repro_pp_graphs.traces.explain.manners import meaning
 from repro_pp_graphs.traces.explain.words import (
     RECEIVES,
     ROW_PHRASES,

@@ -10,13 +10,13 @@ from repro_pp_graphs.traces.explain.messages import INTEGERS, Message, What, mes
 from repro_pp_graphs.traces.explain.operations import Kind, host_ends
 from repro_pp_graphs.traces.explain.steps import GpuWork
 from repro_pp_graphs.traces.explain.waits import cuda_waits, gloo_waits, partners, waits
+from repro_pp_graphs.traces.explain.words import IN_MESSAGES
 from repro_pp_graphs.traces.facts import Cause, RowName
 from repro_pp_graphs.traces.model import P2POp, RankTrace
 from repro_pp_graphs.traces.pair.edge import Edge
 from repro_pp_graphs.traces.time_sets import Intervals, intervals, merged, outside
 
-# A message -> its row. The rows are shown in this order; `python` is what no call covers, `host`
-# stands for it and `launch` where the trace lacks what separates them.
+# A message -> its row.
 MESSAGE_ROWS: dict[tuple[What, Kind], RowName] = {
     ("tokens", "send"): "token_send",
     ("tokens", "recv"): "token_recv",
@@ -27,9 +27,6 @@ MESSAGE_ROWS: dict[tuple[What, Kind], RowName] = {
     ("unknown", "send"): "other_messages",
     ("unknown", "recv"): "other_messages",
 }
-REST: tuple[RowName, ...] = ("launch", "python", "host")
-IN_MESSAGES: tuple[RowName, ...] = (*dict.fromkeys(MESSAGE_ROWS.values()), "exchange")
-ROWS: tuple[RowName, ...] = (*IN_MESSAGES, "results", *REST)
 
 
 def row_of(message: Message) -> RowName:

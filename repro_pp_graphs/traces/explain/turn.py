@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from repro_pp_graphs.traces.explain.host import REST, ROWS, Host, anchors
+from repro_pp_graphs.traces.explain.host import Host, anchors
 from repro_pp_graphs.traces.explain.messages import Message
 from repro_pp_graphs.traces.explain.seen import (
     EDGES,
@@ -25,7 +25,7 @@ from repro_pp_graphs.traces.explain.seen import (
     unseen,
 )
 from repro_pp_graphs.traces.explain.waits import blocking
-from repro_pp_graphs.traces.explain.words import count
+from repro_pp_graphs.traces.explain.words import REST, ROWS, count
 from repro_pp_graphs.traces.facts import Row, RowName, Turn
 from repro_pp_graphs.traces.model import Case, RankTrace
 from repro_pp_graphs.traces.quantiles import Floats, quantile

@@ -18,6 +18,15 @@ from repro_pp_graphs.traces.facts import (
 
 WIDTH = 80
 
+# The rows of a turn, in the order in which they are shown: `python` is what no call covers, `host`
+# stands for it and `launch` where the trace lacks what separates them.
+IN_MESSAGES: tuple[RowName, ...] = (
+    *("token_send", "token_recv", "hidden_send", "hidden_recv"),
+    *("requests", "other_messages", "exchange"),
+)
+REST: tuple[RowName, ...] = ("launch", "python", "host")
+ROWS: tuple[RowName, ...] = (*IN_MESSAGES, "results", *REST)
+
 # A row of a turn: in the table, and after "its host is in"
 ROW_TITLES: dict[RowName, str] = {
     "token_send": "send of token ids",

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from statistics import fmean, variance
 from typing import Literal, get_args
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from repro_pp_graphs.traces.facts import PathCategory, RingPath
 
 CATEGORIES: tuple[PathCategory, ...] = get_args(PathCategory)
-Floats = npt.NDArray[np.float64]
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -54,21 +53,21 @@ def differences(a: Sequence[RingPath], b: Sequence[RingPath]) -> Differences:
     return Differences(over=over, step=whole, categories=categories)
 
 
-def _values(case: Sequence[RingPath], name: PathCategory) -> Floats:
-    return np.array([path.categories[name].mean for path in case])
+def _values(case: Sequence[RingPath], name: PathCategory) -> list[float]:
+    return [path.categories[name].mean for path in case]
 
 
-def _wholes(case: Sequence[RingPath]) -> Floats:
-    return np.array([sum(part.mean for part in path.categories.values()) for path in case])
+def _wholes(case: Sequence[RingPath]) -> list[float]:
+    return [sum(part.mean for part in path.categories.values()) for path in case]
 
 
-def _difference(a: Floats, b: Floats) -> Difference:
+def _difference(a: list[float], b: list[float]) -> Difference:
     """Welch's interval for the difference of two means; without one where one value is all."""
-    mean = float(b.mean() - a.mean())
+    mean = fmean(b) - fmean(a)
     if min(len(a), len(b)) < 2:
         return Difference(mean, None, None)
-    parts = [float(np.var(each, ddof=1)) / len(each) for each in (a, b)]
-    error = float(np.sqrt(sum(parts)))
+    parts = [variance(each) / len(each) for each in (a, b)]
+    error = math.sqrt(sum(parts))
     if not error:
         return Difference(mean, mean, mean)
     from scipy import special  # noqa: PLC0415 - slow to import, and a single launch needs none
@@ -79,7 +78,7 @@ def _difference(a: Floats, b: Floats) -> Difference:
 
 
 def _over_steps(a: Sequence[RingPath], b: Sequence[RingPath], name: PathCategory) -> Difference:
-    mean = float(_values(b, name).mean() - _values(a, name).mean())
+    mean = fmean(_values(b, name)) - fmean(_values(a, name))
     return _between(mean, [_error([p.categories[name].error for p in case]) for case in (a, b)])
 
 
@@ -88,7 +87,7 @@ def _error(errors: Sequence[float | None]) -> float | None:
     known = [error for error in errors if error is not None]
     if len(known) < len(errors):
         return None
-    return float(np.sqrt(sum(error**2 for error in known))) / len(known)
+    return math.sqrt(sum(error**2 for error in known)) / len(known)
 
 
 def _whole_error(case: Sequence[RingPath]) -> float | None:
@@ -99,5 +98,5 @@ def _between(mean: float, errors: Sequence[float | None]) -> Difference:
     known = [error for error in errors if error is not None]
     if len(known) < len(errors):
         return Difference(mean, None, None)
-    half = 1.96 * float(np.sqrt(sum(error**2 for error in known)))
+    half = 1.96 * math.sqrt(sum(error**2 for error in known))
     return Difference(mean, mean - half, mean + half)

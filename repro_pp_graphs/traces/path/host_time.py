@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from repro_pp_graphs.traces.explain.host import ROWS, Host
+from repro_pp_graphs.traces.explain.host import Host
+from repro_pp_graphs.traces.explain.words import ROWS
 from repro_pp_graphs.traces.path.gpu_groups import Groups
 from repro_pp_graphs.traces.time_sets import (
     Intervals,

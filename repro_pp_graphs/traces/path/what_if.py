@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from repro_pp_graphs.traces.explain.host import IN_MESSAGES, ROWS
+from repro_pp_graphs.traces.explain.words import IN_MESSAGES, ROWS
 from repro_pp_graphs.traces.path.build import RankLine, Ring
 from repro_pp_graphs.traces.path.graph import Kind, Timing
 from repro_pp_graphs.traces.path.host_time import LAUNCH, OPERATORS, PYTHON, saved
