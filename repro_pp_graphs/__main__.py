@@ -146,7 +146,7 @@ def _status_of(argv: list[str]) -> int:
     return status
 
 
-def _in_turn(words: list[str]) -> int:
+def in_turn(words: list[str]) -> int:
     """Run `STEP ... --then STEP ...`, which costs one start of Python: the exit status of the last
     one, or BROKE_OFF where one before it failed."""
     while words and words[0] in STEPS and THEN in words:
@@ -169,6 +169,6 @@ if __name__ == "__main__":
         if not has_stdout:
             complain("repro_pp_graphs", CLOSED)
             sys.exit(2)
-        sys.exit(_in_turn(sys.argv[1:]))
+        sys.exit(in_turn(sys.argv[1:]))
     finally:
         gc.freeze()  # else Python looks for cycles in all of it before it ends

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from repro_pp_graphs.__main__ import COMMANDS, STEPS, main
+from repro_pp_graphs.__main__ import BROKE_OFF, COMMANDS, STEPS, in_turn, main
 
 HELPED = ["probe", "analyze", "merge", "open"]
 
@@ -68,3 +69,41 @@ def test_a_missing_module_is_named_with_what_to_run(capsys, monkeypatch):
     monkeypatch.setattr(os, "execv", lambda *_: None)
     assert main(["analyze", "x"]) == 2
     assert "-m pip install" in capsys.readouterr().err.replace("\n", " ")
+
+
+def fails(_: list[str]) -> int:
+    raise RuntimeError("out of order")
+
+
+@pytest.mark.parametrize(
+    ("first", "status", "ran"),
+    [
+        (lambda _: 0, 7, [["a"], ["b", "then"]]),
+        (lambda _: 1, BROKE_OFF, [["a"]]),
+        (fails, BROKE_OFF, [["a"]]),
+    ],
+)
+def test_a_step_runs_after_another_in_one_process_unless_that_fails(
+    monkeypatch, capsys, first, status, ran
+):
+    seen = []
+
+    def step(name, then):
+        def run(argv):
+            seen.append(argv)
+            return then(argv)
+
+        monkeypatch.setitem(STEPS, name, (name, "made up"))
+        monkeypatch.setitem(sys.modules, f"repro_pp_graphs.{name}", SimpleNamespace(main=run))
+
+    step("first", first)
+    step("second", lambda _: 7)
+    assert in_turn(["first", "a", "--then", "second", "b", "then"]) == status
+    assert seen == ran
+    assert ("out of order" in capsys.readouterr().err) is (first is fails)
+
+
+def test_only_steps_run_in_turn(capsys):
+    with pytest.raises(SystemExit) as ended:
+        in_turn(["analyze", "x", "--then", "finish"])
+    assert ended.value.code == 2 and "analyze: no option '--then'" in capsys.readouterr().err

@@ -87,6 +87,19 @@ def run_stubborn(harness: Harness) -> Done:
     return harness.run("--cases", "stubborn,good", "--no-profile")
 
 
+def run_broken_off(harness: Harness) -> Done:
+    """Traces whose explanation ends in an error that nobody foresaw, or is killed."""
+    harness.replace(
+        "run/explain_step.py",
+        '    plan = record.load(out / "logs")\n',
+        '    plan = record.load(out / "logs")\n'
+        '    import os; os.kill(os.getpid(), 9) if label == "killed" else 1 / 0\n',
+    )
+    harness.case("breaks_off")
+    harness.case("killed")
+    return harness.run("--cases", "breaks_off,killed")
+
+
 # name -> (GPUs, what runs)
 SCENES = {
     "deaths": ((), run_deaths),
@@ -97,6 +110,7 @@ SCENES = {
     "untraced_lie": (TWO_GPUS, run_untraced_lie),
     "hanging": ((), run_hanging),
     "stubborn": ((), run_stubborn),
+    "broken_off": ((), run_broken_off),
 }
 
 
@@ -261,3 +275,16 @@ def test_an_arm_is_checked_by_the_log_alone_where_nothing_is_traced(
     _, done = scenes["untraced_lie"]
     assert done.status == 1
     assert "claims_graphs: NOT WHAT IT CLAIMS" in done.out
+
+
+def test_a_launch_whose_traces_cannot_be_explained_for_an_unknown_reason_has_failed_and_ended(
+    scenes: dict[str, tuple[Harness, Done]],
+):
+    harness, done = scenes["broken_off"]
+    assert done.status == 1 and "ZeroDivisionError" in done.err
+    launches = harness.summary()["launches"]
+    assert [launch["label"] for launch in launches] == ["breaks_off", "killed"]
+    for launch in launches:
+        assert (launch["status"], launch["measured"]) == ("failed", True)
+        assert launch["reason"] == "a step of the harness broke off; see the terminal"
+    assert harness.left_over() == []
