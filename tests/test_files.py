@@ -6,7 +6,9 @@ import errno
 import json
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
@@ -200,9 +202,8 @@ def test_a_value_fits_its_hint_or_the_first_misfit_is_named(value, hint, fault):
 
 
 def test_low_space_names_the_folder_whose_disk_it_is(tmp_path, monkeypatch):
-    free = {tmp_path: 5_000_000, Path("/big"): 10**12}
-    monkeypatch.setattr(
-        files.shutil, "disk_usage", lambda path: type("U", (), {"free": free[path]})
-    )
+    blocks = {tmp_path: 5, Path("/big"): 10**6}
+    disk = partial(SimpleNamespace, f_frsize=10**6)
+    monkeypatch.setattr(os, "statvfs", lambda path: disk(f_bavail=blocks[path]))
     assert files.low_space(Path("/big")) == ""
     assert files.low_space(Path("/big"), tmp_path) == f"the disk of {tmp_path} has 5.0 MB free"
