@@ -30,7 +30,7 @@ from repro_pp_graphs.pp_clock import rows
 from repro_pp_graphs.pp_clock.device import DeviceClock
 from repro_pp_graphs.pp_clock.on_off import LIMIT
 from repro_pp_graphs.server.shims.pp_clock.clock import Clock
-from repro_pp_graphs.server.shims.pp_clock.messages import Messages
+from repro_pp_graphs.server.shims.pp_clock.message_numbers import Messages
 from repro_pp_graphs.server.shims.pp_clock.wrappers import Wrappers
 
 CALLS = 500  # shorter than a time slice of a busy machine

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from repro_pp_graphs.stats import power
 from repro_pp_graphs.stats.drift import Design, Floats, Untestable, design, fit
 from repro_pp_graphs.stats.looks import LEVEL, UNPLANNED
-from repro_pp_graphs.stats.names import MARGIN
+from repro_pp_graphs.stats.metric_names import MARGIN
 
 SEED = 20261126
 ROUNDS = (3, 4, 5, 6, 8)

@@ -14,7 +14,7 @@ from repro_pp_graphs.terminal import complain, guard_streams
 
 # command -> (module with `main(argv) -> exit status`, one line for the overview)
 COMMANDS = {
-    "probe": ("probe.probe_cli", "the mechanism of #10865, without sglang"),
+    "probe": ("probe.probe_command", "the mechanism of #10865, without sglang"),
     "analyze": (
         "traces.commands.analyze",
         "where a decode step's time goes, from the ranks' traces",

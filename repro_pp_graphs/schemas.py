@@ -18,18 +18,18 @@ from typing import Any, get_args, get_type_hints
 
 import msgspec
 
-from repro_pp_graphs import launch_record, record
+from repro_pp_graphs import launch_record, run_record
 from repro_pp_graphs.files import write_whole
 from repro_pp_graphs.report.model import Summary
-from repro_pp_graphs.traces import facts
+from repro_pp_graphs.traces import analysis_record
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "schemas"
 # name -> the type of the whole file
 CONTRACTS: dict[str, type] = {
-    "run": record.Plan,
+    "run": run_record.Plan,
     "launch": launch_record.LaunchRecord,
-    "analysis": facts.Analysis,
-    "analyses": facts.Analyses,
+    "analysis": analysis_record.Analysis,
+    "analyses": analysis_record.Analyses,
     "summary": Summary,
 }
 

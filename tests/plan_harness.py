@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.run import options as run_options
 from repro_pp_graphs.run import plan_step
+from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server.gpus import Gpu
 from repro_pp_graphs.server.release import Release
 

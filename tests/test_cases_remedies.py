@@ -11,12 +11,12 @@ from fake_sglang.harness import Harness
 from plan_harness import FLAGS, plan_of, value
 from release_sources import release_of
 
-from repro_pp_graphs import record
+from repro_pp_graphs import run_record
 from repro_pp_graphs.probe import cells
-from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.report import remarks, summary, verdict
 from repro_pp_graphs.run import finish_step, overview, plan_probe
 from repro_pp_graphs.run.refusal import PlanError
+from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server import argfile, case_needs, pp_loop, shims
 from repro_pp_graphs.server.argfile import ServerArgs
 from repro_pp_graphs.server.release import Release
@@ -345,7 +345,7 @@ def test_a_case_without_its_remedy_fails_and_the_shims_are_recorded(tmp_path, li
         captured_max_bs=None,
     )
     plan = Plan("cpu", 8, 48, False, 24, False, False, {}, [launch])
-    record.save(logs, plan)
+    run_record.save(logs, plan)
     assert finish_step.main([str(tmp_path), "E"]) == status
     facts = json.loads((logs / "E_launch.json").read_text())
     assert facts["shims"] == {name: shims.REASONS[name] for name in ("cpu", "sync_send")}

@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 from plan_harness import plan_of
 from release_sources import release_of
 
-from repro_pp_graphs import record, schemas
+from repro_pp_graphs import run_record, schemas
 from repro_pp_graphs.report import content, markdown, model, outcome, source, summary, table
 from repro_pp_graphs.run import options as run_options
 from repro_pp_graphs.run import order
@@ -229,7 +229,7 @@ def series(to: Path, mode: str = "gpu") -> Path:
 
 def summarised(run: Path) -> dict:
     logs = run / "logs"
-    made = json.loads(json.dumps(summary.summarise(logs, record.load(logs))))
+    made = json.loads(json.dumps(summary.summarise(logs, run_record.load(logs))))
     Draft202012Validator(json.loads(schemas.schema_text(model.Summary))).validate(made)
     return made
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import report_runs
 
-from repro_pp_graphs import launch_record, record
+from repro_pp_graphs import launch_record, run_record
 from repro_pp_graphs.launch_record import GpuCounters, HostLoad, HostWindow, LaunchRecord, RankLoad
-from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.report import remarks, summary, table
 from repro_pp_graphs.run import measured_host
 from repro_pp_graphs.run import options as run_options
 from repro_pp_graphs.run.measured_host import Host
+from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server import host_load, pinning
 from repro_pp_graphs.server.host_load import Reading, _Thread
 from repro_pp_graphs.server.pinning import PinError
@@ -183,7 +183,7 @@ def launch(folder: Path, **more: object) -> tuple[Plan, Launch, Path]:
     plan = Plan("gpu", 8, 48, False, 24, False, False, {}, [one], **more)
     logs = folder / "logs"
     logs.mkdir(exist_ok=True)
-    record.save(logs, plan)
+    run_record.save(logs, plan)
     launch_record.begin(logs, "A", LaunchRecord("running"))
     return plan, one, logs
 
@@ -324,7 +324,7 @@ def test_the_table_and_the_remarks_name_that_launch(tmp_path):
         launch_record.amend(logs, label, host=host)
         if number == 2:
             unlike_others = label
-    made = json.loads(json.dumps(summary.summarise(logs, record.load(logs))))
+    made = json.loads(json.dumps(summary.summarise(logs, run_record.load(logs))))
     assert [each["label"] for each in made["launches"] if each.get("host_unlike")] == [
         unlike_others
     ]
@@ -336,5 +336,5 @@ def test_the_table_and_the_remarks_name_that_launch(tmp_path):
 
 def test_without_such_facts_nothing_is_said(tmp_path):
     run = report_runs.series(tmp_path / "r")
-    made = summary.summarise(run / "logs", record.load(run / "logs"))
+    made = summary.summarise(run / "logs", run_record.load(run / "logs"))
     assert not [line for line in table.lines(made) if line.startswith("host")]

@@ -99,9 +99,9 @@ def test_an_analysis_holds_no_word_that_is_masked(folder: Path) -> None:
     pytest.importorskip("msgspec")
     from trace_changes import only_case  # noqa: PLC0415
 
-    from repro_pp_graphs.traces.explain import analysis, report  # noqa: PLC0415
+    from repro_pp_graphs.traces.explain import analysis, analysis_lines  # noqa: PLC0415
 
-    said = report.lines(analysis.analyze(only_case(folder)))
+    said = analysis_lines.lines(analysis.analyze(only_case(folder)))
     assert any("token" in line for line in said)
     for text in (*said, "\n".join(said)):
         assert Masker({}).string(text) == text

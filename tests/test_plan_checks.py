@@ -18,10 +18,10 @@ import pytest
 from fake_sglang.harness import wait_until
 
 from repro_pp_graphs.launch_record import GraphState
-from repro_pp_graphs.record import Launch, Load, Plan
 from repro_pp_graphs.run import kv_cache, preflight, weights
 from repro_pp_graphs.run.arm import objections, observe
 from repro_pp_graphs.run.trace_files import TraceFiles, is_whole_gzip
+from repro_pp_graphs.run_record import Launch, Load, Plan
 from repro_pp_graphs.server import gpus, process
 from repro_pp_graphs.server.gpus import Gpu
 from repro_pp_graphs.server.listener import LOOPBACK, is_free

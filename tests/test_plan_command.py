@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from repro_pp_graphs.record import Launch
 from repro_pp_graphs.run.command import command_script
+from repro_pp_graphs.run_record import Launch
 
 # prints what it was given
 FAKE = f"""#!{sys.executable}

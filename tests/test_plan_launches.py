@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from plan_harness import BASE, ON, plan_of, value
 
-from repro_pp_graphs import launch_record, record
+from repro_pp_graphs import launch_record, run_record
 from repro_pp_graphs.launch_record import LaunchRecord
-from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.report import summary
 from repro_pp_graphs.run import begin_step, finish_step, results
 from repro_pp_graphs.run import options as run_options
 from repro_pp_graphs.run.refusal import PlanError
+from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server.argfile import ArgFileError
 from repro_pp_graphs.server.flags import FlagError
 
@@ -130,8 +130,8 @@ def test_a_port_in_a_file_that_is_none_is_refused(tmp_path, port):
 def test_a_server_is_asked_at_its_host(tmp_path, host, url):
     (launch,) = plan_of(tmp_path, mine=host).launches
     assert launch.base_url == url
-    record.save(tmp_path, Plan(**{**PLAN, "launches": [launch]}))
-    assert record.load(tmp_path).launches == [launch]
+    run_record.save(tmp_path, Plan(**{**PLAN, "launches": [launch]}))
+    assert run_record.load(tmp_path).launches == [launch]
 
 
 # what a run leaves, by name
@@ -467,10 +467,10 @@ def test_a_rehearsals_load_is_small_unless_it_is_given(tmp_path):
 def test_a_plan_comes_back_from_its_file(tmp_path):
     plan = plan_of(tmp_path, "--rounds", "2", count=0)
     plan.launches[0].notes.append('naïve 词 "quoted" \\ \n')
-    record.save(tmp_path, plan)
+    run_record.save(tmp_path, plan)
     assert json.loads((tmp_path / "run.json").read_text())["schema"] == 1
-    assert record.load(tmp_path) == plan
-    assert record.load(tmp_path) != replace(plan, batch=plan.batch + 1)
+    assert run_record.load(tmp_path) == plan
+    assert run_record.load(tmp_path) != replace(plan, batch=plan.batch + 1)
 
 
 def test_facts_of_a_launch_add_up(tmp_path):
@@ -486,7 +486,7 @@ def test_facts_of_a_launch_add_up(tmp_path):
 def test_a_launch_that_runs_again_forgets_why_it_failed(tmp_path, monkeypatch):
     plan = plan_of(tmp_path, count=0)
     (tmp_path / "logs").mkdir()
-    record.save(tmp_path / "logs", plan)
+    run_record.save(tmp_path / "logs", plan)
     launch_record.amend(tmp_path / "logs", "A", status="failed", reason="port in use")
     monkeypatch.setattr(begin_step, "obstacle", lambda *_: "")
     assert begin_step.main([str(tmp_path), "A", "--root", str(tmp_path)]) == 0
@@ -542,7 +542,7 @@ def test_a_launch_that_is_interrupted_before_its_record_is_begun_is_of_this_run(
     plan = plan_of(tmp_path, count=0)
     plan.run_id = "r"
     (tmp_path / "logs").mkdir()
-    record.save(tmp_path / "logs", plan)
+    run_record.save(tmp_path / "logs", plan)
     assert finish_step.main([str(tmp_path), "A", "--interrupted"]) == 1
     known = launch_record.load(tmp_path / "logs", "A")
     assert known is not None and (known.status, known.run_id) == ("interrupted", "r")

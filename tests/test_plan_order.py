@@ -7,10 +7,10 @@ from itertools import pairwise
 
 import pytest
 
-from repro_pp_graphs.record import Launch, Look, Plan
 from repro_pp_graphs.run import looks
 from repro_pp_graphs.run.looks import LooksError
 from repro_pp_graphs.run.order import arms_of, turns, whole_rounds
+from repro_pp_graphs.run_record import Launch, Look, Plan
 
 SEEDS = range(40)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from plan_harness import BASE, OFF, ON, plan_of, value
 
-from repro_pp_graphs.record import load, save
 from repro_pp_graphs.run import client_words, options, results, resume, sweep
 from repro_pp_graphs.run.sweep import MICRO_BATCH, SweepError
+from repro_pp_graphs.run_record import load, save
 from repro_pp_graphs.server import shims
 
 TWO = ("--pp-size", "2")

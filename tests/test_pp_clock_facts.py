@@ -9,10 +9,19 @@ import msgspec
 import pytest
 
 from repro_pp_graphs import files
-from repro_pp_graphs.pp_clock import absent, collect, facts, figures, lines, model, rows, table_rows
+from repro_pp_graphs.pp_clock import (
+    absent,
+    clock_record,
+    collect,
+    facts,
+    figures,
+    lines,
+    rows,
+    table_rows,
+)
 from repro_pp_graphs.pp_clock.rows import CODES, Row, Rows
 from repro_pp_graphs.server import clock_log
-from repro_pp_graphs.stats import names
+from repro_pp_graphs.stats import metric_names
 
 MS = 1_000_000
 TURN_MS = 20
@@ -296,7 +305,9 @@ def test_sends_and_receives_in_one_batch_stand_under_its_name():
     assert short.prefill_exchange_ms is not None and short.prefill_exchange_ms.count == 2
     assert short.ranks["PP1"].waits_ms["exchange"] == pytest.approx(10)
     named = figures.token_return(found, with_receive=False)
-    assert named[names.RETURN] == pytest.approx(10) and named[names.IDLE] == pytest.approx(6)
+    assert named[metric_names.RETURN] == pytest.approx(10) and named[
+        metric_names.IDLE
+    ] == pytest.approx(6)
 
 
 def test_a_call_that_a_shim_replaces_is_not_said_to_be_the_releases():
@@ -406,7 +417,7 @@ def test_a_launchs_facts_are_stored_and_read_again(tmp_path):
         collect.load(tmp_path, "A")
 
 
-def both_modes(own_batch: bool) -> model.ClockFacts:
+def both_modes(own_batch: bool) -> clock_record.ClockFacts:
     rank = Rank(1)
     for at in range(60):
         flags = rows.PREFILL if at < 2 else rows.DECODE
@@ -431,10 +442,14 @@ def test_the_summary_has_the_send_of_prefill_beside_that_of_decode():
 def test_named_figures_are_of_the_send_or_of_send_and_receive():
     found = both_modes(own_batch=True)
     alone, both = (figures.token_return(found, with_receive) for with_receive in (False, True))
-    assert alone[names.RETURN] == pytest.approx(12) and both[names.RETURN] == pytest.approx(13)
-    assert alone[names.IDLE] == pytest.approx(3) and both[names.IDLE] == pytest.approx(4)
-    assert alone[names.OWN_GRAPH] == pytest.approx(9) == both[names.OWN_GRAPH]
-    assert alone[names.OUTSIDE] == pytest.approx(4)
+    assert alone[metric_names.RETURN] == pytest.approx(12) and both[
+        metric_names.RETURN
+    ] == pytest.approx(13)
+    assert alone[metric_names.IDLE] == pytest.approx(3) and both[
+        metric_names.IDLE
+    ] == pytest.approx(4)
+    assert alone[metric_names.OWN_GRAPH] == pytest.approx(9) == both[metric_names.OWN_GRAPH]
+    assert alone[metric_names.OUTSIDE] == pytest.approx(4)
 
 
 def test_without_the_gpus_times_there_are_no_named_figures():

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from repro_pp_graphs.pp_clock import facts, lines, on_off, rows
-from repro_pp_graphs.pp_clock.model import ClockFacts, OnOff
+from repro_pp_graphs.pp_clock.clock_record import ClockFacts, OnOff
 from repro_pp_graphs.pp_clock.on_off import Turn
 from repro_pp_graphs.pp_clock.rows import CODES, Row, Rows
 

@@ -15,7 +15,7 @@ from statistics import fmean, median
 import pytest
 
 from repro_pp_graphs.pp_clock import facts, on_off, rows
-from repro_pp_graphs.pp_clock.model import ClockFacts, Turns
+from repro_pp_graphs.pp_clock.clock_record import ClockFacts, Turns
 from repro_pp_graphs.pp_clock.rows import CODES, Row, Rows
 
 DATA = Path(__file__).parent / "data/pp_clock"

@@ -253,7 +253,7 @@ import threading
 from types import SimpleNamespace
 import torch
 from torch import distributed
-from repro_pp_graphs.server.shims.pp_clock.messages import number_messages
+from repro_pp_graphs.server.shims.pp_clock.message_numbers import number_messages
 
 distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
 own = distributed.isend, distributed.irecv

@@ -9,12 +9,12 @@ import pytest
 
 from repro_pp_graphs import launch_record
 from repro_pp_graphs.pp_clock import collect, rows
+from repro_pp_graphs.pp_clock.clock_record import ClockFacts, Rank, Spread, Turns
 from repro_pp_graphs.pp_clock.lines import lines
-from repro_pp_graphs.pp_clock.model import ClockFacts, Rank, Spread, Turns
-from repro_pp_graphs.record import Launch, Load, Plan
 from repro_pp_graphs.report import model, remarks, summary, table
 from repro_pp_graphs.run.finish_step import Ending
-from repro_pp_graphs.stats.names import IDLE, OUTSIDE, OWN_GRAPH, RETURN
+from repro_pp_graphs.run_record import Launch, Load, Plan
+from repro_pp_graphs.stats.metric_names import IDLE, OUTSIDE, OWN_GRAPH, RETURN
 
 
 def spread(mean: float) -> Spread:

@@ -310,7 +310,7 @@ COMBINED = "comm_stream+event_send"
 
 
 def summary_of(rows: list[tuple[str, str, float, float | None]]) -> list[dict[str, Any]]:
-    from repro_pp_graphs.probe.report import SUMMARISED  # noqa: PLC0415 - imports torch
+    from repro_pp_graphs.probe.result import SUMMARISED  # noqa: PLC0415 - imports torch
 
     return [
         {

@@ -9,7 +9,7 @@ import pytest
 import report_runs
 
 from repro_pp_graphs.report import compare, compare_command, source
-from repro_pp_graphs.stats.names import IDLE, OUTSIDE, OWN_GRAPH, RETURN
+from repro_pp_graphs.stats.metric_names import IDLE, OUTSIDE, OWN_GRAPH, RETURN
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from repro_pp_graphs import launch_record, record
+from repro_pp_graphs import launch_record, run_record
 from repro_pp_graphs.report import bar_charts, commands, content, markdown, source
 from repro_pp_graphs.run import client_words
 from repro_pp_graphs.traces.explain.step_path import IF
@@ -139,7 +139,7 @@ def test_the_commands_are_those_of_plain_sglang(of_series):
 
 
 def test_the_load_in_the_commands_is_the_one_that_was_sent(tmp_path):
-    plan = record.load(report_runs.series(tmp_path / "run") / "logs")
+    plan = run_record.load(report_runs.series(tmp_path / "run") / "logs")
     sent = client_words.measured(plan, plan.launches[0], tmp_path)
     shown = shlex.split(commands.client(plan).replace("\\\n", " "))
     assert shown == ["python", "client_benchmark.py", *sent[: sent.index("--output")]]

@@ -13,7 +13,7 @@ pytest.importorskip("scipy")
 import report_runs
 from report_runs import A, changed
 
-from repro_pp_graphs import record
+from repro_pp_graphs import run_record
 from repro_pp_graphs.report import (
     calls,
     charts,
@@ -27,12 +27,12 @@ from repro_pp_graphs.report import (
     sweep_table,
     sweep_waits,
 )
-from repro_pp_graphs.stats.names import IDLE, RETURN, TPOT
+from repro_pp_graphs.stats.metric_names import IDLE, RETURN, TPOT
 
 
 def summarised(run: Path) -> dict[str, Any]:
     logs = run / "logs"
-    found: dict[str, Any] = json.loads(json.dumps(summary.summarise(logs, record.load(logs))))
+    found: dict[str, Any] = json.loads(json.dumps(summary.summarise(logs, run_record.load(logs))))
     model.from_json(found)
     return found
 
@@ -88,12 +88,12 @@ def test_words_are_corrected_for_the_number_of_loads(run: Path):
 def test_a_difference_that_the_number_of_loads_takes_back_is_borderline(run: Path, tmp_path: Path):
     many = report_runs.swept(tmp_path / "many")
     logs = many / "logs"
-    plan = record.load(logs)
+    plan = run_record.load(logs)
     (main, *_), rows = plan.loads, summarised(many)["launches"]
     comparison = summarised(run)["sweep"][0]["pairs"][0]["comparisons"][0]
     enough = int(0.05 / comparison["estimate"]["p"]) + 1  # loads, by Holm's first step
     names = [f"c{n}" for n in range(enough)]
-    plan.loads = [record.Load(each, each, {"batch": each}, 16, 256) for each in names]
+    plan.loads = [run_record.Load(each, each, {"batch": each}, 16, 256) for each in names]
     for row in rows:
         own = next(each for each in row["loads"] if each["load"] == main.name)
         row["loads"] = [{**own, "load": each} for each in names]

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from repro_pp_graphs import launch_record, record
-from repro_pp_graphs.record import Launch, Plan
+from repro_pp_graphs import launch_record, run_record
 from repro_pp_graphs.report import remarks, summary, summary_step, table
 from repro_pp_graphs.report.numbers import number
+from repro_pp_graphs.run_record import Launch, Plan
 
 
 def launch(label: str, case: str, number: int = 1, **changes) -> Launch:
@@ -40,7 +40,7 @@ def metrics(itl_ms: float) -> dict:
 
 def measured(logs, plan_: Plan, itls_ms: list[float], **facts) -> dict:
     logs.mkdir(parents=True, exist_ok=True)
-    record.save(logs, plan_)
+    run_record.save(logs, plan_)
     for one, itl_ms in zip(plan_.launches, itls_ms, strict=True):
         client = {"schema": 1, "summary": metrics(itl_ms), "requests": []}
         (logs / f"{one.label}_client.json").write_text(json.dumps(client), encoding="utf-8")

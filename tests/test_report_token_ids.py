@@ -8,7 +8,7 @@ from hashlib import sha256
 import pytest
 import report_runs
 
-from repro_pp_graphs import record
+from repro_pp_graphs import run_record
 from repro_pp_graphs.client.payload import digest_of, take_event
 from repro_pp_graphs.client.record import Record
 from repro_pp_graphs.client.result import result_document
@@ -53,7 +53,7 @@ def rows_of(run):
     logs = run / "logs"
     for path in logs.glob("*_launch.json"):  # its client JSON is what was measured
         report_runs.changed(path, lambda one: one.pop("client_sha256", None))
-    found = summary.summarise(logs, record.load(logs))
+    found = summary.summarise(logs, run_record.load(logs))
     return found, {row["label"]: row for row in found["launches"]}
 
 

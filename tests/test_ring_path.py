@@ -16,18 +16,18 @@ pytest.importorskip("msgspec")
 from msgspec.structs import replace
 from trace_changes import only_case, texts, with_events
 
-from repro_pp_graphs.traces.commands import differences as differences_of
+from repro_pp_graphs.traces.analysis_record import Analysis, PathPart, RingPath
+from repro_pp_graphs.traces.commands import case_pairs as differences_of
 from repro_pp_graphs.traces.commands.analyze import main
-from repro_pp_graphs.traces.commands.differences import pairs
+from repro_pp_graphs.traces.commands.case_pairs import pairs
 from repro_pp_graphs.traces.explain import step_path
-from repro_pp_graphs.traces.explain.report import lines
+from repro_pp_graphs.traces.explain.analysis_lines import lines
 from repro_pp_graphs.traces.explain.step_path import TITLES
-from repro_pp_graphs.traces.facts import Analysis, PathPart, RingPath
 from repro_pp_graphs.traces.merge.chrome_trace import merge
 from repro_pp_graphs.traces.merge.pipeline_tracks import Additions
 from repro_pp_graphs.traces.path import difference_words, ring_path
-from repro_pp_graphs.traces.path.clocks import CannotTell
-from repro_pp_graphs.traces.path.compare import differences
+from repro_pp_graphs.traces.path.clock_leads import CannotTell
+from repro_pp_graphs.traces.path.difference import differences
 from repro_pp_graphs.traces.path.explained import explained, studied
 from repro_pp_graphs.traces.path.shown import path_slices
 

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from ring_simulator import Plan, Ring, random_plan, steady_us, steps_us, write
 from trace_changes import only_case
 
+from repro_pp_graphs.traces.analysis_record import RingPath
 from repro_pp_graphs.traces.explain.analysis import hosts_of
-from repro_pp_graphs.traces.facts import RingPath
 from repro_pp_graphs.traces.pair.edges import edges_of
-from repro_pp_graphs.traces.path.clocks import CannotTell
+from repro_pp_graphs.traces.path.clock_leads import CannotTell
 from repro_pp_graphs.traces.path.ring_path import (
     Followed,
     followed,

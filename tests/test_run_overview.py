@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.run import overview
+from repro_pp_graphs.run_record import Launch, Plan
 
 
 def plan(**notes: list[str]) -> Plan:

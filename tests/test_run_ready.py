@@ -12,9 +12,9 @@ import server_logs
 from fake_sglang.harness import Harness, free_port
 from standin_server import MODEL, StandIn
 
-from repro_pp_graphs import launch_record, record
-from repro_pp_graphs.record import Launch, Plan
+from repro_pp_graphs import launch_record, run_record
 from repro_pp_graphs.run import wait_ready_step
+from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server import http, listener
 
 QUIET = f"{server_logs.START}\n[2026-11-20 09:00:40] Attention backend not set. Use fa3 backend.\n"
@@ -28,7 +28,7 @@ def logs_folder(tmp_path: Path, port: int, log: str) -> Path:
     plan = Plan("cpu", 2, 4, False, 2, False, False, {}, [launch])
     logs = tmp_path / "logs"
     logs.mkdir()
-    record.save(logs, plan)
+    run_record.save(logs, plan)
     (logs / "A_server.log").write_text(log)
     return logs
 

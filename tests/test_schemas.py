@@ -15,8 +15,8 @@ from trace_changes import DATA, only_case
 
 from repro_pp_graphs import schemas
 from repro_pp_graphs.files import BadFile
+from repro_pp_graphs.traces.analysis_record import document, from_document, read_analysis
 from repro_pp_graphs.traces.explain.analysis import analyze
-from repro_pp_graphs.traces.facts import document, from_document, read_analysis
 
 TRACES = sorted(path.name for path in DATA.iterdir())
 

@@ -322,7 +322,7 @@ sys.stdout.write(f"rank {rank} has all\\n")  # in one piece: the ranks share it
 NUMBERED = """
 import contextlib, sys, threading, torch, torch.distributed as dist
 from types import SimpleNamespace
-from repro_pp_graphs.server.shims.pp_clock.messages import number_messages
+from repro_pp_graphs.server.shims.pp_clock.message_numbers import number_messages
 from repro_pp_graphs.server.shims.batched_p2p import Exchange
 rank, size, store = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=size)

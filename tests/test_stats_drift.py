@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from repro_pp_graphs.stats import looks, power, ranks
+from repro_pp_graphs.stats import looks, p_values, power
 from repro_pp_graphs.stats.drift import Untestable, design, fit, outlying, satterthwaite
 
 # the real series on two H100s, sglang 0.5.2: TPOT ms in the order of its launches
@@ -138,7 +138,7 @@ def test_the_exact_test_counts_every_order_of_the_launches():
         orders = list(itertools.combinations(range(1, len(together) + 1), len(a)))
         observed = far(tuple(sorted(together).index(each) + 1 for each in a))
         share = sum(far(each) >= observed - 1e-9 for each in orders) / len(orders)
-        assert ranks.exact_p(a, b) == pytest.approx(share)
+        assert p_values.exact_p(a, b) == pytest.approx(share)
 
 
 def test_the_exact_test_agrees_with_scipy_in_every_size_and_with_equal_values():
@@ -150,12 +150,12 @@ def test_the_exact_test_agrees_with_scipy_in_every_size_and_with_equal_values():
         for of in (3, 1000):  # different values: with many, some are equal
             a, b = np.split(np.random.default_rng(seed).integers(0, of, few + many), [few])
             expected = stats.mannwhitneyu(a, b, method="exact").pvalue
-            assert ranks.exact_p(a.tolist(), b.tolist()) == pytest.approx(expected)
+            assert p_values.exact_p(a.tolist(), b.tolist()) == pytest.approx(expected)
 
 
 def test_holm_by_hand():
-    assert ranks.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert ranks.holm([0.9, 0.8]) == [1.0, 1.0] and ranks.holm([]) == []
+    assert p_values.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert p_values.holm([0.9, 0.8]) == [1.0, 1.0] and p_values.holm([]) == []
 
 
 def test_one_launch_unlike_the_others_is_found_and_ordinary_ones_are_not():

@@ -6,7 +6,7 @@ import pytest
 
 from repro_pp_graphs.stats import findings
 from repro_pp_graphs.stats.compare import Rules, Sample
-from repro_pp_graphs.stats.names import IDLE, RETURN
+from repro_pp_graphs.stats.metric_names import IDLE, RETURN
 
 ORDER = "abbaabba"
 

@@ -13,8 +13,8 @@ from repro_pp_graphs.report import sentences
 from repro_pp_graphs.stats import findings
 from repro_pp_graphs.stats.compare import Asked, Metric, Rules, Sample, compare, pair
 from repro_pp_graphs.stats.findings import Arms
-from repro_pp_graphs.stats.model import Finding
-from repro_pp_graphs.stats.names import CONTROL, IDLE, RETURN, TPOT
+from repro_pp_graphs.stats.metric_names import CONTROL, IDLE, RETURN, TPOT
+from repro_pp_graphs.stats.verdict_record import Finding
 
 MAIN = Metric(TPOT, "primary")
 NOISE = [0.3, -0.4, 0.1, 0.2, -0.3, 0.4, -0.1, -0.2]  # % of a launch

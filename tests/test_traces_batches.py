@@ -16,13 +16,13 @@ pytest.importorskip("msgspec")
 import msgspec
 from trace_changes import DATA, only_case, texts, with_events
 
+from repro_pp_graphs.traces.analysis_record import Analysis
 from repro_pp_graphs.traces.explain.analysis import analyze
-from repro_pp_graphs.traces.explain.report import lines
-from repro_pp_graphs.traces.facts import Analysis
-from repro_pp_graphs.traces.model import P2POp
+from repro_pp_graphs.traces.explain.analysis_lines import lines
 from repro_pp_graphs.traces.pair.edges import edges_of
 from repro_pp_graphs.traces.path.explained import explained
 from repro_pp_graphs.traces.path.what_if import REMEDIES
+from repro_pp_graphs.traces.rank_trace import P2POp
 from repro_pp_graphs.traces.read.identity import Identity
 from repro_pp_graphs.traces.read.peers import (
     COALESCED,

@@ -16,9 +16,9 @@ from trace_maker import TraceMaker, ring, sync_release
 
 from repro_pp_graphs.traces import time_sets as sets
 from repro_pp_graphs.traces.explain.analysis import analyze
+from repro_pp_graphs.traces.explain.analysis_lines import lines
 from repro_pp_graphs.traces.explain.messages import messages
-from repro_pp_graphs.traces.explain.report import lines
-from repro_pp_graphs.traces.model import P2POp, RankTrace, Span
+from repro_pp_graphs.traces.rank_trace import P2POp, RankTrace, Span
 from repro_pp_graphs.traces.time_sets import intervals, partition
 
 DATA = Path(__file__).parent / "data" / "traces"

@@ -14,12 +14,12 @@ pytest.importorskip("msgspec")
 from trace_changes import only_case
 
 from repro_pp_graphs.report import token_return
-from repro_pp_graphs.stats.names import IDLE, OUTSIDE, RETURN
+from repro_pp_graphs.stats.metric_names import IDLE, OUTSIDE, RETURN
+from repro_pp_graphs.traces.analysis_record import Analysis, document
 from repro_pp_graphs.traces.explain import side_by_side
 from repro_pp_graphs.traces.explain.analysis import hosts_of
+from repro_pp_graphs.traces.explain.analysis_lines import lines
 from repro_pp_graphs.traces.explain.gpus import RECORDED, SLOWED, slower
-from repro_pp_graphs.traces.explain.report import lines
-from repro_pp_graphs.traces.facts import Analysis, document
 from repro_pp_graphs.traces.merge.chrome_trace import merge
 from repro_pp_graphs.traces.merge.pipeline_tracks import Additions
 from repro_pp_graphs.traces.pair.host_clocks import aligned_edges

@@ -13,10 +13,10 @@ pytest.importorskip("msgspec")
 from trace_changes import DATA, analysed, only_case, texts, write
 
 from repro_pp_graphs.traces.explain.analysis import analyze
-from repro_pp_graphs.traces.explain.report import lines
-from repro_pp_graphs.traces.model import P2POp
+from repro_pp_graphs.traces.explain.analysis_lines import lines
 from repro_pp_graphs.traces.pair.edge import Channel, Pairing
-from repro_pp_graphs.traces.pair.numbers import by_number
+from repro_pp_graphs.traces.pair.numbered_pairs import by_number
+from repro_pp_graphs.traces.rank_trace import P2POp
 
 # h200_case_A: recv index less send index, known (tests/data/traces, from the reference traces)
 OFFSETS = {(0, 1): -1, (1, 2): -1, (2, 3): -1, (3, 0): 2}

@@ -13,12 +13,12 @@ from trace_changes import analysed, only_case
 from trace_maker import BASE_NS, TraceMaker, ring
 
 from repro_pp_graphs.traces.explain.analysis import analyze
-from repro_pp_graphs.traces.explain.report import lines
-from repro_pp_graphs.traces.model import P2POp
+from repro_pp_graphs.traces.explain.analysis_lines import lines
 from repro_pp_graphs.traces.pair.clock_bounds import bounds, of_all_pairs
 from repro_pp_graphs.traces.pair.edges import OpenChannel, OpenEdge, edges_of, pair_edges
 from repro_pp_graphs.traces.pair.pairing import pair, pair_queues
 from repro_pp_graphs.traces.pair.queues import SLACK_NS, queues_of
+from repro_pp_graphs.traces.rank_trace import P2POp
 
 DATA = Path(__file__).parent / "data" / "traces"
 

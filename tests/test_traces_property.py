@@ -19,8 +19,8 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from repro_pp_graphs.traces.model import Case, P2POp, RankTrace
 from repro_pp_graphs.traces.pair.edges import edges_of
+from repro_pp_graphs.traces.rank_trace import Case, P2POp, RankTrace
 
 pytestmark = pytest.mark.slow
 

@@ -24,10 +24,10 @@ import msgspec
 from examples import THOROUGH
 from trace_changes import only_case
 
+from repro_pp_graphs.traces.analysis_record import Analysis
 from repro_pp_graphs.traces.explain.analysis import analyze
+from repro_pp_graphs.traces.explain.analysis_lines import lines
 from repro_pp_graphs.traces.explain.conclusion import CANNOT_TELL, conclusion, verdict
-from repro_pp_graphs.traces.explain.report import lines
-from repro_pp_graphs.traces.facts import Analysis
 
 DATA = Path(__file__).parent / "data" / "traces"
 Event = dict[str, Any]

@@ -19,7 +19,7 @@ from repro_pp_graphs.traces.commands.analyze import main as analyze_command
 from repro_pp_graphs.traces.commands.paths import members_of
 from repro_pp_graphs.traces.explain import side_by_side
 from repro_pp_graphs.traces.explain.analysis import analyze
-from repro_pp_graphs.traces.explain.report import lines
+from repro_pp_graphs.traces.explain.analysis_lines import lines
 from repro_pp_graphs.traces.explain.words import column
 from repro_pp_graphs.traces.path import difference_words
 from repro_pp_graphs.traces.path.explained import explained

@@ -12,8 +12,8 @@ from repro_pp_graphs.traces.commands.paths import read_cases
 from repro_pp_graphs.traces.explain import timeline as timelines
 from repro_pp_graphs.traces.explain.analysis import analyze
 from repro_pp_graphs.traces.explain.timeline import Timeline, timeline
-from repro_pp_graphs.traces.model import Case
 from repro_pp_graphs.traces.pair.edges import edges_of
+from repro_pp_graphs.traces.rank_trace import Case
 
 DATA = Path(__file__).resolve().parent / "data" / "traces"
 NAMES = ("sglang052_graphs_on", "sglang052_graphs_off", "sglang0516_graphs_on", "h200_case_A")

@@ -14,16 +14,16 @@ from jsonschema import Draft202012Validator
 from report_runs import A, B, changed
 from trace_changes import DATA, only_case
 
-from repro_pp_graphs import record, schemas
+from repro_pp_graphs import run_record, schemas
 from repro_pp_graphs.report import model, outcome, summary, summary_step
-from repro_pp_graphs.stats.model import Finding, Verdict
+from repro_pp_graphs.stats.verdict_record import Finding, Verdict
+from repro_pp_graphs.traces.analysis_record import document
 from repro_pp_graphs.traces.explain.analysis import analyze
-from repro_pp_graphs.traces.facts import document
 
 
 def verdict(run: Path) -> Verdict:
     logs = run / "logs"
-    made = json.loads(json.dumps(summary.summarise(logs, record.load(logs))))
+    made = json.loads(json.dumps(summary.summarise(logs, run_record.load(logs))))
     Draft202012Validator(json.loads(schemas.schema_text(model.Summary))).validate(made)
     found = model.from_json(made).verdict
     assert found is not None
@@ -247,7 +247,7 @@ def test_a_case_with_asynchronous_sends_is_the_second_leg_of_cost(tmp_path):
         changed(path, lambda value: value["summary"].update(
             mean_tpot_ms=value["summary"]["mean_tpot_ms"] * 0.9))  # fmt: skip
     found = verdict(run)
-    sends = {each.case for each in record.load(run / "logs").launches}
+    sends = {each.case for each in run_record.load(run / "logs").launches}
     assert sends == {"graphs_on", "graphs_off", "comm_overlap"}
     cost = finding(found, "cost")
     assert cost.answer == "yes", cost.text
@@ -257,7 +257,7 @@ def test_a_case_with_asynchronous_sends_is_the_second_leg_of_cost(tmp_path):
 def test_a_verdict_without_scipy_is_none_and_the_rest_is_there(tmp_path, monkeypatch):
     run = report_runs.series(tmp_path / "r")
     monkeypatch.setattr(summary, "_verdict", lambda *_: None)
-    made = summary.summarise(run / "logs", record.load(run / "logs"))
+    made = summary.summarise(run / "logs", run_record.load(run / "logs"))
     assert made["verdict"] is None and len(made["launches"]) == 8
     assert summary_step.said(made)
 
@@ -279,7 +279,7 @@ def as_aa(run: Path, **changes) -> Path:
 
 def test_a_case_against_itself_is_the_noise_floor(tmp_path, monkeypatch):
     run = as_aa(report_runs.series(tmp_path / "r"))
-    monkeypatch.setattr(record.Plan, "aa", "graphs_on", raising=False)
+    monkeypatch.setattr(run_record.Plan, "aa", "graphs_on", raising=False)
     found = verdict(run)
     estimate = found.pairs[0].primary.estimate
     assert found.headline == "NOT ASKED"

@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
+from repro_pp_graphs.traces.analysis_record import document
 from repro_pp_graphs.traces.explain.analysis import analyze
-from repro_pp_graphs.traces.facts import document
-from repro_pp_graphs.traces.model import Case
+from repro_pp_graphs.traces.rank_trace import Case
 from repro_pp_graphs.traces.read.cases import cases_of, read_case
 
 DATA = Path(__file__).parent / "data" / "traces"

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from repro_pp_graphs import record
-from repro_pp_graphs.record import Plan
+from repro_pp_graphs import run_record
 from repro_pp_graphs.report import commands, table
 from repro_pp_graphs.report import summary as summary_of
 from repro_pp_graphs.report.remarks import remarks
+from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.server import diagnosis
 
 MOST_CHARS = 60_000  # GitHub takes 65,536
@@ -246,7 +246,7 @@ def _without_commands(section: str) -> str:
 def text_of(run: Path) -> str:
     """The whole issue text. OSError or ValueError where logs/run.json is not readable."""
     logs = run / "logs"
-    made = record.load(logs)
+    made = run_record.load(logs)
     result = summary_of.stored(logs, made)
     parts = [
         *nothing_to_report(made),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from repro_pp_graphs.pp_clock.model import Rank
+from repro_pp_graphs.pp_clock.clock_record import Rank
 from repro_pp_graphs.pp_clock.rows import NO_WORD, NOT_STARTED
 
 

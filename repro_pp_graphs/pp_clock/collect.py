@@ -13,8 +13,8 @@ import msgspec
 from repro_pp_graphs import files
 from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.pp_clock import facts, rows
+from repro_pp_graphs.pp_clock.clock_record import ClockFacts
 from repro_pp_graphs.pp_clock.lines import lines
-from repro_pp_graphs.pp_clock.model import ClockFacts
 from repro_pp_graphs.pp_clock.rows import CLOCK, SUFFIX, Rows, RowsError
 
 

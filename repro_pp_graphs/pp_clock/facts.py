@@ -14,9 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from repro_pp_graphs.pp_clock import absent, on_off, rows
-from repro_pp_graphs.pp_clock.device import MISSED
-from repro_pp_graphs.pp_clock.hooks import EXCHANGE, REFUSED
-from repro_pp_graphs.pp_clock.model import (
+from repro_pp_graphs.pp_clock.clock_record import (
     EDGES,
     ENOUGH_TURNS,
     ClockFacts,
@@ -26,6 +24,8 @@ from repro_pp_graphs.pp_clock.model import (
     Spread,
     Turns,
 )
+from repro_pp_graphs.pp_clock.device import MISSED
+from repro_pp_graphs.pp_clock.hooks import EXCHANGE, REFUSED
 from repro_pp_graphs.pp_clock.rows import CODES, KINDS, Row, Rows
 from repro_pp_graphs.terminal import visible
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from repro_pp_graphs.pp_clock.model import ClockFacts, ClockSummary, Rank, RankWaits, Turns
+from repro_pp_graphs.pp_clock.clock_record import ClockFacts, ClockSummary, Rank, RankWaits, Turns
 from repro_pp_graphs.pp_clock.rows import WAITS
-from repro_pp_graphs.stats.names import IDLE, OUTSIDE, OWN_GRAPH, RETURN
+from repro_pp_graphs.stats.metric_names import IDLE, OUTSIDE, OWN_GRAPH, RETURN
 
 
 def summary(facts: ClockFacts) -> ClockSummary | None:
@@ -52,7 +52,7 @@ def _rank_waits(rank: Rank) -> RankWaits | None:
 
 
 def token_return(facts: ClockFacts, with_receive: bool) -> dict[str, float]:
-    """Means of a decode turn by the names of stats/names.py, ms, from the measured pass.
+    """Means of a decode turn by the names of stats/metric_names.py, ms, from the measured pass.
 
     The token return is the last rank's send; with the receive that follows where that holds the
     wait for the GPU (releases that send over gloo alone: 0.5.3 to 0.5.6), or the batch of all sends

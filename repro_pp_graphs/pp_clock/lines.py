@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from repro_pp_graphs.pp_clock.model import EDGES, ClockFacts, Spread, Turns
+from repro_pp_graphs.pp_clock.clock_record import EDGES, ClockFacts, Spread, Turns
 from repro_pp_graphs.pp_clock.on_off import line
 from repro_pp_graphs.terminal import wrapped
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from repro_pp_graphs.pp_clock.model import OnOff
+from repro_pp_graphs.pp_clock.clock_record import OnOff
 from repro_pp_graphs.pp_clock.rows import ON_OF_FOUR
 
 LIMIT = 0.005  # of a turn, that the clock may take

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from repro_pp_graphs.probe import places, report, ring, tracing
+from repro_pp_graphs.probe import places, result, ring, tracing
 from repro_pp_graphs.probe.cells import Cell, balanced
 from repro_pp_graphs.probe.journal import Journal
 from repro_pp_graphs.probe.loops import Loop
@@ -65,7 +65,7 @@ class Worker:
             if True in options.graphs:
                 self.runner.capture()
         self.clocks = place.gather(place.clock_ns)
-        self.report = report.Report(options, place) if place.rank == 0 else None
+        self.report = result.Report(options, place) if place.rank == 0 else None
 
     def run(self) -> None:
         """All repetitions, then a profiled run of each combination where traces are wanted."""

@@ -6,12 +6,12 @@ from itertools import islice, starmap
 from pathlib import Path
 from typing import NamedTuple
 
+from repro_pp_graphs.traces.analysis_record import Analysis
 from repro_pp_graphs.traces.commands.paths import cases_at, members_of
 from repro_pp_graphs.traces.explain.slices import Timeline
 from repro_pp_graphs.traces.explain.timeline import timeline
-from repro_pp_graphs.traces.facts import Analysis
-from repro_pp_graphs.traces.model import Case
 from repro_pp_graphs.traces.path.explained import explained, studied
+from repro_pp_graphs.traces.rank_trace import Case
 from repro_pp_graphs.traces.read.cases import read_case
 
 

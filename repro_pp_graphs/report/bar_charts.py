@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from repro_pp_graphs.pp_clock.model import EDGES
+from repro_pp_graphs.pp_clock.clock_record import EDGES
 from repro_pp_graphs.report import clock
 from repro_pp_graphs.report.figure import Figure
 from repro_pp_graphs.report.numbers import times
@@ -18,10 +18,10 @@ from repro_pp_graphs.report.tables import (
     turns,
     unprofiled_tpot_ms,
 )
+from repro_pp_graphs.traces.analysis_record import RingPath, Row, Turn
 from repro_pp_graphs.traces.explain import step_path
 from repro_pp_graphs.traces.explain.step_path import which_graph
 from repro_pp_graphs.traces.explain.words import CAUSE_TITLES, ROW_TITLES, ROWS
-from repro_pp_graphs.traces.facts import RingPath, Row, Turn
 
 SAVED_FROM = (
     "At least: a lower bound of a step after the first quarter, whose mean stands above it; that "

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from repro_pp_graphs.pp_clock.model import ClockFacts, Turns
+from repro_pp_graphs.pp_clock.clock_record import ClockFacts, Turns
 from repro_pp_graphs.report.calls import KINDS, REST
 from repro_pp_graphs.report.source import Source
 from repro_pp_graphs.report.tables import Table

@@ -6,8 +6,8 @@ import shlex
 from pathlib import Path
 
 from repro_pp_graphs.models import folder as models
-from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.run import client_words
+from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server import shims
 
 OWN_MODULE = "repro_pp_graphs.server.launch"  # sglang.launch_server with shims

@@ -11,7 +11,6 @@ from statistics import fmean, median
 
 import msgspec
 
-from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.report.differences import settings_of
 from repro_pp_graphs.report.numbers import count, number
 from repro_pp_graphs.report.source import Launched, Source
@@ -25,6 +24,7 @@ from repro_pp_graphs.report.tables import (
     title,
     values,
 )
+from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server import network
 from repro_pp_graphs.terminal import wrapped
 

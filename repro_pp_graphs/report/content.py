@@ -8,7 +8,6 @@ import msgspec
 
 from repro_pp_graphs.environment import changes
 from repro_pp_graphs.environment.fact_lines import LOOK_AT
-from repro_pp_graphs.record import Plan
 from repro_pp_graphs.report import (
     bar_charts,
     clock,
@@ -36,10 +35,11 @@ from repro_pp_graphs.report.tables import (
     turns,
     unprofiled_tpot_ms,
 )
-from repro_pp_graphs.stats.model import Pair, Verdict
+from repro_pp_graphs.run_record import Plan
+from repro_pp_graphs.stats.verdict_record import Pair, Verdict
+from repro_pp_graphs.traces.analysis_record import Analysis
 from repro_pp_graphs.traces.explain.conclusion import conclusion, token_return
 from repro_pp_graphs.traces.explain.step_path import distortion
-from repro_pp_graphs.traces.facts import Analysis
 
 MOST_NAMED = 6  # arguments in a warning
 FINDING_TITLES = {

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from repro_pp_graphs import record
+from repro_pp_graphs import run_record
 from repro_pp_graphs.launch_record import HostLoad, LoadProfile
-from repro_pp_graphs.pp_clock.model import ClockSummary
-from repro_pp_graphs.stats.model import Pair, Verdict
+from repro_pp_graphs.pp_clock.clock_record import ClockSummary
+from repro_pp_graphs.stats.verdict_record import Pair, Verdict
 
 SCHEMA = 2
 
@@ -36,7 +36,7 @@ class LoadSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
 class SweptLoad(msgspec.Struct, kw_only=True):
     """One load of a sweep, and the cases compared under it."""
 
-    load: record.Load
+    load: run_record.Load
     pairs: list[Pair]  # p_holm: corrected over the loads, of the same pair and metric
 
 
@@ -65,7 +65,7 @@ class LaunchSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
     metrics: dict[str, float]  # of the measuring client; the names carry the units
     decode_batches: dict[str, int]  # decode steps by batch size, on the first rank, while traced
     token_send_ms: dict[str, float]  # means of the profile pass: host, sent, under_graph, idle
-    waits_ms: dict[str, float]  # of the last rank (stats/names.py); schema 2
+    waits_ms: dict[str, float]  # of the last rank (stats/metric_names.py); schema 2
     client_warnings: list[str]
     waits_from: Literal["pp_clock", "profile", ""] = ""  # what measured waits_ms, in all launches
     network: str = ""  # how NCCL is made to send between ranks; empty: as it chooses

@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 
 from repro_pp_graphs.files import BadFile, read_object
-from repro_pp_graphs.record import Plan
+from repro_pp_graphs.run_record import Plan
 
 _ALIKE = ("engine", "mode", "batch", "max_new_tokens", "machine")
 

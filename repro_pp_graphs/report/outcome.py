@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from repro_pp_graphs.report import sentences
 from repro_pp_graphs.report.numbers import number, percent
 from repro_pp_graphs.stats.looks import LEVEL
-from repro_pp_graphs.stats.model import Finding, Pair, Verdict
+from repro_pp_graphs.stats.verdict_record import Finding, Pair, Verdict
 from repro_pp_graphs.terminal import wrapped
 
 

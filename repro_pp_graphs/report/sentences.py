@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from repro_pp_graphs.report.numbers import count, number, percent
-from repro_pp_graphs.stats.model import Comparison, Estimate, Finding, Interaction, Pair
+from repro_pp_graphs.stats.verdict_record import Comparison, Estimate, Finding, Interaction, Pair
 
 NAMES = {
     "mean_tpot_ms": "TPOT mean",

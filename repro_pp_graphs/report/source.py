@@ -9,17 +9,17 @@ from typing import Any
 
 import msgspec
 
-from repro_pp_graphs import files, launch_record, record
+from repro_pp_graphs import files, launch_record, run_record
 from repro_pp_graphs.client.metrics import itl_ms
 from repro_pp_graphs.client.record import Record
 from repro_pp_graphs.environment import changes
 from repro_pp_graphs.files import BadFile
+from repro_pp_graphs.pp_clock.clock_record import ClockFacts
 from repro_pp_graphs.pp_clock.collect import facts_path
-from repro_pp_graphs.pp_clock.model import ClockFacts
-from repro_pp_graphs.record import Plan
 from repro_pp_graphs.report import model, summary, table
+from repro_pp_graphs.run_record import Plan
+from repro_pp_graphs.traces.analysis_record import Analysis, document, from_document
 from repro_pp_graphs.traces.explain.slices import Timeline
-from repro_pp_graphs.traces.facts import Analysis, document, from_document
 
 MOST_CASES = 12  # of traces in one report; more are one report each
 
@@ -117,7 +117,7 @@ def read(folder: Path, told: dict[str, Any] | None = None) -> Source:
 
 
 def _run(folder: Path, logs: Path, told: dict[str, Any] | None) -> Source:
-    plan = record.load(logs)
+    plan = run_record.load(logs)
     # before the summary, which has figures of the analyses
     said = {each.label: _explained_launch(folder, logs, each.label) for each in plan.launches}
     told = told or summary.summarise(logs, plan)

@@ -6,11 +6,11 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from repro_pp_graphs import files, record
+from repro_pp_graphs import files, run_record
 from repro_pp_graphs.environment import changes
 from repro_pp_graphs.files import BadFile
-from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.report import token_ids, token_return
+from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server import case_needs, network
 from repro_pp_graphs.stats.unlike import unlike
 
@@ -96,7 +96,7 @@ def _client(logs: Path, label: str, facts: dict[str, Any]) -> dict[str, Any]:
     """The client's summary of a pass, with the digests of the token ids as `ids`; empty, with a
     warning, where it is not what was recorded."""
     path = logs / f"{label}_client.json"
-    document = _read(path, record.CLIENT, facts["warnings"], AGAIN)
+    document = _read(path, run_record.CLIENT, facts["warnings"], AGAIN)
     found: dict[str, Any] = document.get("summary", {})
     measured = facts.pop("client_sha256", None)
     if found and measured and files.sha256(path) != measured:
@@ -114,7 +114,7 @@ def summarise_launch(logs: Path, launch: Launch, plan: Plan) -> dict[str, Any]:
     client = {} if status in ("not run", UNREADABLE) else _client(logs, launch.label, facts)
     path = logs / f"{launch.label}_analysis.json"
     make = f"python -m repro_pp_graphs analyze trace/{launch.label} --json {path} makes it anew"
-    analysis = _read(path, record.ANALYSIS, facts["warnings"], make) if client else {}
+    analysis = _read(path, run_record.ANALYSIS, facts["warnings"], make) if client else {}
     info = facts.pop("server_info", {})
     facts.pop("run_id", None)
     if status == "ok" and not client:
@@ -169,11 +169,11 @@ def _profiled(logs: Path, label: str, warnings: list[str]) -> dict[str, Any]:
     """What the traces under one load of a sweep say; empty without an analysis of them."""
     path = logs / f"{label}_analysis.json"
     make = f"python -m repro_pp_graphs analyze trace/{label} --json {path} makes it anew"
-    found = _read(path, record.ANALYSIS, warnings, make)
+    found = _read(path, run_record.ANALYSIS, warnings, make)
     if not found:
         return {}
+    from repro_pp_graphs.traces.analysis_record import read_analysis  # noqa: PLC0415
     from repro_pp_graphs.traces.explain import conclusion  # noqa: PLC0415 - needs msgspec
-    from repro_pp_graphs.traces.facts import read_analysis  # noqa: PLC0415
 
     said: list[str] = []
     with contextlib.suppress(OSError, BadFile):  # of another version
@@ -368,8 +368,8 @@ def _verdict(logs: Path, plan: Plan, launches: list[dict[str, Any]]) -> dict[str
 def _reason(logs: Path, launches: list[dict[str, Any]]) -> str:
     """Where the last rank's host waits, in the words of the first analysis with graphs on, or of
     the only one."""
+    from repro_pp_graphs.traces.analysis_record import read_analysis  # noqa: PLC0415
     from repro_pp_graphs.traces.explain import conclusion  # noqa: PLC0415 - needs msgspec
-    from repro_pp_graphs.traces.facts import read_analysis  # noqa: PLC0415
 
     for launch in launches:
         if len(launches) == 1 or (launch["expects_graphs"] and launch["waits_ms"]):

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from repro_pp_graphs import files, record
+from repro_pp_graphs import files, run_record
 from repro_pp_graphs.files import BadFile
-from repro_pp_graphs.record import Plan
 from repro_pp_graphs.report import (
     model,
     outcome,
@@ -20,6 +19,7 @@ from repro_pp_graphs.report import (
 )
 from repro_pp_graphs.report.numbers import count
 from repro_pp_graphs.run import next_command, results
+from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.terminal import Parser, complain, wrapped
 
 LOST = "its plan is lost: run again, what is there is then moved to previous/"
@@ -92,7 +92,7 @@ def main(argv: list[str]) -> int:
     if not (logs / "run.json").is_file():
         parser.error(f"{out}: no run there (no logs/run.json); name the folder that --out named")
     try:
-        plan = record.load(logs)
+        plan = run_record.load(logs)
     except (OSError, BadFile) as error:
         complain("summary", f"{error}: {LOST}")
         return 2

@@ -11,17 +11,17 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
-from repro_pp_graphs.record import Plan
 from repro_pp_graphs.report import verdict
 from repro_pp_graphs.report.calls import KINDS
 from repro_pp_graphs.report.model import SweptLoad
 from repro_pp_graphs.report.numbers import number
 from repro_pp_graphs.report.table import cases_of, name
 from repro_pp_graphs.report.verdict import Row
+from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.stats.arms import Sample
 from repro_pp_graphs.stats.compare import Metric, correct, pair
-from repro_pp_graphs.stats.model import Pair
-from repro_pp_graphs.stats.names import IDLE, OUTSIDE, OWN_GRAPH, RETURN
+from repro_pp_graphs.stats.metric_names import IDLE, OUTSIDE, OWN_GRAPH, RETURN
+from repro_pp_graphs.stats.verdict_record import Pair
 
 # of pp_clock's summary, where they are times of calls alone: not split, so without CUDA too
 SEND, PREFILL, BESIDE = "token_send_ms", "prefill_token_send_ms", "beside_prefill_token_send_ms"

@@ -8,7 +8,7 @@ from repro_pp_graphs.report import sweep, sweep_waits
 from repro_pp_graphs.report.numbers import number
 from repro_pp_graphs.report.table import MARKS, cases_of, name
 from repro_pp_graphs.report.tables import Table
-from repro_pp_graphs.stats.names import IDLE
+from repro_pp_graphs.stats.metric_names import IDLE
 
 _NAME, _CELL = 28, 12
 

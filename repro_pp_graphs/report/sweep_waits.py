@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from repro_pp_graphs.pp_clock.model import ENOUGH_TURNS
+from repro_pp_graphs.pp_clock.clock_record import ENOUGH_TURNS
 from repro_pp_graphs.report import sweep
 from repro_pp_graphs.report.calls import KINDS, peer
 from repro_pp_graphs.report.numbers import number

@@ -9,7 +9,7 @@ from typing import Any
 from repro_pp_graphs.pp_clock import table_rows
 from repro_pp_graphs.report import token_ids
 from repro_pp_graphs.report.numbers import number, times
-from repro_pp_graphs.stats.names import CONTROL, OUTSIDE
+from repro_pp_graphs.stats.metric_names import CONTROL, OUTSIDE
 from repro_pp_graphs.terminal import wrapped
 
 Row = dict[str, Any]  # a launch of summary.json

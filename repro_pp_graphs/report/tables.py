@@ -11,8 +11,9 @@ from repro_pp_graphs.client.metrics import percentile
 from repro_pp_graphs.report.differences import Difference
 from repro_pp_graphs.report.numbers import count, number
 from repro_pp_graphs.report.source import Explained, Launched, Source
-from repro_pp_graphs.stats.model import Comparison, Estimate, Finding, Pair
-from repro_pp_graphs.stats.names import CONTROL, IDLE, OUTSIDE, OWN_GRAPH, RETURN
+from repro_pp_graphs.stats.metric_names import CONTROL, IDLE, OUTSIDE, OWN_GRAPH, RETURN
+from repro_pp_graphs.stats.verdict_record import Comparison, Estimate, Finding, Pair
+from repro_pp_graphs.traces.analysis_record import Analysis, RingPath
 from repro_pp_graphs.traces.explain.words import (
     GPU_IDLE,
     OWN_IDLE,
@@ -21,7 +22,6 @@ from repro_pp_graphs.traces.explain.words import (
     gpu_idle_us,
     own_idle_us,
 )
-from repro_pp_graphs.traces.facts import Analysis, RingPath
 
 # A wait that is at least this share of its rank's turn is named in the cell of its row.
 WORTH_NAMING = 0.05

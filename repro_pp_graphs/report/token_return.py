@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from repro_pp_graphs.stats.names import IDLE, OUTSIDE, OWN_GRAPH, RETURN
+from repro_pp_graphs.stats.metric_names import IDLE, OUTSIDE, OWN_GRAPH, RETURN
 
 # rows of a turn in which the host sends, receives, or waits for its results
 _MESSAGES = (
@@ -19,8 +19,8 @@ _MESSAGES = (
 
 
 def of(analysis: dict[str, Any]) -> dict[str, float]:
-    """The figures of an analysis by name (stats/names.py); those that it does not have are left
-    out, all of them where ranks ran on a CPU: it has no kernels to tell idle time by."""
+    """The figures of an analysis by name (stats/metric_names.py); those that it does not have are
+    left out, all of them where ranks ran on a CPU: it has no kernels to tell idle time by."""
     ranks = analysis.get("ranks") or {}
     if not ranks or any(rank.get("basis") != "gpu" for rank in ranks.values()):
         return {}

@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from repro_pp_graphs.launch_record import GraphState
-from repro_pp_graphs.record import Plan
 from repro_pp_graphs.report import sentences
 from repro_pp_graphs.report.table import cases_of
 from repro_pp_graphs.run.arm import objections
+from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.server import gpu_counters, network
 from repro_pp_graphs.server.case_needs import BASELINE_CASES, BASELINES
 from repro_pp_graphs.stats import findings
 from repro_pp_graphs.stats.arms import Sample
 from repro_pp_graphs.stats.compare import Asked, Metric, Rules, pair
 from repro_pp_graphs.stats.interaction import Cells, interaction
-from repro_pp_graphs.stats.model import Comparison, Finding, Interaction, Pair, Verdict
-from repro_pp_graphs.stats.names import CONTROL, IDLE, OUTSIDE, OWN_GRAPH, RETURN, SECONDARY
+from repro_pp_graphs.stats.metric_names import CONTROL, IDLE, OUTSIDE, OWN_GRAPH, RETURN, SECONDARY
+from repro_pp_graphs.stats.verdict_record import Comparison, Finding, Interaction, Pair, Verdict
 
 BESIDE = (  # the primary metric
     Metric(OUTSIDE, "mechanism"),

@@ -10,11 +10,11 @@ from repro_pp_graphs.report.differences import alike, between_cases
 from repro_pp_graphs.report.figure import Figure
 from repro_pp_graphs.report.source import Source
 from repro_pp_graphs.report.tables import Table, first_explained, measured, of_launches
-from repro_pp_graphs.traces.commands.differences import ANOTHER, pairs, with_graphs
+from repro_pp_graphs.traces.analysis_record import RingPath
+from repro_pp_graphs.traces.commands.case_pairs import ANOTHER, pairs, with_graphs
 from repro_pp_graphs.traces.explain.step_path import TITLES
-from repro_pp_graphs.traces.facts import RingPath
 from repro_pp_graphs.traces.path import difference_words
-from repro_pp_graphs.traces.path.compare import Difference, Differences, differences
+from repro_pp_graphs.traces.path.difference import Difference, Differences, differences
 
 ROW_PX, FOOT_PX = 34, 50
 WHOLE = "the whole step"

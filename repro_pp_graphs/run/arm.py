@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from repro_pp_graphs.launch_record import GraphState
-from repro_pp_graphs.record import Launch
+from repro_pp_graphs.run_record import Launch
 from repro_pp_graphs.server import case_needs
 from repro_pp_graphs.server.log import DecodeLine, decode_lines
 from repro_pp_graphs.server.release import version_numbers

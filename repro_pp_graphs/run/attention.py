@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from repro_pp_graphs.record import Launch
 from repro_pp_graphs.run import weights
+from repro_pp_graphs.run_record import Launch
 from repro_pp_graphs.server import pp_attention
 from repro_pp_graphs.server.gpus import Gpu
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from repro_pp_graphs import files, launch_record, record
+from repro_pp_graphs import files, launch_record, run_record
 from repro_pp_graphs.launch_record import GpuCounters, LaunchRecord
-from repro_pp_graphs.record import Launch, Load, Plan
 from repro_pp_graphs.run import inputs, previous, results, step_options
+from repro_pp_graphs.run_record import Launch, Load, Plan
 from repro_pp_graphs.server import gpu_counters
 from repro_pp_graphs.terminal import wrapped
 
@@ -83,7 +83,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--root", type=Path, required=True, help="where prompts.txt is")
     options = parser.parse_args(argv)
     logs, label = options.out / "logs", options.label
-    plan = record.load(logs)
+    plan = run_record.load(logs)
     reason = obstacle(options.out, plan, options.root)
     found = begin(options.out, plan, label)
     reason = reason or ask_attached(plan.launch(label), found)

@@ -6,12 +6,12 @@ import shutil
 import time
 from pathlib import Path
 
-from repro_pp_graphs import record
+from repro_pp_graphs import run_record
 from repro_pp_graphs.files import BadFile
-from repro_pp_graphs.record import Plan
 from repro_pp_graphs.run import estimate, previous, results, resume
 from repro_pp_graphs.run.options import Options
 from repro_pp_graphs.run.refusal import PlanError
+from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.terminal import say, wrapped
 
 
@@ -21,10 +21,10 @@ def earlier_run(options: Options) -> Plan | None:
     Raises PlanError where it cannot be read.
     """
     logs = options.out / "logs"
-    if not options.resume or not record.plan_path(logs).exists():
+    if not options.resume or not run_record.plan_path(logs).exists():
         return None
     try:
-        return record.load(logs)
+        return run_record.load(logs)
     except BadFile as error:
         raise PlanError(
             f"--resume: {error}: there is nothing to go on with; without --resume what is there is "

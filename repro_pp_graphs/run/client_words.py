@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from repro_pp_graphs.record import Launch, Load, Plan
 from repro_pp_graphs.run import results
+from repro_pp_graphs.run_record import Launch, Load, Plan
 
 CONTROL = 5  # requests whose TTFT decode CUDA graphs cannot change
 PROFILED_TOKENS = 4  # times those of the measured pass: the profile ends the load much earlier

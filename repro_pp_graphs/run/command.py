@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from repro_pp_graphs.pp_clock.rows import CLOCK, PREFIX_ENV
-from repro_pp_graphs.record import Launch
+from repro_pp_graphs.run_record import Launch
 from repro_pp_graphs.server import shims
 
 

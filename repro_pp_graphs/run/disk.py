@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from repro_pp_graphs import files
-from repro_pp_graphs.record import Launch
 from repro_pp_graphs.run.live import LiveLine
+from repro_pp_graphs.run_record import Launch
 
 
 def drafts_of(launch: Launch) -> Path:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import msgspec
 
-from repro_pp_graphs import launch_record, record
+from repro_pp_graphs import launch_record, run_record
 from repro_pp_graphs.launch_record import LaunchRecord
-from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.run import own_traces, results, step_options
+from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.terminal import wrapped
 from repro_pp_graphs.traces.commands.explain import CannotExplainError, explain_case
 
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     out, label = options.out, options.label
     known = launch_record.load(out / "logs", label) or LaunchRecord("running")
-    plan = record.load(out / "logs")
+    plan = run_record.load(out / "logs")
     launch = plan.launch(label)
     line, reason = own_traces.claim(out, label, known.trace_bytes)
     if line:

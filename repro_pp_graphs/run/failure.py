@@ -9,9 +9,9 @@ from pathlib import Path
 
 from repro_pp_graphs import files, launch_record
 from repro_pp_graphs.environment import masking
-from repro_pp_graphs.record import Launch
 from repro_pp_graphs.run import hang, results
 from repro_pp_graphs.run.client_pass import Pass, result_of, why_failed
+from repro_pp_graphs.run_record import Launch
 from repro_pp_graphs.server import diagnosis, listener, log, process
 from repro_pp_graphs.server.diagnosis import Diagnosis
 from repro_pp_graphs.server.log import Line, read_log

@@ -6,12 +6,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from repro_pp_graphs import files, launch_record, record
+from repro_pp_graphs import files, launch_record, run_record
 from repro_pp_graphs.files import BadFile, read_object
 from repro_pp_graphs.launch_record import GpuCounters, LaunchRecord
-from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.run import arm, node_results, own_traces, previous, results, step_options
 from repro_pp_graphs.run.free_again import wait_until_free
+from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server import clock_log, gpu_counters, shims
 from repro_pp_graphs.server.log import read_logs
 from repro_pp_graphs.terminal import wrapped
@@ -138,7 +138,7 @@ class Ending:
         analysis = self.logs / f"{self.label}_analysis.json"
         launches = None
         if analysis.exists():
-            launches = read_object(analysis, record.ANALYSIS).get("graph_launches")
+            launches = read_object(analysis, run_record.ANALYSIS).get("graph_launches")
         text = read_logs(self.logs / f"{self.label}_server.log")
         state, found = arm.check(text, launches, self.launch)
         names = shims.names_in(self.launch.env)
@@ -198,7 +198,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--timeout-s", type=float, default=60)
     options = parser.parse_args(argv)
-    plan = record.load(options.out / "logs")
+    plan = run_record.load(options.out / "logs")
     ending = Ending(options.out, plan, plan.launch(options.label))
     ending.changes["status"] = "ok"
     if options.interrupted:

@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
-from repro_pp_graphs.record import Launch
 from repro_pp_graphs.run import weights
+from repro_pp_graphs.run_record import Launch
 from repro_pp_graphs.server.gpus import Gpu
 
 _OVERRIDE = "--json-model-override-args"

@@ -6,8 +6,8 @@ import os
 import time
 from pathlib import Path
 
-from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.run import node_results
+from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server import gpus, listener
 
 SLACK_MIB = 512  # other processes' memory moves a little

@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 
 from repro_pp_graphs.files import DRAFT_SUFFIX, sha256
-from repro_pp_graphs.record import Plan
+from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.server.gpus import Gpu
 
 PROMPTS, CLIENT = "prompts.txt", "client_benchmark.py"  # read at every launch of a server

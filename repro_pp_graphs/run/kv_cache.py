@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from repro_pp_graphs.record import Launch, Load, Plan
 from repro_pp_graphs.run import fitting, weights
 from repro_pp_graphs.run.client_words import main
+from repro_pp_graphs.run_record import Launch, Load, Plan
 from repro_pp_graphs.server.gpus import Gpu
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import NamedTuple
 
-from repro_pp_graphs.record import Look, Plan
 from repro_pp_graphs.run.order import whole_rounds
+from repro_pp_graphs.run_record import Look, Plan
 
 
 class LooksError(ValueError):

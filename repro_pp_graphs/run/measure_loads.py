@@ -11,7 +11,6 @@ from pathlib import Path
 
 from repro_pp_graphs import files, launch_record
 from repro_pp_graphs.launch_record import LoadRecord
-from repro_pp_graphs.record import Launch, Load, Plan
 from repro_pp_graphs.run import begin_step, client_words, failure, results
 from repro_pp_graphs.run.client_pass import (
     INTERRUPTED,
@@ -21,6 +20,7 @@ from repro_pp_graphs.run.client_pass import (
     run_client,
     why_failed,
 )
+from repro_pp_graphs.run_record import Launch, Load, Plan
 from repro_pp_graphs.server.http import Server
 from repro_pp_graphs.terminal import wrapped
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from repro_pp_graphs import record
-from repro_pp_graphs.record import Launch
+from repro_pp_graphs import run_record
 from repro_pp_graphs.run import client_words, results, step_options
 from repro_pp_graphs.run.client_pass import (
     INTERRUPTED,
@@ -16,6 +15,7 @@ from repro_pp_graphs.run.client_pass import (
     why_failed,
 )
 from repro_pp_graphs.run.measured_host import Host
+from repro_pp_graphs.run_record import Launch
 from repro_pp_graphs.terminal import wrapped
 
 
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--root", type=Path, required=True, help="where prompts.txt is")
     options = parser.parse_args(argv)
     logs, label = options.out / "logs", options.label
-    plan = record.load(logs)
+    plan = run_record.load(logs)
     launch = plan.launch(label)
     host = Host(options.pid)
     if why := host.pin(plan, launch, logs):

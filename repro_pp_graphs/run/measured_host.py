@@ -10,7 +10,7 @@ from pathlib import Path
 from repro_pp_graphs import launch_record
 from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.launch_record import HostLoad
-from repro_pp_graphs.record import Launch, Plan
+from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server import host_load, pinning, process
 
 BEFORE_S = 0.5  # how long the machine is looked at before the first pass

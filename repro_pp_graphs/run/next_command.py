@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from repro_pp_graphs.record import Plan
 from repro_pp_graphs.run import estimate, resume
 from repro_pp_graphs.run.order import whole_rounds
+from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.terminal import wrapped
 
 ROUNDS = 4  # a case, for a verdict: fewer show effects of more than 10 % only

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from repro_pp_graphs.pp_clock.rows import CLOCK
-from repro_pp_graphs.record import Launch
+from repro_pp_graphs.run_record import Launch
 from repro_pp_graphs.server import node_files, nodes
 from repro_pp_graphs.server.nodes import SlurmError
 

@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from repro_pp_graphs import files, record
+from repro_pp_graphs import files, run_record
 from repro_pp_graphs.environment.facts import as_text
-from repro_pp_graphs.record import Plan
 from repro_pp_graphs.run.options import complain
+from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.server import nodes
 from repro_pp_graphs.server.nodes import Node, Nodes, SlurmError
 from repro_pp_graphs.terminal import wrapped
@@ -272,7 +272,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--srun", default="", help="more options for srun, as one text")
     options = parser.parse_args(argv)
     try:
-        look(options.out, record.load(options.out / "logs"), shlex.split(options.srun))
+        look(options.out, run_record.load(options.out / "logs"), shlex.split(options.srun))
     except SlurmError as error:
         for line in str(error).splitlines():
             complain(line)

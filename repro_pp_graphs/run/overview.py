@@ -7,10 +7,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from repro_pp_graphs.record import Launch, Load, Plan
 from repro_pp_graphs.run import client_words, estimate, kv_cache, results, weights
 from repro_pp_graphs.run.command import command_script, shell_words
 from repro_pp_graphs.run.options import Options
+from repro_pp_graphs.run_record import Launch, Load, Plan
 from repro_pp_graphs.server import argfile, pinning, shims
 from repro_pp_graphs.server.gpus import Gpu
 from repro_pp_graphs.server.release_facts import MICRO_BATCH

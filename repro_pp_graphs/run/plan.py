@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from repro_pp_graphs.models import folder as model_folder
-from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.run import attention, environments, sweep
 from repro_pp_graphs.run.options import HIGHEST, Options
 from repro_pp_graphs.run.order import Arm, Turn
 from repro_pp_graphs.run.refusal import PlanError
 from repro_pp_graphs.run.sweep import CAPACITY, MICRO_BATCH
 from repro_pp_graphs.run.ways_out import Unfit
+from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server import (
     argfile,
     case_needs,

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from repro_pp_graphs import files
-from repro_pp_graphs.record import Attached, Launch, Plan
 from repro_pp_graphs.run.options import HIGHEST, Options
 from repro_pp_graphs.run.refusal import PlanError
+from repro_pp_graphs.run_record import Attached, Launch, Plan
 from repro_pp_graphs.server import running
 from repro_pp_graphs.server.release import version_numbers
 from repro_pp_graphs.server.release_facts import PP_IN_TRACE_NAMES_POST

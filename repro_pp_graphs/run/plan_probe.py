@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from repro_pp_graphs.probe.options import SETTLING_STEPS
-from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.run.options import Options
 from repro_pp_graphs.run.order import Turn
 from repro_pp_graphs.run.plan import load_case, pick_mode, wants_graphs
 from repro_pp_graphs.run.refusal import PlanError
+from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server import argfile
 from repro_pp_graphs.server.gpus import Gpu
 

@@ -16,10 +16,9 @@ import uuid
 from dataclasses import replace
 from pathlib import Path
 
-from repro_pp_graphs import files, record
+from repro_pp_graphs import files, run_record
 from repro_pp_graphs.environment import masking
 from repro_pp_graphs.models import folder as model_folder
-from repro_pp_graphs.record import Plan
 from repro_pp_graphs.run import (
     baselines,
     client_words,
@@ -48,6 +47,7 @@ from repro_pp_graphs.run.plan import Planner
 from repro_pp_graphs.run.refusal import PlanError
 from repro_pp_graphs.run.sweep import SweepError
 from repro_pp_graphs.run.ways_out import Unfit
+from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.server import gpus, pinning
 from repro_pp_graphs.server.argfile import ArgFileError
 from repro_pp_graphs.server.flags import FlagError
@@ -82,7 +82,7 @@ def write(plan: Plan, options: Options) -> None:
         path = logs / f"{launch.label}_{plan.program}_command.sh"
         files.write_whole(path, overview.script(launch, plan, options))
     files.write_whole(logs / "README.txt", "\n".join([*guide.lines(), ""]))
-    record.save(logs, plan)
+    run_record.save(logs, plan)
     files.hold_reserve(logs)
 
 

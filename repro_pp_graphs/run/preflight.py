@@ -7,9 +7,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.run import fitting, kv_cache, weights
 from repro_pp_graphs.run.options import Options
+from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server import listener
 from repro_pp_graphs.server.gpus import Gpu
 

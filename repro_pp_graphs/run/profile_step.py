@@ -8,14 +8,14 @@ from pathlib import Path
 
 import requests
 
-from repro_pp_graphs import launch_record, record
+from repro_pp_graphs import launch_record, run_record
 from repro_pp_graphs.environment import masking
 from repro_pp_graphs.launch_record import LoadProfile
-from repro_pp_graphs.record import Launch
 from repro_pp_graphs.run import previous, step_options
 from repro_pp_graphs.run.disk import DiskWatch, drafts_of
 from repro_pp_graphs.run.live import LiveLine
 from repro_pp_graphs.run.trace_files import Origin, TraceFiles
+from repro_pp_graphs.run_record import Launch
 from repro_pp_graphs.server import listener, process
 from repro_pp_graphs.server.http import Server
 from repro_pp_graphs.server.log import LINGER_S, ServerLogs
@@ -167,7 +167,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--load", default="", help="of a sweep, where it is not the main one")
     options = parser.parse_args(argv)
     out, logs, label = options.out, options.out / "logs", options.label
-    plan = record.load(logs)
+    plan = run_record.load(logs)
     launch = plan.launch(label)
     if plan.attached:
         from repro_pp_graphs.run import attached_profile  # noqa: PLC0415 - for such a run alone

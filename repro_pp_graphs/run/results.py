@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from repro_pp_graphs.record import Launch, Plan
+from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server import shims
 
 MERGED = "_chrome_trace.json"

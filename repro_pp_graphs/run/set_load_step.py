@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from repro_pp_graphs import launch_record, record
+from repro_pp_graphs import launch_record, run_record
 from repro_pp_graphs.launch_record import LoadProfile
 from repro_pp_graphs.run import failure, step_options
 from repro_pp_graphs.server.http import Server
@@ -16,7 +16,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--load", required=True, help="its name in the sweep")
     options = parser.parse_args(argv)
     logs, label = options.out / "logs", options.label
-    plan = record.load(logs)
+    plan = run_record.load(logs)
     launch = plan.launch(label)
     load, size = plan.load(options.load), launch.loads[options.load]
     print("\n".join(wrapped(f"{load.title}: profile", "  load    ")), flush=True)

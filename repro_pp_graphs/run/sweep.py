@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from repro_pp_graphs.record import Load, Plan
+from repro_pp_graphs.run_record import Load, Plan
 from repro_pp_graphs.server.argfile import ServerArgs
 
 MICRO_BATCH = "--pp-max-micro-batch-size"

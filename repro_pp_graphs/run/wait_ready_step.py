@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from repro_pp_graphs import launch_record, record
+from repro_pp_graphs import launch_record, run_record
 from repro_pp_graphs.environment import masking
-from repro_pp_graphs.record import Launch
 from repro_pp_graphs.run import step_options
 from repro_pp_graphs.run.disk import DiskWatch
 from repro_pp_graphs.run.live import LiveLine
+from repro_pp_graphs.run_record import Launch
 from repro_pp_graphs.server import listener, process
 from repro_pp_graphs.server.http import Server, resolved
 from repro_pp_graphs.server.log import LINGER_S, ServerLogs
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--timeout-s", type=float, default=1800)
     options = parser.parse_args(argv)
     logs, label = options.out / "logs", options.label
-    launch = record.load(logs).launch(label)
+    launch = run_record.load(logs).launch(label)
     begin = time.monotonic()
     trouble = wait(launch, options.pid, logs / f"{label}_server.log", options.timeout_s)
     start_s = round(time.monotonic() - begin, 2)

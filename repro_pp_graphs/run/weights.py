@@ -11,7 +11,7 @@ from typing import Any
 
 from repro_pp_graphs.models import folder as model_folder
 from repro_pp_graphs.models import size
-from repro_pp_graphs.record import Launch, Plan
+from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server.gpus import Gpu
 from repro_pp_graphs.server.release import version_numbers
 from repro_pp_graphs.server.release_facts import layers_by_rank

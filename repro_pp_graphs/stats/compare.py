@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from repro_pp_graphs.stats import ranks
+from repro_pp_graphs.stats import p_values
 from repro_pp_graphs.stats.arms import Arms, Sample, arms_of
 from repro_pp_graphs.stats.looks import Look, look
-from repro_pp_graphs.stats.model import (
+from repro_pp_graphs.stats.metric_names import MARGIN
+from repro_pp_graphs.stats.verdict_record import (
     Better,
     Comparison,
     Estimate,
@@ -22,7 +23,6 @@ from repro_pp_graphs.stats.model import (
     Role,
     Word,
 )
-from repro_pp_graphs.stats.names import MARGIN
 
 LEAST_LAUNCHES = 3  # a case: with two the interval is shown and nothing concluded
 
@@ -127,8 +127,8 @@ def compare(a: str, b: str, samples: Sequence[Sample], metric: Metric, rules: Ru
     except drift.Untestable as error:
         found.why = str(error)
         return found
-    found.exact_p = ranks.exact_p(list(first.values()), list(second.values()))
-    found.ranks_separate = ranks.separate(list(first.values()), list(second.values()))
+    found.exact_p = p_values.exact_p(list(first.values()), list(second.values()))
+    found.ranks_separate = p_values.separate(list(first.values()), list(second.values()))
     found.word, found.why = _word(found, rules)
     if found.word == "CANNOT TELL":
         margin = math.log1p(rules.margin)
@@ -189,7 +189,7 @@ def correct(found: Sequence[Comparison], alpha: float, what: str) -> None:
     """Holm's correction over several tests of a kind: what it takes back is at most BORDERLINE.
     `what` they are of: metrics, loads."""
     tested = [each for each in found if each.estimate]
-    corrected = ranks.holm([each.estimate.p for each in tested if each.estimate])
+    corrected = p_values.holm([each.estimate.p for each in tested if each.estimate])
     for each, p in zip(tested, corrected, strict=True):
         each.p_holm = p
         if each.word == "DIFFERENT" and p > alpha:

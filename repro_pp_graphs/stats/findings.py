@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from repro_pp_graphs.stats import ranks
+from repro_pp_graphs.stats import p_values
 from repro_pp_graphs.stats.arms import Sample
 from repro_pp_graphs.stats.compare import LEAST_LAUNCHES, Metric, Rules, compare, difference
-from repro_pp_graphs.stats.model import Answer, Comparison, Estimate, Finding, Headline
-from repro_pp_graphs.stats.names import IDLE, RETURN
+from repro_pp_graphs.stats.metric_names import IDLE, RETURN
+from repro_pp_graphs.stats.verdict_record import Answer, Comparison, Estimate, Finding, Headline
 
 # of a decode step without graphs: a smaller difference in the token return counts as none
 STEP_SHARE = 0.05
@@ -102,7 +102,7 @@ def _longer_by(
         few = f"{fewest} launches a case: too few"
         return "cannot tell", few if fewest > 1 else ratio.why
     a, b = list(ratio.values_a.values()), list(ratio.values_b.values())
-    agree = ranks.separate(a, b) or ranks.exact_p(a, b) <= arms.rules.alpha
+    agree = p_values.separate(a, b) or p_values.exact_p(a, b) <= arms.rules.alpha
     if apart.low > 0 and apart.value >= margin and agree:
         return "yes", f"by {STEP_SHARE:.0%} of a decode step or more"
     if apart.high < margin:

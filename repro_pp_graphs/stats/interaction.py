@@ -15,7 +15,7 @@ from typing import NamedTuple
 from repro_pp_graphs.stats.arms import Sample
 from repro_pp_graphs.stats.compare import LEAST_LAUNCHES, Asked
 from repro_pp_graphs.stats.looks import Look, look
-from repro_pp_graphs.stats.model import Estimate, Interaction, Word
+from repro_pp_graphs.stats.verdict_record import Estimate, Interaction, Word
 
 
 class Cells(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 from repro_pp_graphs.stats import power
 from repro_pp_graphs.stats.arms import Arms
 from repro_pp_graphs.stats.drift import Design, Fit, Floats, Untestable, design, fit, outlying
-from repro_pp_graphs.stats.model import Comparison, Estimate
+from repro_pp_graphs.stats.verdict_record import Comparison, Estimate
 
 Scale = Literal["ratio", "difference"]
 

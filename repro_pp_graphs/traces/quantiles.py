@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from repro_pp_graphs.traces.facts import Spread
+from repro_pp_graphs.traces.analysis_record import Spread
 
 Floats = npt.NDArray[np.float64]
 

@@ -17,8 +17,8 @@ from merged_traces import faults
 
 from fuzz.choices import Choices
 from fuzz.oracle import check, printed, strict_json
+from repro_pp_graphs.traces.analysis_record import document, from_document
 from repro_pp_graphs.traces.commands import analyze, merge
-from repro_pp_graphs.traces.facts import document, from_document
 from repro_pp_graphs.traces.read import cases
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "traces"

@@ -7,17 +7,17 @@ from functools import reduce
 
 from repro_pp_graphs.files import write_json
 from repro_pp_graphs.terminal import complain, file_beside_text
-from repro_pp_graphs.traces.commands import differences
+from repro_pp_graphs.traces.analysis_record import Analyses, Analysis, document
+from repro_pp_graphs.traces.commands import case_pairs
 from repro_pp_graphs.traces.commands import paths as cli
 from repro_pp_graphs.traces.commands.measured import measured_tpot_ms, unprofiled
 from repro_pp_graphs.traces.explain import side_by_side
-from repro_pp_graphs.traces.explain.report import lines
+from repro_pp_graphs.traces.explain.analysis_lines import lines
 from repro_pp_graphs.traces.explain.step_path import distortion
 from repro_pp_graphs.traces.explain.words import wrapped
-from repro_pp_graphs.traces.facts import Analyses, Analysis, document
-from repro_pp_graphs.traces.model import Case
 from repro_pp_graphs.traces.path.explained import explained
 from repro_pp_graphs.traces.path.what_if import CATEGORIES, REMEDIES, WHOLE, Change, change_of
+from repro_pp_graphs.traces.rank_trace import Case
 
 COMMAND = "analyze"
 DESCRIPTION = "Pair sends with recvs across ranks; say where a decode step's time goes."
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
     if not facts:
         return cli.nothing_read(COMMAND)
     if len(facts) > 1:
-        print("\n".join(["", *side_by_side.lines(facts), *differences.lines(facts)]))
+        print("\n".join(["", *side_by_side.lines(facts), *case_pairs.lines(facts)]))
     if options.json:
         try:
             options.json.parent.mkdir(parents=True, exist_ok=True)

@@ -9,12 +9,12 @@ from pathlib import Path
 import msgspec
 
 from repro_pp_graphs.files import write_json, write_whole
+from repro_pp_graphs.traces.analysis_record import document
 from repro_pp_graphs.traces.commands.analyze import in_words, together
 from repro_pp_graphs.traces.commands.merge import KILLED
 from repro_pp_graphs.traces.commands.paths import NOTHING_READ, read_cases, with_ranks
 from repro_pp_graphs.traces.explain.steps import window
 from repro_pp_graphs.traces.explain.timeline import timeline
-from repro_pp_graphs.traces.facts import document
 from repro_pp_graphs.traces.merge.chrome_trace import merge
 from repro_pp_graphs.traces.merge.pipeline_tracks import Additions, decode_start, shifts
 from repro_pp_graphs.traces.merge.view import LIMIT_BYTES, WHOLE, fitting

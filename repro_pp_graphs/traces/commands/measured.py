@@ -9,7 +9,7 @@ import msgspec
 
 from repro_pp_graphs import files, struct_files
 from repro_pp_graphs.files import BadFile
-from repro_pp_graphs.traces.model import Case
+from repro_pp_graphs.traces.rank_trace import Case
 
 SHAPE: dict[str, Any] = {"summary": {"mean_tpot_ms": float}}
 

@@ -8,7 +8,7 @@ from itertools import starmap
 from pathlib import Path
 
 from repro_pp_graphs.terminal import Parser, complain
-from repro_pp_graphs.traces.model import Case
+from repro_pp_graphs.traces.rank_trace import Case
 from repro_pp_graphs.traces.read.cases import Members, cases_of, folders_of_traces, read_case
 
 

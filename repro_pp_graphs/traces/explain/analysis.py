@@ -1,18 +1,8 @@
-"""The facts of one case, put together: see traces/facts.py for what each of them is."""
+"""The facts of one case, put together: see traces/analysis_record.py for what each of them is."""
 
 from __future__ import annotations
 
-from repro_pp_graphs.traces.explain.gpus import facts_of, shared_gpus
-from repro_pp_graphs.traces.explain.host import Host, anchors, host_of, token_counts
-from repro_pp_graphs.traces.explain.prefill import mark_prefill
-from repro_pp_graphs.traces.explain.ring import DEPTH, decode_step
-from repro_pp_graphs.traces.explain.seen import recorded_by_all
-from repro_pp_graphs.traces.explain.sends import manner
-from repro_pp_graphs.traces.explain.steps import bubble, gpu_work, micro_batches, rank_facts
-from repro_pp_graphs.traces.explain.token_return import token_return
-from repro_pp_graphs.traces.explain.turn import turns
-from repro_pp_graphs.traces.explain.words import clock_doubt_us
-from repro_pp_graphs.traces.facts import (
+from repro_pp_graphs.traces.analysis_record import (
     Analysis,
     ChannelFacts,
     DecodeStep,
@@ -20,12 +10,22 @@ from repro_pp_graphs.traces.facts import (
     NumberedPairs,
     RankFacts,
 )
-from repro_pp_graphs.traces.model import Case
+from repro_pp_graphs.traces.explain.gpus import facts_of, shared_gpus
+from repro_pp_graphs.traces.explain.host import Host, anchors, host_of, token_counts
+from repro_pp_graphs.traces.explain.prefill import mark_prefill
+from repro_pp_graphs.traces.explain.seen import recorded_by_all
+from repro_pp_graphs.traces.explain.send_behaviour import manner
+from repro_pp_graphs.traces.explain.step_time import DEPTH, decode_step
+from repro_pp_graphs.traces.explain.steps import bubble, gpu_work, micro_batches, rank_facts
+from repro_pp_graphs.traces.explain.token_return import token_return
+from repro_pp_graphs.traces.explain.turn import turns
+from repro_pp_graphs.traces.explain.words import clock_doubt_us
 from repro_pp_graphs.traces.pair.clock_bounds import Bounds, between, bounds, of_all_pairs
 from repro_pp_graphs.traces.pair.edge import Edge
 from repro_pp_graphs.traces.pair.host_clocks import aligned_edges, host_clocks, same_host
 from repro_pp_graphs.traces.pair.pair_times import pair_times
 from repro_pp_graphs.traces.quantiles import spread_if_any
+from repro_pp_graphs.traces.rank_trace import Case
 
 
 def analyze(

@@ -6,6 +6,16 @@ it is listed as not known, with the reason.
 
 from __future__ import annotations
 
+from repro_pp_graphs.traces.analysis_record import (
+    Analysis,
+    Cause,
+    DeliverySplit,
+    HostSplit,
+    Portion,
+    RowName,
+    TokenReturn,
+    Turn,
+)
 from repro_pp_graphs.traces.explain import step_path
 from repro_pp_graphs.traces.explain.manners import meaning
 from repro_pp_graphs.traces.explain.words import (
@@ -23,16 +33,6 @@ from repro_pp_graphs.traces.explain.words import (
     share,
     the_rest,
     time,
-)
-from repro_pp_graphs.traces.facts import (
-    Analysis,
-    Cause,
-    DeliverySplit,
-    HostSplit,
-    Portion,
-    RowName,
-    TokenReturn,
-    Turn,
 )
 
 # A wait of a turn that is shorter than this share of it is not called long.

@@ -14,10 +14,10 @@ from itertools import combinations
 
 import numpy as np
 
+from repro_pp_graphs.traces.analysis_record import GpuFacts
 from repro_pp_graphs.traces.explain.host import Host
 from repro_pp_graphs.traces.explain.steps import GpuWork
-from repro_pp_graphs.traces.facts import GpuFacts
-from repro_pp_graphs.traces.model import Case, RankTrace
+from repro_pp_graphs.traces.rank_trace import Case, RankTrace
 from repro_pp_graphs.traces.time_sets import (
     Intervals,
     clip,

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from repro_pp_graphs.traces.analysis_record import Cause, RowName
 from repro_pp_graphs.traces.explain.messages import INTEGERS, Message, What, messages
 from repro_pp_graphs.traces.explain.operations import Kind, host_ends
 from repro_pp_graphs.traces.explain.steps import GpuWork
 from repro_pp_graphs.traces.explain.waits import cuda_waits, gloo_waits, partners, waits
 from repro_pp_graphs.traces.explain.words import IN_MESSAGES
-from repro_pp_graphs.traces.facts import Cause, RowName
-from repro_pp_graphs.traces.model import P2POp, RankTrace
 from repro_pp_graphs.traces.pair.edge import Edge
+from repro_pp_graphs.traces.rank_trace import P2POp, RankTrace
 from repro_pp_graphs.traces.time_sets import Intervals, intervals, merged, outside
 
 # A message -> its row.

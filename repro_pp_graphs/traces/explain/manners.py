@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from repro_pp_graphs.traces.analysis_record import Analysis, Manner
 from repro_pp_graphs.traces.explain.words import WORTH_SAYING
-from repro_pp_graphs.traces.facts import Analysis, Manner
 
 # manner -> what it means, with the releases whose source does so
 MEANING: dict[Manner, str] = {

@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from repro_pp_graphs.traces.explain.operations import Kind, Operation, operations, operator_around
-from repro_pp_graphs.traces.model import P2POp, RankTrace, Span
+from repro_pp_graphs.traces.rank_trace import P2POp, RankTrace, Span
 
 What = Literal["tokens", "hidden", "requests", "unknown"]
 BYTES = "Byte"

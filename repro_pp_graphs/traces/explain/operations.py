@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from repro_pp_graphs.traces.model import P2POp, RankTrace
+from repro_pp_graphs.traces.rank_trace import P2POp, RankTrace
 
 Kind = Literal["send", "recv"]
 

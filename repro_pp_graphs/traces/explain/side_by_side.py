@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from repro_pp_graphs.traces.analysis_record import Analysis, Spread
 from repro_pp_graphs.traces.explain.conclusion import sends_held
 from repro_pp_graphs.traces.explain.words import WIDTH, column, gpu_of, on_gpu, wrapped
-from repro_pp_graphs.traces.facts import Analysis, Spread
 
 # of every case, and of a trace that has GPU kernels
 COLUMNS, ON_GPU = ("step", "turn", "send"), ("own graph", "no compute")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
+from repro_pp_graphs.traces.analysis_record import Analysis, PathCategory, RingPath
 from repro_pp_graphs.traces.explain.words import (
     ROW_PHRASES,
     WORTH_SAYING,
@@ -16,7 +17,6 @@ from repro_pp_graphs.traces.explain.words import (
     time,
     wrapped,
 )
-from repro_pp_graphs.traces.facts import Analysis, PathCategory, RingPath
 
 TITLES: dict[PathCategory, str] = {
     "graph": "its own decode graphs",

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from repro_pp_graphs.traces.facts import GpuFacts, RankFacts, Ring
-from repro_pp_graphs.traces.model import Case, RankTrace, Span
+from repro_pp_graphs.traces.analysis_record import GpuFacts, RankFacts, Ring
 from repro_pp_graphs.traces.quantiles import median
+from repro_pp_graphs.traces.rank_trace import Case, RankTrace, Span
 from repro_pp_graphs.traces.time_sets import Intervals, clip, intervals, merged, total
 
 STEP = re.compile(r"step\[(\w+)(?: bs=(\d+))?")

@@ -14,8 +14,8 @@ from repro_pp_graphs.traces.explain.analysis import hosts_of
 from repro_pp_graphs.traces.explain.host import Host, anchors
 from repro_pp_graphs.traces.explain.seen import recorded_by_all
 from repro_pp_graphs.traces.explain.slices import Passed, RankLanes, Slice, Timeline
-from repro_pp_graphs.traces.model import Case, P2POp
 from repro_pp_graphs.traces.pair.edge import Edge, sent_ns
+from repro_pp_graphs.traces.rank_trace import Case, P2POp
 from repro_pp_graphs.traces.time_sets import Intervals, clip, merged, outside
 
 STEPS = 3  # turns of the whole ring that are shown, fewer where they have too many slices

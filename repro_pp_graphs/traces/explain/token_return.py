@@ -12,6 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from repro_pp_graphs.traces.analysis_record import (
+    BlockingCall,
+    DeliverySplit,
+    HostSplit,
+    Portion,
+    Spread,
+    TokenReturn,
+)
 from repro_pp_graphs.traces.explain.host import Host
 from repro_pp_graphs.traces.explain.messages import TOKEN_SEND, Message, calls_between
 from repro_pp_graphs.traces.explain.operations import operator_around
@@ -22,21 +30,13 @@ from repro_pp_graphs.traces.explain.seen import (
     recorded_by_all,
     unseen,
 )
-from repro_pp_graphs.traces.explain.sends import mostly_unlabelled
+from repro_pp_graphs.traces.explain.send_behaviour import mostly_unlabelled
 from repro_pp_graphs.traces.explain.steps import RUN_SPANS, named
 from repro_pp_graphs.traces.explain.waits import BLOCKED_NS, CAUSES, flight
 from repro_pp_graphs.traces.explain.words import WORTH_SAYING
-from repro_pp_graphs.traces.facts import (
-    BlockingCall,
-    DeliverySplit,
-    HostSplit,
-    Portion,
-    Spread,
-    TokenReturn,
-)
-from repro_pp_graphs.traces.model import Case, P2POp
 from repro_pp_graphs.traces.pair.edge import Edge, sent_ns
 from repro_pp_graphs.traces.quantiles import spread, spread_if_any
+from repro_pp_graphs.traces.rank_trace import Case, P2POp
 from repro_pp_graphs.traces.time_sets import (
     clip,
     length,

@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from repro_pp_graphs.traces.analysis_record import Row, RowName, Turn
 from repro_pp_graphs.traces.explain.host import Host, anchors
 from repro_pp_graphs.traces.explain.messages import Message
 from repro_pp_graphs.traces.explain.seen import (
@@ -26,9 +27,8 @@ from repro_pp_graphs.traces.explain.seen import (
 )
 from repro_pp_graphs.traces.explain.waits import blocking
 from repro_pp_graphs.traces.explain.words import REST, ROWS, count
-from repro_pp_graphs.traces.facts import Row, RowName, Turn
-from repro_pp_graphs.traces.model import Case, RankTrace
 from repro_pp_graphs.traces.quantiles import Floats, quantile
+from repro_pp_graphs.traces.rank_trace import Case, RankTrace
 from repro_pp_graphs.traces.time_sets import (
     Intervals,
     common,

@@ -6,13 +6,13 @@ from typing import get_args
 
 import numpy as np
 
+from repro_pp_graphs.traces.analysis_record import Cause
 from repro_pp_graphs.traces.cuda_calls import BLOCKED_US, call_kind
 from repro_pp_graphs.traces.explain.messages import Message
 from repro_pp_graphs.traces.explain.operations import operator_around, together
 from repro_pp_graphs.traces.explain.steps import GpuWork
-from repro_pp_graphs.traces.facts import Cause
-from repro_pp_graphs.traces.model import P2POp, RankTrace, Span
 from repro_pp_graphs.traces.pair.edge import Edge, sent_ns
+from repro_pp_graphs.traces.rank_trace import P2POp, RankTrace, Span
 from repro_pp_graphs.traces.time_sets import Intervals, common, intervals, merged, outside
 
 # A call that launches work and takes this long waits for room in the launch queue.

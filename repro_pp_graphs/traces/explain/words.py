@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from textwrap import wrap
 
-from repro_pp_graphs.traces.facts import (
+from repro_pp_graphs.traces.analysis_record import (
     Analysis,
     Cause,
     DecodeStep,

@@ -17,11 +17,11 @@ import msgspec
 
 from repro_pp_graphs.files import sync
 from repro_pp_graphs.traces.explain.steps import window
-from repro_pp_graphs.traces.merge.names import Lanes, Names, names_of
 from repro_pp_graphs.traces.merge.numbering import PROCESSES_PER_RANK, Numbering
 from repro_pp_graphs.traces.merge.rewrite import RankRewriter, Reading
+from repro_pp_graphs.traces.merge.track_names import Lanes, Names, names_of
 from repro_pp_graphs.traces.merge.view import WHOLE, View, inside
-from repro_pp_graphs.traces.model import Case, RankTrace
+from repro_pp_graphs.traces.rank_trace import Case, RankTrace
 from repro_pp_graphs.traces.read.blocks import TraceFile
 from repro_pp_graphs.traces.read.cases import workers_for
 from repro_pp_graphs.traces.read.decoding import Times

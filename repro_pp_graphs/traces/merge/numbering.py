@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from repro_pp_graphs.traces.merge.names import Lane, Lanes, Names
+from repro_pp_graphs.traces.merge.track_names import Lane, Lanes, Names
 
 GPU_CATEGORIES = frozenset({"kernel", "gpu_memcpy", "gpu_memset", "gpu_user_annotation"})
 PROFILER_CATEGORIES = frozenset({"", "Trace", "overhead"})

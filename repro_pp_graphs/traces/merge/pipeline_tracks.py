@@ -24,14 +24,14 @@ from repro_pp_graphs.traces.explain.steps import (
 )
 from repro_pp_graphs.traces.explain.words import names_of
 from repro_pp_graphs.traces.merge.chrome_trace import Placed
-from repro_pp_graphs.traces.merge.names import Lanes, rank_name
-from repro_pp_graphs.traces.model import Case, P2POp
+from repro_pp_graphs.traces.merge.track_names import Lanes, rank_name
 from repro_pp_graphs.traces.pair.clock_bounds import Bounds, between, bounds
 from repro_pp_graphs.traces.pair.edge import Edge, sent_ns
 from repro_pp_graphs.traces.pair.host_clocks import same_host
-from repro_pp_graphs.traces.path.clocks import CannotTell
+from repro_pp_graphs.traces.path.clock_leads import CannotTell
 from repro_pp_graphs.traces.path.explained import Studied, studied
 from repro_pp_graphs.traces.path.shown import Slice, path_slices
+from repro_pp_graphs.traces.rank_trace import Case, P2POp
 from repro_pp_graphs.traces.time_sets import Intervals, intervals, merged
 
 Event = dict[str, Any]

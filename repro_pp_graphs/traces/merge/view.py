@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from repro_pp_graphs.traces.explain.steps import window
-from repro_pp_graphs.traces.model import Case, RankTrace
+from repro_pp_graphs.traces.rank_trace import Case, RankTrace
 
 # JSON for ui.perfetto.dev, whose trace processor has at most 4 GiB of memory in a browser
 LIMIT_BYTES = 1_000_000_000

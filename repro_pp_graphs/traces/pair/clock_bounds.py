@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import combinations, product
 
-from repro_pp_graphs.traces.facts import ClockBounds, RankClocks
+from repro_pp_graphs.traces.analysis_record import ClockBounds, RankClocks
 from repro_pp_graphs.traces.pair.edge import Edge
 from repro_pp_graphs.traces.pair.queues import SLACK_NS
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from repro_pp_graphs.traces.pair.clocks import EQUAL_CLOCKS, ClockRange, EdgeClocks, of_lag
+from repro_pp_graphs.traces.pair.clock_differences import (
+    EQUAL_CLOCKS,
+    ClockRange,
+    EdgeClocks,
+    of_lag,
+)
 from repro_pp_graphs.traces.pair.edge import Pairing
 from repro_pp_graphs.traces.pair.equal_lags import Lag, Reading
 from repro_pp_graphs.traces.pair.offset import best_run

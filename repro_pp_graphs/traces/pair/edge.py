@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from repro_pp_graphs.traces.model import Backend, P2POp, RankTrace
 from repro_pp_graphs.traces.pair.queues import Run
+from repro_pp_graphs.traces.rank_trace import Backend, P2POp, RankTrace
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from repro_pp_graphs.traces.model import Backend, Case, P2POp, RankTrace
 from repro_pp_graphs.traces.pair.clock_check import pairs_that_hold
-from repro_pp_graphs.traces.pair.clocks import EdgeClocks, apart_ns, clocks_of, differences
+from repro_pp_graphs.traces.pair.clock_differences import (
+    EdgeClocks,
+    apart_ns,
+    clocks_of,
+    differences,
+)
 from repro_pp_graphs.traces.pair.edge import Channel, Edge, Pairing
 from repro_pp_graphs.traces.pair.equal_lags import Lag, Reading, read_alone
-from repro_pp_graphs.traces.pair.numbers import number_pairs
+from repro_pp_graphs.traces.pair.numbered_pairs import number_pairs
 from repro_pp_graphs.traces.pair.queues import SLACK_NS, Queues, queues_of
+from repro_pp_graphs.traces.rank_trace import Backend, Case, P2POp, RankTrace
 
 # Of a channel's recvs, from which share on it counts as posted in batches.
 BATCHED_SHARE = 0.2

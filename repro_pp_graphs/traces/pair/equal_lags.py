@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from repro_pp_graphs.traces.model import Backend
 from repro_pp_graphs.traces.pair.edge import Pairing
 from repro_pp_graphs.traces.pair.offset import offsets, spacing_ns
 from repro_pp_graphs.traces.pair.pairing import pair_queues
 from repro_pp_graphs.traces.pair.queues import SLACK_NS, Ints, Queues, Run
 from repro_pp_graphs.traces.quantiles import median
+from repro_pp_graphs.traces.rank_trace import Backend
 
 # At the true offset so many pairs, and this share of all, have equal lags.
 FEWEST_EQUAL = 5

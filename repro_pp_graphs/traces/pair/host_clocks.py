@@ -14,11 +14,11 @@ from dataclasses import fields, replace
 
 import numpy as np
 
-from repro_pp_graphs.traces.facts import HostClocks
-from repro_pp_graphs.traces.model import Case, Kernels, P2POp, RankTrace, Span
+from repro_pp_graphs.traces.analysis_record import HostClocks
 from repro_pp_graphs.traces.pair.clock_bounds import Bounds, bounds, chained
 from repro_pp_graphs.traces.pair.edge import Edge
 from repro_pp_graphs.traces.pair.edges import edges_of
+from repro_pp_graphs.traces.rank_trace import Case, Kernels, P2POp, RankTrace, Span
 
 
 def by_host(case: Case) -> dict[str, list[RankTrace]]:

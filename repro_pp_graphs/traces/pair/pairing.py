@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from repro_pp_graphs.traces.model import P2POp
 from repro_pp_graphs.traces.pair.edge import Pairing
 from repro_pp_graphs.traces.pair.offset import best_run, run_delay_ns, spacing_ns
 from repro_pp_graphs.traces.pair.queues import (
@@ -24,6 +23,7 @@ from repro_pp_graphs.traces.pair.queues import (
     stretches,
 )
 from repro_pp_graphs.traces.quantiles import Floats, median, quantile
+from repro_pp_graphs.traces.rank_trace import P2POp
 
 # A pair is doubtful if an alternative is at least 20 % closer to the usual delay: a pair that is k
 # turns late has one that is k - 1 turns late.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from repro_pp_graphs.traces.model import P2POp
+from repro_pp_graphs.traces.rank_trace import P2POp
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]

@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from repro_pp_graphs.traces.explain.host import Host
 from repro_pp_graphs.traces.explain.operations import together
-from repro_pp_graphs.traces.model import P2POp
 from repro_pp_graphs.traces.path.gpu_groups import (
     Groups,
     groups_of,
@@ -21,6 +20,7 @@ from repro_pp_graphs.traces.path.graph import Graph, Kind
 from repro_pp_graphs.traces.path.host_line import HostLine, Wait, host_line
 from repro_pp_graphs.traces.path.host_time import host_rows
 from repro_pp_graphs.traces.path.partners import partners_of
+from repro_pp_graphs.traces.rank_trace import P2POp
 from repro_pp_graphs.traces.time_sets import Intervals
 
 Ints = npt.NDArray[np.int64]

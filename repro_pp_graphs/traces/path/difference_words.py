@@ -6,10 +6,10 @@ import math
 import re
 from collections.abc import Sequence
 
+from repro_pp_graphs.traces.analysis_record import Analysis, RingPath
 from repro_pp_graphs.traces.explain.step_path import TITLES
 from repro_pp_graphs.traces.explain.words import column, the_rest, wrapped
-from repro_pp_graphs.traces.facts import Analysis, RingPath
-from repro_pp_graphs.traces.path.compare import Difference, Differences, differences
+from repro_pp_graphs.traces.path.difference import Difference, Differences, differences
 
 # Of the largest part, what a part must be to be named in the sentence; so many are.
 NAMED = 0.1

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from repro_pp_graphs.traces.analysis_record import Analysis
 from repro_pp_graphs.traces.explain.analysis import analyze, hosts_of
 from repro_pp_graphs.traces.explain.host import Host
-from repro_pp_graphs.traces.facts import Analysis
-from repro_pp_graphs.traces.model import Case
 from repro_pp_graphs.traces.pair.edge import Edge
 from repro_pp_graphs.traces.pair.host_clocks import aligned_edges
-from repro_pp_graphs.traces.path.clocks import CannotTell
+from repro_pp_graphs.traces.path.clock_leads import CannotTell
 from repro_pp_graphs.traces.path.ring_path import Followed, followed, ring_path
 from repro_pp_graphs.traces.path.what_if import IN_A_BATCH, Change
+from repro_pp_graphs.traces.rank_trace import Case
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from repro_pp_graphs.traces.model import Kernels
+from repro_pp_graphs.traces.rank_trace import Kernels
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]

@@ -13,7 +13,7 @@ from repro_pp_graphs.traces.cuda_calls import call_kind
 from repro_pp_graphs.traces.explain.host import Host, row_of
 from repro_pp_graphs.traces.explain.operations import host_ends, together
 from repro_pp_graphs.traces.explain.waits import blocking
-from repro_pp_graphs.traces.model import P2POp, Span
+from repro_pp_graphs.traces.rank_trace import P2POp, Span
 
 Ints = npt.NDArray[np.int64]
 

@@ -10,7 +10,7 @@ from itertools import chain
 
 from repro_pp_graphs.traces.explain.host import Host
 from repro_pp_graphs.traces.explain.messages import Message
-from repro_pp_graphs.traces.model import P2POp
+from repro_pp_graphs.traces.rank_trace import P2POp
 
 
 def partners_of(hosts: list[Host]) -> list[dict[int, P2POp]]:

@@ -7,14 +7,14 @@ from typing import NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
-from repro_pp_graphs.traces.facts import PathCategory
-from repro_pp_graphs.traces.model import Span
+from repro_pp_graphs.traces.analysis_record import PathCategory
 from repro_pp_graphs.traces.path.batches import Batches
 from repro_pp_graphs.traces.path.build import RETURNS_NS, RankLine, Ring
 from repro_pp_graphs.traces.path.graph import Kind
 from repro_pp_graphs.traces.path.host_time import LAUNCH, MANY, PYTHON
 from repro_pp_graphs.traces.path.shared_gpu import others_work
 from repro_pp_graphs.traces.path.walk import UNEXPLAINED, Piece
+from repro_pp_graphs.traces.rank_trace import Span
 from repro_pp_graphs.traces.time_sets import (
     Intervals,
     common,

@@ -9,22 +9,22 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from repro_pp_graphs.traces.analysis_record import DecodeStep, PathCategory, PathPart, RingPath
 from repro_pp_graphs.traces.explain.gpus import SharedGpu, shared_gpus
 from repro_pp_graphs.traces.explain.host import Host, anchors
-from repro_pp_graphs.traces.explain.ring import decode_step
 from repro_pp_graphs.traces.explain.seen import LEAST, enough, recorded_by_all, unseen
-from repro_pp_graphs.traces.facts import DecodeStep, PathCategory, PathPart, RingPath
-from repro_pp_graphs.traces.model import Case, RankTrace
+from repro_pp_graphs.traces.explain.step_time import decode_step
 from repro_pp_graphs.traces.pair.edge import Edge
 from repro_pp_graphs.traces.path.batches import Batches, batches_of
 from repro_pp_graphs.traces.path.build import Ring, build
-from repro_pp_graphs.traces.path.clocks import CannotTell, ahead
+from repro_pp_graphs.traces.path.clock_leads import CannotTell, ahead
 from repro_pp_graphs.traces.path.graph import Kind, Timing
 from repro_pp_graphs.traces.path.parts import CATEGORIES, Part, Sums, parts_of
 from repro_pp_graphs.traces.path.silence import silent_ns
 from repro_pp_graphs.traces.path.walk import Walker, clipped
 from repro_pp_graphs.traces.path.what_if import NOT_OF_A_BATCH, REMEDIES, Change, WhatIf, change_of
 from repro_pp_graphs.traces.quantiles import spread
+from repro_pp_graphs.traces.rank_trace import Case, RankTrace
 
 Ints = npt.NDArray[np.int64]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from repro_pp_graphs.traces.facts import PathCategory
+from repro_pp_graphs.traces.analysis_record import PathCategory
 from repro_pp_graphs.traces.path.batches import Batches
 from repro_pp_graphs.traces.path.build import Ring
 from repro_pp_graphs.traces.path.parts import parts_of

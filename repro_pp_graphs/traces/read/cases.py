@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 
-from repro_pp_graphs.traces.model import Case, RankTrace
+from repro_pp_graphs.traces.rank_trace import Case, RankTrace
 from repro_pp_graphs.traces.read.blocks import is_other_json
 from repro_pp_graphs.traces.read.identity import Identity, identify, is_trace, parts
 from repro_pp_graphs.traces.read.rank import GPU_ONLY, NO_KERNELS, read_rank

@@ -12,7 +12,7 @@ import re
 from bisect import bisect_right
 from typing import NamedTuple
 
-from repro_pp_graphs.traces.model import P2POp, Span
+from repro_pp_graphs.traces.rank_trace import P2POp, Span
 
 PREFIX = "pp_clock:"
 _NAME = re.compile(r"(send|recv) (\d{1,9})->(\d{1,9}) (\S+) #(\d{1,18})")

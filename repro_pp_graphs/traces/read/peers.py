@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from repro_pp_graphs.traces.model import P2POp
+from repro_pp_graphs.traces.rank_trace import P2POp
 from repro_pp_graphs.traces.read.blocks import Value, number
 from repro_pp_graphs.traces.read.identity import Identity
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from repro_pp_graphs.traces.model import Kernels, P2POp, RankTrace, Span
+from repro_pp_graphs.traces.rank_trace import Kernels, P2POp, RankTrace, Span
 from repro_pp_graphs.traces.read.blocks import LATEST_NS, TraceFile, Value, number
 from repro_pp_graphs.traces.read.columns import GPU_COLUMNS, LARGEST, Columns, Event, GlooOp
 from repro_pp_graphs.traces.read.decoding import ODD, Decoding, LeftOut, events_of

@@ -8,7 +8,7 @@ import msgspec
 
 from repro_pp_graphs import struct_files
 from repro_pp_graphs.files import BadFile
-from repro_pp_graphs.traces.model import Placement
+from repro_pp_graphs.traces.rank_trace import Placement
 
 GPUS_ENV = "REPRO_GPUS"  # of a launch whose ranks share: over how many GPUs (server/shims/one_gpu)
 

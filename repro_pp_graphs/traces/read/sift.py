@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from repro_pp_graphs.traces.model import Span
+from repro_pp_graphs.traces.rank_trace import Span
 from repro_pp_graphs.traces.read.columns import GPU_COLUMNS, Columns
 from repro_pp_graphs.traces.read.peers import P2PKernel
 

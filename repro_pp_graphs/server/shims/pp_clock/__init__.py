@@ -29,7 +29,7 @@ from repro_pp_graphs.pp_clock.hooks import REFUSED
 from repro_pp_graphs.pp_clock.rows import LOG_NOT_STARTED, NOT_STARTED, PREFIX_ENV, RowFile
 from repro_pp_graphs.server.after_import import after_import
 from repro_pp_graphs.server.shims.pp_clock.clock import Clock
-from repro_pp_graphs.server.shims.pp_clock.messages import number_messages
+from repro_pp_graphs.server.shims.pp_clock.message_numbers import number_messages
 from repro_pp_graphs.server.shims.pp_clock.owners import wrap
 
 SCHEDULER = "sglang.srt.managers.scheduler"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+from repro_pp_graphs.traces.analysis_record import Manner
 from repro_pp_graphs.traces.explain.host import Host
 from repro_pp_graphs.traces.explain.messages import BYTES, Message
 from repro_pp_graphs.traces.explain.seen import ENOUGH
-from repro_pp_graphs.traces.facts import Manner
-from repro_pp_graphs.traces.model import RankTrace
+from repro_pp_graphs.traces.rank_trace import RankTrace
 
 
 def manner(host: Host) -> Manner:

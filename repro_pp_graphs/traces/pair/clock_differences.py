@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from repro_pp_graphs.traces.model import Backend
 from repro_pp_graphs.traces.pair.clock_bounds import Bounds, chained
 from repro_pp_graphs.traces.pair.equal_lags import AGREE_NS, Lag
+from repro_pp_graphs.traces.rank_trace import Backend
 
 # A recv may end so much later than its send (NCCL over sockets) without any clock being wrong.
 LATENCY_NS = 300_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from repro_pp_graphs.traces.model import Case, P2POp, RankTrace
+from repro_pp_graphs.traces.rank_trace import Case, P2POp, RankTrace
 
 Lane = tuple[Any, Any]  # pid and tid as the file has them
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from repro_pp_graphs.files import NotThereError, read_object, write_json
 from repro_pp_graphs.server import listener
-from repro_pp_graphs.stats import names
+from repro_pp_graphs.stats import metric_names
 
 
 @dataclass
@@ -122,14 +122,14 @@ class Plan:
     order_seed: int | None = None  # of the order of launches (run/order.py); None: not drawn
     looks: list[Look] = field(default_factory=list)  # one after another
     aa: str = ""  # the case that is compared with itself; empty for none
-    primary: str = names.TPOT  # of a client's metrics, the one that decides (docs/verdict.md)
+    primary: str = metric_names.TPOT  # the client's metric that decides (docs/verdict.md)
     ranks_per_gpu: int = 0  # that share one at most; 0: a GPU a rank, or not known (older runs)
     mps: bool = False  # under an MPS daemon that the run starts and ends
     sockets: bool = False  # NCCL talks over sockets in place of NVLink, in all cases
     loads: list[Load] = field(default_factory=list)  # of a sweep, the main load first; else none
     # of these but the main one, by name, those that are profiled too: in the first launch of a case
     profile_loads: list[str] = field(default_factory=list)
-    margin: float = names.MARGIN  # of it, a difference that counts as none: 0.05 is 5 %
+    margin: float = metric_names.MARGIN  # of it, a difference that counts as none: 0.05 is 5 %
     pin_cpus: str = ""  # auto, or the cores of each rank as 0-3:4-7; empty: ranks run anywhere
     command: list[str] = field(default_factory=list)  # as the user called run_repro.sh
     schema: Literal[1] = 1

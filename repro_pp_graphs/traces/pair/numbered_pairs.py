@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from repro_pp_graphs.traces.model import P2POp
 from repro_pp_graphs.traces.pair.edge import Agreement, Channel, Edge, Pairing
 from repro_pp_graphs.traces.pair.queues import Run
+from repro_pp_graphs.traces.rank_trace import P2POp
 
 ENOUGH = 0.95  # share of a channel's sends, and of its recvs, that must be numbered
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from itertools import product
 
+from repro_pp_graphs.traces.analysis_record import Analysis
 from repro_pp_graphs.traces.explain.words import wrapped
-from repro_pp_graphs.traces.facts import Analysis
 from repro_pp_graphs.traces.path import difference_words
 
 # Parts of a case's name that only say whether it has graphs: of two cases alike in the rest of it,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from repro_pp_graphs.traces.analysis_record import Analysis, EdgeFacts, Portion, Row, Spread, Turn
 from repro_pp_graphs.traces.explain import step_path
 from repro_pp_graphs.traces.explain.conclusion import conclusion, delivered, sends_held
 from repro_pp_graphs.traces.explain.words import (
@@ -21,7 +22,6 @@ from repro_pp_graphs.traces.explain.words import (
     time,
     wrapped,
 )
-from repro_pp_graphs.traces.facts import Analysis, EdgeFacts, Portion, Row, Spread, Turn
 
 # As many ranks fit beside one another in the table of turns; more rows than these are summed up.
 RANKS_ABREAST = 4

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 import msgspec
 
-from repro_pp_graphs.traces.facts import PathCategory, RingPath
+from repro_pp_graphs.traces.analysis_record import PathCategory, RingPath
 
 CATEGORIES: tuple[PathCategory, ...] = get_args(PathCategory)
 
