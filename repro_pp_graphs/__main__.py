@@ -25,11 +25,11 @@ COMMANDS = {
     "open": ("traces.commands.open", "show a trace in ui.perfetto.dev"),
 }
 STEPS = {  # of run_repro.sh
-    "gpus": ("server.gpus", "does a run here need an environment with CUDA"),
+    "gpus": ("server.machine.gpus", "does a run here need an environment with CUDA"),
     "plan": ("run.plan_step", "what will run, checked"),
     "nodes": ("run.nodes_step", "ask the nodes of a Slurm allocation, compare them"),
-    "node-facts": ("server.node_facts", "what one node is and sees"),
-    "node-files": ("server.node_files", "files of a node that does not share --out"),
+    "node-facts": ("server.nodes.node_facts", "what one node is and sees"),
+    "node-files": ("server.nodes.node_files", "files of a node that does not share --out"),
     "begin": ("run.begin_step", "clear the way of a launch"),
     "wait-ready": ("run.wait_ready_step", "wait until the server answers"),
     "measure": ("run.measure_step", "the pass whose numbers are reported"),

@@ -26,7 +26,7 @@ class GraphState(msgspec.Struct):
 
 
 class GpuCounters(msgspec.Struct, omit_defaults=True):
-    """What server/gpu_counters.py reads, as the drivers call it."""
+    """What server/machine/gpu_counters.py reads, as the drivers call it."""
 
     before: dict[str, Any] | None = None
     after: dict[str, Any] | None = None

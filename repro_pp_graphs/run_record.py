@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from repro_pp_graphs.files import NotThereError, read_object, write_json
-from repro_pp_graphs.server import listener
+from repro_pp_graphs.server.machine import listener
 from repro_pp_graphs.stats import metric_names
 
 

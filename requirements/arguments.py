@@ -12,15 +12,16 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from repro_pp_graphs.server import release, shims  # noqa: E402 - of this checkout
+from repro_pp_graphs.server import shim_names  # noqa: E402 - of this checkout
+from repro_pp_graphs.server.release import installed  # noqa: E402 - of this checkout
 
 
 def main(pythons: list[str]) -> int:
     """Ask each; returns the exit status."""
     for python in pythons:
         try:
-            found = release.probe(python, shims.for_cpu({}))
-        except release.ProbeError as error:
+            found = installed.probe(python, shim_names.for_cpu({}))
+        except installed.ProbeError as error:
             print(f"arguments.py: {error}", file=sys.stderr)
             return 1
         path = HERE / "arguments" / f"{found.version}.txt"

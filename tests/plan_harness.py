@@ -7,8 +7,8 @@ from pathlib import Path
 from repro_pp_graphs.run import options as run_options
 from repro_pp_graphs.run import plan_step
 from repro_pp_graphs.run_record import Launch, Plan
-from repro_pp_graphs.server.gpus import Gpu
-from repro_pp_graphs.server.release import Release
+from repro_pp_graphs.server.machine.gpus import Gpu
+from repro_pp_graphs.server.release.installed import Release
 
 BASE = """\
 --model-path meta-llama/Llama-3.1-70B-Instruct

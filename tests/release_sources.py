@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from repro_pp_graphs.server import pp_loop
+from repro_pp_graphs.server.release import pp_loop
 
 # parameters after self, as the releases have them
 PYOBJ = {"_pp_send_pyobj_to_next_stage": "data, async_send=False"}

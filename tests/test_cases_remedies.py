@@ -17,9 +17,11 @@ from repro_pp_graphs.report import remarks, summary, verdict
 from repro_pp_graphs.run import finish_step, overview, plan_probe
 from repro_pp_graphs.run.refusal import PlanError
 from repro_pp_graphs.run_record import Launch, Plan
-from repro_pp_graphs.server import argfile, case_needs, pp_loop, shims
-from repro_pp_graphs.server.argfile import ServerArgs
-from repro_pp_graphs.server.release import Release
+from repro_pp_graphs.server import shim_names
+from repro_pp_graphs.server.case import argfile, needs
+from repro_pp_graphs.server.case.argfile import ServerArgs
+from repro_pp_graphs.server.release import pp_loop
+from repro_pp_graphs.server.release.installed import Release
 from repro_pp_graphs.server.shims import sync_send
 from repro_pp_graphs.traces.explain import step_path
 from repro_pp_graphs.traces.path import what_if
@@ -85,7 +87,7 @@ def test_no_remedy_runs_unasked(tmp_path):
 
 @pytest.mark.parametrize("name", ["comm_stream", "event_send", "batched_p2p"])
 def test_a_remedy_has_one_name_as_case_shim_send_path_and_what_if(name):
-    assert name in TEXTS and name in shims.REASONS
+    assert name in TEXTS and name in shim_names.REASONS
     assert name in cells.SENDS and name in what_if.REMEDIES and name in step_path.IF
     assert plan_probe.SENDS[name] == name
 
@@ -123,11 +125,11 @@ def test_a_remedy_that_differs_in_two_things_from_all_cases_has_a_note_with_the_
 
 def test_a_run_compares_each_remedy_with_its_own_baseline_beside_the_first_case():
     sends = {
-        "sync_send": case_needs.SEND_SHIMS["sync_send"].sends,
+        "sync_send": needs.SEND_SHIMS["sync_send"].sends,
         "async_depth": "asynchronous",
         "graphs_on": "asynchronous",
-        "comm_stream": case_needs.SEND_SHIMS["comm_stream"].sends,
-        "event_send": case_needs.SEND_SHIMS["event_send"].sends,
+        "comm_stream": needs.SEND_SHIMS["comm_stream"].sends,
+        "event_send": needs.SEND_SHIMS["event_send"].sends,
     }
     rows = [
         {"case": case, "label": case, "sends": how, "sglang_version": "0.5.16"}
@@ -149,18 +151,18 @@ def test_a_run_compares_each_remedy_with_its_own_baseline_beside_the_first_case(
 
 
 def test_every_case_whose_sends_are_changed_names_a_baseline_that_there_is():
-    assert set(case_needs.BASELINES.values()) == set(case_needs.BASELINE_CASES)
-    for case in case_needs.BASELINE_CASES.values():
+    assert set(needs.BASELINES.values()) == set(needs.BASELINE_CASES)
+    for case in needs.BASELINE_CASES.values():
         assert (ROOT / f"server_args_{case}.txt").is_file()
-    changed = {one.sends for name, one in case_needs.SEND_SHIMS.items() if name != "sync_send"}
-    assert set(case_needs.BASELINES) == {*changed, case_needs.OWN_STREAM}
+    changed = {one.sends for name, one in needs.SEND_SHIMS.items() if name != "sync_send"}
+    assert set(needs.BASELINES) == {*changed, needs.OWN_STREAM}
 
 
 # what a release must have
 
 
 def unmet(text: str, of: Release) -> str:
-    return case_needs.unmet(argfile.parse(text, "case"), case_needs.installed(of))
+    return needs.unmet(argfile.parse(text, "case"), needs.installed(of))
 
 
 def test_the_overlap_is_refused_by_what_the_source_reads_not_by_the_number(tmp_path):
@@ -270,10 +272,10 @@ def test_a_cases_shim_joins_those_that_the_mode_needs(tmp_path, argv, count, nam
 
 
 def test_a_shim_named_twice_is_installed_once():
-    twice = ServerArgs(env={shims.ENV_NAME: "cpu,sync_send"}).over(
-        ServerArgs(env={shims.ENV_NAME: "cpu"})
+    twice = ServerArgs(env={shim_names.ENV_NAME: "cpu,sync_send"}).over(
+        ServerArgs(env={shim_names.ENV_NAME: "cpu"})
     )
-    assert shims.names_in(twice.env) == ["cpu", "sync_send"]
+    assert shim_names.names_in(twice.env) == ["cpu", "sync_send"]
 
 
 def test_the_depth_reaches_the_server(tmp_path):
@@ -307,7 +309,7 @@ def line(rank: int, ranks: int) -> str:
     return f"[2026-11-24 00:00:07 PP{rank}] {sync_send.ACTIVE}: PP rank {rank} of {ranks} ...\n"
 
 
-OVERLAP = f"[2026-11-24 00:00:07 PP0] {case_needs.OVERLAP_ON} on a dedicated CUDA stream\n"
+OVERLAP = f"[2026-11-24 00:00:07 PP0] {needs.OVERLAP_ON} on a dedicated CUDA stream\n"
 
 
 @pytest.mark.parametrize(
@@ -327,7 +329,7 @@ OVERLAP = f"[2026-11-24 00:00:07 PP0] {case_needs.OVERLAP_ON} on a dedicated CUD
     ],
 )
 def test_every_rank_must_say_that_it_does_what_was_asked(env, log, cuda, said):
-    found = case_needs.unproven(log, env, 2, cuda)
+    found = needs.unproven(log, env, 2, cuda)
     assert (said is None) == (found == [])
     assert said is None or said in found[0]
 
@@ -348,7 +350,7 @@ def test_a_case_without_its_remedy_fails_and_the_shims_are_recorded(tmp_path, li
     run_record.save(logs, plan)
     assert finish_step.main([str(tmp_path), "E"]) == status
     facts = json.loads((logs / "E_launch.json").read_text())
-    assert facts["shims"] == {name: shims.REASONS[name] for name in ("cpu", "sync_send")}
+    assert facts["shims"] == {name: shim_names.REASONS[name] for name in ("cpu", "sync_send")}
     assert ("1 of 2 ranks" in facts.get("reason", "")) == (status == 1)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from repro_pp_graphs.environment import changes
 from repro_pp_graphs.report import remarks
-from repro_pp_graphs.server import gpu_counters
+from repro_pp_graphs.server.machine import gpu_counters
 
 COUNTER = "clocks_event_reasons_counters"  # nvidia-smi's fields begin so
 BEFORE: changes.Facts = {

@@ -21,7 +21,7 @@ from repro_pp_graphs.report import content, markdown, model, outcome, source, su
 from repro_pp_graphs.run import options as run_options
 from repro_pp_graphs.run import order
 from repro_pp_graphs.run.refusal import PlanError
-from repro_pp_graphs.server import pp_loop
+from repro_pp_graphs.server.release import pp_loop
 from repro_pp_graphs.stats.compare import Asked, Sample
 from repro_pp_graphs.stats.drift import Untestable, factorial, fit, satterthwaite
 from repro_pp_graphs.stats.interaction import Cells, interaction

@@ -19,9 +19,9 @@ from repro_pp_graphs.run import measured_host
 from repro_pp_graphs.run import options as run_options
 from repro_pp_graphs.run.measured_host import Host
 from repro_pp_graphs.run_record import Launch, Plan
-from repro_pp_graphs.server import host_load, pinning
-from repro_pp_graphs.server.host_load import Reading, _Thread
-from repro_pp_graphs.server.pinning import PinError
+from repro_pp_graphs.server.machine import host_load, pinning
+from repro_pp_graphs.server.machine.host_load import Reading, _Thread
+from repro_pp_graphs.server.machine.pinning import PinError
 from repro_pp_graphs.stats.unlike import unlike
 
 CORES = sorted(os.sched_getaffinity(0))

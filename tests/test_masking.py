@@ -13,8 +13,8 @@ from planted_secrets import SECRETS
 from repro_pp_graphs.environment import spans
 from repro_pp_graphs.environment.masking import MASK, Masker
 from repro_pp_graphs.run import failure
-from repro_pp_graphs.server.diagnosis import Diagnosis
-from repro_pp_graphs.server.log import Line
+from repro_pp_graphs.server.log.diagnosis import Diagnosis
+from repro_pp_graphs.server.log.log_lines import Line
 
 DATA = Path(__file__).parent / "data"
 TRACES = [path for path in sorted((DATA / "traces").iterdir()) if path.is_dir()]

@@ -13,9 +13,9 @@ from plan_harness import BASE, FLAGS, plan_of
 from repro_pp_graphs.run import options as run_options
 from repro_pp_graphs.run import plan_step
 from repro_pp_graphs.run.refusal import PlanError
-from repro_pp_graphs.server import pp_attention
-from repro_pp_graphs.server.gpus import Gpu
-from repro_pp_graphs.server.release import Release
+from repro_pp_graphs.server.machine.gpus import Gpu
+from repro_pp_graphs.server.release import pp_attention
+from repro_pp_graphs.server.release.installed import Release
 
 TRITON = f"{BASE}--attention-backend triton\n"
 FAULT = "self.v_head_dim = pool.get_value_buffer({}).shape[-1]\n"

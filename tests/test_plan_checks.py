@@ -22,10 +22,10 @@ from repro_pp_graphs.run import kv_cache, preflight, weights
 from repro_pp_graphs.run.arm import objections, observe
 from repro_pp_graphs.run.trace_files import TraceFiles, is_whole_gzip
 from repro_pp_graphs.run_record import Launch, Load, Plan
-from repro_pp_graphs.server import gpus, process
-from repro_pp_graphs.server.gpus import Gpu
-from repro_pp_graphs.server.listener import LOOPBACK, is_free
-from repro_pp_graphs.server.log import DecodeLine
+from repro_pp_graphs.server.log.log_lines import DecodeLine
+from repro_pp_graphs.server.machine import gpus, process
+from repro_pp_graphs.server.machine.gpus import Gpu
+from repro_pp_graphs.server.machine.listener import LOOPBACK, is_free
 
 H100_MIB = 81559
 

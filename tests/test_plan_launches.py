@@ -16,8 +16,8 @@ from repro_pp_graphs.run import begin_step, finish_step, results
 from repro_pp_graphs.run import options as run_options
 from repro_pp_graphs.run.refusal import PlanError
 from repro_pp_graphs.run_record import Launch, Plan
-from repro_pp_graphs.server.argfile import ArgFileError
-from repro_pp_graphs.server.flags import FlagError
+from repro_pp_graphs.server.case.argfile import ArgFileError
+from repro_pp_graphs.server.case.flags import FlagError
 
 PLAN = {
     **{"mode": "gpu", "batch": 16, "max_new_tokens": 128, "profile": True, "profile_steps": 48},

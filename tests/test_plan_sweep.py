@@ -10,7 +10,7 @@ from plan_harness import BASE, OFF, ON, plan_of, value
 from repro_pp_graphs.run import client_words, options, results, resume, sweep
 from repro_pp_graphs.run.sweep import MICRO_BATCH, SweepError
 from repro_pp_graphs.run_record import load, save
-from repro_pp_graphs.server import shims
+from repro_pp_graphs.server import shim_names
 
 TWO = ("--pp-size", "2")
 
@@ -211,7 +211,7 @@ def test_the_loads_to_profile_are_named_as_their_files_are(tmp_path: Path, asked
     plan = plan_of(tmp_path, *TWO, *words)
     first, *_, last = plan.launches
     assert plan.profiled_loads(first) == found and plan.profiled_loads(last) == []
-    kept = "keep_profilers" in shims.names_in(first.env)
+    kept = "keep_profilers" in shim_names.names_in(first.env)
     assert kept == bool(found), "several profiles in one server"
     names = results.of_launch(first, plan)
     for name in ("b4", "b64"):

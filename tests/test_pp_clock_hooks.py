@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from repro_pp_graphs.pp_clock import hooks
-from repro_pp_graphs.server.release import version_numbers
+from repro_pp_graphs.server.release.installed import version_numbers
 
 DATA = json.loads((Path(__file__).parent / "data/pp_clock/hooks.json").read_text(encoding="utf-8"))
 RELEASES = {name: group for group in DATA for name in group["releases"]}

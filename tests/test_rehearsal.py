@@ -14,8 +14,8 @@ from examples import THOROUGH
 from fake_sglang.harness import free_port
 
 from repro_pp_graphs.run import environments
-from repro_pp_graphs.server import release
-from repro_pp_graphs.server.release import CachedProbe, ProbeError
+from repro_pp_graphs.server.release import installed
+from repro_pp_graphs.server.release.installed import CachedProbe, ProbeError
 
 ROOT = Path(__file__).resolve().parents[1]
 LABELS = ("CASE_A_decode_graphs", "CASE_B_no_graphs")
@@ -67,9 +67,9 @@ def test_the_names_kept_of_a_release_are_those_of_the_arguments_that_it_takes(ru
 @pytest.fixture
 def asked_once(monkeypatch):
     """A question to an interpreter is asked once: each imports sglang, seconds of CPU."""
-    answers: dict[str, release.Release | ProbeError] = {}
+    answers: dict[str, installed.Release | ProbeError] = {}
 
-    def probe(python: str, env: dict[str, str]) -> release.Release:
+    def probe(python: str, env: dict[str, str]) -> installed.Release:
         key = json.dumps([python, env], sort_keys=True)
         if key not in answers:
             try:
@@ -80,8 +80,8 @@ def asked_once(monkeypatch):
             raise answers[key]
         return answers[key]
 
-    ask = release.probe
-    monkeypatch.setattr(release, "probe", probe)
+    ask = installed.probe
+    monkeypatch.setattr(installed, "probe", probe)
 
 
 @pytest.mark.usefixtures("asked_once")

@@ -12,7 +12,7 @@ from plan_harness import BASE, plan_of
 
 from repro_pp_graphs.run import guide, options, overview, plan_step, results
 from repro_pp_graphs.run.plan import FULL_LOAD
-from repro_pp_graphs.server import gpus
+from repro_pp_graphs.server.machine import gpus
 
 FOREIGN = {"README.txt"}
 

@@ -18,7 +18,7 @@ from fake_sglang.harness import CHECKOUT, PYTHON, Done, Harness, at_once
 
 from repro_pp_graphs import terminal
 from repro_pp_graphs.run.live import LiveLine
-from repro_pp_graphs.server.log import Follower
+from repro_pp_graphs.server.log.log_lines import Follower
 
 # obeyed by a terminal: ESC, BEL, CR, backspace, C1, and what turns the direction of a line
 OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")

@@ -309,7 +309,7 @@ def test_gpus_that_cannot_be_counted_stop_the_run_and_never_become_a_rehearsal(
 ):
     with Harness(tmp_path / "r", gpus=[(81559, 0)] * 2) as harness:
         limit_s = "1.0" if "sleep" in script else "600.0"
-        harness.replace("server/gpus.py", "LIMIT_S = 10.0", f"LIMIT_S = {limit_s}")
+        harness.replace("server/machine/gpus.py", "LIMIT_S = 10.0", f"LIMIT_S = {limit_s}")
         if script:
             (harness.root / "fake_tools" / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
         if visible_devices:

@@ -15,7 +15,8 @@ from standin_server import MODEL, StandIn
 from repro_pp_graphs import launch_record, run_record
 from repro_pp_graphs.run import wait_ready_step
 from repro_pp_graphs.run_record import Launch, Plan
-from repro_pp_graphs.server import http, listener
+from repro_pp_graphs.server import http
+from repro_pp_graphs.server.machine import listener
 
 QUIET = f"{server_logs.START}\n[2026-11-20 09:00:40] Attention backend not set. Use fa3 backend.\n"
 

@@ -18,9 +18,9 @@ from quick_venv import pip_for_all
 from repro_pp_graphs.run import options, overview, plan_step
 from repro_pp_graphs.run.environments import NotMade, releases
 from repro_pp_graphs.run.refusal import PlanError
-from repro_pp_graphs.server import argfile
-from repro_pp_graphs.server.argfile import ArgFileError
-from repro_pp_graphs.server.release import ProbeError, Release
+from repro_pp_graphs.server.case import argfile
+from repro_pp_graphs.server.case.argfile import ArgFileError
+from repro_pp_graphs.server.release.installed import ProbeError, Release
 
 LOCKS = CHECKOUT / "requirements"
 NEW = "9.9"

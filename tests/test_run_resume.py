@@ -13,7 +13,7 @@ from fake_sglang.harness import Done, Harness
 from repro_pp_graphs import files, launch_record
 from repro_pp_graphs.run import inputs, resume
 from repro_pp_graphs.run_record import Launch, Plan
-from repro_pp_graphs.server.gpus import Gpu
+from repro_pp_graphs.server.machine.gpus import Gpu
 
 pytestmark = pytest.mark.launches
 

@@ -16,7 +16,7 @@ from repro_pp_graphs.report import remarks
 from repro_pp_graphs.run import options as run_options
 from repro_pp_graphs.run import preflight
 from repro_pp_graphs.run.refusal import PlanError
-from repro_pp_graphs.server import network
+from repro_pp_graphs.server.machine import network
 
 SMALL = ("--dummy-weights", "--layers", "4", "--cases", "graphs_on", "--no-profile")
 # -f stays in the foreground, as NVIDIA's does, until it is told to quit

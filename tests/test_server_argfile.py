@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from repro_pp_graphs.server import argfile
-from repro_pp_graphs.server.argfile import ArgFileError, ServerArgs, parse
+from repro_pp_graphs.server.case import argfile
+from repro_pp_graphs.server.case.argfile import ArgFileError, ServerArgs, parse
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -11,9 +11,9 @@ import server_logs
 from server_logs import DeadServer
 
 from repro_pp_graphs.run import failure
-from repro_pp_graphs.server import log
-from repro_pp_graphs.server.causes import RULES
-from repro_pp_graphs.server.diagnosis import Diagnosis, diagnose, telling_lines
+from repro_pp_graphs.server.log import log_lines
+from repro_pp_graphs.server.log.causes import RULES
+from repro_pp_graphs.server.log.diagnosis import Diagnosis, diagnose, telling_lines
 
 BY_CAUSE = [one for one in server_logs.ALL if not one.name.startswith(("reported", "outside"))]
 # what a healthy CPU server of 0.5.21 says in passing
@@ -92,7 +92,7 @@ def test_a_dead_server_is_told_by_its_cause_and_the_line_it_rests_on(dead: DeadS
 def test_every_cause_has_five_logs_and_every_rule_a_log():
     counts = Counter(one.cause for one in BY_CAUSE)
     assert {cause: count for cause, count in counts.items() if count < 5} == {}
-    texts = [line.text for one in server_logs.ALL for line in log.lines(one.text)]
+    texts = [line.text for one in server_logs.ALL for line in log_lines.lines(one.text)]
     unseen = [rule.cause for rule in RULES if not any(map(rule.pattern.search, texts))]
     # the rest have tests of their own below
     assert set(unseen) <= {
@@ -201,7 +201,7 @@ def test_a_healthy_logs_remarks_are_no_cause():
     text = server_logs.whole(f"@start\n{CPU_NOISE}@decoding\n")
     assert not diagnose(text).known
     assert telling_lines(text) == []
-    assert not log.is_dying(text)
+    assert not log_lines.is_dying(text)
 
 
 def test_only_the_exit_status_tells_a_kill_that_the_log_does_not():

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from repro_pp_graphs.run import environments
-from repro_pp_graphs.server import case_needs, flags
-from repro_pp_graphs.server.argfile import load, parse
-from repro_pp_graphs.server.flags import FlagError
-from repro_pp_graphs.server.release import (
+from repro_pp_graphs.server.case import flags, needs
+from repro_pp_graphs.server.case.argfile import load, parse
+from repro_pp_graphs.server.case.flags import FlagError
+from repro_pp_graphs.server.release.installed import (
     ProbeError,
     Release,
     Rule,
@@ -91,8 +91,8 @@ def test_of_every_release_with_a_lock_the_names_of_its_arguments_are_kept(versio
     assert {"--pp-size", "--disable-cuda-graph"} < names
     known = Release(version, names, Path())
     cases = [load(path) for path in ROOT.glob("server_args_*.txt")]
-    can = case_needs.looked_up(version)
-    for args in (one for one in cases if can and not case_needs.unmet(one, can)):
+    can = needs.looked_up(version)
+    for args in (one for one in cases if can and not needs.unmet(one, can)):
         fitted, _ = flags.fit(args.over(load(ROOT / "server_args_base.txt")), known)
         assert set(fitted.flags) <= names
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from fake_sglang.harness import PYTHON, Harness
 
-from repro_pp_graphs.server import gpu_counters
-from repro_pp_graphs.server.gpu_counters import FIELDS, faults, parse, remarks
+from repro_pp_graphs.server.machine import gpu_counters
+from repro_pp_graphs.server.machine.gpu_counters import FIELDS, faults, parse, remarks
 
 # answers a query field by field, as the driver whose fields are in fields.txt; a row a GPU
 SMI = """#!/usr/bin/env bash

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from repro_pp_graphs.server import gpus
-from repro_pp_graphs.server.gpus import Gpu, GpuError, parse, parse_mig, visible
+from repro_pp_graphs.server.machine import gpus
+from repro_pp_graphs.server.machine.gpus import Gpu, GpuError, parse, parse_mig, visible
 
 ROOT = Path(__file__).resolve().parents[1]
 CSV = """\

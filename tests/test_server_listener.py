@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from repro_pp_graphs.server import listener, process
-from repro_pp_graphs.server.listener import (
+from repro_pp_graphs.server.machine import listener, process
+from repro_pp_graphs.server.machine.listener import (
     Listener,
     UnknownHostError,
     is_forbidden,

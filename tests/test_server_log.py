@@ -7,8 +7,8 @@ import re
 import pytest
 
 from repro_pp_graphs.run import hang
-from repro_pp_graphs.server import log
-from repro_pp_graphs.server.log import DecodeLine, Follower
+from repro_pp_graphs.server.log import log_lines
+from repro_pp_graphs.server.log.log_lines import DecodeLine, Follower
 
 # cut from a run of 0.5.21 on an H200, in the order of its log
 START = "[2026-11-23 21:16:00] server_args=ServerArgs(model_path='m', tokenizer_mode='auto')\n"
@@ -57,7 +57,7 @@ failed (ModuleNotFoundError: No module named 'openai_harmony')
     ],
 )
 def test_the_stage_is_the_last_that_the_log_shows(parts, stage):
-    assert log.stage("".join(parts)) == stage
+    assert log_lines.stage("".join(parts)) == stage
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_the_stage_is_the_last_that_the_log_shows(parts, stage):
     ],
 )
 def test_capture_is_seen_in_every_releases_words(line, stage):
-    assert log.stage(f"{LOADING}{LOADED}[2026-11-23 21:16:19 PP1] {line}\n").startswith(stage)
+    assert log_lines.stage(f"{LOADING}{LOADED}[2026-11-23 21:16:19 PP1] {line}\n").startswith(stage)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_capture_is_seen_in_every_releases_words(line, stage):
     ids=["tp-pp", "pp-tp", "all-ranks", "iteration", "cpu", "one-rank"],
 )
 def test_a_decode_line_gives_rank_requests_and_graph(line, expected):
-    assert log.decode_lines(f"{FIRED_UP}{line}\n{line}\n") == [expected, expected]
+    assert log_lines.decode_lines(f"{FIRED_UP}{line}\n{line}\n") == [expected, expected]
 
 
 def test_a_prefill_line_is_no_decode_line():
@@ -122,7 +122,7 @@ def test_a_prefill_line_is_no_decode_line():
         "token usage: 0.00, #running-req: 0, #queue-req: 0, cuda graph: True, "
         "input throughput (token/s): 0.75\n"
     )
-    assert log.decode_lines(line) == []
+    assert log_lines.decode_lines(line) == []
 
 
 BAR = "Loading safetensors checkpoint shards:  {}% Completed | {}/30 [00:0{}<01:00,  2.0s/it]"
@@ -146,14 +146,14 @@ BAR = "Loading safetensors checkpoint shards:  {}% Completed | {}/30 [00:0{}<01:
     ],
 )
 def test_the_latest_line_tells_what_a_starting_server_is_at(text, said):
-    assert log.latest(text).startswith(said)
-    assert bool(log.latest(text)) == bool(said)
+    assert log_lines.latest(text).startswith(said)
+    assert bool(log_lines.latest(text)) == bool(said)
 
 
 def test_what_a_server_says_to_people_at_its_terminal_is_not_repeated():
     said = "Uvicorn running on http://[::1]:30000"
     line = f"[2026-11-23 21:26:05] INFO:     {said} (Press CTRL+C to quit)"
-    assert log.latest(line) == said
+    assert log_lines.latest(line) == said
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_what_a_server_says_to_people_at_its_terminal_is_not_repeated():
     ],
 )
 def test_a_failed_rank_is_noticed_before_the_main_process_ends(line):
-    assert log.is_dying(f"{START}[2026-11-23 19:40:33 PP0] {line}\n")
+    assert log_lines.is_dying(f"{START}[2026-11-23 19:40:33 PP0] {line}\n")
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_a_failed_rank_is_noticed_before_the_main_process_ends(line):
     ],
 )
 def test_a_line_is_read_with_its_time_and_rank(raw, when, rank, text):
-    (line,) = log.lines(raw)
+    (line,) = log_lines.lines(raw)
     assert (line.when, line.rank, line.text) == (when, rank, text)
     assert line.prefixed == bool(when)
 
@@ -201,7 +201,7 @@ def test_each_ranks_last_step_is_known_longest_silent_first():
     early = "[2026-11-23 21:17:17 PP2] Decode batch, #running-req: 4\n"
     late = "[2026-11-23 21:17:19 PP0] Prefill batch, #new-seq: 1\n"
     watchdog = "[2026-11-23 21:22:19 PP2] Scheduler watchdog timeout (self.watchdog_timeout=300)\n"
-    last = log.last_by_rank(log.lines(LOADING + late + early + watchdog))
+    last = log_lines.last_by_rank(log_lines.lines(LOADING + late + early + watchdog))
     assert list(last) == ["PP3", "PP2", "PP0"]
     assert last["PP2"].text.startswith("Decode batch")
 
@@ -211,16 +211,16 @@ def test_no_line_makes_a_pattern_slow():
     size = 200_000
     for word in ("Decode batch ", "#running-req: 1 ", "Capture graph ", "[x PP1", "Loading: 1"):
         line = "[2026-11-23 21:16:19 PP1] " + word * (size // len(word))
-        assert log.decode_lines(line) == []
-        log.stage(line)
-        log.latest(line)
-        log.is_dying(line)
-        assert all(len(each.text) <= log.LONGEST_LINE for each in log.lines(line))
+        assert log_lines.decode_lines(line) == []
+        log_lines.stage(line)
+        log_lines.latest(line)
+        log_lines.is_dying(line)
+        assert all(len(each.text) <= log_lines.LONGEST_LINE for each in log_lines.lines(line))
 
 
 @pytest.mark.parametrize("rank", ["PP1\x1b[31m", "PP1\x05", "\u202ePP1", "P" * 61])
 def test_what_no_rank_is_called_is_no_rank(rank):
-    (found,) = log.lines(f"[2026-11-23 21:17:07 {rank}] Load weight begin.")
+    (found,) = log_lines.lines(f"[2026-11-23 21:17:07 {rank}] Load weight begin.")
     assert (found.prefixed, found.rank) == (False, "")
 
 
@@ -246,9 +246,9 @@ def test_a_log_that_is_followed_is_known_as_one_that_is_read_whole(tmp_path, ste
             file.write(raw[at : at + step])
             follower.look()
             so_far = raw[: at + step].decode("utf-8", "ignore")
-            assert follower.stage == log.stage(so_far)
-            assert follower.is_dying == log.is_dying(so_far)
-            assert follower.latest == log.latest(so_far)
+            assert follower.stage == log_lines.stage(so_far)
+            assert follower.is_dying == log_lines.is_dying(so_far)
+            assert follower.latest == log_lines.latest(so_far)
     assert (follower.decoded, follower.is_dying) == (1, True)
 
 
@@ -273,5 +273,5 @@ def test_a_line_without_an_end_is_kept_no_longer_than_it_is_looked_at(tmp_path):
     path = tmp_path / "server.log"
     path.write_bytes(b"[2026-11-23 21:16:19 PP1] Load weight begin " + b"x" * (3 << 20))
     follower = Follower(path).look()
-    assert len(follower._line) == log.LONGEST_LINE
+    assert len(follower._line) == log_lines.LONGEST_LINE
     assert len(follower._recent) <= 100_000

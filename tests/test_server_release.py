@@ -11,8 +11,8 @@ from plan_harness import gpus
 from repro_pp_graphs.run import options as run_options
 from repro_pp_graphs.run import plan_step
 from repro_pp_graphs.run.refusal import PlanError
-from repro_pp_graphs.server.release import CachedProbe, ProbeError, Release
-from repro_pp_graphs.server.shims import ENV_NAME
+from repro_pp_graphs.server.release.installed import CachedProbe, ProbeError, Release
+from repro_pp_graphs.server.shim_names import ENV_NAME
 
 ARGUMENTS = """
 class ServerArgs:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from repro_pp_graphs.server.replace import replace
+from repro_pp_graphs.server.patching.replace import replace
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = os.environ.get("REPRO_SERVER_PYTHON", sys.executable)
@@ -152,7 +152,7 @@ try:
     print("takes it")
 except TypeError:
     print("refuses it")
-from repro_pp_graphs.server.replace import replace
+from repro_pp_graphs.server.patching.replace import replace
 replace(one, "recv_requests", lambda local_reqs=None: "timed")
 print(one.recv_requests(local_reqs=[]), "timed" not in str(other.recv_requests))
 """

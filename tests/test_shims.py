@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from repro_pp_graphs.server import shims
+from repro_pp_graphs.server import shim_names, shims
 from repro_pp_graphs.server.shims import cpu, one_gpu, trace_rank
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -154,7 +154,7 @@ def test_every_release_gives_its_spawned_ranks_their_device_and_host(tmp_path, e
     for package in ("sglang", "sglang/srt"):
         (tmp_path / package / "__init__.py").touch()
     env = {key: value for key, value in os.environ.items() if not key.startswith("CUDA_")}
-    env |= {"PYTHONPATH": f"{tmp_path}:{ROOT}", shims.ENV_NAME: "one_gpu"}
+    env |= {"PYTHONPATH": f"{tmp_path}:{ROOT}", shim_names.ENV_NAME: "one_gpu"}
     done = subprocess.run(
         [sys.executable, "-m", "repro_pp_graphs.server.launch"],
         env=env,
@@ -225,7 +225,7 @@ def test_an_unknown_shim_ends_the_server_with_its_name():
     done = subprocess.run(
         [sys.executable, "-c", "from repro_pp_graphs.server import shims; shims.install_all()"],
         cwd=ROOT,
-        env={**os.environ, shims.ENV_NAME: "keep_profiler"},
+        env={**os.environ, shim_names.ENV_NAME: "keep_profiler"},
         capture_output=True,
         text=True,
         check=False,
@@ -236,7 +236,7 @@ def test_an_unknown_shim_ends_the_server_with_its_name():
 
 def test_every_shim_has_a_module_and_a_reason():
     modules = {module.name for module in pkgutil.iter_modules(shims.__path__)}
-    assert modules == set(shims.REASONS)
+    assert modules == set(shim_names.REASONS)
 
 
 def test_keep_profilers_holds_on_to_a_finished_profiler(monkeypatch):

@@ -17,8 +17,10 @@ from pp_ring import PATTERNS, Group, Hung, Scheduler, ring, turns
 from release_sources import package
 
 from repro_pp_graphs.run import environments
-from repro_pp_graphs.server import argfile, case_needs, device_messages, pp_loop
-from repro_pp_graphs.server.release import Release, version_numbers
+from repro_pp_graphs.server.case import argfile, needs
+from repro_pp_graphs.server.patching import device_messages
+from repro_pp_graphs.server.release import pp_loop
+from repro_pp_graphs.server.release.installed import Release, version_numbers
 from repro_pp_graphs.server.shims import batched_p2p, comm_stream, event_send, sync_send
 
 __all__ = ["ring"]  # a fixture
@@ -67,7 +69,7 @@ def test_a_shim_fits_a_release_or_says_why_not(tmp_path, release):
 
 @pytest.mark.parametrize("version", RELEASES)
 def test_what_is_known_of_a_release_by_its_number_is_what_its_sources_say(tmp_path, version):
-    known = case_needs.looked_up(version)
+    known = needs.looked_up(version)
     if version_numbers(version) < (0, 4, 10):  # nobody knows how it sends
         assert known is None
     else:
@@ -77,14 +79,14 @@ def test_what_is_known_of_a_release_by_its_number_is_what_its_sources_say(tmp_pa
 
 @pytest.mark.parametrize("version", ["", "0.5.24", "0.5.24.dev1", "0.6", "9.9", "main"])
 def test_of_a_release_that_nobody_looked_up_nothing_is_known_by_its_number(version):
-    assert case_needs.looked_up(version) is None
+    assert needs.looked_up(version) is None
 
 
 def test_every_release_that_is_installed_here_was_looked_up():
     assert set(LOCKED) <= RELEASES.keys()
     for version in LOCKED:
-        known = case_needs.looked_up(version)
-        assert known and known.depth == (case_needs.DEPTH in environments.arguments(ROOT, version))
+        known = needs.looked_up(version)
+        assert known and known.depth == (needs.DEPTH in environments.arguments(ROOT, version))
     rehearsed = (ROOT / "requirements/cpu.txt").read_text(encoding="utf-8")
     assert set(re.findall(r"^sglang==(\S+)", rehearsed, re.M)) <= RELEASES.keys()
 
@@ -92,11 +94,11 @@ def test_every_release_that_is_installed_here_was_looked_up():
 @pytest.mark.parametrize("version", LOCKED)
 def test_a_case_is_judged_by_the_number_as_by_the_installed_release(tmp_path, version):
     names = environments.arguments(ROOT, version)
-    there = case_needs.installed(Release(version, names, place_of(tmp_path, version)))
-    known = case_needs.looked_up(version)
+    there = needs.installed(Release(version, names, place_of(tmp_path, version)))
+    known = needs.looked_up(version)
     cases = [argfile.load(path) for path in ROOT.glob("server_args_*.txt")]
-    judged = {args.label: case_needs.unmet(args, there) for args in cases}
-    assert known and judged == {args.label: case_needs.unmet(args, known) for args in cases}
+    judged = {args.label: needs.unmet(args, there) for args in cases}
+    assert known and judged == {args.label: needs.unmet(args, known) for args in cases}
     assert judged["CASE_A_decode_graphs"] == "" != judged["CASE_I_comm_stream"]
 
 
@@ -605,7 +607,7 @@ def test_requests_go_over_the_device_once_the_loop_has_begun(monkeypatch):
 REQUESTS = """
 import sys, torch, torch.distributed as dist
 from types import SimpleNamespace
-from repro_pp_graphs.server.device_messages import Messages, PageableCopies, Requests
+from repro_pp_graphs.server.patching.device_messages import Messages, PageableCopies, Requests
 rank, store = int(sys.argv[1]), sys.argv[3]
 dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2)
 cpu = dist.new_group(backend="gloo")

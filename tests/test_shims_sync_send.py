@@ -21,8 +21,9 @@ from release_sources import (
     release_of,
 )
 
-from repro_pp_graphs.server import pp_loop, shims
-from repro_pp_graphs.server.device_messages import Messages, PageableCopies
+from repro_pp_graphs.server import shim_names
+from repro_pp_graphs.server.patching.device_messages import Messages, PageableCopies
+from repro_pp_graphs.server.release import pp_loop
 from repro_pp_graphs.server.shims import sync_send
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -94,7 +95,7 @@ def test_a_release_with_other_messages_is_refused(tmp_path, old, new):
 
 
 def run_python(code: str, path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, shims.ENV_NAME: "sync_send", "PYTHONPATH": f"{ROOT}:{path}"}
+    env = {**os.environ, shim_names.ENV_NAME: "sync_send", "PYTHONPATH": f"{ROOT}:{path}"}
     command = [sys.executable, *(["-c", code] if code else []), *arguments]
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
 
@@ -103,9 +104,10 @@ def test_the_loop_is_changed_when_sglang_imports_it_and_not_before(tmp_path):
     release_of(tmp_path, "0.5.16")
     code = """
 import sys
+from repro_pp_graphs.server import shim_names
 from repro_pp_graphs.server import shims
 from repro_pp_graphs.server.shims import sync_send
-from repro_pp_graphs.server.device_messages import Messages, PageableCopies
+from repro_pp_graphs.server.patching.device_messages import Messages, PageableCopies
 shims.install_all()
 assert not [name for name in sys.modules if name.startswith("sglang")]
 sync_send.send_synchronously = lambda scheduler: print("synchronous")

@@ -13,7 +13,7 @@ from repro_pp_graphs.report import commands, table
 from repro_pp_graphs.report import summary as summary_of
 from repro_pp_graphs.report.remarks import remarks
 from repro_pp_graphs.run_record import Plan
-from repro_pp_graphs.server import diagnosis
+from repro_pp_graphs.server.log import diagnosis
 
 MOST_CHARS = 60_000  # GitHub takes 65,536
 _CELL_CHARS = 60

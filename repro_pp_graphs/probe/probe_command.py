@@ -6,7 +6,7 @@ import importlib.util
 import os
 
 from repro_pp_graphs.probe import launcher, options, places
-from repro_pp_graphs.server import gpus
+from repro_pp_graphs.server.machine import gpus
 from repro_pp_graphs.terminal import complain
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from repro_pp_graphs.models import folder as models
 from repro_pp_graphs.run import client_words
 from repro_pp_graphs.run_record import Launch, Plan
-from repro_pp_graphs.server import shims
+from repro_pp_graphs.server import shim_names
 
 OWN_MODULE = "repro_pp_graphs.server.launch"  # sglang.launch_server with shims
 WIDE = 78
-# What a shim changes in the server, beside the reason for it (shims.REASONS).
+# What a shim changes in the server, beside the reason for it (shim_names.REASONS).
 CHANGES = {
     "cpu": "sglang runs without its CUDA kernel package: a rehearsal, nothing to repeat on GPUs",
     "one_gpu": "ranks share GPUs",
@@ -48,7 +48,7 @@ def folded(words: list[str]) -> str:
 
 def server(launch: Launch) -> str:
     """A case's server as plain sglang starts it, its variables in front."""
-    variables = [f"{k}={shlex.quote(v)}" for k, v in launch.env.items() if k != shims.ENV_NAME]
+    variables = [f"{k}={shlex.quote(v)}" for k, v in launch.env.items() if k != shim_names.ENV_NAME]
     module = "sglang.launch_server" if OWN_MODULE in launch.argv else _module(launch)
     command = folded(["python", "-m", module, *map(_portable, launch.args)])
     return " \\\n".join([*variables, command])
@@ -69,8 +69,8 @@ def _portable(argument: str) -> str:
 def changes(launch: Launch) -> list[str]:
     """What the launch's shims change in plain sglang, a sentence each."""
     return [
-        f"`{name}`: {CHANGES.get(name, shims.REASONS.get(name, 'see its file'))}"
-        for name in shims.names_in(launch.env)
+        f"`{name}`: {CHANGES.get(name, shim_names.REASONS.get(name, 'see its file'))}"
+        for name in shim_names.names_in(launch.env)
     ]
 
 

@@ -25,7 +25,7 @@ from repro_pp_graphs.report.tables import (
     values,
 )
 from repro_pp_graphs.run_record import Launch, Plan
-from repro_pp_graphs.server import network
+from repro_pp_graphs.server.machine import network
 from repro_pp_graphs.terminal import wrapped
 
 NAME, COLUMN = 27, 22

@@ -13,7 +13,7 @@ import msgspec
 
 from repro_pp_graphs.environment import masking
 from repro_pp_graphs.report.source import Launched, Source
-from repro_pp_graphs.server import shims
+from repro_pp_graphs.server import shim_names
 
 # of /server_info: they move from launch to launch, or repeat the other keys
 _MOVING = frozenset({"startup_time", "launch_command", "internal_states", "status", "port"})
@@ -69,10 +69,10 @@ def _settings(launch: Launched) -> dict[str, Any]:
     }
     if not info:
         info = {"arguments": " ".join(launch.summary.server_args)}
-    for name in shims.names_in(launch.env):
+    for name in shim_names.names_in(launch.env):
         info[f"shim {name}"] = "yes"
     for name, value in launch.env.items():
-        if name != shims.ENV_NAME:
+        if name != shim_names.ENV_NAME:
             info[f"{name} (variable)"] = masking.excerpt(f"{name}={value}").partition("=")[2]
     return info
 
@@ -115,7 +115,7 @@ def said_to_differ(source: Source, case: int) -> set[str] | None:
 
 def _started_with(launch: Launched) -> set[tuple[str, str]]:
     """Flags and variables, each with its value; a flag by its name in /server_info."""
-    found = {(f"shim {name}", "") for name in shims.names_in(launch.env)}
+    found = {(f"shim {name}", "") for name in shim_names.names_in(launch.env)}
     found |= {(f"{name} (variable)", value) for name, value in launch.env.items()}
     flag = ""
     values: list[str] = []

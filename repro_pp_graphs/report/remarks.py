@@ -11,7 +11,7 @@ from repro_pp_graphs.environment import changes
 from repro_pp_graphs.report import token_ids
 from repro_pp_graphs.report.numbers import count
 from repro_pp_graphs.report.table import name, split
-from repro_pp_graphs.server.release_facts import SENDS_MEAN
+from repro_pp_graphs.server.release.release_facts import SENDS_MEAN
 
 LEAST_ROUNDS = 4
 MOST_NUMBERS = 2  # of a remark that differ from launch to launch and are named
@@ -22,8 +22,8 @@ _IN_WORDS = re.compile(
     r"(GPU )?(\d[\d.]*)(%| (?:s|ms|us|MB|GB|MHz|rows|tokens|times|by medians|sent)\b)?"
 )
 
-# counters of a GPU that a launch reads too (server/gpu_counters.py): the key in collect_env.sh's
-# facts begins so, the launch's remark calls it so
+# counters of a GPU that a launch reads too (server/machine/gpu_counters.py): the key in
+# collect_env.sh's facts begins so, the launch's remark calls it so
 COUNTED = {
     "held back, sw power": "by power capping",
     "held back, sw thermal": "by temperature (software)",

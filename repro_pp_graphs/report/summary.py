@@ -11,7 +11,8 @@ from repro_pp_graphs.environment import changes
 from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.report import token_ids, token_return
 from repro_pp_graphs.run_record import Launch, Plan
-from repro_pp_graphs.server import case_needs, network
+from repro_pp_graphs.server.case import needs
+from repro_pp_graphs.server.machine import network
 from repro_pp_graphs.stats.unlike import unlike
 
 # of the client's summary; the keys carry their units
@@ -293,7 +294,7 @@ def sends(launch: Launch, plan: Plan) -> str:
     probe's send path."""
     if plan.engine == "probe":
         return launch.args[launch.args.index("--send") + 1]
-    return case_needs.how_sent(launch.env, launch.sglang_version, plan.mode != "cpu")
+    return needs.how_sent(launch.env, launch.sglang_version, plan.mode != "cpu")
 
 
 def summarise(logs: Path, plan: Plan) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from repro_pp_graphs.report import sentences
 from repro_pp_graphs.report.table import cases_of
 from repro_pp_graphs.run.arm import objections
 from repro_pp_graphs.run_record import Plan
-from repro_pp_graphs.server import gpu_counters, network
-from repro_pp_graphs.server.case_needs import BASELINE_CASES, BASELINES
+from repro_pp_graphs.server.case.needs import BASELINE_CASES, BASELINES
+from repro_pp_graphs.server.machine import gpu_counters, network
 from repro_pp_graphs.stats import findings
 from repro_pp_graphs.stats.arms import Sample
 from repro_pp_graphs.stats.compare import Asked, Metric, Rules, pair

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from repro_pp_graphs.launch_record import GraphState
 from repro_pp_graphs.run_record import Launch
-from repro_pp_graphs.server import case_needs
-from repro_pp_graphs.server.log import DecodeLine, decode_lines
-from repro_pp_graphs.server.release import version_numbers
+from repro_pp_graphs.server.case import needs
+from repro_pp_graphs.server.log.log_lines import DecodeLine, decode_lines
+from repro_pp_graphs.server.release.installed import version_numbers
 
 
 def observe(lines: list[DecodeLine], launches: dict[str, int] | None) -> GraphState:
@@ -61,5 +61,5 @@ def check(
     traces), and why that is not what it claims."""
     state = observe(decode_lines(log_text), launches)
     on_cuda = launch.expects_graphs is not None
-    unproven = case_needs.unproven(log_text, launch.env, launch.ranks, on_cuda)
+    unproven = needs.unproven(log_text, launch.env, launch.ranks, on_cuda)
     return state, objections(state, launch) + unproven

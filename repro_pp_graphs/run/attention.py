@@ -8,8 +8,8 @@ from pathlib import Path
 
 from repro_pp_graphs.run import weights
 from repro_pp_graphs.run_record import Launch
-from repro_pp_graphs.server import pp_attention
-from repro_pp_graphs.server.gpus import Gpu
+from repro_pp_graphs.server.machine.gpus import Gpu
+from repro_pp_graphs.server.release import pp_attention
 
 _LATENT = ("DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM")
 # where sglang picks another backend for these by itself; of GPUs that are assumed their size alone

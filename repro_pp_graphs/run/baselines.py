@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from repro_pp_graphs.run_record import Launch, Plan
-from repro_pp_graphs.server.case_needs import BASELINE_CASES, BASELINES, how_sent
+from repro_pp_graphs.server.case.needs import BASELINE_CASES, BASELINES, how_sent
 
 
 def add_notes(plan: Plan) -> None:

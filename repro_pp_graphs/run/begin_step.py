@@ -9,7 +9,7 @@ from repro_pp_graphs import files, launch_record, run_record
 from repro_pp_graphs.launch_record import GpuCounters, LaunchRecord
 from repro_pp_graphs.run import inputs, previous, results, step_options
 from repro_pp_graphs.run_record import Launch, Load, Plan
-from repro_pp_graphs.server import gpu_counters
+from repro_pp_graphs.server.machine import gpu_counters
 from repro_pp_graphs.terminal import wrapped
 
 SCRIPTS = "_command.sh"  # written with the plan

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from repro_pp_graphs.pp_clock.rows import CLOCK, PREFIX_ENV
 from repro_pp_graphs.run_record import Launch
-from repro_pp_graphs.server import shims
+from repro_pp_graphs.server import shim_names
 
 
 def command_script(launch: Launch, program: str, root: Path, nsys_output: Path | None) -> str:
@@ -16,9 +16,9 @@ def command_script(launch: Launch, program: str, root: Path, nsys_output: Path |
     head = f"# The {program} of {launch.label}, as run_repro.sh starts it."
     lines = ["#!/usr/bin/env bash", head]
     lines += [f"export {name}={shlex.quote(value)}" for name, value in launch.env.items()]
-    if launch.env.get(shims.ENV_NAME):
+    if launch.env.get(shim_names.ENV_NAME):
         lines.append(f'export PYTHONPATH={shlex.quote(str(root))}"${{PYTHONPATH:+:$PYTHONPATH}}"')
-    if "pp_clock" in shims.names_in(launch.env):
+    if "pp_clock" in shim_names.names_in(launch.env):
         lines.append('here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) # a folder may move')
         lines.append(f'export {PREFIX_ENV}="$here"/{shlex.quote(launch.label + CLOCK)}')
     words = launch.argv

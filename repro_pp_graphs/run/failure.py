@@ -12,9 +12,10 @@ from repro_pp_graphs.environment import masking
 from repro_pp_graphs.run import hang, results
 from repro_pp_graphs.run.client_pass import Pass, result_of, why_failed
 from repro_pp_graphs.run_record import Launch
-from repro_pp_graphs.server import diagnosis, listener, log, process
-from repro_pp_graphs.server.diagnosis import Diagnosis
-from repro_pp_graphs.server.log import Line, read_log
+from repro_pp_graphs.server.log import diagnosis, log_lines
+from repro_pp_graphs.server.log.diagnosis import Diagnosis
+from repro_pp_graphs.server.log.log_lines import Line, read_log
+from repro_pp_graphs.server.machine import listener, process
 from repro_pp_graphs.terminal import wrapped
 
 EXIT_LIMIT_S = 1.0  # for run_repro.sh to note the exit status of a process that has just ended
@@ -44,7 +45,7 @@ def _masked(found: Diagnosis) -> Diagnosis:
 def _in_logs(log_path: Path, status: int | None) -> tuple[Diagnosis, Path]:
     """Why a server has died, and the log that says so: of several nodes' that of the process that
     ended first, unless only another one knows."""
-    logs = log.of_nodes(log_path)
+    logs = log_lines.of_nodes(log_path)
     first = diagnosis.first_node(read_log(log_path))
     found = [
         (diagnosis.diagnose(read_log(path), status if number == first else None), path)
@@ -103,7 +104,9 @@ def lines(found: Diagnosis, log_path: Path) -> list[str]:
 def server_gone(logs: Path, label: str, pid: int) -> bool:
     """Has the server, or one of its ranks, died? The main process outlives a dead rank by up to a
     minute."""
-    return not process.alive(pid) or log.is_dying(log.read_logs(logs / f"{label}_server.log"))
+    return not process.alive(pid) or log_lines.is_dying(
+        log_lines.read_logs(logs / f"{label}_server.log")
+    )
 
 
 def report_dead(logs: Path, label: str, trouble: str, exit_file: Path | None) -> None:

@@ -12,8 +12,10 @@ from repro_pp_graphs.launch_record import GpuCounters, LaunchRecord
 from repro_pp_graphs.run import arm, node_results, own_traces, previous, results, step_options
 from repro_pp_graphs.run.free_again import wait_until_free
 from repro_pp_graphs.run_record import Launch, Plan
-from repro_pp_graphs.server import clock_log, gpu_counters, shims
-from repro_pp_graphs.server.log import read_logs
+from repro_pp_graphs.server import shim_names
+from repro_pp_graphs.server.log import clock_faults
+from repro_pp_graphs.server.log.log_lines import read_logs
+from repro_pp_graphs.server.machine import gpu_counters
 from repro_pp_graphs.terminal import wrapped
 
 NO_REASON = "a step of the harness broke off; see the terminal"
@@ -45,13 +47,13 @@ class Ending:
 
     def collect_clock(self) -> None:
         """Keep what the ranks' clocks wrote, and warn of what they lack."""
-        if "pp_clock" not in shims.names_in(self.launch.env):
+        if "pp_clock" not in shim_names.names_in(self.launch.env):
             return
         from repro_pp_graphs.pp_clock import absent, collect  # noqa: PLC0415 - numpy
 
         for fault in node_results.fetch_rows(self.out, self.launch):
             self.warnings.append(f"pp_clock: {fault}: its ranks' rows are missing")
-        not_started = clock_log.not_started(self.logs, self.label)
+        not_started = clock_faults.not_started(self.logs, self.label)
         try:
             others = self.plan.other_loads(self.launch)
             spans = self._profiles() if self.plan.loads else None
@@ -141,9 +143,9 @@ class Ending:
             launches = read_object(analysis, run_record.ANALYSIS).get("graph_launches")
         text = read_logs(self.logs / f"{self.label}_server.log")
         state, found = arm.check(text, launches, self.launch)
-        names = shims.names_in(self.launch.env)
+        names = shim_names.names_in(self.launch.env)
         self.changes["graph_state"] = state
-        self.changes["shims"] = {name: shims.REASONS[name] for name in names}
+        self.changes["shims"] = {name: shim_names.REASONS[name] for name in names}
         return found
 
     def claim_traces(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from repro_pp_graphs.run import weights
 from repro_pp_graphs.run_record import Launch
-from repro_pp_graphs.server.gpus import Gpu
+from repro_pp_graphs.server.machine.gpus import Gpu
 
 _OVERRIDE = "--json-model-override-args"
 # of a GPU's memory, that is free before the weights come: CUDA's contexts and NCCL's buffers take

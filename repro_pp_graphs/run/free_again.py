@@ -8,7 +8,7 @@ from pathlib import Path
 
 from repro_pp_graphs.run import node_results
 from repro_pp_graphs.run_record import Launch, Plan
-from repro_pp_graphs.server import gpus, listener
+from repro_pp_graphs.server.machine import gpus, listener
 
 SLACK_MIB = 512  # other processes' memory moves a little
 STRANGER_S = 5.0

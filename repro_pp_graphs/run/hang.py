@@ -20,7 +20,8 @@ from pathlib import Path
 
 from repro_pp_graphs.environment import masking
 from repro_pp_graphs.files import write_whole
-from repro_pp_graphs.server import log, process
+from repro_pp_graphs.server.log import log_lines
+from repro_pp_graphs.server.machine import process
 from repro_pp_graphs.terminal import visible, wrapped
 
 DUMP_LIMIT_S = 20.0  # for py-spy to read one process
@@ -32,7 +33,7 @@ RANK_NAME = "sglang::schedul"  # as the kernel keeps it, of sglang::scheduler_PP
 
 def rank_lines(text: str) -> list[str]:
     """For the terminal: what each rank said last, the longest silent first."""
-    last = log.last_by_rank(log.lines(text))
+    last = log_lines.last_by_rank(log_lines.lines(text))
     if not last:
         return []
     width = max(map(len, last))
@@ -134,7 +135,7 @@ def stacks(pid: int, python: str, log_path: Path) -> tuple[str, str]:
 def report(logs: Path, label: str, pid: int, python: str) -> list[str]:
     """Write logs/<label>_hang.txt; lines for the terminal."""
     log_path = logs / f"{label}_server.log"
-    lines = rank_lines(log.read_logs(log_path))
+    lines = rank_lines(log_lines.read_logs(log_path))
     found, how = stacks(pid, python, log_path)
     path = logs / f"{label}_hang.txt"
     write_whole(path, "\n".join([*lines, "", found]))

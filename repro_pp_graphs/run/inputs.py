@@ -10,7 +10,7 @@ from pathlib import Path
 
 from repro_pp_graphs.files import DRAFT_SUFFIX, sha256
 from repro_pp_graphs.run_record import Plan
-from repro_pp_graphs.server.gpus import Gpu
+from repro_pp_graphs.server.machine.gpus import Gpu
 
 PROMPTS, CLIENT = "prompts.txt", "client_benchmark.py"  # read at every launch of a server
 CLIENT_FOLDER = "repro_pp_graphs/client"  # the client's own code

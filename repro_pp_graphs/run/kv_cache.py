@@ -8,7 +8,7 @@ from pathlib import Path
 from repro_pp_graphs.run import fitting, weights
 from repro_pp_graphs.run.client_words import main
 from repro_pp_graphs.run_record import Launch, Load, Plan
-from repro_pp_graphs.server.gpus import Gpu
+from repro_pp_graphs.server.machine.gpus import Gpu
 
 
 def lacking(plan: Plan, launch: Launch, gpus: Sequence[Gpu]) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from repro_pp_graphs.server import process
+from repro_pp_graphs.server.machine import process
 
 NAME = "run.lock"
 STAMP = "%Y-%m-%dT%H:%M:%S"

@@ -11,7 +11,7 @@ from repro_pp_graphs import launch_record
 from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.launch_record import HostLoad
 from repro_pp_graphs.run_record import Launch, Plan
-from repro_pp_graphs.server import host_load, pinning, process
+from repro_pp_graphs.server.machine import host_load, pinning, process
 
 BEFORE_S = 0.5  # how long the machine is looked at before the first pass
 

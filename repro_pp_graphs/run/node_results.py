@@ -7,15 +7,15 @@ from pathlib import Path
 
 from repro_pp_graphs.pp_clock.rows import CLOCK
 from repro_pp_graphs.run_record import Launch
-from repro_pp_graphs.server import node_files, nodes
-from repro_pp_graphs.server.nodes import SlurmError
+from repro_pp_graphs.server.nodes import allocation, node_files
+from repro_pp_graphs.server.nodes.allocation import SlurmError
 
 EVERY_S = 5.0  # between two looks at a node
 
 
-def _away(out: Path) -> tuple[nodes.Nodes | None, list[nodes.Node]]:
+def _away(out: Path) -> tuple[allocation.Nodes | None, list[allocation.Node]]:
     """The run's nodes, and those of them that do not see --out."""
-    found = nodes.load(out / "logs")
+    found = allocation.load(out / "logs")
     return found, [node for node in found.nodes if not node.shares_out] if found else []
 
 
@@ -65,5 +65,5 @@ def fetch_rows(out: Path, launch: Launch) -> list[str]:
 
 def steps_left(out: Path, launch: Launch) -> list[str]:
     """The steps of a launch's servers that have not ended, as `12.5 on node1`."""
-    found = nodes.load(out / "logs") if launch.started_nodes > 1 else None
-    return nodes.steps_left(found.job, launch.label) if found else []
+    found = allocation.load(out / "logs") if launch.started_nodes > 1 else None
+    return allocation.steps_left(found.job, launch.label) if found else []

@@ -20,8 +20,8 @@ from repro_pp_graphs import files, run_record
 from repro_pp_graphs.environment.facts import as_text
 from repro_pp_graphs.run.options import complain
 from repro_pp_graphs.run_record import Plan
-from repro_pp_graphs.server import nodes
-from repro_pp_graphs.server.nodes import Node, Nodes, SlurmError
+from repro_pp_graphs.server.nodes import allocation
+from repro_pp_graphs.server.nodes.allocation import Node, Nodes, SlurmError
 from repro_pp_graphs.terminal import wrapped
 
 ANSWER_LIMIT_S = 600.0  # for all nodes: a container may have to be fetched first
@@ -75,7 +75,7 @@ class Asked:
     def __init__(self, found: list[str], name: str, words: list[str]) -> None:
         self.name = name
         self._process = subprocess.Popen(
-            nodes.command(found, name, words),
+            allocation.command(found, name, words),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -93,7 +93,7 @@ class Asked:
                 f"{self.name} has not answered in {ANSWER_LIMIT_S:.0f} s: see `scontrol show node "
                 f"{self.name}`, or leave it out (sbatch --exclude={self.name})"
             ) from None
-        if (found := nodes.facts_in(out)) is not None:
+        if (found := allocation.facts_in(out)) is not None:
             return found
         said = [line for line in error.splitlines() if line.strip()]
         # srun's own last line only names the exit code
@@ -236,8 +236,8 @@ def store_environments(logs: Path, answers: list[dict[str, Any]]) -> None:
 def look(out: Path, plan: Plan, extra: list[str]) -> Nodes:
     """Ask every node, print the table, and record it. Raises SlurmError, OSError."""
     logs, first = out / "logs", plan.launches[0]
-    names = nodes.names(first.started_nodes)
-    found = [*nodes.SRUN, *extra]
+    names = allocation.names(first.started_nodes)
+    found = [*allocation.SRUN, *extra]
     token = logs / f".seen-{os.getpid()}"
     given = given_address(plan)
     try:
@@ -257,7 +257,7 @@ def look(out: Path, plan: Plan, extra: list[str]) -> Nodes:
     every = nodes_of(names, answers, head)
     job = os.environ.get("SLURM_JOB_ID", "")
     result = Nodes(job, given or f"{host}:{port}", found, every)
-    nodes.save(logs, result)
+    allocation.save(logs, result)
     store_environments(logs, answers)
     print("\n".join(lines(result)))
     if faults := problems(every, answers):

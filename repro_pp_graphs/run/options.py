@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from repro_pp_graphs.run import hints, sweep
-from repro_pp_graphs.server import pinning
+from repro_pp_graphs.server.machine import pinning
 from repro_pp_graphs.terminal import folder, say, visible, wrapped
 
 CASES = "graphs_on,graphs_off"

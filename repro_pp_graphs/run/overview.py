@@ -11,9 +11,11 @@ from repro_pp_graphs.run import client_words, estimate, kv_cache, results, weigh
 from repro_pp_graphs.run.command import command_script, shell_words
 from repro_pp_graphs.run.options import Options
 from repro_pp_graphs.run_record import Launch, Load, Plan
-from repro_pp_graphs.server import argfile, pinning, shims
-from repro_pp_graphs.server.gpus import Gpu
-from repro_pp_graphs.server.release_facts import MICRO_BATCH
+from repro_pp_graphs.server import shim_names
+from repro_pp_graphs.server.case import argfile
+from repro_pp_graphs.server.machine import pinning
+from repro_pp_graphs.server.machine.gpus import Gpu
+from repro_pp_graphs.server.release.release_facts import MICRO_BATCH
 from repro_pp_graphs.terminal import wrapped
 
 BASE = "server_args_base.txt"
@@ -118,7 +120,7 @@ def _pinning(plan: Plan) -> str:
 
 def _timed(plan: Plan) -> str:
     """That the servers are changed to time their waits, as by default; empty where they are not."""
-    if not any("pp_clock" in shims.names_in(launch.env) for launch in plan.launches):
+    if not any("pp_clock" in shim_names.names_in(launch.env) for launch in plan.launches):
         return ""
     return "the waits of every turn are timed in the server (shim pp_clock; --no-pp-clock)"
 
@@ -220,8 +222,8 @@ def arguments(launch: Launch) -> list[str]:
 
 def _own(launch: Launch) -> list[str]:
     """Its arguments, but for the names of its files, and each of its shims."""
-    named = [f"shim {name}" for name in shims.names_in(launch.env)]
-    others = [text for text in arguments(launch) if not text.startswith(f"{shims.ENV_NAME}=")]
+    named = [f"shim {name}" for name in shim_names.names_in(launch.env)]
+    others = [text for text in arguments(launch) if not text.startswith(f"{shim_names.ENV_NAME}=")]
     files = re.compile(rf"/{re.escape(launch.label)}(_|$)")
     return [text for text in others if not files.search(text)] + named
 

@@ -18,21 +18,15 @@ from repro_pp_graphs.run.refusal import PlanError
 from repro_pp_graphs.run.sweep import CAPACITY, MICRO_BATCH
 from repro_pp_graphs.run.ways_out import Unfit
 from repro_pp_graphs.run_record import Launch, Plan
-from repro_pp_graphs.server import (
-    argfile,
-    case_needs,
-    flags,
-    listener,
-    network,
-    pp_attention,
-    pp_loop,
-    shims,
-)
-from repro_pp_graphs.server.argfile import ServerArgs
-from repro_pp_graphs.server.case_needs import Abilities
-from repro_pp_graphs.server.gpus import Gpu
-from repro_pp_graphs.server.release import Prober, Release, version_numbers, without_gpus
-from repro_pp_graphs.server.release_facts import may_lack_pp_rank, pp_sends
+from repro_pp_graphs.server import shim_names
+from repro_pp_graphs.server.case import argfile, flags, needs
+from repro_pp_graphs.server.case.argfile import ServerArgs
+from repro_pp_graphs.server.case.needs import Abilities
+from repro_pp_graphs.server.machine import listener, network
+from repro_pp_graphs.server.machine.gpus import Gpu
+from repro_pp_graphs.server.release import pp_attention, pp_loop
+from repro_pp_graphs.server.release.installed import Prober, Release, version_numbers, without_gpus
+from repro_pp_graphs.server.release.release_facts import may_lack_pp_rank, pp_sends
 from repro_pp_graphs.server.shims import one_gpu
 
 OVERLAYS = Path(__file__).resolve().parents[1] / "server" / "overlays"
@@ -399,11 +393,11 @@ class Planner:
         if plan.mode == "cpu" and (numbers >= (0, 5, 19) or not numbers):
             args.env.setdefault("SGLANG_CPU_OMP_THREADS_BIND", _cpu_binding(pp_size * tp_size))
         if pp_size > 1 and may_lack_pp_rank(numbers):
-            args = ServerArgs(env={shims.ENV_NAME: "trace_rank"}).over(args)
+            args = ServerArgs(env={shim_names.ENV_NAME: "trace_rank"}).over(args)
         if pp_size > 1 and options.pp_clock:
-            args = ServerArgs(env={shims.ENV_NAME: "pp_clock"}).over(args)
+            args = ServerArgs(env={shim_names.ENV_NAME: "pp_clock"}).over(args)
         if plan.profile_loads:  # several profiles in one server
-            args = ServerArgs(env={shims.ENV_NAME: "keep_profilers"}).over(args)
+            args = ServerArgs(env={shim_names.ENV_NAME: "keep_profilers"}).over(args)
         notes += self._place(args, plan, pp_size * tp_size // args.get_int("--nnodes", 1))
         expects_graphs = None if plan.mode == "cpu" else wants_graphs(args)
         batch = max([plan.batch, *(load.batch for load in plan.loads)])
@@ -412,16 +406,16 @@ class Planner:
         notes += [] if plan.loads else _split_evenly(args, batch)
         if expects_graphs:
             notes += _cover_batch(args, min(args.get_int(MICRO_BATCH, batch), batch))
-        notes += case_needs.idle(args, plan.mode)
+        notes += needs.idle(args, plan.mode)
         _check_abilities(args, case, release, version, options.sends)
         args, renamed = self._fit(args, release, version)
         notes += renamed
         module = "sglang.launch_server"
-        if args.env.get(shims.ENV_NAME):
+        if args.env.get(shim_names.ENV_NAME):
             module = "repro_pp_graphs.server.launch"
             named = [name for name in _shim_names(args) if name != "pp_clock"]  # on by default
             notes += [
-                f"the server is changed (shim {name}): {shims.REASONS[name]}" for name in named
+                f"the server is changed (shim {name}): {shim_names.REASONS[name]}" for name in named
             ]
         launch = Launch(
             label=args.label or case,
@@ -470,10 +464,10 @@ def _check_abilities(
 ) -> None:
     """Raises PlanError where the release, installed or not, lacks what the case or --sends asks
     for beyond arguments."""
-    can = case_needs.installed(release) if release else case_needs.looked_up(version)
+    can = needs.installed(release) if release else needs.looked_up(version)
     if can and sends != "as_released":
         _check_sends(sends, can)
-    if can and (lack := case_needs.unmet(args, can)):
+    if can and (lack := needs.unmet(args, can)):
         raise PlanError(f"server_args_{case}.txt: {lack}")
 
 
@@ -490,11 +484,11 @@ def _check_sends(asked: str, release: Abilities) -> None:
 
 
 def _shim_names(args: ServerArgs) -> list[str]:
-    names = shims.names_in(args.env)
-    unknown = [name for name in names if name not in shims.REASONS]
+    names = shim_names.names_in(args.env)
+    unknown = [name for name in names if name not in shim_names.REASONS]
     if unknown:
         raise PlanError(
-            f"{shims.ENV_NAME}={unknown[0]} in server_args_*.txt: no such shim; one of "
-            f"{', '.join(shims.REASONS)}"
+            f"{shim_names.ENV_NAME}={unknown[0]} in server_args_*.txt: no such shim; one of "
+            f"{', '.join(shim_names.REASONS)}"
         )
     return names

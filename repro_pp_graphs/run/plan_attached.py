@@ -12,8 +12,8 @@ from repro_pp_graphs.run.options import HIGHEST, Options
 from repro_pp_graphs.run.refusal import PlanError
 from repro_pp_graphs.run_record import Attached, Launch, Plan
 from repro_pp_graphs.server import running
-from repro_pp_graphs.server.release import version_numbers
-from repro_pp_graphs.server.release_facts import PP_IN_TRACE_NAMES_POST
+from repro_pp_graphs.server.release.installed import version_numbers
+from repro_pp_graphs.server.release.release_facts import PP_IN_TRACE_NAMES_POST
 
 NAME = "attached"  # the case, and its launch's label
 LOAD = (4, 128, 48)  # --batch, --max-new-tokens, --profile-steps: small, others may be served

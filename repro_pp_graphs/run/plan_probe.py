@@ -8,8 +8,8 @@ from repro_pp_graphs.run.order import Turn
 from repro_pp_graphs.run.plan import load_case, pick_mode, wants_graphs
 from repro_pp_graphs.run.refusal import PlanError
 from repro_pp_graphs.run_record import Launch, Plan
-from repro_pp_graphs.server import argfile
-from repro_pp_graphs.server.gpus import Gpu
+from repro_pp_graphs.server.case import argfile
+from repro_pp_graphs.server.machine.gpus import Gpu
 
 # the send path that is a case's counterpart; blocking for all others
 SENDS = {

@@ -48,11 +48,11 @@ from repro_pp_graphs.run.refusal import PlanError
 from repro_pp_graphs.run.sweep import SweepError
 from repro_pp_graphs.run.ways_out import Unfit
 from repro_pp_graphs.run_record import Plan
-from repro_pp_graphs.server import gpus, pinning
-from repro_pp_graphs.server.argfile import ArgFileError
-from repro_pp_graphs.server.flags import FlagError
-from repro_pp_graphs.server.gpus import Gpu
-from repro_pp_graphs.server.release import CachedProbe, ProbeError, Prober
+from repro_pp_graphs.server.case.argfile import ArgFileError
+from repro_pp_graphs.server.case.flags import FlagError
+from repro_pp_graphs.server.machine import gpus, pinning
+from repro_pp_graphs.server.machine.gpus import Gpu
+from repro_pp_graphs.server.release.installed import CachedProbe, ProbeError, Prober
 from repro_pp_graphs.terminal import say, wrapped
 
 # what the harness itself imports later; an environment of sglang holds them

@@ -10,8 +10,8 @@ from pathlib import Path
 from repro_pp_graphs.run import fitting, kv_cache, weights
 from repro_pp_graphs.run.options import Options
 from repro_pp_graphs.run_record import Launch, Plan
-from repro_pp_graphs.server import listener
-from repro_pp_graphs.server.gpus import Gpu
+from repro_pp_graphs.server.machine import listener
+from repro_pp_graphs.server.machine.gpus import Gpu
 
 TRACE_DISK_GIB = 2.0  # traces of a profile pass, all ranks and the merged one, per launch
 MADE_MODELS = (".state", "models")  # the harness writes those when it runs

@@ -16,9 +16,9 @@ from repro_pp_graphs.run.disk import DiskWatch, drafts_of
 from repro_pp_graphs.run.live import LiveLine
 from repro_pp_graphs.run.trace_files import Origin, TraceFiles
 from repro_pp_graphs.run_record import Launch
-from repro_pp_graphs.server import listener, process
 from repro_pp_graphs.server.http import Server
-from repro_pp_graphs.server.log import LINGER_S, ServerLogs
+from repro_pp_graphs.server.log.log_lines import LINGER_S, ServerLogs
+from repro_pp_graphs.server.machine import listener, process
 from repro_pp_graphs.terminal import wrapped
 from repro_pp_graphs.traces.read.identity import is_trace
 

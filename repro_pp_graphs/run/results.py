@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from repro_pp_graphs.run_record import Launch, Plan
-from repro_pp_graphs.server import shims
+from repro_pp_graphs.server import shim_names
 
 MERGED = "_chrome_trace.json"
 PACKED = f"{MERGED}.gz"  # a fifteenth of it; Perfetto opens both
@@ -30,7 +30,7 @@ def of_launch(launch: Launch, plan: Plan) -> list[str]:
             [] if probe else ["profile_load.log"]
         )
     logs += [f"at_{name}_{kind}" for name in others for kind in ("client.log", "client.json")]
-    if "pp_clock" in shims.names_in(launch.env):
+    if "pp_clock" in shim_names.names_in(launch.env):
         logs += [
             "pp_clock.json",
             "pp_clock.txt",

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from repro_pp_graphs.run_record import Load, Plan
-from repro_pp_graphs.server.argfile import ServerArgs
+from repro_pp_graphs.server.case.argfile import ServerArgs
 
 MICRO_BATCH = "--pp-max-micro-batch-size"
 RUNNING, CAPACITY = "--max-running-requests", "--max-total-tokens"

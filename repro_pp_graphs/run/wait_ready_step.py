@@ -11,9 +11,9 @@ from repro_pp_graphs.run import step_options
 from repro_pp_graphs.run.disk import DiskWatch
 from repro_pp_graphs.run.live import LiveLine
 from repro_pp_graphs.run_record import Launch
-from repro_pp_graphs.server import listener, process
 from repro_pp_graphs.server.http import Server, resolved
-from repro_pp_graphs.server.log import LINGER_S, ServerLogs
+from repro_pp_graphs.server.log.log_lines import LINGER_S, ServerLogs
+from repro_pp_graphs.server.machine import listener, process
 
 POLL_S = 0.25
 TIMED_OUT = "timed out"

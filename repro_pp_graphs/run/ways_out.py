@@ -12,8 +12,8 @@ from repro_pp_graphs.models import folder as model_folder
 from repro_pp_graphs.run import environments
 from repro_pp_graphs.run.options import Options
 from repro_pp_graphs.run.refusal import PlanError
-from repro_pp_graphs.server.pp_attention import OPTION, WITHOUT
-from repro_pp_graphs.server.release import version_numbers
+from repro_pp_graphs.server.release.installed import version_numbers
+from repro_pp_graphs.server.release.pp_attention import OPTION, WITHOUT
 
 SMALL_MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 Passes = Callable[[Options], bool]

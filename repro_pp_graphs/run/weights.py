@@ -12,9 +12,9 @@ from typing import Any
 from repro_pp_graphs.models import folder as model_folder
 from repro_pp_graphs.models import size
 from repro_pp_graphs.run_record import Launch, Plan
-from repro_pp_graphs.server.gpus import Gpu
-from repro_pp_graphs.server.release import version_numbers
-from repro_pp_graphs.server.release_facts import layers_by_rank
+from repro_pp_graphs.server.machine.gpus import Gpu
+from repro_pp_graphs.server.release.installed import version_numbers
+from repro_pp_graphs.server.release.release_facts import layers_by_rank
 
 _QUANTISED = re.compile(r"awq|gptq|gguf|quantized|fp8|mxfp4|nvfp4|int[48]|w\da\d|[48]bit", re.I)
 FRACTION = "--mem-fraction-static"  # of a GPU's memory, for weights and KV cache

@@ -10,7 +10,7 @@ import requests
 
 from repro_pp_graphs.client.key import KEYS, authorization
 from repro_pp_graphs.environment import masking
-from repro_pp_graphs.server.release_facts import MICRO_BATCH
+from repro_pp_graphs.server.release.release_facts import MICRO_BATCH
 
 INFO = ("/server_info", "/get_server_info")  # the second up to 0.5.4, and as an alias since
 PROFILE_KEYS = ("SGLANG_ADMIN_API_KEY", *KEYS)  # where --admin-api-key is set it wants that one

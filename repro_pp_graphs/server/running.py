@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import requests
 
 from repro_pp_graphs.client.key import KEYS, key_name
-from repro_pp_graphs.server import listener, process
 from repro_pp_graphs.server.http import INFO, Server, object_in
+from repro_pp_graphs.server.machine import listener, process
 
 FOLDER_VARIABLE, FOLDER = "SGLANG_TORCH_PROFILER_DIR", "/tmp"
 NEEDED = ("model_path", "pp_size", "tp_size")  # of what an sglang server says of itself

@@ -19,9 +19,9 @@ from repro_pp_graphs.run import client_words, overview, plan_step
 from repro_pp_graphs.run import options as run_options
 from repro_pp_graphs.run.options import Options
 from repro_pp_graphs.run_record import Plan
-from repro_pp_graphs.server import argfile
-from repro_pp_graphs.server.argfile import ArgFileError
-from repro_pp_graphs.server.release import Release
+from repro_pp_graphs.server.case import argfile
+from repro_pp_graphs.server.case.argfile import ArgFileError
+from repro_pp_graphs.server.release.installed import Release
 from repro_pp_graphs.terminal import wrapped
 
 ROOT = Path(__file__).resolve().parents[2]

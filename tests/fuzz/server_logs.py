@@ -18,8 +18,8 @@ from repro_pp_graphs.bundle.shorten_log import shorten_log
 from repro_pp_graphs.pp_clock import collect, rows
 from repro_pp_graphs.pp_clock.lines import lines as clock_lines
 from repro_pp_graphs.run import failure, hang
-from repro_pp_graphs.server import clock_log, diagnosis, log
 from repro_pp_graphs.server.http import resolved
+from repro_pp_graphs.server.log import clock_faults, diagnosis, log_lines
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 STATUSES = (None, 0, 1, 137, 139, 143, 129 + 64, 255)
@@ -39,15 +39,15 @@ def _log(choices: Choices) -> None:
     status = choices.one_of(STATUSES)
     path = folder() / f"{LABEL}_server.log"
     path.write_bytes(choices.rest())
-    text = log.read_log(path)
-    found = log.lines(text)
+    text = log_lines.read_log(path)
+    found = log_lines.lines(text)
     check(len(found) == text.count("\n") + 1, "a line's number is not that of sed")
-    check(isinstance(log.stage(text), str), "no stage")
-    log.is_dying(text)
-    log.last_by_rank(found)
-    check(all(one.pp_rank >= 0 for one in log.decode_lines(text)), "a negative rank")
-    clock_log.not_started(folder(), LABEL)
-    plain("".join(failure.wrapped(log.latest(text))), "the live line")
+    check(isinstance(log_lines.stage(text), str), "no stage")
+    log_lines.is_dying(text)
+    log_lines.last_by_rank(found)
+    check(all(one.pp_rank >= 0 for one in log_lines.decode_lines(text)), "a negative rank")
+    clock_faults.not_started(folder(), LABEL)
+    plain("".join(failure.wrapped(log_lines.latest(text))), "the live line")
     for alive in (False, True):
         why = diagnosis.diagnose(text, None if alive else status, alive)
         check(why.cause and why.remedy, "a diagnosis without cause or remedy")

@@ -24,8 +24,9 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from repro_pp_graphs.server import pp_loop, shims
-from repro_pp_graphs.server.after_import import after_import
+from repro_pp_graphs.server import shims
+from repro_pp_graphs.server.patching.after_import import after_import
+from repro_pp_graphs.server.release import pp_loop
 from repro_pp_graphs.server.shims import sync_send
 
 ACTIVE = "repro shim batched_p2p is active"  # a rank's line in the server's log

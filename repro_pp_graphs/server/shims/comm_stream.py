@@ -17,8 +17,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from repro_pp_graphs.server import pp_loop, shims
-from repro_pp_graphs.server.after_import import after_import
+from repro_pp_graphs.server import shims
+from repro_pp_graphs.server.patching.after_import import after_import
+from repro_pp_graphs.server.release import pp_loop
 from repro_pp_graphs.server.shims import sync_send
 
 ACTIVE = "repro shim comm_stream is active"  # a rank's line in the server's log

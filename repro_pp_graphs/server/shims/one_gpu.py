@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
-from repro_pp_graphs.server.after_import import after_import
+from repro_pp_graphs.server.patching.after_import import after_import
 
 SCHEDULER = "sglang.srt.managers.scheduler"
 GPUS_ENV = "REPRO_GPUS"  # how many devices the ranks share; unset: all that are visible

@@ -22,9 +22,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from repro_pp_graphs.server import device_messages, pp_loop, shims
-from repro_pp_graphs.server.after_import import after_import
-from repro_pp_graphs.server.device_messages import Messages, PageableCopies, Requests
+from repro_pp_graphs.server import shims
+from repro_pp_graphs.server.patching import device_messages
+from repro_pp_graphs.server.patching.after_import import after_import
+from repro_pp_graphs.server.patching.device_messages import Messages, PageableCopies, Requests
+from repro_pp_graphs.server.release import pp_loop
 
 ACTIVE = "repro shim sync_send is active"  # a rank's line in the server's log
 

@@ -27,7 +27,7 @@ from repro_pp_graphs.pp_clock import rows
 from repro_pp_graphs.pp_clock.device import DeviceClock
 from repro_pp_graphs.pp_clock.hooks import REFUSED
 from repro_pp_graphs.pp_clock.rows import LOG_NOT_STARTED, NOT_STARTED, PREFIX_ENV, RowFile
-from repro_pp_graphs.server.after_import import after_import
+from repro_pp_graphs.server.patching.after_import import after_import
 from repro_pp_graphs.server.shims.pp_clock.clock import Clock
 from repro_pp_graphs.server.shims.pp_clock.message_numbers import number_messages
 from repro_pp_graphs.server.shims.pp_clock.owners import wrap
@@ -89,7 +89,7 @@ def start(scheduler: Any, prefix: str) -> Clock:  # noqa: ANN401
 
 def _take_hold(scheduler: Any, clock: Clock, version: str, torch: Any) -> dict[str, str]:  # noqa: ANN401
     """Put everything in place that can be; what cannot, and why."""
-    from repro_pp_graphs.server.release import version_numbers  # noqa: PLC0415
+    from repro_pp_graphs.server.release.installed import version_numbers  # noqa: PLC0415
 
     lacks = wrap(scheduler, clock, version_numbers(version) if version else ())
     try:

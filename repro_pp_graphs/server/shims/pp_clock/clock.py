@@ -11,7 +11,7 @@ from typing import Any
 from repro_pp_graphs.pp_clock import rows
 from repro_pp_graphs.pp_clock.device import DeviceClock
 from repro_pp_graphs.pp_clock.rows import CODES, LAST_OF_WORK, RowFile
-from repro_pp_graphs.server.replace import replace
+from repro_pp_graphs.server.patching.replace import replace
 
 _LAUNCH, _TURN, _OWN_BATCH = CODES["launch"], CODES["turn"], CODES["own_batch"]
 _EXCHANGE = CODES["exchange"]

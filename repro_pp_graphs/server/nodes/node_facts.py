@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 _GET_ADDRESS = 0x8915  # SIOCGIFADDR
 CONNECT_S = 10.0
 ENVIRONMENT_S = 120.0

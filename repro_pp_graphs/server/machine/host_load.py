@@ -19,8 +19,8 @@ from pathlib import Path
 from statistics import median
 
 from repro_pp_graphs.launch_record import HostWindow, RankLoad
-from repro_pp_graphs.server import process
-from repro_pp_graphs.server.pinning import spelled
+from repro_pp_graphs.server.machine import process
+from repro_pp_graphs.server.machine.pinning import spelled
 
 LOOPS = 7
 _LOOP = "for n in range(100_000): n * n"

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Protocol
 
 from repro_pp_graphs import files
-from repro_pp_graphs.server import shims
+from repro_pp_graphs.server import shim_names
 from repro_pp_graphs.terminal import say
 
 PROBE = """
 import gc, os, sys
 gc.disable()  # all that sglang imports lives to the end
 sys.path.insert(0, {root!r})
+from repro_pp_graphs.server import shim_names
 from repro_pp_graphs.server import shims
 shims.install_all()
 import argparse, importlib.metadata, importlib.util, json
@@ -33,7 +34,7 @@ def cpu_torch():
 try:
     from sglang.srt.server_args import ServerArgs
 except Exception:
-    print("CPU TORCH" + cpu_torch() * ("cpu" not in shims.names_in(os.environ)))
+    print("CPU TORCH" + cpu_torch() * ("cpu" not in shim_names.names_in(os.environ)))
     gc.freeze()  # nothing is looked through once more as Python ends
     raise
 parser = argparse.ArgumentParser()
@@ -173,7 +174,7 @@ def probe(python: str, env: dict[str, str], timeout_s: float = 180.0) -> Release
 
     Raises ProbeError where sglang cannot be imported so.
     """
-    root = str(Path(__file__).resolve().parents[2])
+    root = str(Path(__file__).resolve().parents[3])
     try:
         done = subprocess.run(
             [python, "-c", PROBE.format(root=root)],
@@ -217,7 +218,7 @@ class CachedProbe:
     def __call__(self, python: str, env: dict[str, str]) -> Release | None:
         """The release of `python` in the environment of a server with `env`; None for one without
         sglang under --dry-run. Raises ProbeError."""
-        env = shims.for_import(env)
+        env = shim_names.for_import(env)
         key = (python, json.dumps(env, sort_keys=True))
         if key not in self._found:
             self._found[key] = self._ask(python, env)
@@ -229,7 +230,7 @@ class CachedProbe:
             if self.dry_run:
                 return None
             raise ProbeError(f"{python}: no sglang there; {ANOTHER}")
-        ways = [env, *[shims.for_cpu(env)] * self.assumed]
+        ways = [env, *[shim_names.for_cpu(env)] * self.assumed]
         for way in ways:
             with contextlib.suppress(OSError, ValueError, KeyError):
                 return release_from_json(self._path(python, identity, way).read_text("utf-8"))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from repro_pp_graphs.server.log import Line
+from repro_pp_graphs.server.log.log_lines import Line
 
 # what ends a process, as it logs it, and as C++, Python or a library print it on stderr
 _LOGGED = re.compile(

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
 
-from repro_pp_graphs.server import pp_loop, shims
-from repro_pp_graphs.server.argfile import ServerArgs
-from repro_pp_graphs.server.pp_loop import COMM_OVERLAP, PPLoop
-from repro_pp_graphs.server.release import Release, version_numbers
-from repro_pp_graphs.server.release_facts import NEWEST_LOOKED_UP, Sends, pp_sends
+from repro_pp_graphs.server import shim_names
+from repro_pp_graphs.server.case.argfile import ServerArgs
+from repro_pp_graphs.server.release import pp_loop
+from repro_pp_graphs.server.release.installed import Release, version_numbers
+from repro_pp_graphs.server.release.pp_loop import COMM_OVERLAP, PPLoop
+from repro_pp_graphs.server.release.release_facts import NEWEST_LOOKED_UP, Sends, pp_sends
 from repro_pp_graphs.server.shims import batched_p2p, comm_stream, event_send, sync_send
 
 DEPTH = "--pp-async-batch-depth"
@@ -91,7 +92,7 @@ def overlaps(env: dict[str, str]) -> bool:
 
 def send_shims(env: dict[str, str]) -> list[str]:
     """The shims that an environment names which change how PP messages go."""
-    return [name for name in shims.names_in(env) if name in SEND_SHIMS]
+    return [name for name in shim_names.names_in(env) if name in SEND_SHIMS]
 
 
 def sends(env: dict[str, str], cuda: bool) -> str:

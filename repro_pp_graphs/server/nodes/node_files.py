@@ -12,8 +12,8 @@ import sys
 import tarfile
 from pathlib import Path
 
-from repro_pp_graphs.server import nodes
-from repro_pp_graphs.server.nodes import Node, Nodes, SlurmError
+from repro_pp_graphs.server.nodes import allocation
+from repro_pp_graphs.server.nodes.allocation import Node, Nodes, SlurmError
 
 FETCH_LIMIT_S = 600.0
 
@@ -26,7 +26,7 @@ def fetch(found: Nodes, node: Node, out: Path, patterns: list[str]) -> list[Path
     """
     words = [sys.executable, "-m", "repro_pp_graphs", "node-files", str(out), *patterns]
     process = subprocess.Popen(
-        nodes.command(found.srun, node.name, words),
+        allocation.command(found.srun, node.name, words),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 
-from repro_pp_graphs.server.argfile import ServerArgs
-from repro_pp_graphs.server.release import Release
+from repro_pp_graphs.server.case.argfile import ServerArgs
+from repro_pp_graphs.server.release.installed import Release
 
 # two spellings of sizes and paths, that argument files mix
 SYNONYMS = (

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 
-from repro_pp_graphs.server.release import version_numbers
-from repro_pp_graphs.server.source import text_of
+from repro_pp_graphs.server.release.installed import version_numbers
+from repro_pp_graphs.server.release.release_source import text_of
 
 OPTION = "--attention-backend"
 _OPTIONS = (OPTION, "--decode-attention-backend", "--prefill-attention-backend")

@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from repro_pp_graphs.server import shims
+from repro_pp_graphs.server import shim_names
 
 MOST_BYTES = 256 << 10  # of a file
 _LABEL = re.compile(r"#\s*label:\s*(.*?)\s*$")
@@ -69,9 +69,9 @@ class ServerArgs:
         Shims alone add up: those of `base` make a server run at all.
         """
         env = {**base.env, **self.env}
-        names = [*shims.names_in(base.env), *shims.names_in(self.env)]
+        names = [*shim_names.names_in(base.env), *shim_names.names_in(self.env)]
         if names:
-            env[shims.ENV_NAME] = ",".join(dict.fromkeys(names))
+            env[shim_names.ENV_NAME] = ",".join(dict.fromkeys(names))
         return ServerArgs(
             flags={**base.flags, **self.flags},
             env=env,

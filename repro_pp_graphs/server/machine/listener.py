@@ -11,7 +11,7 @@ import struct
 from pathlib import Path
 from typing import NamedTuple
 
-from repro_pp_graphs.server import process
+from repro_pp_graphs.server.machine import process
 
 LOOPBACK = "127.0.0.1"
 # --host of a server that listens at every address, and where to reach that server

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from repro_pp_graphs.server.source import ClassSource, text_of
+from repro_pp_graphs.server.release.release_source import ClassSource, text_of
 
 LOOP_FILE = "srt/managers/scheduler_pp_mixin.py"
 GROUP_FILE = "srt/distributed/parallel_state.py"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from repro_pp_graphs.pp_clock.rows import LOG_NOT_STARTED, NO_WORD
-from repro_pp_graphs.server.log import lines, read_logs
+from repro_pp_graphs.server.log.log_lines import lines, read_logs
 
 
 def not_started(logs: Path, label: str) -> dict[str, str]:

@@ -12,10 +12,10 @@ import signal
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from repro_pp_graphs.server import log, messages
-from repro_pp_graphs.server.causes import IN_CAPTURE, RULES, Rule
-from repro_pp_graphs.server.log import Line
-from repro_pp_graphs.server.messages import Message
+from repro_pp_graphs.server.log import log_lines, log_messages
+from repro_pp_graphs.server.log.causes import IN_CAPTURE, RULES, Rule
+from repro_pp_graphs.server.log.log_lines import Line
+from repro_pp_graphs.server.log.log_messages import Message
 
 REPORT = "report it with `bash collect_env.sh --bundle`"
 UNKNOWN = "unknown"
@@ -188,7 +188,7 @@ def _in_capture(text: str, found: Diagnosis, candidates: list[Message]) -> bool:
     if candidates and any(_CAPTURE_FAILED.search(line.text) for line in candidates[0].lines):
         return True
     last = ""
-    for line in log.lines(text):
+    for line in log_lines.lines(text):
         if found.who and line.rank == found.who and (step := _CAPTURE.match(line.text)):
             last = step["what"].lower()
     return last == "begin"
@@ -200,9 +200,9 @@ def diagnose(text: str, exit_status: int | None = None, alive: bool = False) -> 
     Without a status an end without a word is not taken for a kill. Of a server that is `alive` only
     what ends a process counts: not what a library remarks in passing.
     """
-    found = log.lines(text)
+    found = log_lines.lines(text)
     progress = _progress(found)
-    split = messages.split(found)
+    split = log_messages.split(found)
     fatal = [one for one in split if one.fatal]
     bare = [one for one in split if one.traceback and not _survived(one.first, progress)]
     # the last traceback ended its process, earlier ones were handled
@@ -211,14 +211,14 @@ def diagnose(text: str, exit_status: int | None = None, alive: bool = False) -> 
         line
         for one in split
         if not (one.fatal or one.traceback)
-        for line in messages.said(one.lines)
+        for line in log_messages.said(one.lines)
         if not line.prefixed and not _survived(line, progress)
     ]
     del loose[:-MOST_LOOSE]
     if own:
         diagnosis = _explain(own, loose)
     elif alive or (remark := _first_match(RULES, loose, loose)) is None:
-        by_itself = log.is_dying(text)  # then the main process has ended itself, by SIGKILL
+        by_itself = log_lines.is_dying(text)  # then the main process has ended itself, by SIGKILL
         lost = [one for one in (*fatal, *bare) if one.lost_peer]
         return _without_message(None if by_itself else exit_status, lost)
     else:
@@ -264,10 +264,10 @@ def _without_message(exit_status: int | None, lost: list[Message]) -> Diagnosis:
 
 def telling_lines(text: str, most: int = 4) -> list[Line]:
     """The last few distinct lines that name an error which its process did not survive."""
-    found = log.lines(text)
+    found = log_lines.lines(text)
     progress = _progress(found)
     kept: list[Line] = []
-    for line in reversed(list(messages.said(found))):
+    for line in reversed(list(log_messages.said(found))):
         if _survived(line, progress):
             continue
         if _TELLING.search(line.text) and line.text not in [other.text for other in kept]:

@@ -1,0 +1,1 @@
+"""A case: its argument file, what a release calls those arguments, what it needs besides."""

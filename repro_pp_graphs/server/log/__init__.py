@@ -1,0 +1,1 @@
+"""A server's log: its lines, its messages, why it died."""

@@ -1,0 +1,1 @@
+"""Servers on several nodes: the allocation, what a node sees, its files."""
