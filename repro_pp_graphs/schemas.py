@@ -20,7 +20,7 @@ import msgspec
 
 from repro_pp_graphs import launch_record, run_record
 from repro_pp_graphs.files import write_whole
-from repro_pp_graphs.report.model import Summary
+from repro_pp_graphs.report.summary.summary_record import Summary
 from repro_pp_graphs.traces import analysis_record
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "schemas"

@@ -19,7 +19,7 @@ from repro_pp_graphs.bundle.__main__ import listing, masked, to_look_at
 from repro_pp_graphs.bundle.contents import Item
 from repro_pp_graphs.environment.masking import Masker
 from repro_pp_graphs.report import report_command
-from repro_pp_graphs.report.embedding import CLOSES, OPENS
+from repro_pp_graphs.report.page.embedding import CLOSES, OPENS
 from repro_pp_graphs.traces.commands.explain import explain_case
 
 HOST, SECRET = "trainer-of-carol", "planted-secret-77"

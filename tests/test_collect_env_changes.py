@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from repro_pp_graphs.environment import changes
-from repro_pp_graphs.report import remarks
+from repro_pp_graphs.report.summary import remarks
 from repro_pp_graphs.server.machine import gpu_counters
 
 COUNTER = "clocks_event_reasons_counters"  # nvidia-smi's fields begin so

@@ -17,7 +17,10 @@ from plan_harness import plan_of
 from release_sources import release_of
 
 from repro_pp_graphs import run_record, schemas
-from repro_pp_graphs.report import content, markdown, model, outcome, source, summary, table
+from repro_pp_graphs.report import source
+from repro_pp_graphs.report.page import content, markdown
+from repro_pp_graphs.report.summary import build, outcome, summary_record
+from repro_pp_graphs.report.tables import launch_table
 from repro_pp_graphs.run import options as run_options
 from repro_pp_graphs.run import order
 from repro_pp_graphs.run.refusal import PlanError
@@ -229,8 +232,8 @@ def series(to: Path, mode: str = "gpu") -> Path:
 
 def summarised(run: Path) -> dict:
     logs = run / "logs"
-    made = json.loads(json.dumps(summary.summarise(logs, run_record.load(logs))))
-    Draft202012Validator(json.loads(schemas.schema_text(model.Summary))).validate(made)
+    made = json.loads(json.dumps(build.summarise(logs, run_record.load(logs))))
+    Draft202012Validator(json.loads(schemas.schema_text(summary_record.Summary))).validate(made)
     return made
 
 
@@ -243,9 +246,9 @@ def test_the_interaction_stands_in_every_report(tmp_path):
     assert found["estimate"]["value"] == pytest.approx(1.20 / 1.15 * 1.05, rel=0.02)
     pairs = {(each["a"], each["b"]) for each in made["verdict"]["pairs"]}
     assert {("graphs_on", "graphs_off"), ("sync_send", "sync_send_no_graphs")} <= pairs
-    printed = " ".join(outcome.lines(model.from_json(made).verdict))
+    printed = " ".join(outcome.lines(summary_record.from_json(made).verdict))
     assert "graphs x sends: graphs on / off is 0.952 as released and 1.043 with blocking" in printed
-    lines = table.lines(made)
+    lines = launch_table.lines(made)
     assert max(map(len, lines)) <= 80
     assert any("TPOT mean ms" in line and line.endswith("*") for line in lines[-2:])
     said = content.content(source.read(run, made))
@@ -256,9 +259,9 @@ def test_the_interaction_stands_in_every_report(tmp_path):
 def test_a_rehearsal_shows_no_such_ratio(tmp_path):
     run = series(tmp_path / "r", mode="cpu")
     made = summarised(run)
-    assert "blocking / released" not in "\n".join(table.lines(made))
+    assert "blocking / released" not in "\n".join(launch_table.lines(made))
     assert content.content(source.read(run, made)).crossed is None
-    printed = " ".join(outcome.lines(model.from_json(made).verdict))
+    printed = " ".join(outcome.lines(summary_record.from_json(made).verdict))
     assert "(This run is no evidence of it.)" in printed
 
 

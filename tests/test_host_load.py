@@ -14,7 +14,8 @@ import report_runs
 
 from repro_pp_graphs import launch_record, run_record
 from repro_pp_graphs.launch_record import GpuCounters, HostLoad, HostWindow, LaunchRecord, RankLoad
-from repro_pp_graphs.report import remarks, summary, table
+from repro_pp_graphs.report.summary import build, remarks
+from repro_pp_graphs.report.tables import launch_table
 from repro_pp_graphs.run import measured_host
 from repro_pp_graphs.run import options as run_options
 from repro_pp_graphs.run.measured_host import Host
@@ -324,17 +325,17 @@ def test_the_table_and_the_remarks_name_that_launch(tmp_path):
         launch_record.amend(logs, label, host=host)
         if number == 2:
             unlike_others = label
-    made = json.loads(json.dumps(summary.summarise(logs, run_record.load(logs))))
+    made = json.loads(json.dumps(build.summarise(logs, run_record.load(logs))))
     assert [each["label"] for each in made["launches"] if each.get("host_unlike")] == [
         unlike_others
     ]
     (said,) = [each for each in remarks.remarks(made) if "host was not like" in each]
     assert said.startswith(f"{unlike_others}: its host was not like the others': other processes")
-    lines = [line for line in table.lines(made) if line.startswith("host")]
+    lines = [line for line in launch_table.lines(made) if line.startswith("host")]
     assert len(lines) == 1 and lines[0].endswith(" no")
 
 
 def test_without_such_facts_nothing_is_said(tmp_path):
     run = report_runs.series(tmp_path / "r")
-    made = summary.summarise(run / "logs", run_record.load(run / "logs"))
-    assert not [line for line in table.lines(made) if line.startswith("host")]
+    made = build.summarise(run / "logs", run_record.load(run / "logs"))
+    assert not [line for line in launch_table.lines(made) if line.startswith("host")]

@@ -9,17 +9,9 @@ import msgspec
 import pytest
 
 from repro_pp_graphs import files
-from repro_pp_graphs.pp_clock import (
-    absent,
-    clock_record,
-    collect,
-    facts,
-    figures,
-    lines,
-    rows,
-    table_rows,
-)
+from repro_pp_graphs.pp_clock import absent, clock_record, collect, facts, figures, lines, rows
 from repro_pp_graphs.pp_clock.rows import CODES, Row, Rows
+from repro_pp_graphs.report.tables import clock_values
 from repro_pp_graphs.server.log import clock_faults
 from repro_pp_graphs.stats import metric_names
 
@@ -433,10 +425,10 @@ def test_the_summary_has_the_send_of_prefill_beside_that_of_decode():
     assert found is not None and found.prefill_token_send_ms is not None
     assert (found.token_send_ms.mean, found.prefill_token_send_ms.mean) == (12, 4)
     stored = msgspec.to_builtins(found)
-    numbers = {path: table_rows.value(stored, path) for _, path in table_rows.ROWS}
+    numbers = {path: clock_values.value(stored, path) for _, path in clock_values.ROWS}
     assert numbers["prefill_token_send_ms.mean"] == 4 and numbers["token_send_ms.median"] == 12
     assert numbers["waits_outside_ms.mean"] == pytest.approx(4) and numbers["distortion"] is None
-    assert max(len(title) for title, _ in table_rows.ROWS) <= 22
+    assert max(len(title) for title, _ in clock_values.ROWS) <= 22
 
 
 def test_named_figures_are_of_the_send_or_of_send_and_receive():
@@ -457,7 +449,7 @@ def test_without_the_gpus_times_there_are_no_named_figures():
     assert figures.token_return(found, False) == {}
     short = figures.summary(found)
     assert short is not None and short.waits_outside_ms is None
-    assert table_rows.value(msgspec.to_builtins(short), "waits_outside_ms.mean") is None
+    assert clock_values.value(msgspec.to_builtins(short), "waits_outside_ms.mean") is None
     assert figures.summary(facts.summary([steady().file], None)) is None
 
 

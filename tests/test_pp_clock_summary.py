@@ -11,7 +11,8 @@ from repro_pp_graphs import launch_record
 from repro_pp_graphs.pp_clock import collect, rows
 from repro_pp_graphs.pp_clock.clock_record import ClockFacts, Rank, Spread, Turns
 from repro_pp_graphs.pp_clock.lines import lines
-from repro_pp_graphs.report import model, remarks, summary, table
+from repro_pp_graphs.report.summary import build, remarks, summary_record
+from repro_pp_graphs.report.tables import launch_table
 from repro_pp_graphs.run.finish_step import Ending
 from repro_pp_graphs.run_record import Launch, Load, Plan
 from repro_pp_graphs.stats.metric_names import IDLE, OUTSIDE, OWN_GRAPH, RETURN
@@ -75,7 +76,7 @@ def summarised(logs, plan_: Plan, clocks: dict[str, ClockFacts | None]) -> dict:
         if found := clocks.get(one.label):
             path = collect.facts_path(logs, one.label)
             path.write_bytes(msgspec.json.encode(found))
-    return summary.summarise(logs, plan_)
+    return build.summarise(logs, plan_)
 
 
 def all_with(found: ClockFacts) -> dict[str, ClockFacts | None]:
@@ -91,7 +92,7 @@ def test_the_measured_pass_gives_the_waits_and_the_verdict_says_so(tmp_path):
         )
     sources = {each["name"]: each["source"] for each in found["verdict"]["findings"]}
     assert sources["longer"] == sources["idle"] == "pp_clock"
-    assert model.from_json(json.loads(json.dumps(found))).launches[0].pp_clock is not None
+    assert summary_record.from_json(json.loads(json.dumps(found))).launches[0].pp_clock is not None
 
 
 def test_where_sends_go_over_gloo_alone_the_receive_is_counted_with_them(tmp_path):
@@ -112,7 +113,7 @@ def test_one_launch_without_it_and_none_is_compared_by_the_clock(tmp_path, lacki
 def test_a_torn_file_is_a_warning_and_no_end(tmp_path):
     summarised(tmp_path, plan(), all_with(clock(21.7, 0.5)))
     collect.facts_path(tmp_path, "graphs_on1").write_text("{", encoding="utf-8")
-    row = summary.summarise(tmp_path, plan())["launches"][0]
+    row = build.summarise(tmp_path, plan())["launches"][0]
     assert "pp_clock" not in row and any("pp_clock.json" in text for text in row["warnings"])
 
 
@@ -120,7 +121,7 @@ def test_one_round_shows_mean_median_p99_and_prefill_beside_decode(tmp_path):
     plan_ = plan()
     plan_.launches = plan_.launches[:2]
     clocks = {"graphs_on1": clock(21.7, 0.5), "graphs_off1": clock(5.2, 0.5)}
-    lines = table.lines(summarised(tmp_path, plan_, clocks))
+    lines = launch_table.lines(summarised(tmp_path, plan_, clocks))
     text = "\n".join(lines)
     for title, cells in (
         ("token send measured ms", ["5.2", "21.7"]),
@@ -134,7 +135,7 @@ def test_one_round_shows_mean_median_p99_and_prefill_beside_decode(tmp_path):
 
 
 def test_several_rounds_show_the_means_only(tmp_path):
-    lines = table.lines(summarised(tmp_path, plan(), all_with(clock(21.7, 0.5))))
+    lines = launch_table.lines(summarised(tmp_path, plan(), all_with(clock(21.7, 0.5))))
     assert any(line.startswith("token send measured ms") for line in lines)
     assert not any("... p99" in line or "in prefill" in line for line in lines)
     assert max(map(len, lines)) <= 80
@@ -142,7 +143,7 @@ def test_several_rounds_show_the_means_only(tmp_path):
 
 def test_a_run_without_the_clock_has_none_of_its_rows(tmp_path):
     found = summarised(tmp_path, plan(), {})
-    text = "\n".join(table.lines(found))
+    text = "\n".join(launch_table.lines(found))
     assert "its waits" not in text and "profiled / measured" not in text
     assert "pp_clock" not in found["launches"][0]
 
@@ -162,13 +163,13 @@ def test_a_launch_whose_clock_did_not_start_says_so_with_its_reason(tmp_path):
         ending.collect_clock()
         ending.changes["status"] = "ok"
         ending.write()
-    on, off = summary.summarise(tmp_path / "logs", plan_)["launches"]
+    on, off = build.summarise(tmp_path / "logs", plan_)["launches"]
     assert on["warnings"] == [
         "pp_clock: PP0: the clock did not start: TypeError: no attributes",
         "pp_clock: PP1 left no rows: OSError: disk full",
     ]
     assert len(off["warnings"]) == 1 and "no rank left rows" in off["warnings"][0]
-    said = remarks.remarks(summary.summarise(tmp_path / "logs", plan_))  # under the table
+    said = remarks.remarks(build.summarise(tmp_path / "logs", plan_))  # under the table
     assert any("graphs_on1: pp_clock: PP0: the clock did not start" in text for text in said)
 
 

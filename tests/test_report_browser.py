@@ -16,7 +16,8 @@ from typing import Any, NoReturn
 import pytest
 import report_runs
 
-from repro_pp_graphs.report import page, report_command
+from repro_pp_graphs.report import report_command
+from repro_pp_graphs.report.page import html_page
 
 pytestmark = pytest.mark.slow
 
@@ -55,7 +56,7 @@ def web(tmp_path_factory) -> Path:
 def test_the_committed_assets_are_what_the_sources_build(web, tmp_path):
     node("node", "build.mjs", str(tmp_path), cwd=web)
     built = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert built == {path.name: path.read_bytes() for path in page.ASSETS.iterdir()}
+    assert built == {path.name: path.read_bytes() for path in html_page.ASSETS.iterdir()}
     assert b"</script" not in built["report.js"] and b"<!--" not in built["report.js"]
 
 

@@ -10,9 +10,10 @@ import msgspec
 import pytest
 import report_runs
 
-from repro_pp_graphs.report import content, report_command, source
+from repro_pp_graphs.report import report_command, source
+from repro_pp_graphs.report.charts.waterfall_chart import compared, difference
+from repro_pp_graphs.report.page import content
 from repro_pp_graphs.report.source import Source
-from repro_pp_graphs.report.waterfall_chart import compared, difference
 
 pytestmark = pytest.mark.slow
 

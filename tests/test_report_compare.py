@@ -8,7 +8,7 @@ import shutil
 import pytest
 import report_runs
 
-from repro_pp_graphs.report import compare, compare_command, source
+from repro_pp_graphs.report import compare_command, source, two_runs
 from repro_pp_graphs.stats.metric_names import IDLE, OUTSIDE, OWN_GRAPH, RETURN
 
 pytestmark = pytest.mark.slow
@@ -105,10 +105,10 @@ def test_cases_are_met_by_name_and_only_those_of_both(tmp_path):
     one, two = (source.read(report_runs.series(tmp_path / name)) for name in ("one", "two"))
     for launch in two.plan.launches:
         launch.case = launch.case.replace("graphs_off", "another")
-    assert compare.shared(one, two) == ["graphs_on"]
+    assert two_runs.shared(one, two) == ["graphs_on"]
     for launch in two.plan.launches:
         launch.case = "another"
-    assert "no case is in both" in compare.against(one, two)[0]
+    assert "no case is in both" in two_runs.against(one, two)[0]
 
 
 def other_layers(run: dict) -> None:
@@ -151,7 +151,7 @@ def test_numbers_of_another_thing_are_refused_with_the_reason(tmp_path, capsys, 
     if reason.startswith("other program"):  # a launch of the probe names its send path
         found = source.read(one), source.read(one)
         found[1].plan.engine = "probe"
-        assert reason in compare.against(*found)
+        assert reason in two_runs.against(*found)
         return
     status, text = compared(capsys, one, two)
     assert status == 1 and reason in text and text.startswith("compare: these cannot be compared")
@@ -160,9 +160,9 @@ def test_numbers_of_another_thing_are_refused_with_the_reason(tmp_path, capsys, 
 def test_other_prompts_are_refused_where_both_are_known(tmp_path):
     one, two = (source.read(report_runs.series(tmp_path / name)) for name in ("one", "two"))
     one.plan.inputs["prompts.txt"] = "a" * 64
-    assert compare.against(one, two) == []
+    assert two_runs.against(one, two) == []
     two.plan.inputs["prompts.txt"] = "b" * 64
-    assert compare.against(one, two)[0].startswith("other prompts")
+    assert two_runs.against(one, two)[0].startswith("other prompts")
 
 
 def test_traces_alone_and_runs_without_a_measured_launch_are_refused(tmp_path, capsys):
@@ -201,7 +201,7 @@ def with_waits(folder, waits_from: str, shift: float) -> source.Source:
 )
 def test_waits_are_compared_where_both_runs_timed_them_alike(tmp_path, timed, says, lacks):
     one, two = (with_waits(tmp_path / str(n), how, 0.3333) for n, how in enumerate(timed))
-    lines = compare.lines(one, two)
+    lines = two_runs.lines(one, two)
     text = " ".join(" ".join(lines).split())
     assert says in text and lacks not in text
     assert ("of it without compute" in text) == (timed[0] == timed[1])

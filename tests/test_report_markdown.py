@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from repro_pp_graphs import launch_record, run_record
-from repro_pp_graphs.report import bar_charts, commands, content, markdown, source
+from repro_pp_graphs.report import source
+from repro_pp_graphs.report.charts import bar_charts
+from repro_pp_graphs.report.page import commands, content, markdown
 from repro_pp_graphs.run import client_words
 from repro_pp_graphs.traces.explain.step_path import IF
 

@@ -14,7 +14,9 @@ import pytest
 import report_runs
 from msgspec.structs import replace
 
-from repro_pp_graphs.report import calls, charts, content, lane_chart, launch_charts, page, source
+from repro_pp_graphs.report import call_names, source
+from repro_pp_graphs.report.charts import all_charts, lane_chart, launch_charts
+from repro_pp_graphs.report.page import content, html_page
 from repro_pp_graphs.traces.explain import step_path, timeline
 
 MOST_BYTES = 3_000_000
@@ -23,7 +25,7 @@ EVIL = "</script><script>alert(1)</script><b>"
 
 def text_of(folder) -> str:
     found = source.read(folder)
-    return page.text_of(content.content(found), found.cases, charts.figures(found))
+    return html_page.text_of(content.content(found), found.cases, all_charts.figures(found))
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +110,7 @@ def test_a_call_in_a_trace_that_is_named_like_markup_is_text(tmp_path):
 
 def test_a_kernel_or_call_of_any_name_stays_data():
     evil = timeline.Slice("moving", 1.0, 2.0, EVIL)
-    text = page.embedded({"slices": [list(lane_chart.rows_of([evil])[0])], EVIL: "\u2028<!--"})
+    text = html_page.embedded({"slices": [list(lane_chart.rows_of([evil])[0])], EVIL: "\u2028<!--"})
     assert not set("<>&\u2028") & set(text)
     assert json.loads(text)["slices"][0][3] == EVIL
 
@@ -151,8 +153,12 @@ def test_the_data_of_the_pictures_is_what_was_measured(of_traced):
 
 
 def test_every_kind_that_a_picture_draws_has_a_colour_in_light_and_dark():
-    style = (page.ASSETS / "report.css").read_text(encoding="utf-8")
-    kinds = {*lane_chart.KINDS, *(colour for _, colour in calls.KINDS.values()), calls.REST[1]}
+    style = (html_page.ASSETS / "report.css").read_text(encoding="utf-8")
+    kinds = {
+        *lane_chart.KINDS,
+        *(colour for _, colour in call_names.KINDS.values()),
+        call_names.REST[1],
+    }
     kinds |= {f"path_{each}" for each in step_path.TITLES}
     # light, the system's dark, dark by the button; and the square in the key
     counts = {kind: style.count(f"--{kind}:") for kind in kinds}
@@ -161,7 +167,7 @@ def test_every_kind_that_a_picture_draws_has_a_colour_in_light_and_dark():
 
 
 def test_a_colour_of_a_case_is_no_colour_of_a_part():
-    style = (page.ASSETS / "report.css").read_text(encoding="utf-8")
+    style = (html_page.ASSETS / "report.css").read_text(encoding="utf-8")
     light, *dark = style.partition("}")[0], *re.findall(r"\{[^{}]*--paper:[^{}]*\}", style)[1:]
     assert len(dark) == 2
     for rules in (light, *dark):
@@ -181,7 +187,7 @@ def test_what_to_know_stands_below_the_figures_and_above_the_pictures(tmp_path):
     assert heads[1:3] == ["To know", "Every launch"]
     made = content.content(found)
     made.remarks = [f"remark {n}" for n in range(8)]
-    html = page.text_of(made, found.cases, [])
+    html = html_page.text_of(made, found.cases, [])
     shown, _, folded = html.partition("<summary>2 more remarks</summary>")
     assert "remark 5<" in shown and "remark 6<" not in shown and "remark 7<" in folded
     assert "rehearsal: no evidence on" not in text_of(report_runs.series(tmp_path / "series"))
@@ -226,7 +232,7 @@ def test_a_graph_on_the_path_of_some_steps_is_said_below_the_table(tmp_path):
     seen = one.explained.analysis
     path = replace(seen.ring_path, steps=44, graph_steps={"0": 5, "1": 40})
     one.explained.analysis = replace(seen, ring_path=path)
-    figure = next(each for each in charts.figures(found) if each.id == "path")
+    figure = next(each for each in all_charts.figures(found) if each.id == "path")
     assert "of some of the 44 steps: PP0's of 5, PP1's of 40. A step's path" in figure.table.note
 
 

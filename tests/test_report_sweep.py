@@ -14,26 +14,18 @@ import report_runs
 from report_runs import A, changed
 
 from repro_pp_graphs import run_record
-from repro_pp_graphs.report import (
-    calls,
-    charts,
-    content,
-    markdown,
-    model,
-    page,
-    source,
-    summary,
-    sweep,
-    sweep_table,
-    sweep_waits,
-)
+from repro_pp_graphs.report import call_names, source
+from repro_pp_graphs.report.charts import all_charts
+from repro_pp_graphs.report.page import content, html_page, markdown
+from repro_pp_graphs.report.summary import build, summary_record, sweep
+from repro_pp_graphs.report.tables import sweep_table, sweep_waits
 from repro_pp_graphs.stats.metric_names import IDLE, RETURN, TPOT
 
 
 def summarised(run: Path) -> dict[str, Any]:
     logs = run / "logs"
-    found: dict[str, Any] = json.loads(json.dumps(summary.summarise(logs, run_record.load(logs))))
-    model.from_json(found)
+    found: dict[str, Any] = json.loads(json.dumps(build.summarise(logs, run_record.load(logs))))
+    summary_record.from_json(found)
     return found
 
 
@@ -243,7 +235,7 @@ def test_a_load_that_was_not_measured_has_no_wait(tmp_path: Path):
     ],
 )
 def test_messages_go_round_the_ring(kind: str, rank: int, whom: int | None):
-    assert calls.peer(kind, rank, 4) == whom
+    assert call_names.peer(kind, rank, 4) == whom
 
 
 def test_the_terminal_fits_80_columns_and_shows_ratios_with_intervals(found: dict[str, Any]):
@@ -270,7 +262,7 @@ def test_report_md_and_html_have_the_table_and_the_lines(run: Path):
     said = content.content(read)
     text = markdown.text_of(said)
     assert "## Over the load" in text and "| batch 64 |" in text
-    figures = {each.id: each for each in charts.figures(read)}
+    figures = {each.id: each for each in all_charts.figures(read)}
     data = figures["loads"].data
     assert data["along"] == ["batch 4", "batch 16", "batch 64"]
     (tpot,) = [each for each in data["choices"] if each["key"] == TPOT]
@@ -280,7 +272,7 @@ def test_report_md_and_html_have_the_table_and_the_lines(run: Path):
     assert on["waits"][2].startswith("7 of 80 ms: PP1, send of token ids to PP0")
     assert on["waits"][0].startswith("2.5 of 80 ms: PP0") and len(on["waits"]) == 3
     assert "| batch 64 | 7 of 80 ms: PP1, send of token ids to PP0" in text
-    html = page.text_of(said, read.cases, charts.figures(read))
+    html = html_page.text_of(said, read.cases, all_charts.figures(read))
     assert '<figure id="loads">' in html and "<h2>By load</h2>" in html
     assert '<td class="text">7 of 80 ms: PP1, send of token ids to PP0' in html
     assert "and 2 more loads" in said.what
@@ -297,7 +289,7 @@ def test_two_axes_are_lines_along_the_first_dashed_by_the_second(run: Path, tmp_
             load["title"] = f"batch {point['batch']}, input {point['input_len']}"
 
     changed(both / "logs" / "run.json", two)
-    (figure,) = [each for each in charts.figures(source.read(both)) if each.id == "loads"]
+    (figure,) = [each for each in all_charts.figures(source.read(both)) if each.id == "loads"]
     lines = figure.data["choices"][0]["lines"]
     assert figure.data["along"] == ["batch 4", "batch 16"]
     assert [(each["dash"], len(each["points"])) for each in lines] == [(0, 2), (1, 1)] * 2

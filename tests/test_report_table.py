@@ -7,8 +7,10 @@ import json
 import pytest
 
 from repro_pp_graphs import launch_record, run_record
-from repro_pp_graphs.report import remarks, summary, summary_step, table
-from repro_pp_graphs.report.numbers import number
+from repro_pp_graphs.report import launch_row, summary_step
+from repro_pp_graphs.report.number_words import number
+from repro_pp_graphs.report.summary import build, remarks
+from repro_pp_graphs.report.tables import launch_table
 from repro_pp_graphs.run_record import Launch, Plan
 
 
@@ -46,7 +48,7 @@ def measured(logs, plan_: Plan, itls_ms: list[float], **facts) -> dict:
         (logs / f"{one.label}_client.json").write_text(json.dumps(client), encoding="utf-8")
         state = {"decode_lines": 118, "with_graph": 118, "launches": dict.fromkeys("0123", 24)}
         launch_record.amend(logs, one.label, **{"status": "ok", "graph_state": state, **facts})
-    return summary.summarise(logs, plan_)
+    return build.summarise(logs, plan_)
 
 
 def rows(lines: list[str], name: str) -> list[list[str]]:
@@ -55,7 +57,7 @@ def rows(lines: list[str], name: str) -> list[list[str]]:
 
 def test_one_round_has_a_column_a_case_and_no_ratio(tmp_path):
     result = measured(tmp_path, plan(launch("A", "on"), launch("B", "off")), [30.0, 20.0])
-    lines = table.lines(result)
+    lines = launch_table.lines(result)
     assert lines[0].split() == ["on", "off", "better"]
     assert rows(lines, "ITL median ms") == [["30", "20", "lower"]]
     assert rows(lines, "TTFT median ms") == [["1235", "1235", "lower"]]
@@ -73,7 +75,7 @@ def test_rounds_are_columns_and_cases_rows_whatever_ran_first(tmp_path):
     for number_, order in enumerate((ABBA, ABBA[::-1])):
         values = [{"A": 30, "B": 20, "B_r2": 21, "A_r2": 31}[label] for label, *_ in order]
         made = plan(*(launch(f"CASE_{label[0]}_x{label[1:]}", *rest) for label, *rest in order))
-        lines = table.lines(measured(tmp_path / str(number_), made, values))
+        lines = launch_table.lines(measured(tmp_path / str(number_), made, values))
         (at,) = (n for n, line in enumerate(lines) if line.startswith("ITL median ms, lower"))
         assert lines[at].split()[-5:] == ["r1", "r2", "on", "/", "this"]
         assert lines[at + 1].split() == ["on", "30", "31"]
@@ -84,7 +86,7 @@ def test_rounds_are_columns_and_cases_rows_whatever_ran_first(tmp_path):
 def test_cases_without_a_letter_keep_the_order_in_which_they_ran(tmp_path):
     made = plan(launch("CASE_mine", "mine"), launch("CASE_B_x", "off"), launch("a", "a"))
     result = measured(tmp_path, made, [30, 20, 21])
-    assert table.cases_of(result["launches"]) == ["off", "mine", "a"]
+    assert launch_row.cases_of(result["launches"]) == ["off", "mine", "a"]
 
 
 def test_cases_stand_in_the_order_in_which_they_were_asked_for(tmp_path):
@@ -93,7 +95,7 @@ def test_cases_stand_in_the_order_in_which_they_were_asked_for(tmp_path):
     for one in made.launches:
         one.place = 1 + [label for label, _ in asked].index(one.label)
     result = measured(tmp_path, made, [30, 20])
-    assert table.cases_of(result["launches"]) == ["sync_send", "comm_overlap"]
+    assert launch_row.cases_of(result["launches"]) == ["sync_send", "comm_overlap"]
     assert [one.case for one in made.firsts] == ["sync_send", "comm_overlap"]
     assert [(pair["a"], pair["b"]) for pair in result["verdict"]["pairs"]] == [
         ("sync_send", "comm_overlap")
@@ -105,7 +107,7 @@ def test_four_cases_of_two_rounds_are_one_table(tmp_path):
     made = [
         launch(f"CASE_{n}_r{r}", n, r) for r, seq in ((1, names), (2, names[::-1])) for n in seq
     ]
-    lines = table.lines(measured(tmp_path, plan(*made), [30.0] * 8))
+    lines = launch_table.lines(measured(tmp_path, plan(*made), [30.0] * 8))
     assert len(lines) < 50 and max(map(len, lines)) <= 80
     assert len(rows(lines, "ITL median ms, lower")) == 1
 
@@ -113,7 +115,7 @@ def test_four_cases_of_two_rounds_are_one_table(tmp_path):
 def test_many_rounds_are_wrapped_and_each_value_is_there_once(tmp_path):
     order = [(f"{c}_r{r}", c, r) for r in range(1, 11) for c in ("on", "off")]
     made = plan(*(launch(*one) for one in order))
-    lines = table.lines(measured(tmp_path, made, [100.5 + n for n in range(20)]))
+    lines = launch_table.lines(measured(tmp_path, made, [100.5 + n for n in range(20)]))
     assert max(map(len, lines)) <= 80
     text = "\n".join(lines[: lines.index(next(x for x in lines if x.startswith("TTFT")))])
     assert all(f"{100.5 + n:.4g}" in text.split() for n in range(20))
@@ -136,7 +138,7 @@ LONG = "CASE_A_decode_graphs_sglang_0.5.6.post2"
 )
 def test_every_line_fits_80_columns(tmp_path, labels, columns):
     many = plan(*(launch(label, label) for label in labels))
-    lines = table.lines(measured(tmp_path, many, [123456.789] * len(labels)))
+    lines = launch_table.lines(measured(tmp_path, many, [123456.789] * len(labels)))
     assert max(map(len, lines)) <= 80
     assert sum(line.count("123457") for line in lines) == 2 * columns  # TPOT, ITL
     for label in labels:
@@ -147,7 +149,7 @@ def test_many_cases_of_one_round_are_columns_and_the_first_is_in_every_block(tmp
     cases = ["graphs_on", "b", "c", "sync_send_no_graphs"]
     result = measured(tmp_path, plan(*(launch(each, each) for each in cases)), [30, 20, 21, 22])
     result["launches"][3]["status"] = "interrupted"
-    lines = table.lines(result)
+    lines = launch_table.lines(result)
     heads = [line.split() for line in lines if line.endswith("better")]
     assert heads == [["graphs_on", "b", "c", "better"], ["graphs_on", "graphs", "better"]]
     assert rows(lines, "ITL median ms") == [
@@ -159,16 +161,16 @@ def test_many_cases_of_one_round_are_columns_and_the_first_is_in_every_block(tmp
 def test_in_a_rehearsal_no_name_claims_graphs_and_no_ratio_stands(tmp_path):
     cases = {"A": "graphs_on", "B": "graphs_off"}
     made = plan(*(launch(label, cases[label[0]], n) for label, _, n in ABBA), mode="cpu")
-    lines = table.lines(measured(tmp_path, made, [30, 20, 21, 31], graph_state=None))
+    lines = launch_table.lines(measured(tmp_path, made, [30, 20, 21, 31], graph_state=None))
     assert [line.split()[:2] for line in lines[1:3]] == [["arm", "A"], ["arm", "B"]]
     assert "graphs" not in "\n".join(lines) and "/ this" not in "\n".join(lines)
-    said_ = remarks.remarks(summary.summarise(tmp_path, made))
+    said_ = remarks.remarks(build.summarise(tmp_path, made))
     assert "arm A is A, arm B is B" in said_[0]
-    text = " ".join(summary_step.said(summary.summarise(tmp_path, made)))
+    text = " ".join(summary_step.said(build.summarise(tmp_path, made)))
     assert "TPOT mean, arm A / arm B: 1.488" in text  # docs/reading_results.md says what it is
     for label, *_ in ABBA:
         launch_record.path_of(tmp_path, label).unlink()
-    text = " ".join(summary_step.said(summary.summarise(tmp_path, made)))
+    text = " ".join(summary_step.said(build.summarise(tmp_path, made)))
     assert "TPOT mean, arm A / arm B: CANNOT TELL: not measured in arm A and arm B." in text
     assert "graphs_on" not in text and "graphs_off" not in text
 
@@ -179,7 +181,7 @@ def test_after_an_interruption_only_what_was_measured_is_there(tmp_path, capsys)
     measured(logs, made, [30, 20, 21, 31])
     for label in ("B_r2", "A_r2"):
         launch_record.path_of(logs, label).unlink()
-    lines = table.lines(summary.summarise(logs, made))
+    lines = launch_table.lines(build.summarise(logs, made))
     assert rows(lines, "ITL median ms") == [["30", "20", "lower"]]
     assert summary_step.main([str(tmp_path)]) == 1
     said_ = capsys.readouterr().out
@@ -190,7 +192,7 @@ def test_after_an_interruption_only_what_was_measured_is_there(tmp_path, capsys)
 def test_eight_ranks_with_different_launch_counts_fit_80_columns(tmp_path):
     two = plan(launch("A", "on"), launch("B", "off"))
     state = {"launches": {str(n): 1000 + n for n in range(8)}, "decode_lines": 9, "with_graph": 9}
-    lines = table.lines(measured(tmp_path, two, [1, 1], graph_state=state))
+    lines = launch_table.lines(measured(tmp_path, two, [1, 1], graph_state=state))
     assert max(map(len, lines)) <= 80
 
 
@@ -223,8 +225,8 @@ def test_numbers_have_four_significant_digits_and_no_exponent(value, text):
 )
 def test_the_graph_state_is_told_from_traces_and_log(state, launches, share):
     one = {"graph_state": state} if state else {}
-    assert table.graphs(one) == launches
-    assert table.eager_share(one).startswith(share)
+    assert launch_table.graphs(one) == launches
+    assert launch_table.eager_share(one).startswith(share)
 
 
 def test_failed_requests_are_shown(tmp_path):
@@ -232,16 +234,18 @@ def test_failed_requests_are_shown(tmp_path):
     measured(tmp_path, two, [30, 20])
     path = tmp_path / "A_client.json"
     path.write_text(json.dumps({"summary": metrics(30) | {"failed": 3}}), encoding="utf-8")
-    assert rows(table.lines(summary.summarise(tmp_path, two)), "failed requests") == [["3", "-"]]
+    assert rows(launch_table.lines(build.summarise(tmp_path, two)), "failed requests") == [
+        ["3", "-"]
+    ]
 
 
 def test_a_failed_launch_says_so_in_place_of_numbers(tmp_path):
     two = plan(launch("A", "on"), launch("B", "off"))
     measured(tmp_path, two, [30, 20])
     launch_record.amend(tmp_path, "B", status="failed", reason="died")
-    result = summary.summarise(tmp_path, two)
+    result = build.summarise(tmp_path, two)
     assert not result["complete"]
-    assert rows(table.lines(result), "ITL median ms") == [["30", "failed", "lower"]]
+    assert rows(launch_table.lines(result), "ITL median ms") == [["30", "failed", "lower"]]
 
 
 @pytest.mark.parametrize("status", ["failed", "interrupted", "running"])
@@ -249,10 +253,10 @@ def test_what_was_measured_before_a_launch_was_cut_short_is_shown(tmp_path, stat
     two = plan(launch("A", "on"), launch("B", "off"))
     measured(tmp_path, two, [30, 20])
     launch_record.amend(tmp_path, "B", status=status, measured=True)
-    result = summary.summarise(tmp_path, two)
+    result = build.summarise(tmp_path, two)
     assert not result["complete"]
     cell = status if status == "running" else "20"
-    assert rows(table.lines(result), "ITL median ms") == [["30", cell, "lower"]]
+    assert rows(launch_table.lines(result), "ITL median ms") == [["30", cell, "lower"]]
     text = " ".join(summary_step.said(result))
     if status == "running":  # nobody has looked at it
         assert "Not measured: 1 of 2 launches (B: running)" in text
@@ -262,7 +266,7 @@ def test_what_was_measured_before_a_launch_was_cut_short_is_shown(tmp_path, stat
 
 
 def test_nothing_measured_is_no_table(tmp_path):
-    assert table.lines(summary.summarise(tmp_path, plan(launch("A", "on")))) == []
+    assert launch_table.lines(build.summarise(tmp_path, plan(launch("A", "on")))) == []
 
 
 @pytest.mark.parametrize("content", ["", "{"])
@@ -270,7 +274,7 @@ def test_a_damaged_client_file_is_a_launch_without_numbers(tmp_path, content):
     one = plan(launch("A", "on"))
     measured(tmp_path, one, [30])
     (tmp_path / "A_client.json").write_text(content, encoding="utf-8")
-    assert summary.summarise(tmp_path, one)["launches"][0]["metrics"] == {}
+    assert build.summarise(tmp_path, one)["launches"][0]["metrics"] == {}
 
 
 def told(tmp_path, plan_: Plan, **facts) -> str:
@@ -336,10 +340,10 @@ def token_return(steps: int = 22) -> dict:
 
 def test_the_token_send_is_told_in_milliseconds():
     analysis = {"token_return": token_return(), "ranks": {"0": {"basis": "gpu"}}}
-    sent = summary.token_send_ms(analysis)
+    sent = build.token_send_ms(analysis)
     assert sent == {"host": 95, "sent": 100, "under_graph": 30, "idle": 70}
-    assert summary.token_send_ms({}) == {}
-    assert summary.token_send_ms({**analysis, "token_return": token_return(steps=0)}) == {}
+    assert build.token_send_ms({}) == {}
+    assert build.token_send_ms({**analysis, "token_return": token_return(steps=0)}) == {}
 
 
 def test_a_release_without_a_version_is_not_said_to_send_in_any_way(tmp_path):
@@ -350,17 +354,17 @@ def test_a_release_without_a_version_is_not_said_to_send_in_any_way(tmp_path):
 def test_a_delivery_that_clocks_leave_open_is_not_given():
     found = token_return() | {"delivery_known": False}
     analysis = {"token_return": found, "ranks": {"0": {"basis": "gpu"}}}
-    assert summary.token_send_ms(analysis) == {"host": 95}
+    assert build.token_send_ms(analysis) == {"host": 95}
 
 
 def test_an_analysis_without_the_figure_gives_none():
     sparse = {"enough": True, "delivery_known": True, "host_us": {"send": {"median": 5.0}}}
-    assert summary.token_send_ms({"token_return": sparse, "ranks": {}}) == {}
+    assert build.token_send_ms({"token_return": sparse, "ranks": {}}) == {}
 
 
 def test_without_kernels_no_idle_time_is_claimed():
     ranks = {"0": {"basis": "gpu"}, "1": {"basis": "cpu"}}
-    sent = summary.token_send_ms({"token_return": token_return(), "ranks": ranks})
+    sent = build.token_send_ms({"token_return": token_return(), "ranks": ranks})
     assert sent == {"host": 95, "sent": 100}
 
 
@@ -369,7 +373,7 @@ def test_token_sends_stand_in_the_table(tmp_path):
     result = measured(tmp_path, two, [30, 20])
     for one, ms in zip(result["launches"], (100, 4), strict=True):
         one["token_send_ms"] = {"sent": ms}
-    (cells,) = rows(table.lines(result), "  last byte left ms")
+    (cells,) = rows(launch_table.lines(result), "  last byte left ms")
     assert cells == ["100", "4"]
 
 
@@ -386,7 +390,7 @@ def test_reasons_and_warnings_name_their_launch(tmp_path):
     measured(tmp_path, one, [30], **facts)
     client = {"summary": metrics(30) | {"warnings": ["cached prefix"]}}
     (tmp_path / "A_client.json").write_text(json.dumps(client), encoding="utf-8")
-    found = remarks.remarks(summary.summarise(tmp_path, one))
+    found = remarks.remarks(build.summarise(tmp_path, one))
     assert {"A: server died: port in use", "A: 3 files", "A: cached prefix"} <= set(found)
 
 
@@ -445,10 +449,10 @@ def test_the_control_has_a_row_where_it_was_measured(tmp_path):
         result = measured(
             tmp_path / str(at), plan(*(launch(*one) for one in launches)), [30] * len(launches)
         )
-        assert not [line for line in table.lines(result) if "alone" in line]
+        assert not [line for line in launch_table.lines(result) if "alone" in line]
         for each in result["launches"]:
             each["metrics"]["control_ttft_ms"] = 31.5
-        lines = table.lines(result)
+        lines = launch_table.lines(result)
         assert any(line.startswith("TTFT alone ms") for line in lines)
         assert sum(line.count("31.5") for line in lines) == len(launches)
         assert max(map(len, lines)) <= 80

@@ -12,7 +12,8 @@ from repro_pp_graphs import run_record
 from repro_pp_graphs.client.payload import digest_of, take_event
 from repro_pp_graphs.client.record import Record
 from repro_pp_graphs.client.result import result_document
-from repro_pp_graphs.report import summary, table, token_ids
+from repro_pp_graphs.report.summary import build, token_ids
+from repro_pp_graphs.report.tables import launch_table
 
 
 def event(tokens, ids, reason="length"):
@@ -53,7 +54,7 @@ def rows_of(run):
     logs = run / "logs"
     for path in logs.glob("*_launch.json"):  # its client JSON is what was measured
         report_runs.changed(path, lambda one: one.pop("client_sha256", None))
-    found = summary.summarise(logs, run_record.load(logs))
+    found = build.summarise(logs, run_record.load(logs))
     return found, {row["label"]: row for row in found["launches"]}
 
 
@@ -77,7 +78,7 @@ def test_a_launch_with_other_ids_is_counted_and_remarked(tmp_path):
     kinds = {label: token_ids.kinds(row) for label, row in rows.items()}
     assert (kinds[report_runs.A], kinds[report_runs.B]) == (str(size), str(size - 1))
     assert kinds[f"{report_runs.B}_r2"] == "-"
-    text = "\n".join(table.lines(found))
+    text = "\n".join(launch_table.lines(found))
     assert f"{size - 2} of {size - 1}" in text
     (said,) = token_ids.remark(found["launches"])
     assert f"{report_runs.B} {size - 2} of {size - 1}" in said and f"{report_runs.A}_r2" not in said
@@ -101,7 +102,7 @@ def test_a_prompt_that_failed_is_not_counted(tmp_path):
 def test_launches_that_agree_are_no_remark_and_without_ids_nothing_is_said(tmp_path):
     run = report_runs.series(tmp_path / "run")
     found, _ = rows_of(run)
-    assert "token ids" not in "\n".join(table.lines(found))
+    assert "token ids" not in "\n".join(launch_table.lines(found))
     for label in (report_runs.A, report_runs.B):
         answered(run, label, ["a" * 64] * prompts(run))
     found, rows = rows_of(run)

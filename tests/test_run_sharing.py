@@ -12,7 +12,7 @@ import pytest
 from fake_sglang.harness import Harness
 from plan_harness import BASE, gpus, plan_of
 
-from repro_pp_graphs.report import remarks
+from repro_pp_graphs.report.summary import remarks
 from repro_pp_graphs.run import options as run_options
 from repro_pp_graphs.run import preflight
 from repro_pp_graphs.run.refusal import PlanError

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("scipy")
 
-from repro_pp_graphs.report import sentences
+from repro_pp_graphs.report.summary import sentences
 from repro_pp_graphs.stats import findings
 from repro_pp_graphs.stats.compare import Asked, Metric, Rules, Sample, compare, pair
 from repro_pp_graphs.stats.findings import Arms

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from repro_pp_graphs.report import model
+from repro_pp_graphs.report.summary import summary_record
 
 OLD = {
     "schema": 1, "mode": "gpu", "rehearsal": False, "nsys": False, "complete": True,
@@ -15,7 +15,7 @@ OLD = {
 
 
 def test_a_summary_of_schema_1_is_read():
-    read = model.from_json(OLD)
+    read = summary_record.from_json(OLD)
     assert (read.schema, read.engine, read.verdict) == (1, "sglang", None)
     assert read.launches[0].label == "A" and read.launches[0].metrics == {}
 
@@ -23,4 +23,4 @@ def test_a_summary_of_schema_1_is_read():
 @pytest.mark.parametrize("torn", [{}, {"launches": 3}, {**OLD, "launches": [{"label": 1}]}])
 def test_what_is_no_summary_is_refused(torn):
     with pytest.raises(msgspec.ValidationError):
-        model.from_json(torn)
+        summary_record.from_json(torn)

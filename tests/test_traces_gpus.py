@@ -13,7 +13,7 @@ pytest.importorskip("msgspec")
 
 from trace_changes import only_case
 
-from repro_pp_graphs.report import token_return
+from repro_pp_graphs.report.summary import token_return
 from repro_pp_graphs.stats.metric_names import IDLE, OUTSIDE, RETURN
 from repro_pp_graphs.traces.analysis_record import Analysis, document
 from repro_pp_graphs.traces.explain import side_by_side

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from repro_pp_graphs import run_record
-from repro_pp_graphs.report import commands, table
-from repro_pp_graphs.report import summary as summary_of
-from repro_pp_graphs.report.remarks import remarks
+from repro_pp_graphs.report.page import commands
+from repro_pp_graphs.report.summary import build as summary_of
+from repro_pp_graphs.report.summary.remarks import remarks
+from repro_pp_graphs.report.tables import launch_table
 from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.server.log import diagnosis
 
@@ -141,7 +142,7 @@ def describe(logs: Path, plan: Plan, result: dict[str, Any]) -> list[str]:
         "",
         text,
         "",
-        *_fenced("\n".join(table.lines(result))),
+        *_fenced("\n".join(launch_table.lines(result))),
         "",
         *known,
         *said,

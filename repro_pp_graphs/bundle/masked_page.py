@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from repro_pp_graphs.bundle.marks import shown_in_html
 from repro_pp_graphs.environment.masking import Masker
-from repro_pp_graphs.report.embedding import CLOSES, FACTS, FIXED, OPENS, each_text, embedded
+from repro_pp_graphs.report.page.embedding import CLOSES, FACTS, FIXED, OPENS, each_text, embedded
 
 
 def masked_page(html: str, masker: Masker) -> str:

@@ -1,1 +1,1 @@
-"""What a run tells: summary.json and the side-by-side table."""
+"""What a run tells: summary.json, the side-by-side table, report.md and report.html."""

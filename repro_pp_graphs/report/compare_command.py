@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from repro_pp_graphs.files import BadFile
-from repro_pp_graphs.report import compare, source
+from repro_pp_graphs.report import source, two_runs
 from repro_pp_graphs.terminal import Parser, complain
 
 COMMAND = "compare"
@@ -35,9 +35,9 @@ def main(argv: list[str]) -> int:
     except (BadFile, OSError) as error:
         complain(COMMAND, f"{error}; name the folders of two runs")
         return 1
-    reasons = compare.against(one, other)
+    reasons = two_runs.against(one, other)
     if reasons:
         complain(COMMAND, f"these cannot be compared: {'; '.join(reasons)}")
         return 1
-    print("\n".join(compare.lines(one, other)))
+    print("\n".join(two_runs.lines(one, other)))
     return 0

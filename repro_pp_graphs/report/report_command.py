@@ -9,9 +9,11 @@ import msgspec
 from repro_pp_graphs import files
 from repro_pp_graphs.environment import masking
 from repro_pp_graphs.files import BadFile
-from repro_pp_graphs.report import charts, content, markdown, page, source
-from repro_pp_graphs.report.content import Content
-from repro_pp_graphs.report.embedding import each_text
+from repro_pp_graphs.report import source
+from repro_pp_graphs.report.charts import all_charts
+from repro_pp_graphs.report.page import content, html_page, markdown
+from repro_pp_graphs.report.page.content import Content
+from repro_pp_graphs.report.page.embedding import each_text
 from repro_pp_graphs.report.source import Source
 from repro_pp_graphs.terminal import Parser, complain, folder, visible
 
@@ -30,7 +32,7 @@ def write(found: Source, to: Path) -> list[Path]:
     said = masked(content.content(found), found)
     texts = {
         "report.md": markdown.text_of(said),
-        "report.html": page.text_of(said, found.cases, charts.figures(found)),
+        "report.html": html_page.text_of(said, found.cases, all_charts.figures(found)),
     }
     to.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():

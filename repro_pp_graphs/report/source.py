@@ -16,7 +16,8 @@ from repro_pp_graphs.environment import changes
 from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.pp_clock.clock_record import ClockFacts
 from repro_pp_graphs.pp_clock.collect import facts_path
-from repro_pp_graphs.report import model, summary, table
+from repro_pp_graphs.report import launch_row
+from repro_pp_graphs.report.summary import build, summary_record
 from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.traces.analysis_record import Analysis, document, from_document
 from repro_pp_graphs.traces.explain.slices import Timeline
@@ -58,7 +59,7 @@ class Launched(msgspec.Struct, kw_only=True):
     the first prompt, mean ITL ms).
     """
 
-    summary: model.LaunchSummary
+    summary: summary_record.LaunchSummary
     case: int  # index of its case
     order: int  # from 1, as the launches ran
     itl_ms: list[float]
@@ -72,7 +73,7 @@ class Launched(msgspec.Struct, kw_only=True):
     @property
     def measured(self) -> bool:
         """Whether the figures of its measured pass stand, though it may have ended ill after it."""
-        return table.is_measured(msgspec.structs.asdict(self.summary))
+        return launch_row.is_measured(msgspec.structs.asdict(self.summary))
 
 
 class Source(msgspec.Struct, kw_only=True):
@@ -83,7 +84,7 @@ class Source(msgspec.Struct, kw_only=True):
     cases: list[str]
     logs: Path | None = None
     plan: Plan | None = None
-    summary: model.Summary | None = None
+    summary: summary_record.Summary | None = None
     launches: list[Launched] = []
     explained: list[Explained] = []
     environment: dict[str, str] = {}
@@ -120,8 +121,8 @@ def _run(folder: Path, logs: Path, told: dict[str, Any] | None) -> Source:
     plan = run_record.load(logs)
     # before the summary, which has figures of the analyses
     said = {each.label: _explained_launch(folder, logs, each.label) for each in plan.launches}
-    told = told or summary.summarise(logs, plan)
-    found = model.from_json(told)
+    told = told or build.summarise(logs, plan)
+    found = summary_record.from_json(told)
     names = [launch.case for launch in plan.firsts]
     warnings: list[str] = []
     launches = []
@@ -130,7 +131,7 @@ def _run(folder: Path, logs: Path, told: dict[str, Any] | None) -> Source:
     ran = sorted(both, key=lambda each: each[1].session or 1)
     for order, (launch, its) in enumerate(ran, 1):
         seen = _client(logs / f"{launch.label}_client.json", warnings)
-        measured = table.is_measured(msgspec.structs.asdict(its))
+        measured = launch_row.is_measured(msgspec.structs.asdict(its))
         launches.append(
             Launched(
                 summary=its,
@@ -148,7 +149,7 @@ def _run(folder: Path, logs: Path, told: dict[str, Any] | None) -> Source:
     env = _object(logs / "env.json", changes.SHAPE)
     return Source(
         folder=folder,
-        cases=[table.name(told, case) for case in names],
+        cases=[launch_row.name(told, case) for case in names],
         logs=logs,
         plan=plan,
         summary=found,

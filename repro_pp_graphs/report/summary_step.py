@@ -7,17 +7,10 @@ from typing import Any
 
 from repro_pp_graphs import files, run_record
 from repro_pp_graphs.files import BadFile
-from repro_pp_graphs.report import (
-    model,
-    outcome,
-    remarks,
-    report_command,
-    source,
-    summary,
-    sweep_table,
-    table,
-)
-from repro_pp_graphs.report.numbers import count
+from repro_pp_graphs.report import launch_row, report_command, source
+from repro_pp_graphs.report.number_words import count
+from repro_pp_graphs.report.summary import build, outcome, remarks, summary_record
+from repro_pp_graphs.report.tables import launch_table, sweep_table
 from repro_pp_graphs.run import next_command, results
 from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.terminal import Parser, complain, wrapped
@@ -50,10 +43,10 @@ def next_steps(out: Path, plan: Plan, traces: list[Path]) -> list[str]:
 
 def said(result: dict[str, Any]) -> list[str]:
     """The headline, the table, and what to know before believing them."""
-    found = model.from_json(result).verdict
-    names = {row["case"]: table.name(result, row["case"]) for row in result["launches"]}
+    found = summary_record.from_json(result).verdict
+    names = {row["case"]: launch_row.name(result, row["case"]) for row in result["launches"]}
     out = [*outcome.lines(found, names), ""] if found else []
-    out += table.lines(result)
+    out += launch_table.lines(result)
     if swept := sweep_table.lines(result):
         out += ["", *swept]
         out += [line for each in sweep_table.notes(result) for line in wrapped(each)]
@@ -62,7 +55,7 @@ def said(result: dict[str, Any]) -> list[str]:
     return [*out, "", *known]
 
 
-def _lacking(launches: list[table.Row]) -> list[str]:
+def _lacking(launches: list[launch_row.Row]) -> list[str]:
     """Which launches are not measured, and which are and count in no comparison."""
     out: list[str] = []
     others = [row for row in launches if row["status"] != "ok"]
@@ -70,7 +63,7 @@ def _lacking(launches: list[table.Row]) -> list[str]:
         (False, "Not measured: {}."),
         (True, "Measured, then cut short: {}: its numbers are shown, but not compared."),
     ):
-        found = [_ended(row) for row in others if table.is_measured(row) is measured]
+        found = [_ended(row) for row in others if launch_row.is_measured(row) is measured]
         if found:
             of = f"{len(found)} of {count(len(launches), 'launch')} ({', '.join(found)})"
             out += ["", *wrapped(text.format(of))]
@@ -96,7 +89,7 @@ def main(argv: list[str]) -> int:
     except (OSError, BadFile) as error:
         complain("summary", f"{error}: {LOST}")
         return 2
-    result = summary.summarise(logs, plan)
+    result = build.summarise(logs, plan)
     written = _write(logs / "summary.json", result)
     print("\n".join(["", *said(result), ""]))
     written = _report(out, result) and written

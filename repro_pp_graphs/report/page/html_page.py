@@ -13,13 +13,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from repro_pp_graphs.report.content import ISSUE, MOST_REMARKS, Command, Content, arms_title
-from repro_pp_graphs.report.embedding import CLOSES, OPENS, embedded
-from repro_pp_graphs.report.figure import Figure
-from repro_pp_graphs.report.numbers import count
-from repro_pp_graphs.report.tables import Table
+from repro_pp_graphs.report.charts.figure import Figure
+from repro_pp_graphs.report.number_words import count
+from repro_pp_graphs.report.page.content import ISSUE, MOST_REMARKS, Command, Content, arms_title
+from repro_pp_graphs.report.page.embedding import CLOSES, OPENS, embedded
+from repro_pp_graphs.report.tables.table import Table
 
-ASSETS = Path(__file__).parent / "assets"
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
 
 def asset(name: str) -> str:

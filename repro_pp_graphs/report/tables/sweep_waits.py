@@ -12,11 +12,11 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from repro_pp_graphs.pp_clock.clock_record import ENOUGH_TURNS
-from repro_pp_graphs.report import sweep
-from repro_pp_graphs.report.calls import KINDS, peer
-from repro_pp_graphs.report.numbers import number
-from repro_pp_graphs.report.table import cases_of, name
-from repro_pp_graphs.report.tables import Table
+from repro_pp_graphs.report.call_names import KINDS, peer
+from repro_pp_graphs.report.launch_row import cases_of, name
+from repro_pp_graphs.report.number_words import number
+from repro_pp_graphs.report.summary import sweep
+from repro_pp_graphs.report.tables.table import Table
 from repro_pp_graphs.terminal import wrapped
 
 LEAST_MS = 0.005  # less is 0.00

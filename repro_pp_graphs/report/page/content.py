@@ -8,26 +8,19 @@ import msgspec
 
 from repro_pp_graphs.environment import changes
 from repro_pp_graphs.environment.fact_lines import LOOK_AT
-from repro_pp_graphs.report import (
-    bar_charts,
-    clock,
-    commands,
-    outcome,
-    sentences,
-    sweep_table,
-    sweep_waits,
-    waterfall_chart,
-)
-from repro_pp_graphs.report.differences import (
+from repro_pp_graphs.report.case_differences import (
     Difference,
     beside_graphs,
     between_cases,
     said_to_differ,
 )
-from repro_pp_graphs.report.remarks import remarks
+from repro_pp_graphs.report.charts import bar_charts, waterfall_chart
+from repro_pp_graphs.report.page import commands
 from repro_pp_graphs.report.source import Source
-from repro_pp_graphs.report.tables import (
-    Table,
+from repro_pp_graphs.report.summary import outcome, sentences
+from repro_pp_graphs.report.summary.remarks import remarks
+from repro_pp_graphs.report.tables import sweep_table, sweep_waits, turn_tables
+from repro_pp_graphs.report.tables.page_tables import (
     arms,
     crossed,
     differing,
@@ -35,6 +28,7 @@ from repro_pp_graphs.report.tables import (
     turns,
     unprofiled_tpot_ms,
 )
+from repro_pp_graphs.report.tables.table import Table
 from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.stats.verdict_record import Pair, Verdict
 from repro_pp_graphs.traces.analysis_record import Analysis
@@ -110,7 +104,7 @@ def content(source: Source) -> Content:
     found = between_cases(source)
     warnings = _differ_in_more(source, found)
     headline, lead, against = _answer(source)
-    timed = clock.bars(source)
+    timed = turn_tables.bars(source)
     remarks = _remarks(source)
     unprofiled = unprofiled_tpot_ms(source)
     explained = [

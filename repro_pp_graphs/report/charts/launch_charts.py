@@ -5,10 +5,11 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
-from repro_pp_graphs.report.figure import Figure
-from repro_pp_graphs.report.numbers import number
+from repro_pp_graphs.report.charts.figure import Figure
+from repro_pp_graphs.report.number_words import number
 from repro_pp_graphs.report.source import Launched, Source
-from repro_pp_graphs.report.tables import METRICS, Table, quantiles, shown, title, values
+from repro_pp_graphs.report.tables.page_tables import METRICS, quantiles, shown, title, values
+from repro_pp_graphs.report.tables.table import Table
 
 MOST_POINTS = 160  # of a distribution; of more values, so many quantiles
 MOST_SERIES = 64  # launches in one picture

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from repro_pp_graphs.launch_record import GraphState
-from repro_pp_graphs.report import sentences
-from repro_pp_graphs.report.table import cases_of
+from repro_pp_graphs.report.launch_row import cases_of
+from repro_pp_graphs.report.summary import sentences
 from repro_pp_graphs.run.arm import objections
 from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.server.case.needs import BASELINE_CASES, BASELINES

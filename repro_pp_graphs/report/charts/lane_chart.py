@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from repro_pp_graphs.report.figure import Figure
+from repro_pp_graphs.report.charts.figure import Figure
 from repro_pp_graphs.report.source import Source
-from repro_pp_graphs.report.tables import Table
+from repro_pp_graphs.report.tables.table import Table
 from repro_pp_graphs.traces.explain.slices import RankLanes, Slice, Timeline
 from repro_pp_graphs.traces.explain.words import CAUSE_TITLES, ROW_TITLES
 

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from repro_pp_graphs.pp_clock.clock_record import ClockFacts, Turns
-from repro_pp_graphs.report.calls import KINDS, REST
+from repro_pp_graphs.report.call_names import KINDS, REST
 from repro_pp_graphs.report.source import Source
-from repro_pp_graphs.report.tables import Table
+from repro_pp_graphs.report.tables.table import Table
 
 LEAST_MS = 0.005  # of what is shown: less is 0.00
 

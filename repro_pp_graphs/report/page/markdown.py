@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from repro_pp_graphs.report.content import ISSUE, MOST_REMARKS, Command, Content, arms_title
-from repro_pp_graphs.report.numbers import count
-from repro_pp_graphs.report.tables import Table
+from repro_pp_graphs.report.number_words import count
+from repro_pp_graphs.report.page.content import ISSUE, MOST_REMARKS, Command, Content, arms_title
+from repro_pp_graphs.report.tables.table import Table
 
 MOST_BEFORE = 56  # lines before the details
 LEAST_REMARKS = 2  # the gravest stand before the details, however long the rest is

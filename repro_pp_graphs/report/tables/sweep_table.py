@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from repro_pp_graphs.report import sweep, sweep_waits
-from repro_pp_graphs.report.numbers import number
-from repro_pp_graphs.report.table import MARKS, cases_of, name
-from repro_pp_graphs.report.tables import Table
+from repro_pp_graphs.report.launch_row import cases_of, name
+from repro_pp_graphs.report.number_words import number
+from repro_pp_graphs.report.summary import sweep
+from repro_pp_graphs.report.tables import sweep_waits
+from repro_pp_graphs.report.tables.launch_table import MARKS
+from repro_pp_graphs.report.tables.table import Table
 from repro_pp_graphs.stats.metric_names import IDLE
 
 _NAME, _CELL = 28, 12

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from repro_pp_graphs.report.bar_charts import one_token, parts_of_a_turn
-from repro_pp_graphs.report.figure import Figure
-from repro_pp_graphs.report.lane_chart import lanes
-from repro_pp_graphs.report.launch_charts import itl_ecdf, itl_over_time, launches, send_ecdf
+from repro_pp_graphs.report.charts.bar_charts import one_token, parts_of_a_turn
+from repro_pp_graphs.report.charts.figure import Figure
+from repro_pp_graphs.report.charts.lane_chart import lanes
+from repro_pp_graphs.report.charts.launch_charts import itl_ecdf, itl_over_time, launches, send_ecdf
+from repro_pp_graphs.report.charts.sweep_chart import loads
+from repro_pp_graphs.report.charts.waterfall_chart import difference
 from repro_pp_graphs.report.source import Source
-from repro_pp_graphs.report.sweep_chart import loads
-from repro_pp_graphs.report.waterfall_chart import difference
 
 
 def figures(source: Source) -> list[Figure]:

@@ -6,10 +6,11 @@ from typing import Any
 
 import msgspec
 
-from repro_pp_graphs.report.differences import alike, between_cases
-from repro_pp_graphs.report.figure import Figure
+from repro_pp_graphs.report.case_differences import alike, between_cases
+from repro_pp_graphs.report.charts.figure import Figure
 from repro_pp_graphs.report.source import Source
-from repro_pp_graphs.report.tables import Table, first_explained, measured, of_launches
+from repro_pp_graphs.report.tables.page_tables import first_explained, measured, of_launches
+from repro_pp_graphs.report.tables.table import Table
 from repro_pp_graphs.traces.analysis_record import RingPath
 from repro_pp_graphs.traces.commands.case_pairs import ANOTHER, pairs, with_graphs
 from repro_pp_graphs.traces.explain.step_path import TITLES

@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from repro_pp_graphs.pp_clock.clock_record import EDGES
-from repro_pp_graphs.report import clock
-from repro_pp_graphs.report.figure import Figure
-from repro_pp_graphs.report.numbers import times
+from repro_pp_graphs.report.charts.figure import Figure
+from repro_pp_graphs.report.number_words import times
 from repro_pp_graphs.report.source import Source
-from repro_pp_graphs.report.tables import (
-    Table,
+from repro_pp_graphs.report.tables import turn_tables
+from repro_pp_graphs.report.tables.page_tables import (
     first_explained,
     first_followed,
     of_launches,
     turns,
     unprofiled_tpot_ms,
 )
+from repro_pp_graphs.report.tables.table import Table
 from repro_pp_graphs.traces.analysis_record import RingPath, Row, Turn
 from repro_pp_graphs.traces.explain import step_path
 from repro_pp_graphs.traces.explain.step_path import which_graph
@@ -161,7 +161,7 @@ def what_ifs(source: Source) -> Table | None:
 def parts_of_a_turn(source: Source) -> Figure | None:
     """Each rank's turn as a stacked bar: unprofiled by pp_clock, and by the traces by call and by
     what the host waits for."""
-    timed = clock.bars(source)
+    timed = turn_tables.bars(source)
     whole = turns(source, every_rank=True)
     if whole is None and timed is None:
         return None

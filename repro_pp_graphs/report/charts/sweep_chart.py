@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from repro_pp_graphs.report import sweep, sweep_table, sweep_waits
-from repro_pp_graphs.report.figure import Figure
+from repro_pp_graphs.report.charts.figure import Figure
 from repro_pp_graphs.report.source import Source
+from repro_pp_graphs.report.summary import sweep
+from repro_pp_graphs.report.tables import sweep_table, sweep_waits
 
 
 def loads(source: Source) -> Figure | None:

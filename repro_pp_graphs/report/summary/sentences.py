@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from repro_pp_graphs.report.numbers import count, number, percent
+from repro_pp_graphs.report.number_words import count, number, percent
 from repro_pp_graphs.stats.verdict_record import Comparison, Estimate, Finding, Interaction, Pair
 
 NAMES = {

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from repro_pp_graphs.report.tables import Table
+from repro_pp_graphs.report.tables.table import Table
 
 
 class Figure(msgspec.Struct, kw_only=True):

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from repro_pp_graphs.pp_clock import table_rows
-from repro_pp_graphs.report import token_ids
-from repro_pp_graphs.report.numbers import number, times
+from repro_pp_graphs.report.launch_row import Row, cases_of, is_measured, name, split
+from repro_pp_graphs.report.number_words import number, times
+from repro_pp_graphs.report.summary import token_ids
+from repro_pp_graphs.report.tables import clock_values
 from repro_pp_graphs.stats.metric_names import CONTROL, OUTSIDE
 from repro_pp_graphs.terminal import wrapped
 
-Row = dict[str, Any]  # a launch of summary.json
 _NAME, _CELL, _ABREAST = 23, 8, 4
 _WIDE = 14  # a column a case, where there is one round
 _MOST_WIDE = 3
@@ -36,14 +36,13 @@ SENDS = (
     ("  no compute ms", "idle", ""),
 )
 # of all turns of the measured pass (docs/pp_clock.md); where there are several rounds, the first
-CLOCK = tuple((title, path, "") for title, path in table_rows.ROWS)
+CLOCK = tuple((title, path, "") for title, path in clock_values.ROWS)
 CLOCK_ROUNDS = {  # path, and a title that stands without the rows above it
     "waits_ms.mean": "last rank's waits ms",
     "waits_outside_ms.mean": "  outside own batch ms",
     "token_send_ms.mean": "token send measured ms",
     "exchange_ms.mean": "batch measured ms",
 }
-_LETTER = re.compile("CASE_[A-Z]_")
 MARKS = {"DIFFERENT": "*", "BORDERLINE": "?", "NO DIFFERENCE LARGER THAN": "="}
 NOT_TRACED = "not traced"
 _SHORT = {"interrupted": "interr.", "unreadable": "unread."}  # of a status, in a narrow cell
@@ -63,45 +62,10 @@ def lines(summary: dict[str, Any]) -> list[str]:
     return [*_all_rounds(summary, launches, cases, rounds), *_crossed(summary)]
 
 
-def cases_of(launches: Sequence[Row]) -> list[str]:
-    """The cases in the order of --cases, whichever ran first. In runs that do not hold that order:
-    those with a letter by it, CASE_A first, then the others."""
-
-    def key(case: str) -> tuple[int, bool, str]:
-        lettered = bool(_LETTER.match(labels[case]))
-        return places[case], not lettered, labels[case] * lettered
-
-    labels: dict[str, str] = {}
-    places: dict[str, int] = {}
-    for row in sorted(launches, key=lambda row: row["round"]):
-        labels.setdefault(row["case"], row["label"])
-        places.setdefault(row["case"], row.get("place", 0))
-    return sorted(labels, key=key)
-
-
-def name(summary: dict[str, Any], case: str) -> str:
-    """What a case is called: in a rehearsal `arm A`, as nothing has graphs there."""
-    cases = cases_of(summary["launches"])
-    graphs = any("graphs" in each for each in cases)
-    if not (summary.get("rehearsal") and graphs):
-        return case
-    labels = {row["case"]: row["label"] for row in summary["launches"]}
-    if all(map(_LETTER.match, labels.values())):
-        return f"arm {labels[case][len('CASE_')]}"
-    return f"arm {chr(ord('A') + cases.index(case))}"
-
-
-def is_measured(row: Row) -> bool:
-    """Whether the figures of a launch's measured pass stand, though it failed or was interrupted
-    after it; of one that is running nobody has looked yet whether it is what it claims."""
-    looked_at = row["status"] in ("failed", "interrupted")
-    return row["status"] == "ok" or bool(looked_at and row.get("measured") and row["metrics"])
-
-
 def _value(row: Row, key: str) -> float | None:
     profiled = row.get("token_send_ms", {}) if row["status"] == "ok" else {}
     found: float | None = {**row["metrics"], **profiled}.get(key)
-    return table_rows.value(row.get("pp_clock"), key) if found is None else found
+    return clock_values.value(row.get("pp_clock"), key) if found is None else found
 
 
 def _cell(row: Row | None, key: str, width: int) -> str:
@@ -112,7 +76,7 @@ def _cell(row: Row | None, key: str, width: int) -> str:
         status: str = row["status"]
         return status if len(status) < width else _SHORT.get(status, status)
     value = _value(row, key)
-    return times(value) if key in table_rows.RATIOS else number(value)
+    return times(value) if key in clock_values.RATIOS else number(value)
 
 
 def _measured(launches: list[Row], rounds: int = 1) -> list[tuple[str, str, str]]:
@@ -277,11 +241,6 @@ def eager_share(row: Row) -> str:
     state = row.get("graph_state") or {}
     total = state.get("decode_lines")
     return f"{state['with_graph']} of {total}" if total else "-"
-
-
-def split(row: Row) -> str:
-    """Sizes of the micro-batches that decoded while traced: `4`, or `1 7` where they differ."""
-    return " ".join(row.get("decode_batches") or ()) or "-"
 
 
 def failed(row: Row) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from repro_pp_graphs import files, run_record
 from repro_pp_graphs.environment import changes
 from repro_pp_graphs.files import BadFile
-from repro_pp_graphs.report import token_ids, token_return
+from repro_pp_graphs.report.summary import token_ids, token_return
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server.case import needs
 from repro_pp_graphs.server.machine import network
@@ -343,7 +343,7 @@ def _sweep(logs: Path, plan: Plan, launches: list[dict[str, Any]]) -> list[dict[
     try:
         import msgspec  # noqa: PLC0415 - collect_env.sh --bundle reads summaries with any Python
 
-        from repro_pp_graphs.report import noise_floor, sweep  # noqa: PLC0415
+        from repro_pp_graphs.report.summary import noise_floor, sweep  # noqa: PLC0415
     except ImportError:
         return None
     found = sweep.compared(plan, launches, noise_floor.before(logs.parent, plan))
@@ -356,7 +356,7 @@ def _verdict(logs: Path, plan: Plan, launches: list[dict[str, Any]]) -> dict[str
     try:
         import msgspec  # noqa: PLC0415 - collect_env.sh --bundle reads summaries with any Python
 
-        from repro_pp_graphs.report import noise_floor, verdict  # noqa: PLC0415
+        from repro_pp_graphs.report.summary import noise_floor, verdict  # noqa: PLC0415
     except ImportError:
         return None
     found = verdict.verdict(

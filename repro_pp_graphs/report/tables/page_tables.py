@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
-import msgspec
-
 from repro_pp_graphs.client.metrics import percentile
-from repro_pp_graphs.report.differences import Difference
-from repro_pp_graphs.report.numbers import count, number
+from repro_pp_graphs.report.case_differences import Difference
+from repro_pp_graphs.report.number_words import count, number
 from repro_pp_graphs.report.source import Explained, Launched, Source
+from repro_pp_graphs.report.tables.table import Table
 from repro_pp_graphs.stats.metric_names import CONTROL, IDLE, OUTSIDE, OWN_GRAPH, RETURN
 from repro_pp_graphs.stats.verdict_record import Comparison, Estimate, Finding, Pair
 from repro_pp_graphs.traces.analysis_record import Analysis, RingPath
@@ -34,14 +33,6 @@ SHORT_CAUSES = {
     "transfer": "transfer",
     "otherwise": "other",
 }
-
-
-class Table(msgspec.Struct, kw_only=True):
-    """Rows of text below a head; the first column says what a row is, `note` how to read it."""
-
-    head: list[str]
-    rows: list[list[str]]
-    note: str = ""
 
 
 # metric -> (title with unit, which direction is better)

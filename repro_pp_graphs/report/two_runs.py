@@ -11,10 +11,10 @@ from statistics import fmean, median
 
 import msgspec
 
-from repro_pp_graphs.report.differences import settings_of
-from repro_pp_graphs.report.numbers import count, number
+from repro_pp_graphs.report.case_differences import settings_of
+from repro_pp_graphs.report.number_words import count, number
 from repro_pp_graphs.report.source import Launched, Source
-from repro_pp_graphs.report.tables import (
+from repro_pp_graphs.report.tables.page_tables import (
     CLOCKED,
     METRICS,
     PROFILED,

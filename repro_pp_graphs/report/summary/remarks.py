@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from repro_pp_graphs.environment import changes
-from repro_pp_graphs.report import token_ids
-from repro_pp_graphs.report.numbers import count
-from repro_pp_graphs.report.table import name, split
+from repro_pp_graphs.report.launch_row import name, split
+from repro_pp_graphs.report.number_words import count
+from repro_pp_graphs.report.summary import token_ids
 from repro_pp_graphs.server.release.release_facts import SENDS_MEAN
 
 LEAST_ROUNDS = 4

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
-from repro_pp_graphs.report import sentences
-from repro_pp_graphs.report.numbers import number, percent
+from repro_pp_graphs.report.number_words import number, percent
+from repro_pp_graphs.report.summary import sentences
 from repro_pp_graphs.stats.looks import LEVEL
 from repro_pp_graphs.stats.verdict_record import Finding, Pair, Verdict
 from repro_pp_graphs.terminal import wrapped

@@ -1,0 +1,1 @@
+"""The pictures of report.html as data; web/src draws them."""

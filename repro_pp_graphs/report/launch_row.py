@@ -1,0 +1,50 @@
+"""A launch as summary.json has it, a JSON object: was it measured, what is its case called."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+Row = dict[str, Any]  # a launch of summary.json
+_LETTER = re.compile("CASE_[A-Z]_")
+
+
+def cases_of(launches: Sequence[Row]) -> list[str]:
+    """The cases in the order of --cases, whichever ran first. In runs that do not hold that order:
+    those with a letter by it, CASE_A first, then the others."""
+
+    def key(case: str) -> tuple[int, bool, str]:
+        lettered = bool(_LETTER.match(labels[case]))
+        return places[case], not lettered, labels[case] * lettered
+
+    labels: dict[str, str] = {}
+    places: dict[str, int] = {}
+    for row in sorted(launches, key=lambda row: row["round"]):
+        labels.setdefault(row["case"], row["label"])
+        places.setdefault(row["case"], row.get("place", 0))
+    return sorted(labels, key=key)
+
+
+def name(summary: dict[str, Any], case: str) -> str:
+    """What a case is called: in a rehearsal `arm A`, as nothing has graphs there."""
+    cases = cases_of(summary["launches"])
+    graphs = any("graphs" in each for each in cases)
+    if not (summary.get("rehearsal") and graphs):
+        return case
+    labels = {row["case"]: row["label"] for row in summary["launches"]}
+    if all(map(_LETTER.match, labels.values())):
+        return f"arm {labels[case][len('CASE_')]}"
+    return f"arm {chr(ord('A') + cases.index(case))}"
+
+
+def is_measured(row: Row) -> bool:
+    """Whether the figures of a launch's measured pass stand, though it failed or was interrupted
+    after it; of one that is running nobody has looked yet whether it is what it claims."""
+    looked_at = row["status"] in ("failed", "interrupted")
+    return row["status"] == "ok" or bool(looked_at and row.get("measured") and row["metrics"])
+
+
+def split(row: Row) -> str:
+    """Sizes of the micro-batches that decoded while traced: `4`, or `1 7` where they differ."""
+    return " ".join(row.get("decode_batches") or ()) or "-"

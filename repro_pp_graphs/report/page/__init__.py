@@ -1,0 +1,1 @@
+"""report.md and report.html, both written from one content."""
