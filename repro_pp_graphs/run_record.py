@@ -119,7 +119,7 @@ class Plan:
     resumed: list[str] = field(default_factory=list)  # when --resume went on with it
     inputs: dict[str, str] = field(default_factory=dict)  # SHA-256 of the files that it reads
     machine: dict[str, str] = field(default_factory=dict)  # host, CPU, GPUs
-    order_seed: int | None = None  # of the order of launches (run/order.py); None: not drawn
+    order_seed: int | None = None  # of the order of launches (run/plan/order.py); None: not drawn
     looks: list[Look] = field(default_factory=list)  # one after another
     aa: str = ""  # the case that is compared with itself; empty for none
     primary: str = metric_names.TPOT  # the client's metric that decides (docs/verdict.md)

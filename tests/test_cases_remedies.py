@@ -14,8 +14,9 @@ from release_sources import release_of
 from repro_pp_graphs import run_record
 from repro_pp_graphs.probe import cells
 from repro_pp_graphs.report.summary import build, remarks, verdict
-from repro_pp_graphs.run import finish_step, overview, plan_probe
-from repro_pp_graphs.run.refusal import PlanError
+from repro_pp_graphs.run import finish_step, overview
+from repro_pp_graphs.run.plan import probe_engine
+from repro_pp_graphs.run.plan.refusal import PlanError
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server import shim_names
 from repro_pp_graphs.server.case import argfile, needs
@@ -89,7 +90,7 @@ def test_no_remedy_runs_unasked(tmp_path):
 def test_a_remedy_has_one_name_as_case_shim_send_path_and_what_if(name):
     assert name in TEXTS and name in shim_names.REASONS
     assert name in cells.SENDS and name in what_if.REMEDIES and name in step_path.IF
-    assert plan_probe.SENDS[name] == name
+    assert probe_engine.SENDS[name] == name
 
 
 # what each is held against

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from repro_pp_graphs.run.client_pass import Pass, run_client, why_failed
+from repro_pp_graphs.run.launch.client_pass import Pass, run_client, why_failed
 
 
 def test_what_the_client_complained_of_is_kept_and_no_more_at_the_next_pass(tmp_path, capsys):

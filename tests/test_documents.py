@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from repro_pp_graphs.__main__ import COMMANDS, STEPS
-from repro_pp_graphs.run import guide
+from repro_pp_graphs.run.folder import guide
 
 ROOT = Path(__file__).resolve().parents[1]
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]

@@ -21,9 +21,9 @@ from repro_pp_graphs.report import source
 from repro_pp_graphs.report.page import content, markdown
 from repro_pp_graphs.report.summary import build, outcome, summary_record
 from repro_pp_graphs.report.tables import launch_table
-from repro_pp_graphs.run import options as run_options
-from repro_pp_graphs.run import order
-from repro_pp_graphs.run.refusal import PlanError
+from repro_pp_graphs.run.plan import options as run_options
+from repro_pp_graphs.run.plan import order
+from repro_pp_graphs.run.plan.refusal import PlanError
 from repro_pp_graphs.server.release import pp_loop
 from repro_pp_graphs.stats.compare import Asked, Sample
 from repro_pp_graphs.stats.drift import Untestable, factorial, fit, satterthwaite

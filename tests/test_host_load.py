@@ -16,9 +16,9 @@ from repro_pp_graphs import launch_record, run_record
 from repro_pp_graphs.launch_record import GpuCounters, HostLoad, HostWindow, LaunchRecord, RankLoad
 from repro_pp_graphs.report.summary import build, remarks
 from repro_pp_graphs.report.tables import launch_table
-from repro_pp_graphs.run import measured_host
-from repro_pp_graphs.run import options as run_options
-from repro_pp_graphs.run.measured_host import Host
+from repro_pp_graphs.run.launch import measured_host
+from repro_pp_graphs.run.launch.measured_host import Host
+from repro_pp_graphs.run.plan import options as run_options
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server.machine import host_load, pinning
 from repro_pp_graphs.server.machine.host_load import Reading, _Thread

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from plan_harness import BASE, FLAGS, plan_of
 
-from repro_pp_graphs.run import options as run_options
 from repro_pp_graphs.run import plan_step
-from repro_pp_graphs.run.refusal import PlanError
+from repro_pp_graphs.run.plan import options as run_options
+from repro_pp_graphs.run.plan.refusal import PlanError
 from repro_pp_graphs.server.machine.gpus import Gpu
 from repro_pp_graphs.server.release import pp_attention
 from repro_pp_graphs.server.release.installed import Release

@@ -18,9 +18,10 @@ import pytest
 from fake_sglang.harness import wait_until
 
 from repro_pp_graphs.launch_record import GraphState
-from repro_pp_graphs.run import kv_cache, preflight, weights
-from repro_pp_graphs.run.arm import objections, observe
-from repro_pp_graphs.run.trace_files import TraceFiles, is_whole_gzip
+from repro_pp_graphs.run.checks import kv_cache, preflight
+from repro_pp_graphs.run.folder.trace_files import TraceFiles, is_whole_gzip
+from repro_pp_graphs.run.launch.arm import objections, observe
+from repro_pp_graphs.run.memory import weights
 from repro_pp_graphs.run_record import Launch, Load, Plan
 from repro_pp_graphs.server.log.log_lines import DecodeLine
 from repro_pp_graphs.server.machine import gpus, process
@@ -136,7 +137,7 @@ def test_a_quantised_model_on_the_hub_is_not_taken_for_bf16(model):
 @pytest.mark.parametrize("method", ["awq", "gptq", "mxfp4", "compressed-tensors"])
 def test_a_quantised_local_model_is_not_taken_for_bf16(tmp_path, method):
     config = json.loads(
-        (Path(preflight.__file__).parents[1] / "models" / "llama-3.1-70b.json").read_text("utf-8")
+        (Path(preflight.__file__).parents[2] / "models" / "llama-3.1-70b.json").read_text("utf-8")
     )
     config["quantization_config"] = {"quant_method": method}
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -288,7 +289,7 @@ def test_where_one_case_has_less_room_its_note_has_its_name():
 
 
 def test_a_shape_that_is_not_counted_exactly_is_not_refused(tmp_path):
-    folder = Path(preflight.__file__).parents[1] / "models"
+    folder = Path(preflight.__file__).parents[2] / "models"
     config = json.loads((folder / "deepseek-v3.json").read_text("utf-8"))
     for name, refused in (("DeepseekV3ForCausalLM", True), ("AnotherForCausalLM", False)):
         config["architectures"] = [name]
@@ -519,7 +520,8 @@ def test_a_growing_file_is_looked_at_again_and_a_whole_one_is_not(tmp_path, whol
     path.write_bytes(whole)
     assert files.whole() == [path]
     monkeypatch.setattr(
-        "repro_pp_graphs.run.trace_files.is_whole_gzip", lambda path: pytest.fail("read again")
+        "repro_pp_graphs.run.folder.trace_files.is_whole_gzip",
+        lambda path: pytest.fail("read again"),
     )
     assert files.whole() == [path]
 

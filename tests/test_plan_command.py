@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from repro_pp_graphs.run.command import command_script
+from repro_pp_graphs.run.plan.server_script import command_script
 from repro_pp_graphs.run_record import Launch
 
 # prints what it was given

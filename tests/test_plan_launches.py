@@ -12,9 +12,10 @@ from plan_harness import BASE, ON, plan_of, value
 from repro_pp_graphs import launch_record, run_record
 from repro_pp_graphs.launch_record import LaunchRecord
 from repro_pp_graphs.report.summary import build
-from repro_pp_graphs.run import begin_step, finish_step, results
-from repro_pp_graphs.run import options as run_options
-from repro_pp_graphs.run.refusal import PlanError
+from repro_pp_graphs.run import begin_step, finish_step
+from repro_pp_graphs.run.folder import results
+from repro_pp_graphs.run.plan import options as run_options
+from repro_pp_graphs.run.plan.refusal import PlanError
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server.case.argfile import ArgFileError
 from repro_pp_graphs.server.case.flags import FlagError

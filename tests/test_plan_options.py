@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from repro_pp_graphs.client import options as client_options
-from repro_pp_graphs.run import hints
-from repro_pp_graphs.run import options as run_options
+from repro_pp_graphs.run.plan import hints
+from repro_pp_graphs.run.plan import options as run_options
 
 
 def parse(*users: str) -> run_options.Options:

@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 
-from repro_pp_graphs.run import looks
-from repro_pp_graphs.run.looks import LooksError
-from repro_pp_graphs.run.order import arms_of, turns, whole_rounds
+from repro_pp_graphs.run.plan import planned_rounds
+from repro_pp_graphs.run.plan.order import arms_of, turns, whole_rounds
+from repro_pp_graphs.run.plan.planned_rounds import LooksError
 from repro_pp_graphs.run_record import Launch, Look, Plan
 
 SEEDS = range(40)
@@ -109,7 +109,7 @@ def begun(rounds: int, *planned: int) -> Plan:
     return made
 
 
-def told(found: looks.Rounds) -> tuple[int, list[tuple[int, bool]]]:
+def told(found: planned_rounds.Rounds) -> tuple[int, list[tuple[int, bool]]]:
     return found.now, [(look.rounds, look.planned) for look in found.looks]
 
 
@@ -127,7 +127,7 @@ def told(found: looks.Rounds) -> tuple[int, list[tuple[int, bool]]]:
     ],
 )
 def test_a_new_run_has_the_looks_that_were_asked_for(asked, now, totals):
-    found = looks.begin(asked, 2)
+    found = planned_rounds.begin(asked, 2)
     assert told(found) == (now, [(total, True) for total in totals])
     whole = asked is None or all(n % 2 == 0 for n in asked) or asked == [1]
     assert (found.notes == []) == whole
@@ -157,9 +157,9 @@ def test_a_new_run_has_the_looks_that_were_asked_for(asked, now, totals):
     ],
 )
 def test_what_a_resume_goes_on_to(earlier, asked, complete, expected):
-    assert told(looks.go_on(asked, 2, earlier, complete)) == expected
+    assert told(planned_rounds.go_on(asked, 2, earlier, complete)) == expected
 
 
 def test_fewer_rounds_than_there_are_is_refused():
     with pytest.raises(LooksError, match=r"--rounds 2: the run has 4 already"):
-        looks.go_on([2], 2, begun(4, 4), True)
+        planned_rounds.go_on([2], 2, begun(4, 4), True)

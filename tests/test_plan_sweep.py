@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from plan_harness import BASE, OFF, ON, plan_of, value
 
-from repro_pp_graphs.run import client_words, options, results, resume, sweep
-from repro_pp_graphs.run.sweep import MICRO_BATCH, SweepError
+from repro_pp_graphs.run.folder import results, resume
+from repro_pp_graphs.run.plan import client_words, options, sweep
+from repro_pp_graphs.run.plan.sweep import MICRO_BATCH, SweepError
 from repro_pp_graphs.run_record import load, save
 from repro_pp_graphs.server import shim_names
 

@@ -13,7 +13,7 @@ import pytest
 from examples import THOROUGH
 from fake_sglang.harness import free_port
 
-from repro_pp_graphs.run import environments
+from repro_pp_graphs.run.plan import environments
 from repro_pp_graphs.server.release import installed
 from repro_pp_graphs.server.release.installed import CachedProbe, ProbeError
 

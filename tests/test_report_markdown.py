@@ -16,7 +16,7 @@ from repro_pp_graphs import launch_record, run_record
 from repro_pp_graphs.report import source
 from repro_pp_graphs.report.charts import bar_charts
 from repro_pp_graphs.report.page import commands, content, markdown
-from repro_pp_graphs.run import client_words
+from repro_pp_graphs.run.plan import client_words
 from repro_pp_graphs.traces.explain.step_path import IF
 
 

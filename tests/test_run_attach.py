@@ -17,9 +17,9 @@ from fake_sglang.harness import CHECKOUT, PYTHON, Done, Harness, free_port, wait
 from standin_server import Behaviour, StandIn, _Handler
 
 from repro_pp_graphs.files import read_object
-from repro_pp_graphs.run import options as run_options
-from repro_pp_graphs.run import plan_attached
-from repro_pp_graphs.run.refusal import PlanError
+from repro_pp_graphs.run.plan import attached
+from repro_pp_graphs.run.plan import options as run_options
+from repro_pp_graphs.run.plan.refusal import PlanError
 from repro_pp_graphs.server import running
 
 pytestmark = pytest.mark.launches
@@ -49,7 +49,7 @@ def harness(tmp_path: Path) -> Iterator[Harness]:
 def hurried(harness: Harness) -> Harness:
     """With shorter limits of a profile."""
     for old, new in SHORT:
-        harness.replace("run/attached_profile.py", old, new)
+        harness.replace("run/launch/attached_profile.py", old, new)
     return harness
 
 
@@ -349,7 +349,7 @@ def test_a_server_that_dies_while_it_is_profiled(hurried, tmp_path):
 
 def test_ctrl_c_ends_the_load_and_the_profile_that_it_began(hurried, tmp_path):
     hurried.replace(
-        "run/attached_profile.py", "MOST_STEPS_S = 1.0, 180.0", "MOST_STEPS_S = 90.0, 180.0"
+        "run/launch/attached_profile.py", "MOST_STEPS_S = 1.0, 180.0", "MOST_STEPS_S = 90.0, 180.0"
     )
     with stand_in() as server:
         given = ["--attach", server.url, "--yes", "--out", str(hurried.out), "--python", PYTHON]
@@ -378,7 +378,7 @@ def test_ctrl_c_ends_the_load_and_the_profile_that_it_began(hurried, tmp_path):
 )
 def test_what_would_leave_no_traces_is_not_profiled(info, reason):
     info = {**INFO, **info}
-    found = plan_attached.why_not_profiled(info, info["version"])
+    found = attached.why_not_profiled(info, info["version"])
     assert reason in found if reason else found == ""
 
 
@@ -408,7 +408,7 @@ def test_whatever_a_server_says_of_itself_it_is_planned_or_refused_in_a_line(
     monkeypatch.setattr(running, "place_of", lambda host, port: running.Place(local=False))
     monkeypatch.setattr(running, "info_of", lambda url, local: INFO | {name: value})
     try:
-        plan = plan_attached.plan(options)
+        plan = attached.plan(options)
     except PlanError as refused:
         assert name in str(refused) and len(str(refused)) < 200
     else:

@@ -19,13 +19,13 @@ MOMENTS = ("start", "measure", "profile", "traces")
 KIB = (4, 64, 128, 142, 158, 180, 196, 212) if THOROUGH else (4, 144, 200)
 SIZES = [kib << 10 for kib in KIB]
 LIMITS = {
-    "run/preflight.py": [("needed_gib = 0.1 + (", "needed_gib = 0 * (")],
+    "run/checks/preflight.py": [("needed_gib = 0.1 + (", "needed_gib = 0 * (")],
     "files.py": [
         ("LOW_BYTES = 32 << 20", "LOW_BYTES = 16 << 10"),
         ("RESERVE_BYTES = 1 << 20", "RESERVE_BYTES = 96 << 10"),
         ("OVERHEAD_BYTES = 8192", "OVERHEAD_BYTES = 4096"),
     ],
-    "run/begin_step.py": [("LEAST_ROOM = 1 << 16", "LEAST_ROOM = 8 << 10")],
+    "run/folder/room.py": [("LEAST_ROOM = 1 << 16", "LEAST_ROOM = 8 << 10")],
 }
 SHORTER_WAITS = [  # for what a full disk keeps from coming; as long as it takes where there is room
     ("DECODING_LIMIT_S = 120.0", "DECODING_LIMIT_S = 15.0"),

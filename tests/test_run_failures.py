@@ -34,7 +34,7 @@ SMALL = ("--pp-size", "2", "--dummy-weights", "--layers", "2")
 def run_deaths(harness: Harness) -> Done:
     """A case a death, one whose main process lingers, and a good one at the end."""
     # a busy machine's bash notes late how a server ended
-    harness.replace("run/failure.py", "EXIT_LIMIT_S = 1.0", "EXIT_LIMIT_S = 5.0")
+    harness.replace("run/launch/failure.py", "EXIT_LIMIT_S = 1.0", "EXIT_LIMIT_S = 5.0")
     for name in DEATHS:
         harness.case(f"dies_{name}", f"FAKE_FAULT=die:{name}")
     harness.case("lingers", "FAKE_FAULT=linger:oom")

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from plan_harness import BASE, plan_of
 
-from repro_pp_graphs.run import guide, options, overview, plan_step, results
-from repro_pp_graphs.run.plan import FULL_LOAD
+from repro_pp_graphs.run import overview, plan_step
+from repro_pp_graphs.run.folder import guide, results
+from repro_pp_graphs.run.plan import options
+from repro_pp_graphs.run.plan.planner import FULL_LOAD
 from repro_pp_graphs.server.machine import gpus
 
 FOREIGN = {"README.txt"}
@@ -192,7 +194,7 @@ def test_a_dry_run_takes_gpus_that_are_not_there(tmp_path: Path):
 
 
 def test_the_docs_own_case_is_beside_a_load_that_reaches_what_it_changes():
-    root = Path(guide.__file__).parents[2]
+    root = Path(guide.__file__).parents[3]
     text = (root / "docs" / "cases_and_releases.md").read_text("utf-8")
     chunk = int(re.findall("--chunked-prefill-size ([0-9]+)", text)[0])
     prompts = (root / "prompts.txt").read_text("utf-8").splitlines()[: FULL_LOAD[0]]

@@ -32,15 +32,17 @@ def set_py_spy(harness: Harness, script: str | None) -> None:
 
 def without_limits(harness: Harness) -> None:
     """A rank has the time that it needs to print its stacks."""
-    harness.replace("run/hang.py", "ABORT_LIMIT_S = 5.0", f"ABORT_LIMIT_S = {LIMIT_S}")
+    harness.replace("run/launch/hang.py", "ABORT_LIMIT_S = 5.0", f"ABORT_LIMIT_S = {LIMIT_S}")
 
 
 def hang_at_start(harness: Harness, py_spy: str | None) -> Done:
     set_py_spy(harness, py_spy)
     without_limits(harness)
     dump_s = 1.0 if py_spy == SLOW else LIMIT_S
-    harness.replace("run/hang.py", "DUMP_LIMIT_S = 20.0", f"DUMP_LIMIT_S = {dump_s}")
-    harness.replace("run/hang.py", "ALL_DUMPS_LIMIT_S = 120.0", f"ALL_DUMPS_LIMIT_S = {LIMIT_S}")
+    harness.replace("run/launch/hang.py", "DUMP_LIMIT_S = 20.0", f"DUMP_LIMIT_S = {dump_s}")
+    harness.replace(
+        "run/launch/hang.py", "ALL_DUMPS_LIMIT_S = 120.0", f"ALL_DUMPS_LIMIT_S = {LIMIT_S}"
+    )
     harness.case("hangs", "FAKE_FAULT=never_ready")
     harness.give_up_once("Load weight begin")
     return harness.run("--cases", "hangs", "--no-profile")
@@ -50,7 +52,7 @@ def stall_under_load(harness: Harness) -> Done:
     set_py_spy(harness, None)
     without_limits(harness)
     harness.replace(
-        "run/client_words.py",
+        "run/plan/client_words.py",
         '"--control", str(CONTROL)]',
         '"--control", str(CONTROL), *["--stall-timeout", "2"] * (launch.label == "stalls")]',
     )

@@ -17,7 +17,7 @@ import pytest
 from fake_sglang.harness import CHECKOUT, PYTHON, Done, Harness, at_once
 
 from repro_pp_graphs import terminal
-from repro_pp_graphs.run.live import LiveLine
+from repro_pp_graphs.run.launch.live_line import LiveLine
 from repro_pp_graphs.server.log.log_lines import Follower
 
 # obeyed by a terminal: ESC, BEL, CR, backspace, C1, and what turns the direction of a line

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from repro_pp_graphs.run.live import LiveLine
+from repro_pp_graphs.run.launch.live_line import LiveLine
 from repro_pp_graphs.terminal import wrapped
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from repro_pp_graphs.run import lock
-from repro_pp_graphs.run.lock import LockError, Owner, held, owner_of, parse, take
+from repro_pp_graphs.run.folder import lock
+from repro_pp_graphs.run.folder.lock import LockError, Owner, held, owner_of, parse, take
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE = owner_of(os.getpid())
@@ -96,7 +96,7 @@ def test_an_empty_lock_is_waited_for_and_then_not_removed(tmp_path, monkeypatch)
 
 TAKER = """
 import os, sys, pathlib
-from repro_pp_graphs.run import lock
+from repro_pp_graphs.run.folder import lock
 if sys.argv[2] == "no links":
     def link(*_):
         raise PermissionError(1, "Operation not permitted")

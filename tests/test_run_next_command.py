@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from repro_pp_graphs import launch_record
-from repro_pp_graphs.run import estimate, next_command, resume
+from repro_pp_graphs.run import estimate, next_command
+from repro_pp_graphs.run.folder import resume
 from repro_pp_graphs.run_record import Launch, Look, Plan
 
 CALL = ["bash", "run_repro.sh"]

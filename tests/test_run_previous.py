@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from repro_pp_graphs.run import previous
+from repro_pp_graphs.run.folder import previous
 
 NAMES = ("logs/run.json", "logs/A_client.json", "trace/A/1.gz", "trace/A_chrome_trace.json")
 

@@ -15,9 +15,10 @@ from fake_sglang.harness import CHECKOUT, PYTHON, Done, Harness
 from plan_harness import BASE, OFF, ON, gpus, plan_of
 from quick_venv import pip_for_all
 
-from repro_pp_graphs.run import options, overview, plan_step
-from repro_pp_graphs.run.environments import NotMade, releases
-from repro_pp_graphs.run.refusal import PlanError
+from repro_pp_graphs.run import overview, plan_step
+from repro_pp_graphs.run.plan import options
+from repro_pp_graphs.run.plan.environments import NotMade, releases
+from repro_pp_graphs.run.plan.refusal import PlanError
 from repro_pp_graphs.server.case import argfile
 from repro_pp_graphs.server.case.argfile import ArgFileError
 from repro_pp_graphs.server.release.installed import ProbeError, Release

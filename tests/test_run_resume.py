@@ -11,7 +11,7 @@ import pytest
 from fake_sglang.harness import Done, Harness
 
 from repro_pp_graphs import files, launch_record
-from repro_pp_graphs.run import inputs, resume
+from repro_pp_graphs.run.folder import inputs, resume
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server.machine.gpus import Gpu
 

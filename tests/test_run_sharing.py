@@ -13,9 +13,9 @@ from fake_sglang.harness import Harness
 from plan_harness import BASE, gpus, plan_of
 
 from repro_pp_graphs.report.summary import remarks
-from repro_pp_graphs.run import options as run_options
-from repro_pp_graphs.run import preflight
-from repro_pp_graphs.run.refusal import PlanError
+from repro_pp_graphs.run.checks import preflight
+from repro_pp_graphs.run.plan import options as run_options
+from repro_pp_graphs.run.plan.refusal import PlanError
 from repro_pp_graphs.server.machine import network
 
 SMALL = ("--dummy-weights", "--layers", "4", "--cases", "graphs_on", "--no-profile")

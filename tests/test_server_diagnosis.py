@@ -10,7 +10,7 @@ import pytest
 import server_logs
 from server_logs import DeadServer
 
-from repro_pp_graphs.run import failure
+from repro_pp_graphs.run.launch import failure
 from repro_pp_graphs.server.log import log_lines
 from repro_pp_graphs.server.log.causes import RULES
 from repro_pp_graphs.server.log.diagnosis import Diagnosis, diagnose, telling_lines

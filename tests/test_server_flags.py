@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from repro_pp_graphs.run import environments
+from repro_pp_graphs.run.plan import environments
 from repro_pp_graphs.server.case import flags, needs
 from repro_pp_graphs.server.case.argfile import load, parse
 from repro_pp_graphs.server.case.flags import FlagError

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from repro_pp_graphs.run import hang
+from repro_pp_graphs.run.launch import hang
 from repro_pp_graphs.server.log import log_lines
 from repro_pp_graphs.server.log.log_lines import DecodeLine, Follower
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from plan_harness import gpus
 
-from repro_pp_graphs.run import options as run_options
 from repro_pp_graphs.run import plan_step
-from repro_pp_graphs.run.refusal import PlanError
+from repro_pp_graphs.run.plan import options as run_options
+from repro_pp_graphs.run.plan.refusal import PlanError
 from repro_pp_graphs.server.release.installed import CachedProbe, ProbeError, Release
 from repro_pp_graphs.server.shim_names import ENV_NAME
 

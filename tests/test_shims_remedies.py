@@ -16,7 +16,7 @@ import pytest
 from pp_ring import PATTERNS, Group, Hung, Scheduler, ring, turns
 from release_sources import package
 
-from repro_pp_graphs.run import environments
+from repro_pp_graphs.run.plan import environments
 from repro_pp_graphs.server.case import argfile, needs
 from repro_pp_graphs.server.patching import device_messages
 from repro_pp_graphs.server.release import pp_loop

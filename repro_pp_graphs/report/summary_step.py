@@ -11,7 +11,8 @@ from repro_pp_graphs.report import launch_row, report_command, source
 from repro_pp_graphs.report.number_words import count
 from repro_pp_graphs.report.summary import build, outcome, remarks, summary_record
 from repro_pp_graphs.report.tables import launch_table, sweep_table
-from repro_pp_graphs.run import next_command, results
+from repro_pp_graphs.run import next_command
+from repro_pp_graphs.run.folder import results
 from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.terminal import Parser, complain, wrapped
 

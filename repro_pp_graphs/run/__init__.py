@@ -1,1 +1,1 @@
-"""The steps of run_repro.sh, one module each: plan, preflight, wait, profile, check, summarise."""
+"""The steps of run_repro.sh, a module each (*_step.py), and in rooms what they are made of."""

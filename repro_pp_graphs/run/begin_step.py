@@ -7,14 +7,13 @@ from pathlib import Path
 
 from repro_pp_graphs import files, launch_record, run_record
 from repro_pp_graphs.launch_record import GpuCounters, LaunchRecord
-from repro_pp_graphs.run import inputs, previous, results, step_options
-from repro_pp_graphs.run_record import Launch, Load, Plan
+from repro_pp_graphs.run import step_options
+from repro_pp_graphs.run.folder import inputs, previous, results, room
+from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server.machine import gpu_counters
 from repro_pp_graphs.terminal import wrapped
 
 SCRIPTS = "_command.sh"  # written with the plan
-LEAST_ROOM = 1 << 16
-EVENT_BYTES = 64  # at most, of a token's arrival in client.json, with its share of the rest
 
 
 def obstacle(out: Path, plan: Plan, root: Path) -> str:
@@ -59,19 +58,13 @@ def ask_attached(launch: Launch, found: LaunchRecord) -> str:
     return ""
 
 
-def room_for(load: Plan | Load) -> int:
-    """Bytes that the client's result of a load may take."""
-    return max(load.batch * load.max_new_tokens * EVENT_BYTES, LEAST_ROOM)
-
-
 def prepare(logs: Path, plan: Plan, label: str) -> GpuCounters | None:
     """Take the disk room that the launch's end will need; what the GPUs count, where there are
     some. Raises OSError."""
     files.hold_reserve(logs)
     if plan.engine == "sglang":
         # the client writes its result over this: there is room for it, should the disk fill up
-        room = room_for(plan)
-        files.hold_room(results.client_draft(logs, label), room)
+        files.hold_room(results.client_draft(logs, label), room.room_for(plan))
     if plan.mode == "cpu" or plan.attached:
         return None
     return GpuCounters(before=gpu_counters.read(list(plan.gpu_used_mib)))

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from repro_pp_graphs import run_record
 from repro_pp_graphs.files import BadFile
-from repro_pp_graphs.run import estimate, previous, results, resume
-from repro_pp_graphs.run.options import Options
-from repro_pp_graphs.run.refusal import PlanError
+from repro_pp_graphs.run import estimate
+from repro_pp_graphs.run.folder import previous, results, resume
+from repro_pp_graphs.run.plan.options import Options
+from repro_pp_graphs.run.plan.refusal import PlanError
 from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.terminal import say, wrapped
 

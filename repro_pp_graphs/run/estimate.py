@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 
 from repro_pp_graphs.files import BadFile
-from repro_pp_graphs.run import weights
+from repro_pp_graphs.run.memory import weights
 from repro_pp_graphs.run_record import Launch, Plan
 
 TPOT_MS = 50  # of sglang on two H100s with the 70B shape

@@ -8,7 +8,8 @@ import msgspec
 
 from repro_pp_graphs import launch_record, run_record
 from repro_pp_graphs.launch_record import LaunchRecord
-from repro_pp_graphs.run import own_traces, results, step_options
+from repro_pp_graphs.run import step_options
+from repro_pp_graphs.run.folder import own_traces, results
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.terminal import wrapped
 from repro_pp_graphs.traces.commands.explain import CannotExplainError, explain_case

@@ -9,8 +9,10 @@ from typing import Any
 from repro_pp_graphs import files, launch_record, run_record
 from repro_pp_graphs.files import BadFile, read_object
 from repro_pp_graphs.launch_record import GpuCounters, LaunchRecord
-from repro_pp_graphs.run import arm, node_results, own_traces, previous, results, step_options
-from repro_pp_graphs.run.free_again import wait_until_free
+from repro_pp_graphs.run import step_options
+from repro_pp_graphs.run.folder import node_results, own_traces, previous, results
+from repro_pp_graphs.run.launch import arm
+from repro_pp_graphs.run.launch.free_again import wait_until_free
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server import shim_names
 from repro_pp_graphs.server.log import clock_faults
@@ -185,7 +187,7 @@ def _reason(ending: Ending) -> str:
     """Why it failed: what a step recorded, or the last line of a probe that ended by itself."""
     if ending.known.reason or ending.plan.engine != "probe":
         return ending.known.reason or NO_REASON
-    from repro_pp_graphs.run import failure  # noqa: PLC0415 - all causes of failures
+    from repro_pp_graphs.run.launch import failure  # noqa: PLC0415 - all causes of failures
 
     return failure.last_line(ending.logs / f"{ending.label}_probe.log") or NO_REASON
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from repro_pp_graphs import run_record
-from repro_pp_graphs.run import client_words, results, step_options
-from repro_pp_graphs.run.client_pass import (
+from repro_pp_graphs.run import step_options
+from repro_pp_graphs.run.folder import results
+from repro_pp_graphs.run.launch.client_pass import (
     INTERRUPTED,
     Pass,
     line_of,
@@ -14,7 +15,8 @@ from repro_pp_graphs.run.client_pass import (
     run_client,
     why_failed,
 )
-from repro_pp_graphs.run.measured_host import Host
+from repro_pp_graphs.run.launch.measured_host import Host
+from repro_pp_graphs.run.plan import client_words
 from repro_pp_graphs.run_record import Launch
 from repro_pp_graphs.terminal import wrapped
 
@@ -54,7 +56,7 @@ def main(argv: list[str]) -> int:
         return 1
     host.begin()
     if launch.loads:
-        from repro_pp_graphs.run import measure_loads  # noqa: PLC0415 - for a sweep alone
+        from repro_pp_graphs.run.launch import measure_loads  # noqa: PLC0415 - for a sweep alone
 
         status = measure_loads.measure(options, plan, launch)
         host.end(logs, label)
@@ -70,7 +72,7 @@ def main(argv: list[str]) -> int:
         say_why_attached(logs, launch, done)
         return 1
     if done.status:
-        from repro_pp_graphs.run import failure  # noqa: PLC0415 - not before the pass
+        from repro_pp_graphs.run.launch import failure  # noqa: PLC0415 - not before the pass
 
         failure.report_load(logs, launch, label, done, options.pid, exit_file=options.exit_file)
         return 1

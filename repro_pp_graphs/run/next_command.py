@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from repro_pp_graphs.run import estimate, resume
-from repro_pp_graphs.run.order import whole_rounds
+from repro_pp_graphs.run import estimate
+from repro_pp_graphs.run.folder import resume
+from repro_pp_graphs.run.plan.order import whole_rounds
 from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.terminal import wrapped
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from repro_pp_graphs import files, run_record
 from repro_pp_graphs.environment.facts import as_text
-from repro_pp_graphs.run.options import complain
+from repro_pp_graphs.run.plan.options import complain
 from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.server.nodes import allocation
 from repro_pp_graphs.server.nodes.allocation import Node, Nodes, SlurmError

@@ -7,9 +7,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from repro_pp_graphs.run import client_words, estimate, kv_cache, results, weights
-from repro_pp_graphs.run.command import command_script, shell_words
-from repro_pp_graphs.run.options import Options
+from repro_pp_graphs.run import estimate
+from repro_pp_graphs.run.checks import kv_cache
+from repro_pp_graphs.run.folder import results
+from repro_pp_graphs.run.memory import weights
+from repro_pp_graphs.run.plan import client_words
+from repro_pp_graphs.run.plan.options import Options
+from repro_pp_graphs.run.plan.server_script import command_script, shell_words
 from repro_pp_graphs.run_record import Launch, Load, Plan
 from repro_pp_graphs.server import shim_names
 from repro_pp_graphs.server.case import argfile

@@ -19,34 +19,26 @@ from pathlib import Path
 from repro_pp_graphs import files, run_record
 from repro_pp_graphs.environment import masking
 from repro_pp_graphs.models import folder as model_folder
-from repro_pp_graphs.run import (
-    baselines,
+from repro_pp_graphs.run import overview
+from repro_pp_graphs.run.checks import baselines, kv_cache, preflight, unreached
+from repro_pp_graphs.run.folder import guide, inputs, lock, previous, results
+from repro_pp_graphs.run.memory import fitting, weights
+from repro_pp_graphs.run.plan import (
     client_words,
     environments,
-    fitting,
-    guide,
-    inputs,
-    kv_cache,
-    lock,
-    looks,
     order,
-    overview,
-    plan_probe,
-    preflight,
-    previous,
-    results,
+    planned_rounds,
+    probe_engine,
     sweep,
-    unreached,
     ways_out,
-    weights,
 )
-from repro_pp_graphs.run import options as run_options
-from repro_pp_graphs.run.looks import LooksError
-from repro_pp_graphs.run.options import Options, complain
-from repro_pp_graphs.run.plan import Planner
-from repro_pp_graphs.run.refusal import PlanError
-from repro_pp_graphs.run.sweep import SweepError
-from repro_pp_graphs.run.ways_out import Unfit
+from repro_pp_graphs.run.plan import options as run_options
+from repro_pp_graphs.run.plan.options import Options, complain
+from repro_pp_graphs.run.plan.planned_rounds import LooksError
+from repro_pp_graphs.run.plan.planner import Planner
+from repro_pp_graphs.run.plan.refusal import PlanError
+from repro_pp_graphs.run.plan.sweep import SweepError
+from repro_pp_graphs.run.plan.ways_out import Unfit
 from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.server.case.argfile import ArgFileError
 from repro_pp_graphs.server.case.flags import FlagError
@@ -198,9 +190,9 @@ def _passes(options: Options, found: list[Gpu], probe: Prober) -> bool:
 def _make(options: Options, found: list[Gpu], earlier: Plan | None, probe: Prober) -> Plan:
     """The same without another way where it is refused. Raises Unfit too."""
     if options.attach:
-        from repro_pp_graphs.run import plan_attached  # noqa: PLC0415 - imports an HTTP client
+        from repro_pp_graphs.run.plan import attached  # noqa: PLC0415 - imports an HTTP client
 
-        return plan_attached.plan(options)
+        return attached.plan(options)
     if any(map(masking.holds_secret, options.given)):
         raise PlanError(
             "an option holds a secret, which would be stored with the run: leave it out, or give "
@@ -214,18 +206,18 @@ def _make(options: Options, found: list[Gpu], earlier: Plan | None, probe: Probe
         raise PlanError(f"--cases: {twice[0]} is named twice; --aa compares a case with itself")
     arms = order.arms_of(options.cases, options.aa)
     if earlier is None:
-        rounds = looks.begin(options.rounds, len(arms))
+        rounds = planned_rounds.begin(options.rounds, len(arms))
         seed: int | None = secrets.randbits(32)
     else:
         from repro_pp_graphs.run import clear  # noqa: PLC0415 - a dry run does without msgspec
 
         complete = clear.is_complete(earlier, options)
-        rounds = looks.go_on(options.rounds, len(arms), earlier, complete)
+        rounds = planned_rounds.go_on(options.rounds, len(arms), earlier, complete)
         seed = earlier.order_seed
     turns = order.turns(arms, rounds.now, seed, rounds.looks[0].rounds == 1)
     planner = Planner(options, found, probe)
     if options.engine == "probe":
-        plan = plan_probe.plan(options, found, turns)
+        plan = probe_engine.plan(options, found, turns)
     else:
         plan = planner.plan(turns)
     plan.order_seed, plan.looks = seed, rounds.looks
@@ -290,7 +282,7 @@ def _stops_here(plan: Plan, found: list[Gpu], options: Options, earlier: Plan | 
     if not options.not_made:  # else this is the Python that plans, and another one runs
         stops.append(_lacking(options))
     if earlier is not None:
-        from repro_pp_graphs.run import resume  # noqa: PLC0415 - a dry run does without msgspec
+        from repro_pp_graphs.run.folder import resume  # noqa: PLC0415 - a dry run does without msgspec
 
         _note_inputs(plan, found, options)
         stops.append(resume.refusal(options.out / "logs", earlier, plan))

@@ -11,10 +11,11 @@ import requests
 from repro_pp_graphs import launch_record, run_record
 from repro_pp_graphs.environment import masking
 from repro_pp_graphs.launch_record import LoadProfile
-from repro_pp_graphs.run import previous, step_options
-from repro_pp_graphs.run.disk import DiskWatch, drafts_of
-from repro_pp_graphs.run.live import LiveLine
-from repro_pp_graphs.run.trace_files import Origin, TraceFiles
+from repro_pp_graphs.run import step_options
+from repro_pp_graphs.run.folder import previous
+from repro_pp_graphs.run.folder.trace_files import Origin, TraceFiles
+from repro_pp_graphs.run.launch.disk_watch import DiskWatch, drafts_of
+from repro_pp_graphs.run.launch.live_line import LiveLine
 from repro_pp_graphs.run_record import Launch
 from repro_pp_graphs.server.http import Server
 from repro_pp_graphs.server.log.log_lines import LINGER_S, ServerLogs
@@ -170,7 +171,7 @@ def main(argv: list[str]) -> int:
     plan = run_record.load(logs)
     launch = plan.launch(label)
     if plan.attached:
-        from repro_pp_graphs.run import attached_profile  # noqa: PLC0415 - for such a run alone
+        from repro_pp_graphs.run.launch import attached_profile  # noqa: PLC0415 - for such a run alone
 
         return attached_profile.profile(out, plan, launch)
     log_path = logs / f"{label}_server.log"
@@ -179,7 +180,7 @@ def main(argv: list[str]) -> int:
     folder.mkdir(parents=True)
     fetch = None
     if launch.started_nodes > 1:
-        from repro_pp_graphs.run import node_results  # noqa: PLC0415 - for such a run alone
+        from repro_pp_graphs.run.folder import node_results  # noqa: PLC0415 - for such a run alone
 
         fetch = node_results.Fetcher(out, launch)
     one = ProfilePass(launch, options.pid, log_path, folder, fetch)
@@ -212,7 +213,7 @@ def main(argv: list[str]) -> int:
 
 def _why(one: ProfilePass, logs: Path, exit_file: Path | None) -> list[str]:
     """Why there is no profile: of what the server died, or where its ranks stand."""
-    from repro_pp_graphs.run import failure, hang  # noqa: PLC0415 - all causes of failures
+    from repro_pp_graphs.run.launch import failure, hang  # noqa: PLC0415 - all causes of failures
 
     if one.server_gone():
         return failure.lines(*failure.of_dead(one.log_path, exit_file))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from repro_pp_graphs import launch_record, run_record
 from repro_pp_graphs.launch_record import LoadProfile
-from repro_pp_graphs.run import failure, step_options
+from repro_pp_graphs.run import step_options
+from repro_pp_graphs.run.launch import failure
 from repro_pp_graphs.server.http import Server
 from repro_pp_graphs.terminal import wrapped
 

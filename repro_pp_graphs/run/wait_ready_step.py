@@ -8,8 +8,8 @@ from pathlib import Path
 from repro_pp_graphs import launch_record, run_record
 from repro_pp_graphs.environment import masking
 from repro_pp_graphs.run import step_options
-from repro_pp_graphs.run.disk import DiskWatch
-from repro_pp_graphs.run.live import LiveLine
+from repro_pp_graphs.run.launch.disk_watch import DiskWatch
+from repro_pp_graphs.run.launch.live_line import LiveLine
 from repro_pp_graphs.run_record import Launch
 from repro_pp_graphs.server.http import Server, resolved
 from repro_pp_graphs.server.log.log_lines import LINGER_S, ServerLogs
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int:
     if not trouble:
         _record_ready(logs, launch, options.pid, start_s)
         return 0
-    from repro_pp_graphs.run import failure  # noqa: PLC0415 - all causes of failures
+    from repro_pp_graphs.run.launch import failure  # noqa: PLC0415 - all causes of failures
 
     if trouble == TIMED_OUT:
         failure.report_late(logs, launch, options.pid)

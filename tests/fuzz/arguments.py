@@ -15,9 +15,10 @@ from plan_harness import BASE, FLAGS, OFF, ON, gpus
 
 from fuzz.choices import Choices
 from fuzz.oracle import LONGEST_SAID, check, plain, strict_json
-from repro_pp_graphs.run import client_words, overview, plan_step
-from repro_pp_graphs.run import options as run_options
-from repro_pp_graphs.run.options import Options
+from repro_pp_graphs.run import overview, plan_step
+from repro_pp_graphs.run.plan import client_words
+from repro_pp_graphs.run.plan import options as run_options
+from repro_pp_graphs.run.plan.options import Options
 from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.server.case import argfile
 from repro_pp_graphs.server.case.argfile import ArgFileError

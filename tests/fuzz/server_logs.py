@@ -17,7 +17,7 @@ from fuzz.oracle import LONGEST_SAID, check, plain, strict_json
 from repro_pp_graphs.bundle.shorten_log import shorten_log
 from repro_pp_graphs.pp_clock import collect, rows
 from repro_pp_graphs.pp_clock.lines import lines as clock_lines
-from repro_pp_graphs.run import failure, hang
+from repro_pp_graphs.run.launch import failure, hang
 from repro_pp_graphs.server.http import resolved
 from repro_pp_graphs.server.log import clock_faults, diagnosis, log_lines
 

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from repro_pp_graphs.models import folder as models
-from repro_pp_graphs.run import client_words
+from repro_pp_graphs.run.plan import client_words
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server import shim_names
 

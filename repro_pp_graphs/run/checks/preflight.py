@@ -7,8 +7,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from repro_pp_graphs.run import fitting, kv_cache, weights
-from repro_pp_graphs.run.options import Options
+from repro_pp_graphs.run.checks import kv_cache
+from repro_pp_graphs.run.memory import fitting, weights
+from repro_pp_graphs.run.plan.options import Options
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server.machine import listener
 from repro_pp_graphs.server.machine.gpus import Gpu

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from repro_pp_graphs import files, launch_record
 from repro_pp_graphs.environment import masking
-from repro_pp_graphs.run import hang, results
-from repro_pp_graphs.run.client_pass import Pass, result_of, why_failed
+from repro_pp_graphs.run.folder import results
+from repro_pp_graphs.run.launch import hang
+from repro_pp_graphs.run.launch.client_pass import Pass, result_of, why_failed
 from repro_pp_graphs.run_record import Launch
 from repro_pp_graphs.server.log import diagnosis, log_lines
 from repro_pp_graphs.server.log.diagnosis import Diagnosis

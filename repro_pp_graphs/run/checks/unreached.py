@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from repro_pp_graphs.run import client_words
+from repro_pp_graphs.run.plan import client_words
 from repro_pp_graphs.run_record import Launch, Load, Plan
 
 # tokens of a prefill batch from which on they change anything

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from repro_pp_graphs.models import folder as model_folder
-from repro_pp_graphs.run import attention, environments, sweep
-from repro_pp_graphs.run.options import HIGHEST, Options
-from repro_pp_graphs.run.order import Arm, Turn
-from repro_pp_graphs.run.refusal import PlanError
-from repro_pp_graphs.run.sweep import CAPACITY, MICRO_BATCH
-from repro_pp_graphs.run.ways_out import Unfit
+from repro_pp_graphs.run.plan import attention, environments, sweep
+from repro_pp_graphs.run.plan.options import HIGHEST, Options
+from repro_pp_graphs.run.plan.order import Arm, Turn
+from repro_pp_graphs.run.plan.refusal import PlanError
+from repro_pp_graphs.run.plan.sweep import CAPACITY, MICRO_BATCH
+from repro_pp_graphs.run.plan.ways_out import Unfit
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server import shim_names
 from repro_pp_graphs.server.case import argfile, flags, needs
@@ -29,7 +29,7 @@ from repro_pp_graphs.server.release.installed import Prober, Release, version_nu
 from repro_pp_graphs.server.release.release_facts import may_lack_pp_rank, pp_sends
 from repro_pp_graphs.server.shims import one_gpu
 
-OVERLAYS = Path(__file__).resolve().parents[1] / "server" / "overlays"
+OVERLAYS = Path(__file__).resolve().parents[2] / "server" / "overlays"
 # --batch, --max-new-tokens, --profile-steps. On GPUs the measured pass has 200 decode steps and
 # more; on a CPU a case stays under a minute
 FULL_LOAD = (16, 256, 48)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from repro_pp_graphs import files
-from repro_pp_graphs.run.live import LiveLine
+from repro_pp_graphs.run.launch.live_line import LiveLine
 from repro_pp_graphs.run_record import Launch
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from repro_pp_graphs import launch_record
 from repro_pp_graphs.files import BadFile, read_object
 from repro_pp_graphs.launch_record import LaunchRecord
-from repro_pp_graphs.run import results
+from repro_pp_graphs.run.folder import results
 from repro_pp_graphs.run_record import Launch, Plan
 
 MOST = 4  # differences that are named one by one

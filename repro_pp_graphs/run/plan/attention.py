@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from repro_pp_graphs.run import weights
+from repro_pp_graphs.run.memory import weights
 from repro_pp_graphs.run_record import Launch
 from repro_pp_graphs.server.machine.gpus import Gpu
 from repro_pp_graphs.server.release import pp_attention

@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from repro_pp_graphs.run import node_results
+from repro_pp_graphs.run.folder import node_results
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server.machine import gpus, listener
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
-from repro_pp_graphs.run import weights
+from repro_pp_graphs.run.memory import weights
 from repro_pp_graphs.run_record import Launch
 from repro_pp_graphs.server.machine.gpus import Gpu
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import NamedTuple
 
-from repro_pp_graphs.run.order import whole_rounds
+from repro_pp_graphs.run.plan.order import whole_rounds
 from repro_pp_graphs.run_record import Look, Plan
 
 

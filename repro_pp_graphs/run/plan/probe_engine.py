@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from repro_pp_graphs.probe.options import SETTLING_STEPS
-from repro_pp_graphs.run.options import Options
-from repro_pp_graphs.run.order import Turn
-from repro_pp_graphs.run.plan import load_case, pick_mode, wants_graphs
-from repro_pp_graphs.run.refusal import PlanError
+from repro_pp_graphs.run.plan.options import Options
+from repro_pp_graphs.run.plan.order import Turn
+from repro_pp_graphs.run.plan.planner import load_case, pick_mode, wants_graphs
+from repro_pp_graphs.run.plan.refusal import PlanError
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server.case import argfile
 from repro_pp_graphs.server.machine.gpus import Gpu

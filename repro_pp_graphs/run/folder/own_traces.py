@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from repro_pp_graphs.run import previous
+from repro_pp_graphs.run.folder import previous
 from repro_pp_graphs.traces.read.identity import is_trace
 
 

@@ -17,10 +17,10 @@ import requests
 from repro_pp_graphs import launch_record
 from repro_pp_graphs.environment import masking
 from repro_pp_graphs.files import BadFile, read_object
-from repro_pp_graphs.run import previous, results
-from repro_pp_graphs.run.disk import DiskWatch
-from repro_pp_graphs.run.live import LiveLine
-from repro_pp_graphs.run.trace_files import Origin, TraceFiles
+from repro_pp_graphs.run.folder import previous, results
+from repro_pp_graphs.run.folder.trace_files import Origin, TraceFiles
+from repro_pp_graphs.run.launch.disk_watch import DiskWatch
+from repro_pp_graphs.run.launch.live_line import LiveLine
 from repro_pp_graphs.run_record import Attached, Launch, Plan
 from repro_pp_graphs.server import running
 from repro_pp_graphs.server.http import PROFILE_KEYS, Server

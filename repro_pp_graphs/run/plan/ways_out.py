@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from repro_pp_graphs.models import folder as model_folder
-from repro_pp_graphs.run import environments
-from repro_pp_graphs.run.options import Options
-from repro_pp_graphs.run.refusal import PlanError
+from repro_pp_graphs.run.plan import environments
+from repro_pp_graphs.run.plan.options import Options
+from repro_pp_graphs.run.plan.refusal import PlanError
 from repro_pp_graphs.server.release.installed import version_numbers
 from repro_pp_graphs.server.release.pp_attention import OPTION, WITHOUT
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from repro_pp_graphs.run import results
+from repro_pp_graphs.run.folder import results
 from repro_pp_graphs.run_record import Launch, Load, Plan
 
 CONTROL = 5  # requests whose TTFT decode CUDA graphs cannot change

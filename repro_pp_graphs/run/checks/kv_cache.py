@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from repro_pp_graphs.run import fitting, weights
-from repro_pp_graphs.run.client_words import main
+from repro_pp_graphs.run.memory import fitting, weights
+from repro_pp_graphs.run.plan.client_words import main
 from repro_pp_graphs.run_record import Launch, Load, Plan
 from repro_pp_graphs.server.machine.gpus import Gpu
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from repro_pp_graphs import files, launch_record
 from repro_pp_graphs.launch_record import LoadRecord
-from repro_pp_graphs.run import begin_step, client_words, failure, results
-from repro_pp_graphs.run.client_pass import (
+from repro_pp_graphs.run.folder import results, room
+from repro_pp_graphs.run.launch import failure
+from repro_pp_graphs.run.launch.client_pass import (
     INTERRUPTED,
     Pass,
     line_of,
@@ -20,6 +21,7 @@ from repro_pp_graphs.run.client_pass import (
     run_client,
     why_failed,
 )
+from repro_pp_graphs.run.plan import client_words
 from repro_pp_graphs.run_record import Launch, Load, Plan
 from repro_pp_graphs.server.http import Server
 from repro_pp_graphs.terminal import wrapped
@@ -65,7 +67,7 @@ class Loads:
             self.record(load, LoadRecord("failed", place, f"micro-batch {size}: {why}"))
             return 1
         try:
-            files.hold_room(results.client_draft(self.logs, label), begin_step.room_for(load))
+            files.hold_room(results.client_draft(self.logs, label), room.room_for(load))
         except OSError as error:
             self.record(load, LoadRecord("failed", place, f"{error.filename}: {error.strerror}"))
             return 1

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from repro_pp_graphs import files
-from repro_pp_graphs.run.options import HIGHEST, Options
-from repro_pp_graphs.run.refusal import PlanError
+from repro_pp_graphs.run.plan.options import HIGHEST, Options
+from repro_pp_graphs.run.plan.refusal import PlanError
 from repro_pp_graphs.run_record import Attached, Launch, Plan
 from repro_pp_graphs.server import running
 from repro_pp_graphs.server.release.installed import version_numbers

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from repro_pp_graphs.run import hints, sweep
+from repro_pp_graphs.run.plan import hints, sweep
 from repro_pp_graphs.server.machine import pinning
 from repro_pp_graphs.terminal import folder, say, visible, wrapped
 
@@ -95,7 +95,7 @@ class Options:
     not_made: str = ""  # the release whose environment a real run makes first, and has not yet
     ahead: bool = False  # look only for what would stop the run, before it is made
     found_by: str = ""  # what named the interpreter: --python, $PYTHON; empty: it was made here
-    sweep: dict[str, list[str]] = field(default_factory=dict)  # values by axis (run/sweep.py)
+    sweep: dict[str, list[str]] = field(default_factory=dict)  # values by axis (run/plan/sweep.py)
     # of a sweep, the names of the loads to profile beside the main one; [EVERY]: all
     profile_loads: list[str] = field(default_factory=list)
     ranks_per_gpu: int | None = None  # so many share each

@@ -1,0 +1,1 @@
+"""The GPU memory that weights take, and what would make a load fit beside them."""
