@@ -9,8 +9,17 @@ import msgspec
 import pytest
 
 from repro_pp_graphs import files
-from repro_pp_graphs.pp_clock import absent, clock_record, collect, facts, figures, lines, rows
+from repro_pp_graphs.pp_clock import (
+    absent,
+    clock_record,
+    collect,
+    figures,
+    launch_facts,
+    lines,
+    rows,
+)
 from repro_pp_graphs.pp_clock.rows import CODES, Row, Rows
+from repro_pp_graphs.pp_clock.window import window_of
 from repro_pp_graphs.report.tables import clock_values
 from repro_pp_graphs.server.log import clock_faults
 from repro_pp_graphs.stats import metric_names
@@ -61,7 +70,7 @@ def steady(turns: int = 40, **header: Any) -> Rank:
 
 
 def test_a_turns_waits_are_its_sends_receives_and_waits():
-    found = facts.summary([steady().file], EVERYTHING)
+    found = launch_facts.summary([steady().file], EVERYTHING)
     decode = found.last_rank()
     assert found.last == "PP1" and decode is not None
     assert decode.turn.count == 38  # the first two turns have others before them that no row tells
@@ -75,7 +84,7 @@ def test_a_turns_parts_add_up_and_a_call_inside_another_counts_once():
     rank = Rank(1)
     for at in range(40):
         rank.turn(at, {**CALLS, "launch": (1, 3), "recv_hidden": (1.5, 2.5)})
-    decode = facts.summary([rank.file], EVERYTHING).last_rank()
+    decode = launch_facts.summary([rank.file], EVERYTHING).last_rank()
     assert decode is not None and decode.untimed is not None
     assert decode.parts["launch"] == pytest.approx(1) and decode.parts["recv_hidden"] == 1
     assert sum(decode.parts.values()) + decode.untimed.mean == pytest.approx(TURN_MS)
@@ -86,7 +95,7 @@ def test_parts_are_of_steady_turns_alone_however_many_run_beside_a_prefill():
     for at in range(60):  # every third batch prefills: few turns are steady in between
         prefill = at % 3 == 0 and at < 30
         rank.turn(at, CALLS, rows.PREFILL if prefill else rows.DECODE)
-    decode = facts.summary([rank.file], EVERYTHING).last_rank()
+    decode = launch_facts.summary([rank.file], EVERYTHING).last_rank()
     assert decode is not None and decode.turn.count < decode.calls["send_tokens"].count
     assert decode.parts["send_tokens"] == pytest.approx(12)
 
@@ -96,7 +105,7 @@ def test_each_rank_says_where_it_waits_and_what_of_it_is_outside_its_batches():
     for at in range(40):
         first.turn(at, {"launch": (1, 2), "recv_tokens": (2, 18)})
         last.own_batch(at, 2, 12)
-    short = figures.summary(facts.summary([first.file, last.file], EVERYTHING))
+    short = figures.summary(launch_facts.summary([first.file, last.file], EVERYTHING))
     assert short is not None and short.pp_size == 2
     waits = short.ranks["PP1"]
     assert waits.outside_ms is not None and waits.outside_ms["send_tokens"] == pytest.approx(3)
@@ -111,7 +120,7 @@ def test_a_wait_is_split_by_the_ranks_own_batches():
     rank = steady()
     for at in range(40):
         rank.own_batch(at, 2, 12)
-    decode = facts.summary([rank.file], EVERYTHING).last_rank()
+    decode = launch_facts.summary([rank.file], EVERYTHING).last_rank()
     assert decode is not None and decode.split == decode.turn.count
     assert decode.waits_in_own_batch is not None and decode.waits_outside is not None
     assert decode.waits_in_own_batch.mean == pytest.approx(9)  # 3 to 12 of the send's 3 to 15
@@ -125,7 +134,7 @@ def test_a_batch_that_runs_into_the_next_turn_counts_there_and_never_twice():
     rank = steady()
     for at in range(40):
         rank.own_batch(at, 2, 20.75)  # into the next turn's requests and hidden states
-    decode = facts.summary([rank.file], EVERYTHING).last_rank()
+    decode = launch_facts.summary([rank.file], EVERYTHING).last_rank()
     assert decode is not None and decode.waits_in_own_batch is not None
     assert decode.waits_in_own_batch.mean == pytest.approx(12 + 1 + 0.75)
 
@@ -134,12 +143,14 @@ def test_a_turn_without_the_gpus_times_is_not_split_and_that_is_said():
     rank = steady(found={"own_batch": "ModelRunner.forward"})
     for at in range(30):
         rank.own_batch(at, 2, 12)
-    found = facts.summary([rank.file], EVERYTHING)
+    found = launch_facts.summary([rank.file], EVERYTHING)
     decode = found.last_rank()
     assert decode is not None and decode.split == 28
     assert any("10 of 38 decode turns lack the GPU's times" in text for text in found.warnings)
     rank.header["missed"] = {"untied": 10, "unread": 0, "of a later version": 3}
-    (said,) = (text for text in facts.summary([rank.file], EVERYTHING).warnings if "lack" in text)
+    (said,) = (
+        text for text in launch_facts.summary([rank.file], EVERYTHING).warnings if "lack" in text
+    )
     assert said.endswith("since the start: 10 while nothing tied the GPU's clock to the host's)")
 
 
@@ -148,7 +159,7 @@ def test_a_launch_is_timed_without_the_receive_inside_it():
     rank = Rank(1)
     for at in range(30):
         rank.turn(at, {"recv_hidden": (1, 6), **CALLS, "launch": (0.5, 8)})
-    decode = facts.summary([rank.file], EVERYTHING).last_rank()
+    decode = launch_facts.summary([rank.file], EVERYTHING).last_rank()
     assert decode is not None
     assert decode.calls["launch"].mean == pytest.approx(2.5)
     assert decode.calls["recv_hidden"].mean == pytest.approx(5)
@@ -165,7 +176,7 @@ def test_tokens_are_told_apart_by_the_batch_that_they_are_of(pp_rank, kind, dept
         took = 9 if at == prefill + later[pp_rank, kind] else 1
         flags = rows.PREFILL if at == prefill else rows.DECODE
         rank.turn(at, {"launch": (0, 1), f"{kind}_tokens": (2, 2 + took)}, flags)
-    found = facts.summary([rank.file], EVERYTHING).ranks[f"PP{pp_rank}"].measured
+    found = launch_facts.summary([rank.file], EVERYTHING).ranks[f"PP{pp_rank}"].measured
     assert found["prefill"].turn.count == 1
     # the chosen turns' calls: of prefill batches the one, of decode batches none of it
     assert found["prefill"].calls[f"{kind}_tokens"].mean == pytest.approx(9)
@@ -176,7 +187,7 @@ def test_turns_beside_a_prefill_are_not_steady_decode_turns():
     rank = Rank(1)
     for at in range(40):
         rank.turn(at, CALLS, rows.PREFILL if at == 20 else rows.DECODE)
-    decode = facts.summary([rank.file], EVERYTHING).last_rank()
+    decode = launch_facts.summary([rank.file], EVERYTHING).last_rank()
     assert decode is not None and decode.turn.count == 40 - 1 - 2 - 2
 
 
@@ -185,7 +196,7 @@ def test_only_the_measured_window_counts_and_no_profiled_turn():
     for at in range(100):
         flags = rows.DECODE | (rows.PROFILED if at >= 50 else 0)
         rank.turn(at, CALLS, flags)
-    found = facts.summary([rank.file], (10 * TURN_MS * MS, 40 * TURN_MS * MS))
+    found = launch_facts.summary([rank.file], (10 * TURN_MS * MS, 40 * TURN_MS * MS))
     decode = found.last_rank()
     assert decode is not None and decode.turn.count == 30 and found.window_s == 0.6
     # of a profile's 50 turns the first two steps and the last one are left out
@@ -199,7 +210,7 @@ def test_turns_with_the_clock_off_count_nowhere_but_in_the_comparison():
         off = at // 10 % 2
         flags = rows.DECODE | rows.OFF * off | rows.PROFILED * (at >= 60)
         rank.turn(at, {} if off else CALLS, flags)
-    found = facts.summary([rank.file], EVERYTHING).ranks["PP1"]
+    found = launch_facts.summary([rank.file], EVERYTHING).ranks["PP1"]
     for turns in (found.measured["decode"], found.profiled["decode"]):
         assert turns.waits.mean == pytest.approx(13) == turns.waits.median
 
@@ -211,7 +222,7 @@ def test_turns_whose_batches_were_launched_with_the_clock_off_do_not_lack_the_gp
         rank.turn(at, {} if off else CALLS, rows.DECODE | rows.OFF * off)
         if not off:
             rank.own_batch(at, 2, 12)
-    found = facts.summary([rank.file], EVERYTHING)
+    found = launch_facts.summary([rank.file], EVERYTHING)
     decode = found.last_rank()
     # two turns of a loop of two still deal with batches from before the clock was on (again)
     assert decode is not None and decode.turn.count == 60 - 4 * 2 == decode.split
@@ -219,7 +230,7 @@ def test_turns_whose_batches_were_launched_with_the_clock_off_do_not_lack_the_gp
 
 
 def test_without_a_clients_result_nothing_counts_as_measured():
-    found = facts.summary([steady().file], None)
+    found = launch_facts.summary([steady().file], None)
     assert found.last_rank() is None and found.window_s is None
 
 
@@ -237,7 +248,7 @@ def profiled(factor: float) -> Rows:
 
 @pytest.mark.parametrize(("factor", "warned"), [(1.05, False), (1.2, True)])
 def test_a_profile_that_distorts_is_warned_of_above_a_tenth(factor, warned):
-    found = facts.summary([profiled(factor)], (0, 50 * TURN_MS * MS))
+    found = launch_facts.summary([profiled(factor)], (0, 50 * TURN_MS * MS))
     assert found.distortion == pytest.approx(factor) == found.distortion_median
     said = [text for text in found.warnings if "as long" in text]
     assert len(said) == warned
@@ -254,7 +265,7 @@ def test_turns_longer_by_one_figure_and_shorter_by_the_other_are_not_called_slow
         flags = rows.DECODE | (rows.PROFILED if at >= 50 else 0)
         rank.row(at, "turn", base, base + took, flags=flags)
         base += took
-    found = facts.summary([rank.file], (0, 128 * TURN_MS * MS))
+    found = launch_facts.summary([rank.file], (0, 128 * TURN_MS * MS))
     (said,) = [text for text in found.warnings if "under the profiler" in text]
     assert found.distortion < 1 < found.distortion_median and "as long as" not in said
     assert "longer than in the measured pass by one figure and shorter by the other" in said
@@ -262,12 +273,12 @@ def test_turns_longer_by_one_figure_and_shorter_by_the_other_are_not_called_slow
 
 
 def test_what_a_rank_must_have_called_and_has_not_is_named():
-    found = facts.summary([steady().file], EVERYTHING)
+    found = launch_facts.summary([steady().file], EVERYTHING)
     assert found.warnings == ["PP0 left no rows"]
     rank = Rank(1)
     for at in range(40):
         rank.turn(at, {"launch": (0, 1), "recv_tokens": (2, 3), "process": (3, 4)})
-    text = " ".join(facts.summary([rank.file], EVERYTHING).warnings)
+    text = " ".join(launch_facts.summary([rank.file], EVERYTHING).warnings)
     for name in ("send_tokens", "recv_hidden", "recv_requests"):
         assert name in text
     assert "send_hidden" not in text and "launch" not in text
@@ -285,7 +296,7 @@ def in_batches(pp_rank: int, **header: Any) -> Rank:
 
 
 def test_sends_and_receives_in_one_batch_stand_under_its_name():
-    found = facts.summary([in_batches(0).file, in_batches(1).file], EVERYTHING)
+    found = launch_facts.summary([in_batches(0).file, in_batches(1).file], EVERYTHING)
     assert found.warnings == []
     decode = found.ranks["PP0"].measured["decode"]
     assert decode.calls["exchange"].mean == pytest.approx(10)
@@ -307,7 +318,7 @@ def test_a_call_that_a_shim_replaces_is_not_said_to_be_the_releases():
     for at in range(40):
         calls = {"launch": (0, 1), "send_tokens": (2, 3), "recv_tokens": (4, 5)}
         rank.turn(at, {**calls, "process": (6, 7), "recv_requests": (8, 9)})
-    (_, text) = sorted(facts.summary([rank.file], EVERYTHING).warnings)
+    (_, text) = sorted(launch_facts.summary([rank.file], EVERYTHING).warnings)
     assert text.startswith("PP1: no call of recv_hidden was seen: this release, or a shim of the")
 
 
@@ -315,31 +326,37 @@ def test_a_hook_that_is_not_there_is_warned_of_once_for_all_ranks():
     why = "not in this release: launch of the batch is not timed"
     ranks = [Rank(rank, lacks={"launch": why, "wait_sent": "nothing is waited for later"}).file
              for rank in (0, 1)]  # fmt: skip
-    assert facts.summary(ranks, None).warnings == [f"PP0, PP1: launch: {why}"]
+    assert launch_facts.summary(ranks, None).warnings == [f"PP0, PP1: launch: {why}"]
 
 
 def test_a_clock_that_stopped_is_warned_of():
     rank = steady(failed="turn 3: a row: OSError: x")
-    assert any("stopped: turn 3" in text for text in facts.summary([rank.file], None).warnings)
+    assert any(
+        "stopped: turn 3" in text for text in launch_facts.summary([rank.file], None).warnings
+    )
     rank = steady(failed="\x1b[2Jx")  # whatever a rank's file holds
-    assert any("stopped: \\x1b[2Jx" in text for text in facts.summary([rank.file], None).warnings)
+    assert any(
+        "stopped: \\x1b[2Jx" in text for text in launch_facts.summary([rank.file], None).warnings
+    )
 
 
 def test_a_clock_that_did_not_start_or_timed_nothing_is_warned_of():
     failed = Rank(0, pp_size=1, failed="not started: TypeError: no")
-    (text,) = facts.summary([failed.file], EVERYTHING).warnings
+    (text,) = launch_facts.summary([failed.file], EVERYTHING).warnings
     assert text == "PP0: the clock did not start: TypeError: no"
     silent = Rank(0, pp_size=1)
-    (text,) = facts.summary([silent.file], EVERYTHING).warnings
+    (text,) = launch_facts.summary([silent.file], EVERYTHING).warnings
     assert "did not start: the server's log" in text
     idle = Rank(0, pp_size=1, lacks={})
-    (text,) = facts.summary([idle.file], EVERYTHING).warnings
+    (text,) = launch_facts.summary([idle.file], EVERYTHING).warnings
     assert "no decode turn of the measured window" in text and "a rank wrote no row" in text
     before = steady(lacks={})
-    (text, _) = facts.summary([before.file], (10**12, 10**13)).warnings
+    (text, _) = launch_facts.summary([before.file], (10**12, 10**13)).warnings
     assert f"though a rank wrote {len(before.rows)} rows" in text
     refused = Rank(0, pp_size=1, lacks={"turn": "could not be put in place: X"})
-    assert any("turn: could not" in w for w in facts.summary([refused.file], EVERYTHING).warnings)
+    assert any(
+        "turn: could not" in w for w in launch_facts.summary([refused.file], EVERYTHING).warnings
+    )
 
 
 def test_the_servers_log_says_why_a_rank_left_no_rows(tmp_path):
@@ -351,7 +368,7 @@ def test_the_servers_log_says_why_a_rank_left_no_rows(tmp_path):
     (tmp_path / "A_server.log").write_text(log, encoding="utf-8")
     said = clock_faults.not_started(tmp_path, "A")
     assert said == {"PP0 TP1": "OSError: [Errno 28] No space left on device"}
-    found = facts.summary([steady(lacks={}).file], EVERYTHING, said)
+    found = launch_facts.summary([steady(lacks={}).file], EVERYTHING, said)
     assert found.warnings == ["PP0 left no rows: OSError: [Errno 28] No space left on device"]
     assert "No space left" in absent.nothing_left(said)
     assert "PP loop" in absent.nothing_left(clock_faults.not_started(tmp_path, "B"))
@@ -359,8 +376,8 @@ def test_the_servers_log_says_why_a_rank_left_no_rows(tmp_path):
 
 def test_rows_of_the_window_that_were_overwritten_are_warned_of():
     lost = steady().file._replace(lost=500)
-    assert any("overwritten" in w for w in facts.summary([lost], (-1, 10**12)).warnings)
-    assert not any("overwritten" in w for w in facts.summary([lost], (5, 10**12)).warnings)
+    assert any("overwritten" in w for w in launch_facts.summary([lost], (-1, 10**12)).warnings)
+    assert not any("overwritten" in w for w in launch_facts.summary([lost], (5, 10**12)).warnings)
 
 
 def test_ranks_of_several_tp_lanes_have_names_of_their_own():
@@ -371,7 +388,7 @@ def test_ranks_of_several_tp_lanes_have_names_of_their_own():
             rank.header["tp_rank"] = tp
             rank.turn(0, CALLS)
             files_.append(rank.file)
-    found = facts.summary(files_, EVERYTHING)
+    found = launch_facts.summary(files_, EVERYTHING)
     assert list(found.ranks) == ["PP0 TP0", "PP0 TP1", "PP1 TP0", "PP1 TP1"]
     assert found.last == "PP1 TP0"
 
@@ -379,15 +396,15 @@ def test_ranks_of_several_tp_lanes_have_names_of_their_own():
 def test_the_window_is_from_the_first_request_to_the_last_token():
     requests = [{"start_ns": 5, "events": [[9, 1], [20, 2]]}, {"start_ns": 3, "events": [[12, 1]]},
                 {"start_ns": 1, "events": []}]  # fmt: skip
-    assert facts.window_of({"requests": requests}) == (3, 20)
-    assert facts.window_of({}) is None
+    assert window_of({"requests": requests}) == (3, 20)
+    assert window_of({}) is None
 
 
 def test_lines_are_at_most_80_columns():
     rank = steady()
     for at in range(40):
         rank.own_batch(at, 2, 12)
-    text = lines.lines(facts.summary([rank.file], EVERYTHING))
+    text = lines.lines(launch_facts.summary([rank.file], EVERYTHING))
     assert max(map(len, (line for line in text if not line.startswith("!")))) <= 80
     assert any("outside it" in line for line in text)
 
@@ -400,7 +417,7 @@ def test_a_launchs_facts_are_stored_and_read_again(tmp_path):
     client = {"requests": [{"start_ns": 0, "events": [[10**12, 1]]}]}
     (tmp_path / "A_client.json").write_text(json.dumps(client), encoding="utf-8")
     found = collect.collect(tmp_path, "A", {})
-    assert found is not None and found == facts.summary([steady().file], EVERYTHING)
+    assert found is not None and found == launch_facts.summary([steady().file], EVERYTHING)
     assert collect.load(tmp_path, "A") == found == collect.read(tmp_path, "A", {})
     assert "PP1 decode, measured (38 turns)" in (tmp_path / "A_pp_clock.txt").read_text()
     assert collect.load(tmp_path, "B") is None
@@ -417,7 +434,7 @@ def both_modes(own_batch: bool) -> clock_record.ClockFacts:
         rank.turn(at, {**CALLS, "send_tokens": (3, 3 + took), "recv_tokens": (15, 16)}, flags)
         if own_batch:
             rank.own_batch(at, 2, 12)
-    return facts.summary([rank.file], EVERYTHING)
+    return launch_facts.summary([rank.file], EVERYTHING)
 
 
 def test_the_summary_has_the_send_of_prefill_beside_that_of_decode():
@@ -450,7 +467,7 @@ def test_without_the_gpus_times_there_are_no_named_figures():
     short = figures.summary(found)
     assert short is not None and short.waits_outside_ms is None
     assert clock_values.value(msgspec.to_builtins(short), "waits_outside_ms.mean") is None
-    assert figures.summary(facts.summary([steady().file], None)) is None
+    assert figures.summary(launch_facts.summary([steady().file], None)) is None
 
 
 def test_decodes_beside_a_prefill_are_turns_of_their_own_kind():
@@ -461,7 +478,7 @@ def test_decodes_beside_a_prefill_are_turns_of_their_own_kind():
         took = 9 if at % 10 in (6, 7) else 1
         flags = rows.PREFILL if prefill else rows.DECODE
         rank.turn(at, {"launch": (0, 1), "send_tokens": (2, 2 + took)}, flags)
-    measured = facts.summary([rank.file], EVERYTHING).ranks["PP1"].measured
+    measured = launch_facts.summary([rank.file], EVERYTHING).ranks["PP1"].measured
     assert measured["prefill"].turn.count == 6
     beside = measured["beside_prefill"]
     assert beside.turn.count == 12 and beside.calls["send_tokens"].mean == pytest.approx(9)
@@ -471,8 +488,8 @@ def test_decodes_beside_a_prefill_are_turns_of_their_own_kind():
 def test_several_windows_give_what_each_gives_alone():
     ms = TURN_MS * MS
     windows = [(0, 20 * ms), (20 * ms, 40 * ms), None]
-    both = facts.summaries([steady().file], windows)
-    assert both == [facts.summary([steady().file], window) for window in windows]
+    both = launch_facts.summaries([steady().file], windows)
+    assert both == [launch_facts.summary([steady().file], window) for window in windows]
     counts = [found.last_rank() for found in both]
     assert [each.turn.count if each else 0 for each in counts] == [18, 20, 0]
 
@@ -480,7 +497,7 @@ def test_several_windows_give_what_each_gives_alone():
 def test_what_arrives_beside_the_load_widens_no_window():
     own = {"start_ns": 5, "events": [[7, 1], [9, 2]]}
     beside = {"start_ns": 6, "events": [[30, 1]], "beside": True}
-    assert facts.window_of({"requests": [own, beside]}) == (5, 9)
+    assert window_of({"requests": [own, beside]}) == (5, 9)
 
 
 def test_a_window_is_found_on_the_clock_of_another_host():
@@ -492,10 +509,10 @@ def test_a_window_is_found_on_the_clock_of_another_host():
         first.turn(at, CALLS)
     window = (5_200 * MS, 5_600 * MS)  # turns 10 to 29 of the second rank by its own clock
     second = steady(40, **there)
-    found = facts.summary([first.file, second.file], window)
+    found = launch_facts.summary([first.file, second.file], window)
     assert found.ranks["PP1"].measured["decode"].turn.count == 20
     assert any("PP1: its host is not the client's" in text for text in found.warnings)
-    alone = facts.summary([first.file, steady(40, **here).file], window)
+    alone = launch_facts.summary([first.file, steady(40, **here).file], window)
     assert "decode" not in alone.ranks["PP1"].measured
 
 
@@ -518,7 +535,7 @@ def test_each_load_is_held_against_its_own_profile():
     windows = [(0, 50 * turns), (50 * turns, 100 * turns), (0, 50 * turns)]
     second = int((100 + 10 + 50 * 1.05 + 5) * turns)  # before the second profile began
     spans = [(0, second), (second, 1 << 62), None]
-    found = facts.summaries([under_loads(1.05, 1.5)], windows, profiles=spans)
+    found = launch_facts.summaries([under_loads(1.05, 1.5)], windows, profiles=spans)
     assert [each.distortion for each in found] == [1.05, 1.5, None]
     assert [len(each.ranks["PP1"].profiled) for each in found] == [1, 1, 0]
     assert [any("as long" in text for text in each.warnings) for each in found] == [0, 1, 0]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from repro_pp_graphs.pp_clock import facts, lines, on_off, rows
+from repro_pp_graphs.pp_clock import launch_facts, lines, on_off, rows
 from repro_pp_graphs.pp_clock.clock_record import ClockFacts, OnOff
 from repro_pp_graphs.pp_clock.on_off import Turn
 from repro_pp_graphs.pp_clock.rows import CODES, Row, Rows
@@ -98,7 +98,7 @@ def facts_of(seen: list[Turn], alternate: int) -> ClockFacts:
         end = at + turn.took_ns
         found.append(Row(turn.number + 1, at, end, turn.number, CODES["turn"], flags, 8, 0, 0))
         at = end
-    return facts.summary([Rows(header | {"alternate": alternate}, found, 0, 0)], (0, at))
+    return launch_facts.summary([Rows(header | {"alternate": alternate}, found, 0, 0)], (0, at))
 
 
 def test_the_last_ranks_steady_turns_are_compared():

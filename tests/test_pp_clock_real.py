@@ -14,7 +14,7 @@ from statistics import fmean, median
 
 import pytest
 
-from repro_pp_graphs.pp_clock import facts, on_off, rows
+from repro_pp_graphs.pp_clock import launch_facts, on_off, rows
 from repro_pp_graphs.pp_clock.clock_record import ClockFacts, Turns
 from repro_pp_graphs.pp_clock.rows import CODES, Row, Rows
 
@@ -30,7 +30,7 @@ def real(graphs: str) -> tuple[Rows, ClockFacts]:
     turns = {row.turn: row for row in found.rows if row.kind == CODES["turn"]}
     first = CASES[graphs]
     window = turns[first].begin_ns, turns[first + COUNT - 1].end_ns
-    return found, facts.summary([found], window)
+    return found, launch_facts.summary([found], window)
 
 
 def decode(found: ClockFacts, when: str = "measured") -> Turns:
@@ -120,7 +120,7 @@ def on_off_turns() -> tuple[Rows, list[Row]]:
 
 def test_of_turns_that_wander_windows_of_25_cannot_tell_what_the_clock_costs():
     found, turns = on_off_turns()
-    both = facts.summary([found], None).on_off
+    both = launch_facts.summary([found], None).on_off
     assert both is not None and both.verdict == "unknown" and both.groups == 35
     # another way: on over off of all turns (windows missing at a pass's ends favour neither)
     means = {off: fmean(took(row) for row in turns if bool(row.flags & rows.OFF) == off)

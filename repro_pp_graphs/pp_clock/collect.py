@@ -12,10 +12,11 @@ import msgspec
 
 from repro_pp_graphs import files
 from repro_pp_graphs.files import BadFile
-from repro_pp_graphs.pp_clock import facts, rows
+from repro_pp_graphs.pp_clock import launch_facts, rows
 from repro_pp_graphs.pp_clock.clock_record import ClockFacts
 from repro_pp_graphs.pp_clock.lines import lines
 from repro_pp_graphs.pp_clock.rows import CLOCK, SUFFIX, Rows, RowsError
+from repro_pp_graphs.pp_clock.window import Window, window_of
 
 
 def facts_path(logs: Path, label: str) -> Path:
@@ -32,11 +33,11 @@ def row_files(logs: Path, label: str) -> list[Path]:
     )
 
 
-def _window(logs: Path, label: str) -> facts.Window | None:
+def _window(logs: Path, label: str) -> Window | None:
     """None where the client left no result, or a damaged one."""
     try:
         client: dict[str, Any] = files.read_object(logs / f"{label}_client.json")
-        found = facts.window_of(client)
+        found = window_of(client)
     except (OSError, BadFile, LookupError, TypeError, AttributeError):
         return None
     return found if found and all(type(ns) is int for ns in found) else None
@@ -67,7 +68,7 @@ def _read(
     label: str,
     not_started: Mapping[str, str],
     passes: Sequence[str],
-    profiles: Mapping[str, facts.Window] | None = None,
+    profiles: Mapping[str, Window] | None = None,
 ) -> list[ClockFacts]:
     """The facts of the measured passes of a launch, each by the label of its client's result; empty
     where no rank left any rows. `profiles`: as of collect."""
@@ -79,7 +80,7 @@ def _read(
     ranks = itertools.chain([first], found)
     windows = [_window(logs, each) for each in passes]
     spans = None if profiles is None else [profiles.get(each) for each in passes]
-    results = facts.summaries(ranks, windows, not_started, spans)
+    results = launch_facts.summaries(ranks, windows, not_started, spans)
     results[0].warnings += faults
     return results
 
@@ -103,7 +104,7 @@ def collect(
     label: str,
     not_started: Mapping[str, str],
     others: Sequence[str] = (),
-    profiles: Mapping[str, facts.Window] | None = None,
+    profiles: Mapping[str, Window] | None = None,
 ) -> ClockFacts | None:
     """Write logs/<label>_pp_clock.json and .txt and keep the rows; None where no rank left any.
     `others`: labels of the same server's other measured passes, which get files of their own.
