@@ -234,8 +234,8 @@ def _make(options: Options, found: list[Gpu], earlier: Plan | None, probe: Probe
             f"two results would be called {clashing[0]}: give a case another label ('# label:' in "
             "its server_args file)"
         )
-    if planner.not_made and not options.dry_run:
-        raise environments.NotMade(planner.not_made[0])
+    if planner.releases.not_made and not options.dry_run:
+        raise environments.NotMade(planner.releases.not_made[0])
     return plan
 
 

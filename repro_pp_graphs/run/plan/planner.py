@@ -3,240 +3,41 @@
 from __future__ import annotations
 
 import copy
-import json
-import os
-import re
 from collections import Counter
-from pathlib import Path
-from typing import Any
 
-from repro_pp_graphs.models import folder as model_folder
-from repro_pp_graphs.run.plan import attention, environments, sweep
-from repro_pp_graphs.run.plan.options import HIGHEST, Options
+from repro_pp_graphs.run.plan import attention, case_arguments, graph_batches, sweep
+from repro_pp_graphs.run.plan.case_releases import CaseReleases, check_abilities
+from repro_pp_graphs.run.plan.mode import pick_mode
+from repro_pp_graphs.run.plan.options import Options
 from repro_pp_graphs.run.plan.order import Arm, Turn
 from repro_pp_graphs.run.plan.refusal import PlanError
-from repro_pp_graphs.run.plan.sweep import CAPACITY, MICRO_BATCH
+from repro_pp_graphs.run.plan.sweep import MICRO_BATCH
 from repro_pp_graphs.run.plan.ways_out import Unfit
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server import shim_names
-from repro_pp_graphs.server.case import argfile, flags, needs
+from repro_pp_graphs.server.case import argfile, needs
 from repro_pp_graphs.server.case.argfile import ServerArgs
-from repro_pp_graphs.server.case.needs import Abilities
 from repro_pp_graphs.server.machine import listener, network
 from repro_pp_graphs.server.machine.gpus import Gpu
-from repro_pp_graphs.server.release import pp_attention, pp_loop
-from repro_pp_graphs.server.release.installed import Prober, Release, version_numbers, without_gpus
-from repro_pp_graphs.server.release.release_facts import may_lack_pp_rank, pp_sends
+from repro_pp_graphs.server.release import pp_attention
+from repro_pp_graphs.server.release.installed import Prober, Release, version_numbers
+from repro_pp_graphs.server.release.release_facts import may_lack_pp_rank
 from repro_pp_graphs.server.shims import one_gpu
 
-OVERLAYS = Path(__file__).resolve().parents[2] / "server" / "overlays"
 # --batch, --max-new-tokens, --profile-steps. On GPUs the measured pass has 200 decode steps and
 # more; on a CPU a case stays under a minute
 FULL_LOAD = (16, 256, 48)
 REHEARSAL_LOAD = (8, 48, 24)
-MOST_RANKS = HIGHEST["--pp-size"]  # in any direction; also the most nodes
-
-
-def pick_mode(options: Options, gpus: list[Gpu], ranks: int, base: ServerArgs) -> str:
-    """gpu, one_gpu or cpu. Raises Unfit where there are some GPUs, but fewer than ranks."""
-    each = options.ranks_per_gpu or 1
-    if options.cpu or not gpus:
-        wish = "--one-gpu" if options.one_gpu else "--ranks-per-gpu" if each > 1 else ""
-        if wish and not gpus:
-            raise PlanError(f"{wish}: nvidia-smi shows no GPU; leave it out for a CPU rehearsal")
-        return "cpu"
-    if each > 1 and len(gpus) >= -(-ranks // each):
-        return "one_gpu"
-    if len(gpus) >= ranks:
-        return "gpu"
-    if options.one_gpu and not options.ranks_per_gpu:
-        return "one_gpu"
-    raise Unfit(
-        f"{len(gpus)} GPU(s) {'assumed' if gpus[0].assumed else 'visible'}, but tp x pp asks for "
-        f"{ranks}",
-        options.model or base.get("--model-path"),
-        (ranks // base.get_int("--tp-size", 1), base.get_int("--tp-size", 1)),
-    )
-
-
-def load_case(root: Path, name: str) -> ServerArgs:
-    """server_args_<name>.txt. Raises PlanError with the cases there are."""
-    path = root / f"server_args_{name}.txt"
-    if not re.fullmatch(r"[\w.-]+", name):
-        raise PlanError(f"--cases {name}: a case's name has letters, digits, . _ -")
-    if not path.is_file():
-        prefix = "server_args_"
-        known = sorted(p.stem[len(prefix) :] for p in root.glob(f"{prefix}*.txt"))
-        known = [case for case in known if case != "base"]
-        raise PlanError(f"--cases {name}: there is no {path.name}; there are {', '.join(known)}")
-    args = argfile.load(path)
-    args.label = args.label or f"CASE_{name}"
-    return args
-
-
-def _overlay(name: str) -> ServerArgs:
-    return argfile.load(OVERLAYS / f"{name}.txt")
-
-
-def _under_overlay(base: ServerArgs, mode: str) -> ServerArgs:
-    """The arguments of all cases in a mode: on shared GPUs what the overlay gives for who names
-    none is as the base file has it."""
-    if mode == "gpu":
-        return base
-    args = _overlay(mode).over(base)
-    for flag in (CAPACITY, pp_attention.OPTION) if mode == "one_gpu" else ():
-        if flag in base.flags:
-            args.set(flag, base.get(flag))
-    return args
-
-
-def _shape_folder(options: Options, shape: str) -> Path:
-    return options.root / ".state" / "models" / shape
-
-
-def _choose_model(args: ServerArgs, options: Options, mode: str) -> None:
-    """Settle --model-path: as given, or a folder without weights made here."""
-    if options.model:
-        args.set("--model-path", options.model)
-    dummy = options.dummy_weights or (mode == "cpu" and not options.model)
-    if dummy:
-        model = args.get("--model-path")
-        args.set("--load-format", "dummy")
-        if not Path(model, "config.json").is_file():
-            shape = "tiny" if mode == "cpu" and not options.model else model_folder.shape_of(model)
-            if shape is None:
-                raise PlanError(
-                    f"--dummy-weights: no shape for '{model}'; use --model with a folder that "
-                    f"holds a config.json, or one of {', '.join(model_folder.shapes())}"
-                )
-            args.set("--model-path", str(_shape_folder(options, shape)))
-        args.env["HF_HUB_OFFLINE"] = "1"
-    if options.layers:
-        args.set("--json-model-override-args", json.dumps({"num_hidden_layers": options.layers}))
-
-
-def wants_graphs(args: ServerArgs) -> bool:
-    """Whether these arguments leave decode CUDA graphs on."""
-    off = ("--disable-cuda-graph", "--disable-decode-cuda-graph")
-    disabled = args.get("--cuda-graph-backend-decode") == "disabled"
-    disabled |= _decode_config(args).get("backend") == "disabled"
-    return not disabled and not any(flag in args.flags for flag in off)
-
-
-def _decode_config(args: ServerArgs) -> dict[str, Any]:
-    """The decode part of --cuda-graph-config; empty where there is none or it is no JSON."""
-    try:
-        found = json.loads(args.get("--cuda-graph-config", "{}"))["decode"]
-    except (ValueError, KeyError, TypeError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _check_json(args: ServerArgs, case: str) -> None:
-    """Raises PlanError where an argument that holds a JSON object holds none."""
-    for name in ("--json-model-override-args", "--cuda-graph-config"):
-        try:
-            found = json.loads(args.get(name, "{}"))
-        except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
-            raise PlanError(f"case {case}: {name}: its value is no JSON object; quote it with ''")
-
-
-def _captured_max_bs(args: ServerArgs) -> int | None:
-    for flag in ("--cuda-graph-bs", "--cuda-graph-bs-decode"):
-        if flag in args.flags:
-            sizes = args.flags[flag]
-            if not sizes or not all(size.isdigit() for size in sizes):
-                raise PlanError(f"{flag} {' '.join(sizes)}: name whole numbers, as 1 2 4 8")
-            return max(map(int, sizes))
-    for flag in ("--cuda-graph-max-bs", "--cuda-graph-max-bs-decode"):
-        if flag in args.flags:
-            return args.get_int(flag, 0)
-    return None
-
-
-def _split_evenly(args: ServerArgs, batch: int) -> list[str]:
-    """Cap micro-batches at the load's even share of those in flight, unless the files say more;
-    returns notes.
-
-    Without it a server fills them by when prompts get tokenized: 8 prompts run as 1 + 7 in one
-    launch and 4 + 4 in the next. Its own cap is --max-running-requests / pp: even where that is
-    below the load.
-    """
-    in_flight = sweep.in_flight(args)
-    if args.get_int("--pp-size", 1) == 1 or MICRO_BATCH in args.flags:
-        return []
-    if args.get_int("--max-running-requests", batch) < batch:
-        return []
-    share = -(-batch // in_flight)
-    args.set(MICRO_BATCH, str(share))
-    notes = [f"{MICRO_BATCH} {share}: set, so that every launch splits the load alike"]
-    if (used := -(-batch // share)) < in_flight:
-        full = share * in_flight
-        notes.append(f"--batch {batch} fills {used} of {in_flight} micro-batches, {full} all")
-    return notes
-
-
-def _cover_batch(args: ServerArgs, batch: int) -> list[str]:
-    """Make the captured graphs cover a micro-batch of `batch`; returns notes."""
-    captured = _captured_max_bs(args)
-    if captured is None or captured >= batch:
-        return []
-    for flag in ("--cuda-graph-max-bs", "--cuda-graph-max-bs-decode"):
-        if flag in args.flags:
-            args.set(flag, str(batch))
-            return [f"{flag} raised from {captured} to {batch}, the size of the load's batch"]
-    return [
-        f"graphs are captured up to batch {captured}, the load may form one of {batch}: "
-        "micro-batches beyond run eagerly and fail the case"
-    ]
-
-
-def _sizes(args: ServerArgs, case: str) -> tuple[int, int]:
-    """Pipeline and tensor parallel size. Raises PlanError unless sglang puts as many ranks on
-    every node, and at least one."""
-    sizes = {name: args.get_int(name, 1) for name in ("--pp-size", "--tp-size", "--nnodes")}
-    for name, value in sizes.items():
-        if not 0 < value <= MOST_RANKS:
-            fault = "at least 1" if value < 1 else f"the highest is {MOST_RANKS}"
-            raise PlanError(f"case {case}: {name} {value}: {fault}; mend it in server_args_*.txt")
-    pp_size, tp_size, nodes = sizes.values()
-    # whole stages a node, or whole nodes a stage, among which its TP ranks are dealt out
-    if pp_size % nodes and (nodes % pp_size or tp_size % (nodes // pp_size)):
-        raise PlanError(
-            f"case {case}: --nnodes {nodes} for pp {pp_size} x tp {tp_size}: some nodes would get "
-            "no rank, or fewer than others; --nnodes must divide --pp-size, or be a multiple of it "
-            "that leaves every node as many TP ranks"
-        )
-    return pp_size, tp_size
-
-
-def _port(args: ServerArgs, case: str) -> int:
-    port = args.get_int("--port", 30000)
-    if not 0 < port < 65536:
-        raise PlanError(
-            f"case {case}: --port {port}: from 1 to 65535; mend it in server_args_*.txt"
-        )
-    return port
-
-
-def _cpu_binding(ranks: int) -> str:
-    """One core a rank, round-robin: `0|1` (releases from 0.5.19 refuse more ranks than NUMA
-    nodes without it; older ones take one value a TP rank)."""
-    cores = sorted(os.sched_getaffinity(0))
-    return "|".join(str(cores[rank % len(cores)]) for rank in range(ranks))
 
 
 class Planner:
-    """Builds a Plan; asks each interpreter once for its release."""
+    """Builds a Plan of the launches of sglang servers."""
 
     def __init__(self, options: Options, gpus: list[Gpu], probe: Prober) -> None:
         self.options = options
         self.gpus = gpus
-        self.probe = probe
+        self.releases = CaseReleases(options, probe)
         self.nodes = 1  # that the servers are spread over, by srun
-        self.not_made: list[str] = []  # releases that cases name whose environments are not there
 
     def plan(self, turns: list[Turn]) -> Plan:
         """The run with its launches in that order.
@@ -307,116 +108,72 @@ class Planner:
 
     def _ranks(self, base: ServerArgs, case: str) -> int:
         """Ranks of a case on this machine."""
-        args = load_case(self.options.root, case).over(base)
+        args = case_arguments.load_case(self.options.root, case).over(base)
         if self.options.pp_size:
             args.set("--pp-size", str(self.options.pp_size))
-        pp_size, tp_size = _sizes(args, case)
+        pp_size, tp_size = case_arguments.sizes(args, case)
         return pp_size * tp_size // args.get_int("--nnodes", 1)
 
-    def _python(self, args: ServerArgs, case: str, mode: str, gpus: int) -> str:
-        """The interpreter of a case, of a release if it names one; `gpus`: as many as it needs.
-
-        Raises PlanError.
-        """
-        root, release = self.options.root, args.release
-        if not release:
-            return args.python or self.options.python
-        name = f"server_args_{case}.txt: RELEASE={release}"
-        if mode == "cpu":
-            raise PlanError(
-                f"{name}: a rehearsal on the CPU runs one sglang, the one it is called with: leave "
-                f"this case out, or see its plan: --dry-run --gpus {gpus}"
-            )
-        if release not in environments.releases(root):
-            known = ", ".join(environments.releases(root))
-            raise PlanError(
-                f"{name}: there is no lock for it, only for {known}; PYTHON=/path names another"
-            )
-        return environments.python_of(root, release)
-
-    def _ask(self, python: str, args: ServerArgs) -> Release | None:
-        """The release of a case's interpreter; None where its environment is not made yet, or not
-        whole. Raises ProbeError."""
+    def _arguments(self, plan: Plan, base: ServerArgs, case: str) -> ServerArgs:
+        """A case's arguments over those of all cases, with what the options say."""
         options = self.options
-        if args.release and not environments.is_made(options.root, args.release):
-            self.not_made.append(args.release)
-            return None
-        if options.not_made and python == options.python:
-            return None
-        return self.probe(python, args.env)
-
-    def _fit(
-        self, args: ServerArgs, release: Release | None, version: str
-    ) -> tuple[ServerArgs, list[str]]:
-        """The arguments as the release knows them, and notes. Of one that is not installed yet its
-        names are known where a list of them is kept. Raises FlagError."""
-        if release:
-            return flags.fit(args, release)
-        asks = f"{f'sglang {version}' if version else 'sglang'} is not installed yet: whether it"
-        names = environments.arguments(self.options.root, version)
-        if not names:
-            return args, [f"{asks} takes these arguments, a real run checks"]
-        args, renamed = flags.fit(args, Release(version, names, Path()))
-        note = f"{asks} takes the values of these arguments, a real run checks; it has their names"
-        return args, [*renamed, note]
-
-    def _serves_gpus(self, python: str, release: Release | None, mode: str) -> list[str]:
-        """Notes on an interpreter that serves none. Raises PlanError where the GPUs are here."""
-        if mode == "cpu" or release is None or not release.cpu_torch:
-            return []
-        text = without_gpus(python, release.cpu_torch)
-        if not self.options.gpus:
-            raise PlanError(text)
-        return [text]
-
-    def _launch(self, plan: Plan, base: ServerArgs, arm: Arm) -> Launch:
-        """The first launch of an arm; its label is what the case's file says."""
-        options, case = self.options, arm.case
-        args = load_case(options.root, case).over(_under_overlay(base, plan.mode))
+        args = case_arguments.load_case(options.root, case).over(
+            case_arguments.under_overlay(base, plan.mode)
+        )
         if options.pp_size:
             args.set("--pp-size", str(options.pp_size))
         if options.port:
             args.set("--port", str(options.port))
         if options.backend:
             args.set(pp_attention.OPTION, options.backend)
-        _choose_model(args, options, plan.mode)
-        _check_json(args, case)
-        pp_size, tp_size = _sizes(args, case)
+        case_arguments.choose_model(args, options, plan.mode)
+        case_arguments.check_json(args, case)
+        return args
+
+    def _with_shims(
+        self, args: ServerArgs, plan: Plan, numbers: tuple[int, ...], pp_size: int
+    ) -> ServerArgs:
+        """With the shims that the run adds to those of the case."""
+        if pp_size > 1 and may_lack_pp_rank(numbers):
+            args = ServerArgs(env={shim_names.ENV_NAME: "trace_rank"}).over(args)
+        if pp_size > 1 and self.options.pp_clock:
+            args = ServerArgs(env={shim_names.ENV_NAME: "pp_clock"}).over(args)
+        if plan.profile_loads:  # several profiles in one server
+            args = ServerArgs(env={shim_names.ENV_NAME: "keep_profilers"}).over(args)
+        return args
+
+    def _launch(self, plan: Plan, base: ServerArgs, arm: Arm) -> Launch:
+        """The first launch of an arm; its label is what the case's file says."""
+        options, case = self.options, arm.case
+        args = self._arguments(plan, base, case)
+        pp_size, tp_size = case_arguments.sizes(args, case)
         if args.get_int("--dp-size", 1) > 1 and "--enable-dp-attention" not in args.flags:
             raise PlanError("--dp-size: replicas of the pipeline are not supported; leave it out")
-        python = self._python(args, case, plan.mode, self._ranks(base, case))
-        release = self._ask(python, args)
-        notes = self._serves_gpus(python, release, plan.mode)
+        python = self.releases.python_of(args, case, plan.mode, self._ranks(base, case))
+        release = self.releases.ask(python, args)
+        notes = self.releases.serves_gpus(python, release, plan.mode)
         not_made = args.release or ("" if args.python else options.not_made)
         version = release.version if release else not_made
         numbers = version_numbers(version)
         if plan.mode == "cpu" and (numbers >= (0, 5, 19) or not numbers):
-            args.env.setdefault("SGLANG_CPU_OMP_THREADS_BIND", _cpu_binding(pp_size * tp_size))
-        if pp_size > 1 and may_lack_pp_rank(numbers):
-            args = ServerArgs(env={shim_names.ENV_NAME: "trace_rank"}).over(args)
-        if pp_size > 1 and options.pp_clock:
-            args = ServerArgs(env={shim_names.ENV_NAME: "pp_clock"}).over(args)
-        if plan.profile_loads:  # several profiles in one server
-            args = ServerArgs(env={shim_names.ENV_NAME: "keep_profilers"}).over(args)
+            args.env.setdefault(
+                "SGLANG_CPU_OMP_THREADS_BIND", case_arguments.cpu_binding(pp_size * tp_size)
+            )
+        args = self._with_shims(args, plan, numbers, pp_size)
         notes += self._place(args, plan, pp_size * tp_size // args.get_int("--nnodes", 1))
-        expects_graphs = None if plan.mode == "cpu" else wants_graphs(args)
+        expects_graphs = None if plan.mode == "cpu" else graph_batches.wants_graphs(args)
         batch = max([plan.batch, *(load.batch for load in plan.loads)])
         loads, said = sweep.micro_batches(args, plan.loads)
         notes += said
-        notes += [] if plan.loads else _split_evenly(args, batch)
+        notes += [] if plan.loads else graph_batches.split_evenly(args, batch)
         if expects_graphs:
-            notes += _cover_batch(args, min(args.get_int(MICRO_BATCH, batch), batch))
+            notes += graph_batches.cover_batch(args, min(args.get_int(MICRO_BATCH, batch), batch))
         notes += needs.idle(args, plan.mode)
-        _check_abilities(args, case, release, version, options.sends)
-        args, renamed = self._fit(args, release, version)
+        check_abilities(args, case, release, version, options.sends)
+        args, renamed = self.releases.fit(args, release, version)
         notes += renamed
-        module = "sglang.launch_server"
-        if args.env.get(shim_names.ENV_NAME):
-            module = "repro_pp_graphs.server.launch"
-            named = [name for name in _shim_names(args) if name != "pp_clock"]  # on by default
-            notes += [
-                f"the server is changed (shim {name}): {shim_names.REASONS[name]}" for name in named
-            ]
+        module, changed = _module(args)
+        notes += changed
         launch = Launch(
             label=args.label or case,
             case=arm.name,
@@ -428,14 +185,14 @@ class Planner:
             argv=[python, "-m", module, *args.argv()],
             env=args.env,
             host=args.get("--host", listener.LOOPBACK),
-            port=_port(args, case),
+            port=case_arguments.port_of(args, case),
             model=args.get("--model-path"),
             pp_size=pp_size,
             tp_size=tp_size,
             nodes=args.get_int("--nnodes", 1),
             started_nodes=self.nodes,
             expects_graphs=expects_graphs,
-            captured_max_bs=_captured_max_bs(args) if expects_graphs else None,
+            captured_max_bs=graph_batches.captured_max_bs(args) if expects_graphs else None,
             notes=notes,
             loads=loads,
         )
@@ -451,44 +208,20 @@ class Planner:
             raise Unfit(certain, model, (launch.pp_size, launch.tp_size))
 
 
+def _module(args: ServerArgs) -> tuple[str, list[str]]:
+    """What Python runs as the server: sglang's own entry, or the one that puts the shims in first;
+    notes on what these change. Raises PlanError for a shim that there is not."""
+    if not args.env.get(shim_names.ENV_NAME):
+        return "sglang.launch_server", []
+    # pp_clock is on by default
+    named = [name for name in case_arguments.shims_of(args) if name != "pp_clock"]
+    notes = [f"the server is changed (shim {name}): {shim_names.REASONS[name]}" for name in named]
+    return "repro_pp_graphs.server.launch", notes
+
+
 def _at(launch: Launch, turn: Turn) -> Launch:
     """An arm's launch at its place in the order."""
     found = copy.deepcopy(launch)
     found.label += turn.suffix
     found.round, found.block = turn.round, turn.block
     return found
-
-
-def _check_abilities(
-    args: ServerArgs, case: str, release: Release | None, version: str, sends: str
-) -> None:
-    """Raises PlanError where the release, installed or not, lacks what the case or --sends asks
-    for beyond arguments."""
-    can = needs.installed(release) if release else needs.looked_up(version)
-    if can and sends != "as_released":
-        _check_sends(sends, can)
-    if can and (lack := needs.unmet(args, can)):
-        raise PlanError(f"server_args_{case}.txt: {lack}")
-
-
-def _check_sends(asked: str, release: Abilities) -> None:
-    """Raises PlanError where the release sends synchronously already: it has no second way."""
-    if release.loop.misfit == pp_loop.ALREADY_SYNCHRONOUS:
-        how = pp_sends(version_numbers(release.version))
-        named = f"are {how} as released" if how != "unknown" else "hold the host as released"
-        raise PlanError(
-            f"--sends {asked}: PP sends of sglang {release.version} {named}: there is no second "
-            "way to compare with; leave --sends out, or use 0.5.7 or newer (--release 0.5.23, "
-            "--python)"
-        )
-
-
-def _shim_names(args: ServerArgs) -> list[str]:
-    names = shim_names.names_in(args.env)
-    unknown = [name for name in names if name not in shim_names.REASONS]
-    if unknown:
-        raise PlanError(
-            f"{shim_names.ENV_NAME}={unknown[0]} in server_args_*.txt: no such shim; one of "
-            f"{', '.join(shim_names.REASONS)}"
-        )
-    return names

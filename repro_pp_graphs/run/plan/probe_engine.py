@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from repro_pp_graphs.probe.options import SETTLING_STEPS
+from repro_pp_graphs.run.plan.case_arguments import load_case
+from repro_pp_graphs.run.plan.graph_batches import wants_graphs
+from repro_pp_graphs.run.plan.mode import pick_mode
 from repro_pp_graphs.run.plan.options import Options
 from repro_pp_graphs.run.plan.order import Turn
-from repro_pp_graphs.run.plan.planner import load_case, pick_mode, wants_graphs
 from repro_pp_graphs.run.plan.refusal import PlanError
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server.case import argfile
