@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 from repro_pp_graphs.traces.analysis_record import PathCategory
 from repro_pp_graphs.traces.path.batches import Batches
-from repro_pp_graphs.traces.path.build import RETURNS_NS, RankLine, Ring
 from repro_pp_graphs.traces.path.graph import Kind
 from repro_pp_graphs.traces.path.host_time import LAUNCH, MANY, PYTHON
+from repro_pp_graphs.traces.path.host_waits import RETURNS_NS
+from repro_pp_graphs.traces.path.rank_line import RankLine, Ring
 from repro_pp_graphs.traces.path.shared_gpu import others_work
 from repro_pp_graphs.traces.path.walk import UNEXPLAINED, Piece
 from repro_pp_graphs.traces.rank_trace import Span

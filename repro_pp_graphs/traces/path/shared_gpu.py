@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from repro_pp_graphs.traces.path.build import RankLine
+from repro_pp_graphs.traces.path.rank_line import RankLine
 from repro_pp_graphs.traces.time_sets import Intervals, intervals, merged
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from repro_pp_graphs.traces.path.build import RankLine
 from repro_pp_graphs.traces.path.parts import Part
+from repro_pp_graphs.traces.path.rank_line import RankLine
 from repro_pp_graphs.traces.time_sets import Intervals, lengths_before, merged, outside
 
 # Python seldom runs this long without an operator, a launch or a call.

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from repro_pp_graphs.traces.explain.words import IN_MESSAGES, ROWS
-from repro_pp_graphs.traces.path.build import RankLine, Ring
 from repro_pp_graphs.traces.path.graph import Kind, Timing
 from repro_pp_graphs.traces.path.host_time import LAUNCH, OPERATORS, PYTHON, saved
+from repro_pp_graphs.traces.path.rank_line import RankLine, Ring
 
 Ints = npt.NDArray[np.int64]
 
