@@ -1,4 +1,4 @@
-"""A rank's GPU work as moments: kernels in groups, NCCL operations, streams that wait for others."""
+"""A rank's GPU work as moments: groups of kernels, NCCL operations, and which stream waits."""
 
 from __future__ import annotations
 
