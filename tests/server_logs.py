@@ -23,6 +23,17 @@ START = (
     "pp_size=4, watchdog_timeout=300)"
 )
 
+# what a healthy CPU server of 0.5.21 says in passing
+CPU_NOISE = """\
+[2026-11-23 21:26:00 PP1] The total number of ranks (2) is larger than numa node number (1), in \
+this case the available memory amount of each rank cannot be determined in prior. Please set \
+proper `--max-total-tokens` to avoid the out-of-memory error.
+[2026-11-23 21:26:02 PP0] Ignore import error when loading sglang.srt.models.bailing_moe_linear: \
+No module named 'vllm'
+[2026-11-23 21:26:04] OpenAI Responses API (/v1/responses) disabled: OpenAIServingResponses init \
+failed (ModuleNotFoundError: No module named 'openai_harmony')
+"""
+
 
 def _ranks(time: str, text: str) -> str:
     return "\n".join(f"[2026-11-20 {time} PP{rank}] {text}" for rank in range(4))

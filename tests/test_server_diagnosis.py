@@ -16,16 +16,6 @@ from repro_pp_graphs.server.log.causes import RULES
 from repro_pp_graphs.server.log.diagnosis import Diagnosis, diagnose, telling_lines
 
 BY_CAUSE = [one for one in server_logs.ALL if not one.name.startswith(("reported", "outside"))]
-# what a healthy CPU server of 0.5.21 says in passing
-CPU_NOISE = """\
-[2026-11-23 21:26:00 PP1] The total number of ranks (2) is larger than numa node number (1), in \
-this case the available memory amount of each rank cannot be determined in prior. Please set \
-proper `--max-total-tokens` to avoid the out-of-memory error.
-[2026-11-23 21:26:02 PP0] Ignore import error when loading sglang.srt.models.bailing_moe_linear: \
-No module named 'vllm'
-[2026-11-23 21:26:04] OpenAI Responses API (/v1/responses) disabled: OpenAIServingResponses init \
-failed (ModuleNotFoundError: No module named 'openai_harmony')
-"""
 # 0.5.16: rank 1 aborted; gloo, the store's watchdog and the crash diagnostics follow
 ABORTED = """\
 free(): invalid next size (fast)
@@ -198,7 +188,7 @@ def test_what_a_library_prints_is_no_reason_of_a_mistake_in_python():
 
 
 def test_a_healthy_logs_remarks_are_no_cause():
-    text = server_logs.whole(f"@start\n{CPU_NOISE}@decoding\n")
+    text = server_logs.whole(f"@start\n{server_logs.CPU_NOISE}@decoding\n")
     assert not diagnose(text).known
     assert telling_lines(text) == []
     assert not log_lines.is_dying(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from server_logs import CPU_NOISE
 
 from repro_pp_graphs.run.launch import hang
 from repro_pp_graphs.server.log import log_lines
@@ -30,16 +31,6 @@ UVICORN = (
     "(Press CTRL+C to quit)\n"
 )
 FIRED_UP = "[2026-11-23 21:17:16] The server is fired up and ready to roll!\n"
-# what a healthy CPU server of 0.5.21 says in passing
-CPU_NOISE = """\
-[2026-11-23 21:26:00 PP1] The total number of ranks (2) is larger than numa node number (1), in \
-this case the available memory amount of each rank cannot be determined in prior. Please set \
-proper `--max-total-tokens` to avoid the out-of-memory error.
-[2026-11-23 21:26:02 PP0] Ignore import error when loading sglang.srt.models.bailing_moe_linear: \
-No module named 'vllm'
-[2026-11-23 21:26:04] OpenAI Responses API (/v1/responses) disabled: OpenAIServingResponses init \
-failed (ModuleNotFoundError: No module named 'openai_harmony')
-"""
 
 
 @pytest.mark.parametrize(

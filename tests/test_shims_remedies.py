@@ -199,7 +199,7 @@ def test_a_ring_of_batches_computes_the_same_and_does_not_hang(
 
 def test_without_the_first_exchanges_of_later_ranks_the_ring_would_fail(ring, batched, monkeypatch):
     # what the test above can see: rank r is in turn T - r while rank 0 is in turn T
-    monkeypatch.setattr(batched_p2p._Turns, "begin", lambda self: None)
+    monkeypatch.setattr(batched_p2p.Turns, "begin", lambda self: None)
     with pytest.raises((Hung, RuntimeError, KeyError, AssertionError)):
         ring(2, turns(2, 0, "#" * 6), batched, limit_s=0.5)
 

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("msgspec")
 
 import msgspec
-from trace_changes import DATA, only_case, texts, with_events
+from trace_changes import DATA, Event, covered, end, only_case, texts, with_events
 
 from repro_pp_graphs.traces.analysis_record import Analysis
 from repro_pp_graphs.traces.explain.analysis import analyze
@@ -35,7 +35,6 @@ from repro_pp_graphs.traces.read.peers import (
 )
 
 NAME = "sglang0516_batched_p2p"
-Event = dict[str, Any]
 
 
 @cache
@@ -46,21 +45,6 @@ def facts() -> Analysis:
 def events_of(rank: int) -> list[Event]:
     text = list(texts(NAME).values())[rank]
     return [e for e in msgspec.json.decode(text)["traceEvents"] if "dur" in e]
-
-
-def end(event: Event) -> float:
-    return float(event["ts"] + event["dur"])
-
-
-def covered(spans: list[tuple[float, float]], begin: float, over: float) -> float:
-    """How much of a time the spans cover, by sweeping over them."""
-    total, reach = 0.0, begin
-    for low, high in sorted(spans):
-        length = min(high, over) - max(low, reach)
-        if length > 0:
-            total += length
-            reach = min(high, over)
-    return total
 
 
 @cache

@@ -23,7 +23,7 @@ pytest.importorskip("msgspec")
 
 import trace_changes
 from merged_traces import crossings, faults, merged
-from trace_maker import BASE_NS, TraceMaker, ring
+from trace_maker import TraceMaker, of_two_base_times, ring
 
 from repro_pp_graphs.traces.commands.merge import main as merge
 from repro_pp_graphs.traces.commands.open import LOOPBACK, VIEWER, TraceServer, first_view, view_of
@@ -303,10 +303,7 @@ def test_decode_steps_waits_and_bubbles_have_tracks_and_cudagraph_is_found(tmp_p
 
 
 def test_ranks_of_different_base_times_are_put_on_one_clock(tmp_path):
-    first, second = ring(2)
-    second.base_ns = BASE_NS - 7_000_000_000
-    for event in second.events:
-        event["ts"] += 7_000_000
+    first, second = of_two_base_times()
     for maker in (first, second):
         maker.write(tmp_path)
     document = merged(tmp_path / "out.json", tmp_path)

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("msgspec")
 
 from trace_changes import analysed, only_case
-from trace_maker import BASE_NS, TraceMaker, ring
+from trace_maker import TraceMaker, of_two_base_times, ring
 
 from repro_pp_graphs.traces.explain.analysis import analyze
 from repro_pp_graphs.traces.explain.analysis_lines import lines
@@ -77,11 +77,7 @@ def test_ranks_that_start_at_different_steps_are_paired_with_the_offset_between_
 
 
 def test_the_ranks_base_times_are_brought_to_one_clock(tmp_path):
-    first, second = ring(2)
-    second.base_ns = BASE_NS - 7_000_000_000
-    for event in second.events:
-        event["ts"] += 7_000_000
-    for maker in (first, second):
+    for maker in of_two_base_times():
         maker.write(tmp_path)
     assert [e["pairs"] for e in analysed(only_case(tmp_path))["p2p"]] == [5, 5]
 

@@ -22,7 +22,7 @@ pytest.importorskip("msgspec")
 
 import msgspec
 from examples import THOROUGH
-from trace_changes import only_case
+from trace_changes import Event, covered, end, only_case
 
 from repro_pp_graphs.traces.analysis_record import Analysis
 from repro_pp_graphs.traces.explain.analysis import analyze
@@ -30,7 +30,6 @@ from repro_pp_graphs.traces.explain.analysis_lines import lines
 from repro_pp_graphs.traces.explain.conclusion import CANNOT_TELL, conclusion, verdict
 
 DATA = Path(__file__).parent / "data" / "traces"
-Event = dict[str, Any]
 
 # folder -> how its sends behave, what the host waits for most in them
 RELEASES = {
@@ -70,21 +69,6 @@ def events_of(path: Path) -> list[Event]:
 
 def last_rank(name: str) -> Path:
     return max((DATA / name).iterdir())
-
-
-def end(event: Event) -> float:
-    return event["ts"] + event["dur"]
-
-
-def covered(spans: list[tuple[float, float]], begin: float, over: float) -> float:
-    """How much of a time the spans cover, by sweeping over them."""
-    total, reach = 0.0, begin
-    for low, high in sorted(spans):
-        length = min(high, over) - max(low, reach)
-        if length > 0:
-            total += length
-            reach = min(high, over)
-    return total
 
 
 def sends_by_hand(path: Path) -> list[tuple[float, float]]:

@@ -75,3 +75,19 @@ def undamaged() -> dict[str, Any]:
     facts, warnings = facts_of(DATA / REFERENCE)
     assert warnings == []
     return facts
+
+
+def end(event: Event) -> float:
+    """When an event is over, us."""
+    return float(event["ts"] + event["dur"])
+
+
+def covered(spans: list[tuple[float, float]], begin: float, over: float) -> float:
+    """How much of a time the spans cover, by sweeping over them."""
+    total, reach = 0.0, begin
+    for low, high in sorted(spans):
+        length = min(high, over) - max(low, reach)
+        if length > 0:
+            total += length
+            reach = min(high, over)
+    return total

@@ -166,6 +166,15 @@ def ring(
     return makers
 
 
+def of_two_base_times() -> tuple[TraceMaker, TraceMaker]:
+    """A ring of two whose files count from base times 7 s apart, at the same moments."""
+    first, second = ring(2)
+    second.base_ns = BASE_NS - 7_000_000_000
+    for event in second.events:
+        event["ts"] += 7_000_000
+    return first, second
+
+
 def sync_release(named: bool, steps: int = 4) -> tuple[TraceMaker, TraceMaker]:
     """The last of two ranks as releases before 0.5.7 send: blocked, then waiting for rank 0.
 

@@ -44,7 +44,6 @@ SILENT = 0.1
 SETTLES = 0.25
 # What is timed again for every case: categories that take no time at all.
 ALWAYS_ASKED = ("send", "sync", "launch", "transfer")
-HALF_OF_95_PERCENT = 1.96
 
 
 @dataclass(slots=True)

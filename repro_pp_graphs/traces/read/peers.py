@@ -192,21 +192,7 @@ def label_kernels(
         if peer is None:
             unlabelled += 1
             continue
-        posted = site.posted(kernel)
-        found.append(
-            P2POp(
-                "send" if label.collective == "send" else "recv",
-                peer,
-                number(label.elements),
-                label.dtype if isinstance(label.dtype, str) else None,
-                ns(kernel.ts),
-                ns(kernel.ts + kernel.dur),
-                "nccl",
-                None if posted is None else ns(posted),
-                str(label.group or ""),
-                (kernel.pid, kernel.stream),
-            )
-        )
+        found.append(_operation(kernel, label, peer, site.posted(kernel), ns))
     return found, unlabelled
 
 
@@ -218,29 +204,37 @@ def _batch(
     batch: int,
 ) -> list[P2POp]:
     """The operations of a batch's kernel; none where one of them does not say who its peer is."""
-    posted = site.posted(kernel)
     found = []
     for one in asked:
-        label, peer = one.label, _peer(one.label)
+        peer = _peer(one.label)
         if peer is None:
             return []
-        found.append(
-            P2POp(
-                "send" if label.collective == "send" else "recv",
-                peer,
-                number(label.elements),
-                label.dtype if isinstance(label.dtype, str) else None,
-                ns(kernel.ts),
-                ns(kernel.ts + kernel.dur),
-                "nccl",
-                None if posted is None else ns(posted),
-                str(label.group or ""),
-                (kernel.pid, kernel.stream),
-                batch=batch,
-                called_ns=ns(one.ts),
-            )
-        )
+        operation = _operation(kernel, one.label, peer, site.posted(kernel), ns)
+        operation.batch, operation.called_ns = batch, ns(one.ts)
+        found.append(operation)
     return found
+
+
+def _operation(
+    kernel: P2PKernel,
+    label: Label,
+    peer: int,
+    posted: float | None,
+    ns: Callable[[float], int],
+) -> P2POp:
+    """A kernel as an operation with a peer; `posted`: when the host launched it."""
+    return P2POp(
+        "send" if label.collective == "send" else "recv",
+        peer,
+        number(label.elements),
+        label.dtype if isinstance(label.dtype, str) else None,
+        ns(kernel.ts),
+        ns(kernel.ts + kernel.dur),
+        "nccl",
+        None if posted is None else ns(posted),
+        str(label.group or ""),
+        (kernel.pid, kernel.stream),
+    )
 
 
 def _peer(label: Label) -> int | None:
