@@ -9,7 +9,7 @@ import pytest
 from repro_pp_graphs import launch_record, run_record
 from repro_pp_graphs.report import launch_row, summary_step
 from repro_pp_graphs.report.number_words import number
-from repro_pp_graphs.report.summary import build, remarks
+from repro_pp_graphs.report.summary import build, from_traces, remarks
 from repro_pp_graphs.report.tables import launch_table
 from repro_pp_graphs.run_record import Launch, Plan
 
@@ -340,10 +340,10 @@ def token_return(steps: int = 22) -> dict:
 
 def test_the_token_send_is_told_in_milliseconds():
     analysis = {"token_return": token_return(), "ranks": {"0": {"basis": "gpu"}}}
-    sent = build.token_send_ms(analysis)
+    sent = from_traces.token_send_ms(analysis)
     assert sent == {"host": 95, "sent": 100, "under_graph": 30, "idle": 70}
-    assert build.token_send_ms({}) == {}
-    assert build.token_send_ms({**analysis, "token_return": token_return(steps=0)}) == {}
+    assert from_traces.token_send_ms({}) == {}
+    assert from_traces.token_send_ms({**analysis, "token_return": token_return(steps=0)}) == {}
 
 
 def test_a_release_without_a_version_is_not_said_to_send_in_any_way(tmp_path):
@@ -354,17 +354,17 @@ def test_a_release_without_a_version_is_not_said_to_send_in_any_way(tmp_path):
 def test_a_delivery_that_clocks_leave_open_is_not_given():
     found = token_return() | {"delivery_known": False}
     analysis = {"token_return": found, "ranks": {"0": {"basis": "gpu"}}}
-    assert build.token_send_ms(analysis) == {"host": 95}
+    assert from_traces.token_send_ms(analysis) == {"host": 95}
 
 
 def test_an_analysis_without_the_figure_gives_none():
     sparse = {"enough": True, "delivery_known": True, "host_us": {"send": {"median": 5.0}}}
-    assert build.token_send_ms({"token_return": sparse, "ranks": {}}) == {}
+    assert from_traces.token_send_ms({"token_return": sparse, "ranks": {}}) == {}
 
 
 def test_without_kernels_no_idle_time_is_claimed():
     ranks = {"0": {"basis": "gpu"}, "1": {"basis": "cpu"}}
-    sent = build.token_send_ms({"token_return": token_return(), "ranks": ranks})
+    sent = from_traces.token_send_ms({"token_return": token_return(), "ranks": ranks})
     assert sent == {"host": 95, "sent": 100}
 
 

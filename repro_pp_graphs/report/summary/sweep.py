@@ -12,11 +12,10 @@ from statistics import fmean
 from typing import Any
 
 from repro_pp_graphs.report.call_names import KINDS
-from repro_pp_graphs.report.launch_row import cases_of, name
+from repro_pp_graphs.report.launch_row import Row, cases_of, name
 from repro_pp_graphs.report.number_words import number
 from repro_pp_graphs.report.summary import verdict
 from repro_pp_graphs.report.summary.summary_record import SweptLoad
-from repro_pp_graphs.report.summary.verdict import Row
 from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.stats.arms import Sample
 from repro_pp_graphs.stats.compare import Metric, correct, pair

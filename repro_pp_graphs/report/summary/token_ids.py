@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from repro_pp_graphs.report.launch_row import Row
+
 KEY = "output_ids_sha256"  # of a request, in a client's JSON
-Row = dict[str, Any]  # a launch of summary.json
 
 
 def digests(document: dict[str, Any]) -> list[str | None]:

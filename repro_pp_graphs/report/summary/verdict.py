@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 from repro_pp_graphs.launch_record import GraphState
-from repro_pp_graphs.report.launch_row import cases_of
+from repro_pp_graphs.report.launch_row import Row, cases_of
 from repro_pp_graphs.report.summary import sentences
 from repro_pp_graphs.run.launch.arm import objections
 from repro_pp_graphs.run_record import Plan
@@ -30,7 +29,6 @@ BESIDE = (  # the primary metric
 ISSUE_MS = {"send": 100.0, "under_own_graph": 30.0, "idle": 70.0, "without_graphs": 3.0}
 ON, OFF = "graphs_on", "graphs_off"
 GRAPHS_BY_SENDS = Cells(ON, OFF, "sync_send", "sync_send_no_graphs")  # run_repro.sh --sends both
-Row = dict[str, Any]  # a launch of summary.json
 
 
 def verdict(

@@ -1,8 +1,8 @@
-"""The last rank's token return as one launch's profile has it, in milliseconds.
+"""What a launch's row takes from the analysis of its traces: token return, token send, batches.
 
-Where the wait for the GPU is held decides what is counted: in the send (releases whose sends
-block, and those whose sends wait for nothing), or in the send and the receive that follows it
-(sends over gloo alone: sglang 0.5.3 to 0.5.6).
+Of a token return it depends on where the wait for the GPU is held what is counted: in the send
+(releases whose sends block, and those whose sends wait for nothing), or in the send and the receive
+that follows it (sends over gloo alone: sglang 0.5.3 to 0.5.6). All times are ms.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MESSAGES = (
 )
 
 
-def of(analysis: dict[str, Any]) -> dict[str, float]:
+def token_return_ms(analysis: dict[str, Any]) -> dict[str, float]:
     """The figures of an analysis by name (stats/metric_names.py); those that it does not have are
     left out, all of them where ranks ran on a CPU: it has no kernels to tell idle time by."""
     ranks = analysis.get("ranks") or {}
@@ -81,3 +81,34 @@ def _in_send_and_receive(rows: dict[str, Any], idle: str) -> dict[str, Any]:
         parts = [row.get(key) for row in both]
         found[name] = None if None in parts else sum(parts)
     return found
+
+
+def decode_batches(analysis: dict[str, Any]) -> dict[str, int]:
+    """Decode steps by batch size on the first rank, from the traces: how the load was split."""
+    ranks = analysis.get("ranks") or {"": {}}
+    sizes: dict[str, int] = next(iter(ranks.values())).get("decode_batch_sizes", {})
+    return sizes if isinstance(sizes, dict) else {}
+
+
+def token_send_ms(analysis: dict[str, Any]) -> dict[str, float]:
+    """Means of the last rank's token send to rank 0, a decode step, from the traces.
+
+    `host`: the host span that sends; `sent`: from that span's begin until the last byte has left;
+    `under_graph` and `idle`: the parts of `sent` with the rank's graph kernels running, and with
+    its GPU running no compute kernels (both left out on a CPU, which has no kernels; `idle` also
+    where it cannot be told whether ranks share the GPU). Empty
+    without traces, and where too few of the steps are seen whole; `host` alone where it is not
+    known when the last byte has left.
+    """
+    found = analysis.get("token_return") or {}
+    if not found.get("enough"):
+        return {}
+    host = found.get("host_us", {})
+    sent = found.get("delivery_us", {}) if found.get("delivery_known") else {}
+    means = {"host": host.get("send"), "sent": sent.get("send")}
+    ranks = analysis.get("ranks", {}).values()
+    if sent and all(rank.get("basis") == "gpu" for rank in ranks):
+        idle = idle_key(analysis)
+        means |= {"under_graph": sent.get("overlapped_with_graph"), "idle": sent.get(idle)}
+    known = {name: (values or {}).get("mean") for name, values in means.items()}
+    return {name: round(us / 1e3, 4) for name, us in known.items() if us is not None}
