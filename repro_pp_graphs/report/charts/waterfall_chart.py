@@ -14,7 +14,7 @@ from repro_pp_graphs.report.tables.table import Table
 from repro_pp_graphs.traces.analysis_record import RingPath
 from repro_pp_graphs.traces.commands.case_pairs import ANOTHER, pairs, with_graphs
 from repro_pp_graphs.traces.explain.step_path import TITLES
-from repro_pp_graphs.traces.path import difference_words
+from repro_pp_graphs.traces.path import difference_words, host_speed
 from repro_pp_graphs.traces.path.difference import Difference, Differences, differences
 
 ROW_PX, FOOT_PX = 34, 50
@@ -75,7 +75,7 @@ def compared(source: Source) -> list[Compared]:
                 found=differences(paths[a], paths[b]),
                 launches=_of_some(source, {case: labels[case] for case in (a, b)}),
                 noise=("all with graphs" if graphs[0] else "all without graphs") if equal else "",
-                uneven=difference_words.host_speed(names[0], firsts[a], names[1], firsts[b])
+                uneven=host_speed.unequal(names[0], firsts[a], names[1], firsts[b])
                 if one_each
                 else "",
             )

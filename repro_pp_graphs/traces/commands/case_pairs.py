@@ -8,7 +8,7 @@ from itertools import product
 
 from repro_pp_graphs.traces.analysis_record import Analysis
 from repro_pp_graphs.traces.explain.words import wrapped
-from repro_pp_graphs.traces.path import difference_words
+from repro_pp_graphs.traces.path import difference_words, host_speed
 
 # Parts of a case's name that only say whether it has graphs: of two cases alike in the rest of it,
 # one with graphs and one without, the difference is that of graphs.
@@ -32,7 +32,7 @@ def lines(found: Sequence[Analysis]) -> list[str]:
             )
             text += ["", *table]
             marks = difference_words.marks(first.case, second.case)
-            if uneven := difference_words.host_speed(marks[0], first, marks[1], second):
+            if uneven := host_speed.unequal(marks[0], first, marks[1], second):
                 text += wrapped(f"({uneven})", "")
             if not with_graphs(first) and not with_graphs(second):
                 text += wrapped(NO_GRAPHS, "")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 
-from repro_pp_graphs.traces.analysis_record import Analysis, RingPath
+from repro_pp_graphs.traces.analysis_record import RingPath
 from repro_pp_graphs.traces.explain.step_path import TITLES
 from repro_pp_graphs.traces.explain.words import column, the_rest, wrapped
 from repro_pp_graphs.traces.path.difference import Difference, Differences, differences
@@ -14,11 +13,8 @@ from repro_pp_graphs.traces.path.difference import Difference, Differences, diff
 # Of the largest part, what a part must be to be named in the sentence; so many are.
 NAMED = 0.1
 MOST_NAMED = 5
-MOST_RANKS = 4
 # The label of a run's case begins so.
 LETTERED = re.compile(r"\bCASE_([A-Z])(?:_|$)")
-# Hosts that take this many times as long for the same Python, or less, are equally fast.
-ALIKE = 1.1
 OVER = {
     "launches": "over launches",
     "steps": "over the steps of the profiled launches, which say nothing of how launches differ",
@@ -46,28 +42,6 @@ def sentence(a: str, b: str, found: Differences) -> str:
     said += the_rest(rest, step.mean, "+") if said else []
     text += f" while profiled: {', '.join(said)}" if said else " while profiled"
     return f"{text}. The interval is {OVER[found.over]}."
-
-
-def host_speed(a: str, first: Analysis, b: str, second: Analysis) -> str:
-    """That the hosts of two launches were not equally fast, by what sglang annotates and both do;
-    empty where they were, or where it is not known."""
-    lengths = {
-        label: (first.ranks[label].next_batch_us, found.next_batch_us)
-        for label, found in second.ranks.items()
-        if label in first.ranks
-    }
-    times = {label: there / here for label, (here, there) in lengths.items() if here and there}
-    if all(1 / ALIKE <= ratio <= ALIKE for ratio in times.values()):
-        return ""
-    most = sorted(times.items(), key=lambda item: -abs(math.log(item[1])))[:MOST_RANKS]
-    said = ", ".join(f"{ratio:.2f} times on PP{label}" for label, ratio in sorted(most))
-    mean = sum(times.values()) / len(times)
-    return (
-        "The hosts were not equally fast: sglang's get_next_batch_to_run, in one release the same "
-        f"Python, took longer or shorter in {b} than in {a}: {said}. A part of the difference in "
-        f"host work and launching may be that; a what-if of {a} is about {a}'s hosts; one of "
-        f"hosts as in {b} is nearer to {b}: --what-if send=0+host={mean:.2f}, and so on."
-    )
 
 
 def longer(step: Difference) -> str:

@@ -1,0 +1,42 @@
+"""The host factor of two launches: how many times as long the same Python took on the second host.
+
+Measured on get_next_batch_to_run, which sglang annotates: in one release the same Python.
+"""
+
+from __future__ import annotations
+
+import math
+
+from repro_pp_graphs.traces.analysis_record import Analysis
+
+# Hosts that take this many times as long for the same Python, or less, are equally fast.
+ALIKE = 1.1
+MOST_RANKS = 4  # named in the sentence
+
+
+def factors(first: Analysis, second: Analysis) -> dict[str, float]:
+    """By rank how many times as long the second launch's host took as the first's; ranks of which
+    either is not known are left out."""
+    lengths = {
+        label: (first.ranks[label].next_batch_us, found.next_batch_us)
+        for label, found in second.ranks.items()
+        if label in first.ranks
+    }
+    return {label: there / here for label, (here, there) in lengths.items() if here and there}
+
+
+def unequal(a: str, first: Analysis, b: str, second: Analysis) -> str:
+    """That the hosts of two launches were not equally fast, and the what-if that allows for it;
+    empty where they were, or where it is not known."""
+    times = factors(first, second)
+    if all(1 / ALIKE <= ratio <= ALIKE for ratio in times.values()):
+        return ""
+    most = sorted(times.items(), key=lambda item: -abs(math.log(item[1])))[:MOST_RANKS]
+    said = ", ".join(f"{ratio:.2f} times on PP{label}" for label, ratio in sorted(most))
+    mean = sum(times.values()) / len(times)
+    return (
+        "The hosts were not equally fast: sglang's get_next_batch_to_run, in one release the same "
+        f"Python, took longer or shorter in {b} than in {a}: {said}. A part of the difference in "
+        f"host work and launching may be that; a what-if of {a} is about {a}'s hosts; one of "
+        f"hosts as in {b} is nearer to {b}: --what-if send=0+host={mean:.2f}, and so on."
+    )
