@@ -102,7 +102,7 @@ with open(sys.argv[2], "w") as out:
 }
 JOBS["analyse with path"] = (
     TIMED
-    + "from repro_pp_graphs.traces.path.explained import explained\n"
+    + "from repro_pp_graphs.traces.path.whole_analysis import explained\n"
     + OURS
     + "[explained(case) for case in cases]\n"
 )
@@ -225,7 +225,7 @@ def steady_us(folder: Path) -> tuple[float, float]:
     sys.path.insert(0, str(HERE.parent))
     from repro_pp_graphs.traces.commands.paths import read_cases  # noqa: PLC0415
     from repro_pp_graphs.traces.explain.host import anchors  # noqa: PLC0415
-    from repro_pp_graphs.traces.path.explained import studied  # noqa: PLC0415
+    from repro_pp_graphs.traces.path.whole_analysis import studied  # noqa: PLC0415
 
     study = studied(read_cases([folder])[0])
     first = study.hosts[0]

@@ -20,7 +20,7 @@ from repro_pp_graphs.bundle.contents import Item
 from repro_pp_graphs.environment.masking import Masker
 from repro_pp_graphs.report import report_command
 from repro_pp_graphs.report.page.embedding import CLOSES, OPENS
-from repro_pp_graphs.traces.commands.explain import explain_case
+from repro_pp_graphs.traces.commands.one_reading import explain_case
 
 HOST, SECRET = "trainer-of-carol", "planted-secret-77"
 COMMAND = (

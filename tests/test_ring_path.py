@@ -28,8 +28,8 @@ from repro_pp_graphs.traces.merge.pipeline_tracks import Additions
 from repro_pp_graphs.traces.path import difference_words, ring_path
 from repro_pp_graphs.traces.path.clock_leads import CannotTell
 from repro_pp_graphs.traces.path.difference import differences
-from repro_pp_graphs.traces.path.explained import explained, studied
 from repro_pp_graphs.traces.path.shown import path_slices
+from repro_pp_graphs.traces.path.whole_analysis import explained, studied
 
 DATA = Path(__file__).parent / "data" / "traces"
 A_GPU_EACH = [

@@ -20,8 +20,8 @@ from repro_pp_graphs.traces.analysis_record import Analysis
 from repro_pp_graphs.traces.explain.analysis import analyze
 from repro_pp_graphs.traces.explain.analysis_lines import lines
 from repro_pp_graphs.traces.pair.edges import edges_of
-from repro_pp_graphs.traces.path.explained import explained
 from repro_pp_graphs.traces.path.what_if import REMEDIES
+from repro_pp_graphs.traces.path.whole_analysis import explained
 from repro_pp_graphs.traces.rank_trace import P2POp
 from repro_pp_graphs.traces.read.identity import Identity
 from repro_pp_graphs.traces.read.peers import (

@@ -23,7 +23,7 @@ from repro_pp_graphs.traces.explain.gpus import RECORDED, SLOWED, slower
 from repro_pp_graphs.traces.merge.chrome_trace import merge
 from repro_pp_graphs.traces.merge.pipeline_tracks import Additions
 from repro_pp_graphs.traces.pair.host_clocks import aligned_edges
-from repro_pp_graphs.traces.path.explained import explained
+from repro_pp_graphs.traces.path.whole_analysis import explained
 
 DATA = Path(__file__).parent / "data" / "traces"
 MPS, ONE_GPU, A_GPU_EACH = "sglang052_pp4", "h200_case_A", "sglang0516_graphs_on"

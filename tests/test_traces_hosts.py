@@ -16,7 +16,7 @@ from trace_changes import DATA, analysed, only_case, texts
 from repro_pp_graphs.traces.explain.analysis import analyze
 from repro_pp_graphs.traces.explain.analysis_lines import lines
 from repro_pp_graphs.traces.pair.host_clocks import move
-from repro_pp_graphs.traces.path.explained import studied
+from repro_pp_graphs.traces.path.whole_analysis import studied
 from repro_pp_graphs.traces.rank_trace import RankTrace
 
 NUMBERED = "cpu_numbered"  # two ranks, every message numbered

@@ -12,8 +12,8 @@ pytest.importorskip("msgspec")
 from trace_changes import DATA
 
 from repro_pp_graphs.traces.commands.analyze import main as analyze
-from repro_pp_graphs.traces.commands.explain import CannotExplainError, explain_case
 from repro_pp_graphs.traces.commands.merge import main as merge
+from repro_pp_graphs.traces.commands.one_reading import CannotExplainError, explain_case
 from repro_pp_graphs.traces.read.rank import read_rank
 
 

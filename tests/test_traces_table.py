@@ -22,7 +22,7 @@ from repro_pp_graphs.traces.explain.analysis import analyze
 from repro_pp_graphs.traces.explain.analysis_lines import lines
 from repro_pp_graphs.traces.explain.words import column
 from repro_pp_graphs.traces.path import difference_words
-from repro_pp_graphs.traces.path.explained import explained
+from repro_pp_graphs.traces.path.whole_analysis import explained
 
 DATA = Path(__file__).parent / "data" / "traces"
 

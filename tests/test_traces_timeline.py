@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from repro_pp_graphs.traces.commands.explain import explain_case
+from repro_pp_graphs.traces.commands.one_reading import explain_case
 from repro_pp_graphs.traces.commands.paths import read_cases
 from repro_pp_graphs.traces.explain import timeline as timelines
 from repro_pp_graphs.traces.explain.analysis import analyze

@@ -10,7 +10,7 @@ from repro_pp_graphs.traces.analysis_record import Analysis
 from repro_pp_graphs.traces.commands.paths import cases_at, members_of
 from repro_pp_graphs.traces.explain.slices import Timeline
 from repro_pp_graphs.traces.explain.timeline import timeline
-from repro_pp_graphs.traces.path.explained import explained, studied
+from repro_pp_graphs.traces.path.whole_analysis import explained, studied
 from repro_pp_graphs.traces.rank_trace import Case
 from repro_pp_graphs.traces.read.cases import read_case
 

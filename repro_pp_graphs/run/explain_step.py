@@ -12,7 +12,7 @@ from repro_pp_graphs.run import step_options
 from repro_pp_graphs.run.folder import own_traces, results
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.terminal import wrapped
-from repro_pp_graphs.traces.commands.explain import CannotExplainError, explain_case
+from repro_pp_graphs.traces.commands.one_reading import CannotExplainError, explain_case
 
 
 def note(logs: Path, texts: list[str]) -> None:

@@ -15,8 +15,8 @@ from repro_pp_graphs.traces.explain import side_by_side
 from repro_pp_graphs.traces.explain.analysis_lines import lines
 from repro_pp_graphs.traces.explain.step_path import distortion
 from repro_pp_graphs.traces.explain.words import wrapped
-from repro_pp_graphs.traces.path.explained import explained
 from repro_pp_graphs.traces.path.what_if import CATEGORIES, REMEDIES, WHOLE, Change, change_of
+from repro_pp_graphs.traces.path.whole_analysis import explained
 from repro_pp_graphs.traces.rank_trace import Case
 
 COMMAND = "analyze"

@@ -14,7 +14,7 @@ from repro_pp_graphs.traces.merge import view
 from repro_pp_graphs.traces.merge.chrome_trace import merge
 from repro_pp_graphs.traces.merge.pipeline_tracks import Additions, decode_start, shifts
 from repro_pp_graphs.traces.pair.host_clocks import by_host
-from repro_pp_graphs.traces.path.explained import studied
+from repro_pp_graphs.traces.path.whole_analysis import studied
 
 COMMAND = "merge"
 DESCRIPTION = "Write one Chrome trace of all ranks for ui.perfetto.dev."

@@ -18,7 +18,7 @@ from repro_pp_graphs.traces.explain.timeline import timeline
 from repro_pp_graphs.traces.merge.chrome_trace import merge
 from repro_pp_graphs.traces.merge.pipeline_tracks import Additions, decode_start, shifts
 from repro_pp_graphs.traces.merge.view import LIMIT_BYTES, WHOLE, fitting
-from repro_pp_graphs.traces.path.explained import explained, studied
+from repro_pp_graphs.traces.path.whole_analysis import explained, studied
 
 
 class CannotExplainError(ValueError):
