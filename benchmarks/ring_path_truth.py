@@ -6,7 +6,7 @@ OUTPUT      how many rings agree within 2 % of the step, by quantity, and how fa
             seeds that do not, and those that have no path. --into keeps what came out of each
             ring, a line of JSON a ring: run again with it, only rings not in it are run
 COST        about 1 s of one core a ring
-NEEDS       the tests' packages; see tests/ring_simulator.py and tests/test_ring_path_truth.py
+NEEDS       the tests' packages; see tests/ring_simulator.py and tests/test_traces_path_truth.py
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import numpy as np  # noqa: E402
 from ring_simulator import random_plan  # noqa: E402
-from test_ring_path_truth import WITHIN, differences, found_in  # noqa: E402
+from test_traces_path_truth import WITHIN, differences, found_in  # noqa: E402
 
 from repro_pp_graphs.traces.quantiles import quantile  # noqa: E402
 

@@ -25,7 +25,7 @@ USAGE: bash tests/run.sh [--fast | --thorough] [pytest options]
                                          run_repro.sh or torch ranks, none
                                          that takes seconds
   bash tests/run.sh -m 'not rehearsal'   all but the real server
-  bash tests/run.sh tests/test_masking.py        one file
+  bash tests/run.sh tests/test_server_gpus.py    one file
   bash tests/run.sh tests/test_run_lock.py -k kill -x --pdb
   bash tests/run.sh --thorough           more examples a property, more sizes of
                                          a disk, each rank and signal of a kind

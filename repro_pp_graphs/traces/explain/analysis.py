@@ -31,8 +31,8 @@ from repro_pp_graphs.traces.rank_trace import Case
 def analyze(
     case: Case, edges: list[Edge] | None = None, hosts: list[Host] | None = None
 ) -> Analysis:
-    """The analysis of one case, without the critical path (path/explained.py adds it); `edges` and
-    `hosts` are those that `aligned_edges` and `hosts_of` found, where they are there."""
+    """The analysis of one case, without the critical path (path/whole_analysis.py adds it);
+    `edges` and `hosts` are those that `aligned_edges` and `hosts_of` found, if known."""
     edges = aligned_edges(case) if edges is None else edges
     hosts = hosts_of(case, edges) if hosts is None else hosts
     numbers = [rank.rank for rank in case.ranks]

@@ -10,9 +10,9 @@ what it costs. While it is off all but a turn's own row is as without the clock;
 numbered in such a server.
 
 A rank starts its clock here. clock.py has the turn and its rows, wrappers.py what takes the place
-of sglang's functions, owners.py the objects in which it does, messages.py the messages' numbers.
-Where the clock takes hold of a release is in repro_pp_graphs/pp_clock/hooks.py, the GPU's events
-are in device.py there.
+of sglang's functions, owners.py the objects in which it does, message_numbers.py the messages'
+numbers. Where the clock takes hold of a release is in repro_pp_graphs/pp_clock/hooks.py, the GPU's
+events are in device.py there.
 """
 
 from __future__ import annotations

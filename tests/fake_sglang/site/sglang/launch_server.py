@@ -51,7 +51,7 @@ class Ranks:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.nodes: list[socket.socket] = []  # connections to further nodes
-        # sglang spawns them (test_shims does, too); a fork takes a fifth of the CPU
+        # sglang spawns them (test_server_shims does, too); a fork takes a fifth of the CPU
         fork = multiprocessing.get_context("fork")
         self.pipes: list[Connection] = []
         self.processes = []

@@ -1,5 +1,5 @@
 """The critical path of real decode steps: it adds up, little is unexplained, and timed again
-unchanged it is what was measured. (test_ring_path_truth.py holds it against known rings.)"""
+unchanged it is what was measured. (test_traces_path_truth.py holds it against known rings.)"""
 
 from __future__ import annotations
 
