@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -210,3 +211,15 @@ def test_both_readmes_show_the_same():
         len(re.findall(r"^#+ ", FENCE.sub("", text), re.MULTILINE)) for text in (english, chinese)
     ]
     assert heads[0] == heads[1]
+
+
+def test_every_test_file_is_where_the_development_document_says():
+    """Named after its package, so that a module's tests are found by name."""
+    document = read(ROOT / "docs/development.md")
+    patterns = SPAN.findall(document)
+    names = {path.name for path in (ROOT / "tests").glob("test_*.py")}
+    known = {name for name in names for span in patterns if fnmatch(name.removesuffix(".py"), span)}
+    assert names - known - set(patterns) == set()
+    packages = {path.parent.name for path in (ROOT / "repro_pp_graphs").glob("*/__init__.py")}
+    lacking = {one for one in packages if f"test_{one}_" not in document}
+    assert lacking == {"bundle"}  # collect_env.sh --bundle: test_collect_env_bundle.py

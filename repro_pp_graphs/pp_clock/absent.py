@@ -1,4 +1,4 @@
-"""Why a launch has no figures of its clock, or not all: nothing is ever lacking without a word."""
+"""Why a launch has no figures of its clock, or not all of them, in a sentence."""
 
 from __future__ import annotations
 

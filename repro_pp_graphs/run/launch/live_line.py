@@ -1,5 +1,4 @@
-"""A line for the terminal that is rewritten there; elsewhere a new one a change, or after a long
-time."""
+"""How far a step is, on one line: rewritten on a terminal, elsewhere a new line now and then."""
 
 from __future__ import annotations
 
