@@ -1,1 +1,1 @@
-"""The steps of run_repro.sh, a module each (*_step.py), and in rooms what they are made of."""
+"""The steps of run_repro.sh, a module each (*_step.py), and in folders what they are made of."""
