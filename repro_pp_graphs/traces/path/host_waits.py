@@ -96,7 +96,6 @@ def _syncs(graph: Graph, line: RankLine) -> None:
         if chosen is None and last:
             chosen = max(last, key=lambda number: int(line.works[number].posted[last[number]]))
         if chosen is None or chosen not in last:
-            line.unknown_waits += 1
             continue
         work, at = line.works[chosen], last[chosen]
         if work.end[at] <= wait.end_ns + SLACK_NS:

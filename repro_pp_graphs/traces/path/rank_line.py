@@ -63,7 +63,6 @@ class RankLine:
     works: list[Work] = field(default_factory=list)
     calls: dict[int, int] = field(default_factory=dict)
     shortest: dict[int, int] = field(default_factory=dict)
-    unknown_waits: int = 0
 
 
 @dataclass(slots=True)
