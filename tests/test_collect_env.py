@@ -22,13 +22,7 @@ import pytest
 from fake_sglang.harness import wait_until
 from planted_secrets import NAMED, SECRETS
 
-from repro_pp_graphs.environment import (
-    interpreter,
-    libraries,
-    packages,
-    probes,
-    running_servers,
-)
+from repro_pp_graphs.environment import interpreter, libraries, packages, programs, running_servers
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "collect_env.sh"
@@ -475,9 +469,9 @@ def test_a_signal_that_comes_while_a_program_begins_ends_it_too(monkeypatch) -> 
             # not to another thread, of which collect_env has none
             signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
 
-    monkeypatch.setattr(probes.subprocess, "Popen", Begun)
+    monkeypatch.setattr(programs.subprocess, "Popen", Begun)
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    found = probes.Probes(600)
+    found = programs.Programs(600)
     try:
         with pytest.raises(SystemExit):
             found.start(600, "sleep", "600")
@@ -559,8 +553,8 @@ def test_a_python_that_hangs_is_given_up(tmp_path: Path) -> None:
     ("text", "factor"), [("", 1), ("10", 10), ("0.1", 1), ("-1", 1), ("nan", 1), ("inf", 1000)]
 )
 def test_a_slow_machine_may_be_given_more_time(text: str, factor: int, monkeypatch) -> None:
-    monkeypatch.setenv(probes.PATIENCE, text)
-    assert probes.Probes(4).seconds == 4 * factor
+    monkeypatch.setenv(programs.PATIENCE, text)
+    assert programs.Programs(4).seconds == 4 * factor
 
 
 def test_called_through_a_link_from_elsewhere_it_finds_its_package(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from fake_sglang.harness import wait_until
 from repro_pp_graphs.launch_record import GraphState
 from repro_pp_graphs.run.checks import kv_cache, preflight
 from repro_pp_graphs.run.folder.trace_files import TraceFiles, is_whole_gzip
-from repro_pp_graphs.run.launch.arm import objections, observe
+from repro_pp_graphs.run.launch.arm_check import objections, observe
 from repro_pp_graphs.run.memory import weights
 from repro_pp_graphs.run_record import Launch, Load, Plan
 from repro_pp_graphs.server.log.log_lines import DecodeLine

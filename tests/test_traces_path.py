@@ -28,7 +28,7 @@ from repro_pp_graphs.traces.merge.pipeline_tracks import Additions
 from repro_pp_graphs.traces.path import difference_words, ring_path
 from repro_pp_graphs.traces.path.clock_leads import CannotTell
 from repro_pp_graphs.traces.path.difference import differences
-from repro_pp_graphs.traces.path.shown import path_slices
+from repro_pp_graphs.traces.path.path_slices import path_slices
 from repro_pp_graphs.traces.path.whole_analysis import explained, studied
 
 DATA = Path(__file__).parent / "data" / "traces"

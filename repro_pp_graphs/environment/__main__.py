@@ -17,7 +17,7 @@ from typing import NoReturn
 from repro_pp_graphs.environment import facts as found
 from repro_pp_graphs.environment import gpus, masking, software, system, variables
 from repro_pp_graphs.environment.facts import Facts
-from repro_pp_graphs.environment.probes import Probes
+from repro_pp_graphs.environment.programs import Programs
 
 ROOT = Path(__file__).resolve().parents[2]
 _GPU_TOOLS = ("nvidia-smi", "amd-smi", "rocm-smi")
@@ -125,9 +125,9 @@ def _check_bundle(parser: _Parser, options: argparse.Namespace) -> None:
         parser.error(f"--bundle {options.bundle}: no run of run_repro.sh: {record} is missing")
 
 
-def _bundle(options: argparse.Namespace, probes: Probes) -> NoReturn:
+def _bundle(options: argparse.Namespace, programs: Programs) -> NoReturn:
     """Become a Python that can pack."""
-    python = options.python or software.choose_python(probes, ROOT)
+    python = options.python or software.choose_python(programs, ROOT)
     check = "import sys; sys.exit(sys.version_info < (3, 10))"
     if subprocess.run([python, "-c", check], stderr=subprocess.PIPE, check=False).returncode:
         named = "name one with --python"
@@ -136,13 +136,13 @@ def _bundle(options: argparse.Namespace, probes: Probes) -> NoReturn:
     os.execvp(python, [python, "-c", _BUNDLE, str(ROOT), options.bundle, *shown])
 
 
-def collect(options: argparse.Namespace, probes: Probes) -> dict[str, dict[str, str]]:
+def collect(options: argparse.Namespace, programs: Programs) -> dict[str, dict[str, str]]:
     """Section -> key -> text of all that can be found, masked."""
     facts = Facts(masking.of_this_process(options.people))
     port = 0 if options.no_server else int(options.port)
-    python = options.python or software.choose_python(probes, ROOT)
-    asked = software.Software.start(probes, ROOT, python, port)
-    clocks = system.Clocks.start(probes)
+    python = options.python or software.choose_python(programs, ROOT)
+    asked = software.Software.start(programs, ROOT, python, port)
+    clocks = system.Clocks.start(programs)
     facts.add("summary", "date", system.now())
     for key in ("sglang", "torch", "NCCL"):
         facts.add("summary", key, f"unknown: {python} did not say")
@@ -152,7 +152,7 @@ def collect(options: argparse.Namespace, probes: Probes) -> dict[str, dict[str, 
         facts.add("server", "a port", "not asked: --no-server")
     steps: dict[str, Callable[[], None]] = {
         "system": lambda: system.collect(facts, clocks),
-        "gpus": lambda: gpus.collect(facts, probes),
+        "gpus": lambda: gpus.collect(facts, programs),
         "network": lambda: system.collect_network(facts),
         "software": lambda: software.collect(facts, asked, port),
         "environment": lambda: variables.collect(facts),
@@ -191,13 +191,13 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     options = _parse(argv)
     has_gpu_tool = any(map(shutil.which, _GPU_TOOLS))
-    probes = Probes(_BUDGET_WITH_GPUS_S if has_gpu_tool else _BUDGET_S)
+    programs = Programs(_BUDGET_WITH_GPUS_S if has_gpu_tool else _BUDGET_S)
     try:
         if options.bundle is not None:
-            _bundle(options, probes)
-        facts = collect(options, probes)
+            _bundle(options, programs)
+        facts = collect(options, programs)
     finally:
-        probes.stop()
+        programs.stop()
     if options.json_file:
         try:
             _write(options.json_file, found.as_json(facts))

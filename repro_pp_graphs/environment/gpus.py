@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from repro_pp_graphs.environment.facts import Facts, count, spread
-from repro_pp_graphs.environment.probes import Answer, Probes, slurp
+from repro_pp_graphs.environment.programs import Answer, Programs, slurp
 from repro_pp_graphs.environment.system import first
 
 _LIMIT_S = 5  # of each call: with many GPUs and persistence mode off it takes seconds
@@ -37,36 +37,38 @@ _HEADINGS = {"Remapped Rows": "remapped rows", "Clocks Event Reasons Counters": 
 _ANSI = re.compile("\x1b\\[[0-9;]*[a-zA-Z]")
 
 
-def collect(facts: Facts, probes: Probes) -> None:
+def collect(facts: Facts, programs: Programs) -> None:
     """The section "gpus", and GPUs, driver and topology of the summary."""
     facts.add("summary", "driver", "not found")
     module = first("NVRM version: (.*)", slurp("/proc/driver/nvidia/version"))
     if module:
         facts.add("gpus", "kernel module", module)
         facts.add("summary", "driver", module)
-    fields, answer = _query(probes)
+    fields, answer = _query(programs)
     if not answer.ok:
         text = answer.text or "failed without a word"
         facts.add("gpus", "nvidia-smi", text)
         facts.add("summary", "GPUs", text.split("\n")[0])
-        _collect_amd(facts, probes)
+        _collect_amd(facts, programs)
         return
     rows = [line.split(",") for line in answer.text.split("\n")]
     _add_table(facts, fields, rows)
-    _add_details(facts, probes.ask(_LIMIT_S, "nvidia-smi", "-q", "-d", "PERFORMANCE,ROW_REMAPPER"))
+    _add_details(
+        facts, programs.ask(_LIMIT_S, "nvidia-smi", "-q", "-d", "PERFORMANCE,ROW_REMAPPER")
+    )
     apps = "--query-compute-apps=gpu_bus_id,pid,process_name,used_memory"
-    running = probes.ask(_LIMIT_S, "nvidia-smi", apps, "--format=csv,noheader")
+    running = programs.ask(_LIMIT_S, "nvidia-smi", apps, "--format=csv,noheader")
     facts.add("gpus", "processes", running.text or "none seen")
-    _add_links(facts, probes, len(rows))
-    facts.add("gpus", "Xid lines", _xid_lines(facts, probes.ask(2, "dmesg")))
+    _add_links(facts, programs, len(rows))
+    facts.add("gpus", "Xid lines", _xid_lines(facts, programs.ask(2, "dmesg")))
 
 
-def _query(probes: Probes) -> tuple[list[str], Answer]:
+def _query(programs: Programs) -> tuple[list[str], Answer]:
     """The fields that this driver knows, and a row a GPU as CSV or why there is none."""
     fields = list(_FIELDS)
     while True:
         query = f"--query-gpu={','.join(fields)}"
-        answer = probes.ask(_LIMIT_S, "nvidia-smi", query, "--format=csv,noheader")
+        answer = programs.ask(_LIMIT_S, "nvidia-smi", query, "--format=csv,noheader")
         unknown = first('Field "([^"]+)" is not a valid', answer.text)
         if answer.ok or unknown not in fields:
             return fields, answer
@@ -132,12 +134,12 @@ def _table(answer: Answer) -> str:
     return _ANSI.sub("", answer.text.split("\nLegend")[0]).expandtabs(7)
 
 
-def _add_links(facts: Facts, probes: Probes, gpus: int) -> None:
-    matrix = _table(probes.ask(_LIMIT_S, "nvidia-smi", "topo", "-m"))
+def _add_links(facts: Facts, programs: Programs, gpus: int) -> None:
+    matrix = _table(programs.ask(_LIMIT_S, "nvidia-smi", "topo", "-m"))
     facts.add("gpus", "topology", matrix)
     facts.add("summary", "topology", count(_pair_links(matrix, gpus)))
-    facts.add("gpus", "P2P read", _table(probes.ask(_LIMIT_S, "nvidia-smi", "topo", "-p2p", "r")))
-    answer = probes.ask(_LIMIT_S, "nvidia-smi", "nvlink", "--status")
+    facts.add("gpus", "P2P read", _table(programs.ask(_LIMIT_S, "nvidia-smi", "topo", "-p2p", "r")))
+    answer = programs.ask(_LIMIT_S, "nvidia-smi", "nvlink", "--status")
     text = answer.text
     if answer.ok:
         lines = (line.strip() for line in text.split("\n"))
@@ -164,7 +166,7 @@ def _xid_lines(facts: Facts, answer: Answer) -> str:
     return "\n".join(lines) or "none in dmesg"
 
 
-def _collect_amd(facts: Facts, probes: Probes) -> None:
+def _collect_amd(facts: Facts, programs: Programs) -> None:
     names = [
         slurp(device / "product_name") or "AMD GPU"
         for device in sorted(Path("/sys/class/drm").glob("card*/device"))
@@ -177,8 +179,8 @@ def _collect_amd(facts: Facts, probes: Probes) -> None:
         facts.add("gpus", "amdgpu module", module)
         facts.add("summary", "driver", f"amdgpu {module}")
     amd_smi = ("amd-smi", "static", "--asic", "--bus", "--driver", "--vram")
-    answer = probes.ask(_LIMIT_S, *amd_smi)
+    answer = programs.ask(_LIMIT_S, *amd_smi)
     if answer.status == 127:
-        answer = probes.ask(_LIMIT_S, *_ROCM_SMI)
+        answer = programs.ask(_LIMIT_S, *_ROCM_SMI)
     missing = answer.status == 127
     facts.add("gpus", "AMD tools", "amd-smi, rocm-smi: not found" if missing else answer.text)

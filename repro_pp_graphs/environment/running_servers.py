@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from repro_pp_graphs.environment.fact_lines import Fact, print_facts
-from repro_pp_graphs.environment.probes import patience
+from repro_pp_graphs.environment.programs import patience
 
 PATHS = ("/server_info", "/get_server_info")  # the second up to 0.5.4 and as an alias since
 TIMEOUT_S = 1.5

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from repro_pp_graphs.environment.fact_lines import LOOK_AT, read_facts
 from repro_pp_graphs.environment.facts import Facts
-from repro_pp_graphs.environment.probes import Answer, Probe, Probes
+from repro_pp_graphs.environment.programs import Answer, Program, Programs
 from repro_pp_graphs.environment.system import first
 
 # without importing it; a folder of that name in the current directory is none
@@ -26,14 +26,14 @@ from repro_pp_graphs.environment import running_servers; running_servers.main(in
 _LIMIT_S = 4
 
 
-def choose_python(probes: Probes, root: Path) -> str:
+def choose_python(programs: Programs, root: Path) -> str:
     """$PYTHON or python3; where it has no sglang, an environment of run_repro.sh that has it."""
     default = os.environ.get("PYTHON") or ("python3" if shutil.which("python3") else sys.executable)
     made_here = [str(python) for python in sorted(root.glob(".venv-*/bin/python"))]
     pythons = [default, *filter(shutil.which, made_here)]
     if len(pythons) == 1:
         return default
-    checks = [probes.start(2, python, "-c", _HAS_SGLANG) for python in pythons]
+    checks = [programs.start(2, python, "-c", _HAS_SGLANG) for python in pythons]
     return next((p for p, check in zip(pythons, checks) if check.answer().ok), default)
 
 
@@ -41,14 +41,14 @@ class Software(NamedTuple):
     """The programs that are asked, at work."""
 
     python: str
-    interpreter: Probe
-    servers: Probe
-    checkout: Probe
-    nvcc: Probe
-    versions: list[tuple[str, Probe]]
+    interpreter: Program
+    servers: Program
+    checkout: Program
+    nvcc: Program
+    versions: list[tuple[str, Program]]
 
     @classmethod
-    def start(cls, probes: Probes, root: Path, python: str, port: int) -> Software:
+    def start(cls, programs: Programs, root: Path, python: str, port: int) -> Software:
         """All at once (port 0: no server); the servers are asked by this interpreter in a process
         of its own, which may be left behind where /proc hangs."""
         # -I ignores PYTHONDONTWRITEBYTECODE
@@ -56,11 +56,11 @@ class Software(NamedTuple):
         describe = ("git", "-C", str(root), "describe", "--always", "--tags", "--dirty")
         return cls(
             python,
-            probes.start(_LIMIT_S, python, "-c", _ABOUT_ITSELF, str(root)),
-            probes.start(_LIMIT_S, sys.executable, *alone, _SERVERS, str(port), str(root)),
-            probes.start(2, *describe),
-            probes.start(2, _nvcc(), "--version"),
-            [(name, probes.start(2, name, "--version")) for name in ("nsys", "ncu", "gcc")],
+            programs.start(_LIMIT_S, python, "-c", _ABOUT_ITSELF, str(root)),
+            programs.start(_LIMIT_S, sys.executable, *alone, _SERVERS, str(port), str(root)),
+            programs.start(2, *describe),
+            programs.start(2, _nvcc(), "--version"),
+            [(name, programs.start(2, name, "--version")) for name in ("nsys", "ncu", "gcc")],
         )
 
 
@@ -86,14 +86,14 @@ def collect(facts: Facts, asked: Software, port: int) -> None:
     answer = asked.nvcc.answer()
     release = first("release (.*)", answer.text) if answer.ok else ""
     facts.add("software", "nvcc", f"{release} {_nvcc()}" if release else answer.text)
-    for name, probe in asked.versions:
-        answer = probe.answer()
+    for name, program in asked.versions:
+        answer = program.answer()
         version = first(r"([0-9]+(?:\.[0-9]+)+)", answer.text) if answer.ok else ""
         facts.add("software", name, version or answer.text)
 
 
 def _add_printed(facts: Facts, answer: Answer) -> None:
-    """The facts that a probe has printed, as far as it got."""
+    """The facts that a program has printed, as far as it got."""
     for fact in read_facts(f"{answer.text}\n{answer.partial}"):
         if fact.key == LOOK_AT:
             facts.note(fact.value)

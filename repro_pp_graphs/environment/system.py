@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from repro_pp_graphs.environment.facts import Facts, count
-from repro_pp_graphs.environment.probes import Probe, Probes, slurp
+from repro_pp_graphs.environment.programs import Program, Programs, slurp
 
 _GIB = 2**30
 _FILES = {
@@ -41,14 +41,14 @@ def now() -> str:
 class Clocks(NamedTuple):
     """The programs that know how far off this clock is, at work."""
 
-    chrony: Probe
-    timedatectl: Probe
+    chrony: Program
+    timedatectl: Program
 
     @classmethod
-    def start(cls, probes: Probes) -> Clocks:
+    def start(cls, programs: Programs) -> Clocks:
         """Both at once: either may be slow."""
         show = ("timedatectl", "show", "-p", "NTPSynchronized")
-        return cls(probes.start(1, "chronyc", "-n", "tracking"), probes.start(1, *show))
+        return cls(programs.start(1, "chronyc", "-n", "tracking"), programs.start(1, *show))
 
     def offset(self) -> str:
         """The clock's offset, or whether it is synchronised, or that neither is known."""

@@ -11,7 +11,7 @@ from repro_pp_graphs.files import BadFile, read_object
 from repro_pp_graphs.launch_record import GpuCounters, LaunchRecord
 from repro_pp_graphs.run import step_options
 from repro_pp_graphs.run.folder import node_results, own_traces, previous, results
-from repro_pp_graphs.run.launch import arm
+from repro_pp_graphs.run.launch import arm_check
 from repro_pp_graphs.run.launch.free_again import wait_until_free
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server import shim_names
@@ -144,7 +144,7 @@ class Ending:
         if analysis.exists():
             launches = read_object(analysis, run_record.ANALYSIS).get("graph_launches")
         text = read_logs(self.logs / f"{self.label}_server.log")
-        state, found = arm.check(text, launches, self.launch)
+        state, found = arm_check.check(text, launches, self.launch)
         names = shim_names.names_in(self.launch.env)
         self.changes["graph_state"] = state
         self.changes["shims"] = {name: shim_names.REASONS[name] for name in names}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from repro_pp_graphs.launch_record import GraphState
 from repro_pp_graphs.report.launch_row import Row, cases_of
 from repro_pp_graphs.report.summary import sentences
-from repro_pp_graphs.run.launch.arm import objections
+from repro_pp_graphs.run.launch.arm_check import objections
 from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.server.case.needs import BASELINE_CASES, BASELINES
 from repro_pp_graphs.server.machine import gpu_counters, network

@@ -10,10 +10,10 @@ from repro_pp_graphs.traces.analysis_record import (
     NumberedPairs,
     RankFacts,
 )
+from repro_pp_graphs.traces.explain.coverage import recorded_by_all
 from repro_pp_graphs.traces.explain.gpus import facts_of, shared_gpus
 from repro_pp_graphs.traces.explain.host import Host, anchors, host_of, token_counts
 from repro_pp_graphs.traces.explain.prefill import mark_prefill
-from repro_pp_graphs.traces.explain.seen import recorded_by_all
 from repro_pp_graphs.traces.explain.send_behaviour import manner
 from repro_pp_graphs.traces.explain.step_time import DEPTH, decode_step
 from repro_pp_graphs.traces.explain.steps import bubble, gpu_work, micro_batches, rank_facts

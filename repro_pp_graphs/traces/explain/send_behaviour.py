@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from repro_pp_graphs.traces.analysis_record import Manner
+from repro_pp_graphs.traces.explain.coverage import ENOUGH
 from repro_pp_graphs.traces.explain.host import Host
 from repro_pp_graphs.traces.explain.messages import BYTES, Message
-from repro_pp_graphs.traces.explain.seen import ENOUGH
 from repro_pp_graphs.traces.rank_trace import RankTrace
 
 

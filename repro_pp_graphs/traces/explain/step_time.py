@@ -13,9 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from repro_pp_graphs.traces.analysis_record import DecodeStep
+from repro_pp_graphs.traces.explain.coverage import (
+    almost_all,
+    batches_there,
+    enough,
+    recorded_by_all,
+)
 from repro_pp_graphs.traces.explain.host import Host
 from repro_pp_graphs.traces.explain.messages import Message
-from repro_pp_graphs.traces.explain.seen import almost_all, batches_there, enough, recorded_by_all
 from repro_pp_graphs.traces.explain.steps import RUN_SPANS, micro_batches, named
 from repro_pp_graphs.traces.explain.words import count
 from repro_pp_graphs.traces.quantiles import quantile

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from repro_pp_graphs.traces.explain.analysis import hosts_of
+from repro_pp_graphs.traces.explain.coverage import recorded_by_all
 from repro_pp_graphs.traces.explain.host import Host, anchors
-from repro_pp_graphs.traces.explain.seen import recorded_by_all
 from repro_pp_graphs.traces.explain.slices import Passed, RankLanes, Slice, Timeline
 from repro_pp_graphs.traces.pair.edge import Edge, sent_ns
 from repro_pp_graphs.traces.rank_trace import Case, P2POp

@@ -20,16 +20,16 @@ from repro_pp_graphs.traces.analysis_record import (
     Spread,
     TokenReturn,
 )
-from repro_pp_graphs.traces.explain.host import Host
-from repro_pp_graphs.traces.explain.messages import TOKEN_SEND, Message, calls_between
-from repro_pp_graphs.traces.explain.operations import operator_around
-from repro_pp_graphs.traces.explain.seen import (
+from repro_pp_graphs.traces.explain.coverage import (
     ENOUGH,
     batches_there,
     enough,
     recorded_by_all,
     unseen,
 )
+from repro_pp_graphs.traces.explain.host import Host
+from repro_pp_graphs.traces.explain.messages import TOKEN_SEND, Message, calls_between
+from repro_pp_graphs.traces.explain.operations import operator_around
 from repro_pp_graphs.traces.explain.send_behaviour import mostly_unlabelled
 from repro_pp_graphs.traces.explain.steps import RUN_SPANS, named
 from repro_pp_graphs.traces.explain.waits import BLOCKED_NS, CAUSES, flight

@@ -13,9 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from repro_pp_graphs.traces.analysis_record import Row, RowName, Turn
-from repro_pp_graphs.traces.explain.host import Host, anchors
-from repro_pp_graphs.traces.explain.messages import Message
-from repro_pp_graphs.traces.explain.seen import (
+from repro_pp_graphs.traces.explain.coverage import (
     EDGES,
     ENOUGH,
     LEAST,
@@ -25,6 +23,8 @@ from repro_pp_graphs.traces.explain.seen import (
     recorded_by_all,
     unseen,
 )
+from repro_pp_graphs.traces.explain.host import Host, anchors
+from repro_pp_graphs.traces.explain.messages import Message
 from repro_pp_graphs.traces.explain.waits import blocking
 from repro_pp_graphs.traces.explain.words import REST, ROWS, count
 from repro_pp_graphs.traces.quantiles import Floats, quantile

@@ -29,7 +29,7 @@ from repro_pp_graphs.traces.pair.clock_bounds import Bounds, between, bounds
 from repro_pp_graphs.traces.pair.edge import Edge, sent_ns
 from repro_pp_graphs.traces.pair.host_clocks import same_host
 from repro_pp_graphs.traces.path.clock_leads import CannotTell
-from repro_pp_graphs.traces.path.shown import Slice, path_slices
+from repro_pp_graphs.traces.path.path_slices import Slice, path_slices
 from repro_pp_graphs.traces.path.whole_analysis import Studied, studied
 from repro_pp_graphs.traces.rank_trace import Case, P2POp
 from repro_pp_graphs.traces.time_sets import Intervals, intervals, merged

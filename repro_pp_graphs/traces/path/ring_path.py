@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from repro_pp_graphs.traces.analysis_record import DecodeStep, PathCategory, PathPart, RingPath
+from repro_pp_graphs.traces.explain.coverage import LEAST, enough, recorded_by_all, unseen
 from repro_pp_graphs.traces.explain.gpus import SharedGpu, shared_gpus
 from repro_pp_graphs.traces.explain.host import Host, anchors
-from repro_pp_graphs.traces.explain.seen import LEAST, enough, recorded_by_all, unseen
 from repro_pp_graphs.traces.explain.step_time import decode_step
 from repro_pp_graphs.traces.pair.edge import Edge
 from repro_pp_graphs.traces.path.batches import Batches, batches_of

@@ -47,24 +47,24 @@ class Answer(NamedTuple):
         return self.status == 0
 
 
-class Probes:
+class Programs:
     """Programs asked one by one or side by side, within a number of seconds for all together."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds * patience()
         self._end = time.monotonic() + self.seconds
-        self._started: list[Probe] = []
+        self._started: list[Program] = []
 
     def left(self) -> float:
         """Seconds; 0 when they are used up."""
         return max(0.0, self._end - time.monotonic())
 
-    def start(self, limit_s: float, *command: str) -> Probe:
+    def start(self, limit_s: float, *command: str) -> Program:
         """A program set to work; `answer` waits for it. A signal acts once it is known, so that
         `stop` ends it too."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
-            self._started.append(Probe(self, limit_s, *command))
+            self._started.append(Program(self, limit_s, *command))
             return self._started[-1]
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -75,20 +75,20 @@ class Probes:
 
     def stop(self) -> None:
         """End all that still run."""
-        for probe in self._started:
-            probe.stop()
+        for program in self._started:
+            program.stop()
 
 
-class Probe:
+class Program:
     """A program at work beside us, from the moment it is made; `answer` waits for it.
 
     A program that gives no answer is killed with its children; one that no signal can end is
     left behind.
     """
 
-    def __init__(self, probes: Probes, limit_s: float, *command: str) -> None:
+    def __init__(self, programs: Programs, limit_s: float, *command: str) -> None:
         self._name = command[0]
-        self._limit_s = min(limit_s * patience(), probes.left())
+        self._limit_s = min(limit_s * patience(), programs.left())
         self._end = time.monotonic() + self._limit_s
         self._answer: Answer | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -96,7 +96,7 @@ class Probe:
         if program is None:
             self._answer = Answer(127, f"{self._name}: not found")
         elif not self._limit_s:
-            text = f"skipped, the time limit of {probes.seconds:.0f} s is used up"
+            text = f"skipped, the time limit of {programs.seconds:.0f} s is used up"
             self._answer = Answer(124, f"{self._name}: {text}")
         else:
             self._start([program, *command[1:]])
