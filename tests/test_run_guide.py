@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from plan_harness import BASE, plan_of
 
-from repro_pp_graphs.run import overview, plan_step
+from repro_pp_graphs.run import dry_run, overview, plan_step
 from repro_pp_graphs.run.folder import guide, results
 from repro_pp_graphs.run.plan import options
 from repro_pp_graphs.run.plan.planner import FULL_LOAD
@@ -181,7 +181,7 @@ def test_a_later_round_is_not_printed_again(tmp_path: Path):
     again = [replace(one, label=f"{one.label}_r2") for one in plan.launches]
     twice = replace(plan, launches=[*plan.launches, *again])
     asked = options.parse(["--root", str(tmp_path), "--out", str(tmp_path), "--dry-run"])
-    lines = overview.dry_run_lines(twice, asked)
+    lines = dry_run.lines(twice, asked)
     assert "# B_r2: as B, with files of its own" in lines
     assert sum(line.startswith("exec ") for line in lines) == 2
 

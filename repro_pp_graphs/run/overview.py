@@ -1,25 +1,21 @@
-"""What a run is about to do: for the terminal, and all of it for --dry-run."""
+"""What a run is about to do, in lines for the terminal."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from repro_pp_graphs.run import estimate
 from repro_pp_graphs.run.checks import kv_cache
-from repro_pp_graphs.run.folder import results
 from repro_pp_graphs.run.memory import weights
 from repro_pp_graphs.run.plan import client_words
 from repro_pp_graphs.run.plan.options import Options
-from repro_pp_graphs.run.plan.server_script import command_script, shell_words
-from repro_pp_graphs.run_record import Launch, Load, Plan
+from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server import shim_names
 from repro_pp_graphs.server.case import argfile
 from repro_pp_graphs.server.machine import pinning
 from repro_pp_graphs.server.machine.gpus import Gpu
-from repro_pp_graphs.server.release.release_facts import MICRO_BATCH
 from repro_pp_graphs.terminal import wrapped
 
 BASE = "server_args_base.txt"
@@ -271,74 +267,3 @@ def _interpreter(first: Launch, other: Launch) -> list[str]:
     if other.sglang_version != first.sglang_version:
         return [f"sglang {other.sglang_version}"]
     return [f"in {other.python}"] * (other.python != first.python)
-
-
-def dry_run_lines(plan: Plan, options: Options) -> list[str]:
-    """Every command and every file of a run, as they would be."""
-    lines = []
-    shown: list[Launch] = []
-    for launch in plan.launches:
-        label = launch.label
-        same = [one for one in shown if (one.argv, one.env) == (launch.argv, launch.env)]
-        if same:
-            lines += [f"# {label}: as {same[0].label}, with files of its own", ""]
-            continue
-        shown.append(launch)
-        if launch.attached:
-            lines += [*_attached_commands(plan, launch, options), ""]
-            continue
-        lines += [f"# {label}", *script(launch, plan, options).splitlines()[2:]]
-        if launch.started_nodes > 1:
-            each = "on each node by srun, with --node-rank N --dist-init-addr HEAD:PORT behind it"
-            lines.append(f"# {each}")
-        if plan.engine == "sglang":
-            lines += ["# then, once /health answers:", *_client_commands(plan, launch, options)]
-        lines.append("")
-    lines.append("# files")
-    for launch in plan.launches:
-        lines += [f"{options.out}/{name}" for name in results.of_launch(launch, plan)]
-    return lines + [f"{options.out}/{name}" for name in results.of_run(plan)]
-
-
-def _attached_commands(plan: Plan, launch: Launch, options: Options) -> list[str]:
-    """What is sent to a server that is already running, as commands."""
-    lines = [f"# {launch.label}", client_command(plan, launch, options)]
-    if not plan.profile or not launch.attached:
-        return lines
-    words = client_words.program(options.python, options.root) + client_words.profiled(plan)
-    body = {"num_steps": plan.profile_steps, "activities": ["CPU", "GPU"]}
-    if launch.attached.output_dir:
-        body["output_dir"] = launch.attached.output_dir
-    ask = ["curl", "-X", "POST", "-H", "Content-Type: application/json", "-d", json.dumps(body)]
-    return [
-        *lines,
-        "# then, meanwhile a profile is asked for:",
-        shell_words([*words, "--base-url", launch.base_url]),
-        shell_words([*ask, f"{launch.base_url}/start_profile"]),
-    ]
-
-
-def client_command(plan: Plan, launch: Launch, options: Options, load: Load | None = None) -> str:
-    """The measuring client's command; measure_step runs it with these words."""
-    words = client_words.program(options.python, options.root)
-    return shell_words(words + client_words.measured(plan, launch, options.out / "logs", load))
-
-
-def _client_commands(plan: Plan, launch: Launch, options: Options) -> list[str]:
-    """The same of every load of a sweep in order, each after what the server is told."""
-    if not launch.loads:
-        return [client_command(plan, launch, options)]
-    lines = []
-    for name, size in launch.loads.items():
-        if size:
-            body = json.dumps({"server_args": {MICRO_BATCH[0]: size}})
-            ask = ["curl", "-X", "POST", "-H", "Content-Type: application/json", "-d", body]
-            lines.append(shell_words([*ask, f"{launch.base_url}/set_internal_state"]))
-        lines.append(client_command(plan, launch, options, plan.load(name)))
-    return lines
-
-
-def script(launch: Launch, plan: Plan, options: Options) -> str:
-    """The bash script that starts a launch's server, or the probe."""
-    nsys_output = options.out / "trace" / launch.label if plan.nsys else None
-    return command_script(launch, plan.program, options.root, nsys_output)

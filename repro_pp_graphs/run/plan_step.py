@@ -19,7 +19,7 @@ from pathlib import Path
 from repro_pp_graphs import files, run_record
 from repro_pp_graphs.environment import masking
 from repro_pp_graphs.models import folder as model_folder
-from repro_pp_graphs.run import overview
+from repro_pp_graphs.run import dry_run, overview
 from repro_pp_graphs.run.checks import baselines, kv_cache, preflight, unreached
 from repro_pp_graphs.run.folder import guide, inputs, lock, previous, results
 from repro_pp_graphs.run.memory import fitting, weights
@@ -37,6 +37,7 @@ from repro_pp_graphs.run.plan.options import Options, complain
 from repro_pp_graphs.run.plan.planned_rounds import LooksError
 from repro_pp_graphs.run.plan.planner import Planner
 from repro_pp_graphs.run.plan.refusal import PlanError
+from repro_pp_graphs.run.plan.server_script import script_of
 from repro_pp_graphs.run.plan.sweep import SweepError
 from repro_pp_graphs.run.plan.ways_out import Unfit
 from repro_pp_graphs.run_record import Plan
@@ -72,7 +73,7 @@ def write(plan: Plan, options: Options) -> None:
         if launch.attached:
             continue
         path = logs / f"{launch.label}_{plan.program}_command.sh"
-        files.write_whole(path, overview.script(launch, plan, options))
+        files.write_whole(path, script_of(launch, plan, options))
     files.write_whole(logs / "README.txt", "\n".join([*guide.lines(), ""]))
     run_record.save(logs, plan)
     files.hold_reserve(logs)
@@ -337,7 +338,7 @@ def _plan(options: Options) -> int:
     plan = make(options, found, earlier, _probe(options))
     say("\n".join(overview.lines(plan, options, found)))
     if options.dry_run:
-        print("\n".join(overview.dry_run_lines(plan, options)))
+        print("\n".join(dry_run.lines(plan, options)))
         return _print_stops(plan, found, options, earlier)
     options.out.mkdir(parents=True, exist_ok=True)
     make_models(plan, options)

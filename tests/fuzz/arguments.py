@@ -15,10 +15,11 @@ from plan_harness import BASE, FLAGS, OFF, ON, gpus
 
 from fuzz.choices import Choices
 from fuzz.oracle import LONGEST_SAID, check, plain, strict_json
-from repro_pp_graphs.run import overview, plan_step
+from repro_pp_graphs.run import dry_run, overview, plan_step
 from repro_pp_graphs.run.plan import client_words
 from repro_pp_graphs.run.plan import options as run_options
 from repro_pp_graphs.run.plan.options import Options
+from repro_pp_graphs.run.plan.server_script import script_of
 from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.server.case import argfile
 from repro_pp_graphs.server.case.argfile import ArgFileError
@@ -101,10 +102,10 @@ def run(data: bytes) -> None:
         return
     options = _options(which)
     strict_json(json.dumps(asdict(plan)))
-    for line in [*overview.lines(plan, options), *overview.dry_run_lines(plan, options)]:
+    for line in [*overview.lines(plan, options), *dry_run.lines(plan, options)]:
         plain(line.replace("\n", ""), "the overview")
     for launch in plan.launches:
-        script = overview.script(launch, plan, options)
+        script = script_of(launch, plan, options)
         check(shlex.split(script, comments=True), "a script without a command")
         plain(script.replace("\n", "").replace("\t", ""), "a script")
     shell = plan_step.for_the_shell(plan, options, set())

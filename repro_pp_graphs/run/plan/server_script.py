@@ -6,7 +6,8 @@ import shlex
 from pathlib import Path
 
 from repro_pp_graphs.pp_clock.rows import CLOCK, PREFIX_ENV
-from repro_pp_graphs.run_record import Launch
+from repro_pp_graphs.run.plan.options import Options
+from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server import shim_names
 
 
@@ -47,3 +48,9 @@ def shell_words(words: list[str]) -> str:
         gap = "" if number == 0 else " \\\n  " if word.startswith("--") else " "
         text += gap + shlex.quote(word)
     return text
+
+
+def script_of(launch: Launch, plan: Plan, options: Options) -> str:
+    """The bash script that starts a launch's server, or the probe."""
+    nsys_output = options.out / "trace" / launch.label if plan.nsys else None
+    return command_script(launch, plan.program, options.root, nsys_output)
