@@ -11,7 +11,7 @@ from plan_harness import BASE, ON, plan_of, value
 
 from repro_pp_graphs import launch_record, run_record
 from repro_pp_graphs.launch_record import LaunchRecord
-from repro_pp_graphs.report.summary import build
+from repro_pp_graphs.report.summary import run_summary
 from repro_pp_graphs.run import begin_step, finish_step
 from repro_pp_graphs.run.folder import results
 from repro_pp_graphs.run.plan import options as run_options
@@ -547,5 +547,5 @@ def test_a_launch_that_is_interrupted_before_its_record_is_begun_is_of_this_run(
     assert finish_step.main([str(tmp_path), "A", "--interrupted"]) == 1
     known = launch_record.load(tmp_path / "logs", "A")
     assert known is not None and (known.status, known.run_id) == ("interrupted", "r")
-    (row, _) = build.summarise(tmp_path / "logs", plan)["launches"]
+    (row, _) = run_summary.summarise(tmp_path / "logs", plan)["launches"]
     assert row["status"] == "interrupted" and "another run" not in row.get("reason", "")

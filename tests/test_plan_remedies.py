@@ -13,7 +13,7 @@ from release_sources import release_of
 
 from repro_pp_graphs import run_record
 from repro_pp_graphs.probe import cells
-from repro_pp_graphs.report.summary import build, remarks, verdict
+from repro_pp_graphs.report.summary import remarks, run_summary, verdict
 from repro_pp_graphs.run import finish_step, overview
 from repro_pp_graphs.run.plan import probe_engine
 from repro_pp_graphs.run.plan.refusal import PlanError
@@ -362,7 +362,7 @@ def test_the_table_says_how_each_case_sends(tmp_path):
     release(tmp_path, "0.5.21", overlap=True)
     texts = {name: text for name, text in TEXTS.items() if name != "comm_stream"}
     plan = plan_of(tmp_path, graphs_on="# label: A\n", **texts)
-    assert remarks.remarks(build.summarise(tmp_path, plan))[-5:] == [
+    assert remarks.remarks(run_summary.summarise(tmp_path, plan))[-5:] == [
         "sglang 0.5.21 (A, CASE_D_async_depth): PP sends are asynchronous: the host does not wait "
         "in the send; #10865 is not expected.",
         "sglang 0.5.21 (CASE_C_comm_overlap): PP sends are asynchronous, on a stream of their own.",

@@ -11,7 +11,7 @@ from repro_pp_graphs import launch_record
 from repro_pp_graphs.pp_clock import collect, rows
 from repro_pp_graphs.pp_clock.clock_record import ClockFacts, Rank, Spread, Turns
 from repro_pp_graphs.pp_clock.lines import lines
-from repro_pp_graphs.report.summary import build, remarks, summary_record
+from repro_pp_graphs.report.summary import remarks, run_summary, summary_record
 from repro_pp_graphs.report.tables import launch_table
 from repro_pp_graphs.run.finish_step import Ending
 from repro_pp_graphs.run_record import Launch, Load, Plan
@@ -76,7 +76,7 @@ def summarised(logs, plan_: Plan, clocks: dict[str, ClockFacts | None]) -> dict:
         if found := clocks.get(one.label):
             path = collect.facts_path(logs, one.label)
             path.write_bytes(msgspec.json.encode(found))
-    return build.summarise(logs, plan_)
+    return run_summary.summarise(logs, plan_)
 
 
 def all_with(found: ClockFacts) -> dict[str, ClockFacts | None]:
@@ -113,7 +113,7 @@ def test_one_launch_without_it_and_none_is_compared_by_the_clock(tmp_path, lacki
 def test_a_torn_file_is_a_warning_and_no_end(tmp_path):
     summarised(tmp_path, plan(), all_with(clock(21.7, 0.5)))
     collect.facts_path(tmp_path, "graphs_on1").write_text("{", encoding="utf-8")
-    row = build.summarise(tmp_path, plan())["launches"][0]
+    row = run_summary.summarise(tmp_path, plan())["launches"][0]
     assert "pp_clock" not in row and any("pp_clock.json" in text for text in row["warnings"])
 
 
@@ -163,13 +163,13 @@ def test_a_launch_whose_clock_did_not_start_says_so_with_its_reason(tmp_path):
         ending.collect_clock()
         ending.changes["status"] = "ok"
         ending.write()
-    on, off = build.summarise(tmp_path / "logs", plan_)["launches"]
+    on, off = run_summary.summarise(tmp_path / "logs", plan_)["launches"]
     assert on["warnings"] == [
         "pp_clock: PP0: the clock did not start: TypeError: no attributes",
         "pp_clock: PP1 left no rows: OSError: disk full",
     ]
     assert len(off["warnings"]) == 1 and "no rank left rows" in off["warnings"][0]
-    said = remarks.remarks(build.summarise(tmp_path / "logs", plan_))  # under the table
+    said = remarks.remarks(run_summary.summarise(tmp_path / "logs", plan_))  # under the table
     assert any("graphs_on1: pp_clock: PP0: the clock did not start" in text for text in said)
 
 

@@ -19,7 +19,7 @@ from release_sources import release_of
 from repro_pp_graphs import run_record, schemas
 from repro_pp_graphs.report import source
 from repro_pp_graphs.report.page import content, markdown
-from repro_pp_graphs.report.summary import build, outcome, summary_record
+from repro_pp_graphs.report.summary import outcome, run_summary, summary_record
 from repro_pp_graphs.report.tables import launch_table
 from repro_pp_graphs.run.plan import options as run_options
 from repro_pp_graphs.run.plan import order
@@ -232,7 +232,7 @@ def series(to: Path, mode: str = "gpu") -> Path:
 
 def summarised(run: Path) -> dict:
     logs = run / "logs"
-    made = json.loads(json.dumps(build.summarise(logs, run_record.load(logs))))
+    made = json.loads(json.dumps(run_summary.summarise(logs, run_record.load(logs))))
     Draft202012Validator(json.loads(schemas.schema_text(summary_record.Summary))).validate(made)
     return made
 

@@ -17,14 +17,16 @@ from repro_pp_graphs import run_record
 from repro_pp_graphs.report import call_names, source
 from repro_pp_graphs.report.charts import all_charts
 from repro_pp_graphs.report.page import content, html_page, markdown
-from repro_pp_graphs.report.summary import build, summary_record, sweep
+from repro_pp_graphs.report.summary import run_summary, summary_record, sweep
 from repro_pp_graphs.report.tables import sweep_table, sweep_waits
 from repro_pp_graphs.stats.metric_names import IDLE, RETURN, TPOT
 
 
 def summarised(run: Path) -> dict[str, Any]:
     logs = run / "logs"
-    found: dict[str, Any] = json.loads(json.dumps(build.summarise(logs, run_record.load(logs))))
+    found: dict[str, Any] = json.loads(
+        json.dumps(run_summary.summarise(logs, run_record.load(logs)))
+    )
     summary_record.from_json(found)
     return found
 

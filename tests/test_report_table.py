@@ -9,7 +9,7 @@ import pytest
 from repro_pp_graphs import launch_record, run_record
 from repro_pp_graphs.report import launch_row, summary_step
 from repro_pp_graphs.report.number_words import number
-from repro_pp_graphs.report.summary import build, from_traces, remarks
+from repro_pp_graphs.report.summary import from_traces, remarks, run_summary
 from repro_pp_graphs.report.tables import launch_table
 from repro_pp_graphs.run_record import Launch, Plan
 
@@ -48,7 +48,7 @@ def measured(logs, plan_: Plan, itls_ms: list[float], **facts) -> dict:
         (logs / f"{one.label}_client.json").write_text(json.dumps(client), encoding="utf-8")
         state = {"decode_lines": 118, "with_graph": 118, "launches": dict.fromkeys("0123", 24)}
         launch_record.amend(logs, one.label, **{"status": "ok", "graph_state": state, **facts})
-    return build.summarise(logs, plan_)
+    return run_summary.summarise(logs, plan_)
 
 
 def rows(lines: list[str], name: str) -> list[list[str]]:
@@ -164,13 +164,13 @@ def test_in_a_rehearsal_no_name_claims_graphs_and_no_ratio_stands(tmp_path):
     lines = launch_table.lines(measured(tmp_path, made, [30, 20, 21, 31], graph_state=None))
     assert [line.split()[:2] for line in lines[1:3]] == [["arm", "A"], ["arm", "B"]]
     assert "graphs" not in "\n".join(lines) and "/ this" not in "\n".join(lines)
-    said_ = remarks.remarks(build.summarise(tmp_path, made))
+    said_ = remarks.remarks(run_summary.summarise(tmp_path, made))
     assert "arm A is A, arm B is B" in said_[0]
-    text = " ".join(summary_step.said(build.summarise(tmp_path, made)))
+    text = " ".join(summary_step.said(run_summary.summarise(tmp_path, made)))
     assert "TPOT mean, arm A / arm B: 1.488" in text  # docs/reading_results.md says what it is
     for label, *_ in ABBA:
         launch_record.path_of(tmp_path, label).unlink()
-    text = " ".join(summary_step.said(build.summarise(tmp_path, made)))
+    text = " ".join(summary_step.said(run_summary.summarise(tmp_path, made)))
     assert "TPOT mean, arm A / arm B: CANNOT TELL: not measured in arm A and arm B." in text
     assert "graphs_on" not in text and "graphs_off" not in text
 
@@ -181,7 +181,7 @@ def test_after_an_interruption_only_what_was_measured_is_there(tmp_path, capsys)
     measured(logs, made, [30, 20, 21, 31])
     for label in ("B_r2", "A_r2"):
         launch_record.path_of(logs, label).unlink()
-    lines = launch_table.lines(build.summarise(logs, made))
+    lines = launch_table.lines(run_summary.summarise(logs, made))
     assert rows(lines, "ITL median ms") == [["30", "20", "lower"]]
     assert summary_step.main([str(tmp_path)]) == 1
     said_ = capsys.readouterr().out
@@ -234,7 +234,7 @@ def test_failed_requests_are_shown(tmp_path):
     measured(tmp_path, two, [30, 20])
     path = tmp_path / "A_client.json"
     path.write_text(json.dumps({"summary": metrics(30) | {"failed": 3}}), encoding="utf-8")
-    assert rows(launch_table.lines(build.summarise(tmp_path, two)), "failed requests") == [
+    assert rows(launch_table.lines(run_summary.summarise(tmp_path, two)), "failed requests") == [
         ["3", "-"]
     ]
 
@@ -243,7 +243,7 @@ def test_a_failed_launch_says_so_in_place_of_numbers(tmp_path):
     two = plan(launch("A", "on"), launch("B", "off"))
     measured(tmp_path, two, [30, 20])
     launch_record.amend(tmp_path, "B", status="failed", reason="died")
-    result = build.summarise(tmp_path, two)
+    result = run_summary.summarise(tmp_path, two)
     assert not result["complete"]
     assert rows(launch_table.lines(result), "ITL median ms") == [["30", "failed", "lower"]]
 
@@ -253,7 +253,7 @@ def test_what_was_measured_before_a_launch_was_cut_short_is_shown(tmp_path, stat
     two = plan(launch("A", "on"), launch("B", "off"))
     measured(tmp_path, two, [30, 20])
     launch_record.amend(tmp_path, "B", status=status, measured=True)
-    result = build.summarise(tmp_path, two)
+    result = run_summary.summarise(tmp_path, two)
     assert not result["complete"]
     cell = status if status == "running" else "20"
     assert rows(launch_table.lines(result), "ITL median ms") == [["30", cell, "lower"]]
@@ -266,7 +266,7 @@ def test_what_was_measured_before_a_launch_was_cut_short_is_shown(tmp_path, stat
 
 
 def test_nothing_measured_is_no_table(tmp_path):
-    assert launch_table.lines(build.summarise(tmp_path, plan(launch("A", "on")))) == []
+    assert launch_table.lines(run_summary.summarise(tmp_path, plan(launch("A", "on")))) == []
 
 
 @pytest.mark.parametrize("content", ["", "{"])
@@ -274,7 +274,7 @@ def test_a_damaged_client_file_is_a_launch_without_numbers(tmp_path, content):
     one = plan(launch("A", "on"))
     measured(tmp_path, one, [30])
     (tmp_path / "A_client.json").write_text(content, encoding="utf-8")
-    assert build.summarise(tmp_path, one)["launches"][0]["metrics"] == {}
+    assert run_summary.summarise(tmp_path, one)["launches"][0]["metrics"] == {}
 
 
 def told(tmp_path, plan_: Plan, **facts) -> str:
@@ -390,7 +390,7 @@ def test_reasons_and_warnings_name_their_launch(tmp_path):
     measured(tmp_path, one, [30], **facts)
     client = {"summary": metrics(30) | {"warnings": ["cached prefix"]}}
     (tmp_path / "A_client.json").write_text(json.dumps(client), encoding="utf-8")
-    found = remarks.remarks(build.summarise(tmp_path, one))
+    found = remarks.remarks(run_summary.summarise(tmp_path, one))
     assert {"A: server died: port in use", "A: 3 files", "A: cached prefix"} <= set(found)
 
 

@@ -12,7 +12,7 @@ from repro_pp_graphs import run_record
 from repro_pp_graphs.client.payload import digest_of, take_event
 from repro_pp_graphs.client.record import Record
 from repro_pp_graphs.client.result import result_document
-from repro_pp_graphs.report.summary import build, token_ids
+from repro_pp_graphs.report.summary import run_summary, token_ids
 from repro_pp_graphs.report.tables import launch_table
 
 
@@ -54,7 +54,7 @@ def rows_of(run):
     logs = run / "logs"
     for path in logs.glob("*_launch.json"):  # its client JSON is what was measured
         report_runs.changed(path, lambda one: one.pop("client_sha256", None))
-    found = build.summarise(logs, run_record.load(logs))
+    found = run_summary.summarise(logs, run_record.load(logs))
     return found, {row["label"]: row for row in found["launches"]}
 
 

@@ -16,7 +16,7 @@ from trace_changes import DATA, only_case
 
 from repro_pp_graphs import run_record, schemas
 from repro_pp_graphs.report import summary_step
-from repro_pp_graphs.report.summary import build, outcome, summary_record
+from repro_pp_graphs.report.summary import outcome, run_summary, summary_record
 from repro_pp_graphs.stats.verdict_record import Finding, Verdict
 from repro_pp_graphs.traces.analysis_record import document
 from repro_pp_graphs.traces.explain.analysis import analyze
@@ -24,7 +24,7 @@ from repro_pp_graphs.traces.explain.analysis import analyze
 
 def verdict(run: Path) -> Verdict:
     logs = run / "logs"
-    made = json.loads(json.dumps(build.summarise(logs, run_record.load(logs))))
+    made = json.loads(json.dumps(run_summary.summarise(logs, run_record.load(logs))))
     Draft202012Validator(json.loads(schemas.schema_text(summary_record.Summary))).validate(made)
     found = summary_record.from_json(made).verdict
     assert found is not None
@@ -257,8 +257,8 @@ def test_a_case_with_asynchronous_sends_is_the_second_leg_of_cost(tmp_path):
 
 def test_a_verdict_without_scipy_is_none_and_the_rest_is_there(tmp_path, monkeypatch):
     run = report_runs.series(tmp_path / "r")
-    monkeypatch.setattr(build, "_verdict", lambda *_: None)
-    made = build.summarise(run / "logs", run_record.load(run / "logs"))
+    monkeypatch.setattr(run_summary, "_verdict", lambda *_: None)
+    made = run_summary.summarise(run / "logs", run_record.load(run / "logs"))
     assert made["verdict"] is None and len(made["launches"]) == 8
     assert summary_step.said(made)
 

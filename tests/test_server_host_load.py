@@ -14,7 +14,7 @@ import report_runs
 
 from repro_pp_graphs import launch_record, run_record
 from repro_pp_graphs.launch_record import GpuCounters, HostLoad, HostWindow, LaunchRecord, RankLoad
-from repro_pp_graphs.report.summary import build, remarks
+from repro_pp_graphs.report.summary import remarks, run_summary
 from repro_pp_graphs.report.tables import launch_table
 from repro_pp_graphs.run.launch import measured_host
 from repro_pp_graphs.run.launch.measured_host import Host
@@ -325,7 +325,7 @@ def test_the_table_and_the_remarks_name_that_launch(tmp_path):
         launch_record.amend(logs, label, host=host)
         if number == 2:
             unlike_others = label
-    made = json.loads(json.dumps(build.summarise(logs, run_record.load(logs))))
+    made = json.loads(json.dumps(run_summary.summarise(logs, run_record.load(logs))))
     assert [each["label"] for each in made["launches"] if each.get("host_unlike")] == [
         unlike_others
     ]
@@ -337,5 +337,5 @@ def test_the_table_and_the_remarks_name_that_launch(tmp_path):
 
 def test_without_such_facts_nothing_is_said(tmp_path):
     run = report_runs.series(tmp_path / "r")
-    made = build.summarise(run / "logs", run_record.load(run / "logs"))
+    made = run_summary.summarise(run / "logs", run_record.load(run / "logs"))
     assert not [line for line in launch_table.lines(made) if line.startswith("host")]

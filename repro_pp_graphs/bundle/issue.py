@@ -10,7 +10,7 @@ from typing import Any
 
 from repro_pp_graphs import run_record
 from repro_pp_graphs.report.page import commands
-from repro_pp_graphs.report.summary import build as summary_of
+from repro_pp_graphs.report.summary import run_summary as summary_of
 from repro_pp_graphs.report.summary.remarks import remarks
 from repro_pp_graphs.report.tables import launch_table
 from repro_pp_graphs.run_record import Plan

@@ -17,7 +17,7 @@ from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.pp_clock.clock_record import ClockFacts
 from repro_pp_graphs.pp_clock.collect import facts_path
 from repro_pp_graphs.report import launch_row
-from repro_pp_graphs.report.summary import build, summary_record
+from repro_pp_graphs.report.summary import run_summary, summary_record
 from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.traces.analysis_record import Analysis, document, from_document
 from repro_pp_graphs.traces.explain.slices import Timeline
@@ -121,7 +121,7 @@ def _run(folder: Path, logs: Path, told: dict[str, Any] | None) -> Source:
     plan = run_record.load(logs)
     # before the summary, which has figures of the analyses
     said = {each.label: _explained_launch(folder, logs, each.label) for each in plan.launches}
-    told = told or build.summarise(logs, plan)
+    told = told or run_summary.summarise(logs, plan)
     found = summary_record.from_json(told)
     names = [launch.case for launch in plan.firsts]
     warnings: list[str] = []

@@ -9,7 +9,7 @@ from repro_pp_graphs import files, run_record
 from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.report import launch_row, report_command, source
 from repro_pp_graphs.report.number_words import count
-from repro_pp_graphs.report.summary import build, outcome, remarks, summary_record
+from repro_pp_graphs.report.summary import outcome, remarks, run_summary, summary_record
 from repro_pp_graphs.report.tables import launch_table, sweep_table
 from repro_pp_graphs.run import next_command
 from repro_pp_graphs.run.folder import results
@@ -90,7 +90,7 @@ def main(argv: list[str]) -> int:
     except (OSError, BadFile) as error:
         complain("summary", f"{error}: {LOST}")
         return 2
-    result = build.summarise(logs, plan)
+    result = run_summary.summarise(logs, plan)
     written = _write(logs / "summary.json", result)
     print("\n".join(["", *said(result), ""]))
     written = _report(out, result) and written

@@ -14,7 +14,7 @@ import msgspec
 from repro_pp_graphs.report.case_differences import settings_of
 from repro_pp_graphs.report.number_words import count, number
 from repro_pp_graphs.report.source import Launched, Source
-from repro_pp_graphs.report.tables.metrics import (
+from repro_pp_graphs.report.tables.report_metrics import (
     CLOCKED,
     METRICS,
     PROFILED,

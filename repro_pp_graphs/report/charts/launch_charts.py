@@ -8,8 +8,8 @@ from typing import Any
 from repro_pp_graphs.report.charts.figure import Figure
 from repro_pp_graphs.report.number_words import number
 from repro_pp_graphs.report.source import Launched, Source
-from repro_pp_graphs.report.tables.metrics import METRICS, shown, title, values
 from repro_pp_graphs.report.tables.page_tables import quantiles
+from repro_pp_graphs.report.tables.report_metrics import METRICS, shown, title, values
 from repro_pp_graphs.report.tables.table import Table
 
 MOST_POINTS = 160  # of a distribution; of more values, so many quantiles

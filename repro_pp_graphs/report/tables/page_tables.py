@@ -9,7 +9,7 @@ from repro_pp_graphs.client.metrics import percentile
 from repro_pp_graphs.report.case_differences import Difference
 from repro_pp_graphs.report.number_words import count, number
 from repro_pp_graphs.report.source import Explained, Source
-from repro_pp_graphs.report.tables.metrics import (
+from repro_pp_graphs.report.tables.report_metrics import (
     CLOCKED,
     METRICS,
     PROFILED,

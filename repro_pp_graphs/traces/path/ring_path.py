@@ -16,11 +16,11 @@ from repro_pp_graphs.traces.explain.host import Host, anchors
 from repro_pp_graphs.traces.explain.step_time import decode_step
 from repro_pp_graphs.traces.pair.edge import Edge
 from repro_pp_graphs.traces.path.batches import Batches, batches_of
-from repro_pp_graphs.traces.path.build import build
 from repro_pp_graphs.traces.path.clock_leads import CannotTell, ahead
 from repro_pp_graphs.traces.path.graph import Kind, Timing
 from repro_pp_graphs.traces.path.parts import CATEGORIES, Part, Sums, parts_of
 from repro_pp_graphs.traces.path.rank_line import Ring
+from repro_pp_graphs.traces.path.ring_graph import build
 from repro_pp_graphs.traces.path.silence import silent_ns
 from repro_pp_graphs.traces.path.walk import Walker, clipped
 from repro_pp_graphs.traces.path.what_if import NOT_OF_A_BATCH, REMEDIES, Change, WhatIf, change_of
