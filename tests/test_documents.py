@@ -222,4 +222,4 @@ def test_every_test_file_is_where_the_development_document_says():
     assert names - known - set(patterns) == set()
     packages = {path.parent.name for path in (ROOT / "repro_pp_graphs").glob("*/__init__.py")}
     lacking = {one for one in packages if f"test_{one}_" not in document}
-    assert lacking == {"bundle"}  # collect_env.sh --bundle: test_collect_env_bundle.py
+    assert lacking == set()

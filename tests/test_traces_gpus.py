@@ -13,7 +13,7 @@ pytest.importorskip("msgspec")
 
 from trace_changes import only_case
 
-from repro_pp_graphs.report.summary import token_return
+from repro_pp_graphs.report.summary import from_traces
 from repro_pp_graphs.stats.metric_names import IDLE, OUTSIDE, RETURN
 from repro_pp_graphs.traces.analysis_record import Analysis, document
 from repro_pp_graphs.traces.explain import side_by_side
@@ -138,13 +138,13 @@ def test_where_it_cannot_be_told_no_figure_is_called_idle_or_bubble():
 
 
 def test_a_runs_report_takes_the_gpus_idle_time_or_none():
-    known = token_return.of(document(explained(only_case(DATA / MPS))))
+    known = from_traces.token_return_ms(document(explained(only_case(DATA / MPS))))
     own = explained(only_case(DATA / MPS)).token_return
     assert own
     assert own.host_us
     assert known[IDLE] < 0.1 * own.host_us.idle.mean / 1000
     assert OUTSIDE in known
-    open_ = token_return.of(document(explained(only_case(DATA / ONE_GPU))))
+    open_ = from_traces.token_return_ms(document(explained(only_case(DATA / ONE_GPU))))
     assert RETURN in open_
     assert not {IDLE, OUTSIDE} & set(open_)
 

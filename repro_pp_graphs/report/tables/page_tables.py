@@ -242,8 +242,8 @@ def _idle_rows(columns: Sequence[tuple[Analysis, str]]) -> list[list[str]]:
     """How long the GPU computes nothing; of ranks that share one, or may, also how long none of the
     rank's own kernels runs."""
     found: dict[str, list[float | None]] = {}
-    for title, value in ((OWN_IDLE, own_idle_us), (GPU_IDLE, gpu_idle_us)):
-        found[title] = [value(analysis, label) for analysis, label in columns]
+    for row, value in ((OWN_IDLE, own_idle_us), (GPU_IDLE, gpu_idle_us)):
+        found[row] = [value(analysis, label) for analysis, label in columns]
     return [
         [title, *("" if us is None else f"{us / 1e3:.2f}" for us in cells)]
         for title, cells in found.items()
