@@ -12,22 +12,18 @@ from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.record import Launch, Plan
 from repro_pp_graphs.report import token_ids, token_return
 from repro_pp_graphs.server import case_needs, network
+from repro_pp_graphs.stats.names import CLIENT, CONTROL
 from repro_pp_graphs.stats.unlike import unlike
 
 # of the client's summary; the keys carry their units
 METRICS = (
-    "median_ttft_ms",
-    "p99_ttft_ms",
-    "median_itl_ms",
-    "p99_itl_ms",
-    "mean_tpot_ms",
+    *CLIENT,
     "median_tpot_ms",
-    "output_throughput",
     "completed",
     "failed",
     "total_output_tokens",
     "duration",
-    "control_ttft_ms",
+    CONTROL,
     "median_beside_ttft_ms",
 )
 # of the server's resolved arguments: what decides an A/B of PP and graphs

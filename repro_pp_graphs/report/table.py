@@ -9,7 +9,7 @@ from typing import Any
 from repro_pp_graphs.pp_clock import table_rows
 from repro_pp_graphs.report import token_ids
 from repro_pp_graphs.report.numbers import number, times
-from repro_pp_graphs.stats.names import CONTROL, OUTSIDE
+from repro_pp_graphs.stats.names import CLIENT, CONTROL, OUTSIDE
 from repro_pp_graphs.terminal import wrapped
 
 Row = dict[str, Any]  # a launch of summary.json
@@ -17,13 +17,8 @@ _NAME, _CELL, _ABREAST = 23, 8, 4
 _WIDE = 14  # a column a case, where there is one round
 _MOST_WIDE = 3
 
-METRICS = (  # title, name among a launch's metrics, better
-    ("TPOT mean ms", "mean_tpot_ms", "lower"),
-    ("TTFT median ms", "median_ttft_ms", "lower"),
-    ("TTFT p99 ms", "p99_ttft_ms", "lower"),
-    ("ITL median ms", "median_itl_ms", "lower"),
-    ("ITL p99 ms", "p99_itl_ms", "lower"),
-    ("output tokens/s", "output_throughput", "higher"),
+METRICS = tuple(  # title, name among a launch's metrics, better
+    (f"{each.title} {each.unit}".rstrip(), name, each.better) for name, each in CLIENT.items()
 )
 # where it was measured: what decode graphs cannot change
 ALONE = ("TTFT alone ms", CONTROL, "lower")

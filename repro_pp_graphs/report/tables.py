@@ -12,7 +12,7 @@ from repro_pp_graphs.report.differences import Difference
 from repro_pp_graphs.report.numbers import count, number
 from repro_pp_graphs.report.source import Explained, Launched, Source
 from repro_pp_graphs.stats.model import Comparison, Estimate, Finding, Pair
-from repro_pp_graphs.stats.names import CONTROL, IDLE, OUTSIDE, OWN_GRAPH, RETURN
+from repro_pp_graphs.stats.names import CLIENT, CONTROL, IDLE, OUTSIDE, OWN_GRAPH, RETURN
 from repro_pp_graphs.traces.explain.words import (
     GPU_IDLE,
     OWN_IDLE,
@@ -46,12 +46,10 @@ class Table(msgspec.Struct, kw_only=True):
 
 # metric -> (title with unit, which direction is better)
 METRICS: dict[str, tuple[str, str]] = {
-    "mean_tpot_ms": ("TPOT mean, ms", "lower"),
-    "median_itl_ms": ("ITL median, ms", "lower"),
-    "p99_itl_ms": ("ITL p99, ms", "lower"),
-    "median_ttft_ms": ("TTFT median, ms", "lower"),
-    "p99_ttft_ms": ("TTFT p99, ms", "lower"),
-    "output_throughput": ("output tokens/s", "higher"),
+    **{
+        name: (f"{each.title}, {each.unit}".removesuffix(", "), each.better)
+        for name, each in CLIENT.items()
+    },
     RETURN: ("token return, host, ms*", "lower"),
     OWN_GRAPH: ("of it under own graph, ms*", "lower"),
     IDLE: ("of it without compute, ms*", "lower"),
