@@ -290,8 +290,9 @@ def network(row: Row) -> str:
 
 
 def host(row: Row) -> str:
-    """`no` where a launch's host was not like the others'; `-` where it was, or cannot be told."""
-    return "no" if row.get("host_unlike") else "-"
+    """`no` where a launch's host was not like the others'; `busy` where other work took it anyway;
+    `-` where it was like them, or that cannot be told."""
+    return "no" if row.get("host_unlike") else "busy" if row.get("host_taken") else "-"
 
 
 STATE = (
