@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -210,3 +211,20 @@ def test_both_readmes_show_the_same():
         len(re.findall(r"^#+ ", FENCE.sub("", text), re.MULTILINE)) for text in (english, chinese)
     ]
     assert heads[0] == heads[1]
+
+
+CLIENT_JSON = "h100_pp2_sglang052_4rounds/CASE_A_decode_graphs_client.json"
+STATISTIC = re.compile(r"^(mean|median|std|max|p\d+)_(?=.*_ms$)")
+# what was asked for, by the names of the options
+SETTINGS = {
+    *("backend", "base_url", "model", "batch", "request_rate", "max_new_tokens", "max_concurrency"),
+    *("ignore_eos", "seed", "warmup", "interrupted"),
+}
+
+
+def test_every_figure_of_a_clients_json_is_defined():
+    found = json.loads(read(ROOT / "tests/data/runs" / CLIENT_JSON))
+    summary, itself = found["summary"], found["summary"]["self_check"]
+    names = {STATISTIC.sub("", name) for name in (*summary, *itself)} - SETTINGS
+    words = set(re.findall(r"\w+", read(ROOT / "docs" / "client.md")))
+    assert (names | found["requests"][0].keys()) - words == set()
