@@ -47,6 +47,8 @@ examples:
 
 CLOSED = "stdout is closed: send it to a file, or to /dev/null"
 TRIED = "REPRO_ENVIRONMENTS_TRIED"  # in the environment: prefixes of Pythons that lack a module
+# what reads traces and compares launches; sglang's environment has them
+READERS = ("msgspec", "numpy", "scipy")
 THEN, BROKE_OFF = "--then", 3  # between steps of one process; the exit status where not all ran
 
 
@@ -126,8 +128,11 @@ def _in_made_environment(argv: list[str], missing: str) -> int:
                 [str(root), os.environ.get("PYTHONPATH", "")]
             )
             os.execv(python, [str(python), "-m", "repro_pp_graphs", *argv])
-    install = f"{sys.executable} -m pip install {missing}"
-    complain(argv[0], f"no module '{missing}': use the Python that has sglang, or {install}")
+    needs = READERS if missing in READERS and argv[0] != "probe" else (missing,)
+    install = f"{sys.executable} -m pip install {' '.join(needs)}"
+    complain(
+        argv[0], f"no module '{missing}': run it with the Python that has sglang, or {install}"
+    )
     return 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from types import SimpleNamespace
@@ -69,6 +70,27 @@ def test_a_missing_module_is_named_with_what_to_run(capsys, monkeypatch):
     monkeypatch.setattr(os, "execv", lambda *_: None)
     assert main(["analyze", "x"]) == 2
     assert "-m pip install" in capsys.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("command", "missing", "install"),
+    [
+        ("report", "msgspec", "msgspec numpy scipy"),
+        ("compare", "numpy", "msgspec numpy scipy"),
+        ("probe", "numpy", "numpy"),
+        ("probe", "torch", "torch"),
+    ],
+)
+def test_all_that_a_command_needs_is_named_at_once(capsys, monkeypatch, command, missing, install):
+    def lacks(*_):
+        raise ModuleNotFoundError(name=missing)
+
+    monkeypatch.setattr(importlib, "import_module", lacks)
+    monkeypatch.setattr(os, "execv", lambda *_: None)
+    assert main([command, "x"]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert told.startswith(f"{command}: no module '{missing}': run it with the Python that has")
+    assert told.endswith(f" -m pip install {install}")
 
 
 def fails(_: list[str]) -> int:

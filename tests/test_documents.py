@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -223,3 +224,20 @@ def test_every_test_file_is_where_the_development_document_says():
     packages = {path.parent.name for path in (ROOT / "repro_pp_graphs").glob("*/__init__.py")}
     lacking = {one for one in packages if f"test_{one}_" not in document}
     assert lacking == set()
+
+
+CLIENT_JSON = "h100_pp2_sglang052_4rounds/CASE_A_decode_graphs_client.json"
+STATISTIC = re.compile(r"^(mean|median|std|max|p\d+)_(?=.*_ms$)")
+# what was asked for, by the names of the options
+SETTINGS = {
+    *("backend", "base_url", "model", "batch", "request_rate", "max_new_tokens", "max_concurrency"),
+    *("ignore_eos", "seed", "warmup", "interrupted"),
+}
+
+
+def test_every_figure_of_a_clients_json_is_defined():
+    found = json.loads(read(ROOT / "tests/data/runs" / CLIENT_JSON))
+    summary, itself = found["summary"], found["summary"]["self_check"]
+    names = {STATISTIC.sub("", name) for name in (*summary, *itself)} - SETTINGS
+    words = set(re.findall(r"\w+", read(ROOT / "docs" / "client.md")))
+    assert (names | found["requests"][0].keys()) - words == set()

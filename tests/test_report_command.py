@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -14,6 +16,8 @@ from repro_pp_graphs.report import report_command, source
 from repro_pp_graphs.report.charts.waterfall_chart import compared, difference
 from repro_pp_graphs.report.page import content
 from repro_pp_graphs.report.source import Source
+from repro_pp_graphs.report.tables import launch_table
+from repro_pp_graphs.stats import metric_names
 
 pytestmark = pytest.mark.slow
 
@@ -274,3 +278,53 @@ def test_case_a_comes_first_whichever_ran_first(tmp_path):
         "graphs_on": 0,
         "graphs_off": 1,
     }
+
+
+ONE_MORE = """
+import json, sys
+from repro_pp_graphs.stats import metric_names
+metric_names.CLIENT["max_itl_ms"] = metric_names.Shown("ITL longest", "ms", "lower")
+from repro_pp_graphs.report import report_command
+from repro_pp_graphs.report.tables import launch_table
+from pathlib import Path
+run = Path(sys.argv[1])
+status = report_command.main([str(run)])
+found = json.loads((run / "logs/summary.json").read_text())
+print("\\n".join(launch_table.lines(found)))
+sys.exit(status)
+"""
+
+
+def test_a_further_metric_of_the_client_takes_a_line_in_names_alone(tmp_path):
+    run = report_runs.series(tmp_path / "run")
+    done = subprocess.run(
+        [sys.executable, "-c", ONE_MORE, str(run)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads((run / "logs" / "summary.json").read_text())
+    clients = {
+        each["label"]: json.loads((run / f"logs/{each['label']}_client.json").read_text())
+        for each in found["launches"]
+    }
+    for each in found["launches"]:
+        assert each["metrics"]["max_itl_ms"] == clients[each["label"]]["summary"]["max_itl_ms"]
+    (compared,) = [
+        each for each in found["verdict"]["pairs"][0]["comparisons"] if "max_itl" in each["metric"]
+    ]
+    assert (compared["role"], compared["better"]) == ("secondary", "lower")
+    assert "\nITL longest ms" in done.stdout
+    markdown = (run / "logs" / "report.md").read_text()
+    assert "| ITL longest, ms | lower |" in markdown
+    assert '"title":"ITL longest, ms"' in (run / "logs" / "report.html").read_text()
+
+
+def test_every_metric_that_is_compared_is_in_the_summary_and_shown(tmp_path, capsys):
+    run = report_runs.series(tmp_path / "run")
+    assert report(run) == 0
+    found = json.loads((run / "logs" / "summary.json").read_text())
+    markdown = (run / "logs" / "report.md").read_text()
+    lines = "\n".join(["", *launch_table.lines(found)])
+    for name, shown in metric_names.CLIENT.items():
+        assert all(name in each["metrics"] for each in found["launches"]), name
+        assert f"| {shown.title}, {shown.unit}".removesuffix(", ") in markdown
+        assert f"\n{shown.title} {shown.unit}".rstrip() in lines

@@ -23,7 +23,7 @@ from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server.machine import host_load, pinning
 from repro_pp_graphs.server.machine.host_load import Reading, _Thread
 from repro_pp_graphs.server.machine.pinning import PinError
-from repro_pp_graphs.stats.unlike import unlike
+from repro_pp_graphs.stats.unlike import taken, unlike
 
 CORES = sorted(os.sched_getaffinity(0))
 
@@ -333,6 +333,56 @@ def test_the_table_and_the_remarks_name_that_launch(tmp_path):
     assert said.startswith(f"{unlike_others}: its host was not like the others': other processes")
     lines = [line for line in launch_table.lines(made) if line.startswith("host")]
     assert len(lines) == 1 and lines[0].endswith(" no")
+
+
+# cores and other work of real launches: most on an H100 machine, a rehearsal on a shared one
+QUIET, TAKEN = (32, 0.578), (2, 0.965)
+
+
+@pytest.mark.parametrize("launches", [1, 2, 8])
+def test_a_host_that_others_took_is_named_with_any_number_of_launches(tmp_path, launches):
+    made = _with_hosts(tmp_path, launches, TAKEN)
+    whole = made["launches"][:launches]
+    assert [each["host_taken"] for each in whole] == [
+        ["other processes took 48.2% of the cores' time"]
+    ] * launches
+    (said,) = [each for each in remarks.remarks(made) if "its host had other work" in each]
+    assert all(each["label"] in said for each in whole)
+    rows = "".join(line for line in launch_table.lines(made) if line.startswith("host"))
+    assert rows.count("busy") == {1: 1, 2: 2, 8: 2}[launches]  # a case whose cells are alike: once
+
+
+def test_a_quiet_host_is_not_named_and_a_server_of_others_is_not_counted_as_other(tmp_path):
+    assert "host_taken" not in str(_with_hosts(tmp_path / "quiet", 2, QUIET))
+    assert taken({"others": 0.05, "steal": 0.004, "waited": 0.5, "loop_ms": 9.0}) == []
+    assert taken({"steal": 0.06}) == ["the hypervisor took 6.0% of the cores' time"]
+    launches = [_measured(TAKEN)]
+    run_summary._mark_hosts(launches, attached=True)
+    assert "host_taken" not in launches[0]
+
+
+def test_what_others_took_is_said_once(tmp_path):
+    launches = [_measured(QUIET) for _ in range(4)] + [_measured(TAKEN)]
+    run_summary._mark_hosts(launches, attached=False)
+    (text,) = launches[-1]["host_unlike"]
+    assert text == "other processes took 48.2% of the cores' time (1.8% in the others)"
+    assert "host_taken" not in launches[-1]
+
+
+def _measured(load):
+    cores, others = load
+    return {"status": "ok", "host": {"during": {"cores": cores, "other_cores": others}}}
+
+
+def _with_hosts(folder, launches, load):
+    """The summary of a run of which so many launches have a host with this load."""
+    logs = report_runs.series(folder / "r") / "logs"
+    cores, others = load
+    plan = run_record.load(logs)
+    for launch in plan.launches[:launches]:
+        window = HostWindow(seconds=12.0, cores=cores, other_cores=others)
+        launch_record.amend(logs, launch.label, host=HostLoad(before=window, during=window))
+    return json.loads(json.dumps(run_summary.summarise(logs, plan)))
 
 
 def test_without_such_facts_nothing_is_said(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 MARGIN = 0.05  # a smaller difference of a ratio counts as none
 TPOT = "mean_tpot_ms"  # the primary metric, fixed before any run
@@ -12,10 +12,23 @@ RETURN, OWN_GRAPH, IDLE = "token_return_ms", "token_return_own_graph_ms", "token
 # a turn of the last rank's host in messages and waits while its GPU computes nothing
 OUTSIDE = "waits_outside_own_work_ms"
 CONTROL = "control_ttft_ms"  # of one short prompt alone: graphs cannot change it
-SECONDARY: dict[str, Literal["lower", "higher"]] = {  # and which direction is better
-    "median_ttft_ms": "lower",
-    "p99_ttft_ms": "lower",
-    "median_itl_ms": "lower",
-    "p99_itl_ms": "lower",
-    "output_throughput": "higher",
+
+
+class Shown(NamedTuple):
+    """How a metric is called wherever it is shown, and which direction is better."""
+
+    title: str
+    unit: str  # empty: the title has it
+    better: Literal["lower", "higher"]
+
+
+# Of a client's summary what is compared, in the order in which it is shown: the verdict,
+# summary.json, the table, report.md and report.html take it from here.
+CLIENT = {
+    TPOT: Shown("TPOT mean", "ms", "lower"),
+    "median_ttft_ms": Shown("TTFT median", "ms", "lower"),
+    "p99_ttft_ms": Shown("TTFT p99", "ms", "lower"),
+    "median_itl_ms": Shown("ITL median", "ms", "lower"),
+    "p99_itl_ms": Shown("ITL p99", "ms", "lower"),
+    "output_throughput": Shown("output tokens/s", "", "higher"),
 }

@@ -1,4 +1,5 @@
-"""Launches whose host was not like the others': by facts that no case decides.
+"""Launches whose host was not like the others', or was taken up by others whatever the rest of the
+run had: by facts that no case decides.
 
 A fact of a launch is unlike the others' where it lies beyond their median, on the side that slows a
 launch down, by more than FAR times their spread (1.4826 times the median absolute deviation) and by
@@ -23,14 +24,21 @@ class Fact(NamedTuple):
     relative: bool = False
     lower: bool = False  # low values slow a launch down, not high ones
     text: str = ""  # with the value and the others' median
+    alone: float | None = None  # from which on it matters by itself, in every launch if need be
 
 
 FACTS = (
     Fact(
-        "others", 0.2, text="other processes took {:.1%} of the cores' time ({:.1%} in the others)"
+        "others",
+        0.2,
+        text="other processes took {:.1%} of the cores' time ({:.1%} in the others)",
+        alone=0.2,
     ),
     Fact(
-        "steal", 0.03, text="the hypervisor took {:.1%} of the cores' time ({:.1%} in the others)"
+        "steal",
+        0.03,
+        text="the hypervisor took {:.1%} of the cores' time ({:.1%} in the others)",
+        alone=0.05,
     ),
     Fact("waited", 0.03, text="a rank waited {:.1%} of the time for a core ({:.1%} in the others)"),
     Fact("clock_mhz", 0.1, True, True, "its cores ran at {:.0f} MHz ({:.0f} in the others)"),
@@ -54,6 +62,15 @@ def unlike(launches: Sequence[Mapping[str, float]]) -> list[list[str]]:
             ):
                 found[at].append(fact.text.format(one[fact.name], median(others)))
     return found
+
+
+def taken(launch: Mapping[str, float]) -> list[str]:
+    """What took the host's cores from a launch, whatever the other launches had: in words."""
+    return [
+        fact.text.partition(" (")[0].format(launch[fact.name])
+        for fact in FACTS
+        if fact.alone is not None and launch.get(fact.name, 0.0) >= fact.alone
+    ]
 
 
 def _far(value: float, others: Sequence[float], fact: Fact) -> bool:

@@ -12,21 +12,17 @@ from repro_pp_graphs.report.summary import from_traces, token_ids
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server.case import needs
 from repro_pp_graphs.server.machine import network
+from repro_pp_graphs.stats.metric_names import CLIENT, CONTROL
 
 # of the client's summary; the keys carry their units
 METRICS = (
-    "median_ttft_ms",
-    "p99_ttft_ms",
-    "median_itl_ms",
-    "p99_itl_ms",
-    "mean_tpot_ms",
+    *CLIENT,
     "median_tpot_ms",
-    "output_throughput",
     "completed",
     "failed",
     "total_output_tokens",
     "duration",
-    "control_ttft_ms",
+    CONTROL,
     "median_beside_ttft_ms",
 )
 # of the server's resolved arguments: what decides an A/B of PP and graphs

@@ -70,11 +70,25 @@ def remarks(summary: dict[str, Any]) -> list[str]:
         for each in launches
         if each.get("host_unlike")
     ]
+    found += _hosts_taken(launches)
     found += token_ids.remark(launches)
     found += resumed(summary) + summary.get("warnings", [])
     for _, text in _alike(("", text) for text in changes.lines(_of_the_machine(summary))):
         found.append(f"environment changed during the run: {text}")
     return found + _of_launches(launches)
+
+
+def _hosts_taken(launches: list[dict[str, Any]]) -> list[str]:
+    """Which launches' hosts had other work, by how much."""
+    said = [
+        (each["label"], "; ".join(each["host_taken"]))
+        for each in launches
+        if each.get("host_taken")
+    ]
+    return [
+        f"{', '.join(labels)}: its host had other work: {text}. It may be slower for that."
+        for labels, text in _alike(said)
+    ]
 
 
 def _of_the_machine(summary: dict[str, Any]) -> list[changes.Change]:

@@ -11,7 +11,7 @@ from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.report.summary import token_ids
 from repro_pp_graphs.report.summary.launch_summary import read, summarise_launch
 from repro_pp_graphs.run_record import Plan
-from repro_pp_graphs.stats.unlike import unlike
+from repro_pp_graphs.stats.unlike import taken, unlike
 
 # summary.json as far as the table needs it
 SUMMARY: dict[str, Any] = {
@@ -30,7 +30,7 @@ def summarise(logs: Path, plan: Plan) -> dict[str, Any]:
     resumed, and a launch's `session` counts them from 1."""
     launches = [summarise_launch(logs, launch, plan) for launch in plan.launches]
     _choose_waits(launches)
-    _mark_hosts(launches)
+    _mark_hosts(launches, plan.attached)
     token_ids.mark(launches, {each["label"]: each.pop("ids") for each in launches})
     warnings: list[str] = []
     envs = [
@@ -82,12 +82,20 @@ def _choose_waits(launches: list[dict[str, Any]]) -> None:
         launch["waits_from"] = ("pp_clock" if by_clock else "profile") if launch["waits_ms"] else ""
 
 
-def _mark_hosts(launches: list[dict[str, Any]]) -> None:
-    """Note in `host_unlike` in which a measured launch's host was not like the others'."""
+def _mark_hosts(launches: list[dict[str, Any]], attached: bool) -> None:
+    """Note in `host_unlike` in which a measured launch's host was not like the others', and in
+    `host_taken` what else took its cores. Of a server that the run did not start nobody knows
+    which processes are the server's."""
     measured = [each for each in launches if each["status"] == "ok" and each.get("host")]
-    for launch, said in zip(measured, unlike(list(map(_host, measured))), strict=True):
+    facts = list(map(_host, measured))
+    for launch, fact, said in zip(measured, facts, unlike(facts), strict=True):
         if said:
             launch["host_unlike"] = said
+        if attached:
+            fact.pop("others")
+        more = [text for text in taken(fact) if not any(each.startswith(text) for each in said)]
+        if more:
+            launch["host_taken"] = more
 
 
 def _host(launch: dict[str, Any]) -> dict[str, float]:

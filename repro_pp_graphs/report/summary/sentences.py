@@ -7,17 +7,12 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from repro_pp_graphs.report.number_words import count, number, percent
+from repro_pp_graphs.stats.metric_names import CLIENT, CONTROL, OUTSIDE
 from repro_pp_graphs.stats.verdict_record import Comparison, Estimate, Finding, Interaction, Pair
 
-NAMES = {
-    "mean_tpot_ms": "TPOT mean",
-    "median_ttft_ms": "TTFT median",
-    "p99_ttft_ms": "TTFT p99",
-    "median_itl_ms": "ITL median",
-    "p99_itl_ms": "ITL p99",
-    "output_throughput": "output tokens/s",
-    "control_ttft_ms": "TTFT of one prompt alone",
-    "waits_outside_own_work_ms": "waits outside own work",
+NAMES = {name: each.title for name, each in CLIENT.items()} | {
+    CONTROL: "TTFT of one prompt alone",
+    OUTSIDE: "waits outside own work",
 }
 
 

@@ -85,6 +85,7 @@ class LaunchSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
     same_token_ids: SameTokenIds | None = None
     different_answers: int | None = None  # to its prompts, by their token ids; None: not known
     host_unlike: list[str] = []  # in which its host was not like the other launches' (stats/unlike)
+    host_taken: list[str] = []  # what else took its host's cores, whatever the others had
 
 
 class MainLoad(msgspec.Struct, kw_only=True):

@@ -16,12 +16,20 @@ from repro_pp_graphs.stats import findings
 from repro_pp_graphs.stats.arms import Sample
 from repro_pp_graphs.stats.compare import Asked, Metric, Rules, pair
 from repro_pp_graphs.stats.interaction import Cells, interaction
-from repro_pp_graphs.stats.metric_names import CONTROL, IDLE, OUTSIDE, OWN_GRAPH, RETURN, SECONDARY
+from repro_pp_graphs.stats.metric_names import (
+    CLIENT,
+    CONTROL,
+    IDLE,
+    OUTSIDE,
+    OWN_GRAPH,
+    RETURN,
+    TPOT,
+)
 from repro_pp_graphs.stats.verdict_record import Comparison, Finding, Interaction, Pair, Verdict
 
 BESIDE = (  # the primary metric
     Metric(OUTSIDE, "mechanism"),
-    *(Metric(name, "secondary", better) for name, better in SECONDARY.items()),
+    *(Metric(name, "secondary", each.better) for name, each in CLIENT.items() if name != TPOT),
     Metric(CONTROL, "control"),
 )
 # of #10865: the send of the last rank; the part that its decode graph overlaps; idle; the send in

@@ -10,20 +10,15 @@ from repro_pp_graphs.report.launch_row import Row, cases_of, is_measured, name, 
 from repro_pp_graphs.report.number_words import number, times
 from repro_pp_graphs.report.summary import token_ids
 from repro_pp_graphs.report.tables import clock_values
-from repro_pp_graphs.stats.metric_names import CONTROL, OUTSIDE
+from repro_pp_graphs.stats.metric_names import CLIENT, CONTROL, OUTSIDE
 from repro_pp_graphs.terminal import wrapped
 
 _NAME, _CELL, _ABREAST = 23, 8, 4
 _WIDE = 14  # a column a case, where there is one round
 _MOST_WIDE = 3
 
-METRICS = (  # title, name among a launch's metrics, better
-    ("TPOT mean ms", "mean_tpot_ms", "lower"),
-    ("TTFT median ms", "median_ttft_ms", "lower"),
-    ("TTFT p99 ms", "p99_ttft_ms", "lower"),
-    ("ITL median ms", "median_itl_ms", "lower"),
-    ("ITL p99 ms", "p99_itl_ms", "lower"),
-    ("output tokens/s", "output_throughput", "higher"),
+METRICS = tuple(  # title, name among a launch's metrics, better
+    (f"{each.title} {each.unit}".rstrip(), name, each.better) for name, each in CLIENT.items()
 )
 # where it was measured: what decode graphs cannot change
 ALONE = ("TTFT alone ms", CONTROL, "lower")
@@ -254,8 +249,9 @@ def network(row: Row) -> str:
 
 
 def host(row: Row) -> str:
-    """`no` where a launch's host was not like the others'; `-` where it was, or cannot be told."""
-    return "no" if row.get("host_unlike") else "-"
+    """`no` where a launch's host was not like the others'; `busy` where other work took it anyway;
+    `-` where it was like them, or that cannot be told."""
+    return "no" if row.get("host_unlike") else "busy" if row.get("host_taken") else "-"
 
 
 STATE = (

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from repro_pp_graphs.report.source import Launched, Source
-from repro_pp_graphs.stats.metric_names import CONTROL, IDLE, OUTSIDE, OWN_GRAPH, RETURN
+from repro_pp_graphs.stats.metric_names import CLIENT, CONTROL, IDLE, OUTSIDE, OWN_GRAPH, RETURN
 from repro_pp_graphs.stats.verdict_record import Estimate
 
 # metric -> (title with unit, which direction is better)
 METRICS: dict[str, tuple[str, str]] = {
-    "mean_tpot_ms": ("TPOT mean, ms", "lower"),
-    "median_itl_ms": ("ITL median, ms", "lower"),
-    "p99_itl_ms": ("ITL p99, ms", "lower"),
-    "median_ttft_ms": ("TTFT median, ms", "lower"),
-    "p99_ttft_ms": ("TTFT p99, ms", "lower"),
-    "output_throughput": ("output tokens/s", "higher"),
+    **{
+        name: (f"{each.title}, {each.unit}".removesuffix(", "), each.better)
+        for name, each in CLIENT.items()
+    },
     RETURN: ("token return, host, ms*", "lower"),
     OWN_GRAPH: ("of it under own graph, ms*", "lower"),
     IDLE: ("of it without compute, ms*", "lower"),
