@@ -413,7 +413,7 @@ class Planner:
         if expects_graphs:
             notes += _cover_batch(args, min(args.get_int(MICRO_BATCH, batch), batch))
         notes += case_needs.idle(args, plan.mode)
-        _check_abilities(args, case, release, version, options.sends)
+        _check_abilities(args, case, release, version, options)
         args, renamed = self._fit(args, release, version)
         notes += renamed
         module = "sglang.launch_server"
@@ -466,14 +466,15 @@ def _at(launch: Launch, turn: Turn) -> Launch:
 
 
 def _check_abilities(
-    args: ServerArgs, case: str, release: Release | None, version: str, sends: str
+    args: ServerArgs, case: str, release: Release | None, version: str, options: Options
 ) -> None:
     """Raises PlanError where the release, installed or not, lacks what the case or --sends asks
     for beyond arguments."""
     can = case_needs.installed(release) if release else case_needs.looked_up(version)
-    if can and sends != "as_released":
-        _check_sends(sends, can)
-    if can and (lack := case_needs.unmet(args, can)):
+    installable = environments.releases(options.root)
+    if can and options.sends != "as_released":
+        _check_sends(options.sends, can)
+    if can and (lack := case_needs.unmet(args, can, installable)):
         raise PlanError(f"server_args_{case}.txt: {lack}")
 
 
