@@ -170,7 +170,7 @@ def test_the_overlap_is_refused_by_what_the_source_reads_not_by_the_number(tmp_p
     without, with_it = release(tmp_path / "a", "0.5.16"), release(tmp_path / "b", "0.5.21", True)
     refused = unmet(TEXTS["comm_overlap"], without)
     assert "SGLANG_PP_COMM_OVERLAP needs sglang 0.5.21 or newer; this is 0.5.16: " in refused
-    assert "--release" in refused and "RELEASE=" in refused
+    assert "--python" in refused and "RELEASE=" in refused
     assert unmet(TEXTS["comm_overlap"], with_it) == ""
     backported = Release("0.5.16", FLAGS, with_it.place)
     assert unmet(TEXTS["comm_overlap"], backported) == ""

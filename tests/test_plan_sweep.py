@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from plan_harness import BASE, OFF, ON, plan_of, value
+from plan_harness import BASE, OFF, ON, gpus, plan_of, value
 
+from repro_pp_graphs.run.checks import kv_cache
 from repro_pp_graphs.run.folder import results, resume
 from repro_pp_graphs.run.plan import client_words, options, sweep
 from repro_pp_graphs.run.plan.sweep import MICRO_BATCH, SweepError
@@ -140,11 +141,7 @@ def test_one_rank_has_no_micro_batches_to_vary(tmp_path: Path):
     ("base", "words", "said"),
     [
         ("--max-running-requests 8\n", "batch=4,16", "batch 16: --max-running-requests is 8"),
-        (
-            "--max-total-tokens 9000\n",
-            "input_len=10,4000",
-            "input 4000: --max-total-tokens is 9000",
-        ),
+        ("--max-running-requests 8\n", "batch=16,32", "batch 16; batch 32: --max-running"),
     ],
 )
 def test_loads_whose_prompts_will_wait_are_named(tmp_path: Path, base, words, said):
@@ -242,4 +239,6 @@ def test_ranks_that_share_a_gpu_have_the_cache_that_the_base_names(tmp_path: Pat
     plan = plan_of(tmp_path, *words, count=2, base=f"{BASE}{said}")
     first = plan.launches[0]
     assert value(first, sweep.CAPACITY) == found
-    assert any("prompts wait" in note for note in first.notes) == (not said)
+    held = kv_cache.queued(plan, gpus(2))
+    assert bool(held) == (not said)
+    assert not held or "at once of batch 64, input 4000 (up to 262,144 tokens" in held[0]

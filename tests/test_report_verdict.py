@@ -17,7 +17,10 @@ from trace_changes import DATA, only_case
 from repro_pp_graphs import run_record, schemas
 from repro_pp_graphs.report import summary_step
 from repro_pp_graphs.report.summary import outcome, run_summary, summary_record
-from repro_pp_graphs.stats.verdict_record import Finding, Verdict
+from repro_pp_graphs.report.summary.verdict import correct_over_pairs
+from repro_pp_graphs.stats.arms import Sample
+from repro_pp_graphs.stats.compare import Asked, Metric, pair
+from repro_pp_graphs.stats.verdict_record import Finding, Pair, Verdict
 from repro_pp_graphs.traces.analysis_record import document
 from repro_pp_graphs.traces.explain.analysis import analyze
 
@@ -309,3 +312,52 @@ def test_an_earlier_floor_widens_the_margin_where_the_run_was_alike(tmp_path, ea
     found = verdict(run)
     assert found.pairs[0].primary.margin == margin
     assert (found.floor == 0.08) == (margin == 0.08)
+
+
+def test_a_wide_noise_floor_is_no_answer_to_whether_graphs_cost_something(tmp_path):
+    """TPOT 2 to 13 % worse, of launches that spread: within an A/A run's floor of 40 %, and yet it
+    may be worse by more than was asked for."""
+    run = report_runs.series(tmp_path / "r")
+    ms = {A: (52.0, 60.0, 53.0, 58.0), B: (51.0, 52.0, 50.0, 53.0)}
+    for case, values in ms.items():
+        for number, value in enumerate(values, 1):
+            name = case + (f"_r{number}" if number > 1 else "")
+            path = run / "logs" / f"{name}_client.json"
+            changed(path, lambda each, v=value: each["summary"].update(mean_tpot_ms=v))
+    kept = run / "previous" / "x" / "logs"
+    kept.mkdir(parents=True)
+    plan = json.loads((run / "logs" / "run.json").read_text())
+    plan = {"machine": {}, **plan, "aa": "graphs_on", "began": "2026-01-01 00:00:00"}
+    (kept / "run.json").write_text(json.dumps(plan))
+    (kept / "summary.json").write_text(json.dumps({"verdict": {"floor": 0.4}}))
+    found = verdict(run)
+    primary = found.pairs[0].primary
+    assert primary.word == "NO DIFFERENCE LARGER THAN" and primary.margin == 0.4
+    assert primary.estimate and primary.estimate.high > 1.05
+    assert answers(found)["cost"] == "cannot tell"
+    assert "one of 5% would matter" in finding(found, "cost").text
+
+
+def test_of_many_pairs_one_that_differs_by_chance_is_borderline():
+    """Launches that differ by what is called DIFFERENT in one pair, and in one of seven is not."""
+    metrics = (Metric("mean_tpot_ms", "primary"), Metric("output_throughput", "secondary"))
+
+    def pairs(others: str) -> list[Pair]:
+        ms = {"A": [50.0, 50.6, 50.1, 50.5], "B": [51.4, 52.6, 51.2, 52.4]}
+        order = [(case, at) for at in range(4) for case in ("A" + others)[:: 1 - 2 * (at % 2)]]
+        samples = [
+            Sample(f"{case}{at}", case, at + 1, dict.fromkeys(METRICS, ms.get(case, ms["A"])[at]))
+            for case, at in order
+        ]
+        return [pair("A", each, samples, metrics, Asked([4])) for each in others]
+
+    METRICS = [each.name for each in metrics]
+    alone, many = pairs("B"), pairs("BCDEFGH")
+    correct_over_pairs(alone)
+    assert alone[0].primary.word == "DIFFERENT" and alone[0].primary.p_holm is None
+    before = many[0].primary
+    assert before.word == "DIFFERENT" and before.estimate and 0.05 / 7 < before.estimate.p < 0.05
+    correct_over_pairs(many)
+    assert before.word == "BORDERLINE"
+    assert before.why == "not after Holm's correction over 7 pairs of cases"
+    assert before.p_holm == pytest.approx(7 * before.estimate.p)

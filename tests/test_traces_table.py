@@ -77,6 +77,7 @@ def without_a_gpu(folder: Path, target: Path) -> None:
             event
             for event in document["traceEvents"]
             if event.get("cat") not in (*on_gpu, "cuda_runtime", "cuda_driver")
+            and not str(event.get("name")).startswith("nccl:")
         ]
         (target / path.name).write_bytes(gzip.compress(json.dumps(document).encode()))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -10,6 +11,16 @@ from repro_pp_graphs.run.memory import weights
 from repro_pp_graphs.run_record import Launch, Plan
 
 TPOT_MS = 50  # of sglang on two H100s with the 70B shape
+# Seconds that a start took with random weights, the least and the most seen, and that of the first,
+# which compiles: 0.5.2 and 0.5.16 with the 70B shape, a GPU a rank; 0.5.16 with 16 layers, four
+# ranks on one H200. A profile with its analysis.
+STARTS = {
+    "gpu": ((30, 55), (50, 130), "on H100s and H200s"),
+    "one_gpu": ((60, 70), (120, 150), "on one H200"),
+}
+PROFILE_S = (15, 25)
+REHEARSED_S = (50, 80)  # a launch of a rehearsal on two quiet cores, without its load
+DISK_BYTES_S = 1e9
 
 
 def seconds(logs: Path, plan: Plan, ahead: list[Launch]) -> float | None:
@@ -38,20 +49,37 @@ def _wall_s(logs: Path, launch: Launch, plan: Plan) -> float | None:
 
 def of_run(plan: Plan) -> str:
     """How long the loads of a server take at a stated time per output token, the same of all
-    servers, and what comes on top; empty of the probe, which has no such time."""
+    servers, what all of them take with their starts and profiles as measured elsewhere, and what
+    comes on top; empty of the probe, which has no such time."""
     if plan.engine != "sglang":
         return ""
-    servers, passes_s = len(plan.launches), _passes_s(plan)
+    passes_s = _passes_s(plan)
     what, each = ("loads", " of each") if plan.loads else ("load", "")
-    text = (
-        f"{_range(passes_s)} for the {what} of a server if a token takes {TPOT_MS} ms (3 to "
-        f"{plan.warmup_passes + 1} passes{each}), without prefill"
+    passes = _span([3, plan.warmup_passes + 1])
+    return (
+        f"{_range(passes_s)} for the {what} of a server if a token takes {TPOT_MS} ms ({passes} "
+        f"passes{each}), without prefill; {_in_all(plan, passes_s)}{_loading(plan)}"
     )
-    if servers > 1:
-        all_s = [seconds * servers for seconds in passes_s]
-        text += f"; for {servers} servers, one after another, {_range(all_s)}"
-    profile = " and its profile" * (plan.profile or plan.nsys)
-    return f"{text}. On top of that comes each server's start{_loading(plan)}{profile}"
+
+
+def _in_all(plan: Plan, passes_s: list[float]) -> str:
+    """What the run takes, and what that rests on."""
+    servers = len(plan.launches)
+    profiles = sum(1 + len(plan.profiled_loads(one)) for one in plan.launches) * plan.profile
+    count = f"for {servers} servers, one after another, " if servers > 1 else "in all "
+    if plan.mode == "cpu":
+        all_s = [servers * sum(each) for each in zip(REHEARSED_S, passes_s, strict=True)]
+        rest = f"a launch without its load took {_span(REHEARSED_S)} s on two quiet cores"
+        return f"{count}{_range(all_s)}: {rest}"
+    start_s, first_s, where = STARTS[plan.mode]
+    all_s = [
+        first + (servers - 1) * start + profiles * profile + servers * load
+        for start, first, profile, load in zip(start_s, first_s, PROFILE_S, passes_s, strict=True)
+    ]
+    text = f"{count}{_range(all_s)}: {where} a start took {_span(start_s)} s"
+    text += f" (the first {_span(first_s)})"
+    text += f", a profile with its analysis {_span(PROFILE_S)} s" * bool(profiles)
+    return text + ", and what nsys takes comes on top" * plan.nsys
 
 
 def _loading(plan: Plan) -> str:
@@ -59,12 +87,17 @@ def _loading(plan: Plan) -> str:
     where all are random."""
     loaded = [one for one in plan.launches if ("--load-format", "dummy") not in _options(one)]
     if not loaded:
-        return " (random weights: nothing is loaded)"
+        return ""
     sizes = {weights.on_a_node(launch) for launch in loaded}
-    most = f"{'up to ' * (len(sizes) > 1)}{max(sizes) / 1e9:.0f} GB"
-    what = f"{most} of weights" if all(sizes) else "its weights, whose size is not known here,"
+    most = max(sizes)
     node = " on a node" * (loaded[0].nodes > 1)
-    return f" (loading {what}{node} at your disk's speed, after the download where there is one)"
+    if not all(sizes):
+        return f". On top of that each start loads its weights{node}, whose size is not known here"
+    up_to = "up to " * (len(sizes) > 1)
+    return (
+        f". On top of that each start loads {up_to}{most / 1e9:.0f} GB of weights{node} "
+        f"({text(most / DISK_BYTES_S)} at 1 GB/s), after the download where there is one"
+    )
 
 
 def _options(launch: Launch) -> set[tuple[str, str]]:
@@ -78,8 +111,14 @@ def _passes_s(plan: Plan) -> list[float]:
     return [passes * tokens * TPOT_MS / 1e3 for passes in (2 + 1, plan.warmup_passes + 1)]
 
 
-def _range(seconds: list[float]) -> str:
-    return f"{text(seconds[0])} to {text(seconds[1]).removeprefix('about ')}"
+def _range(seconds: Sequence[float]) -> str:
+    least, most = map(text, seconds)
+    return least if least == most else f"{least} to {most.removeprefix('about ')}"
+
+
+def _span(pair: Sequence[int]) -> str:
+    """`30 to 55`, of equal ones `4`."""
+    return f"{pair[0]}" if pair[0] == pair[1] else f"{pair[0]} to {pair[1]}"
 
 
 def text(duration_s: float) -> str:

@@ -100,8 +100,11 @@ def _sweep(plan: Plan) -> list[str]:
     if not plan.loads:
         return []
     titles = "; ".join(load.title for load in plan.loads)
-    rounds = " (in an order that is drawn for each round)" * (len(plan.loads) > 1)
-    text = f"{len(plan.loads)} loads on every server{rounds}, the main one first: {titles}"
+    main, *others = (load.title for load in plan.loads)
+    text = (
+        f"{len(plan.loads)} loads on every server, in an order that is drawn for each round; the "
+        f"main one, of which table and verdict are: {main}; the others: {'; '.join(others)}"
+    )
     if len(plan.loads) == 1:
         text = f"one load on every server: {titles}"
     more = ", ".join(plan.load(name).title for name in plan.profile_loads)

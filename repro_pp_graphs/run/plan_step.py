@@ -296,18 +296,23 @@ def _note_inputs(plan: Plan, found: list[Gpu], options: Options) -> None:
     plan.machine = inputs.machine("cpu" if plan.attached else plan.mode, found)
 
 
-def _print_stops(plan: Plan, found: list[Gpu], options: Options, earlier: Plan | None) -> int:
-    """What would stop the run, behind a dry run's commands; the status that the run would exit
-    with before its first launch. What this machine lacks stops no run on one that is assumed."""
+def _stops(
+    plan: Plan, found: list[Gpu], options: Options, earlier: Plan | None
+) -> tuple[list[tuple[str, str]], int]:
+    """What would stop the run, each with where, and the status that the run would exit with before
+    its first launch. What this machine lacks stops no run on one that is assumed."""
     stops = preflight.of_plan(plan, found, options)
     here = _stops_here(plan, found, options, earlier)
     assumed = options.gpus is not None
     said = [("", problem) for problem in stops]
     said += [(" on this machine" * assumed, problem) for problem in here]
-    for where, problem in said:
-        lines = wrapped(problem, f"  would stop the run{where}: ")
-        print("\n".join(f"#{line[1:]}" for line in lines))
-    return 2 if stops or (here and not assumed) else 0
+    return said, 2 if stops or (here and not assumed) else 0
+
+
+def _stop_lines(stops: list[tuple[str, str]]) -> list[str]:
+    """The same behind a dry run's commands, as comments."""
+    wrote = [wrapped(problem, f"  would stop the run{where}: ") for where, problem in stops]
+    return [f"#{line[1:]}" for lines in wrote for line in lines]
 
 
 def _probe(options: Options) -> CachedProbe:
@@ -338,8 +343,11 @@ def _plan(options: Options) -> int:
     plan = make(options, found, earlier, _probe(options))
     say("\n".join(overview.lines(plan, options, found)))
     if options.dry_run:
-        print("\n".join(dry_run.lines(plan, options)))
-        return _print_stops(plan, found, options, earlier)
+        stops, status = _stops(plan, found, options, earlier)
+        for where, problem in stops:  # here too: the commands that follow are many lines
+            say("\n".join(wrapped(problem, f"  stops{where}: " if where else "  stops:  ")))
+        print("\n".join([*dry_run.lines(plan, options), *_stop_lines(stops)]))
+        return status
     options.out.mkdir(parents=True, exist_ok=True)
     make_models(plan, options)
     if problems := preflight.of_plan(plan, found, options) + preflight.of_machine(plan, options):

@@ -187,7 +187,7 @@ def _unequal(found: Comparison, rules: Rules) -> tuple[Word, str]:
 
 def correct(found: Sequence[Comparison], alpha: float, what: str) -> None:
     """Holm's correction over several tests of a kind: what it takes back is at most BORDERLINE.
-    `what` they are of: metrics, loads."""
+    `what` they are of: metrics, pairs of cases, loads."""
     tested = [each for each in found if each.estimate]
     corrected = p_values.holm([each.estimate.p for each in tested if each.estimate])
     for each, p in zip(tested, corrected, strict=True):

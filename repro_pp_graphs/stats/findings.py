@@ -13,7 +13,7 @@ import msgspec
 from repro_pp_graphs.stats import p_values
 from repro_pp_graphs.stats.arms import Sample
 from repro_pp_graphs.stats.compare import LEAST_LAUNCHES, Metric, Rules, compare, difference
-from repro_pp_graphs.stats.metric_names import IDLE, RETURN
+from repro_pp_graphs.stats.metric_names import IDLE, MARGIN, RETURN
 from repro_pp_graphs.stats.verdict_record import Answer, Comparison, Estimate, Finding, Headline
 
 # of a decode step without graphs: a smaller difference in the token return counts as none
@@ -28,8 +28,8 @@ COST_OF_SENDS = "Is TPOT worse with graphs than without, or than with asynchrono
 
 @dataclass(frozen=True)
 class Arms:
-    """Graphs on (a) and off (b), their launches that count, the step (ms) without graphs, and what
-    stands against any answer."""
+    """Graphs on (a) and off (b), their launches that count, the step (ms) without graphs, what
+    stands against any answer, and the difference in TPOT that counts as none."""
 
     a: str
     b: str
@@ -37,6 +37,7 @@ class Arms:
     step_ms: float | None
     rules: Rules
     against: str = ""
+    margin: float = MARGIN  # asked for: a noise floor that is larger answers no question
     gaps_unseen: bool = False  # idle time misses the gaps between a batch's kernels (pp_clock)
 
 
@@ -149,7 +150,11 @@ def _worse(arms: Arms, found: Comparison) -> tuple[Answer, str]:
         worse = found.favours != arms.a
         return ("yes", f"worse: {found.why}") if worse else ("no", f"better: {found.why}")
     if found.word == "NO DIFFERENCE LARGER THAN":
-        return "no", f"no difference larger than {found.margin:.0%}"
+        least = f"no difference larger than {found.margin:.0%}"
+        most = found.estimate.high if found.estimate else 1 + found.margin
+        if most < 1 + arms.margin:  # of A / B: it is not worse by more
+            return "no", least if found.margin <= arms.margin else f"not by {arms.margin:.0%}"
+        return "cannot tell", f"{least}, the noise floor; one of {arms.margin:.0%} would matter"
     return "cannot tell", found.why
 
 

@@ -99,6 +99,8 @@ class RankTrace:
     operators: Intervals = field(default_factory=lambda: intervals([]))  # inside any operator
     launched_share: float | None = None
     """Share of the kernels whose launch was recorded; None without kernels."""
+    gpu_unknown: str = ""
+    """Why it is not known when the rank's GPU works, though it has one; empty where it is."""
     # the file
     problems: list[str] = field(default_factory=list)
     times_us: tuple[float, float] | None = None  # first and last possible ts
@@ -107,6 +109,15 @@ class RankTrace:
     tp_size: int = 1
     rank_known: bool = True  # the file's name or distributedInfo says which rank it is
     gpu_only: bool = False  # the profiler recorded no CPU activities
+
+    def extent(self) -> tuple[int, int] | None:
+        """First start and last end of the rank's GPU work, without a GPU of its spans."""
+        work = [times for times in (self.kernels.times, self.p2p_kernels) if len(times)]
+        if work:
+            return min(int(w[:, 0].min()) for w in work), max(int(w[:, 1].max()) for w in work)
+        if self.spans:
+            return self.spans[0].start_ns, max(span.end_ns for span in self.spans)
+        return None
 
 
 @dataclass(frozen=True, slots=True)

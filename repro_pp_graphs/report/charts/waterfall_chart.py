@@ -128,7 +128,7 @@ def difference(source: Source) -> Figure | None:
         title="Why a decode step is longer or shorter",
         caption=f"{which} what the step waits for on its way round: each bar begins where the one "
         "above ends, the last is their sum. Lines: 95 % intervals "
-        f"{difference_words.OVER[first.found.over]}. Means while profiled. {partly}".rstrip(),
+        f"{_over(pairs)}. Means while profiled. {partly}".rstrip(),
         alt=" ".join(map(_sentence, pairs)),
         data={**data, "choose": "Cases"} if len(choices) > 1 else data,
         table=_table(pairs, len(source.cases) > 2),
@@ -176,12 +176,21 @@ def _table(pairs: list[Compared], several: bool) -> Table:
             rows.append([title, *map(_cell, parts)])
     rows.append([WHOLE, *(_cell(pair.found.step) for pair in pairs)])
     heads = [pair.less() for pair in pairs]
-    over = difference_words.OVER[pairs[0].found.over]
-    note = f"\u00b1: 95 % {over}."
+    note = f"\u00b1: 95 % {_over(pairs)}."
     for text in dict.fromkeys(filter(None, (pair.launches for pair in pairs))):
         note += f" {text}"
     note += f" {ANOTHER[0].upper()}{ANOTHER[1:]}." if several else ""
     return Table(head=["ms of a step", *heads], rows=rows, note=note)
+
+
+def _over(pairs: list[Compared]) -> str:
+    """What the pairs' intervals are over; pairs with one launch of each case may stand beside
+    others."""
+    found = {pair.found.over for pair in pairs}
+    if len(found) == 1:
+        return difference_words.OVER[found.pop()]
+    alone = difference_words.OVER["steps"]
+    return f"{difference_words.OVER['launches']}, of cases with one launch each {alone}"
 
 
 def _cell(part: Difference) -> str:

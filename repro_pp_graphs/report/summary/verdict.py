@@ -14,7 +14,7 @@ from repro_pp_graphs.server.case.needs import BASELINE_CASES, BASELINES
 from repro_pp_graphs.server.machine import gpu_counters, network
 from repro_pp_graphs.stats import findings
 from repro_pp_graphs.stats.arms import Sample
-from repro_pp_graphs.stats.compare import Asked, Metric, Rules, pair
+from repro_pp_graphs.stats.compare import LEAST_LAUNCHES, Asked, Metric, Rules, correct, pair
 from repro_pp_graphs.stats.interaction import Cells, interaction
 from repro_pp_graphs.stats.metric_names import (
     CLIENT,
@@ -49,6 +49,7 @@ def verdict(
     metrics = (Metric(plan.primary, "primary"), *BESIDE)
     question = question_of(launches)
     pairs = [pair(a, b, samples, metrics, rules) for a, b in pairs_of(launches, question)]
+    correct_over_pairs([each for each in pairs if (each.a, each.b) != question])
     limits = _limits(plan)
     crossed = _interactions(plan, launches, samples, rules)
     if question is None:
@@ -67,7 +68,7 @@ def verdict(
     main = next(each for each in pairs if (each.a, each.b) == question)
     against = [*limits, *_unlike(plan, launches, question)]
     against += [f"unproven: {main.unproven}"] if main.unproven else []
-    found = _findings(main, pairs, samples, launches, against)
+    found = _findings(main, pairs, samples, launches, against, margin=plan.margin)
     for each in found:
         if each.source == "profile":
             each.source = next((row["waits_from"] for row in launches if row["waits_from"]), "")
@@ -85,6 +86,15 @@ def verdict(
         floor=floor,
         interactions=crossed,
     )
+
+
+def correct_over_pairs(pairs: Sequence[Pair]) -> None:
+    """Over the pairs besides the question's own, each metric that has a word at the pairs' level:
+    of many pairs of equal cases one differs by chance."""
+    for metric in dict.fromkeys(each.metric for one in pairs for each in one.comparisons):
+        same = [each for one in pairs for each in one.comparisons if each.metric == metric]
+        if len(same) > 1 and same[0].role in ("primary", "mechanism"):
+            correct(same, max(one.alpha for one in pairs), "pairs of cases")
 
 
 def in_order(launches: Sequence[Row]) -> list[Row]:
@@ -240,6 +250,8 @@ def _findings(
     samples: Sequence[Sample],
     launches: Sequence[Row],
     against: Sequence[str],
+    *,
+    margin: float,
 ) -> list[Finding]:
     counted = [each for each in samples if each.case in (main.a, main.b) and not each.fault]
     primary = main.primary
@@ -250,6 +262,7 @@ def _findings(
         step_ms=primary.mean_b,
         rules=Rules(main.alpha, primary.margin, main.withheld),
         against=against[0] if against else "",
+        margin=margin,
         gaps_unseen=any(row.get("waits_from") == "pp_clock" for row in launches),
     )
     remedy = _remedy(main, pairs, launches)
@@ -287,8 +300,12 @@ def _ours(main: Pair, samples: Sequence[Sample]) -> dict[str, float]:
 
 
 def _own_floor(plan: Plan, pairs: Sequence[Pair]) -> float | None:
-    """Of a case compared with itself: the largest difference that its interval holds."""
+    """Of a case compared with itself: the largest difference that its interval holds. None of too
+    few launches for a word: their interval is as wide as it is for want of launches."""
     if not plan.aa or not pairs or pairs[0].primary.estimate is None:
+        return None
+    found = pairs[0].primary
+    if min(len(found.values_a), len(found.values_b)) < LEAST_LAUNCHES or pairs[0].withheld:
         return None
     estimate = pairs[0].primary.estimate
     return max(estimate.high, 1 / estimate.low) - 1

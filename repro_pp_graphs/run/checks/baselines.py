@@ -3,36 +3,65 @@
 from __future__ import annotations
 
 from repro_pp_graphs.run_record import Launch, Plan
-from repro_pp_graphs.server.case.needs import BASELINE_CASES, BASELINES, how_sent
+from repro_pp_graphs.server.case.needs import (
+    ASYNCHRONOUS,
+    BASELINE_CASES,
+    BASELINES,
+    DEPTH,
+    DEPTH_CASE,
+    how_sent,
+)
 
 
 def add_notes(plan: Plan) -> None:
-    """Add a note to each launch that differs from the first case in two things: from none of the
-    run's cases do its sends differ in one thing alone, though there is a case for it."""
-    if plan.engine != "sglang" or plan.attached:
+    """Add a note to each launch of a remedy that differs from no case of the run in one thing
+    alone, though there is a case for it; not where a case is compared with itself."""
+    if plan.engine != "sglang" or plan.attached or plan.aa:
         return
     first = plan.firsts[0]
     for launch in plan.launches:
         sends = _sends(plan, launch)
-        baseline = BASELINES.get(sends, "")
+        baseline, what = _baseline(plan, launch)
         case = BASELINE_CASES.get(baseline, "")
-        if launch.case == first.case or not case or _is_there(plan, launch, case):
+        if not case or _is_there(plan, launch, case, baseline):
             continue
-        launch.notes.append(
-            f"against {first.case} this case changes two things: sends that are {baseline} in "
-            f"place of {_sends(plan, first)}, and of these {sends}: add {case} to --cases, from "
-            "which it differs in the second alone"
-        )
+        if launch.case == first.case:
+            launch.notes.append(
+                f"what {what} is seen against {case}, from which this case differs in that alone: "
+                f"--cases {case},{launch.case}"
+            )
+        elif sends != baseline:
+            launch.notes.append(
+                f"against {first.case} this case changes two things: sends that are {baseline} in "
+                f"place of {_sends(plan, first)}, and of these {sends}: add {case} to --cases, "
+                "from which it differs in the second alone"
+            )
+        elif first.expects_graphs != launch.expects_graphs:
+            launch.notes.append(
+                f"against {first.case} this case changes two things, graphs and what {what}: add "
+                f"{case} to --cases, from which it differs in the second alone"
+            )
+
+
+def _baseline(plan: Plan, launch: Launch) -> tuple[str, str]:
+    """How those send that a remedy is held against, and what it changes; empty where the launch is
+    of none."""
+    sends = _sends(plan, launch)
+    if sends in BASELINES:
+        return BASELINES[sends], f"sends that are {sends} change"
+    if launch.case == DEPTH_CASE and sends == ASYNCHRONOUS:
+        return sends, f"{DEPTH} changes"
+    return "", ""
 
 
 def _sends(plan: Plan, launch: Launch) -> str:
     return how_sent(launch.env, launch.sglang_version, plan.mode != "cpu")
 
 
-def _is_there(plan: Plan, launch: Launch, case: str) -> bool:
+def _is_there(plan: Plan, launch: Launch, case: str, baseline: str) -> bool:
     return any(
         other.case == case
-        and _sends(plan, other) == BASELINES[_sends(plan, launch)]
+        and _sends(plan, other) == baseline
         and other.sglang_version == launch.sglang_version
         and other.expects_graphs == launch.expects_graphs
         for other in plan.firsts

@@ -67,23 +67,32 @@ def queued(plan: Plan, gpus: Sequence[Gpu]) -> list[str]:
     each way in which launches say so, with its cases."""
     if plan.engine != "sglang" or plan.attached:
         return []
-    load = max(_loads(plan), key=_of_all)
     taken = weights.used(plan, gpus)
-    cases: dict[str, dict[str, None]] = {}
+    cases: dict[tuple[str, str], dict[str, None]] = {}
     for launch in plan.launches:
         tokens = weights.most_tokens(launch)
         if plan.mode != "cpu" and plan.ranks_per_gpu <= 1:
             tokens = weights.tokens_held(launch, taken)
-        if tokens and tokens < _of_all(load) and not lacking(plan, launch, taken):
-            cases.setdefault(weights.rounded(tokens), {})[launch.case] = None
+        loads = [load for load in _loads(plan) if 0 < tokens < _of_all(load)]
+        if loads and not lacking(plan, launch, taken):
+            key = (weights.rounded(tokens), _which(loads, bool(plan.loads)))
+            cases.setdefault(key, {})[launch.case] = None
     every = {launch.case for launch in plan.launches}
     return [
         f"{'' if set(its) == every else ', '.join(its) + ': '}the KV cache holds about {held} "
-        f"tokens, too few for {load.batch} prompts at once, which take {_of_all(load):,} or more: "
-        "some wait until others have ended, and TTFT and the size of a micro-batch are of that; "
-        "ask for fewer --batch or --max-new-tokens"
-        for held, its in cases.items()
+        f"tokens, too few for {which}: some wait until others have ended, and TTFT and the size of "
+        "a micro-batch are of that; ask for fewer --batch or --max-new-tokens"
+        for (held, which), its in cases.items()
     ]
+
+
+def _which(loads: list[Load], of_a_sweep: bool) -> str:
+    """The prompts that do not fit, and what the largest load takes."""
+    most = max(map(_of_all, loads))
+    if of_a_sweep:
+        titles = "; ".join(load.title for load in loads)
+        return f"all prompts at once of {titles} (up to {most:,} tokens or more)"
+    return f"{loads[0].batch} prompts at once, which take {most:,} or more"
 
 
 def _loads(plan: Plan) -> list[Load]:

@@ -165,9 +165,14 @@ def _sentence(plan: Plan, launch: Launch, gpus: list[Gpu]) -> str:
     left = fraction * there - need
     if left <= 0:
         return f"{text}, of which {FRACTION} {fraction:g} leaves nothing for the KV cache"
-    text += f", of which {FRACTION} {fraction:g} leaves {left:.1f} GB for the KV cache"
+    text += f", of which {FRACTION} {fraction:g} leaves {_amount(left)} for the KV cache"
     tokens = tokens_held(launch, gpus)
     return f"{text}, about {rounded(tokens)} tokens" if tokens else text
+
+
+def _amount(gb: float) -> str:
+    """`12.5 GB`, of less than a tenth `40 MB`."""
+    return f"{gb:.1f} GB" if gb >= 0.1 else f"{1000 * gb:.0f} MB"
 
 
 def tokens_in(launch: Launch, left: float, layers: int) -> int | None:

@@ -81,14 +81,15 @@ class CaseReleases:
 
 
 def check_abilities(
-    args: ServerArgs, case: str, release: Release | None, version: str, sends: str
+    args: ServerArgs, case: str, release: Release | None, version: str, options: Options
 ) -> None:
     """Raises PlanError where the release, installed or not, lacks what the case or --sends asks
     for beyond arguments."""
     can = needs.installed(release) if release else needs.looked_up(version)
-    if can and sends != "as_released":
-        _check_sends(sends, can)
-    if can and (lack := needs.unmet(args, can)):
+    installable = environments.releases(options.root)
+    if can and options.sends != "as_released":
+        _check_sends(options.sends, can)
+    if can and (lack := needs.unmet(args, can, installable)):
         raise PlanError(f"server_args_{case}.txt: {lack}")
 
 

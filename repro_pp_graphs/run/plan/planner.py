@@ -169,7 +169,7 @@ class Planner:
         if expects_graphs:
             notes += graph_batches.cover_batch(args, min(args.get_int(MICRO_BATCH, batch), batch))
         notes += needs.idle(args, plan.mode)
-        check_abilities(args, case, release, version, options.sends)
+        check_abilities(args, case, release, version, options)
         args, renamed = self.releases.fit(args, release, version)
         notes += renamed
         module, changed = _module(args)

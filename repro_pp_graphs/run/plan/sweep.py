@@ -181,21 +181,16 @@ def micro_batches(args: ServerArgs, made: list[Load]) -> tuple[dict[str, int | N
 
 def _remarks(args: ServerArgs, made: list[Load], sizes: dict[str, int | None]) -> list[str]:
     """Loads whose prompts will wait for one another, and why."""
-    capacity, at_once = args.get_int(CAPACITY, 0), args.get_int(RUNNING, 0)
+    at_once = args.get_int(RUNNING, 0)
     whys: dict[str, list[str]] = {}
     for load in made:
-        size, tokens = (
-            sizes[load.name] or 0,
-            load.batch * ((load.input_len or 0) + load.max_new_tokens),
-        )
+        size = sizes[load.name] or 0
         if 0 < at_once < load.batch:
             whys.setdefault(f"{RUNNING} is {at_once}", []).append(load.title)
         elif load.micro_batch and size < load.micro_batch:
             whys.setdefault(f"the largest micro-batch is {size} ({RUNNING})", []).append(load.title)
         elif size * in_flight(args) < load.batch:
             whys.setdefault("the micro-batches do not hold the batch", []).append(load.title)
-        elif 0 < capacity < tokens:
-            whys.setdefault(f"{CAPACITY} is {capacity}", []).append(load.title)
     return [f"{'; '.join(titles)}: {why}: prompts wait" for why, titles in whys.items()]
 
 

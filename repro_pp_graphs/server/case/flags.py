@@ -23,6 +23,10 @@ RENAMED = (
 )
 
 
+LEAST_ALIKE = 0.7  # of a suggestion, as difflib has it: without the dashes that all begin with
+LEAST_LETTERS = 4
+
+
 class FlagError(ValueError):
     """An argument that the release does not know, or takes otherwise; the message says how."""
 
@@ -60,6 +64,15 @@ def _known_name(flag: str, release: Release) -> str:
             for name in pair:
                 if name in release.flags:
                     return name
-    near = difflib.get_close_matches(flag, release.flags, n=1)
-    hint = f"did you mean {near[0]}?" if near else "see --help of sglang.launch_server"
+    near = _nearest(flag, release)
+    hint = f"did you mean {near}?" if near else "see --help of sglang.launch_server"
     raise FlagError(f"{flag}: sglang {release.version} has no such argument; {hint}")
+
+
+def _nearest(flag: str, release: Release) -> str:
+    """The argument that is written most alike, or begins so; empty where none is."""
+    names = {name.lstrip("-"): name for name in sorted(release.flags)}
+    word = flag.lstrip("-")
+    near = difflib.get_close_matches(word, names, n=1, cutoff=LEAST_ALIKE)
+    begin = [name for name in names if len(word) >= LEAST_LETTERS and name.startswith(word)]
+    return next((names[name] for name in [*near, *begin]), "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -14,14 +14,10 @@ from repro_pp_graphs.server.release.pp_loop import COMM_OVERLAP, PPLoop
 from repro_pp_graphs.server.release.release_facts import NEWEST_LOOKED_UP, Sends, pp_sends
 from repro_pp_graphs.server.shims import batched_p2p, comm_stream, event_send, sync_send
 
-DEPTH = "--pp-async-batch-depth"
+DEPTH, DEPTH_CASE = "--pp-async-batch-depth", "async_depth"
 # the first release that has it; what an installed one has is read from it
 SINCE = {COMM_OVERLAP: "0.5.21", DEPTH: "0.5.7"}
 OVERLAP_ON = "PP tensor communication overlap enabled"  # a rank's line in the server's log
-OTHER_RELEASE = (
-    "leave the case out, or use another release (--release or --python; for one case, RELEASE= or "
-    "PYTHON= in its file)"
-)
 
 
 @dataclass(frozen=True)
@@ -32,6 +28,8 @@ class SendShim:
     active: str  # a rank's line in the server's log
     misfit: Callable[[PPLoop], str] = attrgetter("misfit")
     cuda_only: bool = False  # on a CPU it changes nothing, and says nothing
+    releases: str = "0.5.7 or newer"  # that it fits
+    instead: str = ""  # the case that has the same of sglang itself, and since when
 
 
 SEND_SHIMS = {
@@ -42,6 +40,8 @@ SEND_SHIMS = {
         comm_stream.ACTIVE,
         comm_stream.misfit_of,
         cuda_only=True,
+        releases="0.5.7 to 0.5.20",
+        instead="comm_overlap",
     ),
     "batched_p2p": SendShim("batched, ranks in step (shim batched_p2p)", batched_p2p.ACTIVE),
 }
@@ -108,22 +108,53 @@ def how_sent(env: dict[str, str], version: str, cuda: bool) -> str:
     return OWN_STREAM if overlaps(env) and cuda else pp_sends(version_numbers(version))
 
 
-def unmet(args: ServerArgs, release: Abilities) -> str:
-    """What the release lacks of what the arguments ask for; empty where it has all."""
-    version = release.version
-    lacking = [DEPTH] * (DEPTH in args.flags and not release.depth)
-    lacking += [COMM_OVERLAP] * (overlaps(args.env) and not release.loop.own_stream)
-    if lacking:
-        name = lacking[0]
-        return f"{name} needs sglang {SINCE[name]} or newer; this is {version}: {OTHER_RELEASE}"
+def unmet(args: ServerArgs, release: Abilities, installable: Sequence[str] = ()) -> str:
+    """What the release lacks of what the arguments ask for, and where else it is to be had:
+    `installable` are the releases that can be installed here. Empty where it lacks nothing."""
+    if lack := _lack(args, release):
+        return f"{lack}{_elsewhere(args, installable)}"
     named = send_shims(args.env)
     if len(named) > 1:
         return f"the shims {' and '.join(named)} each change how PP messages go: name one"
     if named and overlaps(args.env):
         return f"{COMM_OVERLAP} needs asynchronous sends as released, not shim {named[0]}: use one"
-    if named and (reason := SEND_SHIMS[named[0]].misfit(release.loop)):
-        return f"shim {named[0]} on sglang {version}: {reason}; {OTHER_RELEASE}"
     return _beyond_the_shim(args, named)
+
+
+def _lack(args: ServerArgs, release: Abilities) -> str:
+    """What another release may have; empty where this one lacks nothing."""
+    version, named = release.version, send_shims(args.env)
+    lacking = [DEPTH] * (DEPTH in args.flags and not release.depth)
+    lacking += [COMM_OVERLAP] * (overlaps(args.env) and not release.loop.own_stream)
+    if lacking:
+        name = lacking[0]
+        return f"{name} needs sglang {SINCE[name]} or newer; this is {version}: "
+    alone = named[0] if len(named) == 1 and not overlaps(args.env) else ""
+    if alone and (reason := SEND_SHIMS[alone].misfit(release.loop)):
+        return f"shim {alone} on sglang {version}: {reason}; "
+    return ""
+
+
+def _elsewhere(args: ServerArgs, installable: Sequence[str]) -> str:
+    """What to do where a release lacks something: which has it."""
+    able = [one for one in installable if (can := looked_up(one)) and not _lack(args, can)]
+    if able:
+        return (
+            f"leave the case out, or use --release {max(able, key=version_numbers)} (for this case "
+            "alone RELEASE= in its file), or another that has it (--python, or PYTHON=)"
+        )
+    shim = next((SEND_SHIMS[name] for name in send_shims(args.env)), None)
+    none = "none that --release installs" if installable else ""
+    which = "; ".join(filter(None, [shim.releases if shim else "", none]))
+    which = f" ({which})" if which else ""
+    locked = "" if installable else " (RELEASE= for one with a lock)"
+    own = ""
+    if shim and shim.instead:
+        own = f", or take {shim.instead}, sglang's own from {SINCE[COMM_OVERLAP]} on"
+    return (
+        f"leave the case out, or name an sglang that has it{which} with --python, for this case "
+        f"alone PYTHON= in its file{locked}{own}"
+    )
 
 
 def _beyond_the_shim(args: ServerArgs, named: list[str]) -> str:

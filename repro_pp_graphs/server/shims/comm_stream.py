@@ -37,6 +37,8 @@ def misfit_of(loop: pp_loop.PPLoop) -> str:
             "this release has such a stream itself, which the case comm_overlap switches on "
             f"({pp_loop.COMM_OVERLAP})"
         )
+    if loop.misfit == pp_loop.ALREADY_SYNCHRONOUS:
+        return f"{loop.misfit}, and a stream of their own frees asynchronous sends alone"
     return loop.misfit
 
 

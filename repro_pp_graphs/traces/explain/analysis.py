@@ -15,13 +15,14 @@ from repro_pp_graphs.traces.explain.gpus import facts_of, shared_gpus
 from repro_pp_graphs.traces.explain.host import Host, anchors, host_of, token_counts
 from repro_pp_graphs.traces.explain.prefill import mark_prefill
 from repro_pp_graphs.traces.explain.send_behaviour import manner
-from repro_pp_graphs.traces.explain.step_time import DEPTH, decode_step
+from repro_pp_graphs.traces.explain.step_time import DEPTH, LATE, decode_step
 from repro_pp_graphs.traces.explain.steps import bubble, gpu_work, micro_batches, rank_facts
 from repro_pp_graphs.traces.explain.token_return import token_return
 from repro_pp_graphs.traces.explain.turn import turns
 from repro_pp_graphs.traces.explain.words import clock_doubt_us
 from repro_pp_graphs.traces.pair.clock_bounds import Bounds, between, bounds, of_all_pairs
-from repro_pp_graphs.traces.pair.edge import Edge
+from repro_pp_graphs.traces.pair.edge import Edge, without_pairs
+from repro_pp_graphs.traces.pair.edges import NOT_TOGETHER
 from repro_pp_graphs.traces.pair.host_clocks import aligned_edges, host_clocks, same_host
 from repro_pp_graphs.traces.pair.pair_times import pair_times
 from repro_pp_graphs.traces.quantiles import spread_if_any
@@ -32,9 +33,9 @@ def analyze(
     case: Case, edges: list[Edge] | None = None, hosts: list[Host] | None = None
 ) -> Analysis:
     """The analysis of one case, without the critical path (path/whole_analysis.py adds it);
-    `edges` and `hosts` are those that `aligned_edges` and `hosts_of` found, if known."""
-    edges = aligned_edges(case) if edges is None else edges
-    hosts = hosts_of(case, edges) if hosts is None else hosts
+    `edges` and `hosts` are those that `paired_hosts` found, where they are there."""
+    if edges is None or hosts is None:
+        edges, hosts = paired_hosts(case)
     numbers = [rank.rank for rank in case.ranks]
     most = bounds(edges, numbers, same_host(case))
     nccl = [_edge(case, edge, most) for edge in edges if edge.backend == "nccl"]
@@ -80,12 +81,27 @@ def analyze(
     )
 
 
+def paired_hosts(case: Case) -> tuple[list[Edge], list[Host]]:
+    """The case's edges, paired, and its hosts explained with them.
+
+    Where the pairs contradict what the ranks' loops can do, as with clocks apart, none is kept.
+    """
+    edges = aligned_edges(case)
+    hosts = hosts_of(case, edges)
+    step = decode_step(case, hosts)
+    if isinstance(step, DecodeStep) or not step.startswith(LATE):
+        return edges, hosts
+    edges = [without_pairs(edge, step) for edge in edges]
+    return edges, hosts_of(case, edges)
+
+
 def hosts_of(case: Case, edges: list[Edge]) -> list[Host]:
     """Every rank's host, the messages of its prefill batches marked."""
     hosts = [host_of(rank, gpu_work(rank), edges, case.pp_size) for rank in case.ranks]
     mark_prefill(hosts, case.pp_size)
     for gpu in shared_gpus(case, hosts):
-        together = gpu.compute() if gpu.known else None
+        seen = gpu.known and not any(host.rank.gpu_unknown for host in gpu.hosts)
+        together = gpu.compute() if seen else None
         for host in gpu.hosts:
             host.beside = [other for other in gpu.hosts if other is not host]
             host.compute_of_all = together
@@ -144,6 +160,26 @@ def _edge(case: Case, edge: Edge, most: Bounds) -> EdgeFacts:
     )
 
 
+def _of_all(reason: str) -> bool:
+    """Whether why a channel is not paired has a line of its own for all of them."""
+    return reason == NOT_TOGETHER or reason.startswith(LATE)
+
+
+def _none_paired(case: Case, edges: list[Edge]) -> list[str]:
+    """That ranks were recorded one after the other, or that no pairs fit the ranks' loops."""
+    reasons = {channel.pairing.reason for edge in edges for channel in edge.channels}
+    found = [f"no messages are paired: {reason}" for reason in reasons if reason.startswith(LATE)]
+    if NOT_TOGETHER not in reasons:
+        return found
+    begins = [(rank.extent() or (0, 0))[0] for rank in case.ranks]
+    apart_s = (max(begins) - min(begins)) / 1e9
+    return [
+        f"the ranks' files were not recorded at the same time (they begin {apart_s:.1f} s apart): "
+        "they are of different profiles, of hosts whose clocks differ, or cut short. Nothing is "
+        "said of times between ranks; analyse the files of one profile together"
+    ]
+
+
 def _by_number(edge: Edge) -> NumberedPairs | None:
     """The edge's agreement of numbers with order and times; None where a channel lacks it."""
     found = [channel.agreement for channel in edge.channels if channel.pairing.pairs]
@@ -155,12 +191,13 @@ def _by_number(edge: Edge) -> NumberedPairs | None:
 
 def _doubts(case: Case, edges: list[Edge]) -> list[str]:
     """What the pairing could not settle, one line each."""
-    found = [
+    found = _none_paired(case, edges)
+    found += [
         f"{edge.backend} rank {edge.src_rank} -> {edge.dst_rank}: {len(channel.sends)} sends and "
         f"{len(channel.recvs)} recvs not paired: {channel.pairing.reason}"
         for edge in edges
         for channel in edge.channels
-        if channel.pairing.reason and edge.src and edge.dst
+        if edge.src and edge.dst and channel.pairing.reason and not _of_all(channel.pairing.reason)
     ]
     found += [
         f"{edge.backend} rank {edge.src_rank} -> {edge.dst_rank}: the receiver's clock seems "

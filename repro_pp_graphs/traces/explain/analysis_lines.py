@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from repro_pp_graphs.traces.analysis_record import Analysis, EdgeFacts, Portion, Row, Spread, Turn
+from repro_pp_graphs.traces.analysis_record import (
+    Analysis,
+    Cause,
+    EdgeFacts,
+    Portion,
+    Row,
+    Spread,
+    Turn,
+)
 from repro_pp_graphs.traces.explain import step_path
 from repro_pp_graphs.traces.explain.conclusion import conclusion, delivered, sends_held
 from repro_pp_graphs.traces.explain.words import (
@@ -28,6 +36,8 @@ RANKS_ABREAST = 4
 MOST_ROWS = 12
 # A wait that is at least this share of the turn has a line of its own.
 WORTH_A_LINE = 0.02
+# Of an edge's messages, the share whose times stand for all: those left out may be another sort.
+FEW_PAIRED = 0.8
 # Of the call that blocks longest, what another must have to be named.
 WORTH_NAMING = 0.01
 
@@ -63,14 +73,15 @@ def _turns(facts: Analysis) -> list[str]:
     head = "".join(f"{'PP' + label:>7}{'p99':>6}" for label in labels)
     found = [f"{title:<28}" if len(title) <= 28 else title]
     found = [found[0] + head] if len(title) <= 28 else [title, f"{'':<28}{head}"]
+    causes_shown = _causes(facts)
     rows = [name for name in ROW_TITLES if any(name in turns[label].rows for label in labels)]
     for name in rows:
         cells = [turns[label].rows.get(name) for label in labels]
         if not any(cell and cell.mean for cell in cells):
             continue
         found.append(f"{ROW_TITLES[name]:<28}" + "".join(_cell(cell) for cell in cells))
-        for cause, text in CAUSE_TITLES.items():
-            waits = [cell.waits.get(cause, 0) if cell else 0 for cell in cells]
+        for causes, text in causes_shown.items():
+            waits = [sum(cell.waits.get(c, 0) for c in causes) if cell else 0 for cell in cells]
             lengths = [turns[label].mean for label in labels]
             if any(w >= WORTH_A_LINE * whole for w, whole in zip(waits, lengths, strict=True)):
                 found.append(f"  {text:<26}" + "".join(_lone(us) for us in waits))
@@ -93,6 +104,17 @@ def _idle_rows(facts: Analysis, labels: list[str]) -> list[str]:
         for title, cells in rows.items()
         if any(us is not None for us in cells)
     ]
+
+
+def _causes(facts: Analysis) -> dict[tuple[Cause, ...], str]:
+    """The causes of waits that have a line each: with clocks apart it is not known when a peer
+    was there, and so what of a wait was the transfer."""
+    if not clock_doubt_us(facts.clocks, facts.hosts):
+        return {(cause,): text for cause, text in CAUSE_TITLES.items()}
+    found: dict[tuple[Cause, ...], str] = {("own_graph",): CAUSE_TITLES["own_graph"]}
+    found["own_compute",] = CAUSE_TITLES["own_compute"]
+    found["peer_late", "transfer"] = "for a peer, or transfer"
+    return found | {("otherwise",): CAUSE_TITLES["otherwise"]}
 
 
 def _lone(value_us: float | None) -> str:
@@ -258,7 +280,7 @@ def _pairs(facts: Analysis) -> list[str]:
     if not edges:
         return []
     heads = f"{'paired':>14}{'transfer':>10}{'late recv':>12}{'late send':>12}"
-    several = len(facts.hosts) > 1
+    several = len(facts.hosts) > 1 or bool(clock_doubt_us(facts.clocks, facts.hosts))
     heads += f"{'+-':>9}" if several else ""
     found = [f"{'messages, means in ms':<23}{heads}"]
     shown = edges if len(edges) <= 2 * MOST_ROWS else _longest(edges)
@@ -276,8 +298,11 @@ def _pairs(facts: Analysis) -> list[str]:
             )
         )
         cells += column(_doubt(edge), 9) if several else ""
+        few = edge.pairs < FEW_PAIRED * min(edge.sends, edge.recvs)
         found.append(
-            f"{name:<23}{pairs:>14}" + (cells if edge.pairs else "  not paired: see the warnings")
+            f"{name:<23}{pairs:>14}" + ("  too few paired: see the warnings" if few else cells)
+            if edge.pairs
+            else f"{name:<23}{pairs:>14}  not paired: see the warnings"
         )
     if len(shown) < len(edges):
         found.append(

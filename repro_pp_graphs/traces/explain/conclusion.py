@@ -100,7 +100,7 @@ def conclusion(facts: Analysis) -> list[str]:
 
 def recorded(facts: Analysis) -> str:
     """What was recorded: ranks, time, how the sends behave, steps seen of those there."""
-    ranks = count(facts.pp_size, "PP rank")
+    ranks = "one rank of several" if _of_several(facts) else count(facts.pp_size, "PP rank")
     ranks += f" x {facts.tp_size} TP" if facts.tp_size > 1 else ""
     read, world = len(facts.ranks), facts.pp_size * facts.tp_size
     ranks += f", {read} with a trace" if read < world else ""
@@ -139,6 +139,11 @@ def sharing(facts: Analysis) -> list[str]:
             "long a GPU is idle, only for how long none of a rank's own kernels runs."
         )
     return [" ".join(said)] if said else []
+
+
+def _of_several(facts: Analysis) -> bool:
+    """Whether the one rank there seems to be sends to others: its file says nothing of them."""
+    return facts.pp_size == 1 and any(e.src != e.dst for e in (*facts.p2p, *facts.p2p_gloo))
 
 
 def _sentence(text: str) -> str:
@@ -360,6 +365,11 @@ def _delivery(facts: Analysis, src: str, dst: str, host_us: float) -> str:
 
 def _no_token_return(facts: Analysis) -> str:
     last = facts.pp_size - 1
+    if _of_several(facts):
+        return (
+            "Token return: not seen, the file does not say which rank it is of, and how many there "
+            "are."
+        )
     if not last:
         return "Token return: none, there is one PP rank."
     if not any(label.split(".")[0] == str(last) for label in facts.ranks):

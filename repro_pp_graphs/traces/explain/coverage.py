@@ -30,11 +30,13 @@ def recorded_by_all(case: Case, hosts: list[Host]) -> tuple[int, int]:
     """The time in which every rank was recorded, ns; (0, 0) where there is none.
 
     Ranks start and stop their profilers up to a turn of the ring apart, and a rank waits for those
-    that write their files, for up to seconds. When a rank without a trace did so is not known: then
-    as many batches as there are ranks are left out at both ends of every rank.
+    that write their files, for up to seconds. When a rank without a trace did so is not known, nor
+    of one whose GPU work is not known, nor where clocks may be apart, as recordings are that begin
+    or end by many batches apart: then as many batches as there are ranks are left out at both ends
+    of every rank.
     """
     begin_ns, end_ns = window(case)
-    if len(case.ranks) == case.pp_size * case.tp_size:
+    if end_ns <= begin_ns or _edges_known(case, hosts, begin_ns, end_ns):
         return begin_ns, end_ns
     for host in hosts:
         moments = [message.start_ns for message in anchors(host, case.pp_size)]
@@ -43,6 +45,19 @@ def recorded_by_all(case: Case, hosts: list[Host]) -> tuple[int, int]:
         begin_ns = max(begin_ns, moments[case.pp_size])
         end_ns = min(end_ns, moments[-case.pp_size])
     return (begin_ns, end_ns) if end_ns > begin_ns else (0, 0)
+
+
+def _edges_known(case: Case, hosts: list[Host], begin_ns: int, end_ns: int) -> bool:
+    """Whether the time that every rank was recorded shows when each began and stopped to record."""
+    if len(case.ranks) < case.pp_size * case.tp_size:
+        return False
+    if any(host.rank.gpu_unknown for host in hosts):
+        return False
+    beyond = [
+        sum(not begin_ns <= message.start_ns <= end_ns for message in anchors(host, case.pp_size))
+        for host in hosts
+    ]
+    return max(beyond, default=0) <= 2 * case.pp_size + EDGES
 
 
 def batches_there(host: Host, begin_ns: int, end_ns: int) -> int:
@@ -79,6 +94,8 @@ def unseen(rank: RankTrace) -> str:
     """Why it cannot be known what a rank's host waits for; empty where it can."""
     if not _sends_in_main_thread(rank):
         return "another thread has more operators than the one that sends and receives"
+    if rank.gpu_unknown:
+        return rank.gpu_unknown
     on_gpu = bool(len(rank.p2p_kernels) or rank.launches)
     if rank.launched_share is None:
         return "the trace has no kernels of the rank but NCCL's" if on_gpu else ""

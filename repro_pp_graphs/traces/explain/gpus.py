@@ -138,7 +138,7 @@ def facts_of(case: Case, found: SharedGpu, window_ns: tuple[int, int]) -> GpuFac
     both = _all([busy, *(host.work.p2p for host in found.hosts)])
     length = window_ns[1] - window_ns[0]
     shares: tuple[float, float] | None = None
-    if length > 0:
+    if length > 0 and not any(host.rank.gpu_unknown for host in found.hosts):
         in_use = total(clip(busy, *window_ns)) / length
         shares = in_use, total(clip(both, *window_ns)) / length - in_use
     return GpuFacts(

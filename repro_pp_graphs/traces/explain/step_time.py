@@ -81,6 +81,7 @@ class _Lane:
         return None
 
 
+LATE = "messages seem to be paired a turn late, as where the ranks' clocks are apart"
 DEPTH = "the last rank sends before it runs, as with --pp-async-batch-depth"
 
 
@@ -116,7 +117,7 @@ def decode_step(case: Case, hosts: list[Host]) -> DecodeStep | str:
         followed = f"{len(values)} of PP0's {count(there, 'batch')}"
         return f"only {followed} can be followed round the ring by their messages"
     if late := _paired_late(case, ranks, usual):
-        return late
+        return f"{LATE}: {late}"
     return DecodeStep(
         steps=len(values),
         mean=round(float(np.mean(values)), 3),
@@ -128,16 +129,17 @@ def decode_step(case: Case, hosts: list[Host]) -> DecodeStep | str:
 
 def _paired_late(case: Case, ranks: list[Host], followed: int) -> str:
     """Why so many micro-batches under way cannot be: messages were paired with those of the turn
-    before. Empty where they can. sglang's loop has one a rank, but with --pp-async-batch-depth; on
-    hosts whose clocks may differ no more than it has slots that run a batch, as annotated."""
-    late = "messages seem to be paired a turn late: "
+    before. Empty where they can. sglang's loop has one a rank, but with --pp-async-batch-depth;
+    where clocks may differ, as where no file names its host, no more than it has slots that run a
+    batch, as annotated."""
     if followed > case.pp_size:
-        return f"{late}{followed} micro-batches in {case.pp_size} ranks"
-    several_hosts = len({host.rank.host for host in ranks}) > 1
+        return f"{followed} micro-batches in {case.pp_size} ranks"
+    names = {host.rank.host for host in ranks}
+    one_host = len(names) == 1 and "" not in names
     numbered = any(op.number for host in ranks for op in host.rank.p2p)
-    known = micro_batches(case) if several_hosts and not numbered else None
+    known = None if one_host or numbered else micro_batches(case)
     if known and followed > known:
-        return f"{late}{followed} micro-batches round the ring, {known} in the ranks' loops"
+        return f"{followed} micro-batches round the ring, {known} in the ranks' loops"
     return ""
 
 

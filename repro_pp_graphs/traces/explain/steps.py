@@ -91,7 +91,8 @@ def rank_facts(
     each; they stand in where the trace has no annotations of batches.
     """
     has_gpu = bool(len(rank.kernels.times) or len(rank.p2p_kernels))
-    busy, p2p = shares(rank, work, window_ns, has_gpu) if window_ns[1] > window_ns[0] else NO_SHARES
+    is_known = window_ns[1] > window_ns[0] and not rank.gpu_unknown
+    busy, p2p = shares(rank, work, window_ns, has_gpu) if is_known else NO_SHARES
     marks = [match for span in rank.spans if (match := STEP.match(span.name))]
     sizes = Counter(match[2] for match in marks if match[1] == "DECODE" and match[2])
     sizes = sizes or Counter(str(size) for size in tokens)
@@ -137,21 +138,11 @@ def micro_batches(case: Case) -> int | None:
 
 def window(case: Case) -> tuple[int, int]:
     """The time in which every rank was recorded, ns; (0, 0) when there is none."""
-    spans = [extent for rank in case.ranks if (extent := _extent(rank))]
+    spans = [extent for rank in case.ranks if (extent := rank.extent())]
     if not spans:
         return 0, 0
     start, end = max(low for low, _ in spans), min(high for _, high in spans)
     return (start, end) if end > start else (0, 0)
-
-
-def _extent(rank: RankTrace) -> tuple[int, int] | None:
-    """First start and last end of the rank's GPU work, without a GPU of its spans."""
-    work = [times for times in (rank.kernels.times, rank.p2p_kernels) if len(times)]
-    if work:
-        return min(int(w[:, 0].min()) for w in work), max(int(w[:, 1].max()) for w in work)
-    if rank.spans:
-        return rank.spans[0].start_ns, max(span.end_ns for span in rank.spans)
-    return None
 
 
 NO_SHARES = (None, None)
@@ -183,14 +174,17 @@ def bubble(
     """Share of the time in which a GPU computes nothing, the mean of the GPUs; against the ideal.
 
     `rows` by rank label; `gpus`: those of several ranks, whose time counts once. Where it cannot be
-    told whether ranks share one, there is no such share. With m micro-batches (None: not known) in
-    a ring of p equal stages, a GPU each, a stage works at most m/p of the time.
+    told whether ranks share one, or one's use is not known, there is no such share. With m
+    micro-batches (None: not known) in a ring of p equal stages, a GPU each, a stage works at most
+    m/p of the time.
     """
     gpus = gpus or []
     known = all(gpu.shared for gpu in gpus)
     sharing = {label for gpu in gpus for label in gpu.ranks}
     shares = [row.busy_fraction for label, row in rows.items() if label not in sharing]
-    busy = [share for share in (*shares, *(gpu.busy_fraction for gpu in gpus)) if share is not None]
+    every = [*shares, *(gpu.busy_fraction for gpu in gpus)]
+    busy = [share for share in every if share is not None]
+    busy = busy if len(busy) == len(every) else []
     return Ring(
         micro_batches=m,
         bubble_fraction=round(1 - float(np.mean(busy)), 4) if busy and known else None,

@@ -53,7 +53,7 @@ class _Delivery(NamedTuple):
 
     portion: tuple[int, ...]  # Portion
     split: tuple[int, ...]  # DeliverySplit
-    until_received_ns: int | None  # None where no send in it is paired
+    until_received_ns: int | None  # None where not every send in it is paired
     earliest_ns: int | None = None  # the time at least, of a send in a kernel with others
 
 
@@ -135,6 +135,7 @@ def _delivery(
         "other",
     )
     arrivals = [recv.end_ns for _, recv in sends if recv]
+    arrivals = arrivals if len(arrivals) == len(sends) else []  # the last may be one not paired
     return _Delivery(
         _portion(host, start, delivered),
         tuple(split[name] for name in DeliverySplit.__struct_fields__),
@@ -155,10 +156,9 @@ def token_return(
 ) -> TokenReturn | None:
     """Spread over the token returns of the last rank (every TP lane of it).
 
-    Of those within the time in which every rank was recorded (of all where there are none): at its
-    edges a send waits for a peer that starts or stops its profiler. None where the last rank is
-    missing or sent no tokens while it was recorded. `clock_doubt_us`: how far the ranks' clocks may
-    be apart.
+    Of those within the time in which every rank was recorded: at its edges a send waits for a peer
+    that starts or stops its profiler. None where the last rank is missing or sent no tokens.
+    `clock_doubt_us`: how far the ranks' clocks may be apart.
     """
     last = [host for host in hosts if host.rank.pp == case.pp_size - 1 and host.rank.pp]
     found = [(host, message) for host in last for message in host.of("tokens", "send")]
@@ -169,7 +169,7 @@ def token_return(
         (host, message)
         for host, message in found
         if begin_ns <= message.start_ns and message.end_ns <= end_ns
-    ] or found
+    ]
     gaps = _gaps(inside)
     counted = [
         (host, message) for host, message in inside if not (message.prefill or id(message) in gaps)
@@ -202,11 +202,17 @@ def token_return(
         delivery_earliest_us=_spread_ns(
             [each.delivery.earliest_ns for each in times if each.delivery]
         ),
-        until_received_us=_spread_ns([each.until_received_ns for each in delivered]),
+        until_received_us=_until_received(delivered, there),
         upload_us=_spread_ns([each.upload_ns for each in times]),
         blocking_calls=_blocking_calls(counted),
         delivery_known=enough(len(delivered), there) and clocks_do and _in_time(times),
     )
+
+
+def _until_received(delivered: list[_Delivery], there: int) -> Spread | None:
+    """Until rank 0 has received it all; None where that is known of too few of the steps there."""
+    known = [each.until_received_ns for each in delivered if each.until_received_ns is not None]
+    return _spread_ns(known) if enough(len(known), there) else None
 
 
 def _in_time(times: list[_SendTimes]) -> bool:

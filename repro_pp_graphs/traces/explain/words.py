@@ -70,6 +70,8 @@ WORTH_SAYING = 0.1
 LEFT_OVER = 0.01
 # A mean this many times the median is not typical.
 SKEWED = 1.4
+# Within what messages bound the clocks of ranks on one host, and often do not of several.
+ONE_HOST_US = 2000
 
 
 def time(value_us: float | None) -> str:
@@ -119,14 +121,20 @@ def mean_of(number: int, what: str, cell: Spread | Turn | DecodeStep) -> str:
 
 
 def clock_doubt_us(clocks: Sequence[RankClocks], hosts: Sequence[str]) -> float:
-    """How far apart the ranks' clocks may be, us; 0 where nothing shows that they have several."""
+    """How far apart the ranks' clocks may be, us; 0 where nothing shows that they have several.
+
+    Where no file names its host (most do not), they are taken for one host's as long as messages
+    bound them as closely as they do on one.
+    """
     doubt = 0.0
     for row in clocks:
         low, high = row.low_us, row.high_us
         if low is None or high is None:
             doubt = float("inf") if len(hosts) > 1 else doubt
-        elif len(hosts) > 1 or not low <= 0 <= high:
-            doubt = max(doubt, abs(low), abs(high))
+            continue
+        most = max(abs(low), abs(high))
+        if len(hosts) > 1 or not low <= 0 <= high or (not hosts and most > ONE_HOST_US):
+            doubt = max(doubt, most)
     return doubt
 
 
@@ -154,8 +162,9 @@ def wrapped(text: str, indent: str = "", later: str = "  ") -> list[str]:
 
 
 def on_gpu(found: Analysis) -> bool:
-    """Whether any rank's trace has GPU work."""
-    return any(rank.basis == "gpu" for rank in found.ranks.values())
+    """Whether any rank's trace has GPU work, also where it is not known how much."""
+    edges = any(edge.backend == "nccl" for edge in found.p2p)
+    return edges or any(rank.basis == "gpu" or rank.graph_us for rank in found.ranks.values())
 
 
 def gpu_of(found: Analysis, label: str) -> GpuFacts | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from repro_pp_graphs.traces.pair.queues import Run
@@ -64,6 +64,13 @@ class Edge:
     def largest(self) -> Channel:
         """The channel with most pairs, among equals with most operations."""
         return max(self.channels, key=lambda c: (len(c.pairing.pairs), len(c.sends) + len(c.recvs)))
+
+
+def without_pairs(edge: Edge, reason: str) -> Edge:
+    """The edge with no message paired."""
+    none = Pairing.none(reason)
+    channels = [replace(each, pairing=none, agreement=None) for each in edge.channels]
+    return replace(edge, channels=channels)
 
 
 def sent_ns(send: P2POp, recv: P2POp) -> int:

@@ -19,6 +19,7 @@ from repro_pp_graphs.traces.pair.numbered_pairs import number_pairs
 from repro_pp_graphs.traces.pair.queues import SLACK_NS, Queues, queues_of
 from repro_pp_graphs.traces.rank_trace import Backend, Case, P2POp, RankTrace
 
+NOT_TOGETHER = "these ranks were not recorded at the same time"
 # Of a channel's recvs, from which share on it counts as posted in batches.
 BATCHED_SHARE = 0.2
 
@@ -74,7 +75,19 @@ def edges_of(case: Case) -> list[Edge]:
                 recvs.setdefault((op.backend, op.peer, rank.rank), []).append(op)
     keys = sorted({*sends, *recvs}, key=lambda key: (key[0] != "nccl", key[1:]))
     found = [_open(key, sends.get(key, []), recvs.get(key, []), ranks) for key in keys]
-    return [number_pairs(edge) for edge in pair_edges(found)]
+    numbered = [edge.one_host is False or not apart(edge.src, edge.dst) for edge in found]
+    return [
+        number_pairs(edge) if by_number else edge
+        for edge, by_number in zip(pair_edges(found), numbered, strict=True)
+    ]
+
+
+def apart(one: RankTrace | None, other: RankTrace | None) -> bool:
+    """Whether two ranks were not recorded at the same time, by their files: nothing of one can be
+    held against the other, unless messages are numbered and clocks are of two hosts."""
+    extents = [rank.extent() for rank in (one, other) if rank]
+    known = [extent for extent in extents if extent]
+    return len(known) == 2 and max(begin for begin, _ in known) >= min(end for _, end in known)
 
 
 def pair_edges(edges: list[OpenEdge]) -> list[Edge]:
@@ -126,20 +139,25 @@ def _open(
     """An edge with its operations by channel, and the queues of those that can be paired."""
     backend, src, dst = key
     absent = [f"no trace of rank {rank}" for rank in (src, dst) if rank not in ranks]
+    absent += [NOT_TOGETHER] * apart(ranks.get(src), ranks.get(dst))
     channels = []
     for name in _channel_names(sends, recvs):
         ours = [op for op in sends if name in (None, op.channel)]
         theirs = [op for op in recvs if name in (None, op.channel)]
-        reason = absent[0] if absent else _unpairable(ours, theirs, ranks[dst])
+        reason = absent[0] if absent else _unpairable(ours, theirs, ranks[src], ranks[dst])
         queues = None if reason else queues_of(ours, theirs, SLACK_NS[backend])
         channels.append(OpenChannel(name or "", ours, theirs, queues, reason))
     return OpenEdge(backend, src, dst, ranks.get(src), ranks.get(dst), channels)
 
 
-def _unpairable(sends: list[P2POp], recvs: list[P2POp], receiver: RankTrace) -> str:
+def _unpairable(
+    sends: list[P2POp], recvs: list[P2POp], sender: RankTrace, receiver: RankTrace
+) -> str:
     """Why a channel cannot be paired; empty where it can."""
     if not sends or not recvs:
         return "no recvs" if sends else "no sends"
+    if sends[0].backend == "nccl" and (unknown := sender.gpu_unknown or receiver.gpu_unknown):
+        return unknown  # as many may be missing on both sides: then order and times mislead
     if recvs[0].backend == "gloo" and _batched(recvs, receiver):
         return "posted in batches: when a recv was over is not known"
     return ""

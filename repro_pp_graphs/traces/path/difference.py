@@ -25,8 +25,8 @@ class Difference(msgspec.Struct, frozen=True):
 class Differences(msgspec.Struct, frozen=True, kw_only=True):
     """The difference of two cases' steps; `categories` add up to `step`.
 
-    `over`: what the intervals are over: launches, where there are two or more of each case, else
-    the steps of one launch each, which say nothing of how launches differ.
+    `over`: what the intervals are over: launches, where a case has two or more, else the steps of
+    one launch each, which say nothing of how launches differ.
     """
 
     over: Literal["launches", "steps"]
@@ -41,7 +41,7 @@ def differences(a: Sequence[RingPath], b: Sequence[RingPath]) -> Differences:
     """
     if not a or not b:
         raise ValueError("a case has no launch whose critical path is known: nothing to compare")
-    over: Literal["launches", "steps"] = "launches" if min(len(a), len(b)) > 1 else "steps"
+    over: Literal["launches", "steps"] = "launches" if max(len(a), len(b)) > 1 else "steps"
     categories = {
         name: _difference(*(_values(case, name) for case in (a, b))) for name in CATEGORIES
     }
@@ -62,10 +62,13 @@ def _wholes(case: Sequence[RingPath]) -> list[float]:
 
 
 def _difference(a: list[float], b: list[float]) -> Difference:
-    """Welch's interval for the difference of two means; without one where one value is all."""
+    """Welch's interval for the difference of two means; where a case has one value the other's
+    spread is taken for both, as nothing else shows how launches differ. Without one of one each."""
     mean = fmean(b) - fmean(a)
-    if min(len(a), len(b)) < 2:
+    if max(len(a), len(b)) < 2:
         return Difference(mean, None, None)
+    if min(len(a), len(b)) < 2:
+        return _by_spread(mean, a if len(a) > 1 else b)
     parts = [variance(each) / len(each) for each in (a, b)]
     error = math.sqrt(sum(parts))
     if not error:
@@ -74,6 +77,15 @@ def _difference(a: list[float], b: list[float]) -> Difference:
 
     below = sum(part**2 / (len(each) - 1) for part, each in zip(parts, (a, b), strict=True))
     half = float(special.stdtrit(sum(parts) ** 2 / below, 0.975)) * error
+    return Difference(mean, mean - half, mean + half)
+
+
+def _by_spread(mean: float, several: list[float]) -> Difference:
+    """The interval for the difference between a single value and the mean of several."""
+    from scipy import special  # noqa: PLC0415 - as above
+
+    error = math.sqrt(variance(several) * (1 + 1 / len(several)))
+    half = float(special.stdtrit(len(several) - 1, 0.975)) * error
     return Difference(mean, mean - half, mean + half)
 
 

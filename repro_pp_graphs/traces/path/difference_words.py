@@ -28,7 +28,8 @@ def sentence(a: str, b: str, found: Differences) -> str:
     if step.low is None or step.high is None:
         text += " (of too few steps for an interval)"
     else:
-        text += f" (95 %: {step.low / 1e3:+.2f} to {step.high / 1e3:+.2f} ms)"
+        text += f" (95 %: {step.low / 1e3:+.2f} to {step.high / 1e3:+.2f} ms"
+        text += ")" if is_sure(step) else ": which is longer cannot be told)"
     parts = sorted(found.categories.items(), key=lambda part: -abs(part[1].mean))
     least = NAMED * abs(parts[0][1].mean)
     named = [

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from repro_pp_graphs.traces.analysis_record import Analysis
-from repro_pp_graphs.traces.explain.analysis import analyze, hosts_of
+from repro_pp_graphs.traces.explain.analysis import analyze, paired_hosts
 from repro_pp_graphs.traces.explain.host import Host
 from repro_pp_graphs.traces.pair.edge import Edge
-from repro_pp_graphs.traces.pair.host_clocks import aligned_edges
 from repro_pp_graphs.traces.path.clock_leads import CannotTell
 from repro_pp_graphs.traces.path.ring_path import Followed, followed, ring_path
 from repro_pp_graphs.traces.path.what_if import IN_A_BATCH, Change
@@ -32,8 +31,7 @@ class Studied:
 
 def studied(case: Case) -> Studied:
     """A case with its messages paired, its hosts explained and its decode steps followed."""
-    edges = aligned_edges(case)
-    hosts = hosts_of(case, edges)
+    edges, hosts = paired_hosts(case)
     try:
         return Studied(case, edges, hosts, followed(case, hosts, edges))
     except CannotTell as reason:

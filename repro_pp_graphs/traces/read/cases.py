@@ -184,6 +184,12 @@ def _read_all(members: Members) -> list[RankTrace]:
     return [found[at] for at in range(len(members))]
 
 
+NO_RANKS = (
+    "no file says which rank it is of, in its name (as 1-TP-0-PP-1.trace.json.gz) or in "
+    "distributedInfo: one is taken for PP0"
+)
+
+
 def read_case(name: str, members: Members) -> Case:
     """Read all files of a case; files that hold nothing are warned of and left out."""
     read = _read_again(members, _read_all(members))
@@ -214,6 +220,8 @@ def read_case(name: str, members: Members) -> Case:
         _problems(read, some_known) + warnings,
         placed=placement(members[0][0]),
     )
+    if ranks and not some_known and any(rank.p2p for rank in ranks.values()):
+        case.warnings.append(NO_RANKS)
     missing = [
         f"PP{pp}" + (f" TP{tp}" if tp_size > 1 else "")
         for pp in range(pp_size)

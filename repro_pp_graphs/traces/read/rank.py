@@ -20,6 +20,9 @@ from repro_pp_graphs.traces.read.sift import Sifted, sift_gpu
 from repro_pp_graphs.traces.time_sets import Intervals, intervals, merged
 
 NO_KERNELS = "no GPU kernels: a CPU run, or the profiler recorded none"
+NO_GPU_WORK = "the profiler recorded no GPU activities"
+# Of a rank's launches, the share whose GPU work may be missing before its use is not known.
+MOST_LOST = 0.02
 GPU_ONLY = (
     "no CPU activities: peers of sends, batches and what the host waits for are not known; "
     'profile with "activities": ["CPU", "GPU"]'
@@ -45,6 +48,7 @@ def read_rank(path: Path, who: Identity, base_ns: int | None = None) -> RankTrac
             gc.enable()
     base_ns = _base_ns(trace) if base_ns is None else base_ns
     site, sifted = columns.launch_site(), Sifted()
+    gpu_unknown = _gpu_unknown(columns, bool(site.host))
     sift_gpu(columns, sifted)
 
     def ns(ts: float) -> int:
@@ -97,11 +101,13 @@ def read_rank(path: Path, who: Identity, base_ns: int | None = None) -> RankTrac
         nccl_marks=_spans(nccl_marks, base_ns, sifted, in_turn=False),
         operators=merged(operators[operators[:, 1] >= operators[:, 0]]),
         launched_share=columns.launched_share(),
+        gpu_unknown=gpu_unknown,
         problems=[
             *trace.problems,
             *_left_out(decoding.left_out, sifted),
             *(problems if columns.count else []),
             *_shortcomings(columns, trace, p2p, gpu_only=gpu_only),
+            *_lost(gpu_unknown),
         ],
         times_us=decoding.times,
         left_out_ns=frozenset(sifted.times_ns),
@@ -239,12 +245,32 @@ def _left_out(left_out: LeftOut, sifted: Sifted) -> list[str]:
     return [*found, *sifted.problems]
 
 
+def _gpu_unknown(columns: Columns, with_nccl: bool) -> str:
+    """Why it is not known when a rank's GPU works: its work was not recorded, or parts were lost.
+    `with_nccl`: NCCL's annotations show that it has a GPU."""
+    if _has_no_kernels(columns):
+        return NO_GPU_WORK if with_nccl or columns.launches else ""
+    lost = columns.lost_share()
+    return f"the GPU work of {lost:.0%} of its launches is missing" if lost > MOST_LOST else ""
+
+
+def _has_no_kernels(columns: Columns) -> bool:
+    return all(place % 2 for place in columns.gpu[3::GPU_COLUMNS]) and not columns.p2p
+
+
+def _lost(gpu_unknown: str) -> list[str]:
+    """The warning for GPU work that the profiler lost."""
+    if gpu_unknown in ("", NO_GPU_WORK):
+        return []
+    return [f"{gpu_unknown}, as where a profiler runs out of buffers: profile fewer steps"]
+
+
 def _shortcomings(
     columns: Columns, trace: TraceFile, p2p: list[P2POp], *, gpu_only: bool
 ) -> list[str]:
     if not columns.count:
         return [] if trace.problems else ["traceEvents is empty"]
-    if all(place % 2 for place in columns.gpu[3::GPU_COLUMNS]) and not columns.p2p:
+    if _has_no_kernels(columns):
         return [NO_KERNELS]
     if gpu_only:
         return [GPU_ONLY]
