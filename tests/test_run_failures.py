@@ -91,8 +91,8 @@ def run_broken_off(harness: Harness) -> Done:
     """Traces whose explanation ends in an error that nobody foresaw, or is killed."""
     harness.replace(
         "run/explain_step.py",
-        '    plan = record.load(out / "logs")\n',
-        '    plan = record.load(out / "logs")\n'
+        '    plan = run_record.load(out / "logs")\n',
+        '    plan = run_record.load(out / "logs")\n'
         '    import os; os.kill(os.getpid(), 9) if label == "killed" else 1 / 0\n',
     )
     harness.case("breaks_off")
