@@ -96,7 +96,7 @@ def test_a_rank_is_moved_as_a_whole():
     kept |= {"rank_known", "gpu_only", "gpu_unknown"}
     assert {each.name for each in fields(RankTrace)} - kept == {
         *("base_ns", "kernels", "p2p_kernels", "p2p", "spans", "launches", "calls", "syncs"),
-        *("sends", "recvs", "nccl_marks", "operators"),
+        *("sends", "recvs", "nccl_marks", "operators", "sent_waits"),
     }
     assert other.base_ns - one.base_ns == by_ns
     assert (other.kernels.times - one.kernels.times == by_ns).all()

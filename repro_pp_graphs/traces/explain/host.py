@@ -83,10 +83,10 @@ def host_of(rank: RankTrace, work: GpuWork, edges: list[Edge], pp_size: int) -> 
 def _rows(rank: RankTrace, found: list[Message], in_cuda: Intervals) -> dict[RowName, Intervals]:
     """The rows as disjoint sets; `python` is what they leave of a turn and has none."""
     rows: dict[RowName, Intervals] = {}
+    spans = [(row_of(each), each.start_ns, each.end_ns) for each in found]
+    spans += _sent(rank, found)
     for name in IN_MESSAGES:
-        rows[name] = merged(
-            intervals((each.start_ns, each.end_ns) for each in found if row_of(each) == name)
-        )
+        rows[name] = merged(intervals((start, end) for row, start, end in spans if row == name))
     covered = merged(np.concatenate(list(rows.values())))
     rows["results"] = outside(in_cuda, covered)
     covered = merged(np.concatenate([covered, in_cuda]))
@@ -95,6 +95,20 @@ def _rows(rank: RankTrace, found: list[Message], in_cuda: Intervals) -> dict[Row
     in_calls = merged(np.concatenate([rank.operators, calls, launches]))
     rows["launch"] = outside(in_calls, covered)
     return rows
+
+
+def _sent(rank: RankTrace, found: list[Message]) -> list[tuple[RowName, int, int]]:
+    """The waits for earlier sends, each with the row of what was sent."""
+    row = {
+        id(op): row_of(message)
+        for message in found
+        for part in message.operations
+        for op in part.p2p
+    }
+    return [
+        (row.get(id(wait.sends[-1]), "other_messages"), wait.start_ns, wait.end_ns)
+        for wait in rank.sent_waits
+    ]
 
 
 def anchors(host: Host, pp_size: int) -> list[Message]:

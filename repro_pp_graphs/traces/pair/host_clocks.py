@@ -15,7 +15,7 @@ from dataclasses import fields, replace
 import numpy as np
 
 from repro_pp_graphs.traces.facts import HostClocks
-from repro_pp_graphs.traces.model import Case, Kernels, P2POp, RankTrace, Span
+from repro_pp_graphs.traces.model import Case, Kernels, P2POp, RankTrace, SentWait, Span
 from repro_pp_graphs.traces.pair.clock_bounds import Bounds, bounds, chained
 from repro_pp_graphs.traces.pair.edge import Edge
 from repro_pp_graphs.traces.pair.edges import edges_of
@@ -119,7 +119,7 @@ def move(rank: RankTrace, by_ns: int) -> None:
 
 def _move_all(found: Iterable[object], by_ns: int) -> None:
     for one in found:
-        if isinstance(one, P2POp | Span):
+        if isinstance(one, P2POp | Span | SentWait):
             one.start_ns += by_ns
             one.end_ns += by_ns
         if isinstance(one, P2POp):

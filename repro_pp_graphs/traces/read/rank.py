@@ -14,7 +14,7 @@ from repro_pp_graphs.traces.read.blocks import LATEST_NS, TraceFile, Value, numb
 from repro_pp_graphs.traces.read.columns import GPU_COLUMNS, LARGEST, Columns, Event, GlooOp
 from repro_pp_graphs.traces.read.decoding import ODD, Decoding, LeftOut, events_of
 from repro_pp_graphs.traces.read.identity import Identity
-from repro_pp_graphs.traces.read.message_numbers import attach, divide
+from repro_pp_graphs.traces.read.message_numbers import attach, divide, sent_waits
 from repro_pp_graphs.traces.read.peers import label_kernels
 from repro_pp_graphs.traces.read.sift import Sifted, sift_gpu
 from repro_pp_graphs.traces.time_sets import Intervals, intervals, merged
@@ -89,6 +89,7 @@ def read_rank(path: Path, who: Identity, base_ns: int | None = None) -> RankTrac
         events=columns.count,
         kernels=_kernels(columns, base_ns),
         p2p=p2p,
+        sent_waits=sent_waits(p2p, numbering),
         unlabelled_p2p=unlabelled,
         spans=marks,
         launches=sorted((ns(ts), ns(ts + max(0, dur)), corr) for ts, dur, corr in columns.launches),
