@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from repro_pp_graphs.launch_record import NOT_BEGUN
 from repro_pp_graphs.pp_clock import table_rows
 from repro_pp_graphs.report import token_ids
 from repro_pp_graphs.report.numbers import number, times
@@ -41,7 +42,11 @@ CLOCK_ROUNDS = {  # path, and a title that stands without the rows above it
 _LETTER = re.compile("CASE_[A-Z]_")
 MARKS = {"DIFFERENT": "*", "BORDERLINE": "?", "NO DIFFERENCE LARGER THAN": "="}
 NOT_TRACED = "not traced"
-_SHORT = {"interrupted": "interr.", "unreadable": "unread."}  # of a status, in a narrow cell
+_SHORT = {
+    "interrupted": "interr.",
+    "unreadable": "unread.",
+    NOT_BEGUN: "unbegun",
+}  # of a status, in a narrow cell
 
 
 def lines(summary: dict[str, Any]) -> list[str]:
@@ -93,6 +98,12 @@ def is_measured(row: Row) -> bool:
     return row["status"] == "ok" or bool(looked_at and row.get("measured") and row["metrics"])
 
 
+def ended(row: Row) -> str:
+    """How a launch ended: its status, but where its server was not started that."""
+    begun = not (row.get("reason") or "").startswith(NOT_BEGUN)
+    return row["status"] if begun else NOT_BEGUN
+
+
 def _value(row: Row, key: str) -> float | None:
     profiled = row.get("token_send_ms", {}) if row["status"] == "ok" else {}
     found: float | None = {**row["metrics"], **profiled}.get(key)
@@ -104,7 +115,7 @@ def _cell(row: Row | None, key: str, width: int) -> str:
     if row is None:
         return "-"
     if not is_measured(row):
-        status: str = row["status"]
+        status = ended(row)
         return status if len(status) < width else _SHORT.get(status, status)
     value = _value(row, key)
     return times(value) if key in table_rows.RATIOS else number(value)
