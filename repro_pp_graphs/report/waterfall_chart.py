@@ -14,6 +14,7 @@ from repro_pp_graphs.traces.commands.differences import ANOTHER, pairs, with_gra
 from repro_pp_graphs.traces.explain.step_path import TITLES
 from repro_pp_graphs.traces.facts import RingPath
 from repro_pp_graphs.traces.path import difference_words
+from repro_pp_graphs.traces.path.alike import unlike as not_comparable
 from repro_pp_graphs.traces.path.compare import Difference, Differences, differences
 
 ROW_PX, FOOT_PX = 34, 50
@@ -35,6 +36,7 @@ class Compared(msgspec.Struct, kw_only=True):
     launches: str  # of which launches it is; empty where it is of all
     noise: str = ""
     uneven: str = ""
+    unlike: str = ""  # why they cannot be compared
 
     def less(self) -> str:
         """`graphs_off (B) less graphs_on (A)`"""
@@ -74,6 +76,7 @@ def compared(source: Source) -> list[Compared]:
                 found=differences(paths[a], paths[b]),
                 launches=_of_some(source, {case: labels[case] for case in (a, b)}),
                 noise=("all with graphs" if graphs[0] else "all without graphs") if equal else "",
+                unlike="; ".join(not_comparable(firsts[a], firsts[b]).refused),
                 uneven=difference_words.host_speed(names[0], firsts[a], names[1], firsts[b])
                 if one_each
                 else "",
@@ -96,6 +99,8 @@ def sentences(source: Source) -> list[str]:
 
 
 def _sentence(pair: Compared) -> str:
+    if pair.unlike:
+        return f"{pair.a} and {pair.b} are not comparable: {pair.unlike}."
     if not pair.noise:
         said = [difference_words.sentence(pair.a, pair.b, pair.found), pair.uneven, pair.launches]
         return " ".join(filter(None, said))
@@ -108,7 +113,7 @@ def _sentence(pair: Compared) -> str:
 
 def _explained(source: Source) -> list[Compared]:
     """The pairs whose difference can come from what differs between them."""
-    return [pair for pair in compared(source) if not pair.noise]
+    return [pair for pair in compared(source) if not (pair.noise or pair.unlike)]
 
 
 def difference(source: Source) -> Figure | None:

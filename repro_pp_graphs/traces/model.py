@@ -120,6 +120,7 @@ class RankTrace:
     """ts and length of further events that cannot be."""
     tp_size: int = 1
     rank_known: bool = True  # the file's name or distributedInfo says which rank it is
+    gpu_model: str = ""  # of the first GPU that its process sees, as the file names it
     gpu_only: bool = False  # the profiler recorded no CPU activities
 
     def extent(self) -> tuple[int, int] | None:

@@ -68,7 +68,8 @@ def main(argv: list[str]) -> int:
     if not facts:
         return cli.nothing_read(COMMAND)
     if len(facts) > 1:
-        print("\n".join(["", *side_by_side.lines(facts), *differences.lines(facts)]))
+        beside = [*side_by_side.lines(facts), *differences.not_alike(facts)]
+        print("\n".join(["", *beside, *differences.lines(facts)]))
     if options.json:
         try:
             options.json.parent.mkdir(parents=True, exist_ok=True)

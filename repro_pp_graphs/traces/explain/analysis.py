@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from repro_pp_graphs.traces.explain.gpus import facts_of, shared_gpus
-from repro_pp_graphs.traces.explain.host import Host, anchors, host_of, token_counts
+from repro_pp_graphs.traces.explain.host import (
+    Host,
+    anchors,
+    hidden_size,
+    host_of,
+    token_counts,
+)
 from repro_pp_graphs.traces.explain.prefill import mark_prefill
 from repro_pp_graphs.traces.explain.ring import DEPTH, LATE, decode_step
 from repro_pp_graphs.traces.explain.seen import recorded_by_all
@@ -59,6 +65,8 @@ def analyze(
         tp_size=case.tp_size,
         window_us=(end - start) / 1000,
         hosts=names,
+        gpu_models=sorted({rank.gpu_model for rank in case.ranks if rank.gpu_model}),
+        hidden_size=hidden_size(hosts),
         p2p=nccl if on_gpu else gloo,
         p2p_gloo=gloo if on_gpu else [],
         p2p_without_metadata={

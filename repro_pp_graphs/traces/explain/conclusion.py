@@ -224,7 +224,7 @@ def longest_wait(facts: Analysis) -> list[str]:
     call = max(row.calls, key=lambda key: row.calls[key], default="")
     text = (
         f"The longest wait of a turn{_seen_of(facts)}: PP{label}'s host in {ROW_PHRASES[name]}, "
-        f"{time(us)} of {time(row.mean)} (means of {turn.turns} turns)"
+        f"{time(us)} of its {time(row.mean)} a turn (means of {turn.turns} turns)"
         + f", in {call}" * bool(call)
         + ", "
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import gcd
 
 import numpy as np
 
@@ -123,6 +124,25 @@ def token_count(message: Message) -> int | None:
             if op.backend == "nccl" and op.dtype in INTEGERS:
                 return op.elements
     return None
+
+
+def hidden_size(hosts: list[Host]) -> int | None:
+    """Elements of hidden states a sequence, by what the first rank sends and the last rank's token
+    ids in decode steps; None where they do not show it."""
+    first = [host for host in hosts if host.rank.pp == 0]
+    sent = [message for host in first for message in host.of("hidden", "send")]
+    elements = gcd(
+        *(
+            op.elements or 0
+            for message in sent
+            if not message.prefill
+            for part in message.operations
+            for op in part.p2p
+            if op.backend == "nccl" and "float" in (op.dtype or "").lower()
+        )
+    )
+    tokens = gcd(*(count for host in hosts for count in token_counts(host)))
+    return elements // tokens if elements and tokens and elements % tokens == 0 else None
 
 
 def token_counts(host: Host) -> list[int]:

@@ -114,6 +114,7 @@ def read_rank(path: Path, who: Identity, base_ns: int | None = None) -> RankTrac
         left_out_ns=frozenset(sifted.times_ns),
         tp_size=who.tp_size,
         rank_known=who.rank_known,
+        gpu_model=_gpu_model(trace.header.deviceProperties),
         gpu_only=gpu_only,
     )
 
@@ -212,6 +213,13 @@ def _posted(
     known = (calls[at, 0] == correlations) & (correlations >= 0)
     found: npt.NDArray[np.int64] = np.where(known, _ns(calls[at, 1], base_ns), -1)
     return found
+
+
+def _gpu_model(properties: object) -> str:
+    """The name of the first GPU in a file's deviceProperties; empty where there is none."""
+    first = properties[0] if isinstance(properties, list) and properties else None
+    name = first.get("name") if isinstance(first, dict) else None
+    return name if isinstance(name, str) else ""
 
 
 def _base_ns(trace: TraceFile) -> int:
