@@ -59,7 +59,7 @@ def test_cases_of_other_ranks_get_no_table_but_the_reasons_and_what_to_do(capsys
         (lambda one: of_ranks(one, kernels_a_batch=300.0), "another model or number of layers"),
         (lambda one: replace(one, hidden_size=4096), "other hidden size: 8192 and 4096"),
         (lambda one: replace(one, ring=Ring(1, 0.1, 0.5)), "under way: 2 and 1"),
-        (lambda one: of_ranks(one, basis="host"), "other kinds of machine: GPUs and a CPU"),
+        (lambda _: facts("cpu_numbered"), "other kinds of machine: GPUs and a CPU"),
     ],
 )
 def test_another_load_or_shape_is_refused(change, reason):

@@ -108,9 +108,9 @@ def hosts_of(case: Case, edges: list[Edge]) -> list[Host]:
     hosts = [host_of(rank, gpu_work(rank), edges, case.pp_size) for rank in case.ranks]
     mark_prefill(hosts, case.pp_size)
     for gpu in shared_gpus(case, hosts):
-        seen = gpu.known and not any(host.rank.gpu_unknown for host in gpu.hosts)
-        together = gpu.compute() if seen else None
+        together = gpu.compute() if gpu.known and gpu.seen else None
         for host in gpu.hosts:
+            host.shares = True
             host.beside = [other for other in gpu.hosts if other is not host]
             host.compute_of_all = together
     return hosts
