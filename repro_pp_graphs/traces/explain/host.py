@@ -48,8 +48,8 @@ class Host:
     in_gloo: Intervals
     other: dict[int, P2POp]
     sorted_out: dict[tuple[str, str], list[Message]]
-    # whether other ranks are on its GPU, or may be (gpus.py); those with a trace; and when a compute
-    # kernel of any rank there runs, None: that is not known
+    # whether other ranks are on its GPU, or may be (gpus.py); those with a trace; and when a kernel
+    # of any of them computes, None: that is not known
     shares: bool = False
     beside: list[Host] = field(default_factory=list)
     compute_of_all: Intervals | None = None
