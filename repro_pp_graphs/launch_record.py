@@ -14,6 +14,9 @@ from repro_pp_graphs.files import BadFile
 Status = Literal["running", "ok", "failed", "interrupted"]
 
 
+NOT_BEGUN = "not begun"  # how the reason of a launch begins whose server was not started
+
+
 class GraphState(msgspec.Struct):
     """What the server really ran: decode lines of its log with and without a graph."""
 
@@ -108,6 +111,8 @@ class LaunchRecord(msgspec.Struct, omit_defaults=True):
     gpu_counters: GpuCounters | None = None
     host: HostLoad | None = None  # the machine's CPUs before and during the client's passes
     client_sha256: str | None = None  # of its client.json, when the launch had ended
+    # what its server refused as it started: an argument with its values, or NAME=value
+    bad_argument: str | None = None
     loads: dict[str, LoadRecord] | None = None  # of a sweep, by name, as they were measured
 
 

@@ -73,6 +73,18 @@ class Launch:
     started_nodes: int = 1  # of its nodes, those that the run starts, by srun where several
 
     @property
+    def arguments(self) -> list[str]:
+        """Each server argument with its values, and each variable of the environment, as one
+        text."""
+        found: list[str] = []
+        for word in self.args:
+            if word.startswith("--"):
+                found.append(word)
+            elif found:
+                found[-1] += f" {word}"
+        return found + [f"{name}={value}" for name, value in self.env.items()]
+
+    @property
     def ranks(self) -> int:
         """Ranks on the nodes that the run starts: each writes one trace file."""
         return self.ranks_a_node * self.started_nodes

@@ -35,8 +35,8 @@ def record_function(name: str) -> Iterator[None]:
 
 
 def fake_torch(rank: int) -> Any:
-    def send(tensor: Any, dst: int | None = None, group: Any = None, tag: int = 0) -> str:
-        return "work"
+    def send(tensor: Any, dst: int | None = None, group: Any = None, tag: int = 0) -> object:
+        return object()
 
     def recv(tensor: Any, src: int | None = None, group: Any = None, tag: int = 0) -> str:
         return "work"
@@ -66,7 +66,8 @@ class Group:
 
     def send_tensor_dict(self, tensor_dict: Any, all_gather_group: Any = None) -> list[str]:
         other = 1 - self.rank_in_group
-        return [self.torch.distributed.isend(tensor_dict, other, group=self.device_group)]
+        work = self.torch.distributed.isend(tensor_dict, other, group=self.device_group)
+        return [SimpleNamespace(work=work)]
 
     def recv_tensor_dict(self, all_gather_group: Any = None) -> Any:
         self.torch.distributed.irecv(None, src=1 - self.rank_in_group, group=self.device_group)
@@ -245,6 +246,19 @@ def test_messages_are_numbered_from_the_loops_begin_and_annotated_in_a_profile_o
         "pp_clock:recv 0->1 world_cpu #1",
         "pp_clock:send 1->0 pp_cpu/7 #1",
         "pp_clock:send 1->0 world #1",
+    ]
+
+
+def test_a_wait_for_sends_is_annotated_with_their_numbers_while_profiled(made):
+    Profile.on = True  # that nothing is annotated without: above
+    _, found = go(made, Batch(True, 1), Batch(True, 1), Batch(True, 1))
+    assert kinds(found)["wait_sent_tokens"] == 2
+    assert [span for span in SPANS if "recv" not in span] == [
+        "pp_clock:send 1->0 pp #1",
+        "pp_clock:wait send 1->0 pp #1",
+        "pp_clock:send 1->0 pp #2",
+        "pp_clock:wait send 1->0 pp #2",
+        "pp_clock:send 1->0 pp #3",
     ]
 
 

@@ -90,6 +90,11 @@ def test_nothing_is_asked_for_and_nothing_is_wrong(seen):
     assert (seen["errors"], seen["requests"]) == ([], [])
 
 
+def test_pictures_are_drawn_without_scrolling_and_for_a_print_even_where_that_takes_long(seen):
+    every = len(seen["charts"])
+    assert seen["slow"]["begun"] < every == seen["slow"]["printed"] > 3
+
+
 def test_every_picture_is_drawn_with_all_its_points(seen):
     charts, drawn = seen["facts"]["charts"], seen["charts"]
     assert set(drawn) == {"lanes", *(name.replace("_", "-") for name in charts)}

@@ -169,11 +169,19 @@ def test_traces_alone_and_runs_without_a_measured_launch_are_refused(tmp_path, c
     run = report_runs.series(tmp_path / "run")
     status, text = compared(capsys, run, report_runs.DATA / "traces" / "cpu_prefill")
     assert status == 1 and "traces alone: nothing was measured" in text
+    assert "name the folders of two runs" in text
+    traces = [report_runs.DATA / "traces" / name for name in ("cpu_prefill", "cpu_numbered")]
+    status, text = compared(capsys, *traces)
+    assert status == 1 and f"analyze {traces[0]} {traces[1]}" in text
     bare = report_runs.series(tmp_path / "bare")
     for path in (bare / "logs").glob("*_client.json"):
         path.unlink()
     status, text = compared(capsys, run, bare)
     assert status == 1 and f"no launch of {bare} was measured" in text
+    (bare / "logs" / "run.json").unlink()  # as a report that was kept
+    (bare / "logs" / "summary.json").write_text("{}")
+    status, text = compared(capsys, run, bare)
+    assert status == 1 and "holds the report of a run (summary.json) without its records" in text
     shutil.rmtree(bare)
     status, text = compared(capsys, run, bare)
     assert status == 2 and "name the folders of two runs" in text

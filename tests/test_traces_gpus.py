@@ -176,6 +176,18 @@ def test_a_record_that_does_not_say_it_settles_nothing(tmp_path, run):
     assert [gpu.shared for gpu in facts.shared_gpus] == [None]
 
 
+def test_of_a_gpu_of_a_rank_without_a_trace_nothing_is_called_idle(tmp_path):
+    """The record says that PP0 and PP2 share one; PP2's file is not there."""
+    traces = in_a_run(tmp_path, ONE_GPU, mode="one_gpu", env={"REPRO_GPUS": "2"})
+    next(traces.glob("*PP-2*")).unlink()
+    facts = explained(only_case(traces))
+    assert {tuple(gpu.ranks): gpu.idle_fraction is None for gpu in facts.shared_gpus} == {
+        ("0",): True,
+        ("1", "3"): False,
+    }
+    assert facts.ring.bubble_fraction is None
+
+
 @pytest.mark.parametrize(
     ("name", "of"),
     [

@@ -292,7 +292,7 @@ def test_what_if_is_printed_and_written(tmp_path, capsys):
     assert "token_send: sending token ids took no time" in text
     told = " ".join(text.split())
     assert "saves: at most so much" in told
-    assert "busy with another micro-batch (it works all the while: no loss)" in told
+    assert "busy with another micro-batch (it works, this one queues: no loss)" in told
     assert (
         "batched_p2p: send=0, and receives do not wait either: it may save more than send=0."
         in told
@@ -458,7 +458,7 @@ def test_beside_the_path_stands_what_the_profiler_adds_where_the_run_measured_it
     assert ("Without the profiler a token took" in text) == bool(says)
     assert f"% {says}" in text
     assert ("step, the mean of the" in text) == bool(says)
-    assert ("pp_clock's profiled / measured is another figure" in text) == (says == "longer")
+    assert ("profiled / measured in a run's table is not that" in text) == (says == "longer")
 
 
 def turns(turn: float, launch: float, process: float, untimed: float) -> dict[str, object]:

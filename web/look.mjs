@@ -33,13 +33,12 @@ async function open(options) {
     if (!url.startsWith("file:")) found.requests.push(url);
   });
   await page.goto(pathToFileURL(resolve(file)).href);
-  // pictures are drawn when they come near the screen
-  for (const figure of await page.locator("figure").all()) await figure.scrollIntoViewIfNeeded();
-  await page.waitForFunction(
-    () => document.querySelectorAll("figure").length === Object.keys(window.reproReport.drawn).length,
-  );
+  await page.waitForFunction(allDrawn); // without scrolling
   return page;
 }
+
+const allDrawn = () =>
+  document.querySelectorAll("figure").length === Object.keys(window.reproReport.drawn).length;
 
 async function shoot(page, name) {
   if (!folder) return;
@@ -146,6 +145,21 @@ found.phone_scrolls = await phone.evaluate(() =>
 );
 await shoot(phone, "phone");
 await phone.close();
+
+// where drawing takes long and the browser has no idle moment: a print has all pictures yet
+const slow = await browser.newPage({ viewport: { width: 1200, height: 900 } });
+slow.setDefaultTimeout(timeout);
+await slow.addInitScript(() => {
+  let now = 0;
+  performance.now = () => (now += 400);
+  window.requestIdleCallback = () => 0;
+});
+await slow.goto(pathToFileURL(resolve(file)).href);
+const drawn = () => slow.evaluate(() => Object.keys(window.reproReport.drawn).length);
+found.slow = { begun: await drawn() };
+await slow.pdf(folder ? { path: join(folder, "print.pdf") } : {});
+found.slow.printed = await drawn();
+await slow.close();
 
 await browser.close();
 console.log(JSON.stringify(found));

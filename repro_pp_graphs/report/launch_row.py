@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from repro_pp_graphs.launch_record import NOT_BEGUN
+
 Row = dict[str, Any]  # a launch of summary.json
 _LETTER = re.compile("CASE_[A-Z]_")
 
@@ -48,3 +50,9 @@ def is_measured(row: Row) -> bool:
 def split(row: Row) -> str:
     """Sizes of the micro-batches that decoded while traced: `4`, or `1 7` where they differ."""
     return " ".join(row.get("decode_batches") or ()) or "-"
+
+
+def ended(row: Row) -> str:
+    """How a launch ended: its status, but where its server was not started that."""
+    begun = not (row.get("reason") or "").startswith(NOT_BEGUN)
+    return row["status"] if begun else NOT_BEGUN

@@ -114,6 +114,15 @@ def read(folder: Path, told: dict[str, Any] | None = None) -> Source:
     if not folder.is_dir():
         raise BadFile(f"{folder} is no folder")
     logs = logs_of(folder)
+    reports = (folder / "summary.json", folder / "logs" / "summary.json")
+    if logs is None and any(each.is_file() for each in reports):
+        merged = sorted(folder.glob("*_trace.json*"))
+        shown = f" (its traces: python -m repro_pp_graphs open {merged[0]})" if merged else ""
+        raise BadFile(
+            f"{folder} holds the report of a run (summary.json) without its records "
+            f"(logs/run.json, logs/*_client.json): it is there to be read{shown}, nothing can be "
+            "computed from it"
+        )
     return _run(folder, logs, told) if logs else _traces(folder)
 
 

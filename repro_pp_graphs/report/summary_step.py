@@ -73,7 +73,7 @@ def _lacking(launches: list[launch_row.Row]) -> list[str]:
 
 def _ended(row: dict[str, Any]) -> str:
     """A launch's label, and how it ended where it began."""
-    label, status = row["label"], row["status"]
+    label, status = row["label"], launch_row.ended(row)
     return label if status == "not run" else f"{label}: {status}"
 
 

@@ -26,10 +26,12 @@ from repro_pp_graphs.report.tables.report_metrics import (
 )
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server.machine import network
+from repro_pp_graphs.stats.metric_names import CONTROL
 from repro_pp_graphs.terminal import wrapped
 
 NAME, COLUMN = 27, 22
 MOST_NAMED = 8
+SHORT = {CONTROL: "TTFT alone, ms"}  # titles that fit their column
 LOOPS_ALIKE = 1.1  # a core's speed, one run's over the other's
 MODEL_ARGUMENTS = ("--json-model-override-args", "--load-format", "--quantization", "--dtype")
 PROMPTS = "prompts.txt"
@@ -62,12 +64,16 @@ def against(one: Source, other: Source) -> list[str]:
     found = []
     for source in (one, other):
         if source.plan is None:
-            found.append(
-                f"{source.folder} holds traces alone: nothing was measured (python -m "
-                "repro_pp_graphs analyze DIR1 DIR2 compares the decode steps of traces)"
-            )
+            found.append(f"{source.folder} holds traces alone: nothing was measured")
         elif not any(map(values, source.launches)):
             found.append(f"no launch of {source.folder} was measured")
+    if one.plan is None and other.plan is None:
+        found.append(
+            f"python -m repro_pp_graphs analyze {one.folder} {other.folder} holds their decode "
+            "steps against each other, where they are of one load and number of ranks"
+        )
+    elif found:
+        found.append("name the folders of two runs, as --out did")
     if found or one.plan is None or other.plan is None:
         return found
     first, second = _asked(one.plan), _asked(other.plan)
@@ -252,7 +258,7 @@ def _table(one: Source, other: Source, case: str) -> list[str]:
     for row in found:
         cells = f"{_shown(row.first):>{COLUMN}}{_shown(row.second):>{COLUMN}}"
         ratio = f"{row.ratio:>9.3f}" if row.ratio is not None else ""
-        name = title(row.metric, by_clock(one))
+        name = SHORT.get(row.metric) or title(row.metric, by_clock(one))
         if len(name) >= NAME:
             out.append(name)
             name = ""

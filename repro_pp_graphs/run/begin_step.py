@@ -9,6 +9,7 @@ from repro_pp_graphs import files, launch_record, run_record
 from repro_pp_graphs.launch_record import GpuCounters, LaunchRecord
 from repro_pp_graphs.run import step_options
 from repro_pp_graphs.run.folder import inputs, previous, results, room
+from repro_pp_graphs.run.launch import bad_argument
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server.machine import gpu_counters
 from repro_pp_graphs.terminal import wrapped
@@ -16,15 +17,16 @@ from repro_pp_graphs.terminal import wrapped
 SCRIPTS = "_command.sh"  # written with the plan
 
 
-def obstacle(out: Path, plan: Plan, root: Path) -> str:
+def obstacle(out: Path, plan: Plan, root: Path, label: str) -> str:
     """Why a launch may not start, with the next step; empty where it may."""
     if changed := inputs.changed(plan, root):
         return (
             f"{', '.join(changed)} changed after the run was planned: put the content back and go "
             "on with --resume, or start over without it"
         )
-    full = files.low_space(out / "logs", out / "trace")
-    return f"{full}: free some, then go on with --resume" if full else ""
+    if full := files.low_space(out / "logs", out / "trace"):
+        return f"{full}: free some, then go on with --resume"
+    return bad_argument.obstacle(out / "logs", plan, plan.launch(label))
 
 
 def begin(out: Path, plan: Plan, label: str) -> LaunchRecord:
@@ -77,7 +79,7 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     logs, label = options.out / "logs", options.label
     plan = run_record.load(logs)
-    reason = obstacle(options.out, plan, options.root)
+    reason = obstacle(options.out, plan, options.root, label)
     found = begin(options.out, plan, label)
     reason = reason or ask_attached(plan.launch(label), found)
     launch_record.begin(logs, label, found)
@@ -85,6 +87,7 @@ def main(argv: list[str]) -> int:
         if counters := prepare(logs, plan, label):
             launch_record.amend(logs, label, gpu_counters=counters)
         return 0
-    print("\n".join(wrapped(f"not begun: {reason}", "  ")))
-    launch_record.amend(logs, label, status="failed", reason=f"not begun: {reason}")
+    reason = f"{launch_record.NOT_BEGUN}: {reason}"
+    print("\n".join(wrapped(reason, "  ")))
+    launch_record.amend(logs, label, status="failed", reason=reason)
     return 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 
 from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.run.memory import weights
@@ -32,8 +31,9 @@ def seconds(logs: Path, plan: Plan, ahead: list[Launch]) -> float | None:
             took.setdefault(launch.case, []).append(wall_s)
     if not took:
         return None
-    everyone = fmean(each for values in took.values() for each in values)
-    return sum(fmean(took.get(launch.case, [everyone])) for launch in ahead)
+    all_took = [each for values in took.values() for each in values]
+    means = {case: sum(values) / len(values) for case, values in took.items()}
+    return sum(means.get(launch.case, sum(all_took) / len(all_took)) for launch in ahead)
 
 
 def _wall_s(logs: Path, launch: Launch, plan: Plan) -> float | None:

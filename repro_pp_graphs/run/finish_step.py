@@ -49,7 +49,8 @@ class Ending:
 
     def collect_clock(self) -> None:
         """Keep what the ranks' clocks wrote, and warn of what they lack."""
-        if "pp_clock" not in shim_names.names_in(self.launch.env):
+        begun = not (self.known.reason or "").startswith(launch_record.NOT_BEGUN)
+        if not begun or "pp_clock" not in shim_names.names_in(self.launch.env):
             return
         from repro_pp_graphs.pp_clock import absent, collect  # noqa: PLC0415 - numpy
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from repro_pp_graphs.run import estimate
 from repro_pp_graphs.run.folder import resume
+from repro_pp_graphs.run.launch import bad_argument
 from repro_pp_graphs.run.plan.order import whole_rounds
 from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.terminal import wrapped
@@ -17,8 +18,9 @@ WIDTH = 72
 LEFT_OUT = ("--resume", "--dry-run")
 
 
-def words(plan: Plan, rounds: int | None) -> list[str]:
-    """The user's own command, going on with this run; with more rounds where that is asked for."""
+def words(plan: Plan, rounds: int | None, anew: bool = False) -> list[str]:
+    """The user's own command, going on with this run unless it is to begin `anew`; with more rounds
+    where that is asked for."""
     found, given = [], iter(plan.command)
     for word in given:
         option = f"--{word[2:].replace('_', '-')}" if word.startswith("--") else word
@@ -27,7 +29,7 @@ def words(plan: Plan, rounds: int | None) -> list[str]:
             found += [] if rounds else [word, following]
         elif option not in LEFT_OUT:
             found.append(word)
-    go_on = [] if plan.attached else ["--resume"]
+    go_on = [] if plan.attached or anew else ["--resume"]
     return [*found, *(["--rounds", str(rounds)] if rounds else []), *go_on]
 
 
@@ -36,7 +38,7 @@ def lines(out: Path, plan: Plan, complete: bool) -> list[str]:
     if not plan.command:
         return []
     if not complete:
-        return [*_what_runs(out, plan), *_command(words(plan, None))]
+        return _rest(out, plan)
     ahead = [look for look in plan.looks if look.rounds > plan.rounds]
     if ahead:
         left = ahead[0].rounds - plan.rounds
@@ -54,6 +56,15 @@ def lines(out: Path, plan: Plan, complete: bool) -> list[str]:
     what = "the noise floor" if plan.aa else "a verdict"
     how = f"For {what} ({rounds} launches a case{_time(out, plan, rounds - plan.rounds)}):"
     return [*wrapped(how), *_command(words(plan, rounds))]
+
+
+def _rest(out: Path, plan: Plan) -> list[str]:
+    """How to go on with a run that is not complete; anew where an argument file is to be mended
+    first, which --resume would refuse."""
+    if refused := bad_argument.refused(out / "logs", plan):
+        mend = f"With {', '.join(refused)} mended in server_args_*.txt it is another run:"
+        return [*wrapped(mend), *_command(words(plan, None, anew=True))]
+    return [*_what_runs(out, plan), *_command(words(plan, None))]
 
 
 def _what_runs(out: Path, plan: Plan) -> list[str]:

@@ -212,21 +212,10 @@ def _order(plan: Plan, anew: bool) -> list[str]:
     return wrapped(text, "  order:  ")
 
 
-def arguments(launch: Launch) -> list[str]:
-    """Each server argument with its values, and each variable of the environment, as one text."""
-    found: list[str] = []
-    for word in launch.args:
-        if word.startswith("--"):
-            found.append(word)
-        elif found:
-            found[-1] += f" {word}"
-    return found + [f"{name}={value}" for name, value in launch.env.items()]
-
-
 def _own(launch: Launch) -> list[str]:
     """Its arguments, but for the names of its files, and each of its shims."""
     named = [f"shim {name}" for name in shim_names.names_in(launch.env)]
-    others = [text for text in arguments(launch) if not text.startswith(f"{shim_names.ENV_NAME}=")]
+    others = [text for text in launch.arguments if not text.startswith(f"{shim_names.ENV_NAME}=")]
     files = re.compile(rf"/{re.escape(launch.label)}(_|$)")
     return [text for text in others if not files.search(text)] + named
 

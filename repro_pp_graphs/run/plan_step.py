@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import secrets
 import shlex
 import sys
 import time
-import uuid
 from dataclasses import replace
 from pathlib import Path
 
@@ -208,7 +206,7 @@ def _make(options: Options, found: list[Gpu], earlier: Plan | None, probe: Probe
     arms = order.arms_of(options.cases, options.aa)
     if earlier is None:
         rounds = planned_rounds.begin(options.rounds, len(arms))
-        seed: int | None = secrets.randbits(32)
+        seed: int | None = int.from_bytes(os.urandom(4), "big")
     else:
         from repro_pp_graphs.run import clear  # noqa: PLC0415 - a dry run does without msgspec
 
@@ -359,7 +357,7 @@ def _plan(options: Options) -> int:
 
     done = clear.clear_the_way(plan, options, earlier)
     plan.began = plan.began or time.strftime(previous.STAMP)
-    plan.run_id = plan.run_id or uuid.uuid4().hex
+    plan.run_id = plan.run_id or os.urandom(16).hex()
     write(plan, options)
     print("\n".join(for_the_shell(plan, options, done)))
     return 0

@@ -80,7 +80,7 @@ def main(argv: list[str]) -> int:
     if trouble == TIMED_OUT:
         failure.report_late(logs, launch, options.pid)
     else:
-        failure.report_dead(logs, label, trouble, options.exit_file)
+        failure.report_dead(logs, label, trouble, options.exit_file, launch)
     return 1
 
 

@@ -298,6 +298,7 @@ class RankFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     graph_launches: int
     graph_us: float | None  # median time from a graph's first kernel to its last; None: no graph
     next_batch_us: float | None = None  # median of sglang's get_next_batch_to_run; None: not shown
+    kernels_a_batch: float | None = None  # compute kernels, a batch's mean; None: not known
 
 
 class GpuFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -334,6 +335,8 @@ class Analysis(msgspec.Struct, frozen=True, kw_only=True):
     tp_size: int
     window_us: float  # the time in which every rank was recorded; 0: there is none
     hosts: list[str]
+    gpu_models: list[str] = []  # by name; empty where the files do not say
+    hidden_size: int | None = None  # elements of hidden states a sequence; None: not known
     p2p: list[EdgeFacts]  # what carries tensors: NCCL, without a GPU gloo
     p2p_gloo: list[EdgeFacts]  # gloo beside NCCL
     p2p_without_metadata: dict[str, int]  # P2P kernels that name no peer, by rank label

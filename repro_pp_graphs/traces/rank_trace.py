@@ -39,6 +39,17 @@ class P2POp(msgspec.Struct, gc=False):
     called_ns: int | None = None
 
 
+class SentWait(msgspec.Struct, gc=False):
+    """A time in which the host waits until earlier sends over gloo are done; ns.
+
+    A trace has it only where pp_clock named the sends.
+    """
+
+    start_ns: int
+    end_ns: int
+    sends: list[P2POp]
+
+
 class Span(msgspec.Struct, gc=False):
     """A named interval on the host; correlation where it is a CUDA call."""
 
@@ -84,6 +95,7 @@ class RankTrace:
     kernels: Kernels = field(default_factory=Kernels.none)
     p2p_kernels: Intervals = field(default_factory=lambda: intervals([]))  # known peer or not
     p2p: list[P2POp] = field(default_factory=list)  # with a known peer; gloo's too, on the host
+    sent_waits: list[SentWait] = field(default_factory=list)
     unlabelled_p2p: int = 0  # P2P kernels whose peers nothing in the trace names
     # the host's main thread
     spans: list[Span] = field(default_factory=list)  # annotations
@@ -108,6 +120,7 @@ class RankTrace:
     """ts and length of further events that cannot be."""
     tp_size: int = 1
     rank_known: bool = True  # the file's name or distributedInfo says which rank it is
+    gpu_model: str = ""  # of the first GPU that its process sees, as the file names it
     gpu_only: bool = False  # the profiler recorded no CPU activities
 
     def extent(self) -> tuple[int, int] | None:

@@ -8,7 +8,7 @@ import {
 } from "echarts/components";
 import * as echarts from "echarts/core";
 import { CanvasRenderer } from "echarts/renderers";
-import { element, note, number, whenNear } from "./dom.js";
+import { element, note, number, soon } from "./dom.js";
 import { caseColour, colour, onTheme } from "./theme.js";
 
 echarts.use([
@@ -50,10 +50,11 @@ export function drawCharts(facts, drawn) {
       const made = options(shown, choose ? choose.value : null);
       legend(made);
       chart.setOption({ ...base(), ...made.option }, { notMerge: true });
+      chart.getZr().flush(); // now, not in the next frame: a print or a screenshot may come first
       drawn[id].ms = performance.now() - began;
     }
     if (choose) choose.addEventListener("change", redraw);
-    whenNear(figure, () => {
+    soon(figure, () => {
       if (data.height) box.style.height = `${data.height}px`;
       chart = echarts.init(box, null, { renderer: "canvas" });
       drawn[id] = { chart, ms: 0 };

@@ -28,16 +28,40 @@ export function number(value) {
   return String(Number(value.toPrecision(3)));
 }
 
-/** Call `draw` once, when the element comes near the screen. */
-export function whenNear(target, draw) {
-  if (!("IntersectionObserver" in window)) return draw();
+const AT_ONCE_MS = 1000; // of drawing that a page begins with: all pictures of most reports
+const late = new Set(); // what is not drawn yet
+let spent = 0;
+
+function timed(draw) {
+  const began = performance.now();
+  draw();
+  spent += performance.now() - began;
+}
+
+/** Call `draw` once: now, while that takes no more than AT_ONCE_MS for all pictures together; a
+    later one when it comes near the screen or nothing else is to do, at the latest for a print. */
+export function soon(target, draw) {
+  if (spent < AT_ONCE_MS) return timed(draw);
+  const act = () => {
+    if (!late.delete(act)) return;
+    observer.disconnect();
+    draw();
+  };
   const observer = new IntersectionObserver(
-    (entries) => {
-      if (!entries.some((entry) => entry.isIntersecting)) return;
-      observer.disconnect();
-      draw();
-    },
+    (entries) => entries.some((entry) => entry.isIntersecting) && act(),
     { rootMargin: "300px" },
   );
   observer.observe(target);
+  late.add(act);
+  if (late.size === 1) whenIdle();
 }
+
+function whenIdle() {
+  const wait = window.requestIdleCallback ?? ((act) => setTimeout(act, 50)); // Safari has none
+  wait(() => {
+    for (const act of [...late].slice(0, 1)) act();
+    if (late.size) whenIdle();
+  });
+}
+
+window.addEventListener("beforeprint", () => [...late].forEach((act) => act()));

@@ -1,6 +1,6 @@
 // Swim lanes of some decode steps: all ranks of one case above those of the next, on one scale.
 // Drawn on a plain canvas: 16,000 slices take milliseconds there, and zoom stays smooth.
-import { element, note, number, whenNear } from "./dom.js";
+import { element, note, number, soon } from "./dom.js";
 import { colour, onTheme } from "./theme.js";
 
 const ROW = 17; // px: one lane
@@ -54,7 +54,7 @@ function niceStep(rough) {
 export function drawLanes(facts, drawn) {
   const figure = document.getElementById("lanes");
   if (!figure || !facts.lanes.pictures.length) return;
-  whenNear(figure, () => {
+  soon(figure, () => {
     drawn.lanes = new Lanes(figure, facts.lanes);
   });
 }

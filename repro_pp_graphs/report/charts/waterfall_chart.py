@@ -15,6 +15,7 @@ from repro_pp_graphs.traces.analysis_record import RingPath
 from repro_pp_graphs.traces.commands.case_pairs import ANOTHER, pairs, with_graphs
 from repro_pp_graphs.traces.explain.step_path import TITLES
 from repro_pp_graphs.traces.path import difference_words, host_speed
+from repro_pp_graphs.traces.path.alike import unlike as not_comparable
 from repro_pp_graphs.traces.path.difference import Difference, Differences, differences
 
 ROW_PX, FOOT_PX = 34, 50
@@ -36,6 +37,7 @@ class Compared(msgspec.Struct, kw_only=True):
     launches: str  # of which launches it is; empty where it is of all
     noise: str = ""
     uneven: str = ""
+    unlike: str = ""  # why they cannot be compared
 
     def less(self) -> str:
         """`graphs_off (B) less graphs_on (A)`"""
@@ -75,6 +77,7 @@ def compared(source: Source) -> list[Compared]:
                 found=differences(paths[a], paths[b]),
                 launches=_of_some(source, {case: labels[case] for case in (a, b)}),
                 noise=("all with graphs" if graphs[0] else "all without graphs") if equal else "",
+                unlike="; ".join(not_comparable(firsts[a], firsts[b]).refused),
                 uneven=host_speed.unequal(names[0], firsts[a], names[1], firsts[b])
                 if one_each
                 else "",
@@ -97,6 +100,8 @@ def sentences(source: Source) -> list[str]:
 
 
 def _sentence(pair: Compared) -> str:
+    if pair.unlike:
+        return f"{pair.a} and {pair.b} are not comparable: {pair.unlike}."
     if not pair.noise:
         said = [difference_words.sentence(pair.a, pair.b, pair.found), pair.uneven, pair.launches]
         return " ".join(filter(None, said))
@@ -109,7 +114,7 @@ def _sentence(pair: Compared) -> str:
 
 def _explained(source: Source) -> list[Compared]:
     """The pairs whose difference can come from what differs between them."""
-    return [pair for pair in compared(source) if not pair.noise]
+    return [pair for pair in compared(source) if not (pair.noise or pair.unlike)]
 
 
 def difference(source: Source) -> Figure | None:

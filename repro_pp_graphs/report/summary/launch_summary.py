@@ -58,7 +58,8 @@ def summarise_launch(logs: Path, launch: Launch, plan: Plan) -> dict[str, Any]:
     make = f"python -m repro_pp_graphs analyze trace/{launch.label} --json {path} makes it anew"
     analysis = read(path, run_record.ANALYSIS, facts["warnings"], make) if client else {}
     info = facts.pop("server_info", {})
-    facts.pop("run_id", None)
+    for own in ("run_id", "bad_argument"):  # the reason says it
+        facts.pop(own, None)
     if status == "ok" and not client:
         status = UNREADABLE
         facts["reason"] = f"there is no {launch.label}_client.json of it; {AGAIN}"

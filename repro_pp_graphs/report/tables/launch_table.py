@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from repro_pp_graphs.report.launch_row import Row, cases_of, is_measured, name, split
+from repro_pp_graphs.launch_record import NOT_BEGUN
+from repro_pp_graphs.report.launch_row import Row, cases_of, ended, is_measured, name, split
 from repro_pp_graphs.report.number_words import number, times
 from repro_pp_graphs.report.summary import token_ids
 from repro_pp_graphs.report.tables import clock_values
@@ -40,7 +41,11 @@ CLOCK_ROUNDS = {  # path, and a title that stands without the rows above it
 }
 MARKS = {"DIFFERENT": "*", "BORDERLINE": "?", "NO DIFFERENCE LARGER THAN": "="}
 NOT_TRACED = "not traced"
-_SHORT = {"interrupted": "interr.", "unreadable": "unread."}  # of a status, in a narrow cell
+_SHORT = {
+    "interrupted": "interr.",
+    "unreadable": "unread.",
+    NOT_BEGUN: "unbegun",
+}  # of a status, in a narrow cell
 
 
 def lines(summary: dict[str, Any]) -> list[str]:
@@ -68,7 +73,7 @@ def _cell(row: Row | None, key: str, width: int) -> str:
     if row is None:
         return "-"
     if not is_measured(row):
-        status: str = row["status"]
+        status = ended(row)
         return status if len(status) < width else _SHORT.get(status, status)
     value = _value(row, key)
     return times(value) if key in clock_values.RATIOS else number(value)

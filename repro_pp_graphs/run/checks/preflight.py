@@ -267,7 +267,8 @@ def of_plan(plan: Plan, gpus: list[Gpu], options: Options) -> list[str]:
 
 def of_ranks(plan: Plan, gpus: list[Gpu]) -> list[str]:
     """What of it depends on how ranks are placed."""
-    return check_layers(plan) + check_memory(plan, gpus)
+    splits = dict.fromkeys(map(weights.partition_fault, plan.launches))
+    return [text for text in splits if text] + check_layers(plan) + check_memory(plan, gpus)
 
 
 def of_machine(plan: Plan, options: Options) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from repro_pp_graphs import files, launch_record
 from repro_pp_graphs.environment import masking
 from repro_pp_graphs.run.folder import results
-from repro_pp_graphs.run.launch import hang
+from repro_pp_graphs.run.launch import bad_argument, hang
 from repro_pp_graphs.run.launch.client_pass import Pass, result_of, why_failed
 from repro_pp_graphs.run_record import Launch
 from repro_pp_graphs.server.log import diagnosis, log_lines
@@ -60,11 +60,12 @@ def of_dead(log_path: Path, exit_file: Path | None = None) -> tuple[Diagnosis, P
     """Why a server has died, and the log that it rests on; on a full disk that may lack the
     cause."""
     found, log_path = _in_logs(log_path, exit_status(exit_file))
-    full = "" if found.line else files.low_space(log_path.parent, below=files.FULL_BYTES)
+    full = "" if found.known else files.low_space(log_path.parent, below=files.FULL_BYTES)
     if not full:
         return _masked(found), log_path
     cause = f"{diagnosis.UNKNOWN}: {full}, so that its log may lack the cause"
-    return Diagnosis(cause, "free some, then go on with --resume"), log_path
+    remedy = "free some, then go on with --resume"
+    return _masked(Diagnosis(cause, remedy, found.line, found.who)), log_path
 
 
 def of_living(log_path: Path) -> Diagnosis:
@@ -110,12 +111,18 @@ def server_gone(logs: Path, label: str, pid: int) -> bool:
     )
 
 
-def report_dead(logs: Path, label: str, trouble: str, exit_file: Path | None) -> None:
-    """Print and record why a server has died, or has no port to listen at."""
+def report_dead(
+    logs: Path, label: str, trouble: str, exit_file: Path | None, starting: Launch | None = None
+) -> None:
+    """Print and record why a server has died, or has no port to listen at; `starting`: the launch
+    of one that was not ready yet, which may have refused an argument."""
     log_path = logs / f"{label}_server.log"
     found = OTHER_SERVER
     if trouble != listener.OUSTED:
         found, log_path = of_dead(log_path, exit_file)
+    if starting and (refused := bad_argument.of_death(found, starting)):
+        found = bad_argument.diagnosis(found, refused, starting)
+        launch_record.amend(logs, label, bad_argument=refused)
     print("\n".join([f"    server {trouble}", *lines(found, log_path)]))
     _record(logs, label, f"server {trouble}: {found.cause}")
 

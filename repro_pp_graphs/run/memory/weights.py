@@ -25,6 +25,7 @@ _HEADS_EVERYWHERE = ("LlamaForCausalLM", "MixtralForCausalLM")
 _EXACT = (*_HEADS_EVERYWHERE, "DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM")
 _SHRINKS = re.compile("offload|quant|torchao|^--kt-|gguf|bitsandbytes")  # an argument that does so
 PARTITION = "SGLANG_PP_LAYER_PARTITION"  # layers of each PP rank: 20,20,21
+LONGEST_SHOWN = 40  # characters of a wrong value
 MOST = 0.95  # of a GPU's memory, that weights can take
 
 
@@ -56,6 +57,26 @@ def on_a_node(launch: Launch) -> int:
         return size.weight_bytes(config) // launch.nodes
     except (KeyError, ValueError, TypeError, AttributeError, ZeroDivisionError):
         return 0
+
+
+def partition_fault(launch: Launch) -> str:
+    """Why the server would refuse PARTITION, and what to do; empty where it would not, as far as
+    the model's layers are known."""
+    given = launch.env.get(PARTITION) or os.environ.get(PARTITION)
+    if not given:
+        return ""
+    place = "server_args_*.txt" if launch.env.get(PARTITION) else "your environment"
+    head, mend = f"{PARTITION}={given[:LONGEST_SHOWN]}: ", f": mend it in {place}"
+    try:
+        parts = [int(part) for part in given.split(",")]
+    except ValueError:
+        return f"{head}give each PP rank's layers as whole numbers, 20,20,21{mend}"
+    if len(parts) != launch.pp_size:
+        return f"{head}{len(parts)} numbers for {launch.pp_size} PP ranks{mend}"
+    layers = config_of(launch).get("num_hidden_layers")
+    if isinstance(layers, int) and sum(parts) != layers:
+        return f"{head}{sum(parts)} layers in all, and the model has {layers}{mend}"
+    return ""
 
 
 def split(launch: Launch) -> list[int]:

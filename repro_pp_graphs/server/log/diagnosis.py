@@ -34,6 +34,7 @@ _PURE_PYTHON = re.compile(
 _WATCHDOG = re.compile(r"[Ww]atchdog timeout \(.*?watchdog_timeout=(?P<seconds>[\d.]+)")
 _CAPTURE_FAILED = re.compile(r"[Cc]apture .{0,80}graph failed|(?i:graph capture failed)")
 _CAPTURE = re.compile(r"Capture .{0,80}graph.{0,20} (?P<what>begin|end)", re.IGNORECASE)
+_HEAD = "Traceback (most recent call last):"
 _TELLING = re.compile(
     r"^\S*(?:Error|Exception|Interrupt)\b|[Ee]rror\b.*: *\S|ERROR|not enough|out of memory|denied|"
     r"Segmentation fault|Killed|what\(\)|NCCL WARN|exit code:? -|[Ww]atchdog timeout \(|not found"
@@ -180,6 +181,8 @@ def _explain(candidates: list[Message], loose: list[Line]) -> Diagnosis:
             return found
     remedy = f"read the log from line {main.first.number} on, or {REPORT}"
     words = next(iter([*main.exceptions, *main.said]), main.first)
+    if words.text.rstrip().endswith(_HEAD):
+        return Diagnosis(f"{UNKNOWN}: the log ends in a traceback's first lines", remedy, None, "")
     return Diagnosis(UNKNOWN, remedy, words, main.who)
 
 

@@ -68,7 +68,8 @@ def main(argv: list[str]) -> int:
     if not facts:
         return cli.nothing_read(COMMAND)
     if len(facts) > 1:
-        print("\n".join(["", *side_by_side.lines(facts), *case_pairs.lines(facts)]))
+        beside = [*side_by_side.lines(facts), *case_pairs.not_alike(facts)]
+        print("\n".join(["", *beside, *case_pairs.lines(facts)]))
     if options.json:
         try:
             options.json.parent.mkdir(parents=True, exist_ok=True)

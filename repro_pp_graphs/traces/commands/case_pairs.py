@@ -9,6 +9,7 @@ from itertools import product
 from repro_pp_graphs.traces.analysis_record import Analysis
 from repro_pp_graphs.traces.explain.words import wrapped
 from repro_pp_graphs.traces.path import difference_words, host_speed
+from repro_pp_graphs.traces.path.alike import NEXT, Unlike, unlike
 
 # Parts of a case's name that only say whether it has graphs: of two cases alike in the rest of it,
 # one with graphs and one without, the difference is that of graphs.
@@ -27,10 +28,13 @@ def lines(found: Sequence[Analysis]) -> list[str]:
     text: list[str] = []
     for first, second in ((known[a], known[b]) for a, b in pairs(known)):
         if first.ring_path and second.ring_path:
-            table = difference_words.lines(
+            found_unlike = unlike(first, second)
+            text += ["", *_unlike(first, second, found_unlike)]
+            if found_unlike.refused:
+                continue
+            text += difference_words.lines(
                 first.case, first.ring_path, second.case, second.ring_path
             )
-            text += ["", *table]
             marks = difference_words.marks(first.case, second.case)
             if uneven := host_speed.unequal(marks[0], first, marks[1], second):
                 text += wrapped(f"({uneven})", "")
@@ -38,6 +42,31 @@ def lines(found: Sequence[Analysis]) -> list[str]:
                 text += wrapped(NO_GRAPHS, "")
     several = len(known) > 2
     return [*text, "", ANOTHER] if several else text
+
+
+def _unlike(first: Analysis, second: Analysis, found: Unlike) -> list[str]:
+    """That two cases are not comparable, or what to know before they are compared."""
+    text = []
+    if found.refused:
+        text += wrapped(f"{second.case} against {first.case}: not comparable", "")
+        text += [line for each in found.refused for line in wrapped(each, "- ")]
+    elif found.named:
+        text += wrapped(f"{first.case} and {second.case} differ in:", "")
+    text += [line for each in found.named for line in wrapped(each, "- ")]
+    return text + (wrapped(NEXT, "") if found.refused else [])
+
+
+def not_alike(found: Sequence[Analysis]) -> list[str]:
+    """Of cases in one table, those that cannot be compared with the first, with the reasons."""
+    reasons = [(each.case, unlike(found[0], each).refused) for each in found[1:]]
+    return [
+        line
+        for case, refused in reasons
+        if refused
+        for line in wrapped(
+            f"! {case} is not comparable with {found[0].case}: {'; '.join(refused)}"
+        )
+    ]
 
 
 def pairs(found: Sequence[Analysis]) -> list[tuple[int, int]]:

@@ -12,7 +12,7 @@ from repro_pp_graphs.traces.analysis_record import (
 )
 from repro_pp_graphs.traces.explain.coverage import recorded_by_all
 from repro_pp_graphs.traces.explain.gpus import facts_of, shared_gpus
-from repro_pp_graphs.traces.explain.host import Host, anchors, host_of, token_counts
+from repro_pp_graphs.traces.explain.host import Host, anchors, hidden_size, host_of, token_counts
 from repro_pp_graphs.traces.explain.prefill import mark_prefill
 from repro_pp_graphs.traces.explain.send_behaviour import manner
 from repro_pp_graphs.traces.explain.step_time import DEPTH, LATE, decode_step
@@ -59,6 +59,8 @@ def analyze(
         tp_size=case.tp_size,
         window_us=(end - start) / 1000,
         hosts=names,
+        gpu_models=sorted({rank.gpu_model for rank in case.ranks if rank.gpu_model}),
+        hidden_size=hidden_size(hosts),
         p2p=nccl if on_gpu else gloo,
         p2p_gloo=gloo if on_gpu else [],
         p2p_without_metadata={
@@ -100,9 +102,9 @@ def hosts_of(case: Case, edges: list[Edge]) -> list[Host]:
     hosts = [host_of(rank, gpu_work(rank), edges, case.pp_size) for rank in case.ranks]
     mark_prefill(hosts, case.pp_size)
     for gpu in shared_gpus(case, hosts):
-        seen = gpu.known and not any(host.rank.gpu_unknown for host in gpu.hosts)
-        together = gpu.compute() if seen else None
+        together = gpu.compute() if gpu.known and gpu.seen else None
         for host in gpu.hosts:
+            host.shares = True
             host.beside = [other for other in gpu.hosts if other is not host]
             host.compute_of_all = together
     return hosts

@@ -89,7 +89,11 @@ def _turns(facts: Analysis) -> list[str]:
     if on_gpu(facts):
         found += _idle_rows(facts, labels)
     found = [line.rstrip() for line in found]
-    found += wrapped("(means, which add up, and p99; indented: what the host waits for in it)", "")
+    found += wrapped(
+        "(means, which add up, and p99; indented: what the host waits for in it. Counts differ: a "
+        "turn takes two sends, a step as many more as micro-batches are under way, all seen whole)",
+        "",
+    )
     return found
 
 
@@ -157,7 +161,7 @@ def _token_return(facts: Analysis) -> list[str]:
             row(f"  {OWN_IDLE} meanwhile", cells.idle)
             row(f"  {GPU_IDLE} meanwhile", cells.idle_of_all, theirs[2])
 
-    host, known = held[0], delivered(facts)
+    host, known, under_way = held[0], delivered(facts), False
     what = "the batch" if facts.sends == "batched" else "the send"
     bound = ", at most" if gpu and facts.sends == "batched" else ""
     issue = ("100", "30", "70") if any(facts.graph_launches.values()) else ("3", "", "")
@@ -168,8 +172,16 @@ def _token_return(facts: Analysis) -> list[str]:
             found.append("until the last byte has left" + bound + ": the same")
         else:
             portion("until the last byte has left" + bound, known[0])
+            parted = known[1].own_graph.mean < known[0].overlapped_with_graph.mean
+            under_way = gpu and parted and known[0].send.mean > 1.1 * host.send.mean
         row(f"until {dst} has received it" + bound, returned.until_received_us)
     row(f"in prefill steps the send holds {src}'s host", returned.prefill_us, "3")
+    if under_way:
+        found += wrapped(
+            "(The graph's time here is all of it, that of the sentence above without what a send "
+            "is under way for.)",
+            "",
+        )
     calls = [
         f"{call.name} {time(call.total_us / returned.steps_counted)} a step"
         for call in returned.blocking_calls[:3]
@@ -178,8 +190,9 @@ def _token_return(facts: Analysis) -> list[str]:
     found += wrapped(f"the send blocks in {', '.join(calls)}", "  ") if calls else []
     if gpu and returned.upload_us and returned.blocking_calls:
         found += wrapped(
-            "(The copy, the CUDA call in it, and the kernels of the graph that this call waits for "
-            "are one and the same wait: their times are not to be added up.)",
+            "(The copy, the CUDA call in it, the graph from its first kernel to its last (in the "
+            "turns above) and its kernels alone (here) are one and the same wait, by its four "
+            "edges: their times are not to be added up.)",
             "",
         )
     return found
@@ -239,7 +252,7 @@ def _bubble(facts: Analysis) -> str:
         return f"bubble {share(ring.bubble_fraction)} (no compute, mean of the GPUs)"
     what = "no compute" if gpu else "outside run_batch"
     text = f"bubble {share(ring.bubble_fraction)} ({what}, mean of the ranks)"
-    if ring.micro_batches:
+    if ring.micro_batches and facts.pp_size > 1:
         batches = count(ring.micro_batches, "micro-batch")
         stages = count(facts.pp_size, "stage")
         enough = ring.micro_batches >= facts.pp_size
@@ -309,8 +322,8 @@ def _pairs(facts: Analysis) -> list[str]:
             f"(the {len(shown)} edges with the longest waits of {len(edges)}: --json has all)"
         )
     text = (
-        "(late recv: how long after its send a receive began, for which the sender waits; it holds "
-        "the sender's host only if the send blocks. late send: how long after its receive a send "
+        "(late recv: how long after its send a receive began; the send waits so long, the sender's "
+        "host only where sends block. late send: how long after its receive a send "
         "began. Ranks' files begin and end at different steps, so a few at the "
         "edges have no partner.)"
     )

@@ -125,7 +125,10 @@ def recorded(facts: Analysis) -> str:
 def sharing(facts: Analysis) -> list[str]:
     """Which ranks share a GPU, or may: what figures of an idle GPU then are."""
     known = [gpu for gpu in facts.shared_gpus if gpu.shared]
-    said = [f"{names_of(gpu.ranks)} share a GPU: {gpu.why}." for gpu in known]
+    said = [
+        f"{names_of(gpu.ranks)} {'share' if gpu.ranks[1:] else 'shares'} a GPU: {gpu.why}."
+        for gpu in known
+    ]
     if known:
         said.append(
             "Idle is a GPU while no kernel of any of its ranks runs; durations are not those of a "
@@ -224,7 +227,7 @@ def longest_wait(facts: Analysis) -> list[str]:
     call = max(row.calls, key=lambda key: row.calls[key], default="")
     text = (
         f"The longest wait of a turn{_seen_of(facts)}: PP{label}'s host in {ROW_PHRASES[name]}, "
-        f"{time(us)} of {time(row.mean)} (means of {turn.turns} turns)"
+        f"{time(us)} of its {time(row.mean)} a turn (means of {turn.turns} turns)"
         + f", in {call}" * bool(call)
         + ", "
     )

@@ -8,6 +8,7 @@ those of a decode graph take much longer while the other rank's run than while t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -48,6 +49,12 @@ class SharedGpu:
     number: str
     known: bool
     why: str
+    missing: int = 0  # of its ranks, those without a trace
+
+    @property
+    def seen(self) -> bool:
+        """Whether all that is done on it is known, if its ranks share it."""
+        return not self.missing and not any(host.rank.gpu_unknown for host in self.hosts)
 
     def compute(self) -> Intervals:
         """When a compute kernel of any of its ranks runs, as a set."""
@@ -73,10 +80,12 @@ def shared_gpus(case: Case, hosts: Sequence[Host]) -> list[SharedGpu]:
         told: dict[int, list[Host]] = {}
         for host in on_gpu if gpus else ():
             told.setdefault(host.rank.rank % gpus, []).append(host)
+        ranks = range(case.pp_size * case.tp_size)
+        there = Counter(rank % gpus for rank in ranks) if gpus else Counter()
         return [
-            SharedGpu(tuple(found), _number(found), True, RECORDED)
-            for found in told.values()
-            if len(found) > 1
+            SharedGpu(tuple(found), _number(found), True, RECORDED, there[gpu] - len(found))
+            for gpu, found in told.items()
+            if there[gpu] > 1
         ]
     alike: dict[tuple[str, str], list[Host]] = {}
     for host in on_gpu:
@@ -138,14 +147,14 @@ def facts_of(case: Case, found: SharedGpu, window_ns: tuple[int, int]) -> GpuFac
     both = _all([busy, *(host.work.p2p for host in found.hosts)])
     length = window_ns[1] - window_ns[0]
     shares: tuple[float, float] | None = None
-    if length > 0 and not any(host.rank.gpu_unknown for host in found.hosts):
+    if length > 0 and found.seen:
         in_use = total(clip(busy, *window_ns)) / length
         shares = in_use, total(clip(both, *window_ns)) / length - in_use
     return GpuFacts(
         number=found.number,
         ranks=[case.label(host.rank) for host in found.hosts],
         shared=True if found.known else None,
-        why=found.why,
+        why=found.why + f" ({found.missing} more without a trace)" * bool(found.missing),
         busy_fraction=round(shares[0], 4) if shares else None,
         p2p_fraction=round(shares[1], 4) if shares else None,
         idle_fraction=round(1 - sum(shares), 4) if shares else None,

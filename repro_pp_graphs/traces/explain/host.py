@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import gcd
 
 import numpy as np
 
@@ -47,8 +48,9 @@ class Host:
     in_gloo: Intervals
     other: dict[int, P2POp]
     sorted_out: dict[tuple[str, str], list[Message]]
-    # the other ranks on its GPU, known or possible (gpus.py); and when a compute kernel of any rank
-    # there runs, None: it is not known to share one
+    # whether other ranks are on its GPU, or may be (gpus.py); those with a trace; and when a kernel
+    # of any of them computes, None: that is not known
+    shares: bool = False
     beside: list[Host] = field(default_factory=list)
     compute_of_all: Intervals | None = None
 
@@ -83,10 +85,10 @@ def host_of(rank: RankTrace, work: GpuWork, edges: list[Edge], pp_size: int) -> 
 def _rows(rank: RankTrace, found: list[Message], in_cuda: Intervals) -> dict[RowName, Intervals]:
     """The rows as disjoint sets; `python` is what they leave of a turn and has none."""
     rows: dict[RowName, Intervals] = {}
+    spans = [(row_of(each), each.start_ns, each.end_ns) for each in found]
+    spans += _sent(rank, found)
     for name in IN_MESSAGES:
-        rows[name] = merged(
-            intervals((each.start_ns, each.end_ns) for each in found if row_of(each) == name)
-        )
+        rows[name] = merged(intervals((start, end) for row, start, end in spans if row == name))
     covered = merged(np.concatenate(list(rows.values())))
     rows["results"] = outside(in_cuda, covered)
     covered = merged(np.concatenate([covered, in_cuda]))
@@ -95,6 +97,20 @@ def _rows(rank: RankTrace, found: list[Message], in_cuda: Intervals) -> dict[Row
     in_calls = merged(np.concatenate([rank.operators, calls, launches]))
     rows["launch"] = outside(in_calls, covered)
     return rows
+
+
+def _sent(rank: RankTrace, found: list[Message]) -> list[tuple[RowName, int, int]]:
+    """The waits for earlier sends, each with the row of what was sent."""
+    row = {
+        id(op): row_of(message)
+        for message in found
+        for part in message.operations
+        for op in part.p2p
+    }
+    return [
+        (row.get(id(wait.sends[-1]), "other_messages"), wait.start_ns, wait.end_ns)
+        for wait in rank.sent_waits
+    ]
 
 
 def anchors(host: Host, pp_size: int) -> list[Message]:
@@ -109,6 +125,25 @@ def token_count(message: Message) -> int | None:
             if op.backend == "nccl" and op.dtype in INTEGERS:
                 return op.elements
     return None
+
+
+def hidden_size(hosts: list[Host]) -> int | None:
+    """Elements of hidden states a sequence, by what the first rank sends and the last rank's token
+    ids in decode steps; None where they do not show it."""
+    first = [host for host in hosts if host.rank.pp == 0]
+    sent = [message for host in first for message in host.of("hidden", "send")]
+    elements = gcd(
+        *(
+            op.elements or 0
+            for message in sent
+            if not message.prefill
+            for part in message.operations
+            for op in part.p2p
+            if op.backend == "nccl" and "float" in (op.dtype or "").lower()
+        )
+    )
+    tokens = gcd(*(count for host in hosts for count in token_counts(host)))
+    return elements // tokens if elements and tokens and elements % tokens == 0 else None
 
 
 def token_counts(host: Host) -> list[int]:

@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from repro_pp_graphs.traces.analysis_record import Analysis, Spread
-from repro_pp_graphs.traces.explain.conclusion import sends_held
-from repro_pp_graphs.traces.explain.words import WIDTH, column, gpu_of, on_gpu, wrapped
+from repro_pp_graphs.traces.explain.conclusion import LONG_SHARE, sends_held
+from repro_pp_graphs.traces.explain.words import (
+    ROW_PHRASES,
+    WIDTH,
+    column,
+    gpu_of,
+    ms,
+    on_gpu,
+    wrapped,
+)
 
 # of every case, and of a trace that has GPU kernels
 COLUMNS, ON_GPU = ("step", "turn", "send"), ("own graph", "no compute")
@@ -28,7 +36,26 @@ def lines(found: Sequence[Analysis]) -> list[str]:
     head = "".join(f"{title:>{COLUMN}}" for title in COLUMNS + ON_GPU * gpu)
     rows = [_name(facts.case) + _cells(facts, gpu) for facts in found]
     legend = f"({LEGEND}{LEGEND_ON_GPU * gpu})"
-    return [f"{'side by side, means in ms':<{NAME}}{head}", *rows, *wrapped(legend)]
+    held = [line for facts in found for line in _held_elsewhere(facts)]
+    return [f"{'side by side, means in ms':<{NAME}}{head}", *rows, *wrapped(legend), *held]
+
+
+def _held_elsewhere(facts: Analysis) -> list[str]:
+    """In what the last rank's host waits while its own graph runs, where that is not the send."""
+    turn = facts.turns.get(facts.label_of_last())
+    if turn is None:
+        return []
+    waits = {
+        name: min(row.under_own_graph or 0.0, sum(row.waits.values()))
+        for name, row in turn.rows.items()
+    }
+    name = max(waits, key=lambda each: waits[each])
+    if name in ("token_send", "exchange") or waits[name] < LONG_SHARE * turn.mean:
+        return []
+    return wrapped(
+        f"! {facts.case}: while its own decode graph runs, that host waits in {ROW_PHRASES[name]}, "
+        f"{ms(waits[name])} ms a turn, not in the send."
+    )
 
 
 def _name(case: str) -> str:

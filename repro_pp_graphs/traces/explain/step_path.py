@@ -59,7 +59,17 @@ IF = {
     "batched_p2p": "messages went in one batch",
 }
 
+ROWS_MEAN = (
+    "Returning from GPU waits: from the end of the GPU's work to the return of the call that waits "
+    "for it. Unexplained: what no dependency in the trace accounts for"
+)
+# What a what-if is accurate to, of a step (docs/ring_path.md): what saves less may save nothing.
+ACCURATE = 0.02
+
 IF_NOTES = {
+    "sync=0": "sync=0 cannot be had, as hosts need the results: a bound.",
+    "comm_stream": "comm_stream: the send as it is here, but without waiting for its GPU; the case "
+    "of that name (asynchronous sends, on a stream of their own) is something else.",
     "token_send": "token_send: send=0 of the last rank's send of token ids to PP0 alone, #10865's.",
     "batched_p2p": "batched_p2p: send=0, and receives do not wait either: it may save more than "
     "send=0.",
@@ -71,7 +81,8 @@ def sentence(facts: Analysis) -> str:
     path = facts.ring_path
     if path is None:
         unknown = facts.ring_path_unknown
-        return f"One token's way round the ring is not known: {unknown}." if unknown else ""
+        known = not unknown or facts.pp_size == 1  # of one rank there is no ring
+        return "" if known else f"One token's way round the ring is not known: {unknown}."
     whole = path.step_us.mean
     parts = _parts(path)
     said = [f"{name} {time(us)}" for name, us in parts if us >= NAMED * whole]
@@ -102,7 +113,7 @@ def _parts(path: RingPath) -> list[tuple[str, float]]:
 def _no_loss(text: str) -> str:
     """Says of the first wait for another micro-batch's work that the GPU loses nothing by it."""
     before, busy, after = text.partition(BUSY)
-    return text if not busy else f"{before}{busy} (it works all the while: no loss){after}"
+    return text if not busy else f"{before}{busy} (it works, this one queues: no loss){after}"
 
 
 def _longest_hosts(path: RingPath) -> str:
@@ -128,10 +139,14 @@ def _gains(path: RingPath) -> str:
     """What it would be at least with free messages, and with free launches."""
     if not path.what_if:
         return f" What would shorten it cannot be estimated: {path.what_if_unknown}."
-    saves = {name: max(path.steady_us - path.what_if[name], 0) for name in ("send=0", "launch=0")}
+    saves = {
+        name: time(max(path.steady_us - path.what_if[name], 0))
+        + " (less than can be told)" * may_be_none(path, path.what_if[name])
+        for name in ("send=0", "launch=0")
+    }
     return (
-        f" If {IF['send=0']} it would save at most {time(saves['send=0'])}, "
-        f"if {IF['launch=0']} {time(saves['launch=0'])}."
+        f" If {IF['send=0']} it would save at most {saves['send=0']}, "
+        f"if {IF['launch=0']} {saves['launch=0']}."
     )
 
 
@@ -146,8 +161,9 @@ def distortion(path: RingPath, tpot_ms: float) -> str:
     if added < 0:
         return f"{text}, so it is of another time than the measurement: compare shares, not ms."
     return (
-        f"{text} (pp_clock's profiled / measured is another figure: the last rank's turns, without "
-        "the profile's first two steps and its last). The profiler costs the hosts time in every "
+        f"{text} (profiled / measured in a run's table is not that: it is pp_clock's, of the last "
+        "rank's turns, without the profile's first two steps and its last). The profiler costs the "
+        "hosts time in every "
         "call: other host work and launching."
     )
 
@@ -193,8 +209,9 @@ def _by_category(path: RingPath) -> list[str]:
     if path.batches_there > path.steps_there + 2 * path.micro_batches:
         text += f" in the middle of {count(path.batches_there, 'batch')}"
     text += "".join(f"; {number}: {why}" for why, number in path.left_out.items())
-    text += f"; +-: 95 % interval of the mean, over the steps{'. ' * bool(which_graph(path))}"
-    return [*found, *wrapped(f"{text}{which_graph(path)})", "")]
+    text += f"; +-: 95 % interval of the mean, over the steps. {ROWS_MEAN}"
+    which = which_graph(path)
+    return [*found, *wrapped(f"{text}{'. ' * bool(which)}{which})", "")]
 
 
 def which_graph(path: RingPath) -> str:
@@ -221,10 +238,11 @@ def _what_ifs(path: RingPath) -> list[str]:
     found = ["", f"{'a decode step if ..., ms':<46}{'at least':>9}{'saves':>8}"]
     for name, us in path.what_if.items():
         title = f"{name}: {IF[name]}" if name in IF else name
-        found.append(f"{title:<46}{column(us, 9)}{column(path.steady_us - us, 8)}")
+        unsure = " ?" if may_be_none(path, us) else ""
+        found.append(f"{title:<46}{column(us, 9)}{column(path.steady_us - us, 8)}{unsure}")
     notes = [
         "(saves: at most so much, as a remedy has a cost of its own; accurate to some 2 % of the "
-        "step. "
+        f"step, {ms(ACCURATE * path.steady_us)}: what saves less (?) may save nothing. "
         "send takes away what messages cost the hosts, in calls and waits, transfer only their "
         "travel.",
         *(note for name, note in IF_NOTES.items() if name in path.what_if),
@@ -234,6 +252,11 @@ def _what_ifs(path: RingPath) -> list[str]:
         f"the same computation gives {ms(path.retimed_us)})",
     ]
     return [*found, *(line for text in notes for line in wrapped(text, ""))]
+
+
+def may_be_none(path: RingPath, us: float) -> bool:
+    """Whether a what-if saves less than it is accurate to."""
+    return abs(path.steady_us - us) < ACCURATE * path.steady_us
 
 
 def _launching(path: RingPath) -> str:

@@ -97,13 +97,16 @@ def rank_facts(
     sizes = Counter(match[2] for match in marks if match[1] == "DECODE" and match[2])
     sizes = sizes or Counter(str(size) for size in tokens)
     extents = np.diff(work.extents)[:, 0]
+    ran = len(named(rank, RUN_SPANS)) or batches
+    kernels = int((~rank.kernels.is_copy).sum())
     python = np.array([span.end_ns - span.start_ns for span in named(rank, PYTHON_SPANS)])
     return RankFacts(
         busy_fraction=None if busy is None else round(busy, 4),
         p2p_fraction=None if p2p is None else round(p2p, 4),
         idle_fraction=None if busy is None or p2p is None else round(1 - busy - p2p, 4),
         basis=None if busy is None else "gpu" if has_gpu else "host",
-        batches=len(named(rank, RUN_SPANS)) or batches or None,
+        batches=ran or None,
+        kernels_a_batch=round(kernels / ran, 1) if ran and kernels else None,
         modes=dict(Counter(match[1] for match in marks)),
         decode_batch_sizes=dict(sorted(sizes.items(), key=lambda item: int(item[0]))),
         graph_launches=len(rank.launches),

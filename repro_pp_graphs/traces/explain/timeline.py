@@ -84,7 +84,7 @@ class _Whole(NamedTuple):
             steps=turns,
             gap_us=gap_ns / 1000,
             on_gpu=any(len(host.work.busy) for host in self.hosts),
-            may_share=any(host.beside for host in self.hosts),
+            may_share=any(host.shares for host in self.hosts),
             ranks=ranks,
             passed=_passed(self.case, self.edges, ns),
             token_send_ms=self.held,

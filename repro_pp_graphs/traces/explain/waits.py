@@ -65,8 +65,10 @@ def cuda_waits(rank: RankTrace, sends: list[Message], launching: bool = True) ->
 
 
 def gloo_waits(rank: RankTrace, ends: dict[int, int]) -> Intervals:
-    """When the host is inside a gloo operation that it waits for, as a set."""
-    return merged(intervals((op.start_ns, ends[id(op)]) for op in rank.p2p if id(op) in ends))
+    """When the host is inside a gloo operation that it waits for, or waits for an earlier one, as a
+    set."""
+    inside = [(op.start_ns, ends[id(op)]) for op in rank.p2p if id(op) in ends]
+    return merged(intervals([*inside, *((w.start_ns, w.end_ns) for w in rank.sent_waits)]))
 
 
 def held_until_ns(batch: list[P2POp], peers: list[P2POp | None]) -> int:

@@ -279,7 +279,7 @@ def _busy(host: Host) -> Intervals:
 def _counted(host: Host, case: Case) -> str:
     """What the counter is of: the bubble, of a GPU of several ranks; or of a rank's own kernels,
     where it cannot be told whether its GPU runs another's meanwhile."""
-    if not host.beside:
+    if not host.shares:
         return "bubble"
     if host.compute_of_all is None:
         return "no own kernels"

@@ -18,7 +18,7 @@ from repro_pp_graphs.traces.analysis_record import HostClocks
 from repro_pp_graphs.traces.pair.clock_bounds import Bounds, bounds, chained
 from repro_pp_graphs.traces.pair.edge import Edge
 from repro_pp_graphs.traces.pair.edges import edges_of
-from repro_pp_graphs.traces.rank_trace import Case, Kernels, P2POp, RankTrace, Span
+from repro_pp_graphs.traces.rank_trace import Case, Kernels, P2POp, RankTrace, SentWait, Span
 
 
 def by_host(case: Case) -> dict[str, list[RankTrace]]:
@@ -119,7 +119,7 @@ def move(rank: RankTrace, by_ns: int) -> None:
 
 def _move_all(found: Iterable[object], by_ns: int) -> None:
     for one in found:
-        if isinstance(one, P2POp | Span):
+        if isinstance(one, P2POp | Span | SentWait):
             one.start_ns += by_ns
             one.end_ns += by_ns
         if isinstance(one, P2POp):

@@ -21,7 +21,8 @@ Ints = npt.NDArray[np.int64]
 class Wait(msgspec.Struct, gc=False):
     """A call in which the host may wait: for the GPU, or for a peer in gloo; ns.
 
-    `row`: the message that it is in, empty outside of any.
+    `row`: the message that it is in, empty outside of any; `sent`: the earlier sends for which it
+    waits, none in any other call.
     """
 
     name: str
@@ -29,6 +30,12 @@ class Wait(msgspec.Struct, gc=False):
     end_ns: int
     row: str = ""
     op: P2POp | None = None
+    sent: list[P2POp] = []
+
+    @property
+    def for_peer(self) -> list[P2POp]:
+        """The operations in gloo for whose other ends it waits; none where it is for the GPU."""
+        return self.sent if self.op is None else [self.op]
 
 
 class Moment(msgspec.Struct, gc=False):
@@ -85,6 +92,16 @@ def _waits(host: Host, rows: dict[int, str], window: tuple[int, int]) -> list[Wa
             Wait(f"gloo:{op.kind}", op.start_ns, ends[id(op)], rows.get(id(op), ""), op)
             for op in host.rank.p2p
             if id(op) in ends
+        ),
+        *(
+            Wait(
+                "gloo:sent",
+                each.start_ns,
+                each.end_ns,
+                rows.get(id(each.sends[-1]), ""),
+                sent=each.sends,
+            )
+            for each in host.rank.sent_waits
         ),
     ]
     found = [wait for wait in found if window[0] <= wait.start_ns and wait.end_ns <= window[1]]

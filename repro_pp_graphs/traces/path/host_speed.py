@@ -34,9 +34,14 @@ def unequal(a: str, first: Analysis, b: str, second: Analysis) -> str:
     most = sorted(times.items(), key=lambda item: -abs(math.log(item[1])))[:MOST_RANKS]
     said = ", ".join(f"{ratio:.2f} times on PP{label}" for label, ratio in sorted(most))
     mean = sum(times.values()) / len(times)
-    return (
+    text = (
         "The hosts were not equally fast: sglang's get_next_batch_to_run, in one release the same "
         f"Python, took longer or shorter in {b} than in {a}: {said}. A part of the difference in "
-        f"host work and launching may be that; a what-if of {a} is about {a}'s hosts; one of "
+        "host work and launching may be that"
+    )
+    if not (first.ring_path and first.ring_path.what_if):
+        return f"{text}."
+    return (
+        f"{text}; a what-if of {a} is about {a}'s hosts; one of "
         f"hosts as in {b} is nearer to {b}: --what-if send=0+host={mean:.2f}, and so on."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from repro_pp_graphs.traces.path.graph import Graph, Kind
 from repro_pp_graphs.traces.path.host_line import Wait
 from repro_pp_graphs.traces.path.rank_line import ALWAYS, SLACK_NS, RankLine
+from repro_pp_graphs.traces.rank_trace import P2POp
 
 # How far recorded times of calls in gloo may be off where one follows another.
 GLOO_SLACK_NS = 50_000
@@ -34,19 +35,24 @@ def _backs(line: RankLine) -> list[tuple[int, Wait]]:
     ]
 
 
+def peer_begins(line: RankLine, op: P2POp, owners: dict[int, RankLine]) -> int | None:
+    """The moment when an operation's other end begins; None where it is not known."""
+    peer = line.other.get(id(op))
+    other = owners.get(id(peer)) if peer else None
+    return other.op_begins.get(id(peer)) if other else None
+
+
 def _gloo(graph: Graph, line: RankLine, owners: dict[int, RankLine]) -> None:
     by_row: dict[tuple[str, str], list[tuple[int, int, int]]] = {}
     for back, wait in _backs(line):
-        if wait.op is None:
+        if not wait.for_peer:
             continue
-        peer = line.other.get(id(wait.op))
-        other = owners.get(id(peer)) if peer else None
-        begun = other.op_begins.get(id(peer)) if other else None
-        if begun is None:
+        peers = [peer_begins(line, op, owners) for op in wait.for_peer]
+        known = [begun for begun in peers if begun is not None]
+        if not known:
             graph.kind[line.calls[back]] = Kind.ALONE
-            continue
-        key = (wait.name, wait.row)
-        by_row.setdefault(key, []).append((back, begun, graph.time[back] - graph.time[begun]))
+        of_row = by_row.setdefault((wait.name, wait.row), [])
+        of_row += [(back, begun, graph.time[back] - graph.time[begun]) for begun in known]
     for (name, _), waits in by_row.items():
         # a send that is over before its receive is posted went into a buffer
         kept = [wait for wait in waits if wait[2] >= -GLOO_SLACK_NS]
@@ -81,7 +87,7 @@ def _syncs(graph: Graph, line: RankLine) -> None:
     a stream; of which one, those calls of its name and in its message tell that blocked."""
     found: list[tuple[int, Wait, dict[int, int]]] = []
     for back, wait in _backs(line):
-        if wait.op is None:
+        if not wait.for_peer:
             last = {
                 number: int(work.posted.searchsorted(wait.start_ns)) - 1
                 for number, work in enumerate(line.works)

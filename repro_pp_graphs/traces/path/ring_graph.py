@@ -11,10 +11,9 @@ from repro_pp_graphs.traces.path.gpu_work import across_streams, compute, operat
 from repro_pp_graphs.traces.path.graph import Graph, Kind
 from repro_pp_graphs.traces.path.host_line import host_line
 from repro_pp_graphs.traces.path.host_time import host_rows
-from repro_pp_graphs.traces.path.host_waits import host_waits
+from repro_pp_graphs.traces.path.host_waits import host_waits, peer_begins
 from repro_pp_graphs.traces.path.partners import partners_of
 from repro_pp_graphs.traces.path.rank_line import RankLine, Ring
-from repro_pp_graphs.traces.rank_trace import P2POp
 
 
 def build(hosts: list[Host], ahead_ns: list[int], window_ns: tuple[int, int]) -> Ring:
@@ -65,7 +64,7 @@ def _host_moments(graph: Graph, line: RankLine) -> None:
                 line.calls[here] = len(graph.src)
             kind = Kind.HOST
             if returns and moment.wait:
-                kind = Kind.GLOO_CALL if moment.wait.op else Kind.CUDA_CALL
+                kind = Kind.GLOO_CALL if moment.wait.for_peer else Kind.CUDA_CALL
             graph.after(here, before, kind, took, number - 1)
         before = here
 
@@ -76,7 +75,7 @@ def _messages(graph: Graph, line: RankLine, owners: dict[int, RankLine]) -> None
     for ops in together([op for op in line.ops if op.backend == "nccl"]):
         begin, over = line.op_begins[id(ops[0])], line.op_ends[id(ops[0])]
         took = graph.time[over] - graph.time[begin]
-        peers = [_peer_begins(line, op, owners) for op in ops]
+        peers = [peer_begins(line, op, owners) for op in ops]
         if None in peers:
             graph.after(over, begin, Kind.ALONE, took)
             continue
@@ -91,10 +90,3 @@ def _messages(graph: Graph, line: RankLine, owners: dict[int, RankLine]) -> None
         took = graph.time[over] - max(graph.time[at] for at in (begin, *waited))
         for at in (begin, *sorted(waited)):
             graph.after(over, at, Kind.TRANSFER, max(took, 0))
-
-
-def _peer_begins(line: RankLine, op: P2POp, owners: dict[int, RankLine]) -> int | None:
-    """The moment when an operation's other end begins; None where it is not known."""
-    peer = line.other.get(id(op))
-    other = owners.get(id(peer)) if peer else None
-    return other.op_begins[id(peer)] if other else None

@@ -70,7 +70,9 @@ def followed(case: Case, hosts: list[Host], edges: list[Edge]) -> Followed:
     missing from the trace that their parts may be wrong.
     """
     ranks = sorted((h for h in hosts if h.rank.tp == 0), key=lambda host: host.rank.pp)
-    if case.pp_size < 2 or [host.rank.pp for host in ranks] != list(range(case.pp_size)):
+    if case.pp_size < 2:
+        raise CannotTell("there is one PP rank, and no ring")
+    if [host.rank.pp for host in ranks] != list(range(case.pp_size)):
         raise CannotTell("not every rank has a trace")
     on_gpu = any(len(host.rank.kernels.times) for host in ranks)
     for host in ranks:
@@ -278,8 +280,9 @@ def _what_if(
         return measured, again, {}, f"{not_known_us / measured:.0%} of the step is not explained"
     if abs(again - measured) > GOOD_ENOUGH * measured:
         off = (
-            f"computed again with nothing changed, a step after the first quarter takes "
-            f"{again / 1000:.2f} ms and not the {measured / 1000:.2f} ms that were seen of those"
+            "a check fails: the decode steps after the first quarter took "
+            f"{measured / 1000:.2f} ms, and come out as {again / 1000:.2f} ms when they are "
+            "computed again from usual latencies with nothing changed"
         )
         return measured, again, {}, off
     changes = {f"{name}=0": change_of(name, 0) for name in ALWAYS_ASKED}

@@ -143,7 +143,7 @@ class WhatIf:
         for number, moment in enumerate(line.line.moments):
             if moment.kind != "back" or moment.wait is None or not number:
                 continue
-            what = PEER if moment.wait.op is not None else GPU
+            what = PEER if moment.wait.for_peer else GPU
             if (what, moment.wait.row) in no_wait:
                 back, before = line.host_at[number], line.host_at[number - 1]
                 edges = np.arange(timing.first[back], timing.first[back + 1])

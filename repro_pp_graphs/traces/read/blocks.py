@@ -67,6 +67,7 @@ class Header(msgspec.Struct):
     distributedInfo: Any = None
     baseTimeNanoseconds: Any = None
     host_name: Any = None
+    deviceProperties: Any = None
 
 
 class _WholeFile(Header, kw_only=True):

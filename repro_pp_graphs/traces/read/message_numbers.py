@@ -3,7 +3,7 @@
 `pp_clock:send 1->0 pp #123` is message 123 from rank 1 to rank 0 in the process group pp, from the
 beginning of both ranks' loops on: its receiver's call is annotated with the same number. Around a
 batch_isend_irecv an annotation has all of its messages, in their order: `pp_clock:send 1->0 pp #7,
-recv 0->1 pp #3`.
+recv 0->1 pp #3`. A later wait for sends is `pp_clock:wait send 1->0 pp_cpu #6, send 1->0 pp #7`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import re
 from bisect import bisect_right
 from typing import NamedTuple
 
-from repro_pp_graphs.traces.rank_trace import P2POp, Span
+from repro_pp_graphs.traces.rank_trace import P2POp, SentWait, Span
 
 PREFIX = "pp_clock:"
+WAIT = PREFIX + "wait "
 _NAME = re.compile(r"(send|recv) (\d{1,9})->(\d{1,9}) (\S+) #(\d{1,18})")
 # what the scheduler's groups carry over gloo: requests in the world's, the rest in the pipeline's
 _OVER_GLOO = {"world_cpu": "requests", "pp_cpu": "tensors"}
@@ -45,10 +46,10 @@ def divide(marks: list[Span]) -> tuple[list[Span], list[Span]]:
     return numbering, [m for m in marks if not m.name.startswith(PREFIX)] if numbering else marks
 
 
-def _read(numbering: list[Span]) -> list[_Mark]:
+def _read(numbering: list[Span], prefix: str = PREFIX) -> list[_Mark]:
     found = []
     for span in numbering:
-        names = span.name.removeprefix(PREFIX).split(", ")
+        names = span.name.removeprefix(prefix).split(", ")
         matches = [match for name in names if (match := _NAME.fullmatch(name))]
         if len(matches) == len(names):
             messages = tuple(_message(*match.groups()) for match in matches)
@@ -96,3 +97,19 @@ def _number(op: P2POp, message: _Message) -> None:
     op.number, op.group = message.number, message.group
     if op.backend == "gloo":
         op.channel = _OVER_GLOO.get(message.group, message.group)
+
+
+def sent_waits(p2p: list[P2POp], numbering: list[Span]) -> list[SentWait]:
+    """The waits for earlier sends over gloo, by start, with those that the trace has; `p2p` have
+    their numbers. One for NCCL holds no host: only a stream waits for it."""
+    sent = {
+        (op.peer, op.group, op.number): op
+        for op in p2p
+        if op.kind == "send" and op.backend == "gloo" and op.number
+    }
+    found = []
+    for mark in _read([span for span in numbering if span.name.startswith(WAIT)], WAIT):
+        keys = [(each.dst, each.group, each.number) for each in mark.messages]
+        if sends := [sent[key] for key in keys if key in sent]:
+            found.append(SentWait(mark.start_ns, mark.end_ns, sends))
+    return found

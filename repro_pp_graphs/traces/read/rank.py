@@ -14,7 +14,7 @@ from repro_pp_graphs.traces.read.blocks import LATEST_NS, TraceFile, Value, numb
 from repro_pp_graphs.traces.read.columns import GPU_COLUMNS, LARGEST, Columns, Event, GlooOp
 from repro_pp_graphs.traces.read.decoding import ODD, Decoding, LeftOut, events_of
 from repro_pp_graphs.traces.read.identity import Identity
-from repro_pp_graphs.traces.read.message_numbers import attach, divide
+from repro_pp_graphs.traces.read.message_numbers import attach, divide, sent_waits
 from repro_pp_graphs.traces.read.peers import label_kernels
 from repro_pp_graphs.traces.read.sift import Sifted, sift_gpu
 from repro_pp_graphs.traces.time_sets import Intervals, intervals, merged
@@ -89,6 +89,7 @@ def read_rank(path: Path, who: Identity, base_ns: int | None = None) -> RankTrac
         events=columns.count,
         kernels=_kernels(columns, base_ns),
         p2p=p2p,
+        sent_waits=sent_waits(p2p, numbering),
         unlabelled_p2p=unlabelled,
         spans=marks,
         launches=sorted((ns(ts), ns(ts + max(0, dur)), corr) for ts, dur, corr in columns.launches),
@@ -113,6 +114,7 @@ def read_rank(path: Path, who: Identity, base_ns: int | None = None) -> RankTrac
         left_out_ns=frozenset(sifted.times_ns),
         tp_size=who.tp_size,
         rank_known=who.rank_known,
+        gpu_model=_gpu_model(trace.header.deviceProperties),
         gpu_only=gpu_only,
     )
 
@@ -211,6 +213,13 @@ def _posted(
     known = (calls[at, 0] == correlations) & (correlations >= 0)
     found: npt.NDArray[np.int64] = np.where(known, _ns(calls[at, 1], base_ns), -1)
     return found
+
+
+def _gpu_model(properties: object) -> str:
+    """The name of the first GPU in a file's deviceProperties; empty where there is none."""
+    first = properties[0] if isinstance(properties, list) and properties else None
+    name = first.get("name") if isinstance(first, dict) else None
+    return name if isinstance(name, str) else ""
 
 
 def _base_ns(trace: TraceFile) -> int:

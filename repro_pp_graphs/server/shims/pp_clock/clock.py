@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from threading import get_ident
@@ -35,6 +36,9 @@ class Clock:
         self.messages = 0
         self.device: DeviceClock | None = None
         self.profiled = profiled
+        # for a wait while a profile runs: what its messages are called, and an annotation
+        self.name_of_works: Callable[[Any], str] = lambda _works: ""
+        self.span: Callable[[str], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
         self.thread = get_ident()  # the scheduler's
         self._alternate = alternate
         self._taken: list[tuple[Any, str, Call, Call]] = []  # owner, name, its own, the clock's

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable
 from threading import get_ident
 from typing import Any
@@ -12,6 +12,7 @@ from repro_pp_graphs.server.shims.pp_clock.clock import Call, Clock
 
 ANNOTATION = "pp_clock:"
 P2P = ("send", "recv", "isend", "irecv")
+MOST_ON_THEIR_WAY = 64  # a turn has some ten
 
 
 class Messages:
@@ -31,6 +32,9 @@ class Messages:
         # of sends and of receives: by group, peer and tag
         self._counts: dict[bool, defaultdict[tuple[int, Any, int], int]]
         self._counts = {side: defaultdict(int) for side in (True, False)}
+        # messages of the last sends that did not wait, by their works, which it keeps alive so that
+        # no other work is taken for one of them
+        self._on_their_way: deque[tuple[Any, str]] = deque(maxlen=MOST_ON_THEIR_WAY)
 
     def batched(self, call: Call, sends: Call) -> Call:
         """torch.distributed's batch_isend_irecv; the op of a P2POp that sends is `sends`."""
@@ -85,10 +89,23 @@ class Messages:
             clock.messages += 1
             if not profiled():
                 return call(tensor, peer, group, tag, **more)
-            with self._span(ANNOTATION + self._name(sends, group, peer, tag, number)):
-                return call(tensor, peer, group, tag, **more)
+            name = self._name(sends, group, peer, tag, number)
+            with self._span(ANNOTATION + name):
+                work = call(tensor, peer, group, tag, **more)
+            if sends and work is not None:
+                self._on_their_way.append((work, name))
+            return work
 
         return message
+
+    def name_of_works(self, p2p_works: Any) -> str:  # noqa: ANN401
+        """What a wait for sends is called: `pp_clock:wait send 0->1 pp_cpu #7, send 0->1 pp #8`;
+        empty where no message of it is known. `p2p_works`: sglang's, each with torch's `work`."""
+        known = {id(work): name for work, name in self._on_their_way}
+        names = [
+            known[key] for each in p2p_works if (key := id(getattr(each, "work", None))) in known
+        ]
+        return f"{ANNOTATION}wait {', '.join(names)}" if names else ""
 
     def _name(self, sends: bool, group: Any, peer: Any, tag: int, number: int) -> str:  # noqa: ANN401
         """`send 1->0 pp_cpu #123`"""
@@ -120,6 +137,8 @@ def number_messages(scheduler: Any, clock: Clock, torch: Any) -> None:  # noqa: 
     span = _no_span if clock.alternates else torch.profiler.record_function
     rank = distributed.get_rank() if distributed.is_initialized() else 0
     messages = Messages(clock, rank, _group_names(scheduler, torch), span)
+    if not clock.alternates:
+        clock.name_of_works, clock.span = messages.name_of_works, span
     numbered: dict[Call, Call] = {}  # what torch knows a call by
     for name in P2P:
         call = getattr(distributed, name)

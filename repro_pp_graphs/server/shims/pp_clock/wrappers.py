@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from time import monotonic_ns
 from typing import Any
@@ -12,6 +13,7 @@ from repro_pp_graphs.server.shims.pp_clock.clock import Call, Clock
 TOKENS = "next_token_ids"  # the entry of a message that makes it one of token ids
 SENT = ("tokens", "hidden", "requests")  # what is waited for later
 _WAIT_RESULTS = CODES["wait_results"]
+_NOTHING = contextlib.nullcontext()
 
 
 class Wrappers:
@@ -134,11 +136,25 @@ class Wrappers:
             else:
                 return call(work, *args, **more)
             begin_ns = now()
-            result = call(work, *args, **more)
+            with self._named(work):
+                result = call(work, *args, **more)
             write(code, begin_ns, now())
             return result
 
         return wait
+
+    def _named(self, work: Any) -> contextlib.AbstractContextManager[Any]:  # noqa: ANN401
+        """While a profile runs, an annotation around the wait for sends: a trace shows no other
+        sign of a wait in gloo that is not in the send's own call."""
+        clock = self._clock
+        if not clock.profiled():
+            return _NOTHING
+        try:
+            name = clock.name_of_works(work)
+        except Exception as error:
+            clock.fail("the messages that are waited for", error)
+            return _NOTHING
+        return clock.span(name) if name else _NOTHING
 
     def wait_results(self, call: Call) -> Call:
         """The loop waits for the event that comes last in what this returns."""

@@ -32,5 +32,6 @@ DEATHS = {
     "OSError: You are trying to access a gated repo.\n",
     "argument": "usage: launch_server.py [-h] --model-path MODEL_PATH\n"
     "launch_server.py: error: unrecognized arguments: --no-such-flag\n",
+    "value": SCHEDULER + "ValueError: no such kind: 'chunky'\n" + SIGQUIT,
     "silent": "",
 }

@@ -1,0 +1,144 @@
+"""Cases held against one another: what differs is named, what makes it meaningless refused."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("msgspec")
+
+from msgspec.structs import replace
+from trace_changes import only_case
+
+from repro_pp_graphs.report.summary import remarks
+from repro_pp_graphs.traces.analysis_record import Analysis, Ring
+from repro_pp_graphs.traces.commands import case_pairs
+from repro_pp_graphs.traces.commands.analyze import main
+from repro_pp_graphs.traces.explain import side_by_side, step_path
+from repro_pp_graphs.traces.path import host_speed
+from repro_pp_graphs.traces.path.alike import said_of_graphs, unlike
+from repro_pp_graphs.traces.path.whole_analysis import explained
+
+DATA = Path(__file__).parent / "data" / "traces"
+ON, OFF, PP4 = "sglang052_graphs_on", "sglang052_graphs_off", "sglang052_pp4"
+
+
+@cache
+def facts(name: str) -> Analysis:
+    return explained(only_case(DATA / name))
+
+
+def of_ranks(found: Analysis, **changed: object) -> Analysis:
+    return replace(
+        found, ranks={label: replace(row, **changed) for label, row in found.ranks.items()}
+    )
+
+
+def test_cases_of_other_ranks_get_no_table_but_the_reasons_and_what_to_do(capsys):
+    assert main([str(DATA / ON), str(DATA / PP4)]) == 0
+    text = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in text.splitlines())
+    said = " ".join(text[text.index("side by side") :].split())
+    assert f"! {PP4} is not comparable with {ON}: other ranks: PP 2 x TP 1 and PP 4 x TP 1" in said
+    assert f"{PP4} against {ON}: not comparable - other ranks" in said
+    assert "GPUs of the ranks: one each, and shared (PP0 and PP2; PP1 and PP3)" in said
+    assert "Hold profiles of one model, one load and one number of ranks" in said
+    assert "the whole step" not in said
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (
+            lambda one: of_ranks(one, decode_batch_sizes={"16": 40}),
+            "other micro-batch sizes: 8 and 16",
+        ),
+        (lambda one: of_ranks(one, kernels_a_batch=300.0), "another model or number of layers"),
+        (lambda one: replace(one, hidden_size=4096), "other hidden size: 8192 and 4096"),
+        (lambda one: replace(one, ring=Ring(1, 0.1, 0.5)), "under way: 2 and 1"),
+        (lambda _: facts("cpu_numbered"), "other kinds of machine: GPUs and a CPU"),
+    ],
+)
+def test_another_load_or_shape_is_refused(change, reason):
+    one = facts(ON)
+    assert unlike(one, one) == ([], [])
+    refused, _ = unlike(one, change(one))
+    assert any(reason in text for text in refused)
+
+
+def test_what_does_not_forbid_it_is_named_before_the_table():
+    one = replace(facts(ON), gpu_models=["NVIDIA H100"], hosts=["here"])
+    other = replace(facts("sglang0516_graphs_on"), case="graphs_off")
+    other = replace(other, gpu_models=["Another GPU"], hosts=["elsewhere"])
+    refused, named = unlike(one, other)
+    assert not refused
+    for part in ("sends: metadata copied", "GPUs: NVIDIA H100", "machines: ", "is named without"):
+        assert any(part in text for text in named), part
+    text = "\n".join(case_pairs.lines([one, other]))
+    assert text.index("differ in:") < text.index("the whole step")
+    assert "decode graphs: with and without" in unlike(facts(ON), facts(OFF)).named
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("CASE_A_decode_graphs", True),
+        ("CASE_B_no_graphs", False),
+        ("graphs_off", False),
+        ("x", None),
+    ],
+)
+def test_what_a_name_says_of_graphs(name, says):
+    assert said_of_graphs(name) is says
+
+
+def test_no_what_if_is_offered_where_none_can_be_given():
+    a, b = (of_ranks(facts(name), next_batch_us=us) for name, us in ((ON, 10.0), (OFF, 20.0)))
+    assert "--what-if" in host_speed.unequal("A", a, "B", b)
+    a = replace(a, ring_path=replace(a.ring_path, what_if={}, what_if_unknown="why"))
+    said = host_speed.unequal("A", a, "B", b)
+    assert "were not equally fast" in said
+    assert "--what-if" not in said
+
+
+def test_a_saving_below_what_can_be_told_says_so():
+    path = facts(ON).ring_path
+    assert path
+    small = replace(path, what_if={**path.what_if, "token_send": path.steady_us * 0.99})
+    text = step_path.lines(replace(facts(ON), ring_path=small))
+    rows = {line.split(":")[0]: line for line in text if " took " in line or "one batch" in line}
+    assert rows["token_send"].endswith("?")
+    large = replace(path, what_if={**path.what_if, "token_send": path.steady_us * 0.9})
+    text = step_path.lines(replace(facts(ON), ring_path=large))
+    assert not next(line for line in text if line.startswith("token_send:")).endswith("?")
+
+
+def test_side_by_side_names_a_wait_for_the_graph_that_is_not_in_the_send():
+    text = " ".join(" ".join(side_by_side.lines([facts(ON), facts("sglang056_graphs_on")])).split())
+    assert (
+        "! sglang056_graphs_on: while its own decode graph runs, that host waits in the receive of "
+        "token ids"
+    ) in text
+    assert f"! {ON}" not in text
+
+
+def test_one_pp_rank_sends_nothing_and_nothing_is_said_of_sends():
+    launch = {"sglang_version": "0.5.21", "sends": "asynchronous", "label": "A", "round": 1}
+    assert not remarks._sends([{**launch, "pp_size": 1}], rehearsal=False)
+    assert remarks._sends([{**launch, "pp_size": 2}], rehearsal=False)
+
+
+def test_of_one_pp_rank_no_ring_is_spoken_of(tmp_path, capsys):
+    event = {"ph": "X", "cat": "kernel", "name": "gemm", "pid": 0, "tid": 7, "dur": 5}
+    events = [{**event, "ts": 10 * at, "args": {"correlation": at}} for at in range(1, 9)]
+    (tmp_path / "1-TP-0.trace.json").write_text(
+        json.dumps({"baseTimeNanoseconds": 10**18, "traceEvents": events})
+    )
+    assert main([str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "Token return: none, there is one PP rank." in text
+    assert "not every rank" not in text
+    assert "way round the ring" not in text
