@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -129,3 +130,11 @@ def test_only_steps_run_in_turn(capsys):
     with pytest.raises(SystemExit) as ended:
         in_turn(["analyze", "x", "--then", "finish"])
     assert ended.value.code == 2 and "analyze: no option '--then'" in capsys.readouterr().err
+
+
+def test_a_run_without_traces_loads_no_numpy():
+    """Most of what a step costs is what it imports: numpy alone is a third of it."""
+    names = ["begin", "wait-ready", "measure", "profile", "finish", "summary"]
+    loads = "; ".join(f"import repro_pp_graphs.{STEPS[name][0]}" for name in names)
+    code = f"{loads}; import sys; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
