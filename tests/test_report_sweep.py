@@ -19,7 +19,7 @@ from repro_pp_graphs.report.charts import all_charts
 from repro_pp_graphs.report.page import content, html_page, markdown
 from repro_pp_graphs.report.summary import run_summary, summary_record, sweep
 from repro_pp_graphs.report.tables import sweep_table, sweep_waits
-from repro_pp_graphs.stats.metric_names import IDLE, RETURN, TPOT
+from repro_pp_graphs.stats.metric_names import IDLE, OUTSIDE, RETURN, TPOT
 
 
 def summarised(run: Path) -> dict[str, Any]:
@@ -166,6 +166,8 @@ def test_on_gpus_that_ranks_share_a_wait_outside_own_batches_is_not_called_idle(
     said = [*sweep_waits.lines(found), *sweep_waits.largest(found)]
     assert "GPUs are shared: idle or not" in " ".join(" ".join(said).split())
     assert "longest idle wait" not in " ".join(said)
+    assert all(launch["waits_ms"] for launch in found["launches"])
+    assert not any({IDLE, OUTSIDE} & launch["waits_ms"].keys() for launch in found["launches"])
 
 
 def clocks_changed(run: Path, pattern: str, change: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.report.summary import token_ids
 from repro_pp_graphs.report.summary.launch_summary import read, summarise_launch
 from repro_pp_graphs.run_record import Plan
+from repro_pp_graphs.stats.metric_names import IDLE, OUTSIDE
 from repro_pp_graphs.stats.unlike import taken, unlike
 
 # summary.json as far as the table needs it
@@ -29,7 +30,7 @@ def summarise(logs: Path, plan: Plan) -> dict[str, Any]:
     """The whole run, as stored in summary.json; `sessions` are the times at which it was begun and
     resumed, and a launch's `session` counts them from 1."""
     launches = [summarise_launch(logs, launch, plan) for launch in plan.launches]
-    _choose_waits(launches)
+    _choose_waits(launches, plan)
     _mark_hosts(launches, plan.attached)
     token_ids.mark(launches, {each["label"]: each.pop("ids") for each in launches})
     warnings: list[str] = []
@@ -70,15 +71,18 @@ def stored(logs: Path, plan: Plan) -> dict[str, Any]:
     return summarise(logs, plan)
 
 
-def _choose_waits(launches: list[dict[str, Any]]) -> None:
+def _choose_waits(launches: list[dict[str, Any]], plan: Plan) -> None:
     """Settle `waits_ms`: the measured pass's where every launch that ended well has it, else the
-    profile's in all, so that launches are never compared across the two."""
+    profile's in all, so that launches are never compared across the two. The clock of a rank that
+    shares its GPU shows when its own batches run, not when the GPU is idle."""
+    shares = plan.mode == "one_gpu" and plan.ranks_per_gpu != 1
     clocked = [launch.pop("clock_waits_ms", {}) for launch in launches]
     ended = [n for n, launch in enumerate(launches) if launch["status"] == "ok"]
     by_clock = bool(ended) and all(clocked[n] for n in ended)
     for launch, waits in zip(launches, clocked, strict=True):
         if by_clock:
-            launch["waits_ms"] = waits
+            idle = (IDLE, OUTSIDE) if shares else ()
+            launch["waits_ms"] = {name: ms for name, ms in waits.items() if name not in idle}
         launch["waits_from"] = ("pp_clock" if by_clock else "profile") if launch["waits_ms"] else ""
 
 

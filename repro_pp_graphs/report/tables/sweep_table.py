@@ -76,7 +76,7 @@ def notes(summary: dict[str, Any]) -> list[str]:
     if IDLE not in figures:
         found.append(
             "The idle part of the token return: cannot tell. It takes the ranks' clocks (pp_clock) "
-            "on GPUs."
+            "on GPUs, one a rank."
         )
     found += sweep.most_idle(summary) + sweep_waits.largest(summary)
     return found + own + sweep.partial(summary)
