@@ -13,6 +13,7 @@ pytest.importorskip("msgspec")
 from msgspec.structs import replace
 from trace_changes import only_case
 
+from repro_pp_graphs.report.charts import bar_charts
 from repro_pp_graphs.report.summary import remarks
 from repro_pp_graphs.traces.analysis_record import Analysis, Ring
 from repro_pp_graphs.traces.commands import case_pairs
@@ -114,6 +115,11 @@ def test_a_saving_below_what_can_be_told_says_so():
     large = replace(path, what_if={**path.what_if, "token_send": path.steady_us * 0.9})
     text = step_path.lines(replace(facts(ON), ring_path=large))
     assert not next(line for line in text if line.startswith("token_send:")).endswith("?")
+    titles = {"small": small, "large": large}
+    rows = {row[0]: row[1:] for row in bar_charts._what_if_rows(list(titles.items()))}
+    cells = rows["at least, if sending token ids took no time"]
+    assert [cell.endswith("(?)") for cell in cells] == [True, False]
+    assert not any(cell.endswith("(?)") for cell in rows[bar_charts.STEADY])
 
 
 def test_side_by_side_names_a_wait_for_the_graph_that_is_not_in_the_send():

@@ -25,7 +25,8 @@ from repro_pp_graphs.traces.explain.words import CAUSE_TITLES, ROW_TITLES, ROWS
 
 SAVED_FROM = (
     "At least: a lower bound of a step after the first quarter, whose mean stands above it; that "
-    "bound may be longer than the whole step, the mean of all steps."
+    "bound may be longer than the whole step, the mean of all steps. (?): the difference is less "
+    "than such an estimate is accurate to, 2 % of a step."
 )
 STEADY = "a step after the first quarter of them"
 BAR_PX, FOOT_PX = 30, 60
@@ -136,10 +137,18 @@ def _what_if_rows(known: list[tuple[str, RingPath]]) -> list[list[str]]:
         for what, title in step_path.IF.items()
     }
     return [
-        [title, *("-" if us is None else f"{us / 1e3:.2f}" for us in cells)]
+        [title, *(_least(us, path, title) for us, (_, path) in zip(cells, known, strict=True))]
         for title, cells in bounded.items()
         if any(us is not None for us in cells)
     ]
+
+
+def _least(us: float | None, path: RingPath, title: str) -> str:
+    """A step's least length, ms; with (?) where it may save nothing."""
+    if us is None:
+        return "-"
+    unsure = title != STEADY and step_path.may_be_none(path, us)
+    return f"{us / 1e3:.2f}" + " (?)" * unsure
 
 
 def what_ifs(source: Source) -> Table | None:
