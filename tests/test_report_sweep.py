@@ -208,6 +208,15 @@ def test_a_few_turns_are_too_few_to_say_where_a_rank_waits(tmp_path: Path):
     assert said["b4", "graphs_off"].startswith("2.5 of 80 ms")
 
 
+def test_without_the_turns_of_a_rank_no_wait_is_called_the_longest(tmp_path: Path):
+    run = report_runs.swept(tmp_path / "run")
+    gone = f"{A}*_at_b64_pp_clock.json"
+    said = waits(clocks_changed(run, gone, lambda clock: clock["ranks"].pop("PP0")))
+    why = "PP0 left no decode turn: its wait may be the longest"
+    assert said["b64", "graphs_on"] == f"cannot tell: {why}"
+    assert said["b64", "graphs_off"].startswith("2.5 of 80 ms")
+
+
 def test_where_the_clock_did_not_run_that_is_why_it_cannot_be_told(tmp_path: Path):
     run = report_runs.swept(tmp_path / "run")
     for path in (run / "logs").glob("*_pp_clock.json"):

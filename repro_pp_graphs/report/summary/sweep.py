@@ -190,12 +190,14 @@ def most_idle(summary: dict[str, Any]) -> list[str]:
 
 def _cause(summary: dict[str, Any], case: str, load: str) -> str:
     """In which calls a turn's waits outside the rank's own batches lie under a load."""
-    sums: dict[str, list[float]] = {}
-    for row in summary["launches"]:
-        clock = of_load(row, load).get("pp_clock") or {}
-        if row["case"] == case:
-            for kind, ms in clock.get("outside_ms", {}).items():
-                sums.setdefault(kind, []).append(ms)
-    parts = sorted(((fmean(its), kind) for kind, its in sums.items()), reverse=True)
+    clocks = [
+        of_load(row, load).get("pp_clock") or {}
+        for row in summary["launches"]
+        if row["case"] == case
+    ]
+    timed = [clock["outside_ms"] for clock in clocks if clock.get("outside_ms")]
+    kinds = {kind for each in timed for kind in each}
+    means_ms = [(fmean(each.get(kind, 0.0) for each in timed), kind) for kind in kinds]
+    parts = sorted(means_ms, reverse=True)
     named = [f"{KINDS[kind][0]} {number(ms, 3)} ms" for ms, kind in parts[:2] if ms > 0]
     return f"; a turn's waits while the GPU idles: {', '.join(named)}" if named else ""

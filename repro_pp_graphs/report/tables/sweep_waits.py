@@ -73,15 +73,24 @@ def longest(summary: dict[str, Any], case: str, load: str) -> Longest:
         return Longest(why=NOT_RUN)
     clocks = [sweep.of_load(row, load).get("pp_clock") or {} for row in rows]
     clocks = [each for each in clocks if each.get("ranks")]
-    if not clocks:
-        return Longest(why="pp_clock timed no decode turn")
-    fewest = min(rank["turns"] for each in clocks for rank in each["ranks"].values())
-    if fewest < ENOUGH_TURNS:
-        return Longest(why=f"{fewest} decode turns, fewer than {ENOUGH_TURNS}")
+    if why := _too_few(clocks):
+        return Longest(why=why)
     any_wait = _longest(clocks, "waits_ms")
     if any(rank.get("outside_ms") is None for each in clocks for rank in each["ranks"].values()):
         return Longest(any_wait=any_wait, why=NO_GPU)
     return Longest(_longest(clocks, "outside_ms"), any_wait)
+
+
+def _too_few(clocks: Sequence[dict[str, Any]]) -> str:
+    """Why the clocks' turns are too few to say which wait is longest; empty where they are not."""
+    if not clocks:
+        return "pp_clock timed no decode turn"
+    for each in clocks:
+        there = {rank["pp_rank"] for rank in each["ranks"].values()}
+        if absent := set(range(each["pp_size"])) - there:
+            return f"PP{min(absent)} left no decode turn: its wait may be the longest"
+    fewest = min(rank["turns"] for each in clocks for rank in each["ranks"].values())
+    return "" if fewest >= ENOUGH_TURNS else f"{fewest} decode turns, fewer than {ENOUGH_TURNS}"
 
 
 def _longest(clocks: Sequence[dict[str, Any]], part: str) -> Wait | None:
