@@ -15,9 +15,10 @@ from report_runs import A, B, changed
 from trace_changes import DATA, only_case
 
 from repro_pp_graphs import run_record, schemas
-from repro_pp_graphs.report import summary_step
+from repro_pp_graphs.report import source, summary_step, two_runs
 from repro_pp_graphs.report.summary import outcome, run_summary, summary_record
 from repro_pp_graphs.report.summary.verdict import correct_over_pairs
+from repro_pp_graphs.report.tables import page_tables
 from repro_pp_graphs.stats.arms import Sample
 from repro_pp_graphs.stats.compare import Asked, Metric, pair
 from repro_pp_graphs.stats.verdict_record import Finding, Pair, Verdict
@@ -180,6 +181,26 @@ def test_a_launch_whose_gpu_failed_is_left_out_and_named(tmp_path):
     assert found.pairs[0].primary.word == "CANNOT TELL"
     assert "3 of 4 rounds" in found.pairs[0].primary.why
     assert f"{A}_r3 is left out" in "\n".join(outcome.lines(found))
+
+
+def test_means_are_of_the_launches_that_the_ratio_beside_them_is_of(tmp_path):
+    run = report_runs.series(tmp_path / "r")
+    rows = [
+        {"uuid": "GPU-0", "index": 0, "ecc.errors.uncorrected.volatile.total": n} for n in (0, 1)
+    ]
+    counters = {"before": {"gpus": rows[:1]}, "after": {"gpus": rows[1:]}}
+    changed(run / "logs" / f"{A}_r2_launch.json", lambda value: value.update(gpu_counters=counters))
+    slow = run / "logs" / f"{A}_r2_client.json"
+    changed(slow, lambda value: value["summary"].update(mean_tpot_ms=99.0))
+    primary = verdict(run).pairs[0].primary
+    table = page_tables.arms(source.read(run))
+    assert table and primary.mean_a and primary.mean_a < 48
+    (row,) = [each for each in table.rows if each[0].startswith("TPOT mean")]
+    assert float(row[2]) == pytest.approx(primary.mean_a, abs=0.01)
+    assert f"Not in the means: {A}_r2" in table.note
+    assert "means over 3 to 4 launches" in table.note
+    row = next(one for one in two_runs.rows(source.read(run), source.read(run), "graphs_on"))
+    assert (row.first.launches, row.first.high < 48) == (3, True)
 
 
 def test_power_capping_leaves_nothing_out(tmp_path):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from repro_pp_graphs.launch_record import NOT_BEGUN
+from repro_pp_graphs.server.machine import gpu_counters
 
 Row = dict[str, Any]  # a launch of summary.json
 _LETTER = re.compile("CASE_[A-Z]_")
@@ -56,3 +57,11 @@ def ended(row: Row) -> str:
     """How a launch ended: its status, but where its server was not started that."""
     begun = not (row.get("reason") or "").startswith(NOT_BEGUN)
     return row["status"] if begun else NOT_BEGUN
+
+
+def gpu_fault(counters: dict[str, Any] | None) -> str:
+    """What happened to a launch's GPUs so that no mean or comparison counts it; empty for nothing.
+    `counters`: its gpu_counters."""
+    there = counters and counters.get("before") and counters.get("after")
+    found = gpu_counters.faults(counters["before"], counters["after"]) if counters and there else []
+    return "; ".join(found)

@@ -88,10 +88,10 @@ def _correct(pairs: Sequence[Pair]) -> None:
 
 
 def counted(summary: dict[str, Any], case: str, load: str) -> list[Row]:
-    """The launches of a case that measured a load: those that ended well, else those that measured
-    it before they failed."""
+    """The launches of a case that measured a load: those that ended well, as their GPUs did, else
+    those that measured it before they failed."""
     rows = [row for row in summary["launches"] if row["case"] == case and values(row, load)]
-    return [row for row in rows if row["status"] == "ok"] or rows
+    return [row for row in rows if not verdict.sample_of(row).fault] or rows
 
 
 def means(summary: dict[str, Any], load: str) -> dict[str, dict[str, float]]:

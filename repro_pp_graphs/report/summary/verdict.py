@@ -6,12 +6,12 @@ import itertools
 from collections.abc import Sequence
 
 from repro_pp_graphs.launch_record import GraphState
-from repro_pp_graphs.report.launch_row import Row, cases_of
+from repro_pp_graphs.report.launch_row import Row, cases_of, gpu_fault
 from repro_pp_graphs.report.summary import sentences
 from repro_pp_graphs.run.launch.arm_check import objections
 from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.server.case.needs import BASELINE_CASES, BASELINES
-from repro_pp_graphs.server.machine import gpu_counters, network
+from repro_pp_graphs.server.machine import network
 from repro_pp_graphs.stats import findings
 from repro_pp_graphs.stats.arms import Sample
 from repro_pp_graphs.stats.compare import LEAST_LAUNCHES, Asked, Metric, Rules, correct, pair
@@ -104,10 +104,8 @@ def in_order(launches: Sequence[Row]) -> list[Row]:
 
 
 def sample_of(row: Row) -> Sample:
-    counters = row.get("gpu_counters") or {}
     fault = "" if row["status"] == "ok" else row.get("reason") or row["status"]
-    if not fault and counters.get("before") and counters.get("after"):
-        fault = "; ".join(gpu_counters.faults(counters["before"], counters["after"]))
+    fault = fault or gpu_fault(row.get("gpu_counters"))
     return Sample(
         label=row["label"],
         case=row["case"],

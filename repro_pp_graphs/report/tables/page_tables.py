@@ -87,10 +87,20 @@ def arms(source: Source) -> Table | None:
         note += f". {CLOCKED if clocked else PROFILED}"
     for at, case in enumerate(source.cases):
         if not measured(source, at) and _has_figures(source, at):
-            note += f". {case}: cut short after its measured pass: not compared"
+            note += f". {case}: {_uncounted(source, at)}: not compared"
+    left_out = [one.summary.label for one in source.launches if shown(one) and not values(one)]
+    if launches and left_out:
+        note += f". Not in the means: {', '.join(left_out)}"
     note += _untestable(pairs)
     note += f". In the files {', '.join(named)}" if named else ""
     return Table(head=head, rows=rows, note=f"{note}.")
+
+
+def _uncounted(source: Source, case: int) -> str:
+    """Why no launch of a case that has figures counts."""
+    its = [launch.summary for launch in source.launches if launch.case == case]
+    well = any(launch.status == "ok" for launch in its)
+    return "its GPUs failed" if well else "cut short after its measured pass"
 
 
 def _untestable(pairs: Sequence[Pair]) -> str:
@@ -115,8 +125,8 @@ def _answers(findings: list[Finding]) -> dict[str, str]:
 
 
 def measured(source: Source, case: int) -> int:
-    """Launches of a case that ended well."""
-    return sum(launch.case == case and launch.summary.status == "ok" for launch in source.launches)
+    """Launches of a case that count."""
+    return sum(launch.case == case and bool(values(launch)) for launch in source.launches)
 
 
 def _has_figures(source: Source, case: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from repro_pp_graphs.report.launch_row import gpu_fault
 from repro_pp_graphs.report.source import Launched, Source
 from repro_pp_graphs.stats.metric_names import CLIENT, CONTROL, IDLE, OUTSIDE, OWN_GRAPH, RETURN
 from repro_pp_graphs.stats.verdict_record import Estimate
@@ -28,12 +29,14 @@ WAITS = frozenset({RETURN, OWN_GRAPH, IDLE, OUTSIDE})
 
 
 def values(launch: Launched) -> dict[str, float]:
-    """What was measured of a launch that ended well, by metric."""
-    return shown(launch) if launch.summary.status == "ok" else {}
+    """What was measured of a launch that counts, by metric: it ended well, and so did its GPUs."""
+    ended_well = launch.summary.status == "ok" and not gpu_fault(launch.summary.gpu_counters)
+    return shown(launch) if ended_well else {}
 
 
 def shown(launch: Launched) -> dict[str, float]:
-    """The same also of one that failed, or was interrupted, after its measured pass."""
+    """The same also of one that does not count: its GPU failed, or it failed or was interrupted
+    after its measured pass."""
     return {**launch.summary.metrics, **launch.summary.waits_ms} if launch.measured else {}
 
 
