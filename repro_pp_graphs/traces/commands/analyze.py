@@ -32,7 +32,8 @@ EXAMPLES = """examples:
       that (sglang052_graphs_off, sglang052_graphs_on), else all against the
       first
 
-exit status: 0 analysed (warnings listed); 1 nothing could be read; 2 usage
+exit status: 0 analysed (with warnings, and cases that are not comparable,
+named); 1 nothing could be read; 2 usage
 """
 
 
