@@ -188,6 +188,18 @@ def test_of_a_gpu_of_a_rank_without_a_trace_nothing_is_called_idle(tmp_path):
     assert facts.ring.bubble_fraction is None
 
 
+def test_where_some_ranks_share_one_that_seems_alone_may_be_with_a_rank_without_a_trace(tmp_path):
+    for path in (DATA / MPS).glob("*PP-[013].*"):
+        shutil.copy(path, tmp_path)
+    facts = explained(only_case(tmp_path))
+    assert [(gpu.ranks, gpu.shared) for gpu in facts.shared_gpus] == [
+        (["1", "3"], True),
+        (["0"], None),
+    ]
+    assert "Cannot tell whether PP0 shares its GPU with a rank without a trace." in text_of(facts)
+    assert facts.ring.bubble_fraction is None
+
+
 @pytest.mark.parametrize(
     ("name", "of"),
     [

@@ -49,10 +49,10 @@ def _unlike(first: Analysis, second: Analysis, found: Unlike) -> list[str]:
     text = []
     if found.refused:
         text += wrapped(f"{second.case} against {first.case}: not comparable", "")
-        text += [line for each in found.refused for line in wrapped(each, "- ")]
+        text += [line for each in found.refused for line in wrapped(f"- {each}")]
     elif found.named:
         text += wrapped(f"{first.case} and {second.case} differ in:", "")
-    text += [line for each in found.named for line in wrapped(each, "- ")]
+    text += [line for each in found.named for line in wrapped(f"- {each}")]
     return text + (wrapped(NEXT, "") if found.refused else [])
 
 

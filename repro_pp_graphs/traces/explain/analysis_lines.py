@@ -226,6 +226,8 @@ def _of_shared_gpus(facts: Analysis) -> list[str]:
     """The shares of a GPU that several ranks use, or may use, together."""
     found = []
     for gpu in facts.shared_gpus:
+        if gpu.busy_fraction is None:  # of what all of its ranks do too little is known
+            continue
         shares = gpu.busy_fraction, gpu.p2p_fraction, gpu.idle_fraction
         what = "together" if gpu.shared else "if they share a GPU"
         head = f"{names_of(gpu.ranks)} {what}"
@@ -244,10 +246,10 @@ def _bubble(facts: Analysis) -> str:
     """The share of the time without compute, of the GPUs; or that it cannot be told."""
     ring, gpu = facts.ring, on_gpu(facts)
     if not all(each.shared for each in facts.shared_gpus):
-        return (
-            "bubble: cannot tell, as ranks may share a GPU (above); with a GPU each it would be "
-            f"{share(own_bubble(facts))}"
-        )
+        text = "bubble: cannot tell, as ranks may share a GPU (above)"
+        if any(each.shared for each in facts.shared_gpus):
+            return text
+        return f"{text}; with a GPU each it would be {share(own_bubble(facts))}"
     if facts.shared_gpus:
         return f"bubble {share(ring.bubble_fraction)} (no compute, mean of the GPUs)"
     what = "no compute" if gpu else "outside run_batch"

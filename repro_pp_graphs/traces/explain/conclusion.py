@@ -134,7 +134,11 @@ def sharing(facts: Analysis) -> list[str]:
             "Idle is a GPU while no kernel of any of its ranks runs; durations are not those of a "
             "GPU a rank."
         )
-    if open_ := [gpu for gpu in facts.shared_gpus if not gpu.shared]:
+    lone = [gpu.ranks[0] for gpu in facts.shared_gpus if not gpu.shared and not gpu.ranks[1:]]
+    if lone:
+        share = "share GPUs" if lone[1:] else "shares its GPU"
+        said.append(f"Cannot tell whether {names_of(lone)} {share} with a rank without a trace.")
+    if open_ := [gpu for gpu in facts.shared_gpus if not gpu.shared and gpu.ranks[1:]]:
         names = "; ".join(names_of(gpu.ranks) for gpu in open_)
         said.append(
             f"Cannot tell whether {names} share a GPU: in the traces it has the same number, which "

@@ -91,7 +91,13 @@ def shared_gpus(case: Case, hosts: Sequence[Host]) -> list[SharedGpu]:
     for host in on_gpu:
         if place := device_of(host.rank):
             alike.setdefault(place, []).append(host)
-    return [_judged(found, number) for (_, number), found in alike.items() if len(found) > 1]
+    several = [_judged(found, number) for (_, number), found in alike.items() if len(found) > 1]
+    missing = case.pp_size * case.tp_size - len(case.ranks)
+    if not several or not missing:
+        return several
+    # where some share, a rank that seems to be alone may be with one that has no trace
+    alone = [(number, found) for (_, number), found in alike.items() if len(found) == 1]
+    return several + [SharedGpu((found[0],), number, False, "", 1) for number, found in alone]
 
 
 def _number(hosts: Sequence[Host]) -> str:
