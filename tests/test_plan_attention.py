@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections import UserList
 from pathlib import Path
@@ -197,6 +198,28 @@ def checkout(folder: Path) -> Path:
         elif path.name in ("repro_pp_graphs", "requirements", "prompts.txt", "client_benchmark.py"):
             (folder / path.name).symlink_to(path)
     return folder
+
+
+@pytest.mark.launches
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("--gpus", "2", "--pp-size", "2"),
+        ("--gpus", "1", "--one-gpu", "--dummy-weights", "--release", "0.5.23"),
+        ("--gpus", "4x24", "--dummy-weights"),
+        ("--gpus", "2", "--pp-size", "2", "--model", "deepseek-ai/DeepSeek-V3"),
+    ],
+    ids=" ".join,
+)
+def test_the_layers_that_a_refusal_by_memory_names_are_planned(tmp_path, given):
+    folder = checkout(tmp_path / "refused")
+    status, said = planned(folder, list(given))
+    # above the commands and behind them
+    assert status == 2 and "stops:" in said and "# would stop the run:" in said
+    found = re.search(r"or ((?:--dummy-weights )?--layers \d+) or fewer", said)
+    assert found, said
+    status, again = planned(folder, [*given, *found[1].split()])
+    assert status == 0 and "stops:" not in again, again
 
 
 @pytest.mark.launches

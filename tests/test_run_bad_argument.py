@@ -32,6 +32,7 @@ def launch(tmp_path: Path):
         ("ValueError: Invalid partition string: 3,x", "A_KIND=3,x"),
         ("ValueError: invalid literal for int() with base 10: '3,x'", "A_KIND=3,x"),
         ("KeyError: 'triton'", "--attention-backend triton"),
+        ("ValueError: Unknown level: 'TRITON'", "--attention-backend triton"),
         ("ValueError: Unknown backend: triton. Choose one of fa3", "--attention-backend triton"),
         ("ValueError: Unknown backend: tritonic", ""),
         ("ValueError: no such kind: '3,xy'", ""),

@@ -39,7 +39,8 @@ def _quotes(text: str, argument: str) -> bool:
         return False
     if re.fullmatch(r"[\d.]+", value[0]):
         return False
-    return bool(re.search(rf"(?:: |['\"`]){re.escape(value[0])}(?![\w/-])", text))
+    quoted = rf"(?:: |['\"`]){re.escape(value[0])}(?![\w/-])"
+    return bool(re.search(quoted, text, re.IGNORECASE))
 
 
 def diagnosis(found: Diagnosis, argument: str, launch: Launch) -> Diagnosis:

@@ -39,7 +39,8 @@ def offers(options: Options, refused: Unfit, gpus: int, passes: Passes) -> str:
         if (changes := _passing(options, split, refused.pp_size, layers, passes)) is not None
     ]
     if gpus < refused.pp_size * refused.tp_size:  # not tried: it takes another environment
-        alone = options.one_gpu or options.ranks_per_gpu or "--release" in options.given
+        sglang = {"--release", "--python"} & set(options.given)
+        alone = options.one_gpu or options.ranks_per_gpu or sglang
         found.append(f"--cpu{' alone' if alone else ''} (a rehearsal without graphs)")
     return f"use {', or '.join(found)}" if found else "use more GPUs, or a smaller --model"
 
