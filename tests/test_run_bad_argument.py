@@ -34,6 +34,10 @@ def launch(tmp_path: Path):
         ("KeyError: 'triton'", "--attention-backend triton"),
         ("ValueError: Unknown level: 'TRITON'", "--attention-backend triton"),
         ("ValueError: Unknown backend: triton. Choose one of fa3", "--attention-backend triton"),
+        (
+            "AttributeError: module 'logging' has no attribute 'TRITON'",
+            "--attention-backend triton",
+        ),
         ("ValueError: Unknown backend: tritonic", ""),
         ("ValueError: no such kind: '3,xy'", ""),
         (

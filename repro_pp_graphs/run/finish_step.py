@@ -64,6 +64,9 @@ class Ending:
         except OSError as error:
             self.warnings.append(f"pp_clock: {error}: its rows are kept, its facts are not")
             return
+        died_early = self.known.status == "failed" and self.known.server_start_s is None
+        if found is None and died_early and not not_started:
+            return  # there was no turn to time
         if found is None:
             self.warnings.append(f"pp_clock: {absent.nothing_left(not_started)}")
         else:

@@ -11,7 +11,10 @@ from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server.log.diagnosis import Diagnosis
 
 # the words of Python, and of sglang, for a value that is none of those there are
-_REFUSES = re.compile(r"^(?:\S*\.)?(?:ValueError|KeyError|TypeError|\w*ValidationError)\b")
+_REFUSES = re.compile(
+    r"^(?:\S*\.)?(?:(?:Value|Key|Type|Attribute|Assertion|NotImplemented)Error|"
+    r"\w*ValidationError)\b"
+)
 _UNKNOWN = "unknown argument"  # by argparse, a rule of server/log/causes.py
 _OPTION = re.compile(r"--[a-z][\w-]*")
 LEAST_LETTERS = 3  # of a value that is recognised where a message quotes it
@@ -55,14 +58,16 @@ def diagnosis(found: Diagnosis, argument: str, launch: Launch) -> Diagnosis:
 
 
 def refused(logs: Path, plan: Plan) -> dict[str, str]:
-    """The arguments that servers of this run refused, each with the first launch that had it."""
+    """The arguments that servers refused since the run was last called, each with the launch whose
+    server did so first."""
     found: dict[str, str] = {}
     for launch in plan.launches:
         try:
             known = launch_record.load(logs, launch.label)
         except (OSError, BadFile):
             continue
-        if known and known.run_id == plan.run_id and known.bad_argument:
+        ours = known and (known.run_id, known.session) == (plan.run_id, plan.session)
+        if known and ours and known.bad_argument:
             found.setdefault(known.bad_argument, launch.label)
     return found
 
