@@ -128,7 +128,8 @@ def test_what_a_free_token_send_would_save_stands_in_it_as_in_the_page(of_traced
     token_send = f"at least, if {IF['token_send']}"
     for title in (token_send, f"at least, if {IF['send=0']}", bar_charts.STEADY):
         assert rows[title] == of_page[title]
-    assert float(rows[token_send][0]) < float(rows[bar_charts.STEADY][0])
+    least = rows[token_send][0].partition(" ")[0]  # "(?)" behind it: within what it is accurate to
+    assert float(least) < float(rows[bar_charts.STEADY][0])
     assert f"While profiled, of {report_runs.A}, {report_runs.B}." in of_traced
 
 
