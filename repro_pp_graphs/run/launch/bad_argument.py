@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from repro_pp_graphs import launch_record
 from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.run_record import Launch, Plan
-from repro_pp_graphs.server.log.diagnosis import Diagnosis
+
+if TYPE_CHECKING:
+    from repro_pp_graphs.server.log.diagnosis import Diagnosis
 
 # the words of Python, and of sglang, for a value that is none of those there are
 _REFUSES = re.compile(
@@ -49,12 +53,8 @@ def _quotes(text: str, argument: str) -> bool:
 def diagnosis(found: Diagnosis, argument: str, launch: Launch) -> Diagnosis:
     """The same death, with what to mend."""
     where = f"mend it in server_args_base.txt, or in server_args_{launch.case}.txt"
-    return Diagnosis(
-        f"the server refuses {argument}",
-        f"{where}, and start over: --resume would refuse other arguments",
-        found.line,
-        found.who,
-    )
+    remedy = f"{where}, and start over: --resume would refuse other arguments"
+    return replace(found, cause=f"the server refuses {argument}", remedy=remedy)
 
 
 def refused(logs: Path, plan: Plan) -> dict[str, str]:
