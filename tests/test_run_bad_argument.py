@@ -10,8 +10,8 @@ from fake_sglang.harness import Harness
 from plan_harness import BASE, plan_of
 
 from repro_pp_graphs.run.checks import preflight
-from repro_pp_graphs.run.launch import bad_argument, failure
-from repro_pp_graphs.server.log import diagnosis
+from repro_pp_graphs.run.launch import failure
+from repro_pp_graphs.server.log import diagnosis, refused_argument
 
 SCHEDULER = (
     "[2026-11-23 21:16:19 PP1] Scheduler hit an exception: Traceback (most recent call last):\n"
@@ -50,7 +50,7 @@ def launch(tmp_path: Path):
 )
 def test_the_argument_that_a_message_quotes_is_found_and_no_other(launch, message, argument):
     found = diagnosis.diagnose(f"{SCHEDULER}{message}\n")
-    assert bad_argument.of_death(found, launch) == argument
+    assert refused_argument.of_death(found, launch.arguments) == argument
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,10 @@ def test_the_argument_that_a_message_quotes_is_found_and_no_other(launch, messag
 )
 def test_an_argument_that_sglangs_parser_refuses_is_found(launch, said, argument):
     found = diagnosis.diagnose(f"usage: launch_server.py [-h]\nlaunch_server.py: {said}\n")
-    assert bad_argument.of_death(found, launch) == "--attention-backend triton" * argument
+    assert (
+        refused_argument.of_death(found, launch.arguments)
+        == "--attention-backend triton" * argument
+    )
 
 
 @pytest.mark.launches

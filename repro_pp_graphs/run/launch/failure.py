@@ -10,10 +10,10 @@ from pathlib import Path
 from repro_pp_graphs import files, launch_record
 from repro_pp_graphs.environment import masking
 from repro_pp_graphs.run.folder import results
-from repro_pp_graphs.run.launch import bad_argument, hang
+from repro_pp_graphs.run.launch import hang
 from repro_pp_graphs.run.launch.client_pass import Pass, result_of, why_failed
 from repro_pp_graphs.run_record import Launch
-from repro_pp_graphs.server.log import diagnosis, log_lines
+from repro_pp_graphs.server.log import diagnosis, log_lines, refused_argument
 from repro_pp_graphs.server.log.diagnosis import Diagnosis
 from repro_pp_graphs.server.log.log_lines import Line, read_log
 from repro_pp_graphs.server.machine import listener, process
@@ -120,8 +120,8 @@ def report_dead(
     found = OTHER_SERVER
     if trouble != listener.OUSTED:
         found, log_path = of_dead(log_path, exit_file)
-    if starting and (refused := bad_argument.of_death(found, starting)):
-        found = bad_argument.diagnosis(found, refused, starting)
+    if starting and (refused := refused_argument.of_death(found, starting.arguments)):
+        found = refused_argument.named(found, refused, starting.case)
         launch_record.amend(logs, label, bad_argument=refused)
     print("\n".join([f"    server {trouble}", *lines(found, log_path)]))
     _record(logs, label, f"server {trouble}: {found.cause}")
