@@ -111,27 +111,28 @@ def timed(folder: Path, plan, *asked: str) -> str:
 
 
 def test_a_plan_tells_about_how_long_its_servers_take_and_what_comes_on_top(tmp_path: Path):
-    # 256 tokens of 50 ms: three passes 38 s, six 77 s; two servers
+    # 256 tokens of 50 ms: three passes 38 s, six 77 s; two servers, with their starts and profiles
     once = timed(tmp_path, plan_of(tmp_path))
     assert once.startswith(
         "about 40 s to 80 s for the load of a server if a token takes 50 ms (3 to 6 passes), "
-        "without prefill; for 2 servers, one after another, about 80 s to 3 min. On top"
+        "without prefill; for 2 servers, one after another, about 3 min to 6 min: on H100s"
     )
-    assert "start (loading 141 GB of weights at your disk's speed" in once
-    assert once.endswith("and its profile")
-    assert timed(tmp_path, plan_of(tmp_path, "--no-profile")).endswith("where there is one)")
+    assert "a profile with its analysis 15 to 25 s. On top of that each start loads 141 GB" in once
+    unprofiled = timed(tmp_path, plan_of(tmp_path, "--no-profile"))
+    assert "profile" not in unprofiled and unprofiled.endswith("where there is one")
     rounds = plan_of(tmp_path, "--rounds", "3")
-    assert "for 8 servers, one after another, about 5 min to 10 min" in timed(tmp_path, rounds)
+    assert "for 8 servers, one after another, about 11 min to 22 min" in timed(tmp_path, rounds)
     notes = shown(tmp_path, rounds)
     assert notes[notes.index("note: ") :].startswith("note: --rounds 3 is made 4: ")
     said = timed(tmp_path, plan_of(tmp_path, "--sweep", "batch=4,16", "--rounds", "4"))
     assert "about 80 s to 3 min for the loads of a server" in said and "passes of each" in said
-    assert "for 8 servers, one after another, about 10 min to 20 min" in said
+    assert "for 8 servers, one after another, about 17 min to 32 min" in said
     dummy = timed(tmp_path, plan_of(tmp_path, "--dummy-weights"))
-    assert "nothing is loaded" in dummy and "141 GB" not in dummy
+    assert "loads" not in dummy and "141 GB" not in dummy
     other = timed(tmp_path, plan_of(tmp_path, "--model", "somebody/else"))
-    assert "its weights, whose size is not known here," in other
-    assert "if a token takes 50 ms" in timed(tmp_path, replace(rounds, mode="cpu"))
+    assert "its weights, whose size is not known here" in other
+    on_cpu = timed(tmp_path, replace(rounds, mode="cpu"))
+    assert "if a token takes 50 ms" in on_cpu and "H100" not in on_cpu
     assert timed(tmp_path, replace(rounds, engine="probe")) == ""
     assert timed(tmp_path, rounds, "--resume") == ""
 
@@ -211,7 +212,7 @@ def test_one_load_of_a_sweep_is_one_load(tmp_path: Path):
     said = shown(tmp_path, plan_of(tmp_path, "--sweep", "input_len=4000"))
     assert "sweep: one load on every server: input 4000 " in said
     said = shown(tmp_path, plan_of(tmp_path, "--sweep", "input_len=100,4000"))
-    assert "sweep: 2 loads on every server (" in said
+    assert "sweep: 2 loads on every server, in an order that is drawn for each round" in said
 
 
 ON, OFF = "# label: A\n--cuda-graph-max-bs 64\n", "# label: B\n--disable-cuda-graph\n"
