@@ -36,3 +36,29 @@ def test_idle_time_is_longer_only_if_it_is_whatever_the_gaps_were(a, b, gaps_uns
     assert found.answer == answer, found.text
     if answer == "cannot tell":
         assert "gaps between the kernels of b" in found.text
+
+
+# The token return of sglang 0.5.2 on four H200s, ms (docs/results/0.5.2_four_h200/series)
+ON = (9.842, 9.863, 9.868, 9.804)
+OFF = (5.047, 3.947, 3.416, 7.743)
+
+
+@pytest.mark.parametrize(
+    ("on", "off", "step_ms", "answer", "text"),
+    [
+        (ON, OFF, 50.0, "yes", "by 5% of a decode step or more"),
+        (ON, OFF, 106.6, "cannot tell", "it is longer, but whether by 5% of a decode step (5.33"),
+        (ON, OFF, 300.0, "no", "not by 5% of a decode step (15 ms) or more"),
+        ((9.0, 9.1, 7.0, 9.2), (3.4, 3.5, 7.1, 3.6), 50.0, "cannot tell", "launches of the two ov"),
+        (ON, (9.0, 3.9, 3.4, 14.0), 50.0, "cannot tell", "it may be longer by 5% of a decode"),
+    ],
+)
+def test_longer_says_what_of_it_is_open(on, off, step_ms, answer, text):
+    values = {"a": iter(on), "b": iter(off)}
+    samples = [
+        Sample(f"{case}{number}", case, number // 2 + 1, {RETURN: next(values[case])})
+        for number, case in enumerate(ORDER)
+    ]
+    found = findings.longer(findings.Arms("a", "b", samples, step_ms, Rules(0.05)))
+    assert found.answer == answer
+    assert text in found.text

@@ -106,9 +106,19 @@ def _longer_by(
     agree = p_values.separate(a, b) or p_values.exact_p(a, b) <= arms.rules.alpha
     if apart.low > 0 and apart.value >= margin and agree:
         return "yes", f"by {STEP_SHARE:.0%} of a decode step or more"
+    least = f"by {STEP_SHARE:.0%} of a decode step ({margin:.3g} ms) or more"
     if apart.high < margin:
-        return "no", f"not by {STEP_SHARE:.0%} of a decode step ({margin:.3g} ms) or more"
-    return "cannot tell", f"the interval allows for {margin:.3g} ms and more, and for less"
+        return "no", f"not {least}"
+    return "cannot tell", _what_is_open(apart, least, agree)
+
+
+def _what_is_open(apart: Estimate, least: str, agree: bool) -> str:
+    """Whether it is longer at all, or by the margin; `agree`: the launches' order says so too."""
+    if apart.low <= 0:
+        return f"it may be longer {least}, or not"
+    if not agree:
+        return "longer by the interval, but launches of the two overlap"
+    return f"it is longer, but whether {least} is open"
 
 
 def cost(arms: Arms, without: Comparison, asynchronous: Comparison | None) -> Finding:
