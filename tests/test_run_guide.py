@@ -111,28 +111,29 @@ def timed(folder: Path, plan, *asked: str) -> str:
 
 
 def test_a_plan_tells_about_how_long_its_servers_take_and_what_comes_on_top(tmp_path: Path):
-    # 256 tokens of 50 ms: three passes 38 s, six 77 s; two servers, with their starts and profiles
+    # 256 tokens of 100 ms, four ranks: three passes 77 s, six 154 s; two servers, with starts and
+    # profiles
     once = timed(tmp_path, plan_of(tmp_path))
     assert once.startswith(
-        "about 40 s to 80 s for the load of a server if a token takes 50 ms (3 to 6 passes), "
-        "without prefill; for 2 servers, one after another, about 3 min to 6 min: on H100s"
+        "about 80 s to 3 min for the load of a server if a token takes 100 ms (3 to 6 passes), "
+        "without prefill; for 2 servers, one after another, about 4 min to 9 min: on H100s"
     )
     assert "a profile with its analysis 15 to 25 s. On top of that each start loads 141 GB" in once
     unprofiled = timed(tmp_path, plan_of(tmp_path, "--no-profile"))
     assert "profile" not in unprofiled and unprofiled.endswith("where there is one")
     rounds = plan_of(tmp_path, "--rounds", "3")
-    assert "for 8 servers, one after another, about 11 min to 22 min" in timed(tmp_path, rounds)
+    assert "for 8 servers, one after another, about 17 min to 32 min" in timed(tmp_path, rounds)
     notes = shown(tmp_path, rounds)
     assert notes[notes.index("note: ") :].startswith("note: --rounds 3 is made 4: ")
     said = timed(tmp_path, plan_of(tmp_path, "--sweep", "batch=4,16", "--rounds", "4"))
-    assert "about 80 s to 3 min for the loads of a server" in said and "passes of each" in said
-    assert "for 8 servers, one after another, about 17 min to 32 min" in said
+    assert "about 3 min to 5 min for the loads of a server" in said and "passes of each" in said
+    assert "for 8 servers, one after another, about 27 min to 53 min" in said
     dummy = timed(tmp_path, plan_of(tmp_path, "--dummy-weights"))
     assert "loads" not in dummy and "141 GB" not in dummy
     other = timed(tmp_path, plan_of(tmp_path, "--model", "somebody/else"))
     assert "its weights, whose size is not known here" in other
     on_cpu = timed(tmp_path, replace(rounds, mode="cpu"))
-    assert "if a token takes 50 ms" in on_cpu and "H100" not in on_cpu
+    assert "if a token takes 100 ms" in on_cpu and "H100" not in on_cpu
     assert timed(tmp_path, replace(rounds, engine="probe")) == ""
     assert timed(tmp_path, rounds, "--resume") == ""
 

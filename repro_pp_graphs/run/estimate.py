@@ -9,7 +9,9 @@ from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.run.memory import weights
 from repro_pp_graphs.run_record import Launch, Plan
 
-TPOT_MS = 50  # of sglang on two H100s with the 70B shape
+# A token's turn on a rank: TPOT was 47 to 57 ms at PP 2 (two H100s, 64 layers of the 70B shape), 73
+# to 107 ms at PP 4 (four H200s, all 80)
+TURN_MS = 25
 # Seconds that a start took with random weights, the least and the most seen, and that of the first,
 # which compiles: 0.5.2 and 0.5.16 with the 70B shape, a GPU a rank; 0.5.16 with 16 layers, four
 # ranks on one H200. A profile with its analysis.
@@ -57,8 +59,8 @@ def of_run(plan: Plan) -> str:
     what, each = ("loads", " of each") if plan.loads else ("load", "")
     passes = _span([3, plan.warmup_passes + 1])
     return (
-        f"{_range(passes_s)} for the {what} of a server if a token takes {TPOT_MS} ms ({passes} "
-        f"passes{each}), without prefill; {_in_all(plan, passes_s)}{_loading(plan)}"
+        f"{_range(passes_s)} for the {what} of a server if a token takes {_tpot_ms(plan)} ms "
+        f"({passes} passes{each}), without prefill; {_in_all(plan, passes_s)}{_loading(plan)}"
     )
 
 
@@ -108,7 +110,12 @@ def _passes_s(plan: Plan) -> list[float]:
     """The least and the most seconds that the loads of a server take: warm-up until steady, and
     the measured pass."""
     tokens = sum(load.max_new_tokens for load in plan.loads) or plan.max_new_tokens
-    return [passes * tokens * TPOT_MS / 1e3 for passes in (2 + 1, plan.warmup_passes + 1)]
+    token_s = _tpot_ms(plan) / 1e3
+    return [passes * tokens * token_s for passes in (2 + 1, plan.warmup_passes + 1)]
+
+
+def _tpot_ms(plan: Plan) -> int:
+    return TURN_MS * max(launch.pp_size for launch in plan.launches)
 
 
 def _range(seconds: Sequence[float]) -> str:
