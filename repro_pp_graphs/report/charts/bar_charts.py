@@ -61,8 +61,8 @@ def one_token(source: Source) -> Figure | None:
         id="path",
         title="One token's way round the ring",
         caption="The critical path of a decode step, from a launch on PP0 to the next launch of "
-        "the same micro-batch: what it waits for, one after another. What runs beside these is not "
-        "here, and without it the step would be as long. Means while profiled, of "
+        "the same micro-batch: what it waits for, one after another. Work that runs meanwhile and "
+        "is not waited for is not shown: it costs the step nothing. Means while profiled, of "
         f"{of_launches([label for _, label, _ in first])}.{_not_followed(source)}",
         alt=f"Stacked bars of {len(names)} cases; the table has every part.",
         data=_stack("", names, [{"key": "path", "title": "", "parts": parts, "points": []}]),

@@ -171,7 +171,7 @@ def _sentence(plan: Plan, launch: Launch, gpus: list[Gpu]) -> str:
     need = bytes_ / 1e9
     where = f"the fullest rank (PP{rank}, {split(launch)[rank]} layers)"
     if shared:
-        where = "a GPU, for all its ranks, in the mean"
+        where = "a GPU (all of its ranks; the mean of the GPUs)"
     text = f"about {need:.1f} GB of weights on {where}"
     mib = min((gpu.total_mib for gpu in gpus), default=0)
     if not mib:
