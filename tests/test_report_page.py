@@ -245,3 +245,15 @@ def test_a_run_without_traces_says_so_and_what_to_do(tmp_path, of_traced):
     assert "No trace of a launch could be explained, so there is no path" in html
     assert "--resume runs it again" in html
     assert "there is no path" not in of_traced
+
+
+def test_where_a_server_refused_an_argument_no_resume_is_promised(tmp_path):
+    run = report_runs.series(tmp_path / "run")
+    report_runs.changed(run / "logs" / "run.json", lambda plan: plan.update(profile=True))
+    label = f"{report_runs.A}_launch.json"
+    refused = {"run_id": "", "session": 1, "status": "failed"}
+    refused |= {"bad_argument": "--attention-backend nonsense"}
+    report_runs.changed(run / "logs" / label, lambda launch: launch.update(refused))
+    text = text_of(run)
+    assert "with --attention-backend nonsense mended in server_args_*.txt it is another run" in text
+    assert "--resume runs it again" not in text

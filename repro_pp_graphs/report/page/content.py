@@ -29,6 +29,7 @@ from repro_pp_graphs.report.tables.page_tables import (
     unprofiled_tpot_ms,
 )
 from repro_pp_graphs.report.tables.table import Table
+from repro_pp_graphs.run.launch import bad_argument
 from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.stats.verdict_record import Pair, Verdict
 from repro_pp_graphs.traces.analysis_record import Analysis
@@ -154,6 +155,11 @@ def _untraced(source: Source) -> str:
         "so there is no path of a decode step here, no what-if (how long a step would be without "
         "sends or launching) and no picture of what the ranks do"
     )
+    if plan.profile and source.logs and (refused := bad_argument.refused(source.logs, plan)):
+        return (
+            f"No trace of a launch could be explained, {lacking}: with {', '.join(refused)} mended "
+            "in server_args_*.txt it is another run, without --resume."
+        )
     if plan.profile:
         return f"No trace of a launch could be explained, {lacking}: --resume runs it again."
     return (
