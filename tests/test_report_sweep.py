@@ -17,8 +17,8 @@ from repro_pp_graphs import run_record
 from repro_pp_graphs.report import call_names, source
 from repro_pp_graphs.report.charts import all_charts
 from repro_pp_graphs.report.page import content, html_page, markdown
-from repro_pp_graphs.report.summary import run_summary, summary_record, sweep
-from repro_pp_graphs.report.tables import sweep_table, sweep_waits
+from repro_pp_graphs.report.summary import remarks, run_summary, summary_record, sweep
+from repro_pp_graphs.report.tables import page_tables, sweep_table, sweep_waits, turn_tables
 from repro_pp_graphs.stats.metric_names import IDLE, OUTSIDE, RETURN, TPOT
 
 
@@ -306,3 +306,20 @@ def test_two_axes_are_lines_along_the_first_dashed_by_the_second(run: Path, tmp_
     lines = figure.data["choices"][0]["lines"]
     assert figure.data["along"] == ["batch 4", "batch 16"]
     assert [(each["dash"], len(each["points"])) for each in lines] == [(0, 2), (1, 1)] * 2
+
+
+def test_of_cases_with_unlike_launches_both_numbers_are_named(tmp_path):
+    run = report_runs.swept(tmp_path / "run")
+
+    def three_rounds(plan: dict) -> None:
+        plan["launches"] = [each for each in plan["launches"] if each["round"] < 4]
+
+    changed(run / "logs" / "run.json", three_rounds)
+    for path in (run / "logs").glob(f"{A}_r3_*"):
+        path.unlink()
+    found, read = summarised(run), source.read(run)
+    assert "means of 2 to 3 launches" in sweep_table.table(found).note
+    assert sweep_table.lines(found)[0].startswith("2 to 3 launches by load ")
+    assert "means over 2 to 3 launches;" in turn_tables.bars(read).table().note
+    assert "means over 2 to 3 launches;" in page_tables.arms(read).note
+    assert any("2 to 3 launches a case: too few" in text for text in remarks.remarks(found))

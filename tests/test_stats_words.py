@@ -93,6 +93,11 @@ def test_one_launch_is_too_few_and_two_show_an_interval(rounds, says):
     assert found.mean_a == pytest.approx(60, rel=0.01)
 
 
+def test_where_one_case_has_fewer_launches_both_numbers_are_named():
+    found = said(samples(60, 50, rounds=3)[:-1])
+    assert (found.word, found.why) == ("CANNOT TELL", "2 to 3 launches a case: too few")
+
+
 def test_aabb_is_refused_with_a_next_step():
     found = sorted(samples(60, 50), key=lambda each: each.case)
     result = said(found)

@@ -6,7 +6,7 @@ docs/verdict.md has the rules.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -149,6 +149,14 @@ def difference(a: str, samples: Sequence[Sample], name: str, alpha: float) -> Es
     return intervals.difference(arms, alpha)
 
 
+def spread(counts: Iterable[int]) -> str:
+    """How many launches cases have, of those that have any: `3`, or `2 to 3` where not all alike;
+    `0` of none."""
+    known = [count for count in counts if count] or [0]
+    low, high = min(known), max(known)
+    return str(high) if low == high else f"{low} to {high}"
+
+
 def _lacking(a: str, b: str, arms: Arms) -> str:
     """Why there is nothing to test; empty where there is."""
     counts = {a: sum(arms.is_a), b: len(arms.is_a) - sum(arms.is_a)}
@@ -166,9 +174,9 @@ def _lacking(a: str, b: str, arms: Arms) -> str:
 
 def _word(found: Comparison, rules: Rules) -> tuple[Word, str]:
     """The word for an interval, and why. `found` has its estimate."""
-    estimate, fewest = found.estimate, min(len(found.values_a), len(found.values_b))
-    if rules.withheld or fewest < LEAST_LAUNCHES or estimate is None:
-        return "CANNOT TELL", rules.withheld or f"{fewest} launches a case: too few"
+    estimate, counts = found.estimate, (len(found.values_a), len(found.values_b))
+    if rules.withheld or min(counts) < LEAST_LAUNCHES or estimate is None:
+        return "CANNOT TELL", rules.withheld or f"{spread(counts)} launches a case: too few"
     if not estimate.low <= 1 <= estimate.high:
         return _unequal(found, rules)
     if 1 / (1 + rules.margin) < estimate.low and estimate.high < 1 + rules.margin:

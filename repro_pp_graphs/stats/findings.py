@@ -12,7 +12,14 @@ import msgspec
 
 from repro_pp_graphs.stats import p_values
 from repro_pp_graphs.stats.arms import Sample
-from repro_pp_graphs.stats.compare import LEAST_LAUNCHES, Metric, Rules, compare, difference
+from repro_pp_graphs.stats.compare import (
+    LEAST_LAUNCHES,
+    Metric,
+    Rules,
+    compare,
+    difference,
+    spread,
+)
 from repro_pp_graphs.stats.metric_names import IDLE, MARGIN, RETURN
 from repro_pp_graphs.stats.verdict_record import Answer, Comparison, Estimate, Finding, Headline
 
@@ -94,14 +101,14 @@ def _longer_by(
     ratio: Comparison, apart: Estimate | None, margin: float | None, arms: Arms
 ) -> tuple[Answer, str]:
     """yes: certainly longer, and by the margin or more; no: certainly by less than the margin."""
-    fewest = min(len(ratio.values_a), len(ratio.values_b))
+    counts = (len(ratio.values_a), len(ratio.values_b))
     if not ratio.values_a and not ratio.values_b:
         return "cannot tell", "the token return was not timed in this run"
     if against := arms.against or arms.rules.withheld:
         return "cannot tell", against
-    if apart is None or margin is None or fewest < LEAST_LAUNCHES:
-        few = f"{fewest} launches a case: too few"
-        return "cannot tell", few if fewest > 1 else ratio.why
+    if apart is None or margin is None or min(counts) < LEAST_LAUNCHES:
+        few = f"{spread(counts)} launches a case: too few"
+        return "cannot tell", few if min(counts) > 1 else ratio.why
     a, b = list(ratio.values_a.values()), list(ratio.values_b.values())
     agree = p_values.separate(a, b) or p_values.exact_p(a, b) <= arms.rules.alpha
     if apart.low > 0 and apart.value >= margin and agree:

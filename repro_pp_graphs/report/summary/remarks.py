@@ -9,9 +9,9 @@ from typing import Any
 
 from repro_pp_graphs.environment import changes
 from repro_pp_graphs.report.launch_row import name, split
-from repro_pp_graphs.report.number_words import count
 from repro_pp_graphs.report.summary import token_ids
 from repro_pp_graphs.server.release.release_facts import SENDS_MEAN
+from repro_pp_graphs.stats.compare import spread
 
 LEAST_ROUNDS = 4
 MOST_NUMBERS = 2  # of a remark that differ from launch to launch and are named
@@ -58,8 +58,9 @@ def remarks(summary: dict[str, Any]) -> list[str]:
     rounds = max(measured.values(), default=0)
     if 0 < rounds < LEAST_ROUNDS:
         found.append(
-            f"{count(rounds, 'launch')} a case: too few to tell a difference from "
-            "launch-to-launch noise (the unit of replication is a launch)."
+            f"{spread(measured.values())} {'launch' if rounds == 1 else 'launches'} a case: too "
+            "few to tell a difference from launch-to-launch noise (the unit of replication is a "
+            "launch)."
         )
     if probe:
         found += _send_paths(summary)

@@ -21,6 +21,7 @@ from repro_pp_graphs.report.tables.report_metrics import (
     values,
 )
 from repro_pp_graphs.report.tables.table import Table
+from repro_pp_graphs.stats.compare import spread
 from repro_pp_graphs.stats.metric_names import IDLE, RETURN
 from repro_pp_graphs.stats.verdict_record import Comparison, Finding, Pair
 from repro_pp_graphs.traces.analysis_record import Analysis, RingPath
@@ -75,8 +76,7 @@ def arms(source: Source) -> Table | None:
     head = ["", "better", *source.cases, *(f"{pair.a} / {pair.b}" for pair in pairs)]
     counts = [measured(source, number) for number in range(len(source.cases))]
     launches = max(counts)
-    least = min(filter(None, counts), default=0)
-    each = f"means over {launches if least == launches else f'{least} to {launches}'} launches"
+    each = f"means over {spread(counts)} launches"
     files = {source.cases[one.case]: one.summary.label for one in reversed(source.launches)}
     named = [f"{name} is {files[name]}" for name in source.cases if files[name] != name]
     note = f"Each case: {each}" if launches > 1 else "One launch a case: no interval"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from repro_pp_graphs.report.launch_row import cases_of, name
@@ -10,6 +11,7 @@ from repro_pp_graphs.report.summary import sweep
 from repro_pp_graphs.report.tables import sweep_waits
 from repro_pp_graphs.report.tables.launch_table import MARKS
 from repro_pp_graphs.report.tables.table import Table
+from repro_pp_graphs.stats.compare import spread
 from repro_pp_graphs.stats.metric_names import IDLE
 
 _NAME, _CELL = 28, 12
@@ -39,14 +41,16 @@ def lines(summary: dict[str, Any]) -> list[str]:
 
 def _head(summary: dict[str, Any], cases: list[str]) -> list[str]:
     names = (f"{name(summary, case)[: _CELL - 1]:>{_CELL}}" for case in cases)
-    return [f"{f'{count_of(summary)} by load':<{_NAME}}{''.join(names)}"]
+    title = f"{count_of(summary)} by load"
+    title = title if len(title) < _NAME else title.removeprefix("means of ")
+    return [f"{title:<{_NAME}}{''.join(names)}"]
 
 
 def count_of(summary: dict[str, Any]) -> str:
-    """`means of 4 launches`, or `one launch`: of the case with most."""
-    ok = [row["case"] for row in summary["launches"] if row["status"] == "ok"]
-    most = max((ok.count(case) for case in ok), default=0)
-    return f"means of {most} launches" if most > 1 else "one launch"
+    """`means of 4 launches`, or `one launch`."""
+    ok = Counter(row["case"] for row in summary["launches"] if row["status"] == "ok")
+    several = max(ok.values(), default=0) > 1
+    return f"means of {spread(ok.values())} launches" if several else "one launch"
 
 
 def _ratio(found: dict[str, Any] | None) -> str:

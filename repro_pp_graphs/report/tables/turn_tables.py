@@ -12,6 +12,7 @@ from repro_pp_graphs.pp_clock.clock_record import ClockFacts, Turns
 from repro_pp_graphs.report.call_names import KINDS, REST
 from repro_pp_graphs.report.source import Source
 from repro_pp_graphs.report.tables.table import Table
+from repro_pp_graphs.stats.compare import spread
 
 LEAST_MS = 0.005  # of what is shown: less is 0.00
 
@@ -22,7 +23,7 @@ class Bars(msgspec.Struct, kw_only=True):
     names: list[str]
     parts: dict[str, list[float]]
     turns: list[float]
-    launches: int  # of the case with most
+    launches: list[int]  # of each
 
     def choice(self) -> dict[str, Any]:
         """The bars as a picture has them."""
@@ -49,7 +50,7 @@ class Bars(msgspec.Struct, kw_only=True):
         rest = self.rest()
         rows.append([REST[0], *(f"{rest[each]:.2f}" for each in at)])
         rows.append(["the whole turn", *(f"{self.turns[each]:.2f}" for each in at)])
-        over = f" over {self.launches} launches" if self.launches > 1 else ""
+        over = f" over {spread(self.launches)} launches" if max(self.launches) > 1 else ""
         note = (
             f"ms a decode turn, timed in the measured pass without a profiler: means{over}; they "
             "add up."
@@ -83,7 +84,7 @@ def bars(source: Source) -> Bars | None:
         names=list(found),
         parts=parts,
         turns=[round(fmean(each.turn.mean for each in timed), 4) for timed in found.values()],
-        launches=max(map(len, found.values())),
+        launches=[len(timed) for timed in found.values()],
     )
 
 
