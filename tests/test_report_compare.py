@@ -8,7 +8,7 @@ import shutil
 import pytest
 import report_runs
 
-from repro_pp_graphs.report import compare_command, source, two_runs
+from repro_pp_graphs.report import case_differences, compare_command, source, two_runs
 from repro_pp_graphs.stats.metric_names import IDLE, OUTSIDE, OWN_GRAPH, RETURN
 
 pytestmark = pytest.mark.slow
@@ -225,3 +225,48 @@ def test_a_rehearsal_compared_is_no_evidence(tmp_path, capsys):
     )
     one, two = (report_runs.series(tmp_path / name) for name in ("three", "four"))
     assert "no case has CUDA graphs" not in compared(capsys, one, two)[1]
+
+
+HEAD = "--model-path /some/where/models/tiny --pp-size 2 --port 30000 "
+
+
+@pytest.mark.parametrize(
+    ("texts", "shown"),
+    [
+        (["fa3", "triton"], ["fa3", "triton"]),
+        ([f"{HEAD}--kind a", f"{HEAD}--kind b"], ["...a", "...b"]),
+        ([f"{HEAD}--on", f"{HEAD}--off", "-"], ["...--on", "...--off", "-"]),
+        (
+            ["/a/path/to/the/models/of/mine/70b", "-"],
+            ["/a/path/to/the/models/of/mine/70b", "-"],
+        ),
+    ],
+)
+def test_of_long_values_what_differs_is_shown(texts, shown):
+    assert case_differences.told_apart(texts) == shown
+
+
+@pytest.mark.parametrize("middle", ["A" * 5, "A" * 70])
+def test_values_that_differ_are_never_shown_alike(middle):
+    texts = ["x" * 60 + middle + "y" * 60, "x" * 60 + middle[:-1] + "B" + "y" * 60, HEAD + HEAD]
+    assert len(set(case_differences.told_apart(texts))) == 3
+
+
+def test_one_long_value_keeps_both_ends():
+    (shown, other) = case_differences.told_apart([HEAD + HEAD.strip(), "-"])
+    assert shown.startswith("--model-path ") and shown.endswith("--port 30000") and other == "-"
+    assert len(shown) <= case_differences.MOST_CHARS
+
+
+def test_cases_that_differ_behind_a_long_common_head_are_not_called_alike(tmp_path):
+    run = report_runs.series(tmp_path / "run")
+    for label, end in ((report_runs.A, "one"), (report_runs.B, "two")):
+        for path in (run / "logs").glob(f"{label}*_launch.json"):
+            value = f"/a/long/path/to/some/models/of/mine/and/yours/{end}"
+            report_runs.changed(
+                path, lambda launch, value=value: launch["server_info"].update(made_of=value)
+            )
+    read = source.read(run)
+    (found,) = [e for e in case_differences.between_cases(read) if e.name == "made_of"]
+    assert found.values == ["...one", "...two"]
+    assert not case_differences.alike([found], 0, 1, graphs=True)

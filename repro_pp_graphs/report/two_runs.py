@@ -11,7 +11,7 @@ from statistics import fmean, median
 
 import msgspec
 
-from repro_pp_graphs.report.case_differences import settings_of
+from repro_pp_graphs.report.case_differences import settings_of, told_apart
 from repro_pp_graphs.report.number_words import count, number
 from repro_pp_graphs.report.source import Launched, Source
 from repro_pp_graphs.report.tables.report_metrics import (
@@ -172,7 +172,7 @@ def otherwise(one: Source, other: Source) -> list[str]:
         if names:
             more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
             shown = [
-                f"{name} {first.get(name, '-')} -> {second.get(name, '-')}"
+                f"{name} {' -> '.join(told_apart([first.get(name, '-'), second.get(name, '-')]))}"
                 for name in names[:MOST_NAMED]
             ]
             found.append(f"{case}: {', '.join(shown)}{more}")
