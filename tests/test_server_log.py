@@ -266,3 +266,33 @@ def test_a_line_without_an_end_is_kept_no_longer_than_it_is_looked_at(tmp_path):
     follower = Follower(path).look()
     assert len(follower._line) == log_lines.LONGEST_LINE
     assert len(follower._recent) <= 100_000
+
+
+LOADED_FIRST = LOADED.replace("PP3", "PP0")
+
+
+@pytest.mark.parametrize(
+    ("parts", "stage", "shown"),
+    [
+        ([START], "starting its ranks", "starting its ranks"),
+        ([START, LOADED_FIRST, LOADING], "weights loaded", "loading weights"),
+        (
+            [START, LOADING, LOADED_FIRST, BAR.format(40, 12, 9)],
+            "weights loaded",
+            "loading weights",
+        ),
+        ([START, CAPTURED, CAPTURING], "graphs captured", "capturing graphs"),
+        (
+            [START, LOADED, "[2026-11-23 21:16:19 PP1] KV Cache is allocated.\n"],
+            "weights loaded",
+            "weights loaded",
+        ),
+    ],
+)
+def test_the_stage_shown_is_that_of_the_line_beside_it_where_a_rank_is_behind(
+    tmp_path, parts, stage, shown
+):
+    path = tmp_path / "A_server.log"
+    path.write_text("".join(parts))
+    log = log_lines.ServerLogs(path).look()
+    assert (log.stage, log.stage_of_latest) == (stage, shown)

@@ -40,7 +40,8 @@ def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> str:
                 return "a rank failed"
         disk.look()
         # fired up, it may still refuse /health
-        line.show("warming up" if stage == "ready" else stage, log.latest)
+        shown = log.stage_of_latest
+        line.show("warming up" if shown == "ready" else shown, log.latest)
         # the log may not say so (--log-level warning); /health runs a generation: not worth asking
         # before the server listens
         says_so = stage in ("warming up", "ready")

@@ -26,6 +26,7 @@ _STAGES = (
     ("warming up", re.compile(r"Uvicorn running on")),
     ("ready", re.compile(r"The server is fired up")),
 )
+_LOADING = 1  # the stage of the bars that begin so
 _PREFIX = re.compile(
     r"\[(?P<when>(?:\d{4}-)?\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d+)?)"
     r"(?P<rank>[ -\\^-~]{0,60})\] ?"  # printable: it is shown, and names what was said
@@ -105,6 +106,13 @@ class Follower:
         """As `stage` of all that was read."""
         return _STAGES[self._stage][0] if self._stage >= 0 else STARTING
 
+    @property
+    def stage_of_latest(self) -> str:
+        """What the latest line of progress is of: of a rank that is behind others an earlier
+        stage."""
+        own = _LOADING if self.latest.startswith("Loading") else _stage_in(self.latest)
+        return _STAGES[own][0] if own >= 0 else self.stage
+
     def look(self) -> Follower:
         """Read what has been written since the last look; returns itself."""
         try:
@@ -161,6 +169,11 @@ class ServerLogs:
     def stage(self) -> str:
         """The last stage that its own log shows."""
         return self._own.stage
+
+    @property
+    def stage_of_latest(self) -> str:
+        """What that log's last line of progress is of."""
+        return self._own.stage_of_latest
 
     @property
     def latest(self) -> str:
