@@ -12,7 +12,7 @@ from plan_harness import BASE, ON, plan_of, value
 from repro_pp_graphs import launch_record, run_record
 from repro_pp_graphs.launch_record import LaunchRecord
 from repro_pp_graphs.report.summary import run_summary
-from repro_pp_graphs.run import begin_step, finish_step
+from repro_pp_graphs.run import begin_step, finish_step, overview
 from repro_pp_graphs.run.folder import results
 from repro_pp_graphs.run.plan import options as run_options
 from repro_pp_graphs.run.plan.refusal import PlanError
@@ -549,3 +549,28 @@ def test_a_launch_that_is_interrupted_before_its_record_is_begun_is_of_this_run(
     assert known is not None and (known.status, known.run_id) == ("interrupted", "r")
     (row, _) = run_summary.summarise(tmp_path / "logs", plan)["launches"]
     assert row["status"] == "interrupted" and "another run" not in row.get("reason", "")
+
+
+OVERLAID = f"{BASE}--attention-backend nonsense\n--load-format dummy\nOMP_NUM_THREADS=4\n"
+
+
+def test_a_rehearsal_says_which_arguments_it_replaces(tmp_path):
+    plan = plan_of(tmp_path, "--cpu", base=OVERLAID)
+    (said,) = [text for text in overview.notes(plan) if "replaces" in text]
+    assert said == (
+        "of server_args_base.txt a rehearsal replaces: --attention-backend torch_native (not "
+        "nonsense), OMP_NUM_THREADS 1 (not 4); what a case's own file says stays"
+    )
+    assert not [text for text in overview.notes(plan_of(tmp_path)) if "replaces" in text]
+
+
+def test_what_a_cases_own_file_says_is_not_called_replaced(tmp_path):
+    cases = {"one": "# label: A\n--attention-backend nonsense\n", "two": "# label: B\n"}
+    plan = plan_of(tmp_path, "--cpu", base=f"{BASE}--attention-backend triton\n", **cases)
+    assert value(plan.launches[0], "--attention-backend") == "nonsense"
+    (said,) = [text for text in overview.notes(plan) if "replaces" in text]
+    assert said.startswith("two: ") and "torch_native (not triton)" in said
+
+
+def test_nothing_is_called_replaced_where_the_base_file_has_nothing_else(tmp_path):
+    assert not [text for text in overview.notes(plan_of(tmp_path, "--cpu")) if "replaces" in text]

@@ -51,6 +51,26 @@ def under_overlay(base: ServerArgs, mode: str) -> ServerArgs:
     return args
 
 
+def replaced(base: ServerArgs, case: ServerArgs, mode: str) -> list[str]:
+    """A note on what of server_args_base.txt the overlay of a mode replaces in a case, but for its
+    ranks, which the plan shows; a case's own file has the last word."""
+    ours = _told(under_overlay(base, mode))
+    own = {*_told(case), "--pp-size", "--tp-size", shim_names.ENV_NAME}
+    found = [
+        f"{name} {ours[name]} (not {value})"
+        for name, value in _told(base).items()
+        if name not in own and value != ours[name]
+    ]
+    who = "a rehearsal" if mode == "cpu" else "a run on shared GPUs"
+    text = f"of server_args_base.txt {who} replaces: {', '.join(found)}"
+    return [f"{text}; what a case's own file says stays"] if found else []
+
+
+def _told(args: ServerArgs) -> dict[str, str]:
+    """Arguments and variables by name, each with its value."""
+    return {**{k: " ".join(v) or "set" for k, v in args.flags.items()}, **args.env}
+
+
 def _shape_folder(options: Options, shape: str) -> Path:
     return options.root / ".state" / "models" / shape
 

@@ -169,6 +169,8 @@ class Planner:
         if expects_graphs:
             notes += graph_batches.cover_batch(args, min(args.get_int(MICRO_BATCH, batch), batch))
         notes += needs.idle(args, plan.mode)
+        own = case_arguments.load_case(options.root, case)
+        notes += case_arguments.replaced(base, own, plan.mode)
         check_abilities(args, case, release, version, options)
         args, renamed = self.releases.fit(args, release, version)
         notes += renamed
