@@ -307,13 +307,27 @@ def test_what_no_mask_is_for_is_named_with_its_files() -> None:
         return " ".join(" ".join(to_look_at([contents.Item("env.txt", text, "")])).split())
 
     assert said("process 77    python -m sglang.launch_server --model-path /data/x") == (
-        "look at: command lines of other sglang processes, 1 in env.txt"
+        "look at: command lines of other sglang processes: 1 in env.txt"
     )
-    assert "IP addresses (or versions of four numbers), 2 in env.txt" in said(
+    assert "IP addresses (or versions of four numbers): 2 (8.8.4.4, 10.0.0.7) in env.txt" in said(
         "SGLANG_HOST_IP=8.8.4.4 10.0.0.7 127.0.0.1:30000 8.8.4.4"
     )
-    assert "hosts in web addresses, 1 in env.txt" in said("http://proxy.corp:3128 http://<host>/")
+    assert "hosts in web addresses: 1 (proxy.corp) in env.txt" in said(
+        "http://proxy.corp:3128 http://<host>/"
+    )
     assert said("process of 127.0.0.1, 0.5.16, http://127.0.0.1:30000/x, <address>") == ""
+
+
+def test_hosts_are_named_once_over_all_files_and_at_most_a_few() -> None:
+    texts = ("https://fastapi.example/x", "https://fastapi.example/y http://own.lan/", "http://c")
+    items = [contents.Item(f"{n}.log", text, "") for n, text in enumerate(texts)]
+    said = " ".join(" ".join(to_look_at(items)).split())
+    assert "web addresses: 3 (fastapi.example, own.lan, c) in 0.log, 1.log, 2.log" in said
+    items.append(contents.Item("9.log", "http://d http://e", ""))
+    said = " ".join(" ".join(to_look_at(items)).split())
+    assert "5 (fastapi.example, own.lan, c and 2 more) in 0.log, 1.log, 2.log and 1 more" in said
+    logged = contents.Item("a.log", r"http://own.lan\n http://own.lan. http://own.lan,x", "")
+    assert "web addresses: 1 (own.lan) in a.log" in " ".join(" ".join(to_look_at([logged])).split())
 
 
 @pytest.mark.parametrize(

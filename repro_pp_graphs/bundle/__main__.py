@@ -26,8 +26,9 @@ _NAME_BEFORE = re.compile(
     r"[A-Za-z0-9_.-]{1,60}"
     r"(?=(?:[\"'\\]|%22)*\s*(?:[:=,]|%3[AD])?[\[\s]*[bB]?(?:[\"'\\]|%22)*$)"
 )
+_COMMANDS = "command lines of other sglang processes"
 _NOT_MASKED = {
-    "command lines of other sglang processes": re.compile(r"^process [0-9]+ .*", re.MULTILINE),
+    _COMMANDS: re.compile(r"^process [0-9]+ .*", re.MULTILINE),
     "IP addresses (or versions of four numbers)": re.compile(
         r"(?<![0-9.])(?!127\.|0\.0\.0\.0)[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![0-9.])", re.ASCII
     ),
@@ -35,7 +36,9 @@ _NOT_MASKED = {
         r"https?://(?!127\.|localhost|github\.com|huggingface\.co|<)(?:<masked>@)?([A-Za-z][^\s/:\"'<>)]*)"
     ),
 }
+_HOST = re.compile(r"[\w.-]{1,80}", re.ASCII)
 _MOST_NAMES = 8  # of a file
+_MOST_SHOWN = 3  # of files, and of what is to be looked at in them
 FORM = "https://github.com/sgl-project/sglang/issues/new/choose"
 
 
@@ -127,14 +130,29 @@ def to_look_at(items: list[contents.Item], own_words: list[str] | None = None) -
     other sglang processes, addresses, names of hosts in web addresses; names that stay since they
     are `own_words`; marks where hardly a name can have stood."""
     for what, pattern in _NOT_MASKED.items():
-        found = {item.name: len(set(pattern.findall(item.text))) for item in sorted(items)}
-        files = [name for name, count in found.items() if count]
+        found = {item.name: pattern.findall(item.text) for item in sorted(items)}
+        files = [name for name, its in found.items() if its]
         if files:
-            more = f" and {len(files) - 3} more" if len(files) > 3 else ""
-            text = f"look at: {what}, {max(found.values())} in {', '.join(files[:3])}{more}"
-            yield from textwrap.wrap(text, 78, subsequent_indent="  ")
+            every = (text for its in found.values() for text in its)
+            # a command line is long, and is not repeated
+            each = list(dict.fromkeys(every if what == _COMMANDS else map(_shown, every)))
+            named = "" if what == _COMMANDS else f" ({_some(each)})"
+            text = f"look at: {what}: {len(each)}{named} in {_some(files)}"
+            yield from textwrap.wrap(text, 78, subsequent_indent="  ", break_on_hyphens=False)
     for text in (*_kept(items, own_words or []), *marks.doubtful(items)):
         yield from textwrap.wrap(f"look at: {text}", 78, subsequent_indent="  ")
+
+
+def _shown(text: str) -> str:
+    """A host or an address as it is named: without what a log may have behind it."""
+    name = _HOST.match(text)
+    return name[0].rstrip(".") if name else text
+
+
+def _some(names: list[str]) -> str:
+    """The first ones, and how many more."""
+    more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
+    return f"{', '.join(names[:_MOST_SHOWN])}{more}"
 
 
 def _kept(items: list[contents.Item], own_words: list[str]) -> Iterator[str]:
