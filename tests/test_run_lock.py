@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -35,7 +37,9 @@ def ended() -> Owner:
 def test_a_lock_names_its_owner_and_refuses_a_second_run(tmp_path):
     assert take(tmp_path, os.getpid()) == ""
     assert parse((tmp_path / lock.NAME).read_text(encoding="utf-8")) == replace(
-        HERE, since=parse((tmp_path / lock.NAME).read_text(encoding="utf-8")).since
+        HERE,
+        since=parse((tmp_path / lock.NAME).read_text(encoding="utf-8")).since,
+        folder=quote(str(tmp_path.resolve())),
     )
     with pytest.raises(LockError) as refused:
         take(tmp_path, os.getppid())
@@ -76,6 +80,47 @@ def test_a_lock_of_another_machine_says_whose_it_is_and_how_to_remove_it(tmp_pat
     assert "pid 77 on gpu9" in str(refused.value)
     assert str(refused.value).endswith(f"remove {path}")
     assert parse(path.read_text(encoding="utf-8")).host == "gpu9", "it was taken all the same"
+
+
+@pytest.fixture
+def copy(tmp_path) -> Path:
+    """A folder copied while this process holds the lock of `a run`, beside it."""
+    (tmp_path / "a run").mkdir()
+    take(tmp_path / "a run", os.getpid())
+    shutil.copytree(tmp_path / "a run", tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_a_lock_that_was_copied_is_said_to_be_so_and_taken_over(copy):
+    original = copy.with_name("a run")
+    assert lock.objection(copy, os.getppid()) == ""
+    assert lock.objection(original, os.getppid()).startswith(f"{original}: run_repro.sh (pid ")
+    said = take(copy, os.getppid())
+    assert f"of the run in {original} (pid {os.getpid()}), copied from there: taken" in said
+    assert parse((copy / lock.NAME).read_text(encoding="utf-8")).pid == str(os.getppid())
+    with pytest.raises(LockError, match="at work there"):
+        take(original, os.getppid())
+
+
+def test_a_copy_counts_where_the_lock_that_it_is_of_is_not_there_to_compare(copy):
+    copy.with_name("a run").rename(copy.with_name("moved"))
+    for folder in (copy, copy.with_name("moved")):
+        assert "at work there" in lock.objection(folder, os.getppid())
+
+
+def test_another_path_to_the_folder_that_is_worked_in_is_no_copy(copy):
+    link = copy.with_name("link")
+    link.symlink_to(copy.with_name("a run"))
+    assert "at work there" in lock.objection(link, os.getppid())
+    again = copy.with_name("again")
+    again.mkdir()
+    os.link(copy.with_name("a run") / lock.NAME, again / lock.NAME)
+    assert "at work there" in lock.objection(again, os.getppid())
+
+
+def test_a_lock_that_names_no_folder_counts(tmp_path):
+    stored(tmp_path, HERE)
+    assert "at work there" in lock.objection(tmp_path, os.getppid())
 
 
 @pytest.mark.parametrize("text", ["{}\n", "a b c\n", "one two three four five six seven\n", "\0\0"])

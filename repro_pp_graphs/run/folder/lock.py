@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from urllib.parse import quote, unquote_to_bytes
 
 from repro_pp_graphs.server.machine import process
 
@@ -37,14 +38,15 @@ class Owner:
     machine: str  # a digest of /etc/machine-id; "unknown" where there is none
     host: str
     since: str
+    folder: str = ""  # where it took the lock, as in a URL; older releases of this did not say
 
     def line(self) -> str:
         """As stored."""
-        return " ".join(asdict(self).values()) + "\n"
+        return " ".join(asdict(self).values()).rstrip() + "\n"
 
 
-def owner_of(pid: int) -> Owner:
-    """The process as an owner, now."""
+def owner_of(pid: int, out: Path | None = None) -> Owner:
+    """The process as an owner, now; of the folder `out`."""
     return Owner(
         _read("/proc/sys/kernel/random/boot_id"),
         str(pid),
@@ -53,6 +55,7 @@ def owner_of(pid: int) -> Owner:
         _machine(),
         socket.gethostname() or "unknown",
         time.strftime(STAMP),
+        quote(os.fsencode(out.resolve())) if out else "",
     )
 
 
@@ -80,7 +83,23 @@ def _machine() -> str:
 def parse(text: str) -> Owner | None:
     """The owner that a lock names; None where it is no lock of ours."""
     words = text.split()
-    return Owner(*words) if len(words) == len(fields(Owner)) and words[1].isdigit() else None
+    known = len(fields(Owner))
+    return Owner(*words) if len(words) in (known - 1, known) and words[1].isdigit() else None
+
+
+def copied_from(path: Path, text: str, owner: Owner, here: Owner) -> str:
+    """The folder that `owner` works in, where `path` is a copy of the lock that is there, with the
+    same `text`; empty where that is not certain."""
+    if not owner.folder or (owner.boot, owner.pid_space) != (here.boot, here.pid_space):
+        return ""
+    folder = os.fsdecode(unquote_to_bytes(owner.folder))
+    its = Path(f"/proc/{owner.pid}/root{folder}") / NAME  # as that process sees it
+    try:
+        same = its.read_text(encoding="utf-8", errors="replace") == text
+        # by the inode alone: one file system may be mounted twice
+        return folder if same and its.stat().st_ino != path.stat().st_ino else ""
+    except OSError:
+        return ""
 
 
 def held(owner: Owner, here: Owner) -> str:
@@ -103,7 +122,7 @@ def take(out: Path, pid: int) -> str:
 
     Raises LockError where a run is, or may be, at work there; OSError where it cannot be written.
     """
-    path, mine, word = out / NAME, owner_of(pid), ""
+    path, mine, word = out / NAME, owner_of(pid, out), ""
     end_s = time.monotonic() + WAIT_S
     while not _make(path, mine.line()):
         with contextlib.suppress(FileNotFoundError), _alone(path):
@@ -112,8 +131,12 @@ def take(out: Path, pid: int) -> str:
             if (text.strip() or time.monotonic() > end_s) and (why := _objection(path, text, mine)):
                 raise LockError(why)
             if owner:
+                copied = copied_from(path, text, owner, mine)
                 path.unlink()
-                word = f"{path} of a run that has ended (pid {owner.pid}): taken over"
+                whose = f"a run that has ended (pid {owner.pid})"
+                if copied:
+                    whose = f"the run in {copied} (pid {owner.pid}), copied from there"
+                word = f"{path} of {whose}: taken over"
         time.sleep(0.05)
     return word
 
@@ -132,7 +155,7 @@ def _objection(path: Path, text: str, here: Owner) -> str:
     owner = parse(text)
     if owner is None:
         return f"{path} is no lock of this harness: remove it if no run is at work there"
-    why = held(owner, here)
+    why = "" if copied_from(path, text, owner, here) else held(owner, here)
     return why and f"{path.parent}: {why}{f' {path}' if why.endswith('remove') else ''}"
 
 
