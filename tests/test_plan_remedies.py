@@ -13,7 +13,7 @@ from release_sources import release_of
 
 from repro_pp_graphs import run_record
 from repro_pp_graphs.probe import cells
-from repro_pp_graphs.report.summary import remarks, run_summary, verdict
+from repro_pp_graphs.report.summary import pairs, remarks, run_summary
 from repro_pp_graphs.run import finish_step, overview
 from repro_pp_graphs.run.plan import probe_engine
 from repro_pp_graphs.run.plan.refusal import PlanError
@@ -137,18 +137,15 @@ def test_a_run_compares_each_remedy_with_its_own_baseline_beside_the_first_case(
         | {"expects_graphs": True, "place": place, "round": 1}
         for place, (case, how) in enumerate(sends.items(), 1)
     ]
-    assert verdict.pairs_of(rows, None) == [
+    assert pairs.pairs_of(rows, None) == [
         *(("sync_send", other) for other in list(sends)[1:]),
         ("graphs_on", "comm_stream"),
     ]
     rows[2]["sglang_version"] = "0.5.21"  # another release is a second difference
-    assert ("async_depth", "comm_stream") not in verdict.pairs_of(rows, None)
-    assert ("graphs_on", "comm_stream") not in verdict.pairs_of(rows, None)
+    assert ("async_depth", "comm_stream") not in pairs.pairs_of(rows, None)
+    assert ("graphs_on", "comm_stream") not in pairs.pairs_of(rows, None)
     del rows[1:3]
-    assert verdict.pairs_of(rows, None) == [
-        ("sync_send", "comm_stream"),
-        ("sync_send", "event_send"),
-    ]
+    assert pairs.pairs_of(rows, None) == [("sync_send", "comm_stream"), ("sync_send", "event_send")]
 
 
 def test_every_case_whose_sends_are_changed_names_a_baseline_that_there_is():

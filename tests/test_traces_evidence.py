@@ -13,7 +13,7 @@ from trace_changes import DATA, only_case, texts
 
 from repro_pp_graphs.traces.analysis_record import Analysis
 from repro_pp_graphs.traces.explain.analysis_lines import lines
-from repro_pp_graphs.traces.explain.conclusion import sends_held
+from repro_pp_graphs.traces.explain.token_return_words import sends_held
 from repro_pp_graphs.traces.explain.words import clock_doubt_us
 from repro_pp_graphs.traces.path.whole_analysis import explained
 
@@ -181,9 +181,7 @@ def test_files_of_unknown_ranks_are_not_called_a_pipeline_of_one_rank(tmp_path):
     assert "no file says which rank it is of" in text
 
 
-def test_message_times_between_clocks_that_differ_stand_with_what_these_may_change(
-    tmp_path,
-):
+def test_message_times_between_clocks_that_differ_stand_with_what_these_may_change(tmp_path):
     """Numbered messages are paired whatever the clocks are; their times are as recorded."""
     name = "sglang0516_sync_send_numbered"
     facts = changed(name, lambda ranks: clock(ranks[-1], 40), tmp_path)

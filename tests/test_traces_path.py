@@ -25,7 +25,7 @@ from repro_pp_graphs.traces.explain.analysis_lines import lines
 from repro_pp_graphs.traces.explain.step_path import TITLES
 from repro_pp_graphs.traces.merge.chrome_trace import merge
 from repro_pp_graphs.traces.merge.pipeline_tracks import Additions
-from repro_pp_graphs.traces.path import difference_words, ring_path
+from repro_pp_graphs.traces.path import difference_words, followed
 from repro_pp_graphs.traces.path.clock_leads import CannotTell
 from repro_pp_graphs.traces.path.difference import differences
 from repro_pp_graphs.traces.path.path_slices import path_slices
@@ -530,7 +530,7 @@ def test_with_several_launches_the_interval_is_over_launches():
 
 def test_of_a_long_trace_the_steps_in_the_middle_are_followed_and_it_is_said(monkeypatch):
     whole = path_of("sglang052_graphs_on")
-    monkeypatch.setattr(ring_path, "MOST", 8)
+    monkeypatch.setattr(followed, "MOST", 8)
     found = explained(only_case(DATA / "sglang052_graphs_on"))
     part = found.ring_path
     assert part is not None, found.ring_path_unknown

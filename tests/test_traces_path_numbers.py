@@ -16,7 +16,8 @@ pytest.importorskip("msgspec")
 
 from trace_changes import only_case
 
-from repro_pp_graphs.traces.path.ring_path import Followed, ring_path
+from repro_pp_graphs.traces.path.followed import Followed
+from repro_pp_graphs.traces.path.ring_path import ring_path
 from repro_pp_graphs.traces.path.whole_analysis import studied
 
 DATA = Path(__file__).parent / "data" / "traces"

@@ -24,12 +24,8 @@ from repro_pp_graphs.traces.analysis_record import RingPath
 from repro_pp_graphs.traces.explain.analysis import hosts_of
 from repro_pp_graphs.traces.pair.edges import edges_of
 from repro_pp_graphs.traces.path.clock_leads import CannotTell
-from repro_pp_graphs.traces.path.ring_path import (
-    Followed,
-    followed,
-    ring_path,
-    steady_batches,
-)
+from repro_pp_graphs.traces.path.followed import Followed, followed
+from repro_pp_graphs.traces.path.ring_path import ring_path, steady_batches
 
 MANY = os.environ.get("RING_EXAMPLES")
 MOST_RANKS = 8 if MANY else 4  # a ring of eight is simulated 14 times in 10 s

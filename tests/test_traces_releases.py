@@ -27,7 +27,8 @@ from trace_changes import Event, covered, end, only_case
 from repro_pp_graphs.traces.analysis_record import Analysis
 from repro_pp_graphs.traces.explain.analysis import analyze
 from repro_pp_graphs.traces.explain.analysis_lines import lines
-from repro_pp_graphs.traces.explain.conclusion import CANNOT_TELL, conclusion, verdict
+from repro_pp_graphs.traces.explain.conclusion import conclusion
+from repro_pp_graphs.traces.explain.token_return_words import CANNOT_TELL, verdict
 
 DATA = Path(__file__).parent / "data" / "traces"
 
@@ -284,7 +285,7 @@ def same_or_unknown(found: Analysis, whole: Analysis, slack: float) -> None:
 
 # one of each way to send, and the one with four ranks
 KINDS_REMOVED = [
-    *("sglang052_pp4", "sglang056_graphs_on", "sglang0516_graphs_on", "sglang0516_batched_p2p"),
+    *("sglang052_pp4", "sglang056_graphs_on", "sglang0516_graphs_on", "sglang0516_batched_p2p")
 ]
 if THOROUGH:
     KINDS_REMOVED = [name for name in RELEASES if not name.endswith(("_B", "_off"))]

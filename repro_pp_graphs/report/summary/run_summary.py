@@ -157,13 +157,13 @@ def _reason(logs: Path, launches: list[dict[str, Any]]) -> str:
     """Where the last rank's host waits, in the words of the first analysis with graphs on, or of
     the only one."""
     from repro_pp_graphs.traces.analysis_record import read_analysis  # noqa: PLC0415
-    from repro_pp_graphs.traces.explain import conclusion  # noqa: PLC0415 - needs msgspec
+    from repro_pp_graphs.traces.explain import token_return_words  # noqa: PLC0415 - needs msgspec
 
     for launch in launches:
         if len(launches) == 1 or (launch["expects_graphs"] and launch["waits_ms"]):
             with contextlib.suppress(OSError, BadFile):  # of another version
                 found = read_analysis(logs / f"{launch['label']}_analysis.json")
-                said = " ".join(conclusion.token_return(found))
+                said = " ".join(token_return_words.token_return(found))
                 of = f"In the profile of {launch['label']}: " if len(launches) > 1 else ""
                 return of + said
     return ""

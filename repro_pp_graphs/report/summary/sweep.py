@@ -15,6 +15,7 @@ from repro_pp_graphs.report.call_names import KINDS
 from repro_pp_graphs.report.launch_row import Row, cases_of, name
 from repro_pp_graphs.report.number_words import number
 from repro_pp_graphs.report.summary import verdict
+from repro_pp_graphs.report.summary.pairs import pairs_of, question_of
 from repro_pp_graphs.report.summary.summary_record import SweptLoad
 from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.stats.arms import Sample
@@ -62,7 +63,7 @@ def compared(plan: Plan, launches: Sequence[Row], floor: float | None = None) ->
     """Every pair of cases under every load, corrected over the loads."""
     metrics = (Metric(plan.primary, "primary"), *(Metric(each, "mechanism") for each in MECHANISM))
     asked = verdict.asked_of(plan, floor)
-    couples = verdict.pairs_of(launches, verdict.question_of(launches))
+    couples = pairs_of(launches, question_of(launches))
     found = []
     for load in plan.loads:
         samples = [_sample(row, load.name) for row in verdict.in_order(launches)]

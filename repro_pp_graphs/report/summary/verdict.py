@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 from repro_pp_graphs.launch_record import GraphState
-from repro_pp_graphs.report.launch_row import Row, cases_of, gpu_fault
+from repro_pp_graphs.report.launch_row import Row, gpu_fault
 from repro_pp_graphs.report.summary import sentences
+from repro_pp_graphs.report.summary.pairs import (
+    GRAPHS_BY_SENDS,
+    asynchronous,
+    pairs_of,
+    question_of,
+)
 from repro_pp_graphs.run.launch.arm_check import objections
 from repro_pp_graphs.run_record import Plan
-from repro_pp_graphs.server.case.needs import BASELINE_CASES, BASELINES
 from repro_pp_graphs.server.machine import network
 from repro_pp_graphs.stats import findings
 from repro_pp_graphs.stats.arms import Sample
 from repro_pp_graphs.stats.compare import LEAST_LAUNCHES, Asked, Metric, Rules, correct, pair
-from repro_pp_graphs.stats.interaction import Cells, interaction
+from repro_pp_graphs.stats.interaction import interaction
 from repro_pp_graphs.stats.metric_names import (
     CLIENT,
     CONTROL,
@@ -35,8 +39,6 @@ BESIDE = (  # the primary metric
 # of #10865: the send of the last rank; the part that its decode graph overlaps; idle; the send in
 # prefill or without graphs
 ISSUE_MS = {"send": 100.0, "under_own_graph": 30.0, "idle": 70.0, "without_graphs": 3.0}
-ON, OFF = "graphs_on", "graphs_off"
-GRAPHS_BY_SENDS = Cells(ON, OFF, "sync_send", "sync_send_no_graphs")  # run_repro.sh --sends both
 
 
 def verdict(
@@ -123,52 +125,6 @@ def asked_of(plan: Plan, floor: float | None) -> Asked:
     return Asked(planned or [reached], later, max(plan.margin, floor or 0))
 
 
-def question_of(launches: Sequence[Row]) -> tuple[str, str] | None:
-    """The cases that ask #10865's question: graphs on and off, of one release, sent alike."""
-    first = {row["case"]: row for row in reversed(launches)}
-    if ON in first and OFF in first:
-        return ON, OFF
-    for a, b in itertools.permutations(cases_of(launches), 2):
-        alike = all(first[a][key] == first[b][key] for key in ("sglang_version", "sends"))
-        if alike and first[a]["expects_graphs"] and first[b]["expects_graphs"] is False:
-            return a, b
-    return None
-
-
-def pairs_of(launches: Sequence[Row], question: tuple[str, str] | None) -> list[tuple[str, str]]:
-    """The question's cases first, then graphs on and off with blocking sends, graphs on against
-    each case with asynchronous sends, the first case against each other, and each remedy against
-    the case from whose sends its own differ in one thing."""
-    cases = cases_of(launches)
-    found = [question] if question else []
-    blocking = (GRAPHS_BY_SENDS.blocking_on, GRAPHS_BY_SENDS.blocking_off)
-    found += [blocking] if set(blocking) <= set(cases) else []
-    if question:
-        found += [(question[0], other) for other in _asynchronous(launches, question[0])]
-    found += [(cases[0], other) for other in cases[1:]]
-    found += _baselines(launches)
-    seen: list[tuple[str, str]] = []
-    for a, b in found:
-        if (a, b) not in seen and (b, a) not in seen:
-            seen.append((a, b))
-    return seen
-
-
-def _baselines(launches: Sequence[Row]) -> list[tuple[str, str]]:
-    """(baseline, remedy) of each case whose sends are a change of another one's that is there too,
-    of the same release and with graphs alike."""
-    first = {row["case"]: row for row in reversed(launches)}
-    found = []
-    for remedy in cases_of(launches):
-        sends = BASELINES.get(first[remedy]["sends"], "")
-        case = BASELINE_CASES.get(sends, "")
-        wanted = {**first[remedy], "sends": sends}
-        keys = ("sends", "sglang_version", "expects_graphs")
-        if case in first and all(first[case][key] == wanted[key] for key in keys):
-            found.append((case, remedy))
-    return found
-
-
 def _interactions(
     plan: Plan, launches: Sequence[Row], samples: Sequence[Sample], asked: Asked
 ) -> list[Interaction]:
@@ -182,21 +138,6 @@ def _interactions(
         interaction(GRAPHS_BY_SENDS, samples, metric, asked) for metric in (plan.primary, OUTSIDE)
     ]
     return [each for each in found if each.estimate or each.metric == plan.primary]
-
-
-def _asynchronous(launches: Sequence[Row], on: str) -> list[str]:
-    """Cases with asynchronous sends of the release of case `on`, where its own are not so."""
-    first = {row["case"]: row for row in reversed(launches)}
-    here = first[on]
-    if here["sends"].startswith("asynchronous"):
-        return []
-    return [
-        case
-        for case, row in first.items()
-        if row["sends"].startswith("asynchronous")
-        and row["expects_graphs"] == here["expects_graphs"]
-        and row["sglang_version"] == here["sglang_version"]
-    ]
 
 
 def _limits(plan: Plan) -> list[str]:
@@ -269,7 +210,7 @@ def _findings(
 
 def _remedy(main: Pair, pairs: Sequence[Pair], launches: Sequence[Row]) -> Comparison | None:
     """TPOT of graphs on against the first case with asynchronous sends, A against B."""
-    for case in _asynchronous(launches, main.a):
+    for case in asynchronous(launches, main.a):
         for each in pairs:
             if (each.a, each.b) == (main.a, case):
                 return each.primary

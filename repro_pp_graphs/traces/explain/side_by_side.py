@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from repro_pp_graphs.traces.analysis_record import Analysis, Spread
-from repro_pp_graphs.traces.explain.conclusion import LONG_SHARE, sends_held
+from repro_pp_graphs.traces.explain.conclusion import LONG_SHARE
+from repro_pp_graphs.traces.explain.token_return_words import sends_held
 from repro_pp_graphs.traces.explain.words import (
     ROW_PHRASES,
     WIDTH,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -29,126 +28,16 @@ from repro_pp_graphs.traces.explain.coverage import (
 )
 from repro_pp_graphs.traces.explain.host import Host
 from repro_pp_graphs.traces.explain.messages import TOKEN_SEND, Message, calls_between
-from repro_pp_graphs.traces.explain.operations import operator_around
 from repro_pp_graphs.traces.explain.send_behaviour import mostly_unlabelled
+from repro_pp_graphs.traces.explain.send_times import Delivery, SendTimes, sends_of, times_of
 from repro_pp_graphs.traces.explain.steps import RUN_SPANS, named
-from repro_pp_graphs.traces.explain.waits import BLOCKED_NS, CAUSES, flight
+from repro_pp_graphs.traces.explain.waits import BLOCKED_NS
 from repro_pp_graphs.traces.explain.words import WORTH_SAYING
-from repro_pp_graphs.traces.pair.edge import Edge, sent_ns
+from repro_pp_graphs.traces.pair.edge import Edge
 from repro_pp_graphs.traces.quantiles import spread, spread_if_any
-from repro_pp_graphs.traces.rank_trace import Case, P2POp
-from repro_pp_graphs.traces.time_sets import (
-    clip,
-    length,
-    partition,
-    ranges,
-    taken,
-)
+from repro_pp_graphs.traces.rank_trace import Case
 
 LAUNCHED_BEFORE = "the batch was launched before the recording"
-
-
-class _Delivery(NamedTuple):
-    """The time from a token send's begin until it is delivered, ns; fields as in the structs."""
-
-    portion: tuple[int, ...]  # Portion
-    split: tuple[int, ...]  # DeliverySplit
-    until_received_ns: int | None  # None where not every send in it is paired
-    earliest_ns: int | None = None  # the time at least, of a send in a kernel with others
-
-
-class _SendTimes(NamedTuple):
-    """One token send, ns; the tuples have the order of the fields of the structs."""
-
-    portion: tuple[int, ...]  # Portion
-    split: tuple[int, ...]  # HostSplit
-    upload_ns: int | None  # None where no copy begins it
-    delivery: _Delivery | None  # None where it is not known when the last byte has left
-
-
-def _sends(host: Host, message: Message) -> list[tuple[P2POp, P2POp | None]]:
-    """The sends posted in a message, with their receives (None: unpaired)."""
-    return [
-        (op, host.other.get(id(op)))
-        for part in message.operations
-        for op in part.p2p
-        if op.kind == "send"
-    ]
-
-
-def _delivered_ns(message: Message, sends: list[tuple[P2POp, P2POp | None]]) -> int | None:
-    """When the host is back and the last byte has left.
-
-    None where that is not known: an operation's kernel is missing, or a gloo send's partner, as its
-    annotation does not end with the transfer.
-    """
-    if any(recv is None and send.backend == "gloo" for send, recv in sends):
-        return None
-    if not all(part.p2p for part in message.operations):
-        return None
-    left = [sent_ns(send, recv) if recv else send.end_ns for send, recv in sends]
-    return max([message.end_ns, *left])
-
-
-def _portion(host: Host, start_ns: int, end_ns: int) -> tuple[int, ...]:
-    """Length of a span, of it under the rank's graphs, and without its compute kernels, ns; where
-    it is known to share its GPU, also without those of any rank there."""
-    whole = [(start_ns, end_ns)]
-    graph, compute = (
-        ranges(clip(times, start_ns, end_ns)) for times in (host.work.graph, host.work.compute)
-    )
-    own = end_ns - start_ns, taken(whole, graph)[0], length(taken(whole, compute)[1])
-    if host.compute_of_all is None:
-        return own
-    together = ranges(clip(host.compute_of_all, start_ns, end_ns))
-    return *own, length(taken(whole, together)[1])
-
-
-def _host_split(host: Host, message: Message) -> tuple[int, ...]:
-    """What the host does in a token send, ns: its waits by cause, and the rest."""
-    start, end = message.start_ns, message.end_ns
-    waits = [length(ranges(clip(host.waits[cause], start, end))) for cause in CAUSES]
-    return *waits, end - start - sum(waits)
-
-
-def _upload_ns(host: Host, message: Message) -> int | None:
-    """How long the copy of the metadata that begins a token send takes; None without one."""
-    if message.upload is None:
-        return None
-    _, over = operator_around(host.rank, message.upload.start_ns)
-    return max(over, message.upload.end_ns) - message.start_ns
-
-
-def _delivery(
-    host: Host, message: Message, sends: list[tuple[P2POp, P2POp | None]], delivered: int
-) -> _Delivery:
-    """The time from a token send's begin until it is delivered."""
-    start = message.start_ns
-    under_way = host.with_batches([send for send, _ in sends])
-    early, moving = map(ranges, flight(under_way, host.other))
-    graph, compute = (
-        ranges(clip(times, start, delivered)) for times in (host.graph, host.work.compute)
-    )
-    split = partition(
-        [(start, delivered)],
-        {"peer_late": early, "transfer": moving, "own_graph": graph, "own_compute": compute},
-        "other",
-    )
-    arrivals = [recv.end_ns for _, recv in sends if recv]
-    arrivals = arrivals if len(arrivals) == len(sends) else []  # the last may be one not paired
-    return _Delivery(
-        _portion(host, start, delivered),
-        tuple(split[name] for name in DeliverySplit.__struct_fields__),
-        max(arrivals) - start if arrivals else None,
-        _earliest_ns(message, sends),
-    )
-
-
-def _earliest_ns(message: Message, sends: list[tuple[P2POp, P2POp | None]]) -> int | None:
-    """The time until a token send is delivered at least, where it is one of several operations of
-    a kernel: it is over anywhere in that; None where it has kernels of its own."""
-    begun = [send.start_ns for send, _ in sends if send.batch and send.backend == "nccl"]
-    return max(message.end_ns, *begun) - message.start_ns if begun else None
 
 
 def token_return(
@@ -209,13 +98,13 @@ def token_return(
     )
 
 
-def _until_received(delivered: list[_Delivery], there: int) -> Spread | None:
+def _until_received(delivered: list[Delivery], there: int) -> Spread | None:
     """Until rank 0 has received it all; None where that is known of too few of the steps there."""
     known = [each.until_received_ns for each in delivered if each.until_received_ns is not None]
     return _spread_ns(known) if enough(len(known), there) else None
 
 
-def _in_time(times: list[_SendTimes]) -> bool:
+def _in_time(times: list[SendTimes]) -> bool:
     """Whether sends in the kernel of a batch are known to be over to within a tenth of the time:
     they may be over anywhere in it."""
     found = [
@@ -265,7 +154,7 @@ def _steps_there(case: Case, hosts: list[Host]) -> int:
     return max(sum(received), sum(ran))
 
 
-def _times(counted: list[tuple[Host, Message]], edges: list[Edge]) -> list[_SendTimes]:
+def _times(counted: list[tuple[Host, Message]], edges: list[Edge]) -> list[SendTimes]:
     """The times of every counted step.
 
     A step whose send has fewer NCCL operations than the others' is not whole: when its last byte
@@ -276,25 +165,14 @@ def _times(counted: list[tuple[Host, Message]], edges: list[Edge]) -> list[_Send
     usual = forms.most_common(1)[0][0] if forms else None
     labelled = not any(mostly_unlabelled(host.rank) for host, _ in counted)
     in_messages = labelled and _stray_share(counted, edges) <= 1 - ENOUGH
-    found = []
-    for host, message in counted:
-        sends = _sends(host, message)
-        whole = in_messages and message.form == usual
-        moment = _delivered_ns(message, sends) if whole else None
-        found.append(
-            _SendTimes(
-                _portion(host, message.start_ns, message.end_ns),
-                _host_split(host, message),
-                _upload_ns(host, message),
-                None if moment is None else _delivery(host, message, sends, moment),
-            )
-        )
-    return found
+    return [
+        times_of(host, message, in_messages and message.form == usual) for host, message in counted
+    ]
 
 
 def _stray_share(counted: list[tuple[Host, Message]], edges: list[Edge]) -> float:
     """Of the last rank's NCCL sends to rank 0 in the time of its token sends, those in none."""
-    sends = {id(send) for host, message in counted for send, _ in _sends(host, message)}
+    sends = {id(send) for host, message in counted for send, _ in sends_of(host, message)}
     stray = total = 0
     for host in {id(host): host for host, _ in counted}.values():
         times = [message for its, message in counted if its is host]

@@ -138,6 +138,11 @@ def clock_doubt_us(clocks: Sequence[RankClocks], hosts: Sequence[str]) -> float:
     return doubt
 
 
+def clocks_do(facts: Analysis, time_us: float) -> bool:
+    """Whether the ranks' clocks are close enough to share out a time between them."""
+    return clock_doubt_us(facts.clocks, facts.hosts) <= WORTH_SAYING * time_us
+
+
 def share(value: float | None) -> str:
     """A share in percent; `-` for none."""
     return "-" if value is None else f"{100 * value:.1f}%"

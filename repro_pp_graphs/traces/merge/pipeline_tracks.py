@@ -7,23 +7,13 @@ and transfers, and a bubble counter; and an arrow from every paired send to its 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
 
-import numpy as np
-
-from repro_pp_graphs.traces.explain.host import Host
 from repro_pp_graphs.traces.explain.step_path import TITLES
-from repro_pp_graphs.traces.explain.steps import (
-    RUN_SPANS,
-    decode_spans,
-    gpu_work,
-    named,
-    window,
-)
-from repro_pp_graphs.traces.explain.words import names_of
+from repro_pp_graphs.traces.explain.steps import decode_spans, gpu_work, window
+from repro_pp_graphs.traces.merge.bubble import bubbles
 from repro_pp_graphs.traces.merge.chrome_trace import Placed
+from repro_pp_graphs.traces.merge.track import Event, Track
 from repro_pp_graphs.traces.merge.track_names import Lanes, rank_name
 from repro_pp_graphs.traces.pair.clock_bounds import Bounds, between, bounds
 from repro_pp_graphs.traces.pair.edge import Edge, sent_ns
@@ -32,61 +22,10 @@ from repro_pp_graphs.traces.path.clock_leads import CannotTell
 from repro_pp_graphs.traces.path.path_slices import Slice, path_slices
 from repro_pp_graphs.traces.path.whole_analysis import Studied, studied
 from repro_pp_graphs.traces.rank_trace import Case, P2POp
-from repro_pp_graphs.traces.time_sets import Intervals, intervals, merged
 
-Event = dict[str, Any]
-BUBBLE_BINS = 1000
 # How long before the end of its slice an arrow of the path starts.
 INSIDE_NS = 1_000
-SHORTEST_BIN_NS = 100_000
 STEPS, GRAPHS, PATH = "decode steps", "decode cudagraph", "critical path"
-
-
-@dataclass(frozen=True, slots=True)
-class Track:
-    """One rank's added process; `names` are its tracks that hold slices."""
-
-    placed: Placed
-    names: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def pid(self) -> int:
-        return self.placed.part.first_pid
-
-    def tid(self, name: str) -> int:
-        """The tid of one of the added tracks: no pid has the same number."""
-        return self.pid * 100 + self.names.setdefault(name, len(self.names) + 1)
-
-    def us(self, moment_ns: int) -> float:
-        """A moment of the rank as the merged trace's ts."""
-        return (moment_ns - self.placed.rank.base_ns + self.placed.part.shift_ns) / 1000
-
-    def slice(self, track: str, name: str, start_ns: int, end_ns: int, args: Event) -> Event:
-        return {
-            "ph": "X",
-            "cat": "pipeline",
-            "name": name,
-            "pid": self.pid,
-            "tid": self.tid(track),
-            "ts": self.us(start_ns),
-            "dur": (end_ns - start_ns) / 1000,
-            "args": args,
-        }
-
-    def metadata(self) -> Iterator[Event]:
-        """What the process and its tracks are called."""
-        part = self.placed.part
-        case = f" ({part.names.case})" if part.names.case else ""
-        rows: list[tuple[int, str, Event]] = [
-            (0, "process_name", {"name": f"{part.names.title} · pipeline{case}"}),
-            (0, "process_sort_index", {"sort_index": part.first_pid}),
-        ]
-        rows += [
-            (self.tid(name), "thread_name", {"name": f"{part.names.title} · {name}"})
-            for name in self.names
-        ]
-        for tid, kind, args in rows:
-            yield {"ph": "M", "name": kind, "pid": self.pid, "tid": tid, "args": args}
 
 
 def decode_start(case: Case) -> int:
@@ -130,7 +69,7 @@ class Additions:
             study = studied(case) if isinstance(case, Case) else case
             of = {host.rank.rank: host for host in study.hosts}
             for number, track in mine.items():
-                yield from _bubbles(track, of[number], study.case)
+                yield from bubbles(track, of[number], study.case)
             if not isinstance(study.followed, CannotTell):
                 yield from self._path(mine, path_slices(study.followed))
             most = bounds(study.edges, [*mine], same_host(study.case))
@@ -241,10 +180,7 @@ def _recvs(source: str, recv: P2POp) -> str:
 
 
 def _arrow(
-    number: int,
-    source: tuple[Track, Lanes, P2POp],
-    target: tuple[Track, Lanes, P2POp],
-    by: str,
+    number: int, source: tuple[Track, Lanes, P2POp], target: tuple[Track, Lanes, P2POp], by: str
 ) -> Iterator[Event]:
     """A flow from the send's slice to the recv's; none where the clocks show it back in time.
 
@@ -264,54 +200,3 @@ def _arrow(
         name = f"{send.backend} send to recv"
         flow = {"ph": ph, "cat": "p2p", "name": name, "id": number, "pid": pid, "tid": tid}
         yield {**flow, "ts": ts} | ({"bp": "e"} if ph == "f" else {})
-
-
-def _busy(host: Host) -> Intervals:
-    """When the rank computes: its GPU's work without P2P, where it is known to share the GPU that
-    of all ranks there; without a GPU its batches."""
-    rank = host.rank
-    if not len(rank.kernels.times):
-        return merged(intervals((span.start_ns, span.end_ns) for span in named(rank, RUN_SPANS)))
-    beside = host.beside if host.compute_of_all is not None else []
-    return merged(np.concatenate([each.work.busy for each in (host, *beside)]))
-
-
-def _counted(host: Host, case: Case) -> str:
-    """What the counter is of: the bubble, of a GPU of several ranks; or of a rank's own kernels,
-    where it cannot be told whether its GPU runs another's meanwhile."""
-    if not host.shares:
-        return "bubble"
-    if host.compute_of_all is None:
-        return "no own kernels"
-    return f"bubble of its GPU (with {names_of([case.label(each.rank) for each in host.beside])})"
-
-
-def _bubbles(track: Track, host: Host, case: Case) -> Iterator[Event]:
-    """A counter of the share of time (%) in which the rank's GPU computes nothing, bin by bin."""
-    busy = _busy(host)
-    if not len(busy):
-        return
-    start, end = int(busy[0, 0]), int(busy[-1, 1])
-    width = max(SHORTEST_BIN_NS, (end - start) // BUBBLE_BINS)
-    # Time busy up to each bin's edge, by interpolation between the edges of the busy intervals.
-    done = np.concatenate(([0], np.cumsum(busy[:, 1] - busy[:, 0])))
-    marks = np.arange(start, end + width, width)
-    at = np.searchsorted(busy[:, 0], marks, side="right")
-    last = np.maximum(at - 1, 0)
-    until = done[at] - np.maximum(0, busy[last, 1] - marks)
-    idle = np.round(100 * (1 - np.diff(until) / width), 1)
-    last_share = -1.0
-    name = f"{track.placed.part.names.title} · {_counted(host, case)}"
-    # a counter keeps its last value for ever: at the end of what was recorded it goes to 0
-    for mark, share in zip(marks.tolist(), [*idle.tolist(), 0.0], strict=True):
-        if share == last_share:
-            continue
-        last_share = share
-        yield {
-            "ph": "C",
-            "name": name,
-            "pid": track.pid,
-            "tid": 0,
-            "ts": track.us(mark),
-            "args": {"%": share},
-        }

@@ -6,9 +6,9 @@ import msgspec
 
 from repro_pp_graphs.traces.analysis_record import PathCategory
 from repro_pp_graphs.traces.path.batches import Batches
+from repro_pp_graphs.traces.path.followed import Followed
 from repro_pp_graphs.traces.path.parts import parts_of
 from repro_pp_graphs.traces.path.rank_line import Ring
-from repro_pp_graphs.traces.path.ring_path import Followed
 from repro_pp_graphs.traces.path.shared_gpu import others_work
 from repro_pp_graphs.traces.path.walk import Piece, Walker
 

@@ -11,7 +11,8 @@ from repro_pp_graphs.traces.explain.analysis import analyze, paired_hosts
 from repro_pp_graphs.traces.explain.host import Host
 from repro_pp_graphs.traces.pair.edge import Edge
 from repro_pp_graphs.traces.path.clock_leads import CannotTell
-from repro_pp_graphs.traces.path.ring_path import Followed, followed, ring_path
+from repro_pp_graphs.traces.path.followed import Followed, followed
+from repro_pp_graphs.traces.path.ring_path import ring_path
 from repro_pp_graphs.traces.path.what_if import IN_A_BATCH, Change
 from repro_pp_graphs.traces.rank_trace import Case
 
