@@ -20,7 +20,8 @@ from planted_secrets import SECRETS
 from repro_pp_graphs.bundle import contents, issue
 from repro_pp_graphs.bundle.__main__ import masked_after, to_look_at
 from repro_pp_graphs.bundle.shorten_log import shorten_log
-from repro_pp_graphs.environment.masking import MASK, Masker
+from repro_pp_graphs.environment.masking import Masker
+from repro_pp_graphs.environment.secret_words import MASK
 from repro_pp_graphs.report.page.embedding import CLOSES, OPENS, embedded
 
 pytestmark = pytest.mark.launches

@@ -11,7 +11,8 @@ import pytest
 from planted_secrets import SECRETS
 
 from repro_pp_graphs.environment import spans
-from repro_pp_graphs.environment.masking import MASK, Masker
+from repro_pp_graphs.environment.masking import Masker
+from repro_pp_graphs.environment.secret_words import MASK
 from repro_pp_graphs.run.launch import failure
 from repro_pp_graphs.server.log.diagnosis import Diagnosis
 from repro_pp_graphs.server.log.log_lines import Line

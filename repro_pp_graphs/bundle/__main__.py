@@ -17,7 +17,7 @@ from pathlib import Path
 from repro_pp_graphs.bundle import contents, hosts, issue, marks
 from repro_pp_graphs.bundle.marks import shown_in_markdown
 from repro_pp_graphs.bundle.masked_page import masked_page
-from repro_pp_graphs.environment import masking
+from repro_pp_graphs.environment import masking, secret_words
 from repro_pp_graphs.environment.own_words import as_word
 from repro_pp_graphs.files import BadFile
 
@@ -98,7 +98,7 @@ def masked_after(text: str) -> list[str]:
     """The word that stands before each mask, most often what names the secret: `--api-key`, of
     several alike `--api-key (3 x)`."""
     found: Counter[str] = Counter()
-    for mask in re.finditer(re.escape(masking.MASK), text):
+    for mask in re.finditer(re.escape(secret_words.MASK), text):
         name = _NAME_BEFORE.search(text[max(0, mask.start() - 80) : mask.start()])
         found[name[0] if name else "no word"] += 1
     names = [name if count == 1 else f"{name} ({count} x)" for name, count in found.items()]
@@ -119,7 +119,7 @@ def listing(items: list[contents.Item]) -> Iterator[str]:
         after = f"masked after: {', '.join(masked_after(item.text))}" if count else ""
         for text in filter(None, (item.note, after)):
             yield from (f"{'':28} {line}" for line in textwrap.wrap(text, 50))
-    yield f"{total} secrets are masked in all ({masking.MASK} stands where each was)"
+    yield f"{total} secrets are masked in all ({secret_words.MASK} stands where each was)"
     each = ", ".join(f"{name} {count} x" for name, count in sorted(hidden.items()))
     text = f"{hidden.total()} names and addresses are hidden in all{f': {each}' if each else ''}"
     yield from textwrap.wrap(text, 78, subsequent_indent="  ")

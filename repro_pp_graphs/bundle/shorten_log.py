@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from typing import NamedTuple
 
-from repro_pp_graphs.environment.masking import without_private_keys
+from repro_pp_graphs.environment.text_secrets import without_private_keys
 
 WHOLE = 150  # lines: a log this short stays as it is
 HEAD, TAIL = 40, 60

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from repro_pp_graphs.environment import facts as found
-from repro_pp_graphs.environment import gpus, masking, software, system, variables
+from repro_pp_graphs.environment import gpus, masking, software, system, text_secrets, variables
 from repro_pp_graphs.environment.facts import Facts
 from repro_pp_graphs.environment.programs import Programs
 
@@ -49,7 +49,7 @@ from repro_pp_graphs.bundle.__main__ import main; sys.exit(main(sys.argv[1:]))""
 
 def _complain(text: str) -> None:
     """Say on stderr what is wrong, in lines of 79 columns; paths stay whole."""
-    said = f"collect_env.sh: {masking.printable(text)}"
+    said = f"collect_env.sh: {text_secrets.printable(text)}"
     lines = textwrap.wrap(said, 79, break_long_words=False, break_on_hyphens=False)
     print("\n".join(lines), file=sys.stderr)
 
