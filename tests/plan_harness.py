@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from repro_pp_graphs.run import plan_step
+from repro_pp_graphs.run import make_plan
 from repro_pp_graphs.run.plan import options as run_options
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server.machine.gpus import Gpu
@@ -46,7 +46,7 @@ def plan_of(
     required = ("--root", str(folder), "--out", str(folder / "out"), "--python", "/usr/bin/python3")
     options = run_options.parse([*required, *argv])
     found = Release(release, flags, folder / "sglang") if release else None
-    return plan_step.make(options, gpus(count), None, lambda python, env: found)
+    return make_plan.make(options, gpus(count), None, lambda python, env: found)
 
 
 def value(launch: Launch, flag: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from plan_harness import BASE, FLAGS, plan_of
 
-from repro_pp_graphs.run import plan_step
+from repro_pp_graphs.run import make_plan
 from repro_pp_graphs.run.plan import options as run_options
 from repro_pp_graphs.run.plan.refusal import PlanError
 from repro_pp_graphs.server.machine.gpus import Gpu
@@ -132,7 +132,7 @@ def test_what_sglang_picks_by_itself_is_a_note(tmp_path, name, mib, said):
     options = run_options.parse([*argv, "--model", "deepseek-ai/DeepSeek-V3"])
     found = [Gpu(str(n), f"G{n}", name, mib, 0) for n in range(4)]
     release = Release("0.5.2", FLAGS, tmp_path / "sglang")
-    plan = plan_step.make(options, found, None, lambda python, env: release)
+    plan = make_plan.make(options, found, None, lambda python, env: release)
     assert (
         any("takes triton for this model by itself" in text for text in plan.launches[0].notes)
         is said

@@ -15,7 +15,7 @@ from fake_sglang.harness import CHECKOUT, PYTHON, Done, Harness
 from plan_harness import BASE, OFF, ON, gpus, plan_of
 from quick_venv import pip_for_all
 
-from repro_pp_graphs.run import overview, plan_step
+from repro_pp_graphs.run import make_plan, overview
 from repro_pp_graphs.run.plan import options
 from repro_pp_graphs.run.plan.environments import NotMade, releases
 from repro_pp_graphs.run.plan.refusal import PlanError
@@ -166,7 +166,7 @@ def test_the_plan_of_an_environment_that_is_not_whole_asks_nothing_of_it(tmp_pat
     python = f"{root}/.venv-0.5.23/bin/python"
     own = ["--root", f"{root}", "--out", f"{root}/out", "--python", python, "--dry-run"]
     asked = options.parse([*own, "--not-made", "0.5.23", "--", "--cases", "on,newer"])
-    found = plan_step.make(asked, gpus(4), None, ask)
+    found = make_plan.make(asked, gpus(4), None, ask)
     assert [launch.sglang_version for launch in found.launches] == ["0.5.23"] * 2
 
 

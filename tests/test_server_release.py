@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from plan_harness import gpus
 
-from repro_pp_graphs.run import plan_step
+from repro_pp_graphs.run import make_plan
 from repro_pp_graphs.run.plan import options as run_options
 from repro_pp_graphs.run.plan.refusal import PlanError
 from repro_pp_graphs.server.release.installed import CachedProbe, ProbeError, Release
@@ -123,7 +123,7 @@ def test_a_cpu_build_of_torch_that_loads_is_refused_before_a_server_dies_of_it(t
     probe = CachedProbe(tmp_path / "kept", dry_run=True)
     here = run_options.parse([*given, "--dry-run"])
     with pytest.raises(PlanError, match="built for the CPU alone"):
-        plan_step.make(here, gpus(2), None, probe)
+        make_plan.make(here, gpus(2), None, probe)
     there = run_options.parse([*given, "--dry-run", "--gpus", "2"])
-    (launch,) = plan_step.make(there, gpus(2), None, probe).launches
+    (launch,) = make_plan.make(there, gpus(2), None, probe).launches
     assert "built for the CPU alone" in " ".join(launch.notes)

@@ -15,44 +15,24 @@ from dataclasses import replace
 from pathlib import Path
 
 from repro_pp_graphs import files, run_record
-from repro_pp_graphs.environment import masking
 from repro_pp_graphs.models import folder as model_folder
-from repro_pp_graphs.run import dry_run, overview
-from repro_pp_graphs.run.checks import baselines, kv_cache, preflight, unreached
+from repro_pp_graphs.run import dry_run, make_plan, overview
+from repro_pp_graphs.run.checks import preflight
 from repro_pp_graphs.run.folder import guide, inputs, lock, previous, results
-from repro_pp_graphs.run.memory import fitting, weights
-from repro_pp_graphs.run.plan import (
-    client_words,
-    environments,
-    order,
-    planned_rounds,
-    probe_engine,
-    sweep,
-    ways_out,
-)
+from repro_pp_graphs.run.plan import client_words, environments
 from repro_pp_graphs.run.plan import options as run_options
 from repro_pp_graphs.run.plan.options import Options, complain
-from repro_pp_graphs.run.plan.planned_rounds import LooksError
-from repro_pp_graphs.run.plan.planner import Planner
 from repro_pp_graphs.run.plan.refusal import PlanError
 from repro_pp_graphs.run.plan.server_script import script_of
-from repro_pp_graphs.run.plan.sweep import SweepError
-from repro_pp_graphs.run.plan.ways_out import Unfit
 from repro_pp_graphs.run_record import Plan
-from repro_pp_graphs.server.case.argfile import ArgFileError
-from repro_pp_graphs.server.case.flags import FlagError
-from repro_pp_graphs.server.machine import gpus, pinning
+from repro_pp_graphs.server.machine import gpus
 from repro_pp_graphs.server.machine.gpus import Gpu
-from repro_pp_graphs.server.release.installed import CachedProbe, ProbeError, Prober
+from repro_pp_graphs.server.release.installed import CachedProbe
 from repro_pp_graphs.terminal import say, wrapped
 
 # what the harness itself imports later; an environment of sglang holds them
 NEEDED = ("requests", "msgspec", "numpy")
 MOST_OF_A_MACHINE = 8  # GPUs: with more a plan of one machine may not be meant
-REFUSALS = (
-    *(PlanError, LooksError, ArgFileError, FlagError, ProbeError, SweepError),
-    lock.LockError,
-)
 
 
 def make_models(plan: Plan, options: Options) -> None:
@@ -122,7 +102,7 @@ def main(argv: list[str]) -> int:
         return 3
     except gpus.GpuError as error:
         complain(f"{error}, or --cpu for a rehearsal")
-    except REFUSALS as error:
+    except make_plan.REFUSALS as error:
         for line in str(error).splitlines():
             complain(line)
     except OSError as error:
@@ -154,101 +134,6 @@ def _lock(options: Options) -> None:
         raise OSError(error.errno, error.strerror, str(options.out)) from None
     if word:
         say("\n".join(wrapped(word, "  lock:   ")))
-
-
-def make(options: Options, found: list[Gpu], earlier: Plan | None, probe: Prober) -> Plan:
-    """The plan: of a new run, or of one that --resume goes on with.
-
-    Raises PlanError, LooksError, ArgFileError, FlagError or ProbeError; NotMade where nothing else
-    stands in the way.
-    """
-    try:
-        return _make(options, found, earlier, probe)
-    except Unfit as refused:
-
-        def passes(changed: Options) -> bool:
-            return _passes(changed, found, probe)
-
-        ways = ways_out.offers(options, refused, len(found), passes)
-        raise PlanError(f"{refused}: {ways}") from None
-
-
-def _passes(options: Options, found: list[Gpu], probe: Prober) -> bool:
-    """Whether nothing that is known of these options on any machine stops a run with them, and
-    its load fits, as estimated."""
-    try:
-        plan = _make(options, found, None, probe)
-    except REFUSALS:
-        return False
-    used = weights.used(plan, found)
-    tokens = kv_cache.of_load(plan)
-    roomy = (fitting.is_roomy(launch, used, tokens, plan.ranks_per_gpu) for launch in plan.launches)
-    return not preflight.of_ranks(plan, found) and all(roomy)
-
-
-def _make(options: Options, found: list[Gpu], earlier: Plan | None, probe: Prober) -> Plan:
-    """The same without another way where it is refused. Raises Unfit too."""
-    if options.attach:
-        from repro_pp_graphs.run.plan import attached  # noqa: PLC0415 - imports an HTTP client
-
-        return attached.plan(options)
-    if any(map(masking.holds_secret, options.given)):
-        raise PlanError(
-            "an option holds a secret, which would be stored with the run: leave it out, or give "
-            "it to the server in its environment"
-        )
-    if not options.cases:
-        raise PlanError("--cases: no case named; for example --cases graphs_on,graphs_off")
-    if options.aa and len(options.cases) > 1:
-        raise PlanError("--aa compares one case with itself: name one with --cases")
-    if twice := [case for case in options.cases if options.cases.count(case) > 1]:
-        raise PlanError(f"--cases: {twice[0]} is named twice; --aa compares a case with itself")
-    arms = order.arms_of(options.cases, options.aa)
-    if earlier is None:
-        rounds = planned_rounds.begin(options.rounds, len(arms))
-        seed: int | None = int.from_bytes(os.urandom(4), "big")
-    else:
-        from repro_pp_graphs.run import clear  # noqa: PLC0415 - a dry run does without msgspec
-
-        complete = clear.is_complete(earlier, options)
-        rounds = planned_rounds.go_on(options.rounds, len(arms), earlier, complete)
-        seed = earlier.order_seed
-    turns = order.turns(arms, rounds.now, seed, rounds.looks[0].rounds == 1)
-    planner = Planner(options, found, probe)
-    if options.engine == "probe":
-        plan = probe_engine.plan(options, found, turns)
-    else:
-        plan = planner.plan(turns)
-    plan.order_seed, plan.looks = seed, rounds.looks
-    sweep.put_in_order(plan)
-    plan.aa = options.cases[0] if options.aa else ""
-    plan.pin_cpus = _pinned(plan, options.pin_cpus)
-    plan.command = ["bash", options.command, *options.given]
-    unreached.add_notes(plan, options.root)
-    baselines.add_notes(plan)
-    for launch in plan.launches:
-        launch.notes[:0] = rounds.notes  # first: it makes the run longer than was asked for
-    if clashing := results.clashes(plan):
-        raise PlanError(
-            f"two results would be called {clashing[0]}: give a case another label ('# label:' in "
-            "its server_args file)"
-        )
-    if planner.releases.not_made and not options.dry_run:
-        raise environments.NotMade(planner.releases.not_made[0])
-    return plan
-
-
-def _pinned(plan: Plan, asked: str) -> str:
-    """--pin-cpus, where this machine has such cores. Raises PlanError where it has not."""
-    if asked and plan.engine != "sglang":
-        raise PlanError("--pin-cpus is for sglang's ranks: leave it out with --engine probe")
-    for ranks in {launch.ranks for launch in plan.launches} if asked else ():
-        try:
-            # near which GPUs is seen when a server is up
-            pinning.automatic([], ranks) if asked == pinning.AUTO else pinning.listed(asked, ranks)
-        except pinning.PinError as error:
-            raise PlanError(f"--pin-cpus {asked}: {error}") from None
-    return asked
 
 
 def _ask(options: Options) -> None:
@@ -320,9 +205,9 @@ def _probe(options: Options) -> CachedProbe:
 
 def _ahead(options: Options) -> int:
     """0 where nothing that is known before an environment of gigabytes is made would stop the run;
-    what --resume goes on with is read later. Raises as `make` does."""
+    what --resume goes on with is read later. Raises as `make_plan.make` does."""
     found = _gpus(options).gpus
-    plan = make(options, found, None, _probe(options))
+    plan = make_plan.make(options, found, None, _probe(options))
     if problems := preflight.of_plan(plan, found, options):
         raise PlanError("\n".join(problems))
     return 0
@@ -338,7 +223,7 @@ def _plan(options: Options) -> int:
         from repro_pp_graphs.run import clear  # noqa: PLC0415 - a dry run does without msgspec
 
         earlier = clear.earlier_run(options)
-    plan = make(options, found, earlier, _probe(options))
+    plan = make_plan.make(options, found, earlier, _probe(options))
     say("\n".join(overview.lines(plan, options, found)))
     if options.dry_run:
         stops, status = _stops(plan, found, options, earlier)

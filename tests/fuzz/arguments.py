@@ -15,7 +15,7 @@ from plan_harness import BASE, FLAGS, OFF, ON, gpus
 
 from fuzz.choices import Choices
 from fuzz.oracle import LONGEST_SAID, check, plain, strict_json
-from repro_pp_graphs.run import dry_run, overview, plan_step
+from repro_pp_graphs.run import dry_run, make_plan, overview, plan_step
 from repro_pp_graphs.run.plan import client_words
 from repro_pp_graphs.run.plan import options as run_options
 from repro_pp_graphs.run.plan.options import Options
@@ -64,8 +64,8 @@ def _plan(which: int, release: str) -> Plan | str:
     found = Release(release, FLAGS, folder() / "sglang") if release else None
     seen = [] if options.cpu else gpus(4)
     try:
-        return plan_step.make(options, seen, None, lambda python, env: found)
-    except plan_step.REFUSALS as error:
+        return make_plan.make(options, seen, None, lambda python, env: found)
+    except make_plan.REFUSALS as error:
         return str(error)
     except OSError as error:  # of a path that no system takes: main() says so
         check(error.filename is not None, "a refusal that names no path")
