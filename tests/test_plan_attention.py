@@ -166,8 +166,8 @@ def followed(given: tuple[str, ...], offer: str, folder: Path) -> list[str]:
     if words == ["--cpu alone"]:
         return ["--cpu"]
     for text in words:
-        if text.startswith(pp_attention.OPTION):
-            argument = text.removesuffix(" in the argument files")
+        if text.startswith((pp_attention.OPTION, "--tensor-parallel-size")):
+            argument = re.sub(" in (the argument files|server_args_base.txt)$", "", text)
             assert argument != text
             base = folder / "server_args_base.txt"
             base.write_text(f"{base.read_text('utf-8')}\n{argument}\n", encoding="utf-8")
@@ -234,3 +234,30 @@ def test_every_command_that_a_refusal_offers_is_planned(tmp_path, given):
         status, again = planned(folder, followed(given, offer, folder))
         assert status == 0, (offer, again)
         assert "die as it starts" not in again
+
+
+DEEPSEEK = ("--model", "deepseek-ai/DeepSeek-V3")
+PLACED = re.compile(r"(?:split|GPUs) \((?:(\d+) of these: )?(--[^)]+)\)")
+
+
+@pytest.mark.launches
+@pytest.mark.parametrize(
+    ("gpus", "more", "ways"),
+    [
+        ("8x141", ("--pp-size", "8"), 2),  # the layers of 0.5.2's last rank do not fit
+        ("8x141", (), 2),  # four of the eight are used
+        ("8", ("--pp-size", "8"), 1),
+    ],
+)
+def test_a_refusal_by_memory_names_splits_that_fit(tmp_path, gpus, more, ways):
+    status, said = planned(checkout(tmp_path / "refused"), ["--gpus", gpus, *DEEPSEEK, *more])
+    assert status == 2, said
+    found = PLACED.search(said)
+    assert found, said
+    offers = found[2].split(", or ")
+    assert len(offers) == ways, said
+    for number, offer in enumerate(offers):
+        folder = checkout(tmp_path / str(number))
+        words = followed((*DEEPSEEK, *more, "--gpus", found[1] or gpus), offer, folder)
+        status, again = planned(folder, words)
+        assert status == 0 and "stops:" not in again, (offer, again)

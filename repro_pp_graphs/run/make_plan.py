@@ -44,15 +44,13 @@ def make(options: Options, found: list[Gpu], earlier: Plan | None, probe: Prober
     try:
         return _make(options, found, earlier, probe)
     except Unfit as refused:
-
-        def passes(changed: Options) -> bool:
-            return _passes(changed, found, probe)
-
-        ways = ways_out.offers(options, refused, len(found), passes)
+        ways = ways_out.offers(
+            options, refused, len(found), lambda changed: passes(changed, found, probe)
+        )
         raise PlanError(f"{refused}: {ways}") from None
 
 
-def _passes(options: Options, found: list[Gpu], probe: Prober) -> bool:
+def passes(options: Options, found: list[Gpu], probe: Prober) -> bool:
     """Whether nothing that is known of these options on any machine stops a run with them, and
     its load fits, as estimated."""
     try:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from repro_pp_graphs import files, run_record
 from repro_pp_graphs.models import folder as model_folder
-from repro_pp_graphs.run import dry_run, make_plan, overview
+from repro_pp_graphs.run import dry_run, make_plan, objections, overview
 from repro_pp_graphs.run.checks import preflight
 from repro_pp_graphs.run.folder import guide, inputs, lock, previous, results
 from repro_pp_graphs.run.plan import client_words, environments
@@ -184,7 +184,7 @@ def _stops(
 ) -> tuple[list[tuple[str, str]], int]:
     """What would stop the run, each with where, and the status that the run would exit with before
     its first launch. What this machine lacks stops no run on one that is assumed."""
-    stops = preflight.of_plan(plan, found, options)
+    stops = objections.of_plan(plan, found, options, _probe(options))
     here = _stops_here(plan, found, options, earlier)
     assumed = options.gpus is not None
     said = [("", problem) for problem in stops]
@@ -207,8 +207,9 @@ def _ahead(options: Options) -> int:
     """0 where nothing that is known before an environment of gigabytes is made would stop the run;
     what --resume goes on with is read later. Raises as `make_plan.make` does."""
     found = _gpus(options).gpus
-    plan = make_plan.make(options, found, None, _probe(options))
-    if problems := preflight.of_plan(plan, found, options):
+    probe = _probe(options)
+    plan = make_plan.make(options, found, None, probe)
+    if problems := objections.of_plan(plan, found, options, probe):
         raise PlanError("\n".join(problems))
     return 0
 
@@ -233,7 +234,9 @@ def _plan(options: Options) -> int:
         return status
     options.out.mkdir(parents=True, exist_ok=True)
     make_models(plan, options)
-    if problems := preflight.of_plan(plan, found, options) + preflight.of_machine(plan, options):
+    if problems := objections.of_plan(plan, found, options, _probe(options)) + preflight.of_machine(
+        plan, options
+    ):
         raise PlanError("\n".join(problems))
     if options.attach and not options.yes:
         _ask(options)

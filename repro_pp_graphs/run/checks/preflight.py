@@ -129,10 +129,10 @@ def check_memory(plan: Plan, gpus: list[Gpu]) -> list[str]:
     ]
     total_bytes = sum(gpu.total_mib for gpu in used) * 2**20
     sizes = {launch.model: weights.on_a_node(launch) for launch in plan.launches}
-    more = "more GPUs"
+    more = fitting.MORE_GPUS
     most = max((bytes_ for bytes_ in sizes.values()), default=0)
     if len(gpus) > len(used) and most <= weights.MOST * sum(g.total_mib for g in gpus) * 2**20:
-        more = f"all {len(gpus)} GPUs (--pp-size, or --tensor-parallel-size in the argument file)"
+        more = f"all {len(gpus)} GPUs ({fitting.SPLITS})"
     heavy = [
         f"{model}: about {bytes_ / 1e9:.0f} GB of weights for {weights.capacity(used)}, of which "
         f"they can take {weights.MOST:.0%}: {more}, a smaller --model"

@@ -10,6 +10,9 @@ from repro_pp_graphs.run.memory import weights
 from repro_pp_graphs.run_record import Launch
 from repro_pp_graphs.server.machine.gpus import Gpu
 
+# how layers are split, in general; a plan names what fits in its place
+SPLITS = f"--pp-size, --tensor-parallel-size or {weights.PARTITION} in the argument file"
+MORE_GPUS = "more GPUs"
 _OVERRIDE = "--json-model-override-args"
 # of a GPU's memory, that is free before the weights come: CUDA's contexts and NCCL's buffers take
 # the rest; a value that is advised must do with less
@@ -43,8 +46,7 @@ def remedies(launch: Launch, gpus: Sequence[Gpu], tokens: int) -> str:
             found.append(f"{weights.FRACTION} {share:g} or more")
         elif not known:
             found.append("a larger share")
-    split = f"another split (--pp-size, --tensor-parallel-size or {weights.PARTITION} in the "
-    found += [f"{split}argument file)", "a smaller --model"]
+    found += [f"another split ({SPLITS})", "a smaller --model"]
     found += filter(None, [fewer_layers(launch, most_layers(launch, gpus, tokens))])
     return f"{', '.join(found[:-1])}, or {found[-1]}"
 

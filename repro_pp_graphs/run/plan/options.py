@@ -95,7 +95,9 @@ class Options:
     allocated: int = 1  # nodes that it has; 1 outside one
     srun: str = ""  # more options for srun
     gpu_gb: int | None = None  # of the GPUs that are assumed, each; None: as usual
-    backend: str = ""  # of attention, in place of the argument files': of a plan that is tried
+    # in place of the argument files', of a plan that is tried
+    backend: str = ""  # of attention
+    tp_size: int | None = None
 
 
 class _Parser(argparse.ArgumentParser):

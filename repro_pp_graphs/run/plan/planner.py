@@ -111,6 +111,8 @@ class Planner:
         args = case_arguments.load_case(self.options.root, case).over(base)
         if self.options.pp_size:
             args.set("--pp-size", str(self.options.pp_size))
+        if self.options.tp_size:
+            args.set("--tp-size", str(self.options.tp_size))
         pp_size, tp_size = case_arguments.sizes(args, case)
         return pp_size * tp_size // args.get_int("--nnodes", 1)
 
@@ -122,6 +124,8 @@ class Planner:
         )
         if options.pp_size:
             args.set("--pp-size", str(options.pp_size))
+        if options.tp_size:
+            args.set("--tp-size", str(options.tp_size))
         if options.port:
             args.set("--port", str(options.port))
         if options.backend:

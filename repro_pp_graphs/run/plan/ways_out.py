@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from repro_pp_graphs.models import folder as model_folder
+from repro_pp_graphs.run.memory import weights
 from repro_pp_graphs.run.plan import environments
 from repro_pp_graphs.run.plan.options import Options
 from repro_pp_graphs.run.plan.refusal import PlanError
+from repro_pp_graphs.run_record import Launch
 from repro_pp_graphs.server.release.installed import version_numbers
 from repro_pp_graphs.server.release.pp_attention import OPTION, WITHOUT
 
@@ -43,6 +46,26 @@ def offers(options: Options, refused: Unfit, gpus: int, passes: Passes) -> str:
         alone = options.one_gpu or options.ranks_per_gpu or sglang
         found.append(f"--cpu{' alone' if alone else ''} (a rehearsal without graphs)")
     return f"use {', or '.join(found)}" if found else "use more GPUs, or a smaller --model"
+
+
+def placements(
+    options: Options, gpus: int, launch: Launch, passes: Passes, most: int = 2
+) -> list[str]:
+    """Options with which a model whose weights do not fit is placed so that they do, on so many
+    GPUs: a release that splits its layers otherwise, another pp x tp; each tried, up to `most`."""
+    heads = weights.config_of(launch).get("num_attention_heads")
+    sizes = (launch.pp_size, launch.tp_size)
+    newest = max(environments.releases(options.root), key=version_numbers, default="")
+    tried: list[_Changes] = [{"release": newest}] if newest else []
+    for tp_size in (2**power for power in range(gpus.bit_length())):
+        pp_size = gpus // tp_size
+        if pp_size > 1 and (pp_size, tp_size) != sizes and not (heads or 0) % tp_size:
+            tried.append({"pp_size": pp_size, "tp_size": tp_size})
+    fitting = (one for one in tried if passes(_changed(options, one)))
+    return [
+        _words(options, {k: v for k, v in one.items() if (k, v) != ("tp_size", launch.tp_size)})
+        for one in itertools.islice(fitting, most)
+    ]
 
 
 def _splits(options: Options, gpus: int, pp_size: int, tp_size: int) -> Iterator[tuple[Any, str]]:
@@ -125,7 +148,7 @@ def _changed(options: Options, changes: _Changes) -> Options:
 
 def _words(options: Options, changes: _Changes) -> str:
     """Changed options as they are typed, but for what is given already."""
-    given = {**changes, "backend": None}
+    given = {**changes, "backend": None, "tp_size": None}
     text = " ".join(
         f"--{name.replace('_', '-')}" + (f" {value}" if value is not True else "")
         for name, value in given.items()
@@ -133,5 +156,8 @@ def _words(options: Options, changes: _Changes) -> str:
     )
     if "release" in changes and options.found_by == "--python":
         text += " in place of --python"
-    in_files = f"{OPTION} {WITHOUT} in the argument files"
-    return " and ".join(filter(None, [text, in_files if "backend" in changes else ""]))
+    if "backend" in changes:
+        return " and ".join(filter(None, [text, f"{OPTION} {WITHOUT} in the argument files"]))
+    if "tp_size" in changes:
+        text += f" and --tensor-parallel-size {changes['tp_size']} in server_args_base.txt"
+    return text
