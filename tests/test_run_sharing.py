@@ -14,6 +14,7 @@ from plan_harness import BASE, gpus, plan_of
 
 from repro_pp_graphs.report.summary import remarks
 from repro_pp_graphs.run.checks import preflight
+from repro_pp_graphs.run.memory import weights
 from repro_pp_graphs.run.plan import options as run_options
 from repro_pp_graphs.run.plan.refusal import PlanError
 from repro_pp_graphs.server.machine import network
@@ -81,6 +82,19 @@ def test_a_gpu_that_no_rank_takes_may_be_busy(tmp_path: Path):
     plan = plan_of(tmp_path, "--ranks-per-gpu", "2", "--dummy-weights", "--layers", "4")
     found = [*gpus(2), *(type(one)("9", one.uuid, one.name, 100, 90) for one in gpus(1))]
     assert preflight.check_memory(plan, found) == []
+
+
+def test_a_plan_says_what_the_kv_cache_of_ranks_that_share_takes(tmp_path: Path):
+    small = ("--one-gpu", "--dummy-weights", "--layers", "16")  # 16 of 80: 65,536 bytes a token
+    plan = plan_of(tmp_path, *small, count=1)
+    (text,) = weights.sentences(plan, gpus(1))
+    cache = "--max-total-tokens sizes the KV cache: 65,536 tokens, 4.3 GB of a GPU, 1.1 GB a rank"
+    assert text.endswith(cache)
+    wide = f"{BASE}--tensor-parallel-size 2\n"  # each of two TP ranks has half of the heads
+    plan = plan_of(tmp_path, *small, "--pp-size", "2", count=1, base=wide)
+    assert weights.sentences(plan, gpus(1))[0].endswith(cache)
+    (text,) = weights.sentences(plan_of(tmp_path, "--one-gpu", "--model", "x/y", count=1), gpus(1))
+    assert "KV cache" not in text
 
 
 def test_sockets_are_set_for_every_case_and_said_in_words(tmp_path: Path):

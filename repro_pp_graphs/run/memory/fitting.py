@@ -98,7 +98,7 @@ def _shared(launch: Launch, gpus: Sequence[Gpu], tokens: int, ranks_per_gpu: int
     what each process takes besides."""
     share = weights.fraction_of(launch) or 0.0
     there = _FREE * share * min((gpu.total_mib for gpu in gpus), default=0) * 2**20
-    cache = (weights.most_tokens(launch) or tokens) * weights.bytes_of_token(launch)
+    cache = weights.cache_on_a_node(launch, weights.most_tokens(launch) or tokens)
     on_a_gpu = (weights.on_a_node(launch) + cache) / max(1, len(gpus))
     return on_a_gpu + ranks_per_gpu * _PROCESS_BYTES <= there
 

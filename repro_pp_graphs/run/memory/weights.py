@@ -180,8 +180,10 @@ def _sentence(plan: Plan, launch: Launch, gpus: list[Gpu]) -> str:
     text += f"; a GPU has {there:.1f} GB ({mib} MiB{', assumed' * gpus[0].assumed})"
     if need > MOST * there:
         return f"{text}, of which weights can take {MOST:.0%}: they do not fit"
+    if shared:
+        return text + _shared_cache(plan, launch, len(gpus))
     fraction = fraction_of(launch)
-    if fraction is None or shared:
+    if fraction is None:
         return text
     left = fraction * there - need
     if left <= 0:
@@ -189,6 +191,18 @@ def _sentence(plan: Plan, launch: Launch, gpus: list[Gpu]) -> str:
     text += f", of which {FRACTION} {fraction:g} leaves {_amount(left)} for the KV cache"
     tokens = tokens_held(launch, gpus)
     return f"{text}, about {rounded(tokens)} tokens" if tokens else text
+
+
+def _shared_cache(plan: Plan, launch: Launch, gpus: int) -> str:
+    """What the KV caches of ranks that share GPUs take, and which argument sizes them."""
+    tokens = most_tokens(launch)
+    on_a_gpu = cache_on_a_node(launch, tokens) / gpus / 1e9
+    if not on_a_gpu or _OTHER_VALUES in launch.args:
+        return "; how much the KV cache of each rank takes is not known here"
+    return (
+        f"; {CAPACITY} sizes the KV cache: {tokens:,} tokens, {_amount(on_a_gpu)} of a GPU, "
+        f"{_amount(on_a_gpu / plan.ranks_per_gpu)} a rank"
+    )
 
 
 def _amount(gb: float) -> str:
@@ -208,11 +222,11 @@ def tokens_in(launch: Launch, left: float, layers: int) -> int | None:
         return None
 
 
-def bytes_of_token(launch: Launch) -> float:
-    """Bytes of a token's keys and values, over all layers, on one TP rank of each stage; 0 where
-    they are not known."""
+def cache_on_a_node(launch: Launch, tokens: int) -> float:
+    """Bytes of so many tokens' keys and values on all ranks of a machine; 0 where not known."""
     try:
-        return size.kv_bytes(config_of(launch), launch.tp_size)
+        a_rank = size.kv_bytes(config_of(launch), launch.tp_size)  # over all layers
+        return tokens * a_rank * launch.tp_size / launch.nodes
     except (KeyError, ValueError, TypeError, ZeroDivisionError):
         return 0.0
 
