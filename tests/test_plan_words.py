@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from plan_harness import FLAGS, plan_of
+from plan_harness import FLAGS, gpus, plan_of
 
 from repro_pp_graphs.run import estimate, overview
+from repro_pp_graphs.run.plan import environments
+from repro_pp_graphs.run.plan import options as run_options
 from repro_pp_graphs.run.plan.refusal import PlanError
 from repro_pp_graphs.server.case.argfile import parse
 from repro_pp_graphs.server.case.flags import FlagError, fit
@@ -106,7 +108,45 @@ def test_the_time_of_equal_bounds_is_said_once_and_a_total_says_what_it_rests_on
             assert first != second[: len(first)], text
     many = plan_of(tmp_path, "--rounds", "4", "--dummy-weights", "--no-profile")
     said = estimate.of_run(many)
-    assert "for 8 servers, one after another, about" in said
-    assert "a start took 30 to 55 s" in said and "a profile" not in said and "loads" not in said
+    assert "for 8 servers, one after another. Counted" in said
+    assert "a start 30 to 55 s" in said and "a profile" not in said and "loads" not in said
     assert "loads 141 GB of weights" in estimate.of_run(plan_of(tmp_path))
     assert "on one H200" in estimate.of_run(plan_of(tmp_path, "--one-gpu", count=1))
+
+
+def test_a_plan_of_too_few_rounds_for_a_verdict_says_how_many_give_one(tmp_path):
+    dummy, four = ("--dummy-weights",), ("--rounds", "4")
+    took = estimate.of_run(plan_of(tmp_path, *dummy, *four)).partition(" for ")[0]
+    said = estimate.for_verdict(plan_of(tmp_path, *dummy))
+    assert said == (
+        f"none from one round; --rounds 4 gives one: 8 servers, {took}; also later, with --resume"
+    )
+    assert "the weights as often on top" in estimate.for_verdict(plan_of(tmp_path))
+    three = plan_of(tmp_path, "--rounds", "2", graphs_on="", graphs_off="", other="# label: C\n")
+    assert three.rounds == 3 and estimate.for_verdict(three) == ""  # a block of three
+    for none in (four, ("--cases", "graphs_on")):
+        assert estimate.for_verdict(plan_of(tmp_path, *none)) == ""
+    assert estimate.for_verdict(plan_of(tmp_path, count=0)) == ""  # a rehearsal has none
+    options = run_options.parse(["--root", str(tmp_path), "--out", str(tmp_path), "--python", "p"])
+    said = overview.lines(plan_of(tmp_path), options, gpus(4))
+    assert [line for line in said if line.startswith("  verdict: none from one round")]
+
+
+def test_a_plan_counts_the_environments_that_are_made_first(tmp_path):
+    plan = plan_of(tmp_path)
+    missing = tmp_path / ".venv-0.5.2" / "bin" / "python"
+    for launch in plan.launches:
+        launch.python = str(missing)
+    assert "; once, .venv-0.5.2 (8.9 GB on disk) is downloaded and in" in estimate.of_run(plan)
+    missing.parent.mkdir(parents=True)
+    missing.touch()
+    assert ".venv" not in estimate.of_run(plan)
+
+
+def test_every_environment_with_a_lock_has_a_size_which_the_documents_say():
+    names = {f".venv-{name}" for name in ("cpu", *environments.releases(REPO))}
+    assert environments.DISK_GB.keys() == names
+    text = (REPO / "docs" / "running.md").read_text("utf-8")
+    for name, size in environments.DISK_GB.items():
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{name}`"))
+        assert f" {size:g} GB" in row.rpartition("|")[0].rpartition("|")[2]

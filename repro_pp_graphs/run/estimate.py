@@ -7,6 +7,8 @@ from pathlib import Path
 
 from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.run.memory import weights
+from repro_pp_graphs.run.plan import environments
+from repro_pp_graphs.run.plan.order import ENOUGH_ROUNDS, LEAST_ROUNDS, whole_rounds
 from repro_pp_graphs.run_record import Launch, Plan
 
 # A token's turn on a rank: TPOT was 47 to 57 ms at PP 2 (two H100s, 64 layers of the 70B shape), 73
@@ -50,38 +52,66 @@ def _wall_s(logs: Path, launch: Launch, plan: Plan) -> float | None:
 
 
 def of_run(plan: Plan) -> str:
-    """How long the loads of a server take at a stated time per output token, the same of all
-    servers, what all of them take with their starts and profiles as measured elsewhere, and what
-    comes on top; empty of the probe, which has no such time."""
+    """How long the servers of a run take, one after another, what comes on top, and what that rests
+    on: starts and profiles as measured elsewhere, loads at a stated time per output token; empty
+    of the probe, which has no such time."""
     if plan.engine != "sglang":
         return ""
-    passes_s = _passes_s(plan)
-    what, each = ("loads", " of each") if plan.loads else ("load", "")
-    passes = _span([3, plan.warmup_passes + 1])
+    servers = len(plan.launches)
+    several = f"{servers} servers, one after another" if servers > 1 else "the server"
+    more = "; ".join(
+        filter(None, [_loading(plan), _installing(plan), "what nsys takes" * plan.nsys])
+    )
+    top = f"; on top of that: {more}" if more else ""
     return (
-        f"{_range(passes_s)} for the {what} of a server if a token takes {_tpot_ms(plan)} ms "
-        f"({passes} passes{each}), without prefill; {_in_all(plan, passes_s)}{_loading(plan)}"
+        f"{_range(_all_s(plan, servers))} for {several}{top}. Counted of a server: {_basis(plan)}"
     )
 
 
-def _in_all(plan: Plan, passes_s: list[float]) -> str:
-    """What the run takes, and what that rests on."""
-    servers = len(plan.launches)
-    profiles = sum(1 + len(plan.profiled_loads(one)) for one in plan.launches) * plan.profile
-    count = f"for {servers} servers, one after another, " if servers > 1 else "in all "
+def for_verdict(plan: Plan) -> str:
+    """That so few rounds give no verdict, how many do, and how long those take; empty where these
+    may, or there is none to give."""
+    arms = len(plan.firsts)
+    if plan.rounds >= LEAST_ROUNDS or arms < 2 or plan.rehearsal or plan.attached:
+        return ""
+    rounds = whole_rounds(ENOUGH_ROUNDS, arms)
+    few = "one round" if plan.rounds == 1 else f"{plan.rounds} rounds"
+    text = f"none from {few}; --rounds {rounds} gives one"
+    if plan.engine == "sglang":
+        servers = rounds * arms
+        more = ", and the weights as often on top" * bool(_loading(plan))
+        text += f": {servers} servers, {_range(_all_s(plan, servers))}{more}"
+    return f"{text}; also later, with --resume"
+
+
+def _all_s(plan: Plan, servers: int) -> list[float]:
+    """The least and the most seconds that so many servers take, without loading weights."""
+    passes_s = _passes_s(plan)
     if plan.mode == "cpu":
-        all_s = [servers * sum(each) for each in zip(REHEARSED_S, passes_s, strict=True)]
-        rest = f"a launch without its load took {_span(REHEARSED_S)} s on two quiet cores"
-        return f"{count}{_range(all_s)}: {rest}"
-    start_s, first_s, where = STARTS[plan.mode]
-    all_s = [
-        first + (servers - 1) * start + profiles * profile + servers * load
+        return [servers * sum(each) for each in zip(REHEARSED_S, passes_s, strict=True)]
+    loads = sum(1 + len(plan.profiled_loads(one)) for one in plan.launches)
+    profiles = loads + servers - len(plan.launches)  # other loads: in a case's first launch alone
+    start_s, first_s, _ = STARTS[plan.mode]
+    return [
+        first + (servers - 1) * start + profiles * plan.profile * profile + servers * load
         for start, first, profile, load in zip(start_s, first_s, PROFILE_S, passes_s, strict=True)
     ]
-    text = f"{count}{_range(all_s)}: {where} a start took {_span(start_s)} s"
-    text += f" (the first {_span(first_s)})"
-    text += f", a profile with its analysis {_span(PROFILE_S)} s" * bool(profiles)
-    return text + ", and what nsys takes comes on top" * plan.nsys
+
+
+def _basis(plan: Plan) -> str:
+    """What is counted of a server, and where it was measured."""
+    what, each = ("loads", " of each") if plan.loads else ("a load", "")
+    passes = _span([3, plan.warmup_passes + 1])
+    load = (
+        f"{what} of {_range(_passes_s(plan)).removeprefix('about ')} ({passes} passes{each} at "
+        f"{_tpot_ms(plan)} ms a token, without prefill)"
+    )
+    if plan.mode == "cpu":
+        return f"{load}; besides it {_span(REHEARSED_S)} s, as on two quiet cores"
+    start_s, first_s, where = STARTS[plan.mode]
+    profile = f", a profile with its analysis {_span(PROFILE_S)} s" * plan.profile
+    start = f"a start {_span(start_s)} s (the first {_span(first_s)})"
+    return f"{load}; {start}{profile}, as {where}"
 
 
 def _loading(plan: Plan) -> str:
@@ -94,12 +124,26 @@ def _loading(plan: Plan) -> str:
     most = max(sizes)
     node = " on a node" * (loaded[0].nodes > 1)
     if not all(sizes):
-        return f". On top of that each start loads its weights{node}, whose size is not known here"
+        return f"each start loads its weights{node}, whose size is not known here"
     up_to = "up to " * (len(sizes) > 1)
     return (
-        f". On top of that each start loads {up_to}{most / 1e9:.0f} GB of weights{node} "
+        f"each start loads {up_to}{most / 1e9:.0f} GB of weights{node} "
         f"({text(most / DISK_BYTES_S)} at 1 GB/s), after the download where there is one"
     )
+
+
+def _installing(plan: Plan) -> str:
+    """The environments that are made first; empty where all are there."""
+    missing = {
+        Path(one.python).parent.parent.name
+        for one in plan.launches
+        if not Path(one.python).exists()
+    }
+    sizes = [
+        f"{name} ({environments.DISK_GB[name]:g} GB on disk)"
+        for name in sorted(missing & environments.DISK_GB.keys())
+    ]
+    return f"once, {' and '.join(sizes)} is downloaded and installed" * bool(sizes)
 
 
 def _options(launch: Launch) -> set[tuple[str, str]]:
@@ -120,7 +164,9 @@ def _tpot_ms(plan: Plan) -> int:
 
 def _range(seconds: Sequence[float]) -> str:
     least, most = map(text, seconds)
-    return least if least == most else f"{least} to {most.removeprefix('about ')}"
+    if least.rpartition(" ")[2] == most.rpartition(" ")[2] and " h " not in most:
+        least = least.rpartition(" ")[0]
+    return most if most.startswith(f"{least} ") else f"{least} to {most.removeprefix('about ')}"
 
 
 def _span(pair: Sequence[int]) -> str:

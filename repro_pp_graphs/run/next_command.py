@@ -8,12 +8,10 @@ from pathlib import Path
 from repro_pp_graphs.run import estimate
 from repro_pp_graphs.run.folder import resume
 from repro_pp_graphs.run.launch import bad_argument
-from repro_pp_graphs.run.plan.order import whole_rounds
+from repro_pp_graphs.run.plan.order import ENOUGH_ROUNDS, LEAST_ROUNDS, whole_rounds
 from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.terminal import wrapped
 
-ROUNDS = 4  # a case, for a verdict: fewer show effects of more than 10 % only
-LEAST_ROUNDS = 3  # with fewer nothing is concluded
 WIDTH = 72
 LEFT_OUT = ("--resume", "--dry-run")
 
@@ -47,7 +45,7 @@ def lines(out: Path, plan: Plan, complete: bool) -> list[str]:
     cases = list(dict.fromkeys(launch.case for launch in plan.launches))
     if plan.rounds >= LEAST_ROUNDS or len(cases) < 2:
         return []
-    rounds = whole_rounds(ROUNDS, len(cases))
+    rounds = whole_rounds(ENOUGH_ROUNDS, len(cases))
     if plan.rehearsal and not plan.aa:
         return wrapped(
             "More rounds of a rehearsal give no verdict on #10865 either. On a machine with GPUs: "

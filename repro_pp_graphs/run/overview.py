@@ -62,6 +62,7 @@ def lines(plan: Plan, options: Options, gpus: Sequence[Gpu] = ()) -> list[str]:
         *_differences(plan),
         *_order(plan, anew=options.dry_run and not options.resume),
         *wrapped("" if options.resume else estimate.of_run(plan), "  time:   "),
+        *wrapped(estimate.for_verdict(plan), "  verdict: "),
         *wrapped(SAME if plan.aa else "", "  A/A:    "),
         *wrapped(_pinning(plan), "  cores:  "),
         *wrapped(_timed(plan), "  clock:  "),

@@ -180,17 +180,21 @@ def _sentence(plan: Plan, launch: Launch, gpus: list[Gpu]) -> str:
     text += f"; a GPU has {there:.1f} GB ({mib} MiB{', assumed' * gpus[0].assumed})"
     if need > MOST * there:
         return f"{text}, of which weights can take {MOST:.0%}: they do not fit"
-    if shared:
-        return text + _shared_cache(plan, launch, len(gpus))
+    return text + (_shared_cache(plan, launch, len(gpus)) if shared else _cache(launch, gpus))
+
+
+def _cache(launch: Launch, gpus: list[Gpu]) -> str:
+    """What is left for the KV cache of a rank that has a GPU of its own, on the fullest one."""
     fraction = fraction_of(launch)
     if fraction is None:
-        return text
-    left = fraction * there - need
+        return ""
+    there = min(gpu.total_mib for gpu in gpus) * 2**20 / 1e9
+    left = fraction * there - of_fullest(launch)[1] / 1e9
     if left <= 0:
-        return f"{text}, of which {FRACTION} {fraction:g} leaves nothing for the KV cache"
-    text += f", of which {FRACTION} {fraction:g} leaves {_amount(left)} for the KV cache"
+        return f", of which {FRACTION} {fraction:g} leaves nothing for the KV cache"
     tokens = tokens_held(launch, gpus)
-    return f"{text}, about {rounded(tokens)} tokens" if tokens else text
+    held = f", about {rounded(tokens)} tokens" if tokens else ""
+    return f", of which {FRACTION} {fraction:g} leaves {_amount(left)} for the KV cache{held}"
 
 
 def _shared_cache(plan: Plan, launch: Launch, gpus: int) -> str:

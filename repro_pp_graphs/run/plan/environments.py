@@ -6,6 +6,9 @@ from pathlib import Path
 
 from repro_pp_graphs import files
 
+# what each takes, as installed
+DISK_GB = {".venv-0.5.2": 8.9, ".venv-0.5.6.post2": 11, ".venv-0.5.23": 11, ".venv-cpu": 2.4}
+
 
 class NotMade(Exception):
     """A case names a release whose environment run_repro.sh has to make first."""

@@ -11,6 +11,9 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
+ENOUGH_ROUNDS = 4  # for a verdict: fewer show effects of more than 10 % only
+LEAST_ROUNDS = 3  # with fewer nothing is concluded
+
 
 class Arm(NamedTuple):
     """What is compared: a case, or one of the two labels of a case that is compared with itself."""
