@@ -25,9 +25,11 @@ import trace_changes
 from merged_traces import crossings, faults, merged
 from trace_maker import TraceMaker, of_two_base_times, ring
 
+from repro_pp_graphs.traces.commands.analyze import main as analyze
 from repro_pp_graphs.traces.commands.merge import main as merge
 from repro_pp_graphs.traces.commands.open import LOOPBACK, VIEWER, TraceServer, first_view, view_of
 from repro_pp_graphs.traces.commands.open import main as open_trace
+from repro_pp_graphs.traces.read.cases import trace_files
 
 DATA = Path(__file__).parent / "data" / "traces"
 
@@ -383,6 +385,24 @@ def test_merging_nothing_fails_and_writes_nothing(tmp_path, capsys):
     assert not (tmp_path / "out.json").exists()
     assert merge([str(tmp_path / "nowhere"), "-o", str(tmp_path / "out.json")]) == 2
     assert "no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".json", ".json.gz"])
+def test_a_trace_of_all_ranks_is_not_read_as_one_of_a_rank(tmp_path, capsys, suffix):
+    alone, ranks = tmp_path / "alone", tmp_path / "ranks"
+    for folder in (alone, ranks):
+        folder.mkdir()
+    for maker in ring(2):
+        maker.write(ranks)
+    whole = alone / f"whole_trace{suffix}"
+    assert merge([str(ranks), "-o", str(whole)]) == 0
+    capsys.readouterr()
+    for path in (whole, alone):
+        assert analyze([str(path)]) == 1
+        said = capsys.readouterr()
+        assert whole.name in said.err and "all ranks in one" in said.err and not said.out
+    assert len(trace_files([ranks])) == 2
+    assert trace_files([ranks, alone, whole]) == trace_files([ranks])
 
 
 def test_the_helper_serves_one_file_on_loopback_for_the_viewers_deep_link(tmp_path):

@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
         else:
             cli.warn(COMMAND, [case])
     if not facts:
-        return cli.nothing_read(COMMAND)
+        return cli.nothing_read(COMMAND, options.paths)
     if len(facts) > 1:
         beside = [*side_by_side.lines(facts), *case_pairs.not_alike(facts)]
         print("\n".join(["", *beside, *case_pairs.lines(facts)]))

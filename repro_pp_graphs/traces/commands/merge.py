@@ -77,7 +77,7 @@ def main(argv: list[str]) -> int:
     cli.warn(COMMAND, every)
     cases = [case for case in every if case.ranks]
     if not cases:
-        return cli.nothing_read(COMMAND)
+        return cli.nothing_read(COMMAND, options.paths)
     left_out = ""
     try:
         # of several hosts first: it may move ranks in time

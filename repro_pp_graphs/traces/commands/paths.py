@@ -9,7 +9,13 @@ from pathlib import Path
 
 from repro_pp_graphs.terminal import Parser, complain
 from repro_pp_graphs.traces.rank_trace import Case
-from repro_pp_graphs.traces.read.cases import Members, cases_of, folders_of_traces, read_case
+from repro_pp_graphs.traces.read.cases import (
+    Members,
+    cases_of,
+    folders_of_traces,
+    merged_at,
+    read_case,
+)
 
 
 def parser(command: str, options: str, description: str, examples: str) -> Parser:
@@ -67,9 +73,16 @@ def with_ranks(cases: list[Case]) -> list[Case]:
     return [replace(case, warnings=case.warnings + lost * (case is kept[0])) for case in kept]
 
 
-def nothing_read(command: str) -> int:
-    """Say that no trace could be read; the exit status for it."""
-    complain(command, NOTHING_READ)
+def nothing_read(command: str, paths: list[Path]) -> int:
+    """Say that no trace could be read, and of which files that is no wonder; the exit status."""
+    if merged := [file for path in paths for file in merged_at(path)]:
+        complain(
+            command,
+            f"{merged[0]}: a trace of all ranks in one, to look at (python -m repro_pp_graphs open "
+            "FILE); give the ranks' own *.trace.json.gz that it was made of",
+        )
+    else:
+        complain(command, NOTHING_READ)
     return 1
 
 

@@ -44,6 +44,7 @@ BLANK = b"\xef\xbb\xbf \t\r\n"  # as some editors begin a file
 OPENING = re.compile(rb'"traceEvents"\s*:\s*\[')
 FIRST_EVENT = re.compile(rb'[^{}](?=\{\s*"(?:ph|cat|name)"\s*:\s*")')
 LONGEST_OTHER = 1 << 24  # bytes; results of clients are shorter
+MERGED_HEAD = 4096  # bytes, in which a trace of all ranks says so
 # Real traces unpack to 10 to 40 times their size; gzip can say a thousand times as much.
 USUALLY_UNPACKED = 40
 MOST_UNPACKED = 200
@@ -94,6 +95,13 @@ def is_other_json(path: Path) -> bool:
         text = stream.read(LONGEST_OTHER + 1)
         if len(text) <= LONGEST_OTHER:
             return msgspec.json.decode(text, type=_OtherFile).traceEvents is None
+    return False
+
+
+def is_merged(path: Path) -> bool:
+    """Whether a file is a trace of all ranks, as `merge` writes them: it says so at its head."""
+    with suppress(OSError, *GUNZIP_ERRORS), open_trace(path) as stream:
+        return b'"mergedFrom"' in stream.read(MERGED_HEAD)
     return False
 
 

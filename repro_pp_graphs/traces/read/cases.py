@@ -11,7 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from repro_pp_graphs.traces.rank_trace import Case, RankTrace
-from repro_pp_graphs.traces.read.blocks import is_other_json
+from repro_pp_graphs.traces.read.blocks import is_merged, is_other_json
 from repro_pp_graphs.traces.read.identity import Identity, identify, is_trace, parts
 from repro_pp_graphs.traces.read.placement import placement
 from repro_pp_graphs.traces.read.rank import GPU_ONLY, NO_KERNELS, read_rank
@@ -38,14 +38,22 @@ def trace_files(paths: list[Path]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(path)
-        found += _in_folder(path) if path.is_dir() else [path]
+        found += _in_folder(path) if path.is_dir() else [path] * (not is_merged(path))
     return list(dict.fromkeys(found))
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    """The traces directly inside; JSON of another kind is none unless its name states a rank."""
+    """The ranks' traces directly inside; JSON of another kind, or of all ranks, is none unless its
+    name states a rank."""
     files = sorted(filter(is_trace, folder.iterdir()))
-    return [path for path in files if parts(path)[1] or not is_other_json(path)]
+    return [
+        path for path in files if parts(path)[1] or not (is_other_json(path) or is_merged(path))
+    ]
+
+
+def merged_at(path: Path) -> list[Path]:
+    """The files of all ranks in one, which are not read: the path, or those directly in it."""
+    return sorted(filter(is_merged, path.iterdir() if path.is_dir() else [path]))
 
 
 def folders_of_traces(path: Path) -> list[Path]:
