@@ -55,6 +55,11 @@ class Bars(msgspec.Struct, kw_only=True):
             f"ms a decode turn, timed in the measured pass without a profiler: means{over}; they "
             "add up."
         )
+        if "send_tokens" in self.parts:
+            note += (
+                " Turns with a prefill in flight are left out, whose token sends count in the "
+                "token return's mean."
+            )
         return Table(head=["", *(self.names[each] for each in at)], rows=rows, note=note)
 
     def ends(self) -> list[int]:

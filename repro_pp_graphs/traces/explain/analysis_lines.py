@@ -81,8 +81,8 @@ def _turns(facts: Analysis) -> list[str]:
         found += _idle_rows(facts, labels)
     found = [line.rstrip() for line in found]
     found += wrapped(
-        "(means, which add up, and p99; indented: what the host waits for in it. Counts differ: a "
-        "turn takes two sends, a step as many more as micro-batches are under way, all seen whole)",
+        "(means, which add up, and p99; indented: what the host waits for in it. A turn goes from "
+        "one send of token ids to the next: the send's mean below is over one more)",
         "",
     )
     return found
