@@ -33,7 +33,7 @@ examples:
   bash collect_env.sh --port 31000                 # and its resolved arguments
   bash collect_env.sh --bundle                     # one archive for the issue
 
-Any Python from 3.8 on will do; without one it prints a short list. Uses
+Any Python from 3.8 on will do; without, a short list, no options. Uses
 nvidia-smi, dmesg and root if there. Costs a few Python processes that do not
 import torch, six nvidia-smi calls; every program has a time limit, all together
 4 s, or 18 s where there are GPUs (REPRO_COLLECT_PATIENCE=10: ten times as long,
