@@ -201,6 +201,37 @@ def test_where_some_ranks_share_one_that_seems_alone_may_be_with_a_rank_without_
 
 
 @pytest.mark.parametrize(
+    ("name", "kept", "seen", "open_"),
+    [(ONE_GPU, 3, 1, True), (MPS, 0, 2, True), (A_GPU_EACH, 1, 2, False), (A_GPU_EACH, 1, 0, True)],
+)
+def test_of_one_rank_alone_it_is_open_unless_its_process_sees_a_gpu_for_each(
+    tmp_path, name, kept, seen, open_
+):
+    for path in (DATA / name).glob(f"*PP-{kept}.*"):
+        found = json.loads(gzip.decompress(path.read_bytes()))
+        found["deviceProperties"] = [{"id": number} for number in range(seen)]
+        (tmp_path / path.name.removesuffix(".gz")).write_text(json.dumps(found))
+    facts = explained(only_case(tmp_path))
+    assert [(gpu.ranks, gpu.shared) for gpu in facts.shared_gpus] == [([str(kept)], None)] * open_
+    assert (facts.ring.bubble_fraction is None) == open_
+    assert ("shares its GPU with a rank without a trace" in text_of(facts)) == open_
+
+
+def test_without_the_hosts_events_nothing_is_called_idle_where_ranks_may_share_a_gpu(tmp_path):
+    """GPU activities alone: NCCL's kernels name no peer, but are of a GPU all the same."""
+    for path in (DATA / ONE_GPU).glob("*.gz"):
+        found = json.loads(gzip.decompress(path.read_bytes()))
+        events = [e for e in found["traceEvents"] if str(e.get("cat")).startswith(("ker", "gpu_m"))]
+        for event in events:
+            event["args"] = {"stream": event["tid"], "correlation": event["args"]["correlation"]}
+        name = tmp_path / path.name.removesuffix(".gz")
+        name.write_text(json.dumps({**found, "traceEvents": events}))
+    facts = explained(only_case(tmp_path))
+    assert [gpu.shared for gpu in facts.shared_gpus] == [None]
+    assert facts.ring.bubble_fraction is None
+
+
+@pytest.mark.parametrize(
     ("name", "of"),
     [
         (MPS, "bubble of its GPU (with PP2)"),

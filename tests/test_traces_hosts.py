@@ -93,7 +93,7 @@ def test_a_rank_is_moved_as_a_whole():
     move(other, by_ns)
     kept = {"path", "pp", "tp", "rank", "host", "world_size", "events", "unlabelled_p2p"}
     kept |= {"uploads", "launched_share", "problems", "times_us", "left_out_ns", "tp_size"}
-    kept |= {"rank_known", "gpu_only", "gpu_unknown", "gpu_model"}
+    kept |= {"rank_known", "gpu", "gpu_only", "gpu_unknown", "gpu_model", "gpus_seen"}
     assert {each.name for each in fields(RankTrace)} - kept == {
         *("base_ns", "kernels", "p2p_kernels", "p2p", "spans", "launches", "calls", "syncs"),
         *("sends", "recvs", "nccl_marks", "operators", "sent_waits"),

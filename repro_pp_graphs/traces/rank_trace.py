@@ -120,7 +120,9 @@ class RankTrace:
     """ts and length of further events that cannot be."""
     tp_size: int = 1
     rank_known: bool = True  # the file's name or distributedInfo says which rank it is
-    gpu_model: str = ""  # of the first GPU that its process sees, as the file names it
+    gpu: str = ""  # number of the GPU that its work ran on, as its process counts; "": not known
+    gpus_seen: int = 0  # by its process, as the file lists them; 0: it does not
+    gpu_model: str = ""  # of the first of these
     gpu_only: bool = False  # the profiler recorded no CPU activities
 
     def extent(self) -> tuple[int, int] | None:

@@ -66,10 +66,8 @@ def _all(sets: Iterable[Intervals]) -> Intervals:
 
 
 def device_of(rank: RankTrace) -> tuple[str, str] | None:
-    """The host and the number of the GPU that a rank's NCCL operations ran on; None where there are
-    several, or none."""
-    lanes = {op.lane[0] for op in rank.p2p if op.backend == "nccl"}
-    return (rank.host, str(lanes.pop())) if len(lanes) == 1 else None
+    """The host and the number of the GPU that a rank's work ran on; None where it is not known."""
+    return (rank.host, rank.gpu) if rank.gpu else None
 
 
 def shared_gpus(case: Case, hosts: Sequence[Host]) -> list[SharedGpu]:
@@ -92,12 +90,17 @@ def shared_gpus(case: Case, hosts: Sequence[Host]) -> list[SharedGpu]:
         if place := device_of(host.rank):
             alike.setdefault(place, []).append(host)
     several = [_judged(found, number) for (_, number), found in alike.items() if len(found) > 1]
-    missing = case.pp_size * case.tp_size - len(case.ranks)
-    if not several or not missing:
+    wanted = case.pp_size * case.tp_size
+    if len(case.ranks) >= wanted:
         return several
-    # where some share, a rank that seems to be alone may be with one that has no trace
-    alone = [(number, found) for (_, number), found in alike.items() if len(found) == 1]
-    return several + [SharedGpu((found[0],), number, False, "", 1) for number, found in alone]
+    # a rank that seems to be alone may be with one that has no trace, where some share or its
+    # process sees fewer GPUs than there are ranks
+    alone = [(number, found[0]) for (_, number), found in alike.items() if len(found) == 1]
+    return several + [
+        SharedGpu((host,), number, False, "", 1)
+        for number, host in alone
+        if several or host.rank.gpus_seen < wanted
+    ]
 
 
 def _number(hosts: Sequence[Host]) -> str:

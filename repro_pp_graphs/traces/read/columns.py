@@ -184,6 +184,17 @@ class Columns:
         self.generic.clear()
         return self._site
 
+    def gpu_number(self) -> str:
+        """The number of the GPU that the rank's work ran on; empty where there are several or none.
+
+        NCCL's kernels run on the rank's own; without any, that of all its work.
+        """
+        numbers = {str(kernel.pid) for kernel in self.p2p}
+        if not numbers:
+            streams = np.unique(np.array(self.gpu[3::GPU_COLUMNS]) // 2)
+            numbers = {str(int(stream) >> STREAM_BITS) for stream in streams}
+        return numbers.pop() if len(numbers) == 1 else ""
+
     def launched_share(self) -> float | None:
         """The share of kernels, or of copies if less, whose calls were recorded; None without any.
 

@@ -114,6 +114,8 @@ def read_rank(path: Path, who: Identity, base_ns: int | None = None) -> RankTrac
         left_out_ns=frozenset(sifted.times_ns),
         tp_size=who.tp_size,
         rank_known=who.rank_known,
+        gpu=columns.gpu_number(),
+        gpus_seen=len(_gpus(trace.header.deviceProperties)),
         gpu_model=_gpu_model(trace.header.deviceProperties),
         gpu_only=gpu_only,
     )
@@ -215,9 +217,14 @@ def _posted(
     return found
 
 
+def _gpus(properties: object) -> list[object]:
+    """The GPUs in a file's deviceProperties; none where it has no such list."""
+    return properties if isinstance(properties, list) else []
+
+
 def _gpu_model(properties: object) -> str:
     """The name of the first GPU in a file's deviceProperties; empty where there is none."""
-    first = properties[0] if isinstance(properties, list) and properties else None
+    first = next(iter(_gpus(properties)), None)
     name = first.get("name") if isinstance(first, dict) else None
     return name if isinstance(name, str) else ""
 
