@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("scipy")
 
+import msgspec
 import report_runs
 from report_runs import A, changed
 
@@ -20,6 +21,8 @@ from repro_pp_graphs.report.page import content, html_page, markdown
 from repro_pp_graphs.report.summary import remarks, run_summary, summary_record, sweep
 from repro_pp_graphs.report.tables import page_tables, sweep_table, sweep_waits, turn_tables
 from repro_pp_graphs.stats.metric_names import IDLE, OUTSIDE, RETURN, TPOT
+
+BOTH_WAYS = ("graphs_on", "graphs_off", "sync_send", "sync_send_no_graphs")
 
 
 def summarised(run: Path) -> dict[str, Any]:
@@ -93,6 +96,31 @@ def test_a_difference_that_the_number_of_loads_takes_back_is_borderline(run: Pat
         row["loads"] = [{**own, "load": each} for each in names]
     words = {each.pairs[0].primary.word for each in sweep.compared(plan, rows)}
     assert words == {"BORDERLINE"}
+
+
+def test_pairs_beside_the_questions_are_corrected_over_loads_and_pairs(run: Path):
+    """Of four cases the three other pairs, under three loads, are nine tests of each metric."""
+    plan, again = (
+        run_record.load(run / "logs"),
+        dict(zip(BOTH_WAYS[:2], BOTH_WAYS[2:], strict=True)),
+    )
+    rows = [
+        each
+        for row in summarised(run)["launches"]
+        for case in (row["case"], again[row["case"]])
+        for each in [{**row, "case": case, "label": f"{case}_r{row['round']}"}]
+    ]
+    swept = sweep.compared(plan, rows)
+    own = [each.pairs[0].primary for each in swept]
+    others = [pair.primary for each in swept for pair in each.pairs[1:]]
+    for tests, found in ((3, own), (9, others)):
+        assert len(found) == tests
+        p, corrected = min((e.estimate.p, e.p_holm) for e in found if e.estimate and e.p_holm)
+        assert corrected == pytest.approx(tests * p)
+    found = {**summarised(run), "sweep": msgspec.to_builtins(swept)}
+    assert "(Holm, 3 loads; pairs of cases besides the question's: 3 loads x 3 pairs)" in (
+        " ".join(sweep_table.notes(found))
+    )
 
 
 def test_a_launch_counts_for_a_load_only_where_it_measured_that(tmp_path: Path):

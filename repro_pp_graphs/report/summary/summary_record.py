@@ -37,7 +37,7 @@ class SweptLoad(msgspec.Struct, kw_only=True):
     """One load of a sweep, and the cases compared under it."""
 
     load: run_record.Load
-    pairs: list[Pair]  # p_holm: corrected over the loads, of the same pair and metric
+    pairs: list[Pair]  # p_holm: corrected over loads, and pairs but the question's, of a metric
 
 
 class SameTokenIds(msgspec.Struct, kw_only=True):

@@ -1,7 +1,8 @@
 """A sweep: what was measured of every load, and the cases compared under each.
 
-The main load has the run's verdict. Words of the others are corrected for their number (Holm, over
-all loads of the same pair and metric), and a launch counts for a load where it measured that whole.
+The main load has the run's verdict. Words of the others are corrected for their number (Holm, a
+metric at a time: over all loads of the question's pair, over all loads and pairs of the others).
+A launch counts for a load where it measured that whole.
 """
 
 from __future__ import annotations
@@ -60,17 +61,21 @@ def values(row: Row, load: str) -> dict[str, float]:
 
 
 def compared(plan: Plan, launches: Sequence[Row], floor: float | None = None) -> list[SweptLoad]:
-    """Every pair of cases under every load, corrected over the loads."""
+    """Every pair of cases under every load, corrected over the loads, and over the pairs but the
+    question's own."""
     metrics = (Metric(plan.primary, "primary"), *(Metric(each, "mechanism") for each in MECHANISM))
     asked = verdict.asked_of(plan, floor)
-    couples = pairs_of(launches, question_of(launches))
+    question = question_of(launches)
+    couples = pairs_of(launches, question)
     found = []
     for load in plan.loads:
         samples = [_sample(row, load.name) for row in verdict.in_order(launches)]
         pairs = [pair(a, b, samples, metrics, asked) for a, b in couples]
         found.append(SweptLoad(load=load, pairs=pairs))
-    for at in range(len(couples)):
-        _correct([each.pairs[at] for each in found])
+    own = couples.index(question) if question else len(couples)
+    _correct([each.pairs[own] for each in found] if question else [], "loads")
+    others = [one for each in found for at, one in enumerate(each.pairs) if at != own]
+    _correct(others, "loads" if len(others) == len(found) else "loads and pairs of cases")
     return found
 
 
@@ -81,11 +86,11 @@ def _sample(row: Row, load: str) -> Sample:
     return replace(sample, values=values(row, load), fault=sample.fault or lacks)
 
 
-def _correct(pairs: Sequence[Pair]) -> None:
-    """Over the loads: of one pair of cases, each metric."""
+def _correct(pairs: Sequence[Pair], over: str) -> None:
+    """Each metric over all of `pairs`: what they are of is `over`."""
     for metric in dict.fromkeys(each.metric for one in pairs for each in one.comparisons):
         same = [each for one in pairs for each in one.comparisons if each.metric == metric]
-        correct(same, max(one.alpha for one in pairs), "loads")
+        correct(same, max(one.alpha for one in pairs), over)
 
 
 def counted(summary: dict[str, Any], case: str, load: str) -> list[Row]:

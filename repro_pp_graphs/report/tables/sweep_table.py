@@ -61,6 +61,16 @@ def _ratio(found: dict[str, Any] | None) -> str:
     return f"{estimate['value']:.3f} {ends} {MARKS.get(found['word'], '')}".rstrip()
 
 
+def _families(summary: dict[str, Any]) -> str:
+    """Over how many tests words are corrected."""
+    loads, others = len(summary["sweep"]), len(summary["sweep"][0]["pairs"])
+    others -= bool(summary["verdict"]["findings"])  # the question's own pair
+    text = f"{loads} loads"
+    if others > 1:
+        text += f"; pairs of cases besides the question's: {loads} loads x {others} pairs"
+    return text
+
+
 def notes(summary: dict[str, Any]) -> list[str]:
     """What to know of the table, in sentences."""
     if not summary.get("sweep"):
@@ -69,7 +79,7 @@ def notes(summary: dict[str, Any]) -> list[str]:
     if any(sweep.ratios(summary, metric) for metric in sweep.SHOWN):
         found.append(
             f"The verdict is on {main}, the main load; words of the others are corrected for their "
-            f"number (Holm, {len(summary['sweep'])} loads)."
+            f"number (Holm, {_families(summary)})."
         )
     own = sweep.traced(summary)
     if any(row.get("trace_bytes") for row in summary["launches"]) and not own:
