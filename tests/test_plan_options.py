@@ -42,6 +42,12 @@ def parse(*users: str) -> run_options.Options:
         (["--start-timeout", "9" * 30], f"--start-timeout {'9' * 30}: the highest is 604800"),
         (["--layers", "1_0"], "--layers 1_0: not a whole number of 1 or more"),
         (["--gpus", "٣"], "--gpus ٣: not a whole number of 1 or more"),
+        (["--modle", "x"], "no option '--modle' (see --help); did you mean --model?"),
+        (["--tp-size", "2"], "no option '--tp-size' (see --help); it is an argument of sglang: "),
+        (
+            ["--tensor-parallel-size=2"],
+            "no option '--tensor-parallel-size' (see --help); it is an arg",
+        ),
         (["--api-key=hunter2"], "no option '--api-key' (see --help)"),
         (["--model", "a\x1b[31mb"], r"'a\x1b[31mb': it holds a control character"),
         (["--model", "a\nb"], "'a b': it holds a control character"),

@@ -59,8 +59,7 @@ def remarks(summary: dict[str, Any]) -> list[str]:
     if 0 < rounds < LEAST_ROUNDS:
         found.append(
             f"{spread(measured.values())} {'launch' if rounds == 1 else 'launches'} a case: too "
-            "few to tell a difference from launch-to-launch noise (the unit of replication is a "
-            "launch)."
+            "few to tell a difference from launch-to-launch noise."
         )
     if probe:
         found += _send_paths(summary)

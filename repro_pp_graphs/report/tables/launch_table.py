@@ -254,9 +254,9 @@ def network(row: Row) -> str:
 
 
 def host(row: Row) -> str:
-    """`no` where a launch's host was not like the others'; `busy` where other work took it anyway;
-    `-` where it was like them, or that cannot be told."""
-    return "no" if row.get("host_unlike") else "busy" if row.get("host_taken") else "-"
+    """`unlike` where a launch's host was not like the others'; `busy` where other work took it
+    anyway; `-` where it was like them, or that cannot be told."""
+    return "unlike" if row.get("host_unlike") else "busy" if row.get("host_taken") else "-"
 
 
 STATE = (
@@ -265,9 +265,9 @@ STATE = (
     ("graph launches", graphs),
     ("decode with graph", eager_share),
     ("failed requests", failed),
-    ("same ids as launch 1", token_ids.text),
-    ("  different answers", token_ids.kinds),
-    ("host like the others'", host),
+    ("answers as in launch 1", token_ids.text),
+    ("  distinct answers", token_ids.kinds),
+    ("the host", host),
 )
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 SERVER = "an argument of sglang goes into server_args_base.txt, or into the file of one case"
+OF_SGLANG = "it is an argument of sglang: into server_args_base.txt, or the file of one case"
+ALIKE = 0.8  # of an option and what was typed, by difflib's ratio: a slip of the hand
 CLIENT_ALONE = "client_benchmark.py has it, for a load of its own (client_benchmark.py --help)"
 BATCH = "prompts in flight are --batch {}"
 INPUT_LEN = "the length of prompts is an axis of the load: --sweep input_len={}"
@@ -41,15 +45,26 @@ ALONE = (
 )
 
 
-def hint(unknown: Sequence[str], attached: bool) -> str:
+def hint(unknown: Sequence[str], attached: bool, ours: Sequence[str] = ()) -> str:
     """What to give in place of `unknown`, the words that were not understood from an option on;
-    `attached`: the server is running already, and one load is sent to it."""
+    `attached`: the server is running already, and one load is sent to it; `ours`: the options that
+    there are."""
     name, _, value = unknown[0].partition("=")
     value = value or next(iter(unknown[1:]), "")
     if name not in (*OF_THE_LOAD, *ALONE):
-        return SERVER
+        if name in _of_sglang():
+            return OF_SGLANG
+        others = [one for one in ours if name.startswith("--no") or not one.startswith("--no-")]
+        meant = difflib.get_close_matches(name, others, 1, ALIKE)
+        return f"did you mean {meant[0]}?" if meant else SERVER
     text, usual = OF_THE_LOAD.get(name, (CLIENT_ALONE, ""))
     if attached and "--sweep" in text:
         return CLIENT_ALONE
     number = r"[1-9][0-9]{0,5}" + r"(\.[0-9]{1,3})?" * (text == RATE)
     return text.format(value if re.fullmatch(number, value) else usual)
+
+
+def _of_sglang() -> set[str]:
+    """The arguments of the releases of which lists are kept."""
+    kept = Path(__file__).resolve().parents[3] / "requirements" / "arguments"
+    return {word for path in kept.glob("*.txt") for word in path.read_text("utf-8").split()}

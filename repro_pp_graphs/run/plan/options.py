@@ -233,10 +233,13 @@ def parse(argv: list[str]) -> Options:
             sys.exit(2)
     at = argv.index("--") if "--" in argv else len(argv)
     own, users = argv[:at], argv[at + 1 :]
-    values, unknown = _parser().parse_known_args([*users, *own])
+    parser = _parser()
+    values, unknown = parser.parse_known_args([*users, *own])
     if unknown:
         name = unknown[0].partition("=")[0][:LONGEST_SHOWN]
-        complain(f"no option '{name}' (see --help); {hints.hint(unknown, bool(values.attach))}")
+        ours = [word for action in parser._actions for word in action.option_strings]
+        meant = hints.hint(unknown, bool(values.attach), ours)
+        complain(f"no option '{name}' (see --help); {meant}")
         sys.exit(2)
     values.gpus, values.gpu_gb = values.gpus
     try:
