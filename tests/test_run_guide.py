@@ -106,7 +106,7 @@ def test_the_shim_that_is_on_by_default_is_named(tmp_path: Path):
 
 def timed(folder: Path, plan, *asked: str) -> str:
     """The plan's words on how long it takes."""
-    found = re.search(r" time: (.*?) (?:clock|leaves): ", shown(folder, plan, *asked))
+    found = re.search(r" time: (.*?) (?:verdict|clock|leaves): ", shown(folder, plan, *asked))
     return found[1] if found else ""
 
 
@@ -115,25 +115,25 @@ def test_a_plan_tells_about_how_long_its_servers_take_and_what_comes_on_top(tmp_
     # profiles
     once = timed(tmp_path, plan_of(tmp_path))
     assert once.startswith(
-        "about 80 s to 3 min for the load of a server if a token takes 100 ms (3 to 6 passes), "
-        "without prefill; for 2 servers, one after another, about 4 min to 9 min: on H100s"
+        "about 4 to 9 min for 2 servers, one after another; on top of that: each start loads 141 GB"
     )
-    assert "a profile with its analysis 15 to 25 s. On top of that each start loads 141 GB" in once
+    assert "Counted of a server: a load of 80 s to 3 min (3 to 6 passes at 100 ms a token, " in once
+    assert once.endswith("a profile with its analysis 15 to 25 s, as on H100s and H200s")
     unprofiled = timed(tmp_path, plan_of(tmp_path, "--no-profile"))
-    assert "profile" not in unprofiled and unprofiled.endswith("where there is one")
+    assert "profile" not in unprofiled and "after the download where there is one" in unprofiled
     rounds = plan_of(tmp_path, "--rounds", "3")
-    assert "for 8 servers, one after another, about 17 min to 32 min" in timed(tmp_path, rounds)
+    assert timed(tmp_path, rounds).startswith("about 17 to 32 min for 8 servers, one after another")
     notes = shown(tmp_path, rounds)
     assert notes[notes.index("note: ") :].startswith("note: --rounds 3 is made 4: ")
     said = timed(tmp_path, plan_of(tmp_path, "--sweep", "batch=4,16", "--rounds", "4"))
-    assert "about 3 min to 5 min for the loads of a server" in said and "passes of each" in said
-    assert "for 8 servers, one after another, about 27 min to 53 min" in said
+    assert "loads of 3 to 5 min" in said and "passes of each" in said
+    assert said.startswith("about 27 to 53 min for 8 servers, one after another")
     dummy = timed(tmp_path, plan_of(tmp_path, "--dummy-weights"))
     assert "loads" not in dummy and "141 GB" not in dummy
     other = timed(tmp_path, plan_of(tmp_path, "--model", "somebody/else"))
     assert "its weights, whose size is not known here" in other
     on_cpu = timed(tmp_path, replace(rounds, mode="cpu"))
-    assert "if a token takes 100 ms" in on_cpu and "H100" not in on_cpu
+    assert "at 100 ms a token" in on_cpu and "H100" not in on_cpu
     assert timed(tmp_path, replace(rounds, engine="probe")) == ""
     assert timed(tmp_path, rounds, "--resume") == ""
 

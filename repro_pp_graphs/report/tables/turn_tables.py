@@ -56,10 +56,7 @@ class Bars(msgspec.Struct, kw_only=True):
             "add up."
         )
         if "send_tokens" in self.parts:
-            note += (
-                " Turns with a prefill in flight are left out, whose token sends count in the "
-                "token return's mean."
-            )
+            note += " Turns beside a prefill are left out, but not of the token send's own mean."
         return Table(head=["", *(self.names[each] for each in at)], rows=rows, note=note)
 
     def ends(self) -> list[int]:

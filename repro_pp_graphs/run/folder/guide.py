@@ -38,7 +38,7 @@ LOGS = {
 TRACE = {
     "LABEL/": "a trace a rank, as torch's profiler wrote it",
     "LABEL_chrome_trace.json": "all ranks of a launch in one, for ui.perfetto.dev; from the second "
-    "round on compressed (.json.gz), which it opens just so. The largest files here: they can be "
+    "round on compressed (.json.gz), which it opens as well. The largest files here: they can be "
     "deleted and made again (python -m repro_pp_graphs merge trace/LABEL -o FILE.json.gz)",
     "*_vs_*_chrome_trace.json.gz": "the first two launches in one view, decode starts aligned",
     "LABEL.nsys-rep": "of --nsys, for Nsight Systems",

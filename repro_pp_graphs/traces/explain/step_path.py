@@ -140,14 +140,13 @@ def _gains(path: RingPath) -> str:
     if not path.what_if:
         return f" What would shorten it cannot be estimated: {path.what_if_unknown}."
     saves = {
-        name: time(max(path.steady_us - path.what_if[name], 0))
-        + " (less than can be told)" * may_be_none(path, path.what_if[name])
+        IF[name]: "less than can be told"
+        if may_be_none(path, path.what_if[name])
+        else f"at most {time(path.steady_us - path.what_if[name])}"
         for name in ("send=0", "launch=0")
     }
-    return (
-        f" If {IF['send=0']} it would save at most {saves['send=0']}, "
-        f"if {IF['launch=0']} {saves['launch=0']}."
-    )
+    said = ", ".join(f"by {least} if {what}" for what, least in saves.items())
+    return f" A step would be shorter {said}."
 
 
 def distortion(path: RingPath, tpot_ms: float) -> str:
@@ -241,8 +240,9 @@ def _what_ifs(path: RingPath) -> list[str]:
         unsure = " ?" if may_be_none(path, us) else ""
         found.append(f"{title:<46}{column(us, 9)}{column(path.steady_us - us, 8)}{unsure}")
     notes = [
-        "(saves: at most so much, as a remedy has a cost of its own; accurate to some 2 % of the "
-        f"step, {ms(ACCURATE * path.steady_us)}: what saves less (?) may save nothing. "
+        "(saves: at most so much, as a remedy has a cost of its own; accurate to some "
+        f"{100 * accurate_us(path) / path.steady_us:.0f} % of the step, {ms(accurate_us(path))}: "
+        "what saves less (?) may save nothing. "
         "send takes away what messages cost the hosts, in calls and waits, transfer only their "
         "travel.",
         *(note for name, note in IF_NOTES.items() if name in path.what_if),
@@ -256,7 +256,13 @@ def _what_ifs(path: RingPath) -> list[str]:
 
 def may_be_none(path: RingPath, us: float) -> bool:
     """Whether a what-if saves less than it is accurate to."""
-    return abs(path.steady_us - us) < ACCURATE * path.steady_us
+    return abs(path.steady_us - us) < accurate_us(path)
+
+
+def accurate_us(path: RingPath) -> float:
+    """What a what-if is accurate to (us): ACCURATE, or as far as the step with nothing changed
+    comes out wrong."""
+    return max(ACCURATE * path.steady_us, abs(path.steady_us - path.retimed_us))
 
 
 def _launching(path: RingPath) -> str:
