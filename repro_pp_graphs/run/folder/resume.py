@@ -47,18 +47,23 @@ def differences(then: Plan, now: Plan) -> list[str]:
     labels = [[launch.label for launch in plan.launches] for plan in (then, now)]
     if labels[0] != labels[1][: len(labels[0])]:
         return [*found, f"launches ({', '.join(labels[0])} then; {', '.join(labels[1])} now)"]
-    for first, second in zip(then.launches, now.launches, strict=False):
-        found += _of_launch(first, second)
-    return list(dict.fromkeys(found))
+    pairs = list(zip(then.launches, now.launches, strict=False))
+    said: dict[str, list[str]] = {}
+    for first, second in pairs:
+        for text in _of_launch(first, second):
+            said.setdefault(text, []).append(second.label)
+    return found + [
+        text if len(its) == len(pairs) else f"{', '.join(its)}: {text}"
+        for text, its in said.items()
+    ]
 
 
 def _of_launch(then: Launch, now: Launch) -> list[str]:
-    head = f"{now.label}: "
-    found = [head + text for text in _pairs(LAUNCH, vars(then), vars(now))]
+    found = list(_pairs(LAUNCH, vars(then), vars(now)))
     if then.sglang_version != now.sglang_version:
         return found  # its arguments are spelt otherwise
-    found += _named(head, _by_flag(then.args), _by_flag(now.args))
-    return found + list(_named(head, then.env, now.env))
+    found += _named("", _by_flag(then.args), _by_flag(now.args))
+    return found + list(_named("", then.env, now.env))
 
 
 def _pairs(names: dict[str, str], then: dict[str, object], now: dict[str, object]) -> Iterator[str]:
