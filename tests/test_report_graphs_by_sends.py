@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +116,22 @@ def test_the_interaction_is_the_difference_of_the_log_ratios():
     assert found.estimate.value == pytest.approx(math.exp(0.10), abs=1e-6)
     assert found.ratio_blocking / found.ratio == pytest.approx(math.exp(0.10), rel=0.02)
     assert found.word == "DIFFERENT" and len(found.by_round) == 4
+
+
+@pytest.mark.parametrize("missing", ["graphs_on_r1", "graphs_off_r4", "sync_send_r4", None])
+def test_the_two_ratios_are_those_of_the_interaction_also_where_a_launch_is_missing(missing):
+    """With a drift of 2 % a launch: means of unlike rounds would have it in them."""
+    logs = dict(zip(CASES, (0.0, 0.05, 0.30, 0.25), strict=True))
+    kept = [each for each in drawn(1) if f"{each.case}_r{each.round}" != missing]
+    samples = [
+        replace(each, values={TPOT: math.exp(logs[each.case] + 0.02 * at)})
+        for at, each in enumerate(kept)
+    ]
+    found = interaction(CELLS, samples, TPOT, Asked([4]))
+    assert found.ratio == pytest.approx(math.exp(-0.05))
+    assert found.ratio_blocking == pytest.approx(math.exp(0.05))
+    assert found.estimate is not None
+    assert found.ratio_blocking / found.ratio == pytest.approx(found.estimate.value)
 
 
 def test_the_model_is_least_squares_of_graphs_sends_both_and_the_index():

@@ -33,11 +33,14 @@ class Design:
     two arms, (A - B) - (C - D) of the four of a 2 x 2.
 
     Shapes: N launches, K arms. `arms` (N x K) says which arm a launch is of; `residual` @ values
-    are the residuals (N x N, a projection); `df` their degrees of freedom.
+    are the residuals (N x N, a projection); `df` their degrees of freedom. `halves` @ values of a
+    2 x 2 are its two differences C - D and A - B, whose difference the contrast is; of two arms
+    there are none (0 x N).
     """
 
     arms: Bools
     weights: Floats
+    halves: Floats
     drift: Floats
     residual: Floats
     df: int
@@ -117,7 +120,9 @@ def _design(
     levels = [(labels == each).astype(float) for each in np.unique(labels)]
     index = np.arange(count) - (count - 1) / 2
     within = _left(contrast, np.column_stack([*effects, *levels]))
-    if within @ within < _NOTHING:
+    beside = [contrast, *effects[1:], *levels]
+    first = [_left(each, np.column_stack(beside)) for each in effects[:1]]
+    if min(float(each @ each) for each in (within, *first)) < _NOTHING:
         raise Untestable("the cases were measured in different sessions")
     nuisance = np.column_stack([*effects, *levels, index])
     own = _left(contrast, nuisance)
@@ -132,7 +137,10 @@ def _design(
     df = count - int(np.linalg.matrix_rank(columns))
     if df < 1:
         raise Untestable(_too_few(count, arms.shape[1], len(levels)))
-    return Design(arms, inverse[0], inverse[-1], residual, df)
+    # of a 2 x 2: the first effect is the mean of the two differences, on either side of it half the
+    # contrast
+    halves = np.array([inverse[1] + side * inverse[0] for side in (-0.5, 0.5) if effects])
+    return Design(arms, inverse[0], halves.reshape(-1, count), inverse[-1], residual, df)
 
 
 def _too_few(launches: int, arms: int, sessions: int) -> str:

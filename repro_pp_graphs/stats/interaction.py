@@ -48,8 +48,6 @@ def interaction(cells: Cells, samples: Sequence[Sample], metric: str, asked: Ask
     from repro_pp_graphs.stats.drift import Untestable, factorial, fit  # noqa: PLC0415
     from repro_pp_graphs.stats.intervals import estimate_of  # noqa: PLC0415
 
-    means = [float(np.mean([np.log(s.values[metric]) for s in ours if s.case == c])) for c in cells]
-    found.ratio, found.ratio_blocking = (float(np.exp(means[at] - means[at + 1])) for at in (0, 2))
     try:
         plan = factorial(
             [s.case in (cells.on, cells.blocking_on) for s in ours],
@@ -60,6 +58,8 @@ def interaction(cells: Cells, samples: Sequence[Sample], metric: str, asked: Ask
         found.why = str(error)
         return found
     logs = np.log([s.values[metric] for s in ours])
+    # of the same model, without its drift: where a launch is missing plain means would not be
+    found.ratio, found.ratio_blocking = (float(each) for each in np.exp(plan.halves @ logs))
     found.estimate = estimate_of(plan, logs, fit(plan, logs), at.alpha, "ratio")
     found.word, found.why = _word(found.estimate, found, at)
     return found
