@@ -10,6 +10,8 @@ from repro_pp_graphs.report.number_words import count, number, percent
 from repro_pp_graphs.stats.metric_names import CLIENT, CONTROL, OUTSIDE
 from repro_pp_graphs.stats.verdict_record import Comparison, Estimate, Finding, Interaction, Pair
 
+# of the larger mean: by so much a difference of means is seen not to be the one beside it
+VISIBLE = 0.005
 NAMES = {name: each.title for name, each in CLIENT.items()} | {
     CONTROL: "TTFT of one prompt alone",
     OUTSIDE: "waits outside own work",
@@ -43,7 +45,8 @@ def comparison(pair: Pair, found: Comparison) -> str:
     if found.favours:
         text += f", {found.favours} is better"
     text += f": {found.why}"
-    return f"{text}.{seen(found)}{outlying(found)}"
+    sizes = "" if pair.withheld else seen(found)
+    return f"{text}.{sizes}{outlying(found)}"
 
 
 def crossed(found: Interaction) -> str:
@@ -138,4 +141,17 @@ def figures(finding: Finding) -> str:
         text += f", ratio {interval(finding.ratio)}"
     if finding.difference:
         text += f", difference {interval(finding.difference)} {finding.unit}"
-    return text
+    return text + _drifted(finding)
+
+
+def _drifted(finding: Finding) -> str:
+    """Why the difference is not that of the two means, where one sees that."""
+    if finding.difference is None or finding.a is None or finding.b is None:
+        return ""
+    of_means = finding.a - finding.b
+    if abs(of_means - finding.difference.value) < VISIBLE * max(abs(finding.a), abs(finding.b)):
+        return ""
+    return (
+        f" (of the means: {of_means:+.3g} {finding.unit}; the run drifted, and the cases' launches "
+        "are not spread evenly over it)"
+    )
