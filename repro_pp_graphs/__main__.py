@@ -72,7 +72,7 @@ def main(argv: list[str]) -> int:
     known = COMMANDS | STEPS
     gc.set_threshold(50_000, 20, 20)  # what is imported, and read, lives to the end
     if argv[0] not in known:
-        complain("repro_pp_graphs", f"no command '{argv[0]}': one of {', '.join(known)}")
+        complain("repro_pp_graphs", f"no command '{argv[0]}': one of {', '.join(COMMANDS)}")
         return 2
     try:
         return _run(known[argv[0]][0], argv)

@@ -62,12 +62,12 @@ class CaseReleases:
         names are known where a list of them is kept. Raises FlagError."""
         if release:
             return flags.fit(args, release)
-        asks = f"{f'sglang {version}' if version else 'sglang'} is not installed yet: whether it"
+        absent = f"{f'sglang {version}' if version else 'sglang'} is not installed yet: a real run"
         names = environments.arguments(self.options.root, version)
         if not names:
-            return args, [f"{asks} takes these arguments, a real run checks"]
+            return args, [f"{absent} checks whether it takes these arguments"]
         args, renamed = flags.fit(args, Release(version, names, Path()))
-        note = f"{asks} takes the values of these arguments, a real run checks; it has their names"
+        note = f"{absent} checks the values of these arguments; their names it has"
         return args, [*renamed, note]
 
     def serves_gpus(self, python: str, release: Release | None, mode: str) -> list[str]:
