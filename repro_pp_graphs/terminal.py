@@ -69,6 +69,11 @@ def wrapped(text: str, mark: str = "") -> list[str]:
     )
 
 
+def show(text: str, mark: str = "  ", flush: bool = False) -> None:
+    """A sentence for the person on stdout; `flush`: at once, as what follows takes its time."""
+    print("\n".join(wrapped(text, mark)), flush=flush)
+
+
 def say(text: str) -> None:
     """A line for the person on stderr, where stdout is read by a program."""
     print(visible(text), file=sys.stderr, flush=True)

@@ -4,7 +4,7 @@ import pytest
 from client_harness import client_runs, generated
 from standin_server import Behaviour, StandIn
 
-from repro_pp_graphs.client.control import control_options
+from repro_pp_graphs.client.load import control_options
 from repro_pp_graphs.client.options import AUTO_PASSES, parse_options
 from repro_pp_graphs.client.record import Record
 from repro_pp_graphs.client.warm_up import (

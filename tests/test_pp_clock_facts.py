@@ -21,7 +21,7 @@ from repro_pp_graphs.pp_clock import (
 from repro_pp_graphs.pp_clock.rows import CODES, Row, Rows
 from repro_pp_graphs.pp_clock.window import window_of
 from repro_pp_graphs.report.tables import clock_values
-from repro_pp_graphs.server.log import clock_faults
+from repro_pp_graphs.run.finish_step import clocks_not_started
 from repro_pp_graphs.stats import metric_names
 
 MS = 1_000_000
@@ -366,12 +366,12 @@ def test_the_servers_log_says_why_a_rank_left_no_rows(tmp_path):
         "\nOSError: [Errno 28] No space left on device\n"
     )
     (tmp_path / "A_server.log").write_text(log, encoding="utf-8")
-    said = clock_faults.not_started(tmp_path, "A")
+    said = clocks_not_started(tmp_path, "A")
     assert said == {"PP0 TP1": "OSError: [Errno 28] No space left on device"}
     found = launch_facts.summary([steady(lacks={}).file], EVERYTHING, said)
     assert found.warnings == ["PP0 left no rows: OSError: [Errno 28] No space left on device"]
     assert "No space left" in absent.nothing_left(said)
-    assert "PP loop" in absent.nothing_left(clock_faults.not_started(tmp_path, "B"))
+    assert "PP loop" in absent.nothing_left(clocks_not_started(tmp_path, "B"))
 
 
 def test_rows_of_the_window_that_were_overwritten_are_warned_of():

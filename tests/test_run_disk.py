@@ -25,7 +25,7 @@ LIMITS = {
         ("RESERVE_BYTES = 1 << 20", "RESERVE_BYTES = 96 << 10"),
         ("OVERHEAD_BYTES = 8192", "OVERHEAD_BYTES = 4096"),
     ],
-    "run/folder/room.py": [("LEAST_ROOM = 1 << 16", "LEAST_ROOM = 8 << 10")],
+    "run/folder/results.py": [("LEAST_ROOM = 1 << 16", "LEAST_ROOM = 8 << 10")],
 }
 SHORTER_WAITS = [  # for what a full disk keeps from coming; as long as it takes where there is room
     ("DECODING_LIMIT_S = 120.0", "DECODING_LIMIT_S = 15.0"),

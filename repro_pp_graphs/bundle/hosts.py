@@ -24,10 +24,7 @@ _PLACES: dict[str, tuple[Place, ...]] = {
     ),
     "_launch.json": (("server_info", "host"), ("server_info", "dist_init_addr")),
     "nodes.json": (("nodes", EACH, "name"), ("dist",)),
-    "_analysis.json": (
-        *_OF_AN_ANALYSIS,
-        *(("cases", EACH, *place) for place in _OF_AN_ANALYSIS),
-    ),
+    "_analysis.json": (*_OF_AN_ANALYSIS, *(("cases", EACH, *place) for place in _OF_AN_ANALYSIS)),
 }
 _PORT = re.compile(r":[0-9]+$", re.ASCII)
 

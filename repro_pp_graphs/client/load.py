@@ -13,6 +13,8 @@ from .prompts import Prompts
 from .stream import Stream, beside_options
 
 BESIDE = 10**13  # between the numbers of the load's prompts and of those beside it
+CONTROL_WORDS = 8  # a prompt
+CONTROL_FIRST = 10**12  # the number of the first prompt: no other prompt begins like these
 
 
 def request_body(options: Options, model: str, texts: list[str]) -> bytes:
@@ -74,3 +76,16 @@ def streams_beside(options: Options, model: str, first: int) -> Iterator[Stream]
         due_s += rng.expovariate(options.beside_rate)
         body = request_body(alone, model, [prompts[number]])
         yield Stream(body=body, prompts=1, due_offset_ns=round(due_s * 1e9), beside=True)
+
+
+def control_options(options: Options) -> Options:
+    """The control: a closed loop of one short synthetic prompt at a time, for one token each, whose
+    TTFT decode CUDA graphs cannot change. Where it differs between two runs, something else did."""
+    alone = {"batch": 1, "concurrency": 1, "request_rate": None, "duration_s": None}
+    short = {"prompts": None, "input_len": CONTROL_WORDS, "max_new_tokens": 1}
+    return Options(**(vars(options) | alone | short))
+
+
+def control_streams(alone: Options, model: str) -> Iterator[Stream]:
+    """The requests, `alone` from control_options: --control and, ahead, one that does not count."""
+    return streams_to_send(alone, model, Prompts(alone), CONTROL_FIRST, alone.control + 1)

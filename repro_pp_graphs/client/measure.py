@@ -10,9 +10,8 @@ from typing import Any
 
 from .bench_serving import bench_serving_line
 from .clock import clock_ns
-from .control import control_options, control_streams
 from .driver import Driver
-from .load import streams_beside, streams_to_send
+from .load import control_options, control_streams, streams_beside, streams_to_send
 from .metrics import ttft_ms
 from .options import Options
 from .prompts import Prompts, prompts_in_all

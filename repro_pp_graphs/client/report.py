@@ -39,9 +39,7 @@ def report_lines(summary: dict[str, Any], records: Sequence[Record]) -> list[str
     ]
     if summary["total_output_tokens"]:
         lines += [*latency_table(summary), ""]
-    lines.append(
-        row("prompts", f"{summary['completed']} completed, {summary['failed']} failed"),
-    )
+    lines.append(row("prompts", f"{summary['completed']} completed, {summary['failed']} failed"))
     if summary["total_output_tokens"]:
         lines += throughput_lines(summary)
         lines.append(row("self-check", self_check_text(summary)))

@@ -83,10 +83,7 @@ def _section(section: str, facts: dict[str, str]) -> Iterator[str]:
 def _wrapped(lead: str, indent: int, text: str) -> list[str]:
     """The text after a lead, its further lines indented; only words, as paths, stick out."""
     lines = textwrap.wrap(
-        " ".join(text.split()),
-        _WIDTH - indent,
-        break_long_words=False,
-        break_on_hyphens=False,
+        " ".join(text.split()), _WIDTH - indent, break_long_words=False, break_on_hyphens=False
     )
     return [(lead if number == 0 else " " * indent) + line for number, line in enumerate(lines)]
 

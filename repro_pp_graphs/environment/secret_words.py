@@ -72,8 +72,7 @@ def _around(literals: str, pattern: str) -> Around:
 
 AROUND = (
     _around(
-        "authorization|cookie",
-        r"((?:authorization|cookie)[\"'\\]*\s*[:=][\"'\\\s]*)[^\"\n']+",
+        "authorization|cookie", r"((?:authorization|cookie)[\"'\\]*\s*[:=][\"'\\\s]*)[^\"\n']+"
     ),
     _around("bearer", r"(bearer(?:[\s:=]|%20)+)[^\s\"',]{6,}"),
     _around("basic", r"(basic(?:\s|%20)+)[^\s\"',]{6,}"),
@@ -81,8 +80,7 @@ AROUND = (
     _around("discord", r"(discord(?:app)?\.com/api/webhooks/)[^\s\"']+"),
     _around("webhook.office.com/", r"(webhook\.office\.com/)[^\s\"']+"),
     _around(
-        "-u|--user|--proxy-user",
-        r"((?<!\S)(?:-u|--(?:proxy-)?user)[\s=]*(?![\s=])[^\s:/]+:)\S+",
+        "-u|--user|--proxy-user", r"((?<!\S)(?:-u|--(?:proxy-)?user)[\s=]*(?![\s=])[^\s:/]+:)\S+"
     ),
     _around("sshpass", r"(sshpass\s+-p\s*)\S+"),
     _around("login", r"(login\s+\S+\s+password\s+)\S+"),

@@ -32,12 +32,7 @@ class Loop:
     """
 
     def __init__(
-        self,
-        ring: Ring,
-        runner: Runner,
-        cell: Cell,
-        host_us: int,
-        steps: int | None = None,
+        self, ring: Ring, runner: Runner, cell: Cell, host_us: int, steps: int | None = None
     ) -> None:
         shape = runner.stage.shape
         self.ring, self.runner, self.cell = ring, runner, cell

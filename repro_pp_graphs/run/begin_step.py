@@ -8,11 +8,11 @@ from pathlib import Path
 from repro_pp_graphs import files, launch_record, run_record
 from repro_pp_graphs.launch_record import GpuCounters, LaunchRecord
 from repro_pp_graphs.run import step_options
-from repro_pp_graphs.run.folder import inputs, previous, results, room
+from repro_pp_graphs.run.folder import inputs, previous, results
 from repro_pp_graphs.run.launch import bad_argument
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server.machine import gpu_counters
-from repro_pp_graphs.terminal import wrapped
+from repro_pp_graphs.terminal import show
 
 SCRIPTS = "_command.sh"  # written with the plan
 
@@ -34,7 +34,7 @@ def begin(out: Path, plan: Plan, label: str) -> LaunchRecord:
     names = results.claimed(plan.launch(label), plan)
     line = previous.clear(out, [name for name in names if not name.endswith(SCRIPTS)])
     if line:
-        print("\n".join(wrapped(line, "  ")))
+        show(line)
     return LaunchRecord(
         status="running",
         run_id=plan.run_id,
@@ -66,7 +66,7 @@ def prepare(logs: Path, plan: Plan, label: str) -> GpuCounters | None:
     files.hold_reserve(logs)
     if plan.engine == "sglang":
         # the client writes its result over this: there is room for it, should the disk fill up
-        files.hold_room(results.client_draft(logs, label), room.room_for(plan))
+        files.hold_room(results.client_draft(logs, label), results.room_for(plan))
     if plan.mode == "cpu" or plan.attached:
         return None
     return GpuCounters(before=gpu_counters.read(list(plan.gpu_used_mib)))
@@ -88,6 +88,6 @@ def main(argv: list[str]) -> int:
             launch_record.amend(logs, label, gpu_counters=counters)
         return 0
     reason = f"{launch_record.NOT_BEGUN}: {reason}"
-    print("\n".join(wrapped(reason, "  ")))
+    show(reason)
     launch_record.amend(logs, label, status="failed", reason=reason)
     return 1

@@ -11,7 +11,7 @@ from repro_pp_graphs.launch_record import LaunchRecord
 from repro_pp_graphs.run import step_options
 from repro_pp_graphs.run.folder import own_traces, results
 from repro_pp_graphs.run_record import Launch, Plan
-from repro_pp_graphs.terminal import wrapped
+from repro_pp_graphs.terminal import show
 from repro_pp_graphs.traces.commands.one_reading import CannotExplainError, explain_case
 
 
@@ -48,9 +48,9 @@ def explain_loads(out: Path, plan: Plan, launch: Launch, known: LaunchRecord) ->
         label = plan.load_label(launch, name)
         line, why = own_traces.claim(out, label, state.profile.trace_bytes)
         if line:
-            print("\n".join(wrapped(line, "  ")))
+            show(line)
         if why := why or explain(out, label, out / results.merged_load(label), None):
-            print("\n".join(wrapped(f"{label}: {why}", "  ")))
+            show(f"{label}: {why}")
             found = msgspec.structs.replace(state.profile, fault=why)
             launch_record.note_profile(logs, launch.label, name, found)
 
@@ -66,12 +66,12 @@ def main(argv: list[str]) -> int:
     launch = plan.launch(label)
     line, reason = own_traces.claim(out, label, known.trace_bytes)
     if line:
-        print("\n".join(wrapped(line, "  ")))
+        show(line)
         launch_record.amend(out / "logs", label, [line])
     slices = out / "logs" / f"{label}_timeline.json"
     reason = reason or explain(out, label, out / results.merged(launch), slices)
     explain_loads(out, plan, launch, known)
     if reason:
-        print("\n".join(wrapped(f"{label} failed: {reason}", "  ")))
+        show(f"{label} failed: {reason}")
         launch_record.amend(out / "logs", label, status="failed", reason=reason)
     return int(bool(reason))

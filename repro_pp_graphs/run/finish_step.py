@@ -9,16 +9,16 @@ from typing import Any
 from repro_pp_graphs import files, launch_record, run_record
 from repro_pp_graphs.files import BadFile, read_object
 from repro_pp_graphs.launch_record import GpuCounters, LaunchRecord
+from repro_pp_graphs.pp_clock.rows import LOG_NOT_STARTED, NO_WORD
 from repro_pp_graphs.run import step_options
 from repro_pp_graphs.run.folder import node_results, own_traces, previous, results
 from repro_pp_graphs.run.launch import arm_check
 from repro_pp_graphs.run.launch.free_again import wait_until_free
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server import shim_names
-from repro_pp_graphs.server.log import clock_faults
-from repro_pp_graphs.server.log.log_lines import read_logs
+from repro_pp_graphs.server.log import log_lines
 from repro_pp_graphs.server.machine import gpu_counters
-from repro_pp_graphs.terminal import wrapped
+from repro_pp_graphs.terminal import show
 
 NO_REASON = "a step of the harness broke off; see the terminal"
 
@@ -56,7 +56,7 @@ class Ending:
 
         for fault in node_results.fetch_rows(self.out, self.launch):
             self.warnings.append(f"pp_clock: {fault}: its ranks' rows are missing")
-        not_started = clock_faults.not_started(self.logs, self.label)
+        not_started = clocks_not_started(self.logs, self.label)
         try:
             others = self.plan.other_loads(self.launch)
             spans = self._profiles() if self.plan.loads else None
@@ -98,7 +98,7 @@ class Ending:
         """Is it what it claims? Where not, it has failed."""
         found = [*self._lacks(), *self._other_traces(), *self._arm()]
         for text in found:
-            print("\n".join(wrapped(f"{self.label}: NOT WHAT IT CLAIMS: {text}", "  ")))
+            show(f"{self.label}: NOT WHAT IT CLAIMS: {text}")
         if found:
             self.fail("; ".join(found), silent=True)
 
@@ -147,7 +147,7 @@ class Ending:
         launches = None
         if analysis.exists():
             launches = read_object(analysis, run_record.ANALYSIS).get("graph_launches")
-        text = read_logs(self.logs / f"{self.label}_server.log")
+        text = log_lines.read_logs(self.logs / f"{self.label}_server.log")
         state, found = arm_check.check(text, launches, self.launch)
         names = shim_names.names_in(self.launch.env)
         self.changes["graph_state"] = state
@@ -158,7 +158,7 @@ class Ending:
         """Of a launch that has failed: what another server wrote into its folder goes aside."""
         line, _ = own_traces.claim(self.out, self.label, self.known.trace_bytes)
         if line:
-            print("\n".join(wrapped(line, "  ")))
+            show(line)
             self.warnings.append(line)
 
     def fail(self, reason: str, silent: bool = False) -> None:
@@ -171,7 +171,7 @@ class Ending:
             reason, known = f"{reason}; {full}: free some", False
         self.changes.update(status="failed", reason=reason)
         if not known:
-            print("\n".join(wrapped(f"{self.label} failed: {reason}", "  ")))
+            show(f"{self.label} failed: {reason}")
 
     def write(self) -> None:
         """Put it on the disk. Raises OSError."""
@@ -185,6 +185,16 @@ class Ending:
         for label in [self.label, *self.plan.other_loads(self.launch)]:
             results.client_draft(self.logs, label).unlink(missing_ok=True)
         launch_record.amend(self.logs, self.label, self.warnings, **self.changes)
+
+
+def clocks_not_started(logs: Path, label: str) -> dict[str, str]:
+    """By rank (PP1, PP1 TP0) why its clock did not start, as far as a launch's log says."""
+    found = {}
+    for line in log_lines.lines(log_lines.read_logs(logs / f"{label}_server.log")):
+        if line.prefixed and line.text.startswith(LOG_NOT_STARTED):
+            why, _, _ = line.text.removeprefix(LOG_NOT_STARTED).partition("; ")
+            found[line.rank] = why.strip(" ()") or NO_WORD
+    return found
 
 
 def _reason(ending: Ending) -> str:
@@ -230,6 +240,6 @@ def main(argv: list[str]) -> int:
             else wait_until_free(plan, ending.launch, options.timeout_s, options.out)
         )
         if held:
-            print("\n".join(wrapped(f"not free {held}", "  ")))
+            show(f"not free {held}")
     ending.write()
     return int(ending.changes["status"] != "ok")

@@ -18,7 +18,7 @@ from repro_pp_graphs.run.launch.client_pass import (
 from repro_pp_graphs.run.launch.measured_host import Host
 from repro_pp_graphs.run.plan import client_words
 from repro_pp_graphs.run_record import Launch
-from repro_pp_graphs.terminal import wrapped
+from repro_pp_graphs.terminal import show
 
 
 def say_why_attached(logs: Path, launch: Launch, done: Pass) -> None:
@@ -32,7 +32,7 @@ def say_why_attached(logs: Path, launch: Launch, done: Pass) -> None:
     reason = f"the load failed{why_failed(done, log)}; the server at {launch.base_url} {state}"
     launch_record.amend(logs, launch.label, status="failed", reason=reason)
     again = "when it is well again, run the same command"
-    print("\n".join(wrapped(f"{launch.label} failed: {reason}; {again}", "  ")), flush=True)
+    show(f"{launch.label} failed: {reason}; {again}", flush=True)
 
 
 def note_measured(logs: Path, label: str) -> None:
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
     launch = plan.launch(label)
     host = Host(options.pid)
     if why := host.pin(plan, launch, logs):
-        print("\n".join(wrapped(f"{label} failed: {why}", "  ")), flush=True)
+        show(f"{label} failed: {why}", flush=True)
         return 1
     host.begin()
     if launch.loads:

@@ -110,10 +110,7 @@ def _sweep(plan: Plan) -> list[str]:
         text = f"one load on every server: {titles}"
     more = ", ".join(plan.load(name).title for name in plan.profile_loads)
     too = f"in the first launch of each case the profile under the main load, then {more}"
-    return [
-        *wrapped(text, "  sweep:  "),
-        *wrapped(too if more else "", "  traces: "),
-    ]
+    return [*wrapped(text, "  sweep:  "), *wrapped(too if more else "", "  traces: ")]
 
 
 def _pinning(plan: Plan) -> str:

@@ -20,7 +20,7 @@ from repro_pp_graphs.run_record import Launch
 from repro_pp_graphs.server.http import Server
 from repro_pp_graphs.server.log.log_lines import LINGER_S, ServerLogs
 from repro_pp_graphs.server.machine import listener, process
-from repro_pp_graphs.terminal import wrapped
+from repro_pp_graphs.terminal import show
 from repro_pp_graphs.traces.read.identity import is_trace
 
 POLL_S = 0.25
@@ -229,5 +229,5 @@ def _say(line: str) -> list[str]:
     """Print what was moved aside; the same as a launch's warnings."""
     if not line:
         return []
-    print("\n".join(wrapped(line, "  ")))
+    show(line)
     return [line]

@@ -7,7 +7,7 @@ from repro_pp_graphs.launch_record import LoadProfile
 from repro_pp_graphs.run import step_options
 from repro_pp_graphs.run.launch import failure
 from repro_pp_graphs.server.http import Server
-from repro_pp_graphs.terminal import wrapped
+from repro_pp_graphs.terminal import show
 
 
 def main(argv: list[str]) -> int:
@@ -20,7 +20,7 @@ def main(argv: list[str]) -> int:
     plan = run_record.load(logs)
     launch = plan.launch(label)
     load, size = plan.load(options.load), launch.loads[options.load]
-    print("\n".join(wrapped(f"{load.title}: profile", "  load    ")), flush=True)
+    show(f"{load.title}: profile", "  load    ", flush=True)
     why = ""
     if failure.server_gone(logs, label, options.pid):
         why = "the server had ended before it"
@@ -28,6 +28,6 @@ def main(argv: list[str]) -> int:
         why = f"micro-batch {size}: {refused}"
     if not why:
         return 0
-    print("\n".join(wrapped(f"not profiled: {why}", "  ")), flush=True)
+    show(f"not profiled: {why}", flush=True)
     launch_record.note_profile(logs, label, load.name, LoadProfile(fault=why))
     return 1

@@ -12,14 +12,7 @@ import msgspec
 
 from repro_pp_graphs.stats import p_values
 from repro_pp_graphs.stats.arms import Sample
-from repro_pp_graphs.stats.compare import (
-    LEAST_LAUNCHES,
-    Metric,
-    Rules,
-    compare,
-    difference,
-    spread,
-)
+from repro_pp_graphs.stats.compare import LEAST_LAUNCHES, Metric, Rules, compare, difference, spread
 from repro_pp_graphs.stats.metric_names import IDLE, MARGIN, RETURN
 from repro_pp_graphs.stats.verdict_record import Answer, Comparison, Estimate, Finding, Headline
 

@@ -17,9 +17,10 @@ from fuzz.oracle import LONGEST_SAID, check, plain, strict_json
 from repro_pp_graphs.bundle.shorten_log import shorten_log
 from repro_pp_graphs.pp_clock import collect, rows
 from repro_pp_graphs.pp_clock.lines import lines as clock_lines
+from repro_pp_graphs.run.finish_step import clocks_not_started
 from repro_pp_graphs.run.launch import failure, hang
 from repro_pp_graphs.server.http import resolved
-from repro_pp_graphs.server.log import clock_faults, diagnosis, log_lines
+from repro_pp_graphs.server.log import diagnosis, log_lines
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 STATUSES = (None, 0, 1, 137, 139, 143, 129 + 64, 255)
@@ -46,7 +47,7 @@ def _log(choices: Choices) -> None:
     log_lines.is_dying(text)
     log_lines.last_by_rank(found)
     check(all(one.pp_rank >= 0 for one in log_lines.decode_lines(text)), "a negative rank")
-    clock_faults.not_started(folder(), LABEL)
+    clocks_not_started(folder(), LABEL)
     plain("".join(failure.wrapped(log_lines.latest(text))), "the live line")
     for alive in (False, True):
         why = diagnosis.diagnose(text, None if alive else status, alive)

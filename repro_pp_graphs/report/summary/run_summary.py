@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from repro_pp_graphs.environment import changes
-from repro_pp_graphs.files import BadFile
+from repro_pp_graphs.files import BadFile, read_object
 from repro_pp_graphs.report.summary import token_ids
 from repro_pp_graphs.report.summary.launch_summary import read, summarise_launch
 from repro_pp_graphs.run_record import Plan
@@ -24,6 +24,7 @@ SUMMARY: dict[str, Any] = {
 }
 _LAUNCH_KEYS = ("label", "case", "round", "status", "metrics", "sends", "sglang_version")
 SCHEMA = 2
+_ALIKE = ("engine", "mode", "batch", "max_new_tokens", "machine")  # of runs with one noise floor
 
 
 def summarise(logs: Path, plan: Plan) -> dict[str, Any]:
@@ -130,10 +131,10 @@ def _sweep(logs: Path, plan: Plan, launches: list[dict[str, Any]]) -> list[dict[
     try:
         import msgspec  # noqa: PLC0415 - collect_env.sh --bundle reads summaries with any Python
 
-        from repro_pp_graphs.report.summary import noise_floor, sweep  # noqa: PLC0415
+        from repro_pp_graphs.report.summary import sweep  # noqa: PLC0415
     except ImportError:
         return None
-    found = sweep.compared(plan, launches, noise_floor.before(logs.parent, plan))
+    found = sweep.compared(plan, launches, _earlier_floor(logs.parent, plan))
     as_json: list[dict[str, Any]] = msgspec.to_builtins(found)
     return as_json
 
@@ -143,14 +144,32 @@ def _verdict(logs: Path, plan: Plan, launches: list[dict[str, Any]]) -> dict[str
     try:
         import msgspec  # noqa: PLC0415 - collect_env.sh --bundle reads summaries with any Python
 
-        from repro_pp_graphs.report.summary import noise_floor, verdict  # noqa: PLC0415
+        from repro_pp_graphs.report.summary import verdict  # noqa: PLC0415
     except ImportError:
         return None
     found = verdict.verdict(
-        plan, launches, _reason(logs, launches), noise_floor.before(logs.parent, plan)
+        plan, launches, _reason(logs, launches), _earlier_floor(logs.parent, plan)
     )
     as_json: dict[str, Any] = msgspec.to_builtins(found)
     return as_json
+
+
+def _earlier_floor(out: Path, plan: Plan) -> float | None:
+    """How far equal arms differ, 0.02 for 2 %, in the latest A/A run that was done in the same
+    folder before this one began, on the same machine and under the same load; None without one."""
+    found: dict[str, float] = {}
+    for path in (out / "previous").glob("*/logs/summary.json"):
+        with contextlib.suppress(OSError, BadFile, AttributeError):
+            run = read_object(path.with_name("run.json"))
+            floor = (read_object(path).get("verdict") or {}).get("floor")
+            alike = all(run.get(name) == getattr(plan, name) for name in _ALIKE)
+            alike &= [load["point"] for load in run.get("loads", [])] == [
+                load.point for load in plan.loads
+            ]
+            began = str(run.get("began", ""))
+            if run.get("aa") and alike and began < plan.began and isinstance(floor, int | float):
+                found[began] = float(floor)
+    return found[max(found)] if found else None
 
 
 def _reason(logs: Path, launches: list[dict[str, Any]]) -> str:

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from repro_pp_graphs.run_record import Launch, Plan
+from repro_pp_graphs.run_record import Launch, Load, Plan
 from repro_pp_graphs.server import shim_names
 
 MERGED = "_chrome_trace.json"
@@ -14,6 +14,8 @@ PACKED = f"{MERGED}.gz"  # a fifteenth of it; Perfetto opens both
 _LETTER = re.compile("CASE_([A-Z])_")  # of a case, in its label
 # of a whole run, what --resume goes on with
 KEPT = ("logs/run.json", "logs/env.txt", "logs/env.json", "logs/merge.log")
+LEAST_ROOM = 1 << 16  # bytes for a client's result
+EVENT_BYTES = 64  # at most, of a token's arrival in client.json, with its share of the rest
 
 
 def of_launch(launch: Launch, plan: Plan) -> list[str]:
@@ -125,3 +127,9 @@ def traces(out: Path) -> list[str]:
         elif path.name.endswith((MERGED, PACKED, ".nsys-rep")):
             found.append(name)
     return found
+
+
+def room_for(load: Plan | Load) -> int:
+    """The disk room that is taken before it is needed: bytes that the client's result of a load may
+    take."""
+    return max(load.batch * load.max_new_tokens * EVENT_BYTES, LEAST_ROOM)

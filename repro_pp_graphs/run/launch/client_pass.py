@@ -17,11 +17,7 @@ from repro_pp_graphs.files import BadFile, read_object
 INTERRUPTED = 130
 # what is read of the client's result
 SUMMARY: dict[str, Any] = {
-    "summary": {
-        "output_throughput": float,
-        "request_throughput": float,
-        "errors": dict[str, int],
-    }
+    "summary": {"output_throughput": float, "request_throughput": float, "errors": dict[str, int]}
 }
 
 

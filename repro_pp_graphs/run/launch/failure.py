@@ -17,7 +17,7 @@ from repro_pp_graphs.server.log import diagnosis, log_lines, refused_argument
 from repro_pp_graphs.server.log.diagnosis import Diagnosis
 from repro_pp_graphs.server.log.log_lines import Line, read_log
 from repro_pp_graphs.server.machine import listener, process
-from repro_pp_graphs.terminal import wrapped
+from repro_pp_graphs.terminal import show, wrapped
 
 EXIT_LIMIT_S = 1.0  # for run_repro.sh to note the exit status of a process that has just ended
 OTHER_SERVER = Diagnosis(
@@ -151,7 +151,7 @@ def report_load(
     if stalled:  # it lives and sends nothing: what its ranks do, while they live
         reason = f"the server stalled; see {log_path} and {logs}/{launch.label}_hang.txt"
     _record(logs, launch.label, reason)
-    print("\n".join(wrapped(f"{launch.label} failed: {reason}", "  ")), flush=True)
+    show(f"{launch.label} failed: {reason}", flush=True)
     if stalled:
         print("\n".join(hang.report(logs, launch.label, pid, launch.python)))
 

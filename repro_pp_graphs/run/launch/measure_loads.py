@@ -11,7 +11,7 @@ from pathlib import Path
 
 from repro_pp_graphs import files, launch_record
 from repro_pp_graphs.launch_record import LoadRecord
-from repro_pp_graphs.run.folder import results, room
+from repro_pp_graphs.run.folder import results
 from repro_pp_graphs.run.launch import failure
 from repro_pp_graphs.run.launch.client_pass import (
     INTERRUPTED,
@@ -24,7 +24,7 @@ from repro_pp_graphs.run.launch.client_pass import (
 from repro_pp_graphs.run.plan import client_words
 from repro_pp_graphs.run_record import Launch, Load, Plan
 from repro_pp_graphs.server.http import Server
-from repro_pp_graphs.terminal import wrapped
+from repro_pp_graphs.terminal import show
 
 
 class Loads:
@@ -67,7 +67,7 @@ class Loads:
             self.record(load, LoadRecord("failed", place, f"micro-batch {size}: {why}"))
             return 1
         try:
-            files.hold_room(results.client_draft(self.logs, label), room.room_for(load))
+            files.hold_room(results.client_draft(self.logs, label), results.room_for(load))
         except OSError as error:
             self.record(load, LoadRecord("failed", place, f"{error.filename}: {error.strerror}"))
             return 1
@@ -96,7 +96,7 @@ class Loads:
         measured = main is not None and main.status == "ok"
         launch_record.amend(self.logs, self.launch.label, said, loads=self.found, measured=measured)
         text = found.reason or line_of(result_of(path) if path else {}).removeprefix("  client  ")
-        print("\n".join(wrapped(f"{load.title}: {text}", "  load    ")), flush=True)
+        show(f"{load.title}: {text}", "  load    ", flush=True)
 
     def ends_the_launch(self, load: Load) -> bool:
         """After a load that failed: has the server died, or does it stall? It is said then."""

@@ -13,15 +13,7 @@ import numpy as np
 
 from repro_pp_graphs.traces.pair.edge import Pairing
 from repro_pp_graphs.traces.pair.offset import best_run, run_delay_ns, spacing_ns
-from repro_pp_graphs.traces.pair.queues import (
-    Bools,
-    Ints,
-    Queues,
-    Run,
-    gaps,
-    queues_of,
-    stretches,
-)
+from repro_pp_graphs.traces.pair.queues import Bools, Ints, Queues, Run, gaps, queues_of, stretches
 from repro_pp_graphs.traces.quantiles import Floats, median, quantile
 from repro_pp_graphs.traces.rank_trace import P2POp
 

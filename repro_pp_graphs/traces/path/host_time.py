@@ -10,13 +10,7 @@ import numpy.typing as npt
 from repro_pp_graphs.traces.explain.host import Host
 from repro_pp_graphs.traces.explain.words import ROWS
 from repro_pp_graphs.traces.path.gpu_groups import Groups
-from repro_pp_graphs.traces.time_sets import (
-    Intervals,
-    intervals,
-    lengths_before,
-    merged,
-    outside,
-)
+from repro_pp_graphs.traces.time_sets import Intervals, intervals, lengths_before, merged, outside
 
 Ints = npt.NDArray[np.int64]
 

@@ -142,12 +142,7 @@ class Sums:
                 self._moved(line, ours, left, "shared_gpu", "unexplained")
 
     def _moved(
-        self,
-        line: RankLine,
-        parts: Ints,
-        inside: Ints,
-        from_: PathCategory,
-        to: PathCategory,
+        self, line: RankLine, parts: Ints, inside: Ints, from_: PathCategory, to: PathCategory
     ) -> None:
         """Count a time of each part (step, start, end) in another category."""
         source, target = CATEGORIES.index(from_), CATEGORIES.index(to)

@@ -197,11 +197,7 @@ def label_kernels(
 
 
 def _batch(
-    kernel: P2PKernel,
-    asked: list[Asked],
-    site: LaunchSite,
-    ns: Callable[[float], int],
-    batch: int,
+    kernel: P2PKernel, asked: list[Asked], site: LaunchSite, ns: Callable[[float], int], batch: int
 ) -> list[P2POp]:
     """The operations of a batch's kernel; none where one of them does not say who its peer is."""
     found = []
@@ -216,11 +212,7 @@ def _batch(
 
 
 def _operation(
-    kernel: P2PKernel,
-    label: Label,
-    peer: int,
-    posted: float | None,
-    ns: Callable[[float], int],
+    kernel: P2PKernel, label: Label, peer: int, posted: float | None, ns: Callable[[float], int]
 ) -> P2POp:
     """A kernel as an operation with a peer; `posted`: when the host launched it."""
     return P2POp(
