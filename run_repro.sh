@@ -32,8 +32,7 @@ srun_grace_s=0       # more, for servers on several nodes
 options=()
 terminal=0 # a descriptor to ask on, where there is a terminal and something to ask
 chosen="" # the interpreter of the run, once there is one to plan with
-server_pid="" load_pid="" step_pid="" mps_pid="" current="" begun=0
-made_folders=() above_made=""
+server_pid="" load_pid="" step_pid="" current="" begun=0
 merged=() # of the first two launches, the folders whose traces are whole
 # what the plan sets
 engine=sglang nsys=0 traced=0 mps=0 attached=0 server_port="" start_timeout_s=1800 pair="" load=() labels=() urls=() resumed=()
@@ -46,6 +45,10 @@ source "$here/repro_pp_graphs/sh/group.sh"
 source "$here/repro_pp_graphs/sh/step.sh"
 # shellcheck source=repro_pp_graphs/sh/setup.sh
 source "$here/repro_pp_graphs/sh/setup.sh"
+# shellcheck source=repro_pp_graphs/sh/mps.sh
+source "$here/repro_pp_graphs/sh/mps.sh"
+# shellcheck source=repro_pp_graphs/sh/leave.sh
+source "$here/repro_pp_graphs/sh/leave.sh"
 
 usage() {
   cat <<'USAGE'
@@ -212,8 +215,11 @@ check_writable() { # what a run notes there: environments, models, the processes
 }
 
 ### steps
-tool() { # tool COMMAND ARGS: a step of the harness, in Python
-  PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} step "$python" -m repro_pp_graphs "$@"
+tool() { # tool [-o FILE | -a FILE] COMMAND ARGS: a step of the harness, in Python
+  local to=()
+  [[ $1 != -[oa] ]] || { to=("$1" "$2") && shift 2; }
+  PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} \
+    step "${to[@]}" "${planner:-$python}" -m repro_pp_graphs "$@"
 }
 
 server_step() { # server_step COMMAND LABEL ARGS: one that may have to say why the server died
@@ -255,8 +261,7 @@ finish() {
 side_by_side() { # the first two launches in one view, decode starts aligned
   ((${#merged[@]} >= 2)) || return 0
   [[ ${merged[0]} < ${merged[1]} ]] || merged=("${merged[1]}" "${merged[0]}") # A above B
-  PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} step -a "$out/logs/merge.log" "$python" \
-    -m repro_pp_graphs merge "${merged[@]}" -o "$out/$pair" ||
+  tool -a "$out/logs/merge.log" merge "${merged[@]}" -o "$out/$pair" ||
     say "  $pair was not written; see $out/logs/merge.log"
 }
 
@@ -326,33 +331,6 @@ run_probe() { # run_probe LABEL
   return "$status"
 }
 
-# With pipes of its own: whoever else uses MPS is not touched, and its clients are not ours.
-start_mps() {
-  local tenths=150
-  export CUDA_MPS_PIPE_DIRECTORY=$out/mps/pipe CUDA_MPS_LOG_DIRECTORY=$out/mps/log
-  short mkdir -p "$CUDA_MPS_PIPE_DIRECTORY" "$CUDA_MPS_LOG_DIRECTORY"
-  # it would count devices among those, and its clients by the names of all
-  begin_group mps_pid "$out/mps/control.log" env -u CUDA_VISIBLE_DEVICES nvidia-cuda-mps-control -f
-  until [[ -e $CUDA_MPS_PIPE_DIRECTORY/control ]]; do
-    if ! leader_lives "$mps_pid" || ((tenths-- == 0)); then
-      die 2 "--mps: its daemon did not start (see $out/mps/control.log): leave --mps out, and ranks \
-take turns"
-    fi
-    nap 0.1
-  done
-}
-
-# shellcheck disable=SC2317,SC2329 # the trap calls it
-stop_mps() { # the daemon that this run began, and no other
-  local tenths=100
-  [[ -n $mps_pid ]] || return 0
-  timeout 15 nvidia-cuda-mps-control <<<quit >/dev/null 2>&1 || true
-  while leader_lives "$mps_pid" && ((tenths-- > 0)); do nap 0.1; done
-  end_group "$mps_pid" 5 TERM
-  mps_pid=""
-  rm -rf "$out/mps/pipe"
-}
-
 collect_env() { # collect_env NAME: text and JSON of the same facts
   local port=(--no-server) # those of a run are not up now
   [[ -z $server_port ]] || port=(--port "$server_port")
@@ -362,87 +340,11 @@ collect_env() { # collect_env NAME: text and JSON of the same facts
     say "  no $out/logs/$1.txt: collect_env failed"
 }
 
-### the one trap
-# shellcheck disable=SC2317,SC2329 # the trap calls it
-undo() {
-  local status=$? was_interrupted=$interrupted
-  trap - EXIT
-  trap '' INT TERM HUP # a second Ctrl-C must not stop the clean-up
-  interrupted=0        # else its own steps would end it
-  [[ -z $step_pid ]] || end_group "$step_pid" 5 TERM
-  [[ -z $load_pid ]] || end_group "$load_pid" 3 TERM
-  [[ -z $server_pid ]] || end_group "$server_pid" "$((3 + srun_grace_s))"
-  stop_mps
-  if ((was_interrupted && begun)); then
-    [[ -z $current ]] || tool finish "$out" "$current" --interrupted || true
-    say "interrupted; measured so far:"
-    tool summary "$out" || true
-  fi
-  ((!begun)) || hand_over
-  unlock
-  hand_over_state
-  exit "$status"
-}
-
-# shellcheck disable=SC2317,SC2329 # the trap calls it
-interrupt() {
-  interrupted=1
-  ((beginning)) || exit 130 # else the process that has just begun is not yet known
-}
-
-# shellcheck disable=SC2317,SC2329 # the trap calls it
-unlock() { # give up --out, which the plan took for this process
-  local boot pid start mine started
-  { read -r boot pid start _ <"$out/run.lock"; } 2>/dev/null || return 0
-  read -r mine </proc/sys/kernel/random/boot_id
-  read_start_time started $$
-  [[ "$boot $pid $start" == "$mine $$ $started" ]] || return 0
-  rm -rf "$out/logs/.reserve" "$out"/logs/*.part "$out"/trace/*.part "$out"/trace/.merge-* # drafts
-  rm -f "$out/run.lock"
-  remove_made # where nothing came to be
-}
-
-note_made() { # which folders, from --out up, this run will make
-  local folder=$out
-  while [[ ! -e $folder && ! -L $folder ]]; do
-    made_folders+=("$folder")
-    folder=$(dirname "$folder")
-  done
-  above_made=$folder
-}
-
-# shellcheck disable=SC2317,SC2329 # the trap calls it
-remove_made() { # those of them that are empty
-  local folder
-  for folder in "${made_folders[@]}"; do
-    rmdir -- "$folder" || return 0
-  done
-} 2>/dev/null
-
-# shellcheck disable=SC2317,SC2329 # the trap calls it
-hand_over() { # what root made, as in a container, to the owner of --out (where root made that: of the
-  # folder it is in), and of the checkout
-  ((EUID == 0)) || return 0
-  local name
-  for name in "${made_folders[@]}"; do
-    chown -h --reference="$above_made" -- "$name" || return 0
-  done
-  for name in logs trace previous; do
-    [[ ! -d $out/$name ]] || chown -hR --reference="$out" -- "$out/$name" || return 0
-  done
-} 2>/dev/null
-
-# shellcheck disable=SC2317,SC2329 # the trap calls it
-hand_over_state() { # to the owner of the checkout: who could not use, and would not believe, root's
-  ((EUID != 0)) || [[ ! -d $state ]] || chown -hR --reference="$here" -- "$state" 2>/dev/null || true
-}
-
 make_plan() { # of whichever file nobody else can see; sets what the plan sets, or prints it
   local file planned status=0 release
   ((!opt_attach)) || [[ ! -t 0 ]] || exec {terminal}<&0
   file=$(mktemp) && exec {planned}<>"$file" && rm -f "$file"
-  PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} step -o "/dev/fd/$planned" "${planner:-$python}" \
-    -m repro_pp_graphs plan --root "$here" --out "$out" --python "$python" --owner "$$" \
+  tool -o "/dev/fd/$planned" plan --root "$here" --out "$out" --python "$python" --owner "$$" \
     --not-made "$not_made" --terminal "$terminal" --command "$0" \
     "--found-by=$found_by" -- "${options[@]}" || status=$?
   if ((status == 3)); then # a case names a release whose environment is not made yet

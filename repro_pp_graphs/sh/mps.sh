@@ -1,0 +1,31 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2154 # the script that sources this sets out
+# The MPS daemon of a run: with it ranks that share a GPU run side by side.
+# Uses: out, die, short, nap, begin_group, end_group, leader_lives. Sets: mps_pid
+mps_pid=""
+
+# With pipes of its own: whoever else uses MPS is not touched, and its clients are not ours.
+start_mps() {
+  local tenths=150
+  export CUDA_MPS_PIPE_DIRECTORY=$out/mps/pipe CUDA_MPS_LOG_DIRECTORY=$out/mps/log
+  short mkdir -p "$CUDA_MPS_PIPE_DIRECTORY" "$CUDA_MPS_LOG_DIRECTORY"
+  # it would count devices among those, and its clients by the names of all
+  begin_group mps_pid "$out/mps/control.log" env -u CUDA_VISIBLE_DEVICES nvidia-cuda-mps-control -f
+  until [[ -e $CUDA_MPS_PIPE_DIRECTORY/control ]]; do
+    if ! leader_lives "$mps_pid" || ((tenths-- == 0)); then
+      die 2 "--mps: its daemon did not start (see $out/mps/control.log): leave --mps out, and ranks \
+take turns"
+    fi
+    nap 0.1
+  done
+}
+
+stop_mps() { # the daemon that this run began, and no other
+  local tenths=100
+  [[ -n $mps_pid ]] || return 0
+  timeout 15 nvidia-cuda-mps-control <<<quit >/dev/null 2>&1 || true
+  while leader_lives "$mps_pid" && ((tenths-- > 0)); do nap 0.1; done
+  end_group "$mps_pid" 5 TERM
+  mps_pid=""
+  rm -rf "$out/mps/pipe"
+}
