@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from examples import THOROUGH
+from fake_sglang.harness import Harness
 from hypothesis import settings
 
 settings.register_profile("sample", max_examples=40, deadline=None, print_blob=True)
@@ -14,6 +16,13 @@ settings.register_profile("thorough", max_examples=400, deadline=None, print_blo
 settings.load_profile("thorough" if THOROUGH else "sample")
 
 DEAREST = ("rehearsal", "launches", "slow")  # markers
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> Iterator[Harness]:
+    """A checkout to run run_repro.sh in, with a stand-in for sglang."""
+    with Harness(tmp_path / "r") as made:
+        yield made
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

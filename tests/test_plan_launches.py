@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import made_up_run
 import pytest
 from plan_harness import BASE, ON, plan_of, value
 
@@ -16,14 +17,9 @@ from repro_pp_graphs.run import begin_step, finish_step, overview
 from repro_pp_graphs.run.folder import results
 from repro_pp_graphs.run.plan import options as run_options
 from repro_pp_graphs.run.plan.refusal import PlanError
-from repro_pp_graphs.run_record import Launch, Plan
+from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.server.case.argfile import ArgFileError
 from repro_pp_graphs.server.case.flags import FlagError
-
-PLAN = {
-    **{"mode": "gpu", "batch": 16, "max_new_tokens": 128, "profile": True, "profile_steps": 48},
-    **{"with_stack": False, "nsys": False, "gpu_used_mib": {}},
-}
 
 
 @pytest.mark.parametrize(
@@ -131,7 +127,7 @@ def test_a_port_in_a_file_that_is_none_is_refused(tmp_path, port):
 def test_a_server_is_asked_at_its_host(tmp_path, host, url):
     (launch,) = plan_of(tmp_path, mine=host).launches
     assert launch.base_url == url
-    run_record.save(tmp_path, Plan(**{**PLAN, "launches": [launch]}))
+    run_record.save(tmp_path, made_up_run.plan(launch))
     assert run_record.load(tmp_path).launches == [launch]
 
 
@@ -140,15 +136,8 @@ def test_a_server_is_asked_at_its_host(tmp_path, host, url):
 
 def named(*labels: str, **changes) -> Plan:
     """A plan of one launch a label, in rounds of their own."""
-    launches = [
-        Launch(
-            **{"label": label, "case": label, "round": 1, "python": "p", "sglang_version": "1"},
-            **{"args": [], "argv": [], "env": {}, "port": 1, "model": "m", "pp_size": 2},
-            **{"tp_size": 1, "nodes": 1, "expects_graphs": None, "captured_max_bs": None},
-        )
-        for label in labels
-    ]
-    return Plan(**{**PLAN, "launches": launches, **changes})
+    launches = (made_up_run.launch(label, case=label) for label in labels)
+    return made_up_run.plan(*launches, **changes)
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from itertools import pairwise
 
+import made_up_run
 import pytest
 
 from repro_pp_graphs.run.plan import planned_rounds
 from repro_pp_graphs.run.plan.order import arms_of, turns, whole_rounds
 from repro_pp_graphs.run.plan.planned_rounds import LooksError
-from repro_pp_graphs.run_record import Launch, Look, Plan
+from repro_pp_graphs.run_record import Look, Plan
 
 SEEDS = range(40)
 
@@ -96,15 +97,7 @@ def test_a_case_against_itself_has_two_names():
 
 def begun(rounds: int, *planned: int) -> Plan:
     """A run that has so many rounds, with looks planned at its start."""
-    launches = [
-        Launch(
-            **{"label": f"A{number}", "case": "a", "round": number, "python": "p", "args": []},
-            **{"sglang_version": "1", "argv": [], "env": {}, "port": 1, "model": "m", "nodes": 1},
-            **{"pp_size": 2, "tp_size": 1, "expects_graphs": None, "captured_max_bs": None},
-        )
-        for number in range(1, rounds + 1)
-    ]
-    made = Plan("cpu", 8, 48, True, 24, False, False, {}, launches)
+    made = made_up_run.plan(*(made_up_run.launch(round=n) for n in range(1, rounds + 1)))
     made.looks = [Look(each, True) for each in planned]
     return made
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
+import made_up_run
 import pytest
-from fake_sglang.harness import Harness
 from plan_harness import FLAGS, plan_of, value
 from release_sources import release_of
 
@@ -17,7 +16,6 @@ from repro_pp_graphs.report.summary import pairs, remarks, run_summary
 from repro_pp_graphs.run import finish_step, overview
 from repro_pp_graphs.run.plan import probe_engine
 from repro_pp_graphs.run.plan.refusal import PlanError
-from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server import shim_names
 from repro_pp_graphs.server.case import argfile, needs
 from repro_pp_graphs.server.case.argfile import ServerArgs
@@ -338,13 +336,10 @@ def test_a_case_without_its_remedy_fails_and_the_shims_are_recorded(tmp_path, li
     logs = tmp_path / "logs"
     logs.mkdir()
     (logs / "E_server.log").write_text(log, encoding="utf-8")
-    launch = Launch(
-        **{"label": "E", "case": "sync_send", "round": 1, "python": "p", "args": [], "argv": []},
-        **{"sglang_version": "0.5.21", "env": {"REPRO_SHIMS": "cpu,sync_send"}, "port": 0},
-        **{"model": "m", "pp_size": 2, "tp_size": 1, "nodes": 1, "expects_graphs": None},
-        captured_max_bs=None,
+    env = {"REPRO_SHIMS": "cpu,sync_send"}
+    plan = made_up_run.plan(
+        made_up_run.launch("E", case="sync_send", env=env), mode="cpu", profile=False
     )
-    plan = Plan("cpu", 8, 48, False, 24, False, False, {}, [launch])
     run_record.save(logs, plan)
     assert finish_step.main([str(tmp_path), "E"]) == status
     facts = json.loads((logs / "E_launch.json").read_text())
@@ -371,12 +366,6 @@ def test_the_table_says_how_each_case_sends(tmp_path):
 
 
 # the whole command
-
-
-@pytest.fixture
-def harness(tmp_path: Path) -> Iterator[Harness]:
-    with Harness(tmp_path / "r") as made:
-        yield made
 
 
 @pytest.mark.launches

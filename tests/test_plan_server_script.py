@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import made_up_run
 import pytest
 
 from repro_pp_graphs.run.plan.server_script import command_script
@@ -27,23 +28,8 @@ AWKWARD = [
 
 
 def launch_of(python: Path, env: dict[str, str], args: list[str]) -> Launch:
-    return Launch(
-        label="A",
-        case="a",
-        round=1,
-        python=str(python),
-        sglang_version="0.5.21",
-        args=args,
-        argv=[str(python), *args],
-        env=env,
-        port=30000,
-        model="m",
-        pp_size=2,
-        tp_size=1,
-        nodes=1,
-        expects_graphs=True,
-        captured_max_bs=None,
-    )
+    argv = [str(python), *args]
+    return made_up_run.launch(python=str(python), args=args, argv=argv, env=env, port=30000)
 
 
 @pytest.fixture

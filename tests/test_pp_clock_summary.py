@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import made_up_run
 import msgspec
 import pytest
 
@@ -14,7 +15,7 @@ from repro_pp_graphs.pp_clock.lines import lines
 from repro_pp_graphs.report.summary import remarks, run_summary, summary_record
 from repro_pp_graphs.report.tables import launch_table
 from repro_pp_graphs.run.finish_step import Ending
-from repro_pp_graphs.run_record import Launch, Load, Plan
+from repro_pp_graphs.run_record import Load, Plan
 from repro_pp_graphs.stats.metric_names import IDLE, OUTSIDE, OWN_GRAPH, RETURN
 
 
@@ -51,19 +52,15 @@ def test_what_a_profile_costs_is_said_with_the_turns_that_it_is_of():
 
 
 def plan(version: str = "0.5.2") -> Plan:
-    fields = {
-        **{"python": "p", "env": {}, "sglang_version": version, "args": [], "argv": [], "nodes": 1},
-        **{"port": 1, "model": "m", "pp_size": 2, "tp_size": 1, "captured_max_bs": None},
-    }
     launches = [
-        Launch(label=f"{case}{n}", case=case, round=n, expects_graphs=case == "graphs_on", **fields)
+        made_up_run.launch(
+            **{"label": f"{case}{n}", "case": case, "round": n, "sglang_version": version},
+            expects_graphs=case == "graphs_on",
+        )
         for n in (1, 2)
         for case in ("graphs_on", "graphs_off")
     ]
-    more = {"profile_steps": 48, "with_stack": False, "nsys": False, "gpu_used_mib": {}}
-    return Plan(
-        mode="gpu", batch=16, max_new_tokens=64, profile=True, launches=launches, **more
-    )  # fmt: skip
+    return made_up_run.plan(*launches, max_new_tokens=64)
 
 
 def summarised(logs, plan_: Plan, clocks: dict[str, ClockFacts | None]) -> dict:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+import made_up_run
 import pytest
+from made_up_run import plan
 
 from repro_pp_graphs import launch_record, run_record
 from repro_pp_graphs.report import launch_row, summary_step
@@ -15,21 +17,8 @@ from repro_pp_graphs.run_record import Launch, Plan
 
 
 def launch(label: str, case: str, number: int = 1, **changes) -> Launch:
-    fields = {
-        **{"label": label, "case": case, "round": number, "python": "p", "env": {}},
-        **{"sglang_version": "0.5.21", "args": ["--pp-size", "4"], "argv": [], "nodes": 1},
-        **{"port": 30000, "model": "m", "pp_size": 4, "tp_size": 1},
-        **{"expects_graphs": True, "captured_max_bs": None},
-    }
-    return Launch(**{**fields, **changes})
-
-
-def plan(*launches: Launch, **changes) -> Plan:
-    fields = {
-        **{"mode": "gpu", "batch": 16, "max_new_tokens": 128, "profile": True},
-        **{"profile_steps": 48, "with_stack": False, "nsys": False, "gpu_used_mib": {}},
-    }
-    return Plan(launches=list(launches), **{**fields, **changes})
+    fields = {"args": ["--pp-size", "4"], "pp_size": 4, "expects_graphs": True, **changes}
+    return made_up_run.launch(label, case=case, round=number, **fields)
 
 
 def metrics(itl_ms: float) -> dict:

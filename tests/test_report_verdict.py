@@ -222,14 +222,20 @@ def renamed(run: Path, names: dict[str, str]) -> Path:
     return run
 
 
-def test_other_cases_are_asked_only_whether_they_differ(tmp_path):
-    run = report_runs.series(tmp_path / "r")
+def graphs_in_all(run: Path) -> None:
+    """Let every launch of a run be one that is to have graphs."""
 
-    def alike(value):
+    def change(value):
         for each in value["launches"]:
             each["expects_graphs"] = True
 
-    changed(run / "logs" / "run.json", alike)
+    changed(run / "logs" / "run.json", change)
+
+
+def test_other_cases_are_asked_only_whether_they_differ(tmp_path):
+    run = report_runs.series(tmp_path / "r")
+
+    graphs_in_all(run)
     found = verdict(renamed(run, {"graphs_on": "one", "graphs_off": "two"}))
     assert (found.headline, found.findings, found.ours_ms) == ("NOT ASKED", [], {})
     assert "one / two: 0.949" in found.text and "DIFFERENT, one is better" in found.text
@@ -294,11 +300,7 @@ def as_aa(run: Path, **changes) -> Path:
     for number, path in enumerate(sorted((run / "logs").glob("*_client.json"))):
         changed(path, lambda value, n=number: value["summary"].update(mean_tpot_ms=50 + 0.3 * n))
 
-    def alike(value):
-        for each in value["launches"]:
-            each["expects_graphs"] = True
-
-    changed(run / "logs" / "run.json", alike)
+    graphs_in_all(run)
     return renamed(run, names)
 
 

@@ -8,7 +8,6 @@ import os
 import pty
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +36,6 @@ def attach(harness: Harness, url: str, *options: str) -> Done:
     given = ["--attach", url, "--out", str(harness.out), "--python", PYTHON]
     given += ["--batch", "2", "--max-new-tokens", "4", "--profile-steps", "2"]
     return harness.start_bare(*given, *options).end()
-
-
-@pytest.fixture
-def harness(tmp_path: Path) -> Iterator[Harness]:
-    with Harness(tmp_path / "harness") as made:
-        yield made
 
 
 @pytest.fixture

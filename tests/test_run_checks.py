@@ -14,8 +14,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import made_up_run
 import pytest
 from fake_sglang.harness import wait_until
+from made_up_run import plan
 
 from repro_pp_graphs.launch_record import GraphState
 from repro_pp_graphs.run.checks import kv_cache, preflight
@@ -31,22 +33,11 @@ from repro_pp_graphs.server.machine.listener import LOOPBACK, is_free
 H100_MIB = 81559
 
 
-def launch(**changes) -> Launch:
-    fields = {
-        **{"label": "A", "case": "a", "round": 1, "python": sys.executable, "env": {}},
-        **{"sglang_version": "0.5.21", "args": [], "argv": []},
-        **{"port": 30000, "model": "meta-llama/Llama-3.1-70B-Instruct", "nodes": 1},
-        **{"pp_size": 4, "tp_size": 1, "expects_graphs": True, "captured_max_bs": 64},
-    }
-    return Launch(**{**fields, **changes})
-
-
-def plan(*launches: Launch, **changes) -> Plan:
-    fields = {
-        **{"mode": "gpu", "batch": 16, "max_new_tokens": 128, "profile": True},
-        **{"profile_steps": 48, "with_stack": False, "nsys": False, "gpu_used_mib": {}},
-    }
-    return Plan(launches=list(launches), **{**fields, **changes})
+launch = partial(
+    made_up_run.launch,
+    **{"python": sys.executable, "port": 30000, "model": "meta-llama/Llama-3.1-70B-Instruct"},
+    **{"pp_size": 4, "expects_graphs": True, "captured_max_bs": 64},
+)
 
 
 def h100s(count: int, used_mib: int = 0) -> list[Gpu]:

@@ -44,12 +44,6 @@ RUNS = [
 ]
 
 
-@pytest.fixture
-def harness(tmp_path: Path) -> Iterator[Harness]:
-    with Harness(tmp_path / "r") as made:
-        yield made
-
-
 def interrupted(root: Path, moment: str, sent: signal.Signals) -> tuple[Harness, Done, list[str]]:
     """Measure a good case, then interrupt at a moment of the next; what was left at once."""
     fault, shown, options = MOMENTS[moment]

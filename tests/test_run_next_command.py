@@ -5,31 +5,24 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import made_up_run
 import pytest
 
 from repro_pp_graphs import launch_record
 from repro_pp_graphs.run import estimate, next_command
 from repro_pp_graphs.run.folder import resume
-from repro_pp_graphs.run_record import Launch, Look, Plan
+from repro_pp_graphs.run_record import Look, Plan
 
 CALL = ["bash", "run_repro.sh"]
 
 
-def launch(label: str, case: str, number: int, block: int = 1) -> Launch:
-    return Launch(
-        **{"label": label, "case": case, "round": number, "python": "p", "sglang_version": "1"},
-        **{"args": [], "argv": [], "env": {}, "port": 1, "model": "m", "pp_size": 2, "nodes": 1},
-        **{"tp_size": 1, "expects_graphs": None, "captured_max_bs": None, "block": block},
-    )
-
-
 def plan(rounds: int = 1, cases: str = "AB", **changes) -> Plan:
     launches = [
-        launch(f"{case}_r{number}", case, number, -(-number // 2))
+        made_up_run.launch(f"{case}_r{number}", case=case, round=number, block=-(-number // 2))
         for number in range(1, rounds + 1)
         for case in (cases if number % 2 else reversed(cases))
     ]
-    made = Plan("gpu", 16, 256, False, 48, False, False, {}, launches, run_id="r")
+    made = made_up_run.plan(*launches, max_new_tokens=256, profile=False, run_id="r")
     made.looks, made.command = [Look(rounds, True)], [*CALL, "--pp-size", "2"]
     for name, value in changes.items():
         setattr(made, name, value)

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
+import made_up_run
+
 from repro_pp_graphs.run import overview
-from repro_pp_graphs.run_record import Launch, Plan
+from repro_pp_graphs.run_record import Plan
 
 
 def plan(**notes: list[str]) -> Plan:
-    launches = [
-        Launch(
-            label=case, case=case, round=1, python="p", sglang_version="0.5.21", args=[], argv=[],
-            env={}, port=1, model="m", pp_size=2, tp_size=1, nodes=1, expects_graphs=None,
-            captured_max_bs=None, notes=its,
-        )
-        for case, its in notes.items()
-    ]  # fmt: skip
-    return Plan(
-        mode="cpu", batch=8, max_new_tokens=48, profile=True, profile_steps=24, with_stack=False,
-        nsys=False, gpu_used_mib={}, launches=launches,
-    )  # fmt: skip
+    launches = (made_up_run.launch(case, case=case, notes=its) for case, its in notes.items())
+    return made_up_run.plan(*launches)
 
 
 def test_a_note_says_which_cases_it_is_of_where_not_of_all():

@@ -6,19 +6,12 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fake_sglang.harness import PYTHON, Done, Harness
 
 pytestmark = pytest.mark.launches
-
-
-@pytest.fixture
-def harness(tmp_path: Path) -> Iterator[Harness]:
-    with Harness(tmp_path / "r") as made:
-        yield made
 
 
 def refusal(done: Done) -> str:

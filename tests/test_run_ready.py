@@ -6,6 +6,7 @@ import os
 import socket
 from pathlib import Path
 
+import made_up_run
 import pytest
 import requests
 import server_logs
@@ -14,7 +15,6 @@ from standin_server import MODEL, StandIn
 
 from repro_pp_graphs import launch_record, run_record
 from repro_pp_graphs.run import wait_ready_step
-from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server import http
 from repro_pp_graphs.server.machine import listener
 
@@ -23,10 +23,7 @@ QUIET = f"{server_logs.START}\n[2026-11-20 09:00:40] Attention backend not set. 
 
 def logs_folder(tmp_path: Path, port: int, log: str) -> Path:
     """What run_repro.sh leaves before it waits for a server at `port`."""
-    launch = Launch(
-        "A", "quiet", 1, "python3", "0.5.16", [], [], {}, port, "m", 2, 1, 1, None, None
-    )
-    plan = Plan("cpu", 2, 4, False, 2, False, False, {}, [launch])
+    plan = made_up_run.plan(made_up_run.launch(case="quiet", python="python3", port=port))
     logs = tmp_path / "logs"
     logs.mkdir()
     run_record.save(logs, plan)

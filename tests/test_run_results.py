@@ -18,12 +18,6 @@ TWO_GPUS = [(81559, 3)] * 2
 SMALL = ("--pp-size", "2", "--dummy-weights", "--layers", "2")
 
 
-@pytest.fixture
-def harness(tmp_path: Path) -> Iterator[Harness]:
-    with Harness(tmp_path / "r") as made:
-        yield made
-
-
 @pytest.fixture(scope="module")
 def ab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Harness, Done, Done]]:
     """One A/B on two GPUs with sglang 0.5.2, which names no PP rank in its traces; its dry run."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import made_up_run
 import pytest
 from fake_sglang.harness import Done, Harness
 
@@ -23,23 +24,19 @@ GPU = Gpu("0", "GPU-8f1c", "NVIDIA H200", 143771, 0)
 
 def launch(label: str, **changes) -> Launch:
     fields = {
-        **{"label": label, "case": label, "round": 1, "python": "/usr/bin/python3"},
-        **{"env": {"NCCL_DEBUG": "INFO"}, "sglang_version": "0.5.21", "model": "/m", "argv": []},
+        **{"case": label, "python": "/usr/bin/python3", "env": {"NCCL_DEBUG": "INFO"}},
         **{"args": ["--port", "30000", "--cuda-graph-bs", "1", "2", "--disable-radix-cache"]},
-        **{"port": 30000, "pp_size": 2, "tp_size": 1, "nodes": 1},
-        **{"expects_graphs": True, "captured_max_bs": None},
+        **{"port": 30000, "model": "/m", "expects_graphs": True},
     }
-    return Launch(**{**fields, **changes})
+    return made_up_run.launch(label, **{**fields, **changes})
 
 
 def plan(*launches: Launch, **changes) -> Plan:
     fields = {
-        **{"mode": "gpu", "batch": 16, "max_new_tokens": 128, "profile": True},
-        **{"profile_steps": 48, "with_stack": False, "nsys": False, "gpu_used_mib": {}},
         **{"inputs": {"prompts.txt": "aa" * 32}, "machine": {"CPU": "x", "GPUs": "a"}},
         **{"run_id": "r", "began": "2026-11-24 03:15:00"},
     }
-    return Plan(launches=list(launches) or [launch("A"), launch("B")], **{**fields, **changes})
+    return made_up_run.plan(*launches or (launch("A"), launch("B")), **{**fields, **changes})
 
 
 def with_launch(**changes) -> Plan:

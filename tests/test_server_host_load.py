@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import made_up_run
 import numpy as np
 import pytest
 import report_runs
@@ -176,12 +177,8 @@ def test_the_cores_of_a_gpu_are_those_that_the_kernel_names(tmp_path, monkeypatc
 
 
 def launch(folder: Path, **more: object) -> tuple[Plan, Launch, Path]:
-    one = Launch(
-        **{"label": "A", "case": "a", "round": 1, "python": "p", "args": [], "argv": []},
-        **{"sglang_version": "0.5.16", "env": {}, "port": 1, "model": "m", "tp_size": 1},
-        **{"pp_size": 2, "nodes": 1, "expects_graphs": None, "captured_max_bs": None},
-    )
-    plan = Plan("gpu", 8, 48, False, 24, False, False, {}, [one], **more)
+    one = made_up_run.launch(sglang_version="0.5.16")
+    plan = made_up_run.plan(one, profile=False, **more)
     logs = folder / "logs"
     logs.mkdir(exist_ok=True)
     run_record.save(logs, plan)
