@@ -84,6 +84,10 @@ class Launch:
                 found[-1] += f" {word}"
         return found + [f"{name}={value}" for name, value in self.env.items()]
 
+    def value(self, argument: str, default: str = "") -> str:
+        """The word behind an argument of the server, or probe; `default` where it is not given."""
+        return dict(zip(self.args, self.args[1:], strict=False)).get(argument, default)
+
     @property
     def ranks(self) -> int:
         """Ranks on the nodes that the run starts: each writes one trace file."""

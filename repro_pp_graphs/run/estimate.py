@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from repro_pp_graphs.files import BadFile
-from repro_pp_graphs.run.memory import fitting, weights
+from repro_pp_graphs.run.memory import weights
 from repro_pp_graphs.run.plan import environments
 from repro_pp_graphs.run.plan.order import ENOUGH_ROUNDS, LEAST_ROUNDS, whole_rounds
 from repro_pp_graphs.run_record import Launch, Plan
@@ -117,7 +117,7 @@ def _basis(plan: Plan) -> str:
 def _loading(plan: Plan) -> str:
     """The weights that a server's start loads from disk, as far as their size is known; empty
     where all are random."""
-    loaded = [one for one in plan.launches if ("--load-format", "dummy") not in fitting.pairs(one)]
+    loaded = [one for one in plan.launches if one.value("--load-format") != "dummy"]
     if not loaded:
         return ""
     sizes = {weights.on_a_node(launch) for launch in loaded}

@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
     if launch.loads:
         from repro_pp_graphs.run.launch import measure_loads  # noqa: PLC0415 - for a sweep alone
 
-        status = measure_loads.measure(options, plan, launch)
+        status = measure_loads.Loads(options, plan, launch).run()
         host.end(logs, label)
         return status
     words = client_words.prompts(options.root) + client_words.measured(plan, launch, logs)

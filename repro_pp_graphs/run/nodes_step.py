@@ -144,7 +144,7 @@ def nodes_of(names: list[str], answers: list[dict[str, Any]], head: str) -> list
 def head_of(plan: Plan, answers: list[dict[str, Any]]) -> str:
     """The head's address: of --dist-init-addr where the argument files have one, else where srun
     runs, as the other nodes see it. Raises SlurmError where they do not agree."""
-    if given := given_address(plan):
+    if given := plan.launches[0].value("--dist-init-addr"):
         return given.rpartition(":")[0].strip("[]")
     seen = sorted({str(answer["head"]) for answer in answers[1:]})
     if len(seen) != 1 or not seen[0]:
@@ -153,13 +153,6 @@ def head_of(plan: Plan, answers: list[dict[str, Any]]) -> str:
             "reach, --dist-init-addr HOST:PORT in server_args_base.txt"
         )
     return seen[0]
-
-
-def given_address(plan: Plan) -> str:
-    """The --dist-init-addr of the argument files; empty for none."""
-    words = plan.launches[0].args
-    at = words.index("--dist-init-addr") if "--dist-init-addr" in words else -1
-    return words[at + 1] if 0 <= at < len(words) - 1 else ""
 
 
 def problems(found: list[Node], answers: list[dict[str, Any]]) -> list[str]:
@@ -239,7 +232,7 @@ def look(out: Path, plan: Plan, extra: list[str]) -> Nodes:
     names = allocation.names(first.started_nodes)
     found = [*allocation.SRUN, *extra]
     token = logs / f".seen-{os.getpid()}"
-    given = given_address(plan)
+    given = plan.launches[0].value("--dist-init-addr")
     try:
         token.touch()
         with listening(int(given.rpartition(":")[2]) if given else first.port + DIST_PORTS) as port:

@@ -188,7 +188,7 @@ def sends(launch: Launch, plan: Plan) -> str:
     """How PP sends go: as the release does it, unless a case has a remedy or a shim for it; the
     probe's send path."""
     if plan.engine == "probe":
-        return launch.args[launch.args.index("--send") + 1]
+        return launch.value("--send")
     return needs.how_sent(launch.env, launch.sglang_version, plan.mode != "cpu")
 
 

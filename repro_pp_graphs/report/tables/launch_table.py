@@ -172,6 +172,13 @@ def _wrapped(case: str, cells: list[str], rounds: list[int], ratio: str) -> list
     return found
 
 
+def marked(compared: dict[str, Any]) -> str:
+    """`0.949 [0.934, 0.964] *`: an estimate with its interval, and the mark of its word."""
+    estimate = compared["estimate"]
+    ends = f"[{estimate['low']:.3f}, {estimate['high']:.3f}]"
+    return f"{estimate['value']:.3f} {ends} {MARKS.get(compared['word'], '')}".rstrip()
+
+
 def _ratios(summary: dict[str, Any]) -> dict[tuple[str, str], str]:
     """By metric and case the ratio of the first case to it, with interval and mark; none in a
     rehearsal, whose arms are alike."""
@@ -182,11 +189,8 @@ def _ratios(summary: dict[str, Any]) -> dict[tuple[str, str], str]:
     first = cases_of(summary["launches"])[0]
     for pair in verdict["pairs"]:
         for each in pair["comparisons"]:
-            estimate = each["estimate"]
-            if estimate and pair["a"] == first:
-                ends = f"[{estimate['low']:.3f}, {estimate['high']:.3f}]"
-                mark = MARKS.get(each["word"], " ")
-                found[each["metric"], pair["b"]] = f"{estimate['value']:.3f} {ends} {mark}"
+            if each["estimate"] and pair["a"] == first:
+                found[each["metric"], pair["b"]] = marked(each)
     return found
 
 
@@ -198,17 +202,14 @@ def _crossed(summary: dict[str, Any]) -> list[str]:
     titles = {key: title for title, key, _ in METRICS} | {OUTSIDE: "waits outside own work ms"}
     out: list[str] = []
     for each in found:
-        estimate = each["estimate"]
-        if estimate is None:
+        if each["estimate"] is None:
             continue
         if not out:
             titled = "".join(f"{title:>10}" for title in ("released", "blocking"))
             out.append(f"{'graphs on / off':<27}{titled}  {'blocking / released':>20}")
-        ends = f"[{estimate['low']:.3f}, {estimate['high']:.3f}]"
         ratios = f"{each['ratio']:>10.3f}{each['ratio_blocking']:>10.3f}"
-        mark = MARKS.get(each["word"], "")
         title = titles.get(each["metric"], each["metric"])
-        out.append(f"  {title:<25}{ratios}  {estimate['value']:.3f} {ends} {mark}".rstrip())
+        out.append(f"  {title:<25}{ratios}  {marked(each)}")
     return out
 
 

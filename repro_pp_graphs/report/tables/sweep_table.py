@@ -9,7 +9,7 @@ from repro_pp_graphs.report.launch_row import cases_of, name
 from repro_pp_graphs.report.number_words import number
 from repro_pp_graphs.report.summary import sweep
 from repro_pp_graphs.report.tables import sweep_waits
-from repro_pp_graphs.report.tables.launch_table import MARKS
+from repro_pp_graphs.report.tables.launch_table import marked
 from repro_pp_graphs.report.tables.table import Table
 from repro_pp_graphs.stats.compare import spread
 from repro_pp_graphs.stats.metric_names import IDLE
@@ -54,11 +54,7 @@ def count_of(summary: dict[str, Any]) -> str:
 
 
 def _ratio(found: dict[str, Any] | None) -> str:
-    if not found:
-        return ""
-    estimate = found["estimate"]
-    ends = f"[{estimate['low']:.3f}, {estimate['high']:.3f}]"
-    return f"{estimate['value']:.3f} {ends} {MARKS.get(found['word'], '')}".rstrip()
+    return marked(found) if found else ""
 
 
 def _families(summary: dict[str, Any]) -> str:

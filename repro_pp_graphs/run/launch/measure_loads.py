@@ -108,8 +108,3 @@ class Loads:
         where, exit_file = self.options.pid, self.options.exit_file
         failure.report_load(self.logs, self.launch, label, self.last, where, exit_file=exit_file)
         return True
-
-
-def measure(options: argparse.Namespace, plan: Plan, launch: Launch) -> int:
-    """Measure every load of a launch; 0 with the main one, 1 without, 130 interrupted."""
-    return Loads(options, plan, launch).run()

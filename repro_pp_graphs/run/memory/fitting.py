@@ -23,17 +23,12 @@ _PROCESS_BYTES = 2e9  # of a GPU that ranks share, for each: its CUDA context, g
 def fewer_layers(launch: Launch, layers: int | None) -> str:
     """`--dummy-weights --layers N or fewer`, without what is given already; without a number where
     how many fit is not known, empty where not even one a rank does."""
-    dummy = "--dummy-weights" * (("--load-format", "dummy") not in pairs(launch))
+    dummy = "--dummy-weights" * (launch.value("--load-format") != "dummy")
     if layers:
         return f"{dummy} --layers {layers} or fewer".strip()
     if weights.fraction_of(launch) is None or weights.tokens_in(launch, 1.0, 1) is None:
         return f"{dummy} with fewer --layers" if dummy else "fewer --layers"
     return ""
-
-
-def pairs(launch: Launch) -> set[tuple[str, str]]:
-    """Each argument of the server with the word behind it."""
-    return set(zip(launch.args, launch.args[1:], strict=False))
 
 
 def remedies(launch: Launch, gpus: Sequence[Gpu], tokens: int) -> str:
@@ -66,9 +61,8 @@ def most_layers(
     tokens fit into the share that the launch asks for; None where none do, or it is not known."""
     config = weights.config_of(launch)
     layers = config.get("num_hidden_layers")
-    values = dict(zip(launch.args, launch.args[1:], strict=False))
     try:
-        override = json.loads(values.get(_OVERRIDE, "{}"))
+        override = json.loads(launch.value(_OVERRIDE, "{}"))
     except ValueError:
         return None
     if not isinstance(layers, int) or not isinstance(override, dict):

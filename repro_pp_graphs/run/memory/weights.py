@@ -37,8 +37,7 @@ def config_of(launch: Launch) -> dict[str, Any]:
         if shape is None:
             return {}
         path = model_folder.config_path(shape)
-    values = dict(zip(launch.args, launch.args[1:], strict=False))
-    override = values.get("--json-model-override-args", "{}")
+    override = launch.value("--json-model-override-args", "{}")
     try:
         return {**json.loads(path.read_text("utf-8")), **json.loads(override)}
     except (TypeError, ValueError, RecursionError):
@@ -237,7 +236,7 @@ def cache_on_a_node(launch: Launch, tokens: int) -> float:
 
 def most_tokens(launch: Launch) -> int:
     """What an argument allows the KV cache to hold; 0 where none does."""
-    text = dict(zip(launch.args, launch.args[1:], strict=False)).get(CAPACITY, "")
+    text = launch.value(CAPACITY)
     return int(text) if text.isdecimal() else 0
 
 
@@ -264,8 +263,7 @@ def _total(gpus: Sequence[Gpu]) -> int:
 
 def fraction_of(launch: Launch) -> float | None:
     """The share of a GPU's memory that the server may take; None where no argument says."""
-    values = dict(zip(launch.args, launch.args[1:], strict=False))
     try:
-        return float(values[FRACTION])
-    except (KeyError, ValueError):
+        return float(launch.value(FRACTION))
+    except ValueError:
         return None

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from repro_pp_graphs.traces.analysis_record import (
     Analysis,
     ChannelFacts,
@@ -21,10 +25,9 @@ from repro_pp_graphs.traces.explain.token_return import token_return
 from repro_pp_graphs.traces.explain.turn import turns
 from repro_pp_graphs.traces.explain.words import clock_doubt_us
 from repro_pp_graphs.traces.pair.clock_bounds import Bounds, between, bounds, of_all_pairs
-from repro_pp_graphs.traces.pair.edge import Edge, without_pairs
+from repro_pp_graphs.traces.pair.edge import Edge, sent_ns, without_pairs
 from repro_pp_graphs.traces.pair.edges import NOT_TOGETHER
 from repro_pp_graphs.traces.pair.host_clocks import aligned_edges, host_clocks, same_host
-from repro_pp_graphs.traces.pair.pair_times import pair_times
 from repro_pp_graphs.traces.quantiles import spread_if_any
 from repro_pp_graphs.traces.rank_trace import Case
 
@@ -124,10 +127,9 @@ def _ranks(case: Case, hosts: list[Host], window_ns: tuple[int, int]) -> dict[st
 
 def _edge(case: Case, edge: Edge, most: Bounds) -> EdgeFacts:
     """One edge; `offset` and `unpairable` are of its channel with most pairs."""
-    times = pair_times(edge)
     sends = sum(len(channel.sends) for channel in edge.channels)
     recvs = sum(len(channel.recvs) for channel in edge.channels)
-    pairs = len(times.lag)
+    pairs = sum(len(channel.pairing.pairs) for channel in edge.channels)
     return EdgeFacts(
         src=edge.src_rank // case.tp_size,
         dst=edge.dst_rank // case.tp_size,
@@ -151,15 +153,27 @@ def _edge(case: Case, edge: Edge, most: Bounds) -> EdgeFacts:
             )
             for channel in edge.channels
         ],
-        buffered=times.buffered,
-        transfer_us=spread_if_any(times.transfer),
-        shorter_us=spread_if_any(times.shorter),
-        send_wait_us=spread_if_any(times.send_wait),
-        recv_wait_us=spread_if_any(times.recv_wait),
-        lag_us=spread_if_any(times.lag),
         clock_us=between(most, edge.src_rank, edge.dst_rank),
         by_number=_by_number(edge),
+        **_times(edge),
     )
+
+
+def _times(edge: Edge) -> dict[str, Any]:
+    """Who waited for whom, and the transfers, over all pairs (docs/traces.md), as fields of
+    EdgeFacts. A send that ends before its recv starts was buffered; a gloo send lasts until the
+    sender waits for it: it counts as over when its recv is."""
+    rows = [(s.start_ns, sent_ns(s, r), r.start_ns, r.end_ns) for s, r in edge.paired()]
+    s_start, s_end, r_start, r_end = np.array(rows, dtype=np.int64).reshape(-1, 4).T
+    spans_ns = {
+        "transfer_us": np.maximum(s_end, r_end) - np.maximum(s_start, r_start),
+        "shorter_us": np.minimum(s_end - s_start, r_end - r_start),
+        "send_wait_us": np.maximum(0, r_start - s_start),
+        "recv_wait_us": np.maximum(0, s_start - r_start),
+        "lag_us": r_end - s_end,
+    }
+    spreads = {name: spread_if_any(ns / 1000) for name, ns in spans_ns.items()}
+    return {"buffered": int(np.sum(s_end < r_start)), **spreads}
 
 
 def _of_all(reason: str) -> bool:
