@@ -4,12 +4,12 @@ import ast
 import importlib.metadata
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from client_harness import CLIENT, generated
+from programs import ran
 from standin_server import StandIn
 
 PACKAGE = CLIENT.parent / "repro_pp_graphs" / "client"
@@ -31,15 +31,7 @@ def run_alone(folder, *argv, packages, options=("-S",)):
     """Python without its site-packages; what `packages` holds can be imported."""
     command = [sys.executable, *options, "client_benchmark.py", *argv]
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(packages)}
-    return subprocess.run(
-        command,
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    return ran(command, cwd=folder, env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -102,13 +94,7 @@ def test_without_its_package_the_file_says_what_to_copy(tmp_path, only_requests)
 def test_an_older_python_says_which_is_needed():
     ast.parse(CLIENT.read_text(encoding="utf-8"), feature_version=(3, 6))
     code = "import runpy, sys; sys.version_info = (3, 9, 18); runpy.run_path(sys.argv[1])['main']()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(CLIENT)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    done = ran([sys.executable, "-c", code, str(CLIENT)])
     said = "client_benchmark.py: needs Python 3.10 or newer, not 3.9\n"
     assert (done.stdout, done.stderr) == ("", said)
 
@@ -122,13 +108,8 @@ def test_without_requests_the_help_works_and_a_run_says_what_to_install(
     tmp_path, module, argv, status, said
 ):
     (tmp_path / "sitecustomize.py").write_text(f"import sys; sys.modules['{module}'] = None")
-    done = subprocess.run(
-        [sys.executable, str(CLIENT), *argv],
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
+    done = ran(
+        [sys.executable, str(CLIENT), *argv], env={**os.environ, "PYTHONPATH": str(tmp_path)}
     )
     assert done.returncode == status and said in done.stdout + done.stderr
     assert len(done.stderr.splitlines()) in ((1, 2) if status else (0,))

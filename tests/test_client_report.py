@@ -8,6 +8,7 @@ import threading
 
 import pytest
 from client_harness import CLIENT, client_runs
+from programs import ran
 from standin_server import Behaviour, StandIn
 
 from repro_pp_graphs.client.caveats import caveats, client_faults, length_caveat, self_check_verdict
@@ -151,14 +152,7 @@ def test_a_report_that_cannot_be_printed_is_said_in_a_sentence():
 
 def test_what_an_encoding_lacks_is_escaped():
     with StandIn(Behaviour(fault="http", http_status=400, message="太长")) as server:
-        done = subprocess.run(
-            client(server),
-            env={**os.environ, "PYTHONIOENCODING": "ascii"},
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
+        done = ran(client(server), env={**os.environ, "PYTHONIOENCODING": "ascii"})
     assert (done.returncode, done.stderr) == (1, "")
     assert "http 400: \\u592a\\u957f" in done.stdout
 

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from fake_sglang.harness import wait_until
 from planted_secrets import NAMED, SECRETS
+from programs import ran
 
 from repro_pp_graphs.environment import interpreter, libraries, packages, programs, running_servers
 
@@ -97,13 +98,9 @@ esac
 def run(
     *options: str, env: dict[str, str] | None = None, script: Path = SCRIPT
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return ran(
         [shutil.which("bash") or "bash", str(script), *options],
         env=env if env is not None else bare(),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
     )
 
 
@@ -273,18 +270,16 @@ def test_bash_and_coreutils_are_enough(tmp_path: Path) -> None:
 def test_a_chroot_without_proc_and_dev_is_enough(tmp_path: Path) -> None:
     for name in ("bash", *COREUTILS):
         program = Path(shutil.which(name) or name).resolve()
-        linked = subprocess.run(["ldd", program], capture_output=True, text=True, check=True)
+        linked = ran(["ldd", program], check=True)
         places = {path: path for path in re.findall(r"(/\S+) \(0x", linked.stdout)}
         for place, path in {**places, f"/bin/{name}": str(program)}.items():
             copy = tmp_path / place.lstrip("/")
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, copy)
     shutil.copy(SCRIPT, tmp_path)
-    done = subprocess.run(
+    done = ran(
         [shutil.which("chroot") or "chroot", tmp_path, "/bin/bash", "/collect_env.sh"],
         env={"PATH": "/bin"},
-        capture_output=True,
-        text=True,
         check=True,
     )
     assert done.stderr == ""
@@ -310,7 +305,7 @@ def pythons() -> Iterator[Path]:
         found = [shutil.which(f"python3.{minor}") or ""]
         found += map(str, Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python"))
         for python in filter(None, found):
-            answer = subprocess.run([python, "-V"], capture_output=True, text=True, check=False)
+            answer = ran([python, "-V"])
             if answer.stdout.startswith(f"Python 3.{minor}."):
                 yield Path(python)
     yield Path(sys.executable)
@@ -807,9 +802,7 @@ def test_without_a_server_the_packages_library_is_the_one_in_use(fake_nccl: Path
         "print(*(fact.value for fact in interpreter.nccl() if fact.key == 'NCCL'))"
     )
     env = bare(PYTHONPATH=f"{fake_nccl}:{ROOT}")
-    found = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
-    )
+    found = ran([sys.executable, "-c", code], env=env, check=True)
     assert found.stdout == "2.28.3 (in the pip package)\n"
 
 

@@ -16,6 +16,7 @@ import pytest
 import report_runs
 from fake_sglang.harness import CHECKOUT, Harness
 from planted_secrets import SECRETS
+from programs import ran
 
 from repro_pp_graphs.bundle import contents, issue
 from repro_pp_graphs.bundle.__main__ import masked_after, to_look_at
@@ -51,7 +52,7 @@ def bundle(run: Path, *options: str, **variables: str) -> subprocess.CompletedPr
     if "--python" not in options:
         command += ["--python", sys.executable]
     env = {"PATH": "/usr/bin:/bin", "REPRO_COLLECT_PATIENCE": "1000", **variables}
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    return ran(command, env=env)
 
 
 def unpacked(run: Path, *options: str, **variables: str) -> dict[str, str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+from programs import ran
 
 from repro_pp_graphs.__main__ import COMMANDS, STEPS
 from repro_pp_graphs.run.folder import guide
@@ -81,7 +81,7 @@ def helps() -> dict[str, str]:
     """What each command prints when it is asked for its options."""
 
     def ask(command: list[str]) -> str:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        done = ran(command, cwd=ROOT)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -137,7 +137,7 @@ def test_the_dry_runs_that_help_shows_fit_the_gpus_that_they_assume(helps, tmp_p
     assert len(shown) >= 2
     for number, words in enumerate(shown):
         command = ["bash", "run_repro.sh", *words, "--out", str(tmp_path / str(number))]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        done = ran(command, cwd=ROOT)
         assert done.returncode == 0, (words, done.stdout[-500:], done.stderr[-500:])
 
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from programs import ran
 from quick_venv import pip_for_all
 
 ROOT = Path(__file__).parents[1]
@@ -22,13 +23,10 @@ def of_a_checkout(folder: Path, **environ: str) -> subprocess.CompletedProcess[s
         shutil.copytree(ROOT / name, folder / name)
     (folder / "tests").mkdir()
     shutil.copy(ROOT / "tests" / "run.sh", folder / "tests")
-    return subprocess.run(
+    return ran(
         ["bash", "tests/run.sh", "-x"],
         cwd=folder,
         env={**os.environ, **environ, **NOTHING_TO_INSTALL},
-        capture_output=True,
-        text=True,
-        check=False,
     )
 
 

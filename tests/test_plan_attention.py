@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from collections import UserList
 from pathlib import Path
 
 import pytest
 from plan_harness import BASE, FLAGS, plan_of
+from programs import ran
 
 from repro_pp_graphs.run import make_plan
 from repro_pp_graphs.run.plan import options as run_options
@@ -179,12 +179,9 @@ def followed(given: tuple[str, ...], offer: str, folder: Path) -> list[str]:
 def planned(folder: Path, words: list[str]) -> tuple[int, str]:
     """Exit status and complaint of a dry run in a checkout whose argument files are in `folder`."""
     path = os.environ.get("PATH", "")
-    done = subprocess.run(
+    done = ran(
         ["bash", str(folder / "run_repro.sh"), "--dry-run", *words],
         env={"PATH": path, "HOME": str(folder), "LANG": "C.UTF-8"},
-        capture_output=True,
-        text=True,
-        check=False,
     )
     said = " ".join(line.strip() for line in done.stderr.splitlines())
     return done.returncode, said + done.stdout[-1500:] * (done.returncode != 0)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import made_up_run
 import pytest
+from programs import ran
 
 from repro_pp_graphs.run.plan.server_script import command_script
 from repro_pp_graphs.run_record import Launch
@@ -46,9 +47,7 @@ def run(script: str, folder: Path, env: dict[str, str] | None = None) -> dict:
     path = folder / "A server's command.sh"
     path.write_text(script, encoding="utf-8")
     clean = {"PATH": os.environ["PATH"], **(env or {})}
-    done = subprocess.run(
-        ["bash", str(path)], env=clean, capture_output=True, text=True, check=True
-    )
+    done = ran(["bash", str(path)], env=clean, check=True)
     return json.loads(done.stdout)
 
 

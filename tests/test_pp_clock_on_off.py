@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
+from programs import ran
 
 from repro_pp_graphs.pp_clock import launch_facts, lines, on_off, rows
 from repro_pp_graphs.pp_clock.clock_record import ClockFacts, OnOff
@@ -145,10 +145,7 @@ def test_the_script_ends_with_the_verdict(tmp_path, verdicts, status):
     for number, verdict in enumerate(verdicts or [None]):
         said = said_of(verdict) if verdict else ["PP1 decode, measured"]
         (out / f"logs/{number}_pp_clock.txt").write_text("\n".join(said) + "\n")
-    done = subprocess.run(
-        ["bash", folder / SCRIPT.name, out, "--rounds", "2"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = ran(["bash", folder / SCRIPT.name, out, "--rounds", "2"])  # fmt: skip
     assert (done.returncode, done.stderr) == (status, "")
     assert done.stdout.startswith("8 --cases graphs_on") and "--rounds 2" in done.stdout
     assert done.stdout.count("Clock on / off") == len(verdicts)

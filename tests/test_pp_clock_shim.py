@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import sys
 import threading
 import time
@@ -14,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from programs import ran
 
 from repro_pp_graphs.pp_clock import device, rows
 from repro_pp_graphs.pp_clock.rows import CODES, KINDS
@@ -291,9 +291,7 @@ assert [each.op for each in made] == [*own, own[0]], made
 
 
 def test_torch_takes_what_is_numbered_into_a_batch():
-    done = subprocess.run(
-        [sys.executable, "-c", A_REAL_BATCH], capture_output=True, text=True, check=False
-    )
+    done = ran([sys.executable, "-c", A_REAL_BATCH])
     assert done.returncode == 0, done.stderr
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from examples import THOROUGH
 from fake_sglang.harness import free_port
+from programs import ran
 
 from repro_pp_graphs.run.plan import environments
 from repro_pp_graphs.server.release import installed
@@ -46,14 +47,7 @@ def run(tmp_path_factory):
     site = tmp_path_factory.mktemp("site")
     (site / "sitecustomize.py").write_text("import gc\n\ngc.set_threshold(50_000, 20, 20)\n")
     path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(
-        command,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        cwd=out,
-        check=False,
-    )
+    done = ran(command, env={**os.environ, "PYTHONPATH": path}, cwd=out)
     logs = "\n".join(path.read_text()[-3000:] for path in out.glob("logs/*_server.log"))
     assert done.returncode == 0, done.stdout + done.stderr + logs
     return out, done.stdout + done.stderr, port

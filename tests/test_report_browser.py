@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 import report_runs
+from programs import ran
 
 from repro_pp_graphs.report import report_command
 from repro_pp_graphs.report.page import html_page
@@ -33,7 +33,7 @@ def lacking(what: str) -> NoReturn:
 
 def node(*command: str, cwd: Path, **variables: str) -> str:
     env = {**os.environ, **variables}
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    done = ran(command, cwd=cwd, env=env)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -47,7 +47,7 @@ def web(tmp_path_factory) -> Path:
     here = tmp_path_factory.mktemp("web") / "web"
     shutil.copytree(WEB, here, ignore=shutil.ignore_patterns("node_modules"))
     command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+    done = ran(command, cwd=here)
     if done.returncode:
         lacking(f"npm ci: {done.stderr[-500:]}")
     return here

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import msgspec
 import pytest
 import report_runs
+from programs import ran
 
 from repro_pp_graphs.report import report_command, source
 from repro_pp_graphs.report.charts.waterfall_chart import compared, difference
@@ -297,9 +297,7 @@ sys.exit(status)
 
 def test_a_further_metric_of_the_client_takes_a_line_in_names_alone(tmp_path):
     run = report_runs.series(tmp_path / "run")
-    done = subprocess.run(
-        [sys.executable, "-c", ONE_MORE, str(run)], capture_output=True, text=True, check=False
-    )
+    done = ran([sys.executable, "-c", ONE_MORE, str(run)])
     assert (done.returncode, done.stderr) == (0, "")
     found = json.loads((run / "logs" / "summary.json").read_text())
     clients = {

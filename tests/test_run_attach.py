@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from fake_sglang.harness import CHECKOUT, PYTHON, Done, Harness, free_port, wait_until
+from programs import ran
 from standin_server import Behaviour, StandIn, _Handler
 
 from repro_pp_graphs.files import read_object
@@ -160,12 +161,9 @@ def test_two_attached_runs_are_compared(harness, tmp_path):
             given = ["--attach", server.url, "--yes", "--no-profile", "--python", PYTHON]
             given += ["--batch", "2", "--max-new-tokens", "4", "--out", str(tmp_path / name)]
             assert harness.start_bare(*given).end().status == 0
-    done = subprocess.run(
+    done = ran(
         [PYTHON, "-m", "repro_pp_graphs", "compare", tmp_path / "one", tmp_path / "two"],
         cwd=harness.root,
-        capture_output=True,
-        text=True,
-        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "TPOT" in done.stdout

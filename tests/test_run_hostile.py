@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from fake_sglang.harness import CHECKOUT, PYTHON, Done, Harness, at_once
+from programs import ran
 
 from repro_pp_graphs import terminal
 from repro_pp_graphs.run.launch.live_line import LiveLine
@@ -56,10 +57,7 @@ def run(root: Path) -> Iterator[tuple[Harness, Done]]:
         (root / "says").write_bytes(said())
         (root / "says_and_lives").write_bytes(re.sub(b".*Scheduler hit.*\n", b"", said()))
         info = {"served_model_name": HOSTILE, "hf_token": OF_SERVER, "note": f"token={OF_ANSWER}"}
-        harness.env |= {
-            "MY_SECRET_TOKEN": OF_SHELL,
-            "FAKE_INFO": json.dumps(info),
-        }
+        harness.env |= {"MY_SECRET_TOKEN": OF_SHELL, "FAKE_INFO": json.dumps(info)}
         harness.case("works", f"FAKE_SAYS={root}/says_and_lives")
         harness.case("dies", f"FAKE_SAYS={root}/says", "FAKE_FAULT=die:oom")
         harness.case("silent", f"FAKE_SAYS={root}/says", "FAKE_FAULT=die:silent")
@@ -105,7 +103,7 @@ def test_a_bundle_of_it_holds_neither(done, tmp_path):
     harness, _ = done
     script = CHECKOUT / "collect_env.sh"
     words = ["bash", str(script), "--python", PYTHON, "--bundle", str(harness.out)]
-    ended = subprocess.run(words, capture_output=True, text=True, env=harness.env, check=True)
+    ended = ran(words, env=harness.env, check=True)
     texts = {"stdout": ended.stdout + ended.stderr}
     with tarfile.open(harness.logs / "issue_bundle.tar.gz") as archive:
         for member in archive.getmembers():
@@ -154,9 +152,7 @@ def test_no_name_or_option_reaches_the_terminal_as_it_is():
 
     def one(words: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
         given = [word.format(name) for word in words]
-        return subprocess.run(
-            given, capture_output=True, text=True, cwd=CHECKOUT, check=False, errors="strict"
-        )
+        return ran(given, cwd=CHECKOUT, errors="strict")
 
     commands = [(PYTHON, "-m", "repro_pp_graphs", *words) for words in COMMANDS]
     commands += [(PYTHON, "client_benchmark.py", option, "{}") for option in ("--prompts", "--x")]

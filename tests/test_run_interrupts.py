@@ -25,6 +25,7 @@ from fake_sglang.harness import (
     hear_signals,
     wait_until,
 )
+from programs import ran
 
 pytestmark = pytest.mark.launches
 
@@ -382,12 +383,7 @@ def test_the_exit_status_of_a_group_is_noted(tmp_path: Path):
         'while leader_lives "$pid" || [[ ! -s $(exit_file "$pid") ]]; do sleep 0.05; done; '
         'cat "$(exit_file "$pid")"; end_group "$pid" 1; [[ ! -e $(exit_file "$pid") ]]'
     )
-    done = subprocess.run(
-        ["bash", "-c", script, "begin", str(tmp_path)],
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=True,
+    done = ran(
+        ["bash", "-c", script, "begin", str(tmp_path)], cwd=CHECKOUT, timeout=LIMIT_S, check=True
     )
     assert (done.stdout, done.stderr) == ("139\n", "")

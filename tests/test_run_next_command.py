@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import made_up_run
 import pytest
+from programs import ran
 
 from repro_pp_graphs import launch_record
 from repro_pp_graphs.run import estimate, next_command
@@ -38,7 +38,7 @@ def took(logs: Path, label: str, wall_s: float, **changes) -> None:
 def command_of(lines: list[str]) -> list[str]:
     """The words that a shell makes of what is printed."""
     script = "printf '%s\\n' " + "\n".join(lines)
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    done = ran(["bash", "-c", script], check=True)
     return done.stdout.splitlines()
 
 

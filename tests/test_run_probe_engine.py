@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from programs import ran
 
 from repro_pp_graphs.bundle import issue
 
@@ -18,13 +19,9 @@ LABELS = ("CASE_A_decode_graphs", "CASE_B_no_graphs")
 
 
 def run(*options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return ran(
         ["bash", str(ROOT / "run_repro.sh"), "--engine", "probe", "--cpu", *options],
         env={**os.environ, "PYTHON": os.environ.get("REPRO_SERVER_PYTHON", "python3")},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
     )
 
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from programs import ran
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -27,14 +28,10 @@ def _checkout(at: Path) -> Path:
 
 def run(checkout: Path, *words: str, closed: str = "") -> subprocess.CompletedProcess[str]:
     script = checkout / "run_repro.sh"
-    return subprocess.run(
+    return ran(
         ["bash", "-c", f'exec bash "$@" {closed}', "x", script, *words],
-        capture_output=True,
-        text=True,
         errors="surrogateescape",
         stdin=subprocess.DEVNULL,
-        timeout=600,
-        check=False,
         cwd=checkout,
     )
 

@@ -6,13 +6,13 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 from fake_sglang.harness import CHECKOUT, Done, Harness
+from programs import ran
 
 from repro_pp_graphs.__main__ import main as command
 
@@ -138,7 +138,7 @@ def test_the_bundle_stands_a_torn_summary_and_record(how: str, measured: Harness
     for name in ("summary.json", "one_launch.json"):
         spoil(out / "logs" / name, how)
     command = ["bash", str(CHECKOUT / "collect_env.sh"), "--bundle", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    done = ran(command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert "unreadable" in done.stdout
@@ -149,7 +149,7 @@ def test_the_bundle_of_a_torn_plan_is_a_line(how: str, measured: Harness, tmp_pa
     out = copied(measured, tmp_path)
     spoil(out / "logs" / "run.json", how)
     command = ["bash", str(CHECKOUT / "collect_env.sh"), "--bundle", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    done = ran(command, cwd=tmp_path)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1 and "run.json" in done.stderr, done.stderr
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
+from programs import ran
 
 from repro_pp_graphs.server.machine import gpus
 from repro_pp_graphs.server.machine.gpus import Gpu, GpuError, parse, parse_mig, visible
@@ -292,9 +292,7 @@ def test_the_environment_that_is_made_is_for_the_gpus_that_cuda_shows(
     )
     setting = "" if visible_devices is None else f"export CUDA_VISIBLE_DEVICES={visible_devices};"
     path = f"PATH={tmp_path}:$PATH; unset CUDA_VISIBLE_DEVICES; {setting}"
-    done = subprocess.run(
-        ["bash", "-c", f"{path} {script}"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = ran(["bash", "-c", f"{path} {script}"], cwd=ROOT)
     assert done.stdout.strip() == kind
     assert done.returncode == (0 if kind else 2)
     assert ("--cpu for a rehearsal" in " ".join(done.stderr.split())) == (not kind)

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
+from programs import ran
 
 from repro_pp_graphs.server.patching.replace import replace
 
@@ -164,7 +165,5 @@ def test_the_real_request_receiver_takes_it():
     if subprocess.run([PYTHON, "-c", find], check=False).returncode:
         pytest.skip(f"needs sglang in {PYTHON} (tests/run.sh makes it)")
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [PYTHON, "-c", REAL], env=env, capture_output=True, text=True, check=False
-    )
+    done = ran([PYTHON, "-c", REAL], env=env)
     assert done.stdout.splitlines()[-2:] == ["refuses it", "timed True"], done.stderr[-2000:]

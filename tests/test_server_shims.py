@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pkgutil
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from programs import ran
 
 from repro_pp_graphs.server import shim_names, shims
 from repro_pp_graphs.server.shims import cpu, one_gpu, trace_rank
@@ -155,13 +155,7 @@ def test_every_release_gives_its_spawned_ranks_their_device_and_host(tmp_path, e
         (tmp_path / package / "__init__.py").touch()
     env = {key: value for key, value in os.environ.items() if not key.startswith("CUDA_")}
     env |= {"PYTHONPATH": f"{tmp_path}:{ROOT}", shim_names.ENV_NAME: "one_gpu"}
-    done = subprocess.run(
-        [sys.executable, "-m", "repro_pp_graphs.server.launch"],
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = ran([sys.executable, "-m", "repro_pp_graphs.server.launch"], env=env)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert [each[:2] for each in found] == seen
@@ -222,13 +216,10 @@ def test_other_missing_packages_stay_missing(absent_kernels):
 
 
 def test_an_unknown_shim_ends_the_server_with_its_name():
-    done = subprocess.run(
+    done = ran(
         [sys.executable, "-c", "from repro_pp_graphs.server import shims; shims.install_all()"],
         cwd=ROOT,
         env={**os.environ, shim_names.ENV_NAME: "keep_profiler"},
-        capture_output=True,
-        text=True,
-        check=False,
     )
     assert done.returncode == 1
     assert "keep_profiler'" in done.stderr and "keep_profilers" in done.stderr

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from pp_ring import PATTERNS, Group, Hung, Network, Scheduler, Work, ring, turns
+from programs import ran
 from release_sources import (
     GROUP_57,
     GROUP_516,
@@ -97,7 +98,7 @@ def test_a_release_with_other_messages_is_refused(tmp_path, old, new):
 def run_python(code: str, path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, shim_names.ENV_NAME: "sync_send", "PYTHONPATH": f"{ROOT}:{path}"}
     command = [sys.executable, *(["-c", code] if code else []), *arguments]
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    return ran(command, env=env)
 
 
 def test_the_loop_is_changed_when_sglang_imports_it_and_not_before(tmp_path):

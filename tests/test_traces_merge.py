@@ -6,7 +6,6 @@ import json
 import os
 import re
 import socket
-import subprocess
 import sys
 import threading
 import urllib.error
@@ -18,6 +17,7 @@ from signal import SIGKILL
 from typing import Any
 
 import pytest
+from programs import ran
 
 pytest.importorskip("msgspec")
 
@@ -507,13 +507,7 @@ def test_where_there_is_no_browser_the_helper_says_so(tmp_path, text_browser, sa
         (programs / text_browser).chmod(0o755)
     words = [sys.executable, "-m", "repro_pp_graphs", "open", str(file)]
     root = str(Path(__file__).parents[1])
-    done = subprocess.run(
-        words,
-        env={"PATH": str(programs), "TERM": "xterm", "PYTHONPATH": root},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = ran(words, env={"PATH": str(programs), "TERM": "xterm", "PYTHONPATH": root}, check=True)
     first, *steps = done.stdout.splitlines()
     assert first == says and steps[0].startswith("1. copy")
 
