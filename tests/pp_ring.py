@@ -292,9 +292,7 @@ class Scheduler:
                 self._pp_process_batch_result(turn, received)
             if request and not self.pp_group.is_last_rank:
                 works["proxy"] = self._pp_send_dict_to_next_stage(
-                    result.pp_hidden_states_proxy_tensors.tensors,
-                    async_send=True,
-                    msg_type="proxy",
+                    result.pp_hidden_states_proxy_tensors.tensors, async_send=True, msg_type="proxy"
                 )
             outputs = received
 

@@ -110,9 +110,7 @@ def test_a_host_or_user_called_like_a_word_of_the_texts_takes_no_word_out(
     masker = Masker({"USER": word, "HOSTNAME": word})
     assert differences(run, masker) == {}
     changed(run / "logs" / "run.json", lambda found: found.update(machine={"host": word}))
-    assert differences(run, masker) == {
-        ("run.json", ".machine.host"): (repr(word), "'<host>'"),
-    }
+    assert differences(run, masker) == {("run.json", ".machine.host"): (repr(word), "'<host>'")}
     assert masker.text(f"{word}:77:99 [0] NCCL INFO {word}").startswith("<host>:77:99 ")
     items = list(contents.items(run))
     said = " ".join(" ".join(to_look_at(items, masker.own_words())).split())

@@ -124,10 +124,7 @@ FRAMINGS = {
     "length": b"Content-Length: %d\r\n\r\n%b" % (len(events(10)), events(10)),
     "until DONE": b"\r\n" + events(10),
     "chunk end cut": b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n"
-    % (
-        len(events(10)),
-        events(10),
-    ),
+    % (len(events(10)), events(10)),
 }
 
 

@@ -7,13 +7,7 @@ from standin_server import Behaviour, StandIn
 from repro_pp_graphs.client.load import control_options
 from repro_pp_graphs.client.options import AUTO_PASSES, parse_options
 from repro_pp_graphs.client.record import Record
-from repro_pp_graphs.client.warm_up import (
-    WarmUpPass,
-    agree,
-    is_steady,
-    not_steady_caveat,
-    pass_of,
-)
+from repro_pp_graphs.client.warm_up import WarmUpPass, agree, is_steady, not_steady_caveat, pass_of
 
 MS = 1_000_000
 

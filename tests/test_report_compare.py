@@ -236,10 +236,7 @@ HEAD = "--model-path /some/where/models/tiny --pp-size 2 --port 30000 "
         (["fa3", "triton"], ["fa3", "triton"]),
         ([f"{HEAD}--kind a", f"{HEAD}--kind b"], ["...a", "...b"]),
         ([f"{HEAD}--on", f"{HEAD}--off", "-"], ["...--on", "...--off", "-"]),
-        (
-            ["/a/path/to/the/models/of/mine/70b", "-"],
-            ["/a/path/to/the/models/of/mine/70b", "-"],
-        ),
+        (["/a/path/to/the/models/of/mine/70b", "-"], ["/a/path/to/the/models/of/mine/70b", "-"]),
     ],
 )
 def test_of_long_values_what_differs_is_shown(texts, shown):

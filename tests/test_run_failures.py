@@ -192,9 +192,7 @@ def launch(harness: Harness, label: str) -> dict[str, object]:
     return next(one for one in harness.summary()["launches"] if one["label"] == label)
 
 
-def test_a_server_that_dies_under_load_fails_its_case_with_the_cause(
-    load: tuple[Harness, Done],
-):
+def test_a_server_that_dies_under_load_fails_its_case_with_the_cause(load: tuple[Harness, Done]):
     harness, done = load
     assert launch(harness, "die_measure")["status"] == "failed"
     assert any("illegal memory access" in line for line in said_of(done, "die_measure"))

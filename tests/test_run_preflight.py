@@ -98,8 +98,7 @@ def test_a_file_where_a_folder_should_be(harness: Harness):
 
 
 @pytest.mark.parametrize(
-    ("gpus", "offers"),
-    [(1, ["--one-gpu", "--cpu"]), (2, ["--pp-size 2", "--one-gpu", "--cpu"])],
+    ("gpus", "offers"), [(1, ["--one-gpu", "--cpu"]), (2, ["--pp-size 2", "--one-gpu", "--cpu"])]
 )
 def test_fewer_gpus_than_ranks_get_an_offer(gpus: int, offers: list[str], tmp_path: Path):
     with Harness(tmp_path / "r", gpus=[(81559, 0)] * gpus) as harness:

@@ -179,10 +179,7 @@ def test_what_only_failed_gives_way_to_the_reason_that_another_rank_names():
 
 def test_what_a_library_prints_is_no_reason_of_a_mistake_in_python():
     remark = "/tmp/x/main.c:5:10: fatal error: Python.h: No such file or directory"
-    for exception, known in (
-        ("KeyError: 'rotary'", False),
-        ("RuntimeError: launcher: 1", True),
-    ):
+    for exception, known in (("KeyError: 'rotary'", False), ("RuntimeError: launcher: 1", True)):
         text = f"@loaded\n{remark}\n@sched PP1\n{exception}\n@sigquit\n"
         assert diagnose(server_logs.whole(text)).known == known
 

@@ -233,11 +233,7 @@ def test_without_the_hosts_events_nothing_is_called_idle_where_ranks_may_share_a
 
 @pytest.mark.parametrize(
     ("name", "of"),
-    [
-        (MPS, "bubble of its GPU (with PP2)"),
-        (ONE_GPU, "no own kernels"),
-        (A_GPU_EACH, "bubble"),
-    ],
+    [(MPS, "bubble of its GPU (with PP2)"), (ONE_GPU, "no own kernels"), (A_GPU_EACH, "bubble")],
 )
 def test_the_merged_traces_counter_says_what_it_counts(tmp_path, name, of):
     case = only_case(DATA / name)

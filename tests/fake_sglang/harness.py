@@ -157,9 +157,7 @@ class Running:
     def end(self) -> Done:
         self.process.wait(LIMIT_S)
         return Done(
-            self.process.returncode,
-            self.printed,
-            self.output.with_suffix(".err").read_text(),
+            self.process.returncode, self.printed, self.output.with_suffix(".err").read_text()
         )
 
 
@@ -168,10 +166,7 @@ class Harness:
     links, which is cheaper, until the test changes something in them (`own`)."""
 
     def __init__(
-        self,
-        root: Path,
-        version: str = "0.5.16",
-        gpus: Sequence[tuple[int, int]] = (),
+        self, root: Path, version: str = "0.5.16", gpus: Sequence[tuple[int, int]] = ()
     ) -> None:
         self.root = root
         self.out = root / "out"

@@ -69,10 +69,7 @@ def of_wheel(path: Path) -> dict[str, Any]:
         found = methods(read[file], kind)
         wanted = OF_GROUP if file == GROUP else reached(found, ["event_loop_pp"])
         facts[kind] = {
-            name: [
-                [argument.arg for argument in found[name].args.args][1:],
-                own_calls(found[name]),
-            ]
+            name: [[argument.arg for argument in found[name].args.args][1:], own_calls(found[name])]
             for name in wanted
             if name in found
         }
