@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from repro_pp_graphs import files
+from repro_pp_graphs import files, struct_files
 from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.pp_clock import launch_facts, rows
 from repro_pp_graphs.pp_clock.clock_record import ClockFacts
@@ -129,9 +129,4 @@ def load(logs: Path, label: str) -> ClockFacts | None:
     Raises BadFile where they are torn or something else.
     """
     path = facts_path(logs, label)
-    try:
-        return msgspec.convert(files.read_object(path), ClockFacts)
-    except FileNotFoundError:
-        return None
-    except msgspec.ValidationError as error:
-        raise BadFile(f"{path} is not what this harness writes ({error})") from None
+    return struct_files.read(path, ClockFacts) if path.exists() else None

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, cast, get_args, get_type_hints
 
 import msgspec
 
-from repro_pp_graphs.files import BadFile, read_object
+from repro_pp_graphs.files import not_ours, read_object
 
 Nothing = Annotated[
     None, msgspec.Meta(extra_json_schema={"type": "object", "maxProperties": 0})
@@ -409,4 +409,4 @@ def read_analysis(path: Path) -> Analysis:
     try:
         return from_document(read_object(path))
     except msgspec.ValidationError as error:
-        raise BadFile(f"{path} is not what this harness writes ({error})") from None
+        raise not_ours(path, str(error)) from None
