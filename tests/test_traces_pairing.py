@@ -16,11 +16,15 @@ from repro_pp_graphs.traces.explain.analysis import analyze
 from repro_pp_graphs.traces.explain.analysis_lines import lines
 from repro_pp_graphs.traces.pair.clock_bounds import bounds, of_all_pairs
 from repro_pp_graphs.traces.pair.edges import OpenChannel, OpenEdge, edges_of, pair_edges
-from repro_pp_graphs.traces.pair.pairing import pair, pair_queues
+from repro_pp_graphs.traces.pair.pairing import pair_queues
 from repro_pp_graphs.traces.pair.queues import SLACK_NS, queues_of
 from repro_pp_graphs.traces.rank_trace import P2POp
 
 DATA = Path(__file__).parent / "data" / "traces"
+
+
+def pair(sends, recvs):
+    return pair_queues(queues_of(sends, recvs, 0))
 
 
 def op(kind: str, start_us: float, end_us: float, elements: int | None = 8) -> P2POp:

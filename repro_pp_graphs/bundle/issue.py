@@ -33,13 +33,6 @@ def checklist() -> list[str]:
     ]
 
 
-def _fenced(text: str, language: str = "text") -> list[str]:
-    # a fence longer than any inside
-    longest = max(map(len, re.findall("`{3,}", text)), default=2)
-    fence = "`" * (longest + 1)
-    return [f"{fence}{language}", text.rstrip("\n"), fence]
-
-
 def _folded(title: str, lines: list[str]) -> list[str]:
     return ["<details>", f"<summary>{title}</summary>", "", *lines, "", "</details>", ""]
 
@@ -62,7 +55,7 @@ def _said_at_the_end(logs: Path, result: dict[str, Any]) -> Iterator[str]:
         lines = [line.text for line in diagnosis.telling_lines(text, most=8)]
         if lines:
             yield from ("", f"The log of {launch['label']} says at its end:", "")
-            yield from _fenced("\n".join(lines))
+            yield from commands.fenced("\n".join(lines), "text")
 
 
 def _program(run: dict[str, Any]) -> str:
@@ -142,7 +135,7 @@ def describe(logs: Path, plan: Plan, result: dict[str, Any]) -> list[str]:
         "",
         text,
         "",
-        *_fenced("\n".join(launch_table.lines(result))),
+        *commands.fenced("\n".join(launch_table.lines(result)), "text"),
         "",
         *known,
         *said,
@@ -156,7 +149,7 @@ def reproduce(logs: Path, plan: Plan) -> list[str]:
         out = []
         for launch in firsts:
             text = commands.folded(["python", *launch.argv[1:]])
-            out += [f"{launch.label}:", *_fenced(text, "bash"), ""]
+            out += [f"{launch.label}:", *commands.fenced(text, "bash"), ""]
         return [*out, "(In a checkout of repro_pp_graphs; it takes torch alone.)"]
     out = ["With sglang alone:", ""]
     if plan.attached:
@@ -164,7 +157,7 @@ def reproduce(logs: Path, plan: Plan) -> list[str]:
     for launch in firsts:
         if launch.attached:
             continue
-        out += [f"{launch.label}:", *_fenced(commands.server(launch), "bash"), ""]
+        out += [f"{launch.label}:", *commands.fenced(commands.server(launch), "bash"), ""]
     changed: dict[str, list[str]] = {}
     for launch in firsts:
         for text in commands.changes(launch):
@@ -177,9 +170,9 @@ def reproduce(logs: Path, plan: Plan) -> list[str]:
         out += [f"Model: {said}", ""]
     tokens = _prompt_tokens(logs / f"{firsts[0].label}_client.json")
     out += ["About the same load from sglang's own client:"]
-    out += [*_fenced(commands.bench_serving(plan, tokens), "bash"), ""]
+    out += [*commands.fenced(commands.bench_serving(plan, tokens), "bash"), ""]
     out += ["The load as it was sent (`client_benchmark.py` and `prompts.txt` of repro_pp_graphs):"]
-    return [*out, *_fenced(commands.client(plan), "bash")]
+    return [*out, *commands.fenced(commands.client(plan), "bash")]
 
 
 def _prompt_tokens(path: Path) -> float | None:

@@ -6,15 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def parameters(config: Mapping[str, Any], layers: int | None = None) -> int:
-    """Weights of a Llama-, Mixtral- or DeepSeek-shaped model, norms left out.
-
-    Attention, MLP and embedding matrices as the model classes of those names build them;
-    Llama-3.1-70B gives 70.5e9, Mixtral-8x7B 46.7e9, DeepSeek-V3 671e9.
-    """
-    return _embeddings(config) + _of_layers(config, 0, layers or config["num_hidden_layers"])
-
-
 def _embeddings(config: Mapping[str, Any]) -> int:
     """Weights of the embedding and the head; of tied ones, that are one matrix, once."""
     return (1 if config.get("tie_word_embeddings") else 2) * _embedding(config)
@@ -66,10 +57,15 @@ def kv_bytes(config: Mapping[str, Any], tp_size: int = 1) -> float:
     return float(2 * 2 * layers * max(1, kv_heads) * head_dim)
 
 
-def weight_bytes(config: Mapping[str, Any], layers: int | None = None) -> int:
-    """Bytes of the weights: one each in FP8, two otherwise; two of embedding and head always."""
-    count = layers or config["num_hidden_layers"]
-    return 2 * _embeddings(config) + _each(config) * _of_layers(config, 0, count)
+def weight_bytes(config: Mapping[str, Any]) -> int:
+    """Bytes of the weights: one each in FP8, two otherwise; two of embedding and head always.
+
+    Of a Llama-, Mixtral- or DeepSeek-shaped model, norms left out: attention, MLP and embedding
+    matrices as the model classes of those names build them. Llama-3.1-70B has 70.5e9 weights,
+    Mixtral-8x7B 46.7e9, DeepSeek-V3 671e9.
+    """
+    layers = _of_layers(config, 0, config["num_hidden_layers"])
+    return 2 * _embeddings(config) + _each(config) * layers
 
 
 def rank_bytes(config: Mapping[str, Any], split: Sequence[int]) -> list[int]:

@@ -20,7 +20,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.2g} %" if share < 1 else f"{100 * share:.0f} %"
 
 
-def count(number_of: int, what: str, many: str = "") -> str:
+def count(number_of: int, what: str) -> str:
     """`1 launch`, `2 launches`."""
-    plural = many or (f"{what}es" if what.endswith(("ch", "s", "x")) else f"{what}s")
+    plural = f"{what}es" if what.endswith(("ch", "s", "x")) else f"{what}s"
     return f"{number_of} {what if number_of == 1 else plural}"

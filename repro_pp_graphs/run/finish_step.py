@@ -214,7 +214,6 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--server-died", action="store_true", help="warn that it ended before it was stopped"
     )
-    parser.add_argument("--timeout-s", type=float, default=60)
     options = parser.parse_args(argv)
     plan = run_record.load(options.out / "logs")
     ending = Ending(options.out, plan, plan.launch(options.label))
@@ -234,12 +233,7 @@ def main(argv: list[str]) -> int:
         if options.server_died and not options.failed:
             log = f"{options.label}_server.log"
             ending.warnings.append(f"the server died after its last pass; see {log}")
-        held = (
-            ""
-            if plan.attached
-            else wait_until_free(plan, ending.launch, options.timeout_s, options.out)
-        )
-        if held:
+        if held := "" if plan.attached else wait_until_free(plan, ending.launch, options.out):
             show(f"not free {held}")
     ending.write()
     return int(ending.changes["status"] != "ok")

@@ -20,6 +20,7 @@ Bools = npt.NDArray[np.bool_]
 # of an arm's variance in the order of launches, what a steady drift may explain: AABB has 0.8
 MOST_CONFOUNDED = 0.5
 _NOTHING = 1e-9
+_OUTLYING = 0.05  # the level at which a launch is said to lie off the others
 ENOUGH_ROUNDS = 4  # which a run that has too few launches is told to go on to
 
 
@@ -227,7 +228,7 @@ def satterthwaite(plan: Design, variances: Floats) -> Floats:
     return found
 
 
-def outlying(plan: Design, values: Floats, alpha: float = 0.05) -> list[int]:
+def outlying(plan: Design, values: Floats) -> list[int]:
     """The launches of one series that lie off the fit of the others, by position.
 
     Externally studentized residuals, Bonferroni's correction over the launches. Empty where fewer
@@ -241,4 +242,4 @@ def outlying(plan: Design, values: Floats, alpha: float = 0.05) -> list[int]:
     scale = max(1.0, float(np.abs(values).max()))
     others = np.maximum((residuals @ residuals - squares) / (plan.df - 1), (1e-12 * scale) ** 2)
     p = 2 * _student_cdf(plan.df - 1, -np.sqrt(squares / others))
-    return [int(at) for at in seen[p * len(values) < alpha]]
+    return [int(at) for at in seen[p * len(values) < _OUTLYING]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
@@ -30,6 +31,13 @@ CHANGES = {
     "there is no such case",
     "pp_clock": "sends, receives and waits of a turn are timed; the serving is the same",
 }
+
+
+def fenced(text: str, language: str) -> list[str]:
+    """A block of code in Markdown, its fence longer than any inside."""
+    longest = max(map(len, re.findall("`{3,}", text)), default=2)
+    fence = "`" * (longest + 1)
+    return [f"{fence}{language}", *text.rstrip("\n").splitlines(), fence]
 
 
 def folded(words: list[str]) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from repro_pp_graphs.report.number_words import count
+from repro_pp_graphs.report.page import commands
 from repro_pp_graphs.report.page.content import ISSUE, MOST_REMARKS, Command, Content, arms_title
 from repro_pp_graphs.report.tables.table import Table
 
@@ -25,13 +26,6 @@ def plain(text: str) -> str:
     flat = _SPECIAL.sub(r"\\\1", " ".join(shown.split()))
     flat = _FIRST.sub(lambda m: f"{m[1]}\\{m[2]}" if m[1] else f"\\{m[3]}", flat)
     return _REFERENCE.sub("\u200b", flat)
-
-
-def fenced(text: str, language: str = "") -> list[str]:
-    """A block of code, its fence longer than any inside."""
-    longest = max(map(len, re.findall("`{3,}", text)), default=2)
-    fence = "`" * (longest + 1)
-    return [f"{fence}{language}", *text.rstrip("\n").splitlines(), fence]
 
 
 def rows(table: Table) -> list[str]:
@@ -115,7 +109,7 @@ def _environment(content: Content) -> list[str]:
 
 def _commands(found: list[Command]) -> Iterator[str]:
     for each in found:
-        yield from (f"{plain(each.title)}:", "", *fenced(each.text, "bash"), "")
+        yield from (f"{plain(each.title)}:", "", *commands.fenced(each.text, "bash"), "")
         yield from (f"- {note}" for note in each.notes)
         if each.notes:
             yield ""

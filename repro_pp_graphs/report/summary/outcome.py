@@ -53,15 +53,15 @@ def _finding(finding: Finding, limited: bool) -> list[str]:
     """An answer and why; where the run is no evidence of any, its figures alone."""
     if not limited:
         answer = f"{finding.question} {finding.answer.capitalize()}. {finding.text}"
-        return _indented(f"  {finding.name:<7} {answer}", 10)
+        return _indented(f"  {finding.name:<7} {answer}")
     # TPOT stands below, with its word
     figures = "" if finding.name == "cost" else sentences.figures(finding)
-    return _indented(f"  {finding.name:<7} {figures}", 10) if figures else []
+    return _indented(f"  {finding.name:<7} {figures}") if figures else []
 
 
-def _indented(text: str, by: int) -> list[str]:
+def _indented(text: str) -> list[str]:
     first, *others = wrapped(text)
-    rest = wrapped(" ".join(others), " " * by) if others else []
+    rest = wrapped(" ".join(others), " " * 10) if others else []
     return [text[: len(text) - len(text.lstrip())] + first.lstrip(), *rest]
 
 

@@ -11,7 +11,7 @@ from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server.machine import gpus, listener
 
 SLACK_MIB = 512  # other processes' memory moves a little
-STRANGER_S = 5.0
+LIMIT_S, STRANGER_S = 60.0, 5.0
 POLL_S = 0.2
 SQUEUE_S = 1.0  # between questions to Slurm
 
@@ -28,7 +28,7 @@ def held_memory(before_mib: dict[str, int]) -> list[str]:
         return [str(error)]
 
 
-def wait_until_free(plan: Plan, launch: Launch, timeout_s: float, out: Path) -> str:
+def wait_until_free(plan: Plan, launch: Launch, out: Path) -> str:
     """Wait for GPU memory, port and the nodes' Slurm steps, which the next launch needs; what is
     still held at the end.
 
@@ -45,7 +45,7 @@ def wait_until_free(plan: Plan, launch: Launch, timeout_s: float, out: Path) -> 
         if port_held and not held:
             who = listener.owner(launch.host, launch.port, os.getpid()).stranger
         past_s = time.monotonic() - begin_s
-        if past_s > (min(STRANGER_S, timeout_s) if who else timeout_s):
+        if past_s > (STRANGER_S if who else LIMIT_S):
             where = f", by {who}" if who else ""
             said = [f"{', '.join(held)} (see nvidia-smi)"] if held else []
             said += [f"port {launch.port}{where}"] if port_held and not held else []

@@ -117,13 +117,13 @@ def complain(text: str) -> None:
     say("\n".join(wrapped(text, "run_repro.sh: ")))
 
 
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    """An argparse type: a whole number in ASCII digits, from `low` to `high`."""
+def _whole(high: int) -> Callable[[str], int]:
+    """An argparse type: a whole number in ASCII digits, from 1 to `high`."""
 
     def parse(text: str) -> int:
         shown = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
         if not re.fullmatch("[1-9][0-9]*", text):
-            raise argparse.ArgumentTypeError(f"{shown}: not a whole number of {low} or more")
+            raise argparse.ArgumentTypeError(f"{shown}: not a whole number of 1 or more")
         if len(text) > len(str(high)) or int(text) > high:
             raise argparse.ArgumentTypeError(f"{shown}: the highest is {high}")
         return int(text)
@@ -137,7 +137,7 @@ def _rounds(text: str) -> list[int]:
             f"{text[:LONGEST_SHOWN]}: not a whole number of 1 or more (4+4: 4, a look at the "
             "results, 4 more)"
         )
-    looks = [_whole(1, MOST_ROUNDS)(part) for part in text.split("+")]
+    looks = [_whole(MOST_ROUNDS)(part) for part in text.split("+")]
     if sum(looks) > MOST_ROUNDS:
         raise argparse.ArgumentTypeError(
             f"{text[:LONGEST_SHOWN]}: the highest is {MOST_ROUNDS} in all"
@@ -153,7 +153,7 @@ def _gpus(text: str) -> tuple[int, int | None]:
             f"{text[:LONGEST_SHOWN]}: give how many, or how many of how many GB each: 8, or 8x141"
         )
     try:
-        return _whole(1, MOST_GPUS)(count), _whole(1, MOST_GPU_GB)(each) if times else None
+        return _whole(MOST_GPUS)(count), _whole(MOST_GPU_GB)(each) if times else None
     except argparse.ArgumentTypeError as error:
         where = f"{text[:LONGEST_SHOWN]}: " if times else ""
         raise argparse.ArgumentTypeError(f"{where}{error}") from None
@@ -198,11 +198,11 @@ def _parser() -> _Parser:
     parser.add_argument("--pin-cpus", type=_pin_cpus, default=pinning.OFF)
     parser.add_argument("--rounds", type=_rounds)
     for name, high in HIGHEST.items():
-        parser.add_argument(name, type=_whole(1, high))
+        parser.add_argument(name, type=_whole(high))
     parser.add_argument("--gpus", type=_gpus, default=(None, None))
     parser.add_argument("--model")
     parser.add_argument("--engine", type=_engine, default=ENGINES[0])
-    seconds = _whole(1, MOST_SECONDS)
+    seconds = _whole(MOST_SECONDS)
     parser.add_argument("--start-timeout", type=seconds, default=1800, dest="start_timeout_s")
     parser.add_argument("--no-profile", dest="profile", action="store_false")
     parser.add_argument("--no-pp-clock", dest="pp_clock", action="store_false")

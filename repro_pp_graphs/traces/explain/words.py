@@ -72,6 +72,7 @@ LEFT_OVER = 0.01
 SKEWED = 1.4
 # Within what messages bound the clocks of ranks on one host, and often do not of several.
 ONE_HOST_US = 2000
+MOST_NAMED = 4  # ranks
 
 
 def time(value_us: float | None) -> str:
@@ -154,13 +155,13 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" + plural * (number != 1)
 
 
-def wrapped(text: str, indent: str = "", later: str = "  ") -> list[str]:
+def wrapped(text: str, indent: str = "") -> list[str]:
     """A paragraph as lines of 80 columns."""
     return wrap(
         text,
         WIDTH,
         initial_indent=indent,
-        subsequent_indent=indent or later,
+        subsequent_indent=indent or "  ",
         break_long_words=False,
         break_on_hyphens=False,
     )
@@ -190,10 +191,10 @@ def gpu_idle_us(found: Analysis, label: str) -> float | None:
     return turn.gpu_idle_of_all if gpu_of(found, label) else turn.gpu_idle
 
 
-def names_of(labels: Sequence[str], most: int = 4) -> str:
+def names_of(labels: Sequence[str]) -> str:
     """`PP0 and PP2`, `PP0, PP1, PP2 and PP3`, `PP0 to PP7 (8 ranks)`."""
     names = [f"PP{label}" for label in labels]
-    if len(names) > most:
+    if len(names) > MOST_NAMED:
         return f"{names[0]} to {names[-1]} ({len(names)} ranks)"
     return " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
 

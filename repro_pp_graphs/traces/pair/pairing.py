@@ -7,15 +7,12 @@ between and after the pairs that stay is paired on its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from repro_pp_graphs.traces.pair.edge import Pairing
 from repro_pp_graphs.traces.pair.offset import best_run, run_delay_ns, spacing_ns
-from repro_pp_graphs.traces.pair.queues import Bools, Ints, Queues, Run, gaps, queues_of, stretches
+from repro_pp_graphs.traces.pair.queues import Bools, Ints, Queues, Run, gaps, stretches
 from repro_pp_graphs.traces.quantiles import Floats, median, quantile
-from repro_pp_graphs.traces.rank_trace import P2POp
 
 # A pair is doubtful if an alternative is at least 20 % closer to the usual delay: a pair that is k
 # turns late has one that is k - 1 turns late.
@@ -27,16 +24,6 @@ NEIGHBOURS = 4
 AFTER = np.arange(1, NEIGHBOURS + 1)[:, np.newaxis]
 BEFORE = -AFTER
 ANY = np.full(NEIGHBOURS, -1)
-
-
-def pair(sends: Sequence[P2POp], recvs: Sequence[P2POp], slack_ns: int = 0) -> Pairing:
-    """Pair sends with recvs, each in the order of its rank, on one clock.
-
-    A recv may end up to `slack_ns` before its send starts: what the recorded times are good for.
-    """
-    if not sends or not recvs:
-        return Pairing.none("no recvs" if sends else "no sends")
-    return pair_queues(queues_of(sends, recvs, slack_ns))
 
 
 def pair_queues(queues: Queues, ahead_ns: int = 0) -> Pairing:
