@@ -48,4 +48,7 @@ def _withheld(ends: Sequence[int], done: int) -> str:
     if done in ends:
         return ""
     coming = next((end for end in ends if end > done), ends[-1])
-    return f"{done} of {coming} rounds are measured: a test now would be one look more than planned"
+    return (
+        f"{done} of {coming} rounds are measured: a test now would be one look more than planned; "
+        "--resume measures the rest"
+    )
