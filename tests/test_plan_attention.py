@@ -258,3 +258,10 @@ def test_a_refusal_by_memory_names_splits_that_fit(tmp_path, gpus, more, ways):
         words = followed((*DEEPSEEK, *more, "--gpus", found[1] or gpus), offer, folder)
         status, again = planned(folder, words)
         assert status == 0 and "stops:" not in again, (offer, again)
+
+
+@pytest.mark.launches
+def test_where_no_split_fits_none_is_offered(tmp_path):
+    status, said = planned(checkout(tmp_path / "refused"), ["--gpus", "2", "--pp-size", "2"])
+    assert status == 2 and "--mem-fraction-static 0.89 or more" in said, said
+    assert "another split" not in said

@@ -179,12 +179,17 @@ def test_a_control_that_moves_leaves_the_comparison_unproven(control, moved):
 
 
 @pytest.mark.parametrize(
-    ("spread", "rounds", "factor"), [(20, 4, "difference of"), (20, 2, "factor of")]
+    ("spread", "rounds", "effect"),
+    [
+        (20, 4, "notices only a difference of "),
+        (20, 2, "notices only a factor of "),
+        (45, 2, "would not notice a factor of 10; "),
+    ],
 )
-def test_what_cannot_be_told_says_what_such_launches_show_and_what_it_takes(spread, rounds, factor):
+def test_what_cannot_be_told_says_what_such_launches_show_and_what_it_takes(spread, rounds, effect):
     result = pair("A", "B", samples(50.1, 50, rounds, spread), [MAIN], Asked([rounds]))
     text = sentences.comparison(result, result.primary)
-    assert f"a run of this size notices only a {factor} " in text
+    assert f"a run of this size {effect}" in text
     needed = result.primary.rounds_needed
     takes = f"about {needed}" if needed else "more than 64"
     assert f"to notice a difference of 5 % takes {takes} rounds" in text

@@ -27,8 +27,9 @@ def of_plan(plan: Plan, gpus: list[Gpu], options: Options, probe: Prober) -> lis
     found = []
     for text in preflight.of_plan(plan, gpus, options):
         said = text
-        if fitting.SPLITS in text and (here := splits(1, 2)):
-            said = text.replace(fitting.SPLITS, here)
+        if fitting.SPLITS in text:
+            here = splits(1, 2)
+            said = text.replace(fitting.SPLITS, here) if here else text.replace(fitting.OTHER, "")
         elif fitting.MORE_GPUS in text:
             with_more = ((times * len(gpus), splits(times, 1)) for times in TIMES)
             count, there = next((one for one in with_more if one[1]), (0, ""))

@@ -18,6 +18,9 @@ NAMES = {name: each.title for name, each in CLIENT.items()} | {
 }
 
 
+MOST_FACTOR = 10  # that is worth its figure: beyond, a run shows nothing
+
+
 def interval(found: Estimate) -> str:
     """`0.949 [0.934, 0.964]`; of a difference `+1.02 [0.51, 1.53]`."""
     if found.scale == "ratio":
@@ -70,15 +73,17 @@ def seen(found: Comparison) -> str:
     """What so many launches show, and the rounds it takes to know, where it cannot tell."""
     if found.word != "CANNOT TELL" or found.detectable is None:
         return ""
-    effect = f"difference of {percent(found.detectable)}"
+    effect = f"notices only a difference of {percent(found.detectable)} or more (in 4 runs of 5)"
     if found.detectable > 1:
-        effect = f"factor of {1 + found.detectable:.2g}"
+        effect = f"notices only a factor of {1 + found.detectable:.2g} or more (in 4 runs of 5)"
+    if found.detectable > MOST_FACTOR:
+        effect = f"would not notice a factor of {MOST_FACTOR}"
     needed = f"about {found.rounds_needed} rounds"
     if found.rounds_needed is None:
         needed = "more than 64 rounds: find first what makes launches of one case differ so much"
     return (
-        f" Launches of one case differ so much that a run of this size notices only a {effect} or "
-        f"more (in 4 runs of 5); to notice a difference of {percent(found.margin)} takes {needed}."
+        f" Launches of one case differ so much that a run of this size {effect}; to notice a "
+        f"difference of {percent(found.margin)} takes {needed}."
     )
 
 

@@ -12,6 +12,7 @@ from repro_pp_graphs.server.machine.gpus import Gpu
 
 # how layers are split, in general; a plan names what fits in its place
 SPLITS = f"--pp-size, --tensor-parallel-size or {weights.PARTITION} in the argument file"
+OTHER = f"another split ({SPLITS}), "
 MORE_GPUS = "more GPUs"
 _OVERRIDE = "--json-model-override-args"
 # of a GPU's memory, that is free before the weights come: CUDA's contexts and NCCL's buffers take
@@ -41,7 +42,7 @@ def remedies(launch: Launch, gpus: Sequence[Gpu], tokens: int) -> str:
             found.append(f"{weights.FRACTION} {share:g} or more")
         elif not known:
             found.append("a larger share")
-    found += [f"another split ({SPLITS})", "a smaller --model"]
+    found += [OTHER.removesuffix(", "), "a smaller --model"]
     found += filter(None, [fewer_layers(launch, most_layers(launch, gpus, tokens))])
     return f"{', '.join(found[:-1])}, or {found[-1]}"
 
