@@ -241,6 +241,9 @@ def test_columns_stay_apart_however_long_a_turn_is(case, longest_ms):
     assert len(rows["the whole turn"]) == 3 + 2 * len(found.turns)
     most_us = max(turn.p99 for turn in found.turns.values())
     assert column(most_us, 6).strip() in rows["the whole turn"]
+    sends, turns = found.token_return.steps_counted, list(found.turns.values())[-1].turns
+    over = f"the {turns} turns between {sends} sends of token ids"
+    assert (over in " ".join(text)) == (sends != turns)
 
 
 @pytest.mark.parametrize(

@@ -80,12 +80,15 @@ def _turns(facts: Analysis) -> list[str]:
     if on_gpu(facts):
         found += _idle_rows(facts, labels)
     found = [line.rstrip() for line in found]
-    found += wrapped(
-        "(means, which add up, and p99; indented: what the host waits for in it. A turn goes from "
-        "one send of token ids to the next: the send's mean below is over one more)",
-        "",
-    )
-    return found
+    note = "means, which add up, and p99; indented: what the host waits for in it"
+    returned = facts.token_return
+    last = turns.get(str(returned.src)) if returned else None
+    if returned and last and last.turns != returned.steps_counted:
+        note += (
+            f". PP{returned.src}'s are over the {last.turns} turns between "
+            f"{returned.steps_counted} sends of token ids, the means below over these"
+        )
+    return found + wrapped(f"({note})", "")
 
 
 def _idle_rows(facts: Analysis, labels: list[str]) -> list[str]:
