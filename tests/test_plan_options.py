@@ -19,7 +19,7 @@ def parse(*users: str) -> run_options.Options:
     [
         (["--nope"], "no option '--nope' (see --help)"),
         (["--nope=1"], "no option '--nope' (see --help)"),
-        (["stray"], "no option 'stray' (see --help)"),
+        (["stray"], "no option 'stray' (see --help); options begin with --, as --cases NAME"),
         (["--profile", "x"], "no option '--profile' (see --help)"),  # no abbreviations
         (["--batch"], "--batch needs a value (see --help)"),
         (["--model"], "--model needs a value (see --help)"),
