@@ -234,7 +234,7 @@ def test_every_command_that_a_refusal_offers_is_planned(tmp_path, given):
 
 
 DEEPSEEK = ("--model", "deepseek-ai/DeepSeek-V3")
-PLACED = re.compile(r"(?:split|GPUs) \((?:(\d+) of these: )?(--[^)]+)\)")
+PLACED = re.compile(r"(?:split|GPUs) \((?:(\d+) of these(?: on each node)?: )?(--[^)]+)\)")
 
 
 @pytest.mark.launches
@@ -242,8 +242,9 @@ PLACED = re.compile(r"(?:split|GPUs) \((?:(\d+) of these: )?(--[^)]+)\)")
     ("gpus", "more", "ways"),
     [
         ("8x141", ("--pp-size", "8"), 2),  # the layers of 0.5.2's last rank do not fit
-        ("8x141", (), 2),  # four of the eight are used
+        ("8x141", (), 1),  # four of the eight are used
         ("8", ("--pp-size", "8"), 1),
+        ("4", ("--nodes", "2", "--pp-size", "8"), 1),
     ],
 )
 def test_a_refusal_by_memory_names_splits_that_fit(tmp_path, gpus, more, ways):

@@ -16,24 +16,29 @@ TIMES = (2, 4)  # as many GPUs, where these are too few
 
 def of_plan(plan: Plan, gpus: list[Gpu], options: Options, probe: Prober) -> list[str]:
     """One line each."""
+    first = plan.launches[0]
 
-    def splits(times: int, most: int) -> str:
-        there, first = gpus * times, plan.launches[0]
-        ways = ways_out.placements(
-            options, len(there), first, lambda one: make_plan.passes(one, there, probe), most
+    def splits(times: int) -> list[str]:
+        there = gpus * times  # on each node
+        return ways_out.placements(
+            options,
+            len(there) * first.nodes,
+            first,
+            lambda one: make_plan.passes(one, there, probe),
         )
-        return ", or ".join(ways)
 
     found = []
     for text in preflight.of_plan(plan, gpus, options):
         said = text
         if fitting.SPLITS in text:
-            here = splits(1, 2)
+            here = ", or ".join(splits(1))
             said = text.replace(fitting.SPLITS, here) if here else text.replace(fitting.OTHER, "")
         elif fitting.MORE_GPUS in text:
-            with_more = ((times * len(gpus), splits(times, 1)) for times in TIMES)
-            count, there = next((one for one in with_more if one[1]), (0, ""))
-            more = f"{fitting.MORE_GPUS} ({count} of these: {there})"
-            said = text.replace(fitting.MORE_GPUS, more) if there else text
+            with_more = ((times * len(gpus), splits(times)) for times in TIMES)
+            count, ways = next((one for one in with_more if one[1]), (0, []))
+            more = f"{count} of these{' on each node' * (first.nodes > 1)}: {', or '.join(ways)}"
+            said = (
+                text.replace(fitting.MORE_GPUS, f"{fitting.MORE_GPUS} ({more})") if ways else text
+            )
         found.append(said)
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -48,23 +47,24 @@ def offers(options: Options, refused: Unfit, gpus: int, passes: Passes) -> str:
     return f"use {', or '.join(found)}" if found else "use more GPUs, or a smaller --model"
 
 
-def placements(
-    options: Options, gpus: int, launch: Launch, passes: Passes, most: int = 2
-) -> list[str]:
+def placements(options: Options, gpus: int, launch: Launch, passes: Passes) -> list[str]:
     """Options with which a model whose weights do not fit is placed so that they do, on so many
-    GPUs: a release that splits its layers otherwise, another pp x tp; each tried, up to `most`."""
-    heads = weights.config_of(launch).get("num_attention_heads")
-    sizes = (launch.pp_size, launch.tp_size)
+    GPUs in all: a release that splits its layers otherwise, and the other pp x tp with the most PP
+    ranks; each tried."""
+    heads = weights.config_of(launch).get("num_attention_heads") or 0
     newest = max(environments.releases(options.root), key=version_numbers, default="")
-    tried: list[_Changes] = [{"release": newest}] if newest else []
+    ways: list[_Changes] = [{"release": newest}] if newest else []
+    found = [one for one in ways if passes(_changed(options, one))]
     for tp_size in (2**power for power in range(gpus.bit_length())):
-        pp_size = gpus // tp_size
-        if pp_size > 1 and (pp_size, tp_size) != sizes and not (heads or 0) % tp_size:
-            tried.append({"pp_size": pp_size, "tp_size": tp_size})
-    fitting = (one for one in tried if passes(_changed(options, one)))
+        split: _Changes = {"pp_size": gpus // tp_size, "tp_size": tp_size}
+        changed = (*split.values(),) != (launch.pp_size, launch.tp_size)
+        possible = changed and split["pp_size"] > 1 and heads % tp_size == 0
+        if possible and passes(_changed(options, split)):
+            found.append(split)
+            break
     return [
         _words(options, {k: v for k, v in one.items() if (k, v) != ("tp_size", launch.tp_size)})
-        for one in itertools.islice(fitting, most)
+        for one in found
     ]
 
 
