@@ -170,6 +170,8 @@ def looks(series: int) -> None:
         "4+4": [(4, LEVEL / 2), (8, LEVEL / 2)],
         "4, then 4 more unplanned": [(4, LEVEL), (8, UNPLANNED)],
         "4, then 4 and 4 more": [(4, LEVEL), (8, UNPLANNED), (12, UNPLANNED)],
+        "3 of 4 early, then 4": [(3, UNPLANNED), (4, LEVEL)],
+        "6 and 7 of 8 early, then 8": [(6, UNPLANNED / 2), (7, UNPLANNED / 2), (8, LEVEL)],
         "3, 4, ... 8 at 5 % (wrong)": [(rounds, LEVEL) for rounds in range(3, 9)],
     }
     for name, when in cases.items():

@@ -178,8 +178,7 @@ def test_a_launch_whose_gpu_failed_is_left_out_and_named(tmp_path):
     found = verdict(run)
     (left,) = found.pairs[0].left_out
     assert left.label == f"{A}_r3" and "ECC" in left.why
-    assert found.pairs[0].primary.word == "CANNOT TELL"
-    assert "3 of 4 rounds" in found.pairs[0].primary.why
+    assert found.pairs[0].alpha == 0.01 and "3 of 4 rounds" in found.pairs[0].alpha_why
     assert f"{A}_r3 is left out" in "\n".join(outcome.lines(found))
 
 

@@ -172,13 +172,20 @@ def test_one_launch_unlike_the_others_is_found_and_ordinary_ones_are_not():
     ("planned", "later", "done", "alpha", "withheld"),
     [
         ([4], [], 4, 0.05, False),
-        ([4], [], 3, 0.05, True),
+        ([4], [], 2, 0.05, True),
+        ([4], [], 3, 0.01, False),  # an early look
+        ([8], [], 5, 0.05, True),
+        ([8], [], 6, 0.005, False),  # two of them share its level
+        ([8], [], 7, 0.005, False),
         ([4, 8], [], 4, 0.025, False),
         ([4, 8], [], 8, 0.025, False),
-        ([4, 8], [], 6, 0.025, True),
+        ([4, 8], [], 5, 0.025, True),
+        ([4, 8], [], 6, 0.005, False),
         ([4], [8], 4, 0.05, False),
         ([4], [8], 8, 0.01, False),
-        ([4], [8], 6, 0.01, True),
+        ([4], [8], 5, 0.01, True),
+        ([4], [8], 6, 0.005, False),
+        ([3], [], 2, 0.05, True),  # two rounds are none
         ([4], [6, 8], 8, 0.01, False),
         ([1], [], 1, 0.05, False),
         ([1, 4], [], 4, 0.05, False),  # one round was no look
@@ -191,7 +198,9 @@ def test_planned_looks_share_the_level_and_an_unplanned_one_gets_less(
 ):
     found = looks.look(planned, later, done)
     assert (found.alpha, bool(found.withheld)) == (alpha, withheld)
-    assert ("unplanned" in found.why) == (alpha == 0.01)
+    early = done not in [*planned, *later] and not withheld
+    assert ("early" in found.why) == early
+    assert ("unplanned" in found.why) == (alpha == 0.01 and not early)
 
 
 def test_the_effect_that_shows_shows_in_four_of_five_series():

@@ -145,10 +145,21 @@ def test_holm_takes_back_a_word_of_the_secondary_metrics_alone():
 def test_rounds_that_are_lacking_withhold_the_word_and_show_the_interval():
     made = samples(60, 50)
     made[-1] = Sample("B7", made[-1].case, 4, {}, fault="failed: the server died")
-    result = pair("A", "B", made, [MAIN], Asked([4]))
-    assert result.primary.word == "CANNOT TELL" and "3 of 4 rounds" in result.primary.why
+    result = pair("A", "B", made, [MAIN], Asked([6]))
+    assert result.primary.word == "CANNOT TELL" and "3 of 6 rounds" in result.primary.why
     assert result.primary.estimate is not None
     assert [each.why for each in result.left_out] == ["failed: the server died"]
+
+
+@pytest.mark.parametrize(("a", "word"), [(60, "DIFFERENT"), (50.6, "NO DIFFERENCE LARGER THAN")])
+def test_with_three_quarters_of_the_rounds_what_is_plain_is_said_at_a_lower_level(a, word):
+    made = samples(a, 50)
+    made[-1] = Sample("B7", made[-1].case, 4, {}, fault="failed: the server died")
+    early = pair("A", "B", made, [MAIN], Asked([4]))
+    assert (early.primary.word, early.alpha) == (word, 0.01)
+    assert any("3 of 4 rounds" in note for note in early.notes)
+    as_planned = pair("A", "B", made, [MAIN], Asked([3]))
+    assert as_planned.primary.word == "DIFFERENT" and as_planned.alpha == 0.05
 
 
 def test_an_unplanned_extension_is_tested_at_a_lower_level():
@@ -313,12 +324,12 @@ def test_of_a_run_that_drifts_and_lacks_a_launch_the_means_are_said_not_to_give_
     ]
     texts = []
     for its in (whole, [whole[0], *whole[2:]]):
-        found = pair("A", "B", its, [MAIN], Asked([4]))
+        found = pair("A", "B", its, [MAIN], Asked([6]))
         cost = findings.cost(Arms("A", "B", its, 50.0, Rules(0.05)), found.primary, None)
         texts.append((sentences.figures(cost), sentences.comparison(found, found.primary)))
     (of_all, _), (of_seven, untested) = texts
     why = "the run drifted, and the cases' launches are not spread evenly over it"
     assert "of the means" not in of_all and why in of_seven
     # it is a round that is missing, not that launches differ
-    assert "3 of 4 rounds are measured" in untested and "; --resume measures" in untested
+    assert "3 of 6 rounds are measured" in untested and "; --resume measures" in untested
     assert "differ so much" not in untested

@@ -1,12 +1,19 @@
-"""At which level a comparison is tested: planned looks share 5 %, an unplanned one gets 1 %."""
+"""At which level a comparison is tested: planned looks share 5 %, an unplanned one gets 1 %.
+
+Early looks, with three quarters of the rounds that were asked for, share 1 %: a run that was cut
+short, its machine taken away, can still say what is plain. The planned look keeps its level then;
+how often all together are wrong: benchmarks/sim_verdict.py, docs/verdict.md.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 LEVEL, UNPLANNED = 0.05, 0.01
 LEAST_LOOK = 2  # rounds: after one there is nothing to look at
+LEAST_EARLY, EARLY_SHARE = 3, 0.75  # rounds, and of those that were asked for
 
 
 @dataclass(frozen=True)
@@ -30,25 +37,31 @@ def look(planned: Sequence[int], later: Sequence[int], done: int) -> Look:
         ends, later = list(later)[:1] or list(planned), list(later)[1:]
     if later and done > ends[-1]:
         why = f"rounds were added after a look, unplanned: level {UNPLANNED:g}"
-        return Look(UNPLANNED, why, _withheld(later, done))
+        return _now(Look(UNPLANNED, why), later, done)
     alpha = LEVEL / max(1, len(ends))
     rounds = "1 round was" if ends[-1] == 1 else f"{ends[-1]} rounds were"
     why = f"{rounds} asked for at the start: level {alpha:g}"
     if len(ends) > 1:
         why = f"looks were planned after {_listed(ends)} rounds: level {alpha:g} each"
-    return Look(alpha, why, _withheld(ends, done))
+    return _now(Look(alpha, why), ends, done)
 
 
 def _listed(numbers: Sequence[int]) -> str:
     return " and ".join(map(str, numbers))
 
 
-def _withheld(ends: Sequence[int], done: int) -> str:
-    """Why a test now would be one more look; empty where it is a planned one."""
+def _now(planned: Look, ends: Sequence[int], done: int) -> Look:
+    """The planned look, or what may be said before it."""
     if done in ends:
-        return ""
+        return planned
     coming = next((end for end in ends if end > done), ends[-1])
-    return (
-        f"{done} of {coming} rounds are measured: a test now would be one look more than planned; "
-        "--resume measures the rest"
+    measured = f"{done} of {coming} rounds are measured"
+    first = max(LEAST_EARLY, math.ceil(EARLY_SHARE * coming))
+    if first <= done < coming:
+        alpha = UNPLANNED / (coming - first)
+        early = f"{measured}: an early look, level {alpha:.2g}; --resume measures the rest"
+        return Look(alpha, early)
+    withheld = (
+        f"{measured}: a test now would be one look more than planned; --resume measures the rest"
     )
+    return Look(planned.alpha, planned.why, withheld)
