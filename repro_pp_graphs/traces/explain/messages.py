@@ -7,13 +7,19 @@ tensors. Before 0.5.7, and with blocking sends, requests may go over NCCL.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections import Counter
 from typing import Literal
 
 import msgspec
 
-from repro_pp_graphs.traces.explain.operations import Kind, Operation, operations, operator_around
+from repro_pp_graphs.traces.explain.operations import (
+    Kind,
+    Operation,
+    batch_end_ns,
+    calls_between,
+    operations,
+    operator_around,
+)
 from repro_pp_graphs.traces.rank_trace import P2POp, RankTrace, Span
 
 What = Literal["tokens", "hidden", "requests", "unknown"]
@@ -94,7 +100,7 @@ def _divided(message: Message, rank: RankTrace) -> list[Message]:
     sorts = list(dict.fromkeys((op.kind, op.dtype in INTEGERS) for op in ops))
     if len(sorts) < 2:
         return [message]
-    end_ns = max(message.end_ns, *(_batch_end_ns(rank, op) for op in ops))
+    end_ns = max(message.end_ns, *(batch_end_ns(rank, op) for op in ops))
     bare = any(not (part.gloo or part.nccl) for part in message.operations)
     gap = message.gap or (LACKING if bare else "")
     found: dict[tuple[Kind, bool], Message] = {}
@@ -112,16 +118,6 @@ def _divided(message: Message, rank: RankTrace) -> list[Message]:
             sort = next((sort for sort in sorts if sort[0] == part.kind), sorts[0])
             found[sort].operations.append(part)
     return list(found.values())
-
-
-def _batch_end_ns(rank: RankTrace, op: P2POp) -> int:
-    """When the host left the annotation in which it launched an operation's batch, ns; 0 where
-    there is none."""
-    marks = rank.nccl_marks
-    if op.posted_ns is None:
-        return 0
-    at = bisect_right(marks, op.posted_ns, key=lambda mark: mark.start_ns) - 1
-    return marks[at].end_ns if at >= 0 else 0
 
 
 def _by_annotations(rank: RankTrace, pp_size: int, parts: list[Operation]) -> list[Message]:
@@ -267,13 +263,6 @@ def _uploads(message: Message, rank: RankTrace, since_ns: int, until_ns: int) ->
         for call in calls_between(rank, since_ns, until_ns)
         if rank.uploads.get(call.correlation) in (metadata.elements, -1)
     ]
-
-
-def calls_between(rank: RankTrace, start_ns: int, end_ns: int) -> list[Span]:
-    """The main thread's CUDA calls that begin in a time: those of 50 us or more, and copies."""
-    low = bisect_left(rank.calls, start_ns, key=lambda call: call.start_ns)
-    high = bisect_left(rank.calls, end_ns, key=lambda call: call.start_ns)
-    return rank.calls[low:high]
 
 
 def _begin(message: Message, rank: RankTrace, since_ns: int) -> None:

@@ -6,13 +6,14 @@ annotation inside it, and the call that launches NCCL's kernel. Any of them is e
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import Literal
 
 import msgspec
 import numpy as np
 
-from repro_pp_graphs.traces.rank_trace import P2POp, RankTrace
+from repro_pp_graphs.traces.rank_trace import P2POp, RankTrace, Span
 
 Kind = Literal["send", "recv"]
 
@@ -123,3 +124,20 @@ def host_ends(rank: RankTrace) -> dict[int, int]:
     after = order.searchsorted([op.start_ns for op in gloo], side="right")
     following = np.append(order, np.iinfo(np.int64).max)[after].tolist()
     return {id(op): op.end_ns for op, ns in zip(gloo, following, strict=True) if op.end_ns <= ns}
+
+
+def calls_between(rank: RankTrace, start_ns: int, end_ns: int) -> list[Span]:
+    """The main thread's CUDA calls that begin in a time: those of 50 us or more, and copies."""
+    low = bisect_left(rank.calls, start_ns, key=lambda call: call.start_ns)
+    high = bisect_left(rank.calls, end_ns, key=lambda call: call.start_ns)
+    return rank.calls[low:high]
+
+
+def batch_end_ns(rank: RankTrace, op: P2POp) -> int:
+    """When the host left the annotation in which it launched an operation's batch, ns; 0 where
+    there is none."""
+    marks = rank.nccl_marks
+    if op.posted_ns is None:
+        return 0
+    at = bisect_right(marks, op.posted_ns, key=lambda mark: mark.start_ns) - 1
+    return marks[at].end_ns if at >= 0 else 0

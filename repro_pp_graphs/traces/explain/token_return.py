@@ -27,7 +27,8 @@ from repro_pp_graphs.traces.explain.coverage import (
     unseen,
 )
 from repro_pp_graphs.traces.explain.host import Host
-from repro_pp_graphs.traces.explain.messages import TOKEN_SEND, Message, calls_between
+from repro_pp_graphs.traces.explain.messages import TOKEN_SEND, Message
+from repro_pp_graphs.traces.explain.operations import calls_between
 from repro_pp_graphs.traces.explain.send_behaviour import mostly_unlabelled
 from repro_pp_graphs.traces.explain.send_times import Delivery, SendTimes, sends_of, times_of
 from repro_pp_graphs.traces.explain.steps import RUN_SPANS, named
