@@ -333,3 +333,10 @@ def test_of_a_run_that_drifts_and_lacks_a_launch_the_means_are_said_not_to_give_
     # it is a round that is missing, not that launches differ
     assert "3 of 6 rounds are measured" in untested and "; --resume measures" in untested
     assert "differ so much" not in untested
+
+
+@pytest.mark.parametrize(("high", "text"), [(0.964, "0.964"), (158_233.1, "over 1000")])
+def test_an_interval_that_says_nothing_has_no_figure_for_its_end(high, text):
+    estimate = said(samples(53, 50)).estimate
+    estimate.low, estimate.value, estimate.high = 0.4, 0.43, high
+    assert sentences.interval(estimate) == f"0.430 [0.400, {text}]"

@@ -8,6 +8,7 @@ from typing import Any
 from repro_pp_graphs.report.charts.figure import Figure
 from repro_pp_graphs.report.number_words import number
 from repro_pp_graphs.report.source import Launched, Source
+from repro_pp_graphs.report.summary import sentences
 from repro_pp_graphs.report.tables.page_tables import quantiles
 from repro_pp_graphs.report.tables.report_metrics import METRICS, shown, title, values
 from repro_pp_graphs.report.tables.table import Table
@@ -219,7 +220,7 @@ def _intervals(source: Source, metric: str) -> list[dict[str, Any]]:
                 {
                     "case": names.get(pair.a, 0),
                     "name": f"{pair.a} / {pair.b}",
-                    "text": f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]",
+                    "text": sentences.interval(one),
                     "places": [round(at, 5) for at in places],
                 }
             )

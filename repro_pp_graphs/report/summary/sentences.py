@@ -18,13 +18,15 @@ NAMES = {name: each.title for name, each in CLIENT.items()} | {
 }
 
 
+LARGEST = 1000  # end of a ratio's interval that has its figure
 MOST_FACTOR = 10  # that is worth its figure: beyond, a run shows nothing
 
 
 def interval(found: Estimate) -> str:
     """`0.949 [0.934, 0.964]`; of a difference `+1.02 [0.51, 1.53]`."""
     if found.scale == "ratio":
-        return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+        high = f"{found.high:.3f}" if found.high < LARGEST else f"over {LARGEST}"
+        return f"{found.value:.3f} [{found.low:.3f}, {high}]"
     ends = f"[{number(found.low, 3)}, {number(found.high, 3)}]"
     return f"{found.value:+.3g} {ends}"
 
