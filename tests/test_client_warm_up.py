@@ -65,6 +65,28 @@ def test_only_the_last_two_passes_decide_and_one_pass_cannot_tell():
     assert is_steady([fast, fast, slow]) is False
 
 
+@pytest.mark.parametrize(
+    ("ttfts", "tpots", "steady"),
+    [
+        ((223, 239), (99.6, 103.3), False),  # two passes: both figures have to agree
+        ((285, 223, 239), (118.4, 99.6, 103.3), True),  # as on four H100s, and the next three
+        ((246, 272, 126), (65.6, 66.1, 65.5), False),
+        ((246, 272, 126, 136), (65.6, 66.1, 65.5, 65.8), True),
+        ((257, 221, 170, 139, 114), (110.4, 106, 100.7, 96.8, 96.3), False),  # still falling
+        ((150, 160, 240), (100, 100, 100), False),  # longer than any before
+        ((183, 210, 200), (120.1, 131.6, 124.0), False),  # TPOT has to agree
+    ],
+)
+def test_ttft_that_varies_is_settled_where_it_lies_among_those_before(ttfts, tpots, steady):
+    passes = [one_pass(*each) for each in zip(ttfts, tpots, strict=True)]
+    assert is_steady(passes) is steady
+
+
+def test_a_pass_that_failed_has_not_settled_whatever_came_before():
+    assert is_steady([one_pass(200), one_pass(100), one_pass(120, failed=1)]) is False
+    assert is_steady([one_pass(200), WarmUpPass(2, 2, None, None), one_pass(220)]) is False
+
+
 def test_what_did_not_settle_is_warned_of_with_its_figures():
     said = not_steady_caveat([one_pass(1000.0, 30.0), one_pass(329.0, 10.0)])
     assert "had not settled after 2 warm-up passes" in said
