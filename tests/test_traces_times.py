@@ -284,3 +284,24 @@ def test_a_file_in_which_nothing_has_a_time_says_so(tmp_path):
     (tmp_path / "CASE-TP-0-PP-0.trace.json").write_text(json.dumps(document))
     case = only_case(tmp_path)
     assert any(FAR in text for text in case.warnings)
+
+
+@pytest.mark.parametrize(
+    ("factor", "says"),
+    [(1e-3, "19 of 20 kernels take under 0.5 us"), (1e3, "half of its operators take over 700 us")],
+)
+def test_a_file_whose_times_are_in_another_unit_is_left_out_and_named(tmp_path, factor, says):
+    """As a converter writes it, in ms or ns: a step would be a thousandth or a thousand times."""
+
+    def scaled(event: Event) -> Event:
+        times = {key: float(event[key]) * factor for key in ("ts", "dur") if key in event}
+        return {**event, **times}
+
+    ranks = texts("sglang0516_graphs_on")
+    last = max(ranks)
+    for name, text in (ranks | {last: with_events(ranks[last], scaled)}).items():
+        (tmp_path / name).write_text(text)
+    case = only_case(tmp_path)
+    assert [rank.pp for rank in case.ranks] == [0]
+    assert any(f"{last}: {says}" in text for text in case.warnings)
+    assert not any("another unit" in text for text in only_case(DATA / REFERENCE).warnings)

@@ -16,7 +16,7 @@ from repro_pp_graphs.traces.read.decoding import ODD, Decoding, LeftOut, events_
 from repro_pp_graphs.traces.read.identity import Identity
 from repro_pp_graphs.traces.read.message_numbers import attach, divide, sent_waits
 from repro_pp_graphs.traces.read.peers import label_kernels
-from repro_pp_graphs.traces.read.sift import Sifted, sift_gpu
+from repro_pp_graphs.traces.read.sift import Sifted, other_unit, sift_gpu
 from repro_pp_graphs.traces.time_sets import Intervals, intervals, merged
 
 NO_KERNELS = "no GPU kernels: a CPU run, or the profiler recorded none"
@@ -46,6 +46,8 @@ def read_rank(path: Path, who: Identity, base_ns: int | None = None) -> RankTrac
     finally:
         if collects:
             gc.enable()
+    if problem := other_unit(columns):
+        return RankTrace(str(path), who.pp, who.tp, who.rank, problems=[problem])
     base_ns = _base_ns(trace) if base_ns is None else base_ns
     site, sifted = columns.launch_site(), Sifted()
     gpu_unknown = _gpu_unknown(columns, bool(site.host))

@@ -38,6 +38,11 @@ SCHEDULER = re.compile(
 )
 
 
+# Nothing runs on a GPU in much less than 1 us, and an operator of the host takes some 10: of so
+# many kernels 95 % take longer than the one, of operators half take less than the other.
+ENOUGH, SHORTEST_US, LONG_US = 100, 0.5, 700.0
+
+
 @dataclass(slots=True)
 class Sifted:
     """How many events were left out by reason; ts and length of each in ns."""
@@ -84,6 +89,23 @@ class Sifted:
             self.note(OVERLONG, span.start_ns - base_ns, span.end_ns - span.start_ns)
         out = set(map(id, overlong))
         return [span for span in spans if id(span) not in out]
+
+
+def other_unit(columns: Columns) -> str:
+    """Why a file's times are in no microseconds, the unit of Chrome's format; empty where they may
+    be."""
+    kernels = np.array(columns.gpu[1::GPU_COLUMNS])
+    edges = np.concatenate([np.array(each) for each in columns.operators.values()] or [kernels[:0]])
+    kernels, operators = (each[each > 0] for each in (kernels, edges[1::2] - edges[::2]))
+    which = ""
+    if len(kernels) >= ENOUGH and np.percentile(kernels, 95) < SHORTEST_US:
+        which = f"19 of 20 kernels take under {SHORTEST_US:g} us"
+    elif len(operators) >= ENOUGH and np.median(operators) > LONG_US:
+        which = f"half of its operators take over {LONG_US:g} us"
+    return which and (
+        f"{which}: ts and dur are in another unit than the microseconds of Chrome's trace "
+        "format; left out: give the file as the profiler wrote it"
+    )
 
 
 def sift_gpu(columns: Columns, sifted: Sifted) -> None:
