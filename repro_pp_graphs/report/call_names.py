@@ -12,7 +12,7 @@ KINDS = {
     "recv_hidden": ("receive of hidden states", "hidden_recv"),
     "exchange": ("sends and receives, a batch", "exchange"),
     "send_requests": ("send of requests", "requests"),
-    "wait_sent_requests": ("wait for an earlier send of requests", "path_launch"),
+    "wait_sent_requests": ("wait for an earlier send of requests", "transfer"),
     "recv_requests": ("receive of requests", "peer_late"),
     "wait_results": ("wait for results", "results"),
     "launch": ("launch of the batch", "launch"),

@@ -11,9 +11,8 @@ from repro_pp_graphs.environment import changes
 from repro_pp_graphs.report.launch_row import name, split
 from repro_pp_graphs.report.summary import token_ids
 from repro_pp_graphs.server.release.release_facts import SENDS_MEAN
-from repro_pp_graphs.stats.compare import spread
+from repro_pp_graphs.stats.compare import LEAST_LAUNCHES, spread
 
-LEAST_ROUNDS = 4
 MOST_NUMBERS = 2  # of a remark that differ from launch to launch and are named
 _BROKEN_OFF = {"not run", "running", "interrupted"}  # such a launch has little to say
 _NUMBER = re.compile(r"\d[\d.]*")
@@ -55,10 +54,10 @@ def remarks(summary: dict[str, Any]) -> list[str]:
     if summary["nsys"]:
         found.append("Under nsys: times are not comparable with runs without it.")
     measured = Counter(launch["case"] for launch in launches if launch["status"] == "ok")
-    rounds = max(measured.values(), default=0)
-    if 0 < rounds < LEAST_ROUNDS:
+    if measured and min(measured.values()) < LEAST_LAUNCHES:
+        most = max(measured.values())
         found.append(
-            f"{spread(measured.values())} {'launch' if rounds == 1 else 'launches'} a case: too "
+            f"{spread(measured.values())} {'launch' if most == 1 else 'launches'} a case: too "
             "few to tell a difference from launch-to-launch noise."
         )
     if probe:
