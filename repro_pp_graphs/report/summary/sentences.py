@@ -11,7 +11,7 @@ from repro_pp_graphs.stats.metric_names import CLIENT, CONTROL, OUTSIDE
 from repro_pp_graphs.stats.verdict_record import Comparison, Estimate, Finding, Interaction, Pair
 
 # of the larger mean: by so much a difference of means is seen not to be the one beside it
-VISIBLE = 0.005
+VISIBLE = 0.01
 NAMES = {name: each.title for name, each in CLIENT.items()} | {
     CONTROL: "TTFT of one prompt alone",
     OUTSIDE: "waits outside own work",
