@@ -18,7 +18,7 @@ TURN_MS = 25
 # which compiles: 0.5.2 and 0.5.16 with the 70B shape, a GPU a rank; 0.5.16 with 16 layers, four
 # ranks on one H200. A profile with its analysis.
 STARTS = {
-    "gpu": ((30, 55), (50, 130), "on H100s and H200s"),
+    "gpu": ((30, 60), (50, 130), "on H100s and H200s"),
     "one_gpu": ((60, 70), (120, 150), "on one H200"),
 }
 PROFILE_S = (15, 25)
