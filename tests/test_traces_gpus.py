@@ -217,6 +217,20 @@ def test_of_one_rank_alone_it_is_open_unless_its_process_sees_a_gpu_for_each(
     assert ("shares its GPU with a rank without a trace" in text_of(facts)) == open_
 
 
+def test_of_a_file_that_names_no_rank_neither_batches_nor_idle_are_guessed(tmp_path):
+    """Its messages tell how many ranks there are, not which of them are its batches'."""
+    (path,) = (DATA / MPS).glob("*PP-3.*")
+    found = json.loads(gzip.decompress(path.read_bytes()))
+    found.pop("distributedInfo", None)
+    found["deviceProperties"] = [{"id": 0}]
+    (tmp_path / "worker.json").write_text(json.dumps(found))
+    facts = explained(only_case(tmp_path))
+    assert [gpu.shared for gpu in facts.shared_gpus] == [None]
+    assert facts.ring.bubble_fraction is None
+    (rank,) = facts.ranks.values()
+    assert rank.batches is None and not rank.decode_batch_sizes and rank.kernels_a_batch is None
+
+
 def test_without_the_hosts_events_nothing_is_called_idle_where_ranks_may_share_a_gpu(tmp_path):
     """GPU activities alone: NCCL's kernels name no peer, but are of a GPU all the same."""
     for path in (DATA / ONE_GPU).glob("*.gz"):

@@ -117,12 +117,14 @@ def _ranks(case: Case, hosts: list[Host], window_ns: tuple[int, int]) -> dict[st
     """Each rank's use of the window and its steps, by its label."""
     last = [host for host in hosts if host.rank.pp == case.pp_size - 1]
     sizes = token_counts(last[0]) if last else []  # every rank runs the same batches
-    return {
-        case.label(host.rank): rank_facts(
-            host.rank, host.work, window_ns, len(anchors(host, case.pp_size)), sizes
-        )
-        for host in hosts
-    }
+    found = {}
+    for host in hosts:
+        # which messages a batch gave is known of a rank whose place in the ring is
+        gave, of_each = len(anchors(host, case.pp_size)), sizes
+        if not host.rank.rank_known:
+            gave, of_each = 0, []
+        found[case.label(host.rank)] = rank_facts(host.rank, host.work, window_ns, gave, of_each)
+    return found
 
 
 def _edge(case: Case, edge: Edge, most: Bounds) -> EdgeFacts:

@@ -90,7 +90,9 @@ def shared_gpus(case: Case, hosts: Sequence[Host]) -> list[SharedGpu]:
         if place := device_of(host.rank):
             alike.setdefault(place, []).append(host)
     several = [_judged(found, number) for (_, number), found in alike.items() if len(found) > 1]
-    wanted = case.pp_size * case.tp_size
+    # a file that does not say how many there are names those to which it sends
+    peers = [op.peer for rank in case.ranks for op in rank.p2p]
+    wanted = max(case.pp_size * case.tp_size, *(peer + 1 for peer in peers), 0)
     if len(case.ranks) >= wanted:
         return several
     # a rank that seems to be alone may be with one that has no trace, where some share or its
