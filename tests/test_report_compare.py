@@ -37,6 +37,17 @@ def test_two_runs_are_put_side_by_side_in_80_columns(tmp_path, capsys):
     assert "not interleaved" in " ".join(lines)
 
 
+def test_launches_that_are_in_both_runs_are_said_to_be_copies(tmp_path, capsys):
+    one, two = (report_runs.series(tmp_path / name) for name in ("one", "two"))
+    assert (
+        "8 launches of run 1, which has 8, and of run 2, which has 8, have the same"
+        in (compared(capsys, one, two)[1])
+    )
+    for path in (two / "logs").glob("*_client.json"):
+        report_runs.changed(path, lambda one: one["summary"].update(mean_tpot_ms=50.0))
+    assert "copies" not in compared(capsys, one, two)[1]
+
+
 @pytest.mark.parametrize(
     ("launches", "heads", "foot"),
     [

@@ -6,7 +6,10 @@ from pathlib import Path
 
 from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.report import source, two_runs
-from repro_pp_graphs.terminal import Parser, complain
+from repro_pp_graphs.report.number_words import count
+from repro_pp_graphs.report.source import Source
+from repro_pp_graphs.report.tables.report_metrics import values
+from repro_pp_graphs.terminal import Parser, complain, wrapped
 
 COMMAND = "compare"
 EXAMPLES = """examples:
@@ -39,5 +42,26 @@ def main(argv: list[str]) -> int:
     if reasons:
         complain(COMMAND, f"these cannot be compared: {'; '.join(reasons)}")
         return 1
-    print("\n".join(two_runs.lines(one, other)))
+    print("\n".join([*two_runs.lines(one, other), *copied(one, other)]))
     return 0
+
+
+def copied(one: Source, other: Source) -> list[str]:
+    """Launches that are in both runs, as where one folder is a copy of the other: nothing was
+    measured twice."""
+    of_one, of_other = (
+        {
+            (each.summary.case, each.summary.round, *sorted(measured.items()))
+            for each in run.launches
+            if (measured := values(each))
+        }
+        for run in (one, other)
+    )
+    same = len(of_one & of_other)
+    if not same:
+        return []
+    return wrapped(
+        f"! {count(same, 'launch')} of run 1, which has {len(of_one)}, and of run 2, which has "
+        f"{len(of_other)}, have the same figures to the last digit: they are copies, not measured "
+        "twice, and say nothing of how two runs differ."
+    )
