@@ -122,7 +122,7 @@ def test_a_plan_tells_about_how_long_its_servers_take_and_what_comes_on_top(tmp_
     unprofiled = timed(tmp_path, plan_of(tmp_path, "--no-profile"))
     assert "profile" not in unprofiled and "after the download where there is one" in unprofiled
     rounds = plan_of(tmp_path, "--rounds", "3")
-    assert timed(tmp_path, rounds).startswith("about 17 to 32 min for 8 servers, one after another")
+    assert timed(tmp_path, rounds).startswith("about 17 to 33 min for 8 servers, one after another")
     notes = shown(tmp_path, rounds)
     assert notes[notes.index("note: ") :].startswith("note: --rounds 3 is made 4: ")
     said = timed(tmp_path, plan_of(tmp_path, "--sweep", "batch=4,16", "--rounds", "4"))
