@@ -4,21 +4,16 @@ them."""
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
-from programs import ran
 
 from repro_pp_graphs.server.patching.replace import replace
 
 ROOT = Path(__file__).resolve().parents[1]
-PYTHON = os.environ.get("REPRO_SERVER_PYTHON", sys.executable)
 RELEASES = json.loads((ROOT / "tests/data/pp_clock/hooks.json").read_text(encoding="utf-8"))
 
 
@@ -139,31 +134,3 @@ def test_the_classes_of_every_release_take_it(group):
         one = made_as(found)
         replace(one, "recv_requests", lambda: 2)
         assert one.recv_requests() == 2
-
-
-REAL = """
-import dataclasses
-from repro_pp_graphs.server.shims import cpu
-cpu.install()
-from sglang.srt.managers.scheduler_components import request_receiver
-kind = request_receiver.SchedulerRequestReceiver
-one, other = (kind(**dict.fromkeys(f.name for f in dataclasses.fields(kind))) for _ in "12")
-try:
-    one.recv_requests = print
-    print("takes it")
-except TypeError:
-    print("refuses it")
-from repro_pp_graphs.server.patching.replace import replace
-replace(one, "recv_requests", lambda local_reqs=None: "timed")
-print(one.recv_requests(local_reqs=[]), "timed" not in str(other.recv_requests))
-"""
-
-
-@pytest.mark.rehearsal
-def test_the_real_request_receiver_takes_it():
-    find = "import importlib.util as u, sys; sys.exit(u.find_spec('sglang') is None)"
-    if subprocess.run([PYTHON, "-c", find], check=False).returncode:
-        pytest.skip(f"needs sglang in {PYTHON} (tests/run.sh makes it)")
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = ran([PYTHON, "-c", REAL], env=env)
-    assert done.stdout.splitlines()[-2:] == ["refuses it", "timed True"], done.stderr[-2000:]
