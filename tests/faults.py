@@ -6,11 +6,11 @@ sentence, the stated exit status, no traceback, nothing raw on the terminal, not
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gzip
 import os
 import re
-import resource
 import shutil
 import socketserver
 import subprocess
@@ -22,10 +22,18 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from fake_sglang.harness import CHECKOUT, LIMIT_S, PYTHON, Harness, at_once, hear_signals
+from fake_sglang.harness import (
+    CHECKOUT,
+    LIMIT_S,
+    MARK,
+    PYTHON,
+    Harness,
+    at_once,
+)
+from forked import Ended, ForkServer
 
 NOBODY = 65534
-MEMORY = 8 << 30
+MEMORY = 8 << 30  # bytes: a fault may ask for all there is
 RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 CHANGED = {"__pycache__", ".state"}  # what any command may write into a checkout
 RUN, CLIENT = ("bash", "run_repro.sh"), (PYTHON, "client_benchmark.py")
@@ -93,11 +101,6 @@ def _tree(root: Path) -> set[str]:
     return {str(path) for path in found if not CHANGED & set(path.parts)}
 
 
-def _child() -> None:
-    hear_signals()
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))  # a fault may ask for all there is
-
-
 @lru_cache
 def python_of_nobody() -> tuple[str, str] | tuple[()]:
     """A Python that other users may run, too, and a PYTHONPATH with what the harness needs; empty
@@ -111,6 +114,36 @@ def python_of_nobody() -> tuple[str, str] | tuple[()]:
             if done.returncode == 0 and os.access(CHECKOUT, os.X_OK):
                 return python, env["PYTHONPATH"]
     return ()
+
+
+@lru_cache
+def _forks() -> ForkServer:
+    """Where commands in Python are run that need no Python of their own."""
+    with tempfile.TemporaryDirectory() as folder, Harness(Path(folder, "any")) as harness:
+        env = {name: value for name, value in harness.env.items() if name != MARK}
+    server = ForkServer(PYTHON, {**env, "PYTHONDONTWRITEBYTECODE": "1"}, MEMORY)
+    atexit.register(server.end)
+    return server
+
+
+def _ended(fault: Fault, words: list[str], root: Path, env: dict[str, str]) -> Ended:
+    """Run it: in a fork where it is a command in Python, started as everybody else's."""
+    if words[0] == PYTHON and not (fault.shell or fault.env or fault.user):
+        program, *more = words[2:] if words[1] == "-m" else [str(root / words[1]), *words[2:]]
+        return _forks().run(program, more, root, env)
+    done = subprocess.run(
+        ["bash", "-c", f'ulimit -v {MEMORY >> 10}; "$@" {fault.shell}', "bash", *words],
+        cwd=root,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=LIMIT_S,
+        check=False,
+        user=fault.user or None,
+        group=fault.user or None,
+        extra_groups=[] if fault.user else None,
+    )
+    return Ended(done.returncode, done.stdout, done.stderr, alive=False)
 
 
 def inject(fault: Fault, root: Path) -> Outcome:
@@ -134,25 +167,14 @@ def inject(fault: Fault, root: Path) -> Outcome:
         if fault.words[:2] == RUN:
             words[1] = str(root / words[1])
         env = {name: value.replace("ROOT", str(root)) for name, value in fault.env.items()}
-        done = subprocess.run(
-            ["bash", "-c", f'"$@" {fault.shell}', "bash", *words],
-            cwd=root,
-            env={**harness.env, "PYTHONDONTWRITEBYTECODE": "1", **env},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=LIMIT_S,
-            check=False,
-            user=fault.user or None,
-            group=fault.user or None,
-            extra_groups=[] if fault.user else None,
-            preexec_fn=_child,
-        )
-        left = [f"process {line}" for line in harness.left_over()]
+        env = {**harness.env, "PYTHONDONTWRITEBYTECODE": "1", **env}
+        done = _ended(fault, words, root, env)
+        left = [f"process {line}" for line in harness.left_over()] + ["a process"] * done.alive
         files = sorted(_tree(root) - before)
         left += [name for name in files if not (fault.leaves and re.match(fault.leaves, name))]
     shutil.rmtree(root)
-    out, err = (text.decode(errors="surrogateescape") for text in (done.stdout, done.stderr))
-    return Outcome(done.returncode, out, err, left)
+    out, err = (text.decode(errors="surrogateescape") for text in (done.out, done.err))
+    return Outcome(done.status, out, err, left)
 
 
 def objections(fault: Fault, outcome: Outcome) -> list[str]:
@@ -275,6 +297,13 @@ def _dry(what: str, *words: str, says: str, **more: object) -> Fault:
     return Fault(what, (*RUN, *DRY, *words), says, **more)  # type: ignore[arg-type]
 
 
+def _plan(what: str, *words: str, says: str, **more: object) -> Fault:
+    """The step in which run_repro.sh refuses it, as it is called there; that the script ends with
+    what this step says and leaves nothing, the faults of `_run` and `_dry` show."""
+    own = ("--root", "ROOT", "--out", "ROOT/out", "--python", PYTHON, "--command", "run_repro.sh")
+    return _command(what, "plan", *own, "--", *REAL, *words, says=says, **more)
+
+
 def _client(what: str, *words: str, says: str, **more: object) -> Fault:
     return Fault(what, (*CLIENT, *words), says, **more)  # type: ignore[arg-type]
 
@@ -292,7 +321,9 @@ def _numbers() -> Iterator[Fault]:
                "--profile-steps", "--start-timeout")  # fmt: skip
     for number, value in enumerate(("0", "-1", "\u00b2", "1e3", "", "\u0663", "1_0", " 4")):
         name = options[number]
-        yield _run(f"{name} that is no number", name, value, says="not a whole number of 1 or more")
+        yield _plan(
+            f"{name} that is no number", name, value, says="not a whole number of 1 or more"
+        )
     for name, value in (
         ("--pp-size", "0"), ("--pp-size", "x"), ("--port", "0"), ("--port", "http"),
         ("--batch", "-8"), ("--gpus", "0"),
@@ -303,7 +334,7 @@ def _numbers() -> Iterator[Fault]:
         ("--max-new-tokens", "1" + "0" * 12), ("--pp-size", "4096"), ("--layers", "1" * 50),
         ("--rounds", "1001"), ("--start-timeout", "9999999"), ("--profile-steps", "10000000"),
     ):  # fmt: skip
-        yield _run(f"{name} {value[:12]} is too much", name, value, says="the highest is")
+        yield _plan(f"{name} {value[:12]} is too much", name, value, says="the highest is")
 
 
 def _options() -> Iterator[Fault]:
@@ -401,7 +432,7 @@ def _places() -> Iterator[Fault]:
 
 def _argument_files() -> Iterator[Fault]:
     def file(what: str, *lines: str, says: str, status: int = 2) -> Fault:
-        make = _dry if status == 0 else _run
+        make = _dry if status == 0 else _plan
         return make(what, *CASE, says=says, status=status, prepare=case(*lines))
 
     yield file("NUL in an argument file", "--tp-size 1\0", says="control character")

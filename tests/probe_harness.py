@@ -51,8 +51,6 @@ class Probe:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            # a suite that is run in the background may have been started ignoring it
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
 
     def __enter__(self) -> Probe:

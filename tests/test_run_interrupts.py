@@ -22,7 +22,6 @@ from fake_sglang.harness import (
     Harness,
     Running,
     at_once,
-    hear_signals,
     wait_until,
 )
 from programs import ran
@@ -357,7 +356,6 @@ def test_ctrl_c_at_any_moment_of_a_beginning_leaves_no_process(delay_ms: int, tm
         start_new_session=True,
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        preexec_fn=hear_signals,  # noqa: PLW1509
     )
     while not (tmp_path / "started").exists() and running.poll() is None:
         time.sleep(0.0005)  # the beginning takes but a few milliseconds
