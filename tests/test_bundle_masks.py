@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +72,12 @@ def leaves(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
         yield place, repr(value)
 
 
-def parts(item: Item) -> list[tuple[str, str]]:
-    """(place, text) of all that a file holds."""
-    if item.name.endswith(".json"):
-        return list(leaves(json.loads(item.text)))
-    head, _, rest = item.text.partition(OPENS)
+@cache
+def parts(name: str, text: str) -> list[tuple[str, str]]:
+    """(place, text) of all that a file of that name holds."""
+    if name.endswith(".json"):
+        return list(leaves(json.loads(text)))
+    head, _, rest = text.partition(OPENS)
     facts, _, tail = rest.partition(CLOSES)
     lines = [(f"line {at}", line) for at, line in enumerate(f"{head}\n{tail}".split("\n"))]
     return lines + (list(leaves(json.loads(facts))) if facts else [])
@@ -88,7 +90,7 @@ def differences(run: Path, masker: Masker) -> dict[Place, tuple[str, str]]:
     after = masked(before, masker)
     out: dict[Place, tuple[str, str]] = {}
     for was, item in zip(before, after, strict=True):
-        old, new = parts(was), parts(item)
+        old, new = parts(was.name, was.text), parts(item.name, item.text)
         assert len(old) == len(new), item.name
         for (place, text), (_, found) in zip(old, new, strict=True):
             if UUID.sub("...", text) != found:
@@ -108,7 +110,6 @@ def test_a_host_or_user_called_like_a_word_of_the_texts_takes_no_word_out(
     run: Path, word: str
 ) -> None:
     masker = Masker({"USER": word, "HOSTNAME": word})
-    assert differences(run, masker) == {}
     changed(run / "logs" / "run.json", lambda found: found.update(machine={"host": word}))
     assert differences(run, masker) == {("run.json", ".machine.host"): (repr(word), "'<host>'")}
     assert masker.text(f"{word}:77:99 [0] NCCL INFO {word}").startswith("<host>:77:99 ")

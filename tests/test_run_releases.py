@@ -15,7 +15,7 @@ from fake_sglang.harness import CHECKOUT, PYTHON, Done, Harness
 from plan_harness import BASE, OFF, ON, gpus, plan_of
 from quick_venv import pip_for_all
 
-from repro_pp_graphs.run import make_plan, overview
+from repro_pp_graphs.run import make_plan, overview, plan_step
 from repro_pp_graphs.run.plan import options
 from repro_pp_graphs.run.plan.environments import NotMade, releases
 from repro_pp_graphs.run.plan.refusal import PlanError
@@ -229,11 +229,12 @@ UNFIT = [
     (["--release", "0.5.23", "--pp-size", "4"], "2 GPU(s) visible, but tp x pp asks for 4"),
     (["--release", "0.5.23", "--pp-size", "1"], "GB of weights for 86"),
 ]
+# of each kind one: the others in this process
+BY_THE_SCRIPT = [UNFIT[0], *UNFIT[6:8], *UNFIT[10:]]
 
 
-@pytest.mark.launches
-@pytest.mark.parametrize(("asked", "says"), UNFIT)
-def test_what_would_stop_the_run_is_said_before_its_release_is_installed(asked, says, harness):
+def unfit(asked: list[str], says: str, harness: Harness) -> list[str]:
+    """The command of a row of UNFIT, of which nothing else is wrong."""
     del harness.env["PYTHONPATH"]  # the stand-in's sglang
     harness.env["FAKE_FREE_KIB"] = str(3 << 20)  # where this fails, nothing is installed either
     harness.case("misspelt", "--disable-radx-cache")
@@ -242,6 +243,13 @@ def test_what_would_stop_the_run_is_said_before_its_release_is_installed(asked, 
         asked = [*asked, "--pp-size", "2"]
     if "weights" not in says:
         asked = [*asked, "--dummy-weights", "--layers", "2"]
+    return asked
+
+
+@pytest.mark.launches
+@pytest.mark.parametrize(("asked", "says"), BY_THE_SCRIPT)
+def test_what_would_stop_the_run_is_said_before_its_release_is_installed(asked, says, harness):
+    asked = unfit(asked, says, harness)
     run = harness.start_bare(*asked).end()
     assert says in " ".join(refusal(run).split()), run.lines
     assert not [line for line in run.lines if "making" in line]
@@ -250,6 +258,21 @@ def test_what_would_stop_the_run_is_said_before_its_release_is_installed(asked, 
     assert planned.status == 2 and says in " ".join(" ".join(planned.lines).split()).replace(
         " # ", " "
     )
+
+
+@pytest.mark.parametrize(("asked", "says"), [row for row in UNFIT if row not in BY_THE_SCRIPT])
+def test_what_would_stop_the_run_is_in_the_plan_that_is_made_ahead_and_in_a_dry_run(
+    asked, says, harness, monkeypatch, capsys
+):
+    """As run_repro.sh has it planned before it installs a release, and for --dry-run."""
+    asked = unfit(asked, says, harness)
+    monkeypatch.setenv("PATH", harness.env["PATH"])  # the made-up GPUs
+    release = asked[asked.index("--release") + 1]
+    own = ["--root", str(harness.root), "--out", str(harness.out), "--not-made", release]
+    own += ["--python", str(harness.root / f".venv-{release}/bin/python")]
+    for how in ("--ahead", "--dry-run"):
+        assert plan_step.main([how, *own, "--", *asked]) == 2
+        assert says in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_newer_release_rehearses(harness: Harness):

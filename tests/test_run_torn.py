@@ -11,10 +11,10 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
-from fake_sglang.harness import CHECKOUT, Done, Harness
-from programs import ran
+from fake_sglang.harness import Done, Harness
 
 from repro_pp_graphs.__main__ import main as command
+from repro_pp_graphs.bundle.__main__ import main as bundle
 
 pytestmark = pytest.mark.launches
 
@@ -62,6 +62,13 @@ def summary_of(out: Path) -> Done:
     """`python -m repro_pp_graphs summary`, in this process."""
     with redirect_stdout(io.StringIO()) as shown, redirect_stderr(io.StringIO()) as said:
         status = command(["summary", str(out)])
+    return Done(status, shown.getvalue(), said.getvalue())
+
+
+def bundled(out: Path) -> Done:
+    """What `collect_env.sh --bundle` becomes (test_collect_env_bundle.py), in this process."""
+    with redirect_stdout(io.StringIO()) as shown, redirect_stderr(io.StringIO()) as said:
+        status = bundle([str(out)])
     return Done(status, shown.getvalue(), said.getvalue())
 
 
@@ -137,21 +144,19 @@ def test_the_bundle_stands_a_torn_summary_and_record(how: str, measured: Harness
     out = copied(measured, tmp_path)
     for name in ("summary.json", "one_launch.json"):
         spoil(out / "logs" / name, how)
-    command = ["bash", str(CHECKOUT / "collect_env.sh"), "--bundle", str(out)]
-    done = ran(command, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
-    assert "unreadable" in done.stdout
+    done = bundled(out)
+    assert done.status == 0, done.err
+    assert "Traceback" not in done.out + done.err
+    assert "unreadable" in done.out
 
 
 @pytest.mark.parametrize("how", ["empty", "cut", "list", "other keys"])
 def test_the_bundle_of_a_torn_plan_is_a_line(how: str, measured: Harness, tmp_path: Path):
     out = copied(measured, tmp_path)
     spoil(out / "logs" / "run.json", how)
-    command = ["bash", str(CHECKOUT / "collect_env.sh"), "--bundle", str(out)]
-    done = ran(command, cwd=tmp_path)
-    assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1 and "run.json" in done.stderr, done.stderr
+    done = bundled(out)
+    assert done.status == 1
+    assert len(done.err.splitlines()) == 1 and "run.json" in done.err, done.err
 
 
 def test_a_run_over_a_foreign_plan_moves_it_aside(tmp_path: Path):
