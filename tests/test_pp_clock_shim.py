@@ -559,6 +559,13 @@ def find_a_base(clock: device.DeviceClock) -> None:
         time.sleep(0.01)
 
 
+def batch(clock: device.DeviceClock, turn: int) -> None:
+    """One batch that is launched and whose end is noted."""
+    clock.expect()
+    clock.begin()
+    clock.end(turn)
+
+
 def test_a_batch_is_written_once_it_has_ended_on_the_hosts_clock(gpu):
     clock, written = gpu
     find_a_base(clock)
@@ -589,9 +596,7 @@ def test_nothing_is_recorded_while_a_stream_captures(gpu):
     clock, written = gpu
     find_a_base(clock)
     CUDA.capturing = True
-    clock.expect()
-    clock.begin()
-    clock.end(1)
+    batch(clock, 1)
     CUDA.capturing = False
     clock.end(2)  # no begin of its own
     clock.read()
@@ -618,9 +623,7 @@ def test_without_a_base_that_passes_there_are_no_times(gpu):
     CUDA.stuck = True
     for turn in range(3):
         clock.renew(time.monotonic_ns())
-        clock.expect()
-        clock.begin()
-        clock.end(turn)
+        batch(clock, turn)
     clock.read()
     assert written == []
 
@@ -630,9 +633,7 @@ def test_a_gpu_that_is_stuck_costs_no_memory(gpu):
     find_a_base(clock)
     CUDA.queued_ms = 1e9
     for turn in range(1000):
-        clock.expect()
-        clock.begin()
-        clock.end(turn)
+        batch(clock, turn)
     clock.read()
     assert written == []
     assert clock.missed == {"untied": 0, "unread": 1000 - device.MOST_PENDING, "captured": 0}
@@ -641,9 +642,7 @@ def test_a_gpu_that_is_stuck_costs_no_memory(gpu):
 def run_batches(clock: device.DeviceClock, turns: int) -> None:
     """Batches that end at once, each read after the launch of the next."""
     for turn in range(turns):
-        clock.expect()
-        clock.begin()
-        clock.end(turn)
+        batch(clock, turn)
         clock.read()
 
 
@@ -685,9 +684,7 @@ def test_a_batch_that_was_just_launched_is_not_asked_whether_it_has_ended(gpu, m
     asked: list[FakeEvent] = []
     query = FakeEvent.query
     for turn in range(3):
-        clock.expect()
-        clock.begin()
-        clock.end(turn)
+        batch(clock, turn)
     monkeypatch.setattr(FakeEvent, "query", lambda event: asked.append(event) or query(event))
     clock.read(running=3)
     assert (written, asked) == ([], [])

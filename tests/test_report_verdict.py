@@ -168,13 +168,20 @@ def test_arms_that_are_not_what_they_claim_answer_nothing(tmp_path):
     assert f"{B}_r2 is not what it claims" in found.text
 
 
-def test_a_launch_whose_gpu_failed_is_left_out_and_named(tmp_path):
-    run = report_runs.series(tmp_path / "r")
+def with_gpu_fault(run: Path, label: str) -> None:
+    """Let a GPU count an uncorrected error in a launch."""
     rows = [
         {"uuid": "GPU-0", "index": 0, "ecc.errors.uncorrected.volatile.total": n} for n in (0, 1)
     ]
     counters = {"before": {"gpus": rows[:1]}, "after": {"gpus": rows[1:]}}
-    changed(run / "logs" / f"{A}_r3_launch.json", lambda value: value.update(gpu_counters=counters))
+    changed(
+        run / "logs" / f"{label}_launch.json", lambda value: value.update(gpu_counters=counters)
+    )
+
+
+def test_a_launch_whose_gpu_failed_is_left_out_and_named(tmp_path):
+    run = report_runs.series(tmp_path / "r")
+    with_gpu_fault(run, f"{A}_r3")
     found = verdict(run)
     (left,) = found.pairs[0].left_out
     assert left.label == f"{A}_r3" and "ECC" in left.why
@@ -184,11 +191,7 @@ def test_a_launch_whose_gpu_failed_is_left_out_and_named(tmp_path):
 
 def test_means_are_of_the_launches_that_the_ratio_beside_them_is_of(tmp_path):
     run = report_runs.series(tmp_path / "r")
-    rows = [
-        {"uuid": "GPU-0", "index": 0, "ecc.errors.uncorrected.volatile.total": n} for n in (0, 1)
-    ]
-    counters = {"before": {"gpus": rows[:1]}, "after": {"gpus": rows[1:]}}
-    changed(run / "logs" / f"{A}_r2_launch.json", lambda value: value.update(gpu_counters=counters))
+    with_gpu_fault(run, f"{A}_r2")
     slow = run / "logs" / f"{A}_r2_client.json"
     changed(slow, lambda value: value["summary"].update(mean_tpot_ms=99.0))
     primary = verdict(run).pairs[0].primary
