@@ -48,7 +48,7 @@ PathCategory = Literal[
     "sync",
     "unexplained",
 ]
-# How the last rank's token send behaves (sends.py).
+# How the last rank's token send behaves (explain/send_behaviour.py).
 Manner = Literal["on_device", "synchronous", "asynchronous", "batched", "unknown"]
 
 
