@@ -60,7 +60,7 @@ JOBS = {
     "decode": TIMED
     + """
 from repro_pp_graphs.traces.read.blocks import TraceFile
-from repro_pp_graphs.traces.read.columns import Event
+from repro_pp_graphs.traces.read.event import Event
 from repro_pp_graphs.traces.read.decoding import Decoding, events_of
 def decode(path):
     for events in events_of(TraceFile(path), Decoding(Event)):
@@ -70,7 +70,7 @@ def decode(path):
     "decode whole": TIMED
     + """
 import gzip, msgspec
-from repro_pp_graphs.traces.read.columns import Event
+from repro_pp_graphs.traces.read.event import Event
 from repro_pp_graphs.traces.read.blocks import open_trace
 class File(msgspec.Struct):
     traceEvents: list[Event]

@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from repro_pp_graphs.traces.rank_trace import Kernels, P2POp, RankTrace, Span
 from repro_pp_graphs.traces.read.blocks import LATEST_NS, TraceFile, Value, number
-from repro_pp_graphs.traces.read.columns import GPU_COLUMNS, LARGEST, Columns, Event, GlooOp
+from repro_pp_graphs.traces.read.columns import GPU_COLUMNS, Columns, GlooOp
 from repro_pp_graphs.traces.read.decoding import ODD, Decoding, LeftOut, events_of
+from repro_pp_graphs.traces.read.event import LARGEST, Event
 from repro_pp_graphs.traces.read.identity import Identity
 from repro_pp_graphs.traces.read.message_numbers import attach, divide, sent_waits
 from repro_pp_graphs.traces.read.peers import label_kernels
