@@ -5,23 +5,14 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import re
 import sys
 import textwrap
 from pathlib import Path
 from typing import NoReturn, TextIO
 
-# of a text from elsewhere: it could move the cursor, recolour or retitle the terminal, or turn the
-# direction of what follows; or bytes that are no UTF-8
+from repro_pp_graphs.client.terminal import visible
+
 LONGEST_SHOWN = 40  # characters of a wrong word
-_CONTROL = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-)
-
-
-def visible(text: str) -> str:
-    """The text with each control character but tab and line feed as its escape, `\\x1b`."""
-    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 class _Visible(io.TextIOWrapper):

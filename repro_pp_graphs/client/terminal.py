@@ -10,7 +10,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import NoReturn
 
-# a server's words, a file's name: they could move the cursor, or retitle the terminal
+# of a text from elsewhere: it could move the cursor, recolour or retitle the terminal, or turn the
+# direction of what follows; or bytes that are no UTF-8
 _CONTROL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )

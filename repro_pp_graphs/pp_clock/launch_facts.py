@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from repro_pp_graphs.client.terminal import visible
 from repro_pp_graphs.pp_clock import caveats
 from repro_pp_graphs.pp_clock.clock_record import ENOUGH_TURNS, ClockFacts, Rank
 from repro_pp_graphs.pp_clock.rank_facts import Seen, seen_of
 from repro_pp_graphs.pp_clock.rows import Rows
 from repro_pp_graphs.pp_clock.window import ALWAYS, Window, moved_to
-from repro_pp_graphs.terminal import visible
 
 ENOUGH_PROFILED = 10  # of the turns that a profile saw: a rehearsal's has 24
 DISTORTION_LIMIT = 1.10

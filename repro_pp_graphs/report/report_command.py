@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from repro_pp_graphs import files
+from repro_pp_graphs.client.terminal import visible
 from repro_pp_graphs.environment import masking
 from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.report import source
@@ -15,7 +16,7 @@ from repro_pp_graphs.report.page import content, html_page, markdown
 from repro_pp_graphs.report.page.content import Content
 from repro_pp_graphs.report.page.embedding import each_text
 from repro_pp_graphs.report.source import Source
-from repro_pp_graphs.terminal import Parser, complain, folder, visible
+from repro_pp_graphs.terminal import Parser, complain, folder
 
 COMMAND = "report"
 EXAMPLES = """examples:

@@ -18,11 +18,12 @@ import textwrap
 import time
 from pathlib import Path
 
+from repro_pp_graphs.client.terminal import visible
 from repro_pp_graphs.environment import masking
 from repro_pp_graphs.files import write_whole
 from repro_pp_graphs.server.log import log_lines
 from repro_pp_graphs.server.machine import process
-from repro_pp_graphs.terminal import visible, wrapped
+from repro_pp_graphs.terminal import wrapped
 
 DUMP_LIMIT_S = 20.0  # for py-spy to read one process
 ALL_DUMPS_LIMIT_S = 120.0

@@ -7,8 +7,9 @@ import sys
 import textwrap
 import time
 
+from repro_pp_graphs.client.terminal import visible
 from repro_pp_graphs.environment import masking
-from repro_pp_graphs.terminal import rewrite, visible, wrapped
+from repro_pp_graphs.terminal import rewrite, wrapped
 
 WIDTH = 79
 QUIET_S = 30.0  # where stdout is no terminal: without a change the next line, then ever later

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
+from repro_pp_graphs.client.terminal import visible
 from repro_pp_graphs.run.plan import hints, sweep
 from repro_pp_graphs.run.plan.contradictions import contradiction
 from repro_pp_graphs.server.machine import pinning
-from repro_pp_graphs.terminal import folder, say, visible, wrapped
+from repro_pp_graphs.terminal import folder, say, wrapped
 
 CASES = "graphs_on,graphs_off"
 ENGINES = ("sglang", "probe")
