@@ -328,8 +328,8 @@ def test_the_table_and_the_remarks_name_that_launch(tmp_path):
     ]
     (said,) = [each for each in remarks.remarks(made) if "host was not like" in each]
     assert said.startswith(f"{unlike_others}: its host was not like the others': other processes")
-    lines = [line for line in launch_table.lines(made) if line.startswith("host")]
-    assert len(lines) == 1 and lines[0].endswith(" no")
+    lines = [line for line in launch_table.lines(made) if line.startswith("the host")]
+    assert len(lines) == 1 and lines[0].endswith(" unlike")
 
 
 # cores and other work of real launches: most on an H100 machine, a rehearsal on a shared one
@@ -345,7 +345,7 @@ def test_a_host_that_others_took_is_named_with_any_number_of_launches(tmp_path, 
     ] * launches
     (said,) = [each for each in remarks.remarks(made) if "its host had other work" in each]
     assert all(each["label"] in said for each in whole)
-    rows = "".join(line for line in launch_table.lines(made) if line.startswith("host"))
+    rows = "".join(line for line in launch_table.lines(made) if line.startswith("the host"))
     assert rows.count("busy") == {1: 1, 2: 2, 8: 2}[launches]  # a case whose cells are alike: once
 
 
@@ -385,4 +385,4 @@ def _with_hosts(folder, launches, load):
 def test_without_such_facts_nothing_is_said(tmp_path):
     run = report_runs.series(tmp_path / "r")
     made = run_summary.summarise(run / "logs", run_record.load(run / "logs"))
-    assert not [line for line in launch_table.lines(made) if line.startswith("host")]
+    assert not [line for line in launch_table.lines(made) if line.startswith("the host")]
