@@ -104,7 +104,23 @@ def cpu_only(rank: Rank) -> None:
     without(rank, lambda e: e.get("cat") in gone)
 
 
+def graph_in_part(rank: Rank, launches: int = 3) -> None:
+    """Of some of its graph launches in the middle the later half of the kernels is not there."""
+    events = rank["traceEvents"]
+    found = [e for e in events if e["name"] == "cudaGraphLaunch"]
+    found.sort(key=lambda e: float(e["ts"]))
+    middle = len(found) // 2
+    gone: set[int] = set()
+    for at, launch in enumerate(found[middle : middle + launches]):
+        own = launch["args"]["correlation"]
+        its = [e for e in events if e.get("cat") == "kernel" and e["args"]["correlation"] == own]
+        its.sort(key=lambda e: float(e["ts"]))
+        gone |= {id(event) for event in its[len(its) // 2 + at :]}
+    without(rank, lambda event: id(event) in gone)
+
+
 CHANGES: dict[str, Change] = {
+    "half of some graphs' kernels lost on the last rank": lambda ranks: graph_in_part(ranks[-1]),
     "work lost on the last rank": lambda ranks: lost(ranks[-1], 0.4, 0.6),
     "work lost on the first rank": lambda ranks: lost(ranks[0], 0.4, 0.6),
     "work lost on all ranks": lambda ranks: [lost(rank, 0.4, 0.6) for rank in ranks] and None,
@@ -156,6 +172,12 @@ def test_lost_gpu_work_is_counted_and_the_ranks_gpu_use_is_not_given(tmp_path):
     assert facts.ranks["1"].idle_fraction is None and facts.ring.bubble_fraction is None
     assert facts.ranks["0"].idle_fraction is not None
     assert "of its launches is missing" in " ".join(facts.warnings)
+    assert "of its launches is missing" in facts.turns_unknown["1"]
+
+
+def test_a_graph_of_which_a_part_is_missing_is_lost_work(tmp_path):
+    facts = changed(CASES[0], lambda ranks: graph_in_part(ranks[-1], 1), tmp_path)
+    assert facts.ranks["1"].idle_fraction is None and facts.ranks["0"].idle_fraction is not None
     assert "of its launches is missing" in facts.turns_unknown["1"]
 
 

@@ -157,25 +157,6 @@ class Columns:
         kernels = 1.0 if kernels >= DRIVERS_SHARE and not self.driver_calls else kernels
         return min([kernels, *([seen(np.array(list(self.uploads)))] if self.uploads else [])])
 
-    def lost_share(self) -> float:
-        """The share of the calls that launch kernels or copy whose GPU work is not in the trace, of
-        graph launches alone where that is more: a profiler that runs out of buffers drops it.
-
-        Of the calls between the first and the last whose work is there: at its edges a recording
-        has one without the other. 0 without GPU work.
-        """
-        calls = np.array(self.posted).reshape(-1, 2)
-        work = np.array(self.gpu).reshape(-1, GPU_COLUMNS)[:, 2].tolist()
-        work += [float(kernel.correlation) for kernel in (*self.p2p, *self.generic)]
-        is_there = np.isin(calls[:, 0], work)
-        if not is_there.any():
-            return 0.0
-        first, last = calls[is_there, 1].min(), calls[is_there, 1].max()
-        inside = (calls[:, 1] >= first) & (calls[:, 1] <= last)
-        graphs = np.isin(calls[:, 0], [float(correlation) for _, _, correlation in self.launches])
-        among = [chosen for chosen in (inside, inside & graphs) if chosen.any()]
-        return max(float(1 - is_there[chosen].mean()) for chosen in among)
-
     def _operator(self, event: Event) -> None:
         if event.name == "c10d::send":
             self.sends.append(("c10d::send", event.ts, event.dur, -1))

@@ -15,6 +15,7 @@ from repro_pp_graphs.traces.read.columns import GPU_COLUMNS, Columns, GlooOp
 from repro_pp_graphs.traces.read.decoding import ODD, Decoding, LeftOut, events_of
 from repro_pp_graphs.traces.read.event import LARGEST, Event
 from repro_pp_graphs.traces.read.identity import Identity
+from repro_pp_graphs.traces.read.lost import lost_share
 from repro_pp_graphs.traces.read.message_numbers import attach, divide, sent_waits
 from repro_pp_graphs.traces.read.peers import label_kernels
 from repro_pp_graphs.traces.read.sift import Sifted, other_unit, sift_gpu
@@ -269,7 +270,7 @@ def _gpu_unknown(columns: Columns, with_nccl: bool) -> str:
     `with_nccl`: NCCL's annotations show that it has a GPU."""
     if _has_no_kernels(columns):
         return NO_GPU_WORK if with_nccl or columns.launches else ""
-    lost = columns.lost_share()
+    lost = lost_share(columns)
     return f"the GPU work of {lost:.0%} of its launches is missing" if lost > MOST_LOST else ""
 
 
