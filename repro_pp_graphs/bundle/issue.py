@@ -45,10 +45,10 @@ def _load(path: Path) -> dict[str, Any]:
     return found
 
 
-def _said_at_the_end(logs: Path, result: dict[str, Any]) -> Iterator[str]:
+def _said_at_the_end(logs: Path, plan: Plan, result: dict[str, Any]) -> Iterator[str]:
     """What the server's log of each failed launch says of its end."""
     for launch in result["launches"]:
-        path = logs / f"{launch['label']}_{_program(result)}.log"
+        path = logs / f"{launch['label']}_{plan.program}.log"
         if launch["status"] == "ok" or not path.exists():
             continue
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -56,11 +56,6 @@ def _said_at_the_end(logs: Path, result: dict[str, Any]) -> Iterator[str]:
         if lines:
             yield from ("", f"The log of {launch['label']} says at its end:", "")
             yield from commands.fenced("\n".join(lines), "text")
-
-
-def _program(run: dict[str, Any]) -> str:
-    """What a launch of run.json or summary.json ran: server, or probe."""
-    return "probe" if run.get("engine") == "probe" else "server"
 
 
 def nothing_to_report(plan: Plan) -> list[str]:
@@ -126,7 +121,7 @@ def describe(logs: Path, plan: Plan, result: dict[str, Any]) -> list[str]:
         )
     text = f"{what}, on {on}. Every value is of one {plan.program} launch."
     known = [f"- {remark}" for remark in remarks(result)]
-    said = list(_said_at_the_end(logs, result))
+    said = list(_said_at_the_end(logs, plan, result))
     found = finding(logs, result)
     ask = "<!-- What did you expect, and what do you see? -->"
     return [

@@ -232,7 +232,8 @@ def _of_waits(one: Source, other: Source) -> list[str]:
 def _what_cells_are(one: Source, other: Source) -> str:
     """How a cell is to be read, a sentence."""
     tables = [rows(one, other, case) for case in shared(one, other)]
-    several = {cell.launches > 1 for found in tables for side in _sides(found) for cell in side}
+    cells = (cell for found in tables for row in found for cell in (row.first, row.second))
+    several = {cell.launches > 1 for cell in cells}
     if not several:
         return "No case was measured in both runs."
     if True not in several:
@@ -270,10 +271,6 @@ def _table(one: Source, other: Source, case: str) -> list[str]:
         )
         out += wrapped(f"nothing to compare: {why}", "  ")
     return out
-
-
-def _sides(found: list[Row]) -> tuple[list[Cell], list[Cell]]:
-    return [row.first for row in found], [row.second for row in found]
 
 
 def _shown(cell: Cell) -> str:

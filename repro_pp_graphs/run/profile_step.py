@@ -70,9 +70,6 @@ class ProfilePass:
         there = filter(is_trace, sorted(self.files.folder.glob("*")))
         return [path for path in there if self.origin.rank_of(path) is None]
 
-    def _ranks_written(self) -> int:
-        return len(self._written())
-
     def _written(self) -> set[tuple[int, int] | None]:
         return {self.origin.rank_of(path) for path in self.traces()}
 
@@ -119,7 +116,7 @@ class ProfilePass:
             if self.server_gone():  # the other ranks may still be writing
                 end_s = min(end_s, self.line.elapsed_s + LINGER_S)
             trouble = self.fetch(self._written())
-            count = self._ranks_written()
+            count = len(self._written())
             if count >= self.launch.ranks or self.line.elapsed_s > end_s:
                 return count
             self.disk.look()

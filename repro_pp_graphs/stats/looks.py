@@ -42,12 +42,10 @@ def look(planned: Sequence[int], later: Sequence[int], done: int) -> Look:
     rounds = "1 round was" if ends[-1] == 1 else f"{ends[-1]} rounds were"
     why = f"{rounds} asked for at the start: level {alpha:g}"
     if len(ends) > 1:
-        why = f"looks were planned after {_listed(ends)} rounds: level {alpha:g} each"
+        why = (
+            f"looks were planned after {' and '.join(map(str, ends))} rounds: level {alpha:g} each"
+        )
     return _now(Look(alpha, why), ends, done)
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    return " and ".join(map(str, numbers))
 
 
 def _now(planned: Look, ends: Sequence[int], done: int) -> Look:

@@ -18,7 +18,7 @@ from repro_pp_graphs.report.tables.page_tables import (
     unprofiled_tpot_ms,
 )
 from repro_pp_graphs.report.tables.table import Table
-from repro_pp_graphs.traces.analysis_record import RingPath, Row, Turn
+from repro_pp_graphs.traces.analysis_record import RingPath, Turn
 from repro_pp_graphs.traces.explain import step_path
 from repro_pp_graphs.traces.explain.step_path import which_graph
 from repro_pp_graphs.traces.explain.words import CAUSE_TITLES, ROW_TITLES, ROWS
@@ -209,7 +209,7 @@ def _turns(source: Source) -> tuple[list[str], list[Turn]]:
 def _by_call(found: list[Turn]) -> list[dict[str, Any]]:
     parts = []
     for row in ROWS:
-        its = [_row(turn, row) for turn in found]
+        its = [turn.rows.get(row) for turn in found]
         if any(each and each.mean for each in its):
             more = [_waits(each.waits if each else {}) for each in its]
             parts.append(
@@ -233,11 +233,6 @@ def _by_cause(found: list[Turn]) -> list[dict[str, Any]]:
             parts.append(_part(cause, f"waits {text}", us))
     rest = [max(0.0, turn.mean - us) for turn, us in zip(found, waited, strict=True)]
     return [*parts, _part("working", "does not wait", rest)]
-
-
-def _row(turn: Turn, name: str) -> Row | None:
-    """One of the parts of a turn; None where the turn has none of the name."""
-    return next((row for key, row in turn.rows.items() if key == name), None)
 
 
 def _waited(turn: Turn, cause: str) -> float:

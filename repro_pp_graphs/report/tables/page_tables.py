@@ -24,7 +24,7 @@ from repro_pp_graphs.report.tables.table import Table
 from repro_pp_graphs.stats.compare import spread
 from repro_pp_graphs.stats.metric_names import IDLE, RETURN
 from repro_pp_graphs.stats.verdict_record import Comparison, Finding, Pair
-from repro_pp_graphs.traces.analysis_record import Analysis, RingPath
+from repro_pp_graphs.traces.analysis_record import Analysis, RingPath, RowName
 from repro_pp_graphs.traces.explain.words import (
     GPU_IDLE,
     OWN_IDLE,
@@ -86,7 +86,8 @@ def arms(source: Source) -> Table | None:
     if not WAITS.isdisjoint(metrics):
         note += f". {CLOCKED if clocked else PROFILED}"
     for at, case in enumerate(source.cases):
-        if not measured(source, at) and _has_figures(source, at):
+        has_figures = any(one.case == at and shown(one) for one in source.launches)
+        if has_figures and not measured(source, at):
             note += f". {case}: {_uncounted(source, at)}: not compared"
     left_out = [one.summary.label for one in source.launches if shown(one) and not values(one)]
     if launches and left_out:
@@ -127,11 +128,6 @@ def _answers(findings: list[Finding]) -> dict[str, str]:
 def measured(source: Source, case: int) -> int:
     """Launches of a case that count."""
     return sum(launch.case == case and bool(values(launch)) for launch in source.launches)
-
-
-def _has_figures(source: Source, case: int) -> bool:
-    """Whether a case has figures to show, of whatever launch."""
-    return any(launch.case == case and shown(launch) for launch in source.launches)
 
 
 def _at(pairs: list[Pair]) -> range:
@@ -268,9 +264,9 @@ def _shown(labels: list[str], cases: int, every_rank: bool) -> list[str]:
     return list(dict.fromkeys([labels[0], labels[-1]])) if cases <= 3 else labels[-1:]
 
 
-def _part(analysis: Analysis, label: str, name: str) -> str:
+def _part(analysis: Analysis, label: str, name: RowName) -> str:
     turn = analysis.turns[label]
-    row = next((each for key, each in turn.rows.items() if key == name), None)
+    row = turn.rows.get(name)
     if row is None or not row.mean:
         return ""
     text = f"{row.mean / 1e3:.2f}"

@@ -140,7 +140,7 @@ def used(plan: Plan, gpus: Sequence[Gpu]) -> list[Gpu]:
 
 def capacity(gpus: Sequence[Gpu]) -> str:
     """`342 GB of GPU memory`, where it was assumed with of what; `gpus`: at least one."""
-    total = _total(gpus)
+    total = sum(gpu.total_mib for gpu in gpus) * 2**20
     what = f" ({len(gpus)} x {gpus[0].total_mib} MiB, assumed)" if gpus[0].assumed else ""
     return f"{total / 1e9:.0f} GB of GPU memory{what}"
 
@@ -255,10 +255,6 @@ def tokens_held(launch: Launch, gpus: Sequence[Gpu]) -> int:
 def rounded(tokens: int) -> str:
     """Two digits of an estimate: `420,000`."""
     return f"{float(f'{tokens:.2g}'):,.0f}"
-
-
-def _total(gpus: Sequence[Gpu]) -> int:
-    return sum(gpu.total_mib for gpu in gpus) * 2**20
 
 
 def fraction_of(launch: Launch) -> float | None:

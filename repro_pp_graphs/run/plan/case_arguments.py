@@ -35,16 +35,12 @@ def load_case(root: Path, name: str) -> ServerArgs:
     return args
 
 
-def _overlay(name: str) -> ServerArgs:
-    return argfile.load(OVERLAYS / f"{name}.txt")
-
-
 def under_overlay(base: ServerArgs, mode: str) -> ServerArgs:
     """The arguments of all cases in a mode: on shared GPUs what the overlay gives for who names
     none is as the base file has it."""
     if mode == "gpu":
         return base
-    args = _overlay(mode).over(base)
+    args = argfile.load(OVERLAYS / f"{mode}.txt").over(base)
     for flag in (CAPACITY, pp_attention.OPTION) if mode == "one_gpu" else ():
         if flag in base.flags:
             args.set(flag, base.get(flag))
@@ -71,10 +67,6 @@ def _told(args: ServerArgs) -> dict[str, str]:
     return {**{k: " ".join(v) or "set" for k, v in args.flags.items()}, **args.env}
 
 
-def _shape_folder(options: Options, shape: str) -> Path:
-    return options.root / ".state" / "models" / shape
-
-
 def choose_model(args: ServerArgs, options: Options, mode: str) -> None:
     """Settle --model-path: as given, or a folder without weights made here."""
     if options.model:
@@ -90,7 +82,7 @@ def choose_model(args: ServerArgs, options: Options, mode: str) -> None:
                     f"--dummy-weights: no shape for '{model}'; use --model with a folder that "
                     f"holds a config.json, or one of {', '.join(model_folder.shapes())}"
                 )
-            args.set("--model-path", str(_shape_folder(options, shape)))
+            args.set("--model-path", str(options.root / ".state" / "models" / shape))
         args.env["HF_HUB_OFFLINE"] = "1"
     if options.layers:
         args.set("--json-model-override-args", json.dumps({"num_hidden_layers": options.layers}))

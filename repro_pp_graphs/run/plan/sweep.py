@@ -107,7 +107,7 @@ def loads(sweep: dict[str, list[str]], batch: int, max_new_tokens: int) -> list[
         point = dict(zip(sweep, values, strict=True))
         length, _, rate = point.get("mix", NONE).partition("@")
         load = Load(
-            name="_".join(_short(axis, value) for axis, value in point.items()),
+            name="_".join(AXES[axis].short + v.replace("@", "at") for axis, v in point.items()),
             title=", ".join(_title(axis, value) for axis, value in point.items()),
             point=point,
             batch=int(point.get("batch", batch)),
@@ -126,10 +126,6 @@ def loads(sweep: dict[str, list[str]], batch: int, max_new_tokens: int) -> list[
     wanted = (batch, max_new_tokens)
     asked = (load for load in made if (load.batch, load.max_new_tokens) == wanted)
     return sorted(made, key=next(asked, made[0]).__ne__)
-
-
-def _short(axis: str, value: str) -> str:
-    return AXES[axis].short + value.replace("@", "at")
 
 
 def _title(axis: str, value: str) -> str:

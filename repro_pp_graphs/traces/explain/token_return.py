@@ -54,6 +54,7 @@ def token_return(
     found = [(host, message) for host in last for message in host.of("tokens", "send")]
     if not found:
         return None
+    annotated = any(span.name == TOKEN_SEND for span in found[0][0].rank.spans)
     begin_ns, end_ns = recorded_by_all(case, hosts)
     inside = [
         (host, message)
@@ -80,7 +81,7 @@ def token_return(
         steps_counted=len(counted),
         enough=enough(len(counted), there),
         gaps=dict(Counter(gaps.values())),
-        found_by=TOKEN_SEND if _annotated(found) else "send_tensor_dict (by its operators)",
+        found_by=TOKEN_SEND if annotated else "send_tensor_dict (by its operators)",
         delivered_counted=len(delivered),
         delivery_enough=enough(len(delivered), there),
         delivery_us=Portion(*_spreads([d.portion for d in delivered])) if delivered else None,
@@ -135,10 +136,6 @@ def _first_launch_ns(host: Host) -> int:
     launched before the recording, with --pp-async-batch-depth. 0 where it is not known."""
     runs = [span.start_ns for span in named(host.rank, RUN_SPANS)]
     return min(runs or [start for start, _, _ in host.rank.launches], default=0)
-
-
-def _annotated(found: list[tuple[Host, Message]]) -> bool:
-    return any(span.name == TOKEN_SEND for host, _ in found[:1] for span in host.rank.spans)
 
 
 def _steps_there(case: Case, hosts: list[Host]) -> int:

@@ -48,7 +48,7 @@ def differences(a: Sequence[RingPath], b: Sequence[RingPath]) -> Differences:
     whole = _difference(*(_wholes(case) for case in (a, b)))
     if over == "steps":
         categories = {name: _over_steps(a, b, name) for name in CATEGORIES}
-        errors = [_whole_error(case) for case in (a, b)]
+        errors = [_error([path.step_error for path in case]) for case in (a, b)]
         whole = _between(whole.mean, errors)
     return Differences(over=over, step=whole, categories=categories)
 
@@ -100,10 +100,6 @@ def _error(errors: Sequence[float | None]) -> float | None:
     if len(known) < len(errors):
         return None
     return math.sqrt(sum(error**2 for error in known)) / len(known)
-
-
-def _whole_error(case: Sequence[RingPath]) -> float | None:
-    return _error([path.step_error for path in case])
 
 
 def _between(mean: float, errors: Sequence[float | None]) -> Difference:

@@ -55,7 +55,7 @@ def start(scheduler: Any, prefix: str) -> Clock:  # noqa: ANN401
     alternate = int(os.environ.get(ALTERNATE_ENV) or 0)
     profiled = getattr(torch.autograd, "_profiler_enabled", None)
     clock = Clock(file, alternate, profiled or (lambda: False))
-    version = _version(sys.modules.get("sglang"))
+    version = str(getattr(sys.modules.get("sglang"), "__version__", ""))
     file.describe(
         pid=os.getpid(),
         pp_rank=pp_rank,
@@ -111,10 +111,6 @@ def _device_clock(clock: Clock, torch: Any) -> str:  # noqa: ANN401
     except Exception as error:
         return f"no CUDA events: {type(error).__name__}: {error}"
     return ""
-
-
-def _version(module: ModuleType | None) -> str:
-    return str(getattr(module, "__version__", ""))
 
 
 def _depth(scheduler: Any) -> int:  # noqa: ANN401
