@@ -175,6 +175,19 @@ def test_lost_gpu_work_is_counted_and_the_ranks_gpu_use_is_not_given(tmp_path):
     assert "of its launches is missing" in facts.turns_unknown["1"]
 
 
+def test_of_a_profile_of_two_steps_too_few_steps_are_why_there_is_no_steps_time(tmp_path):
+    """Not that 2 of 2 batches cannot be followed."""
+
+    def short(ranks: list[Rank]) -> None:
+        begin = max(work_ns(rank)[0] for rank in ranks) + 20_000
+        for rank in ranks:
+            without(rank, lambda e: "ts" in e and not begin <= float(e["ts"]) < begin + 100_000)
+
+    facts = changed(CASES[0], short, tmp_path)
+    assert facts.decode_step is None
+    assert facts.decode_step_unknown.endswith("recorded whole: too few")
+
+
 def test_a_graph_of_which_a_part_is_missing_is_lost_work(tmp_path):
     facts = changed(CASES[0], lambda ranks: graph_in_part(ranks[-1], 1), tmp_path)
     assert facts.ranks["1"].idle_fraction is None and facts.ranks["0"].idle_fraction is not None

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from repro_pp_graphs.traces.analysis_record import DecodeStep
 from repro_pp_graphs.traces.explain.coverage import (
+    LEAST,
     almost_all,
     batches_there,
     enough,
@@ -114,8 +115,9 @@ def decode_step(case: Case, hosts: list[Host]) -> DecodeStep | str:
     values = np.array([us for us, number in zip(lengths, counts, strict=True) if number == usual])
     there = min(len(starts) - usual, batches_there(ranks[0], begin_ns, end_ns))
     if not enough(len(values), there):
-        followed = f"{len(values)} of PP0's {count(there, 'batch')}"
-        return f"only {followed} can be followed round the ring by their messages"
+        few = f"{count(max(there, 0), 'step')} recorded whole: too few"
+        followed = f"only {len(values)} of PP0's {count(there, 'batch')} can be followed"
+        return few if there < LEAST else f"{followed} round the ring by their messages"
     if late := _paired_late(case, ranks, usual):
         return f"{LATE}: {late}"
     return DecodeStep(
