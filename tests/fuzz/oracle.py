@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
+
+import msgspec
 
 from repro_pp_graphs import terminal
 
@@ -46,13 +47,12 @@ def _encodes(text: str) -> bool:
     return True
 
 
-def _no_number(name: str) -> NoReturn:
-    raise Fault(f"JSON with {name}, which is no number")
-
-
 def strict_json(text: str | bytes) -> Any:
-    """The value; NaN and Infinity are a fault, for other programs refuse them."""
-    return json.loads(text, parse_constant=_no_number)
+    """The value; NaN and Infinity are a fault, as what is no JSON: other programs refuse it."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise Fault(f"JSON that others refuse: {error}") from None
 
 
 @contextmanager

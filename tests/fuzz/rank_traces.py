@@ -86,6 +86,17 @@ def _base(which: int) -> dict[str, Document]:
     return found
 
 
+@cache
+def _base_lines() -> dict[int, str]:
+    """The JSON of each event of the bases, which live to the end, by its id."""
+    documents = [each for base in range(len(BASES)) for each in _base(base).values()]
+    return {id(event): json.dumps(event) for each in documents for event in each["traceEvents"]}
+
+
+def _line(event: Any) -> str:
+    return _base_lines().get(id(event)) or json.dumps(event)
+
+
 class Change:
     """A set of ranks that is being changed, as the choices say."""
 
@@ -252,7 +263,7 @@ class Change:
             document["traceEvents"] = document["traceEvents"] + self.others.get(name, [])
         if layout == 0:  # as Kineto: an event a line
             events = document.get("traceEvents")
-            lines = ",\n  ".join(map(json.dumps, events)) if isinstance(events, list) else "1"
+            lines = ",\n  ".join(map(_line, events)) if isinstance(events, list) else "1"
             rest = json.dumps({k: v for k, v in document.items() if k != "traceEvents"})
             text = f'{rest[:-1]}{", " * (rest != "{}")}"traceEvents": [\n  {lines}\n  ]}}'
             return (text if "traceEvents" in document else rest).encode("utf-8", "surrogatepass")
