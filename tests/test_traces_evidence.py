@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from trace_changes import DATA, only_case, texts
 
@@ -29,10 +29,10 @@ def analysed(folder: Path) -> Analysis:
 
 def changed(name: str, change: Change, folder: Path) -> Analysis:
     """The analysis of a real case whose ranks' documents were changed in place."""
-    ranks = {file: json.loads(text) for file, text in texts(name).items()}
+    ranks = {file: msgspec.json.decode(text) for file, text in texts(name).items()}
     change(list(ranks.values()))
     for file, document in ranks.items():
-        (folder / file).write_text(json.dumps(document))
+        (folder / file).write_bytes(msgspec.json.encode(document))
     return analysed(folder)
 
 
@@ -207,9 +207,9 @@ def test_times_of_an_edge_of_which_a_part_is_paired_are_not_shown(tmp_path):
 
 def test_files_of_unknown_ranks_are_not_called_a_pipeline_of_one_rank(tmp_path):
     for number, text in enumerate(texts(CASES[0]).values()):
-        document = json.loads(text)
+        document = msgspec.json.decode(text)
         del document["distributedInfo"]
-        (tmp_path / f"run-{number}.json").write_text(json.dumps(document))
+        (tmp_path / f"run-{number}.json").write_bytes(msgspec.json.encode(document))
     facts = analysed(tmp_path)
     text = " ".join(" ".join(lines(facts)).split())
     assert "one rank of several" in text and "there is one PP rank" not in text
