@@ -188,6 +188,43 @@ def test_of_a_profile_of_two_steps_too_few_steps_are_why_there_is_no_steps_time(
     assert facts.decode_step_unknown.endswith("recorded whole: too few")
 
 
+@pytest.mark.parametrize(
+    ("kept", "says"),
+    [
+        (0.5, "the send's own part is the rest"),  # half of each graph's kernels
+        (0.0, "in it the host waits"),  # none: only what is launched one by one
+    ],
+)
+def test_a_wait_in_the_send_while_nothing_of_the_rank_runs_is_named(tmp_path, kept, says):
+    """As #10865 has it: the host blocked, the GPU idle, and nothing in the trace that explains it.
+    Kernels are taken out of every launch alike, so that none seems lost."""
+
+    def later_half_gone(ranks: list[Rank]) -> None:
+        rank = ranks[-1]
+        graphs = {
+            event["args"]["correlation"]
+            for event in rank["traceEvents"]
+            if event["name"] == "cudaGraphLaunch"
+        }
+        its: dict[int, list[Rank]] = {each: [] for each in graphs}
+        for event in rank["traceEvents"]:
+            if event.get("cat") == "kernel" and event["args"]["correlation"] in graphs:
+                its[event["args"]["correlation"]].append(event)
+        gone = set()
+        for found in its.values():
+            found.sort(key=lambda event: float(event["ts"]))
+            gone |= {id(event) for event in found[max(1, int(kept * len(found))) :]}
+        without(rank, lambda event: id(event) in gone)
+
+    facts = changed(CASES[0], later_half_gone, tmp_path)
+    text = " ".join(" ".join(lines(facts)).split())
+    said = text[text.index("Token return") :].split(" a decode step waits")[0]
+    assert says in said
+    assert "for something that the trace does not show" in said
+    whole = " ".join(" ".join(lines(analysed(DATA / CASES[0]))).split())
+    assert "something that the trace does not show" not in whole
+
+
 def test_a_graph_of_which_a_part_is_missing_is_lost_work(tmp_path):
     facts = changed(CASES[0], lambda ranks: graph_in_part(ranks[-1], 1), tmp_path)
     assert facts.ranks["1"].idle_fraction is None and facts.ranks["0"].idle_fraction is not None

@@ -26,6 +26,7 @@ from repro_pp_graphs.traces.explain.words import (
 
 CANNOT_TELL = "cannot tell"
 NO_WAIT = "no wait"
+UNSEEN = "something that the trace does not show"
 # manner -> what it means, with the releases whose source does so
 MEANING: dict[Manner, str] = {
     "on_device": "the send blocks: its metadata is first copied to the GPU (as in sglang 0.5.2 and "
@@ -147,6 +148,7 @@ def _of_it(facts: Analysis, src: str, whole: float, split: HostSplit) -> str:
             return "."
         late, moving = split.peer_late.mean, split.transfer.mean
         parts = [(late, "for its peer"), (moving, "for the transfer")]
+        parts += [(split.blocked_otherwise.mean, f"for {UNSEEN}")]
         said = [f"{time(us)} {text}" for us, text in parts if us > WORTH_SAYING * whole]
         return f"; in it the host waits {' and '.join(said)}." if said else "."
     turn = facts.turns.get(facts.label_of_last())
@@ -155,8 +157,15 @@ def _of_it(facts: Analysis, src: str, whole: float, split: HostSplit) -> str:
     what = "decode graph" if graph >= others else "kernels"
     if graph >= others and time(graph) != time(graph + others):
         what += f" ({time(graph)}) and other kernels"
-    late = split.peer_late.mean if clocks_do(facts, rest) else 0
-    peer = f", {time(late)} of it waiting for its peer" if late > WORTH_SAYING * rest else ""
+    waits = [
+        (split.peer_late.mean, "its peer", rest),
+        (split.blocked_otherwise.mean, UNSEEN, whole),  # some of it is in any return from a wait
+    ]
+    peer = "".join(
+        f", {time(us)} of it waiting for {what}"
+        for us, what, of in waits
+        if us > WORTH_SAYING * of and clocks_do(facts, rest)
+    )
     return (
         f". For {time(graph + others)} of it the host waits for {src}'s own {what}, before whose "
         f"end there are no token ids; the send's own part is the rest, {time(rest)}{of_turn}{peer}."
