@@ -99,6 +99,7 @@ def four_rounds_of(run: Path, a: dict[str, float], b: dict[str, float]) -> Path:
         host = whole["token_return"]["host_us"]
         for name, us in (a if label.startswith(A) else b).items():
             host[name]["mean"] = us * (1 + 0.01 * (number % 3))
+        whole["graph_launches"] = dict.fromkeys(("0", "1"), 47 * label.startswith(A))
         (run / "logs" / f"{label}_analysis.json").write_text(json.dumps(whole))
     changed(run / "logs" / "run.json", lambda value: value.update(profile=True))
     return run
@@ -166,6 +167,19 @@ def test_arms_that_are_not_what_they_claim_answer_nothing(tmp_path):
     found = verdict(run)
     assert found.headline == "CANNOT TELL"
     assert f"{B}_r2 is not what it claims" in found.text
+
+
+def test_traces_that_are_another_cases_answer_nothing(tmp_path):
+    """Put into the folder of the other case: a report is of the traces that lie there."""
+    run = report_runs.traced(tmp_path / "r")
+    folders = [run / "trace" / label for label in (A, B)]
+    folders[0].rename(run / "trace" / "aside")
+    folders[1].rename(folders[0])
+    (run / "trace" / "aside").rename(folders[1])
+    source.read(run)  # makes the analyses
+    found = verdict(run)
+    assert f"{A} is not what it claims: graphs on, but no cudaGraphLaunch on rank" in found.text
+    assert any(f"{B} is not what it claims: graphs off, but the traces" in e for e in found.limits)
 
 
 def with_gpu_fault(run: Path, label: str) -> None:

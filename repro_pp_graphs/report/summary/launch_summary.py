@@ -57,6 +57,9 @@ def summarise_launch(logs: Path, launch: Launch, plan: Plan) -> dict[str, Any]:
     path = logs / f"{launch.label}_analysis.json"
     make = f"python -m repro_pp_graphs analyze trace/{launch.label} --json {path} makes it anew"
     analysis = read(path, run_record.ANALYSIS, facts["warnings"], make) if client else {}
+    if facts.get("graph_state") and analysis.get("graph_launches"):
+        # of the traces that lie there now, as a report is of them: they may be another launch's
+        facts["graph_state"] |= {"launches": analysis["graph_launches"]}
     info = facts.pop("server_info", {})
     for own in ("run_id", "bad_argument"):  # the reason says it
         facts.pop(own, None)
