@@ -182,6 +182,19 @@ def test_traces_that_are_another_cases_answer_nothing(tmp_path):
     assert any(f"{B} is not what it claims: graphs off, but the traces" in e for e in found.limits)
 
 
+def test_traces_of_another_number_of_ranks_are_no_figures_of_the_launch(tmp_path):
+    run = report_runs.traced(tmp_path / "r")
+    source.read(run)  # makes the analyses
+    logs = run / "logs"
+    before = summary_record.from_json(run_summary.summarise(logs, run_record.load(logs)))
+    changed(logs / f"{A}_analysis.json", lambda value: value.update(pp_size=4))
+    after = summary_record.from_json(run_summary.summarise(logs, run_record.load(logs)))
+    of_a, of_b = (next(e for e in after.launches if e.label == label) for label in (A, B))
+    assert all(each.waits_ms for each in before.launches) and of_b.waits_ms
+    assert not of_a.waits_ms
+    assert any("traces are of PP 4 x TP 1, the launch of PP 2" in each for each in of_a.warnings)
+
+
 def with_gpu_fault(run: Path, label: str) -> None:
     """Let a GPU count an uncorrected error in a launch."""
     rows = [

@@ -57,6 +57,9 @@ def summarise_launch(logs: Path, launch: Launch, plan: Plan) -> dict[str, Any]:
     path = logs / f"{launch.label}_analysis.json"
     make = f"python -m repro_pp_graphs analyze trace/{launch.label} --json {path} makes it anew"
     analysis = read(path, run_record.ANALYSIS, facts["warnings"], make) if client else {}
+    if of_others := _other_ranks(analysis, launch):
+        facts["warnings"].append(of_others)
+        analysis = {}
     if facts.get("graph_state") and analysis.get("graph_launches"):
         # of the traces that lie there now, as a report is of them: they may be another launch's
         facts["graph_state"] |= {"launches": analysis["graph_launches"]}
@@ -88,6 +91,18 @@ def summarise_launch(logs: Path, launch: Launch, plan: Plan) -> dict[str, Any]:
         "client_warnings": client.get("warnings", []),
         **_loads(logs, launch, plan, facts.pop("loads", {}), facts["warnings"]),
     }
+
+
+def _other_ranks(analysis: dict[str, Any], launch: Launch) -> str:
+    """That the traces are of another number of ranks than the launch; empty where they are not."""
+    found = [analysis.get(key) for key in ("pp_size", "tp_size")]
+    if None in found or found == [launch.pp_size, launch.tp_size]:
+        return ""
+    return (
+        f"its traces are of PP {found[0]} x TP {found[1]}, the launch of PP "
+        f"{launch.pp_size} x TP {launch.tp_size}: another run's, no figure of theirs is compared; "
+        f"put its own into trace/{launch.label}"
+    )
 
 
 def _facts(logs: Path, launch: Launch, plan: Plan) -> dict[str, Any]:
