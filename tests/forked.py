@@ -91,12 +91,9 @@ def _serve() -> Command:
 
 
 def _become(command: Command) -> None:
-    """Be the process that the command would have been started as."""
+    """Be the process that the command would have been started as; a hang ends by a signal."""
     os.setsid()
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
-        signal.signal(
-            number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler
-        )
+    signal.alarm(600)
     memory = int(sys.argv[1])
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     os.chdir(command.cwd)
