@@ -195,6 +195,17 @@ def test_traces_of_another_number_of_ranks_are_no_figures_of_the_launch(tmp_path
     assert any("traces are of PP 4 x TP 1, the launch of PP 2" in each for each in of_a.warnings)
 
 
+def test_traces_of_other_sends_than_the_releases_are_named(tmp_path):
+    run = report_runs.traced(tmp_path / "r")
+    source.read(run)  # makes the analyses
+    logs = run / "logs"
+    changed(logs / f"{A}_analysis.json", lambda value: value.update(sends="asynchronous"))
+    made = summary_record.from_json(run_summary.summarise(logs, run_record.load(logs)))
+    warnings = {each.label: " ".join(each.warnings) for each in made.launches}
+    assert "other sends than sglang 0.5.2 makes (asynchronous, not on_device)" in warnings[A]
+    assert "other sends" not in warnings[B]
+
+
 def with_gpu_fault(run: Path, label: str) -> None:
     """Let a GPU count an uncorrected error in a launch."""
     rows = [

@@ -43,6 +43,8 @@ RESOLVED = (
     "disable_overlap_schedule",
 )
 
+# how a release sends, without remedy or shim, and how an analysis calls that
+MANNERS = {"blocking": "on_device", "synchronous": "synchronous", "asynchronous": "asynchronous"}
 UNREADABLE = "unreadable"  # a launch whose record cannot be read, or is of another run
 AGAIN = "--resume measures that launch again"
 
@@ -60,6 +62,12 @@ def summarise_launch(logs: Path, launch: Launch, plan: Plan) -> dict[str, Any]:
     if of_others := _other_ranks(analysis, launch):
         facts["warnings"].append(of_others)
         analysis = {}
+    shown, by_release = analysis.get("sends"), MANNERS.get(sends(launch, plan))
+    if plan.mode != "cpu" and by_release and shown in MANNERS.values() and shown != by_release:
+        facts["warnings"].append(
+            f"its traces show other sends than sglang {launch.sglang_version} makes ({shown}, not "
+            f"{by_release}): another run's, or its sources were changed"
+        )
     if facts.get("graph_state") and analysis.get("graph_launches"):
         # of the traces that lie there now, as a report is of them: they may be another launch's
         facts["graph_state"] |= {"launches": analysis["graph_launches"]}
