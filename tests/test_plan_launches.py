@@ -211,8 +211,27 @@ def test_on_enough_gpus_nothing_stands_between_the_user_and_sglang(tmp_path):
     for launch in plan_of(tmp_path, "--no-pp-clock").launches:
         assert launch.argv[:3] == ["/usr/bin/python3", "-m", "sglang.launch_server"]
         assert launch.env == {}
-        assert [note.split(":")[0] for note in launch.notes] == ["--pp-max-micro-batch-size 4"]
+        split, sends = [note.split(":")[0] for note in launch.notes]
+        assert split == "--pp-max-micro-batch-size 4" and "are asynchronous" in sends
         assert launch.model == "meta-llama/Llama-3.1-70B-Instruct"
+
+
+@pytest.mark.parametrize(
+    ("release", "argv", "said"),
+    [
+        ("0.5.21", [], True),
+        ("0.5.2", [], False),  # that of the issue
+        ("0.5.21", ["--pp-size", "1"], False),
+        ("0.5.21", ["--cases", "graphs_on"], False),  # #10865 is not asked
+        ("0.5.21", ["--cpu"], False),
+    ],
+)
+def test_a_release_of_which_the_issue_is_not_expected_is_named_before_it_runs(
+    tmp_path, release, argv, said
+):
+    plan = plan_of(tmp_path, *argv, release=release)
+    notes = [note for each in plan.launches for note in each.notes]
+    assert any("#10865 is not expected" in note for note in notes) is said
 
 
 def test_the_clock_alone_stands_there_by_default_where_there_is_a_pipeline(tmp_path):

@@ -121,7 +121,10 @@ def test_a_plan_of_too_few_rounds_for_a_verdict_says_how_many_give_one(tmp_path)
     assert said == (
         f"none from one round; --rounds 4 gives one: 8 servers, {took}; also later, with --resume"
     )
-    assert "the weights as often on top" in estimate.for_verdict(plan_of(tmp_path))
+    # 8 times 141 GB
+    loading = ", and loading the weights as often, about 19 min at 1 GB/s"
+    assert loading in estimate.for_verdict(plan_of(tmp_path))
+    assert "at 1 GB/s; 8 starts about 19 min)" in estimate.of_run(plan_of(tmp_path, *four))
     three = plan_of(tmp_path, "--rounds", "2", graphs_on="", graphs_off="", other="# label: C\n")
     assert three.rounds == 3 and estimate.for_verdict(three) == ""  # a block of three
     for none in (four, ("--cases", "graphs_on")):

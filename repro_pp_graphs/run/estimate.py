@@ -79,8 +79,8 @@ def for_verdict(plan: Plan) -> str:
     text = f"none from {few}; --rounds {rounds} gives one"
     if plan.engine == "sglang":
         servers = rounds * arms
-        more = ", and the weights as often on top" * bool(_loading(plan))
-        text += f": {servers} servers, {_range(_all_s(plan, servers))}{more}"
+        text += f": {servers} servers, {_range(_all_s(plan, servers))}"
+        text += _loads_on_top(plan, servers)
     return f"{text}; also later, with --resume"
 
 
@@ -128,8 +128,23 @@ def _loading(plan: Plan) -> str:
     up_to = "up to " * (len(sizes) > 1)
     return (
         f"each start loads {up_to}{most / 1e9:.0f} GB of weights{node} "
-        f"({text(most / DISK_BYTES_S)} at 1 GB/s), after the download where there is one"
+        f"({text(most / DISK_BYTES_S)} at 1 GB/s{_of_all(most, len(plan.launches))}), after the "
+        "download where there is one"
     )
+
+
+def _of_all(most: int, servers: int) -> str:
+    """`; 8 starts about 18 min`; empty of one."""
+    return f"; {servers} starts {text(servers * most / DISK_BYTES_S)}" if servers > 1 else ""
+
+
+def _loads_on_top(plan: Plan, servers: int) -> str:
+    """What so many starts take to load their weights; empty where all are random."""
+    if not _loading(plan):
+        return ""
+    most = max(weights.on_a_node(launch) for launch in plan.launches)
+    at = f", {text(servers * most / DISK_BYTES_S)} at 1 GB/s" if most else ""
+    return f", and loading the weights as often{at}"
 
 
 def _installing(plan: Plan) -> str:

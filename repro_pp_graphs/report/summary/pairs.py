@@ -28,14 +28,19 @@ def question_of(launches: Sequence[Row]) -> tuple[str, str] | None:
 def pairs_of(launches: Sequence[Row], question: tuple[str, str] | None) -> list[tuple[str, str]]:
     """The question's cases first, then graphs on and off with blocking sends, graphs on against
     each case with asynchronous sends, the first case against each other, and each remedy against
-    the case from whose sends its own differ in one thing."""
+    the case from whose sends its own differ in one thing. Of a 2 x 2 no two corners that differ in
+    both."""
     cases = cases_of(launches)
     found = [question] if question else []
-    blocking = (GRAPHS_BY_SENDS.blocking_on, GRAPHS_BY_SENDS.blocking_off)
-    found += [blocking] if set(blocking) <= set(cases) else []
+    on, off, blocking_on, blocking_off = GRAPHS_BY_SENDS
+    found += [(blocking_on, blocking_off)] if {blocking_on, blocking_off} <= set(cases) else []
     if question:
         found += [(question[0], other) for other in asynchronous(launches, question[0])]
     found += [(cases[0], other) for other in cases[1:]]
+    if set(GRAPHS_BY_SENDS) <= set(cases):
+        corners = {(on, blocking_off), (off, blocking_on)}
+        found = [each for each in found if not {each, each[::-1]} & corners]
+        found += [(on, blocking_on), (off, blocking_off)]
     found += _baselines(launches)
     seen: list[tuple[str, str]] = []
     for a, b in found:

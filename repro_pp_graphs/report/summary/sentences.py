@@ -12,6 +12,7 @@ from repro_pp_graphs.stats.verdict_record import Comparison, Estimate, Finding, 
 
 # of the larger mean: by so much a difference of means is seen not to be the one beside it
 VISIBLE = 0.01
+FEW_DF = 3  # degrees of freedom; below it the t quantile grows fast
 NAMES = {name: each.title for name, each in CLIENT.items()} | {
     CONTROL: "TTFT of one prompt alone",
     OUTSIDE: "waits outside own work",
@@ -45,6 +46,8 @@ def comparison(pair: Pair, found: Comparison) -> str:
         return f"{head}: CANNOT TELL: {found.why}."
     launches = f"{len(found.values_a)} + {len(found.values_b)} launches"
     sure = f"{100 * (1 - pair.alpha):.3g} % interval"
+    if found.estimate.df < FEW_DF:  # why an interval is wide that so few launches do not explain
+        launches += f", {found.estimate.df:.1f} degrees of freedom"
     text = f"{head}: {interval(found.estimate)} ({sure}, {launches}): "
     text += word(found)
     if found.favours:

@@ -49,12 +49,10 @@ def offers(options: Options, refused: Unfit, gpus: int, passes: Passes) -> str:
 
 def placements(options: Options, gpus: int, launch: Launch, passes: Passes) -> list[str]:
     """Options with which a model whose weights do not fit is placed so that they do, on so many
-    GPUs in all: a release that splits its layers otherwise, and the other pp x tp with the most PP
-    ranks; each tried."""
+    GPUs in all: the other pp x tp with the most PP ranks, and a release that splits its layers
+    otherwise; each tried."""
     heads = weights.config_of(launch).get("num_attention_heads") or 0
-    newest = max(environments.releases(options.root), key=version_numbers, default="")
-    ways: list[_Changes] = [{"release": newest}] if newest else []
-    found = [one for one in ways if passes(_changed(options, one))]
+    found: list[_Changes] = []
     for tp_size in (2**power for power in range(gpus.bit_length())):
         split: _Changes = {"pp_size": gpus // tp_size, "tp_size": tp_size}
         changed = (*split.values(),) != (launch.pp_size, launch.tp_size)
@@ -62,6 +60,9 @@ def placements(options: Options, gpus: int, launch: Launch, passes: Passes) -> l
         if possible and passes(_changed(options, split)):
             found.append(split)
             break
+    newest = max(environments.releases(options.root), key=version_numbers, default="")
+    if newest and passes(_changed(options, {"release": newest})):
+        found.append({"release": newest})
     return [
         _words(options, {k: v for k, v in one.items() if (k, v) != ("tp_size", launch.tp_size)})
         for one in found

@@ -224,7 +224,7 @@ def which_graph(path: RingPath) -> str:
         said = f"each of {len(steps)} ranks' of {min(steps.values())} to {max(steps.values())}"
     return (
         f"Own decode graphs are on the path of some of the {count(path.steps, 'step')}: {said}. A "
-        "step's path goes over the rank that it waits for last, at times over another batch's "
+        "step's path goes over the ranks that it waits for, at times over another batch's "
         "kernels: the interval is of that, not of how long a graph takes"
     )
 
@@ -244,7 +244,8 @@ def _what_ifs(path: RingPath) -> list[str]:
         f"{100 * accurate_us(path) / path.steady_us:.0f} % of the step, {ms(accurate_us(path))}: "
         "what saves less (?) may save nothing. "
         "send takes away what messages cost the hosts, in calls and waits, transfer only their "
-        "travel.",
+        "travel. Where sends block, send=0 is nearest to asynchronous ones (sglang 0.5.7 and "
+        "newer).",
         *(note for name, note in IF_NOTES.items() if name in path.what_if),
         _launching(path),
         f"Savings are counted from {ms(path.steady_us)}, the mean without the first quarter of the "

@@ -43,5 +43,5 @@ def unequal(a: str, first: Analysis, b: str, second: Analysis) -> str:
         return f"{text}."
     return (
         f"{text}; a what-if of {a} is about {a}'s hosts; one of "
-        f"hosts as in {b} is nearer to {b}: --what-if send=0+host={mean:.2f}, and so on."
+        f"hosts as in {b} is nearer to {b}: --what-if send=0+host={mean:.2f} (the mean of these)."
     )
