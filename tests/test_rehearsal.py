@@ -27,23 +27,17 @@ PYTHON = os.environ.get("REPRO_SERVER_PYTHON", sys.executable)
 TOKENS, SIZES = (48, []) if THOROUGH else (16, ["--max-new-tokens", "16", "--profile-steps", "12"])
 
 # In every process of its servers. A sixth of what each computes is looking for garbage among its
-# imports. sglang spawns two ranks and a detokenizer, and each imports it anew, 6 s of CPU: so does
-# the second rank of the first launch, all with --thorough; the others are forked of what has.
+# imports. sglang spawns its ranks, and each imports it anew, 6 s of CPU: so do those of the first
+# launch, and those of the second with --thorough; else these are forked of a process that has.
 SITE = """
 import gc, os, sys
 
 gc.set_threshold(50_000, 20, 20)
-if "repro_pp_graphs.server.launch" in sys.orig_argv and not os.environ.get("REPRO_THOROUGH"):
-    from multiprocessing import context, popen_fork
+if "--disable-cuda-graph" in sys.orig_argv and not os.environ.get("REPRO_THOROUGH"):
+    import multiprocessing
 
-    spawn, started = context.Process._Popen, []
-
-    def begin(process):
-        started.append(process)
-        as_released = len(started) == 2 and "--disable-cuda-graph" not in sys.orig_argv
-        return spawn(process) if as_released else popen_fork.Popen(process)
-
-    context.Process._Popen = staticmethod(begin)
+    chosen = multiprocessing.set_start_method
+    multiprocessing.set_start_method = lambda method, force=False: chosen("fork", force)
 """
 
 pytestmark = pytest.mark.rehearsal
