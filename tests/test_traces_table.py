@@ -235,7 +235,8 @@ def test_columns_stay_apart_however_long_a_turn_is(case, longest_ms):
     assert max(map(len, text)) <= 80
     tables = text[next(at for at, line in enumerate(text) if line.startswith("a decode step")) :]
     for line in tables:  # two numbers in one word have two points, or more digits than one has
-        joined = re.search(r"\d\.\d+\.|\ds\d|[a-z]\d+\.\d\d|\d{7}", line)
+        figures = re.sub(r"\b0\.5\.\d+", "", line)  # a release is none
+        joined = re.search(r"\d\.\d+\.|\ds\d|[a-z]\d+\.\d\d|\d{7}", figures)
         assert not joined or line.startswith("("), line
     rows = {line[:24].strip(): line.split() for line in tables}
     assert len(rows["the whole turn"]) == 3 + 2 * len(found.turns)
