@@ -31,6 +31,12 @@ STREAM_HEAD = (
 )
 
 
+FAULTS = (
+    *("http", "reset", "close", "stall", "malformed"),
+    *("error", "abort", "short", "silent_prompt"),
+)
+
+
 @dataclass(frozen=True)
 class Behaviour:
     """How the server streams, and what goes wrong. A fault strikes after `fault_after` tokens.
@@ -289,7 +295,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=30000)
     parser.add_argument("--ttft-ms", type=float, default=20.0)
     parser.add_argument("--itl-ms", type=float, default=5.0)
-    parser.add_argument("--fault", default=None, help="see Behaviour")
+    parser.add_argument("--fault", choices=FAULTS, help="goes wrong on purpose")
     parser.add_argument("--fault-after", type=int, default=0, metavar="TOKENS")
     args = parser.parse_args()
     behaviour = Behaviour(

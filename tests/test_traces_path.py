@@ -119,7 +119,10 @@ def test_whose_graph_is_on_the_path_of_how_many_steps_is_what_its_mean_is_made_o
 @pytest.mark.parametrize(
     ("graph_steps", "said"),
     [
-        ({"0": 5, "1": 40}, "of some of the 44 steps: PP0's of 5, PP1's of 40."),
+        (
+            {"0": 5, "1": 40},
+            "of some of the 44 steps: PP0's of 5, PP1's of 40, of at least 1 both.",
+        ),
         ({"0": 0, "1": 44}, ""),
         ({"0": 0, "1": 0}, ""),
         (None, ""),

@@ -159,8 +159,8 @@ def _kept(items: list[contents.Item], own_words: list[str]) -> Iterator[str]:
     there = [name for name in own_words if any(as_word(name).search(item.text) for item in items)]
     if there:
         yield (
-            f"{', '.join(there)}: a user or a host is called so, and texts of this project use it "
-            "as a word: it stays in texts"
+            f"{', '.join(there)}: not masked in texts, where this project uses it as a word; it is "
+            "also the name of a user or host here"
         )
 
 

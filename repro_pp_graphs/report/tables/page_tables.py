@@ -180,7 +180,10 @@ def crossed(source: Source) -> Table | None:
         rows.append(["blocking / as released", "", "", f"{ratio} {word.lower()}".strip()])
     if not rows:
         return None
-    note = "Blocking: the host waits in every send, as in sglang 0.5.2 (shim sync_send)."
+    note = (
+        "Blocking: the host waits in every send, as in sglang 0.5.2 (shim sync_send). Ratios "
+        "are of one model of all four cases, above of each pair alone: the last digit may differ."
+    )
     return Table(head=["", "graphs on", "graphs off", "on / off"], rows=rows, note=note)
 
 

@@ -220,6 +220,8 @@ def which_graph(path: RingPath) -> str:
     if all(number == path.steps for number in steps.values()):
         return ""
     said = ", ".join(f"PP{label}'s of {number}" for label, number in steps.items())
+    if (twice := sum(steps.values()) - path.steps) > 0 and len(steps) == 2:
+        said += f", of at least {twice} both"
     if len(steps) > ABREAST:
         said = f"each of {len(steps)} ranks' of {min(steps.values())} to {max(steps.values())}"
     return (
