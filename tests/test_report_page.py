@@ -233,7 +233,7 @@ def test_a_graph_on_the_path_of_some_steps_is_said_below_the_table(tmp_path):
     path = replace(seen.ring_path, steps=44, graph_steps={"0": 5, "1": 40})
     one.explained.analysis = replace(seen, ring_path=path)
     figure = next(each for each in all_charts.figures(found) if each.id == "path")
-    assert "of some of the 44 steps: PP0's of 5, PP1's of 40, of at least 1 both. A" in figure.table.note
+    assert "44 steps: PP0's of 5, PP1's of 40, of at least 1 both. A" in figure.table.note
 
 
 def test_a_run_without_traces_says_so_and_what_to_do(tmp_path, of_traced):
