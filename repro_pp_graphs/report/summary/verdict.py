@@ -240,11 +240,13 @@ def _ours(main: Pair, samples: Sequence[Sample]) -> dict[str, float]:
 
 def _own_floor(plan: Plan, pairs: Sequence[Pair]) -> float | None:
     """Of a case compared with itself: the largest difference that its interval holds. None of too
-    few launches for a word: their interval is as wide as it is for want of launches."""
+    few launches for a word, or of fewer than were asked for: their interval is as wide as it is for
+    want of launches."""
     if not plan.aa or not pairs or pairs[0].primary.estimate is None:
         return None
     found = pairs[0].primary
-    if min(len(found.values_a), len(found.values_b)) < LEAST_LAUNCHES or pairs[0].withheld:
+    asked = max(launch.round for launch in plan.launches)
+    if min(len(found.values_a), len(found.values_b)) < max(LEAST_LAUNCHES, asked):
         return None
     estimate = pairs[0].primary.estimate
     return max(estimate.high, 1 / estimate.low) - 1
