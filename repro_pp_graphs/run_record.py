@@ -6,6 +6,7 @@ a dry run needs no environment, and collect_env.sh packs a run with any Python.
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -179,6 +180,17 @@ class Plan:
     def session(self) -> int:
         """1 for the run as first started, 2 after the first --resume, ..."""
         return 1 + len(self.resumed)
+
+    def gpus(self, of_the_host: str) -> str:
+        """What its ranks ran on, in a few words; `of_the_host`: "4 x NVIDIA H200", what one of its
+        nodes has, or why that is not known. "2 of 4 x NVIDIA H200" where it used fewer."""
+        if self.mode == "cpu":
+            return "a CPU"
+        there = re.match(r"(\d+) x ", of_the_host)
+        shares = self.ranks_per_gpu if self.mode == "one_gpu" else 1
+        used = -(-self.launches[0].ranks_a_node // shares) if shares else 0
+        fewer = there and 0 < used < int(there[1])
+        return f"{used} of {of_the_host}" if fewer else of_the_host or "GPUs"
 
     @property
     def sharing(self) -> str:

@@ -795,6 +795,47 @@ def test_nccl_library_is_asked_and_compared_with_its_package(fake_nccl: Path) ->
     )
 
 
+def test_what_the_linker_finds_is_not_what_another_process_has_loaded(tmp_path: Path) -> None:
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("needs a C compiler")
+    for name, version in (("linker", 22803), ("server", 22809)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "nccl.c").write_text(
+            f"int ncclGetVersion(int *v) {{ *v = {version}; return 0; }}\n"
+        )
+        command = [compiler, "-shared", "-fPIC", "-Wl,-soname,libnccl.so.2", "nccl.c"]
+        subprocess.run([*command, "-o", "libnccl.so.2"], cwd=folder, check=True)
+    code = (
+        "import ctypes, os, sys\n"
+        "from repro_pp_graphs.environment import libraries\n"
+        "(reads, writes), (waits, ends) = os.pipe(), os.pipe()\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    os.close(ends)\n"
+        "    ctypes.CDLL(sys.argv[1])\n"
+        "    os.write(writes, b'.')\n"
+        "    os.read(waits, 1)\n"
+        "    os._exit(0)\n"
+        "os.read(reads, 1)\n"
+        "for found in libraries.nccl([str(child)], []):\n"
+        "    print(found.where.split()[0], found.version, found.path)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "server/libnccl.so.2")],
+        env={"LD_LIBRARY_PATH": str(tmp_path / "linker"), "PYTHONPATH": str(ROOT)},
+        input="",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [
+        f"in 2.28.9 {tmp_path / 'server/libnccl.so.2'}",
+        f"found 2.28.3 {tmp_path / 'linker/libnccl.so.2'}",
+    ]
+
+
 def test_without_a_server_the_packages_library_is_the_one_in_use(fake_nccl: Path) -> None:
     code = (
         "from repro_pp_graphs.environment import interpreter, running_servers\n"

@@ -249,3 +249,54 @@ def test_what_a_launch_counted_itself_is_not_said_again_of_the_machine(key, valu
     texts = [text for text in remarks.remarks(summary) if "environment" in text]
     (text,) = texts  # of the GPU that no launch ran on
     assert text.startswith("environment changed during the run: GPU 3 "), text
+
+
+ON_A_BUS = {"pci.bus_id": "00000000:00:06.0, 00000000:00:07.0, 00000000:00:08.0, 00000000:00:09.0"}
+OWN = ("00000000:00:08.0", "00000000:00:09.0")
+
+
+@pytest.mark.parametrize(
+    ("fact", "of_another", "of_its_own", "said_of_it"),
+    [
+        (
+            "held back, sw power capping",
+            "9000000 us, 100 us, 100 us, 100 us",
+            "100 us, 100 us, 9000000 us, 100 us",
+            "GPU 2 held back",
+        ),
+        (
+            "memory.used",
+            "3 MiB, 68838 MiB, 3 MiB, 3 MiB",
+            "3 MiB, 3 MiB, 3 MiB, 68838 MiB",
+            "GPU 3 memory used",
+        ),
+        (
+            "processes",
+            "00000000:00:06.0, 26441, scheduler, 999 MiB",
+            "00000000:00:08.0, 26441, scheduler, 999 MiB",
+            "processes",
+        ),
+        (
+            "Xid lines",
+            "NVRM: Xid (PCI:0000:00:07): 31, pid=21200",
+            "NVRM: Xid (PCI:0000:00:09): 31, pid=21200",
+            "Xid lines",
+        ),
+    ],
+)
+def test_gpus_of_the_host_that_are_not_the_runs_are_left_out(
+    fact: str, of_another: str, of_its_own: str, said_of_it: str
+) -> None:
+    before = copy.deepcopy(BEFORE)
+    before["gpus"].update(ON_A_BUS)
+    later = after(**ON_A_BUS, **{fact: of_another})
+    assert changes.between(before, later, OWN) == []
+    assert changes.between(before, later)  # of a run that may use them all
+    found = changes.between(before, after(**ON_A_BUS, **{fact: of_its_own}), OWN)
+    assert found is not None
+    assert [line[: len(said_of_it)] for line in changes.lines(found)] == [said_of_it]
+
+
+def test_bus_ids_that_the_facts_do_not_have_leave_nothing_out() -> None:
+    later = after(**{"memory.used": "68838 MiB, 3 MiB, 3 MiB, 3 MiB"})
+    assert changes.between(BEFORE, later, OWN) == changes.between(BEFORE, later)

@@ -582,3 +582,19 @@ def test_what_a_cases_own_file_says_is_not_called_replaced(tmp_path):
 
 def test_nothing_is_called_replaced_where_the_base_file_has_nothing_else(tmp_path):
     assert not [text for text in overview.notes(plan_of(tmp_path, "--cpu")) if "replaces" in text]
+
+
+@pytest.mark.parametrize(
+    ("changes", "there", "text"),
+    [
+        ({}, "4 x NVIDIA H200", "2 of 4 x NVIDIA H200"),
+        ({}, "2 x NVIDIA H200", "2 x NVIDIA H200"),
+        ({}, "", "GPUs"),
+        ({}, "nvidia-smi: not found", "nvidia-smi: not found"),
+        ({"mode": "cpu"}, "4 x NVIDIA H200", "a CPU"),
+        ({"mode": "one_gpu", "ranks_per_gpu": 2}, "4 x NVIDIA H200", "1 of 4 x NVIDIA H200"),
+        ({"mode": "one_gpu", "ranks_per_gpu": 0}, "4 x NVIDIA H200", "4 x NVIDIA H200"),
+    ],
+)
+def test_a_run_names_those_of_the_hosts_gpus_that_it_used(changes, there, text):
+    assert made_up_run.plan(made_up_run.launch(), **changes).gpus(there) == text

@@ -109,7 +109,7 @@ def describe(logs: Path, plan: Plan, result: dict[str, Any]) -> list[str]:
     first = plan.launches[0]
     versions = sorted({launch["sglang_version"] for launch in result["launches"]})
     facts = _load(logs / "env.json").get("summary", {})
-    on = "a CPU (a rehearsal)" if plan.mode == "cpu" else facts.get("GPUs") or "GPUs"
+    on = plan.gpus(facts.get("GPUs", "")) + " (a rehearsal)" * plan.rehearsal
     what = (
         f"sglang {', '.join(versions)}, pipeline parallelism {first.pp_size}, tensor "
         f"parallelism {first.tp_size}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Dict, NamedTuple, Tuple
+from typing import Collection, Dict, NamedTuple, Tuple
 
 Facts = Dict[str, Dict[str, str]]
 
@@ -70,10 +70,22 @@ def spread_out(value: str, gpus: int) -> list[str]:
     return parts if len(parts) == gpus else [value] * gpus
 
 
+def _bus_ids(facts: Facts) -> list[str]:
+    """Of the host's GPUs, in their order; none where they are not known."""
+    known, gpus = facts.get("gpus", {}).get("pci.bus_id", ""), _count(facts)
+    return spread_out(known, gpus) if known else []
+
+
+def _count(facts: Facts) -> int:
+    """How many GPUs the host has; 0 where that is not known."""
+    found = re.match(r"(\d+) x ", facts.get("summary", {}).get("GPUs", ""))
+    return int(found[1]) if found else 0
+
+
 def _places(facts: Facts) -> dict[Place, str]:
     """Every fact that may be compared, those of GPUs one by one."""
     found: dict[Place, str] = {}
-    count = re.match(r"(\d+) x ", facts.get("summary", {}).get("GPUs", ""))
+    gpus = _count(facts)
     for section in _SECTIONS:
         for key, value in facts.get(section, {}).items():
             if (section, key) in _MOVING or (section == "server" and key[:8] != "process "):
@@ -82,10 +94,10 @@ def _places(facts: Facts) -> dict[Place, str]:
                 continue
             if section == "environment" and _OF_THE_SHELL.fullmatch(key):
                 continue
-            if section != "gpus" or not count or "\n" in value or (section, key) in _LISTS:
+            if section != "gpus" or not gpus or "\n" in value or (section, key) in _LISTS:
                 found[section, key, None] = value
                 continue
-            values = spread_out(value, int(count[1]))
+            values = spread_out(value, gpus)
             found.update({(section, key, gpu): each for gpu, each in enumerate(values)})
     return found
 
@@ -116,23 +128,55 @@ def _only_new(before: str, after: str) -> tuple[str, str]:
     return gone or "none", come or "none"
 
 
+def _others(facts: Facts, own: set[int] | None) -> list[str]:
+    """Bus ids of the GPUs that are not `own`, as a kernel's Xid line spells them: 0000:00:06."""
+    if own is None:
+        return []
+    places = _bus_ids(facts)
+    return [re.sub(r"^0000|\.\d$", "", each) for n, each in enumerate(places) if n not in own]
+
+
+def _without(text: str, bus_ids: list[str]) -> str:
+    """A list's lines that name none of these GPUs."""
+    return "\n".join(
+        line for line in text.splitlines() if not any(each in line for each in bus_ids)
+    )
+
+
 def _idle(place: Place, *sides: dict[Place, str]) -> bool:
     """True where a GPU idled at one of the two times, so that its clock means nothing."""
     return any("idle" in side.get((place[0], _REASONS, place[2]), "idle") for side in sides)
 
 
-def between(before: Facts, after: Facts) -> list[Change] | None:
+def gpus_at(facts: Facts, bus_ids: Collection[str]) -> set[int] | None:
+    """The GPUs with these bus ids (as nvidia-smi writes them), by their place in the facts; None
+    where one of them is not known, and then any may be meant."""
+    places = _bus_ids(facts)
+    if not bus_ids or not set(bus_ids) <= set(places):
+        return None
+    return {place for place, bus_id in enumerate(places) if bus_id in bus_ids}
+
+
+def between(before: Facts, after: Facts, bus_ids: Collection[str] = ()) -> list[Change] | None:
     """What differs and matters, in the order of the sections; None where the two cannot be
-    compared: one is missing, or the later one is of an earlier run."""
+    compared: one is missing, or the later one is of an earlier run.
+
+    `bus_ids`: of the GPUs that the run may use; what changed of the host's others is left out.
+    Empty, or not found in the facts: all GPUs count.
+    """
     dates = [facts.get("summary", {}).get("date", "") for facts in (before, after)]
     if not all(dates) or dates[1] < dates[0]:
         return None
     old, new = _places(before), _places(after)
+    own = gpus_at(before, bus_ids)
+    others = _others(before, own)
     found = []
     for place in dict.fromkeys([*old, *new]):
+        if own is not None and place[2] is not None and place[2] not in own:
+            continue
         first, last = old.get(place, "none"), new.get(place, "none")
         if place[:2] in _LISTS:
-            first, last = _only_new(first, last)
+            first, last = _only_new(*(_without(text, others) for text in (first, last)))
         if place[1] == _REASONS:  # idling is no reason to worry
             first, last = (text.replace("idle", "none") for text in (first, last))
         if place[1] == _CLOCK and _idle(place, old, new):

@@ -45,6 +45,10 @@ def mapped_nccl(pid: str) -> str:
 
 def nccl(server_pids: list[str], sites: list[str]) -> Iterator[Library]:
     """Every libnccl found, those that override others first; sites: pip's folders, in order."""
+    # By its bare name before any full path: afterwards the loader would hand out that one.
+    linked = ask("found by the linker", "libnccl.so.2")
+    if linked.version:
+        linked = linked._replace(path=mapped_nccl("self"))
     for pid in server_pids:
         try:
             path = mapped_nccl(pid)
@@ -57,10 +61,6 @@ def nccl(server_pids: list[str], sites: list[str]) -> Iterator[Library]:
     for path in re.split("[: ]", os.environ.get("LD_PRELOAD", "")):
         if "nccl" in path:
             yield ask("in LD_PRELOAD", path)
-    # By its bare name before any full path: afterwards the loader would hand out that one.
-    linked = ask("found by the linker", "libnccl.so.2")
-    if linked.version:
-        linked = linked._replace(path=mapped_nccl("self"))
     found = (path for site in sites for path in Path(site).glob("nvidia/*/lib/libnccl.so.2"))
     pip = next(found, None)
     if pip is not None:

@@ -201,8 +201,8 @@ def _what(source: Source) -> str:
     versions = ", ".join(sorted({launch.sglang_version for launch in found.launches}))
     attached = first.attached
     here = attached is None or attached.local
-    named = source.environment.get("GPUs") if here else ""  # of this machine
-    gpus = "a CPU" if plan.mode == "cpu" else named or "GPUs"
+    named = source.environment.get("GPUs", "") if here else ""  # of this machine
+    gpus = plan.gpus(named)
     engine = "The ring probe, without sglang," if found.engine == "probe" else f"sglang {versions}"
     rounds = max(launch.round for launch in plan.launches)
     launches = f"{rounds} launch{'es' * (rounds > 1)} of each of {len(source.cases)} case"

@@ -35,11 +35,11 @@ def summarise(logs: Path, plan: Plan) -> dict[str, Any]:
     _mark_hosts(launches, plan.attached)
     token_ids.mark(launches, {each["label"]: each.pop("ids") for each in launches})
     warnings: list[str] = []
-    envs = [
+    before, after = (
         read(logs / f"{name}.json", changes.SHAPE, warnings, "it is written anew by the next run")
         for name in ("env", "env_after")
-    ]
-    changed = changes.between(*envs)
+    )
+    changed = changes.between(before, after, _bus_ids(launches))
     return {
         "schema": SCHEMA,
         "engine": plan.engine,
@@ -57,6 +57,13 @@ def summarise(logs: Path, plan: Plan) -> dict[str, Any]:
         "verdict": _verdict(logs, plan, launches),
         "sweep": _sweep(logs, plan, launches),
     }
+
+
+def _bus_ids(launches: list[dict[str, Any]]) -> set[str]:
+    """Of the GPUs that the run may use, by their counters."""
+    counters = [each["gpu_counters"]["before"] for each in launches if each.get("gpu_counters")]
+    rows = [row for found in counters for row in found.get("gpus") or []]
+    return {row["pci.bus_id"] for row in rows if "pci.bus_id" in row}
 
 
 def stored(logs: Path, plan: Plan) -> dict[str, Any]:
