@@ -28,6 +28,7 @@ from repro_pp_graphs.stats.metric_names import MARGIN
 SEED = 20261126
 ROUNDS = (3, 4, 5, 6, 8)
 SPREAD = 0.013  # of a launch, where nothing else is said
+_ZERO = 1e-20  # a variance: what rounding leaves of 0
 EFFECT = math.log(1.06)
 Rng = np.random.Generator
 Noise = Callable[[Rng, Design, int], Floats]
@@ -162,6 +163,27 @@ def orders(series: int) -> None:
     )
 
 
+def flat(series: int) -> None:
+    """Of series in which an arm's spread was estimated as 0, and of the others: the interval
+    excludes 1, both arms alike; how wide it is."""
+    print("\na spread estimated as 0: how often, %; false positives with, without; median width, %")
+    kinds = {"iid": _normal, "3:1": _unequal(3.0), "10:1": _unequal(10.0), "100:1": _unequal(100.0)}
+    for rounds in (3, 4):
+        for number, (name, noise) in enumerate(kinds.items()):
+            plan = power.abba(rounds)
+            values = noise(np.random.default_rng([SEED, 93, rounds, number]), plan, series)
+            found = fit(plan, values)
+            zero = found.variances.min(axis=1) < _ZERO
+            for alpha in (LEVEL, UNPLANNED):
+                half = found.half_width(alpha)
+                wrong = 100 * (np.abs(found.value) > half)
+                cells = [100 * zero.mean(), wrong[zero].mean(), wrong[~zero].mean()]
+                cells += [200 * float(np.median(half[each])) for each in (zero, ~zero)]
+                print(
+                    f"{rounds} rounds, {name:<6} {alpha:<5}" + "".join(f"{c:>9.2f}" for c in cells)
+                )
+
+
 def looks(series: int) -> None:
     """A difference found at any look, both arms alike."""
     print("\nseveral looks, both arms alike: the interval excludes 1 at one of them")
@@ -208,6 +230,7 @@ def main() -> None:
     print(f"{series} series a row, seed {SEED}, spread of a launch {SPREAD:.1%}")
     tables(series)
     orders(series)
+    flat(series)
     looks(series)
     visible()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 from dataclasses import replace
@@ -18,8 +19,9 @@ from plan_harness import plan_of
 from release_sources import release_of
 
 from repro_pp_graphs import run_record, schemas
-from repro_pp_graphs.report import source
-from repro_pp_graphs.report.page import content, markdown
+from repro_pp_graphs.report import source, summary_step
+from repro_pp_graphs.report.charts import all_charts
+from repro_pp_graphs.report.page import content, html_page, markdown
 from repro_pp_graphs.report.summary import outcome, run_summary, summary_record
 from repro_pp_graphs.report.tables import launch_table
 from repro_pp_graphs.run.plan import options as run_options
@@ -287,3 +289,87 @@ def test_a_rehearsal_shows_no_such_ratio(tmp_path):
 def test_two_cases_have_no_interaction(tmp_path):
     made = summarised(report_runs.series(tmp_path / "r"))
     assert made["verdict"]["interactions"] == []
+
+
+# what is unusual of a verdict stands in every report
+
+
+def cut_short(run: Path) -> Path:
+    """The fourth round never measured, and one launch of the third unlike the others."""
+    for path in (run / "logs").glob("*_r4_*"):
+        path.unlink()
+    unlike = run / "logs" / "CASE_E_sync_send_r3_client.json"
+    report_runs.changed(unlike, lambda value: value["summary"].update({TPOT: 40.0}))
+    return run
+
+
+def told(run: Path) -> dict[str, str]:
+    """By place what a run says: on the terminal, in report.md, in report.html."""
+    made = summarised(run)
+    found = source.read(run, made)
+    said = content.content(found)
+    page = html_page.text_of(said, found.cases, all_charts.figures(found))
+    return {
+        "terminal": " ".join(" ".join(summary_step.said(made)).split()),
+        "report.md": markdown.text_of(said).replace("\\", ""),
+        "report.html": html.unescape(page),
+    }
+
+
+HEADING = (
+    "(graphs_on against graphs_off, sends as released; 3 of 4 rounds are measured: an early look, "
+    "level 0.01)."
+)
+
+
+def test_the_heading_names_the_pair_and_the_early_look(tmp_path):
+    for place, text in told(cut_short(series(tmp_path / "r"))).items():
+        assert HEADING in text, place
+    whole = told(series(tmp_path / "whole"))
+    for place, text in whole.items():
+        assert "(graphs_on against graphs_off, sends as released)." in text, place
+        assert "early look" not in text, place
+
+
+def test_cases_that_ask_another_question_name_the_early_look_too(tmp_path):
+    run = report_runs.series(tmp_path / "r")
+
+    def others(plan):
+        for each in plan["launches"]:
+            each.update(case=each["case"].replace("graphs_off", "lof"), expects_graphs=True)
+
+    report_runs.changed(run / "logs" / "run.json", others)
+    for path in (run / "logs").glob("*_r4_*"):
+        path.unlink()
+    for place, text in told(run).items():
+        assert "3 of 4 rounds are measured: an early look, level 0.01." in text, place
+
+
+def test_a_launch_unlike_the_others_is_marked_and_the_ratio_without_it_stands_beside(tmp_path):
+    found = told(cut_short(series(tmp_path / "r")))
+    for place in ("report.md", "report.html"):
+        text = found[place]
+        assert "cannot tell, one unlike" in text, place
+        assert "sync_send / sync_send_no_graphs: CASE_E_sync_send_r3 (without: 1.0" in text, place
+    assert "An empty circle: a launch unlike the others" in found["report.html"]
+    assert "40^ " in found["terminal"] and "^ unlike the others" in found["terminal"]
+    others = told(series(tmp_path / "whole"))
+    assert "unlike" not in "".join(others.values()).replace("host_unlike", "")
+
+
+def test_a_spread_that_was_estimated_as_0_is_said(tmp_path):
+    run = report_runs.series(tmp_path / "r")
+    for label, value in (("A", 50.0), ("B", 60.0)):
+        name = report_runs.A if label == "A" else report_runs.B
+        for number, by in (("", 0), ("_r2", -2), ("_r3", 3), ("_r4", 1)):
+            tpot = {TPOT: value + (by if label == "A" else 0)}
+            path = run / "logs" / f"{name}{number}_client.json"
+            report_runs.changed(path, lambda one, tpot=tpot: one["summary"].update(tpot))
+    (first, *_) = summarised(run)["verdict"]["pairs"][0]["comparisons"]
+    assert first["estimate"]["spread_b"] < 1e-8 < first["estimate"]["spread_a"]
+    found = told(run)
+    assert "spread of graphs_off estimated as 0" in found["terminal"]
+    for place in ("report.md", "report.html"):
+        assert "different, spread 0" in found[place] and "spread 0: that of one" in found[place]
+    others = told(report_runs.series(tmp_path / "real"))
+    assert "estimated as 0" not in others["terminal"]

@@ -57,8 +57,7 @@ def _now(planned: Look, ends: Sequence[int], done: int) -> Look:
     first = max(LEAST_EARLY, math.ceil(EARLY_SHARE * coming))
     if first <= done < coming:
         alpha = UNPLANNED / (coming - first)
-        early = f"{measured}: an early look, level {alpha:.2g}; --resume measures the rest"
-        return Look(alpha, early)
+        return Look(alpha, f"{measured}: an early look, level {alpha:.2g}")
     withheld = (
         f"{measured}: a test now would be one look more than planned; --resume measures the rest"
     )

@@ -130,6 +130,7 @@ def itl_over_time(source: Source) -> Figure | None:
     )
 
 
+UNLIKE = " An empty circle: a launch unlike the others in that metric, which counts all the same."
 BAR_AT_THE_RIGHT = (
     " A bar at the right: the second case's mean times the interval of the ratio, which is where "
     "the first case's mean may lie."
@@ -142,6 +143,7 @@ def launches(source: Source) -> Figure | None:
     if not metrics:
         return None
     choices = [_choice(source, metric) for metric in metrics]
+    unlike = any(point["marked"] for choice in choices for point in choice["points"])
     rows = [
         [
             str(one.order),
@@ -155,6 +157,7 @@ def launches(source: Source) -> Figure | None:
         id="launches",
         title="Every launch",
         caption="A point is a server launch, the unit that is compared; dashed: each case's mean."
+        + UNLIKE * unlike
         + BAR_AT_THE_RIGHT * any(choice["intervals"] for choice in choices),
         alt=f"{len(source.launches)} launches by {', '.join(map(title, metrics[:3]))}.",
         data={"choose": "Metric", "choices": choices, "launches": len(source.launches)},

@@ -68,7 +68,9 @@ def _lead(source: Source, verdict: Verdict) -> list[str]:
         f"{(sentences.figures(each) or 'not measured') + '.' if verdict.limits else each.text}"
         for each in verdict.findings
     ]
+    pairs = _pairs(source, verdict)
     if not lines:
-        lines += [text for text in sentences.primaries(_pairs(source, verdict)) if text]
+        lines += [text for text in sentences.primaries(pairs) if text]
+        lines += [f"{text[0].upper()}{text[1:]}." for text in sentences.looks(pairs)]
     lines += [sentences.crossed(each) for each in verdict.interactions]
     return lines + ([verdict.reason] if verdict.reason else [])

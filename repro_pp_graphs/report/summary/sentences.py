@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from repro_pp_graphs.report.number_words import count, number, percent
+from repro_pp_graphs.stats.looks import LEVEL
 from repro_pp_graphs.stats.metric_names import CLIENT, CONTROL, OUTSIDE
 from repro_pp_graphs.stats.verdict_record import Comparison, Estimate, Finding, Interaction, Pair
 
 # of the larger mean: by so much a difference of means is seen not to be the one beside it
 VISIBLE = 0.01
+NO_SPREAD = 1e-8  # of a log or in a unit: what rounding leaves of 0
 FEW_DF = 3  # degrees of freedom; below it the t quantile grows fast
 NAMES = {name: each.title for name, each in CLIENT.items()} | {
     CONTROL: "TTFT of one prompt alone",
@@ -46,8 +48,10 @@ def comparison(pair: Pair, found: Comparison) -> str:
         return f"{head}: CANNOT TELL: {found.why}."
     launches = f"{len(found.values_a)} + {len(found.values_b)} launches"
     sure = f"{100 * (1 - pair.alpha):.3g} % interval"
+    flat = spreadless(found.estimate, pair.a, pair.b)
     if found.estimate.df < FEW_DF:  # why an interval is wide that so few launches do not explain
         launches += f", {found.estimate.df:.1f} degrees of freedom"
+    launches += f", {flat}" if flat else ""
     text = f"{head}: {interval(found.estimate)} ({sure}, {launches}): "
     text += word(found)
     if found.favours:
@@ -55,6 +59,14 @@ def comparison(pair: Pair, found: Comparison) -> str:
     text += f": {found.why}"
     sizes = "" if pair.withheld else seen(found)
     return f"{text}.{sizes}{outlying(found)}"
+
+
+def spreadless(found: Estimate, a: str, b: str) -> str:
+    """Whose launches' spread was estimated as 0, which says no more than that it is the smaller
+    one: the interval is wider for it (docs/verdict.md). Empty where neither's was."""
+    spreads = ((a, found.spread_a), (b, found.spread_b))
+    flat = [case for case, spread in spreads if spread < NO_SPREAD]
+    return f"spread of {' and of '.join(flat)} estimated as 0" if flat else ""
 
 
 def crossed(found: Interaction) -> str:
@@ -70,8 +82,9 @@ def crossed(found: Interaction) -> str:
         return f"{text}: CANNOT TELL: {found.why}."
     sure = f"{100 * (1 - found.alpha):.3g} % interval"
     rounds = count(len(found.by_round), "round")
-    ratio = f"the second by the first {interval(found.estimate)} ({sure}, {rounds})"
-    return f"{text}, {ratio}: {word(found)}: {found.why}."
+    ratio = "these two ratios, the second by the first (the interaction): "
+    ratio += f"{interval(found.estimate)} ({sure}, {rounds})"
+    return f"{text}; {ratio}: {word(found)}: {found.why}."
 
 
 def seen(found: Comparison) -> str:
@@ -96,9 +109,23 @@ def outlying(found: Comparison) -> str:
     """The launches unlike the others, and the ratio without them."""
     if not found.outlying:
         return ""
+    return f" Unlike the others, but counted: {_unlike(found)}."
+
+
+def unlike(pairs: Sequence[Pair]) -> list[str]:
+    """The launches unlike the others in a metric of a pair, with the ratio without them."""
+    return [
+        f"{NAMES.get(each.metric, each.metric)}, {pair.a} / {pair.b}: {_unlike(each)}"
+        for pair in pairs
+        for each in pair.comparisons
+        if each.outlying
+    ]
+
+
+def _unlike(found: Comparison) -> str:
     without = found.without_outlying
     rest = f" (without: {interval(without)})" if without else ""
-    return f" Unlike the others, but counted: {', '.join(found.outlying)}{rest}."
+    return f"{', '.join(found.outlying)}{rest}"
 
 
 def not_asked(pairs: Sequence[Pair]) -> str:
@@ -128,12 +155,19 @@ def _untold(pair: Pair) -> tuple[str, str, str]:
     return pair.a, pair.primary.metric, pair.primary.why
 
 
-def headline(findings: Sequence[Finding], against: Sequence[str]) -> str:
-    """The headline's reason in a sentence."""
+def headline(findings: Sequence[Finding], against: Sequence[str], judged: str = "") -> str:
+    """The headline's reason in a sentence. `judged`: which cases, at which look."""
+    said = ", ".join(f"{finding.name}: {finding.answer}" for finding in findings)
     if against:
-        return against[0][0].upper() + against[0][1:] + "."
-    answers = [f"{finding.name}: {finding.answer}" for finding in findings]
-    return f"{', '.join(answers)}."
+        said = against[0][0].upper() + against[0][1:]
+    return f"{said} ({judged})." if judged else f"{said}."
+
+
+def looks(pairs: Sequence[Pair]) -> list[str]:
+    """Why intervals are of another level than 5 %: an early look, an unplanned one, one of several;
+    each reason once."""
+    known = [each.alpha_why for each in pairs if each.alpha < LEVEL and not each.withheld]
+    return list(dict.fromkeys(known))
 
 
 def finding(found: Finding) -> str:
@@ -151,6 +185,8 @@ def figures(finding: Finding) -> str:
         text += f", ratio {interval(finding.ratio)}"
     if finding.difference:
         text += f", difference {interval(finding.difference)} {finding.unit}"
+        if flat := spreadless(finding.difference, "graphs on", "graphs off"):
+            text += f" ({flat}, {finding.difference.df:.1f} degrees of freedom)"
     return text + _drifted(finding)
 
 

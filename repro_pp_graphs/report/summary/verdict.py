@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from repro_pp_graphs.launch_record import GraphState
-from repro_pp_graphs.report.launch_row import Row, gpu_fault
+from repro_pp_graphs.report.launch_row import Row, cases_of, gpu_fault
 from repro_pp_graphs.report.summary import sentences
 from repro_pp_graphs.report.summary.pairs import (
     GRAPHS_BY_SENDS,
@@ -78,7 +78,7 @@ def verdict(
     headline = findings.headline(found)
     return Verdict(
         headline=headline,
-        text=sentences.headline(found, against),
+        text=sentences.headline(found, against, _judged(main, pairs, launches, limits)),
         findings=found,
         pairs=pairs,
         issue_ms=ISSUE_MS,
@@ -88,6 +88,18 @@ def verdict(
         floor=floor,
         interactions=crossed,
     )
+
+
+def _judged(
+    main: Pair, pairs: Sequence[Pair], launches: Sequence[Row], limits: Sequence[str]
+) -> str:
+    """Which cases the headline is of, where there are more than two, and at which look; "" where
+    the run answers nothing anyway."""
+    if limits:
+        return ""
+    released = ", sends as released" if set(GRAPHS_BY_SENDS) <= set(cases_of(launches)) else ""
+    cases = f"{main.a} against {main.b}{released}" if len(pairs) > 1 else ""
+    return "; ".join(filter(None, (cases, *sentences.looks([main]))))
 
 
 def correct_over_pairs(pairs: Sequence[Pair]) -> None:

@@ -10,7 +10,7 @@ from repro_pp_graphs.launch_record import NOT_BEGUN
 from repro_pp_graphs.report.launch_row import Row, cases_of, ended, is_measured, name, split
 from repro_pp_graphs.report.number_words import number, times
 from repro_pp_graphs.report.summary import token_ids
-from repro_pp_graphs.report.tables import clock_values
+from repro_pp_graphs.report.tables import clock_values, ratio_cells
 from repro_pp_graphs.stats.metric_names import CLIENT, CONTROL, OUTSIDE
 from repro_pp_graphs.terminal import wrapped
 
@@ -136,16 +136,21 @@ def _all_rounds(
     summary: dict[str, Any], launches: list[Row], cases: list[str], rounds: list[int]
 ) -> list[str]:
     by_place = {(row["case"], row["round"]): row for row in launches}
-    ratios = _ratios(summary)
+    ratios, unlike = _ratios(summary), ratio_cells.unlike_launches(summary)
     found = []
     for title, key, better in _measured(launches, len(rounds)):
         head = f"{title}, {better}" if better else title
         has_ratio = any((key, case) in ratios for case in cases)
         found.append(_head(head, rounds, f"{cases[0]} / this" if has_ratio else ""))
         for case in cases:
-            cells = [_cell(by_place.get((case, number_)), key, _CELL) for number_ in rounds]
+            its = [by_place.get((case, number_)) for number_ in rounds]
+            cells = [
+                _cell(row, key, _CELL) + "^" * ((key, row and row["label"]) in unlike)
+                for row in its
+            ]
             found += _wrapped(name(summary, case), cells, rounds, ratios.get((key, case), ""))
     found += ("lower, higher: which is better" + _legend(summary) * bool(ratios)).split("\n")
+    found += ["^ unlike the others, but counted"] if unlike else []
     found += [f"({OF_TURNS})"] if _has_turns(launches) else []
     found += _states(summary, launches, cases)
     return [line.rstrip() for line in found]

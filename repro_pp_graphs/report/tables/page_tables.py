@@ -9,6 +9,7 @@ from repro_pp_graphs.client.metrics import percentile
 from repro_pp_graphs.report.case_differences import Difference
 from repro_pp_graphs.report.number_words import count, number
 from repro_pp_graphs.report.source import Explained, Source
+from repro_pp_graphs.report.tables import ratio_cells
 from repro_pp_graphs.report.tables.report_metrics import (
     CLOCKED,
     METRICS,
@@ -22,8 +23,7 @@ from repro_pp_graphs.report.tables.report_metrics import (
 )
 from repro_pp_graphs.report.tables.table import Table
 from repro_pp_graphs.stats.compare import spread
-from repro_pp_graphs.stats.metric_names import IDLE, RETURN
-from repro_pp_graphs.stats.verdict_record import Comparison, Finding, Pair
+from repro_pp_graphs.stats.verdict_record import Pair
 from repro_pp_graphs.traces.analysis_record import Analysis, RingPath, RowName
 from repro_pp_graphs.traces.explain.words import (
     GPU_IDLE,
@@ -55,7 +55,7 @@ def arms(source: Source) -> Table | None:
         return None
     pairs = found.verdict.pairs if found.verdict and not found.rehearsal else []
     compared = {(n, c.metric): c for n, pair in enumerate(pairs) for c in pair.comparisons}
-    answers = _answers(found.verdict.findings) if pairs and found.verdict else {}
+    answers = ratio_cells.answers(found.verdict.findings) if pairs and found.verdict else {}
     known = [shown(launch) for launch in source.launches]
     wanted = [*METRICS, *dict.fromkeys(metric for _, metric in compared)]
     metrics = [
@@ -69,7 +69,7 @@ def arms(source: Source) -> Table | None:
         better = METRICS.get(metric, ("", ""))[1]
         better = better or next((c.better for (_, m), c in compared.items() if m == metric), "")
         means = [_mean(source, metric, number) for number in range(len(source.cases))]
-        cells = [_compared(compared.get((n, metric))) for n in _at(pairs)]
+        cells = [ratio_cells.compared(compared.get((n, metric))) for n in _at(pairs)]
         if pairs and metric in answers:  # the pair that asks is the first
             cells[0] = answers[metric]
         rows.append([title(metric, clocked), better, *map(number, means), *cells])
@@ -92,7 +92,9 @@ def arms(source: Source) -> Table | None:
     left_out = [one.summary.label for one in source.launches if shown(one) and not values(one)]
     if launches and left_out:
         note += f". Not in the means: {', '.join(left_out)}"
-    note += _untestable(pairs)
+    note += ratio_cells.untestable(pairs) + ratio_cells.marks(
+        pairs, (cell for row in rows for cell in row)
+    )
     note += f". In the files {', '.join(named)}" if named else ""
     return Table(head=head, rows=rows, note=f"{note}.")
 
@@ -102,27 +104,6 @@ def _uncounted(source: Source, case: int) -> str:
     its = [launch.summary for launch in source.launches if launch.case == case]
     well = any(launch.status == "ok" for launch in its)
     return "its GPUs failed" if well else "cut short after its measured pass"
-
-
-def _untestable(pairs: Sequence[Pair]) -> str:
-    """Why pairs that were measured several times have no interval, a sentence for each reason."""
-    found = [pair.primary for pair in pairs]
-    reasons = [
-        each.why
-        for each in found
-        if not each.estimate and min(len(each.values_a), len(each.values_b)) > 1
-    ]
-    return "".join(f". No interval: {why}" for why in dict.fromkeys(reasons))
-
-
-def _answers(findings: list[Finding]) -> dict[str, str]:
-    """What became of #10865's questions about the token return, by metric."""
-    asked = {"longer": RETURN, "idle": IDLE}
-    return {
-        asked[each.name]: f"{interval(each.ratio)} {each.name}: {each.answer}"
-        for each in findings
-        if each.name in asked and each.ratio
-    }
 
 
 def measured(source: Source, case: int) -> int:
@@ -140,15 +121,6 @@ def _mean(source: Source, metric: str, case: int) -> float | None:
     its = list(filter(None, map(values, ours))) or list(map(shown, ours))
     measured = [one[metric] for one in its if metric in one]
     return fmean(measured) if measured else None
-
-
-def _compared(comparison: Comparison | None) -> str:
-    if comparison is None:
-        return ""
-    word = comparison.word.lower()
-    if word.startswith("no difference"):
-        word = f"no difference above {100 * comparison.margin:g} %"
-    return f"{interval(comparison.estimate)} {word}" if comparison.estimate else word
 
 
 def unprofiled_tpot_ms(source: Source) -> dict[str, float]:
