@@ -64,6 +64,8 @@ class Behaviour:
     # given the requests so far: streams get nothing after their first token while it is true
     hold: Callable[[Received], bool] | None = None
     micro_batch_name: str = "pp_max_micro_batch_size"  # that /set_internal_state takes
+    most_in_micro_batch: int = 64  # --max-running-requests / PP ranks
+    admits_refusals: bool = True  # False: /set_internal_state answers [true], as up to 0.5.14
 
 
 class Stop(Exception):
@@ -85,8 +87,8 @@ class _Handler(BaseHTTPRequestHandler):
             "/health_generate": "",
             "/model_info": {"model_path": MODEL, "is_generation": True},
             "/get_model_info": {"model_path": MODEL, "is_generation": True},
-            "/server_info": {"model_path": MODEL, "version": "stand-in"},
-            "/get_server_info": {"model_path": MODEL, "version": "stand-in"},
+            "/server_info": {"model_path": MODEL, "version": "stand-in", **self._states()},
+            "/get_server_info": {"model_path": MODEL, "version": "stand-in", **self._states()},
             "/v1/models": {"object": "list", "data": [{"id": MODEL, "object": "model"}]},
         }
         if self.path in answers:
@@ -101,12 +103,23 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path in ("/start_profile", "/stop_profile", "/flush_cache"):
             self._whole(200, "ok\n")
         elif self.path == "/set_internal_state":
-            names = payload["server_args"].keys()
-            self._whole(200, [names <= {self.server.behaviour.micro_batch_name}])
+            self._set(payload["server_args"])
         elif self.path in ("/generate", "/v1/completions"):
             self._stream(payload, number)
         else:
             self._whole(404, {"detail": "Not Found"})
+
+    def _states(self) -> dict[str, Any]:
+        """The schedulers' own state, of which there is one."""
+        return {"internal_states": [dict(self.server.state)]}
+
+    def _set(self, asked: dict[str, int]) -> None:
+        how = self.server.behaviour
+        own = asked.keys() <= {how.micro_batch_name}
+        taken = own and all(1 <= size <= how.most_in_micro_batch for size in asked.values())
+        if taken:
+            self.server.state.update(asked)
+        self._whole(200, [taken or not how.admits_refusals])
 
     def _whole(self, status: int, content: object) -> None:
         text = content if isinstance(content, str) else json.dumps(content)
@@ -240,6 +253,7 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, behaviour: Behaviour, port: int) -> None:
         self.behaviour = behaviour
         self.received: Received = []
+        self.state = {behaviour.micro_batch_name: behaviour.most_in_micro_batch}
         self.closing = threading.Event()
         self.stalled = threading.Event()
         self._lock = threading.Lock()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from plan_harness import BASE, OFF, ON, gpus, plan_of, value
+from plan_harness import BASE, FLAGS, OFF, ON, gpus, plan_of, value
 
+from repro_pp_graphs.run import dry_run
 from repro_pp_graphs.run.checks import kv_cache
 from repro_pp_graphs.run.folder import results, resume
 from repro_pp_graphs.run.plan import client_words, options, sweep
@@ -122,6 +123,19 @@ def test_micro_batches_of_a_sweep_are_told_and_may_be_uneven(tmp_path: Path):
     plan = plan_of(tmp_path, *TWO, "--sweep", "micro_batch=4,8,12")
     assert plan.launches[0].loads == {"mb4": 4, "mb8": 8, "mb12": 12}
     assert any("micro-batch 4: the micro-batches do not hold" in n for n in plan.launches[0].notes)
+
+
+@pytest.mark.parametrize(
+    ("release", "argument"), [("0.5.2", "--max-micro-batch-size"), ("0.5.21", MICRO_BATCH)]
+)
+def test_a_dry_run_sends_the_size_by_the_name_of_the_release(tmp_path: Path, release, argument):
+    flags = FLAGS - {MICRO_BATCH} | {argument}
+    words = (*TWO, "--sweep", "batch=4,16")
+    plan = plan_of(tmp_path, *words, release=release, flags=flags)
+    required = ("--root", str(tmp_path), "--out", str(tmp_path / "out"), "--python", "python3")
+    text = "\n".join(dry_run.lines(plan, options.parse([*required, *words])))
+    name = argument.removeprefix("--").replace("-", "_")
+    assert text.count(f'{{"server_args": {{"{name}": ') == 2 * len(plan.launches)
 
 
 @pytest.mark.parametrize(("lines", "sizes"), [(f"{MICRO_BATCH} 3\n", [None, None]), ("", [2, 8])])

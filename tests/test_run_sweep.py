@@ -90,8 +90,8 @@ def test_a_dry_run_names_the_loads_the_time_and_what_the_server_is_told(tmp_path
 FAULTY = {
     "one": "FAKE_FAULT=refuse_batch:4",
     "two": "",
-    "older": "FAKE_MICRO_BATCH=max_micro_batch_size",
-    "takes_none": "FAKE_MICRO_BATCH=none",
+    "older": "FAKE_MICRO_BATCH=max_micro_batch_size:64",  # as 0.5.2
+    "takes_none": "FAKE_MICRO_BATCH=pp_max_micro_batch_size:0",
     "dies_at_2": "FAKE_FAULT=die_batch:2",
     "dies_at_4": "FAKE_FAULT=die_batch:4",
 }
@@ -119,8 +119,18 @@ def test_a_launch_that_fails_costs_no_other(faulty: tuple[Harness, Done]):
     assert states_of(harness, B) == {"b2": "ok", "b3": "ok", "b4": "ok"}
 
 
-def test_an_older_release_is_told_by_its_own_name(faulty: tuple[Harness, Done]):
-    assert states_of(faulty[0], "older") == {"b2": "ok", "b3": "ok", "b4": "ok"}
+def told(harness: Harness, label: str) -> list[dict[str, int]]:
+    """What a server was asked to set, in order."""
+    lines = (harness.logs / f"{label}_server.log").read_text().splitlines()
+    return [json.loads(line.partition("told ")[2]) for line in lines if "told " in line]
+
+
+def test_an_older_release_is_told_by_its_own_name_alone(faulty: tuple[Harness, Done]):
+    """Up to 0.5.14 an answer of [true] means nothing: 0.5.2 gave it to the name it did not know."""
+    harness, _ = faulty
+    assert states_of(harness, "older") == {"b2": "ok", "b3": "ok", "b4": "ok"}
+    asked = told(harness, "older")
+    assert asked and {name for each in asked for name in each} == {"max_micro_batch_size"}
 
 
 def test_a_server_that_takes_no_micro_batch_size_measures_nothing_and_says_so(
@@ -128,7 +138,9 @@ def test_a_server_that_takes_no_micro_batch_size_measures_nothing_and_says_so(
 ):
     harness, done = faulty
     assert "ok" not in states_of(harness, "takes_none").values()
-    assert "/set_internal_state answered 200: [false]" in " ".join(done.out.split())
+    text = " ".join(done.out.split())
+    assert "micro-batch 1: the server did not take it: its pp_max_micro_batch_size is 0" in text
+    assert "answered 200: [true]); it takes 1 to --max-running-requests / PP ranks" in text
 
 
 def interrupted(harness: Harness) -> Done:
@@ -226,12 +238,7 @@ def test_under_it_the_server_has_the_micro_batches_of_that_load(profiled: tuple[
     harness, _ = profiled
     log = (harness.logs / f"{A}_at_b8_profile_load.log").read_text()
     assert "8" in log and "No reported number is from it" in log
-    told = [
-        json.loads(line.partition("told ")[2])
-        for line in (harness.logs / f"{A}_server.log").read_text().splitlines()
-        if "told " in line
-    ]
-    assert told[-1] == [4], "half of the batch of 8"
+    assert [*told(harness, A)[-1].values()] == [4], "half of the batch of 8"
 
 
 def test_only_the_first_launch_of_a_case_is_profiled_under_further_loads(

@@ -70,7 +70,8 @@ def _client_commands(plan: Plan, launch: Launch, options: Options) -> list[str]:
     lines = []
     for name, size in launch.loads.items():
         if size:
-            body = json.dumps({"server_args": {MICRO_BATCH[0]: size}})
+            named = (name for name in MICRO_BATCH if f"--{name.replace('_', '-')}" in launch.args)
+            body = json.dumps({"server_args": {next(named, MICRO_BATCH[0]): size}})
             ask = ["curl", "-X", "POST", "-H", "Content-Type: application/json", "-d", body]
             lines.append(shell_words([*ask, f"{launch.base_url}/set_internal_state"]))
         lines.append(client_command(plan, launch, options, plan.load(name)))

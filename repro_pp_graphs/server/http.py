@@ -44,6 +44,10 @@ def object_in(answer: requests.Response) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def _is_whole(value: object) -> bool:
+    return type(value) is int
+
+
 class Server:
     """One sglang server at a base URL; every call has a time limit."""
 
@@ -119,19 +123,39 @@ class Server:
 
     def set_micro_batch(self, size: int) -> str:
         """Tell every rank the most requests in a micro-batch from now on; why it did not take it,
-        or an empty text. 0.5.2 to 0.5.23 take it, from 1 to --max-running-requests / pp."""
+        or an empty text. 0.5.2 to 0.5.23 take from 1 to --max-running-requests / PP ranks.
+
+        What a release calls it, and whether it has taken it, the server's own state tells (of PP0,
+        which every rank follows): the answer is [true] up to 0.5.14 even to a refusal.
+        """
+        name = next(iter(self._micro_batches()), "")
+        if not name:
+            return "the server does not say its own (/server_info): its release may have none"
         url, headers = f"{self.base_url}/set_internal_state", authorization(PROFILE_KEYS)
-        said = ""
-        for name in MICRO_BATCH:
-            try:
-                body = {"server_args": {name: size}}
-                answer = self._session.post(url, json=body, headers=headers, timeout=60)
-                if answer.ok and answer.json() and set(answer.json()) == {True}:
-                    return ""
-            except (requests.RequestException, ValueError, TypeError, RecursionError) as error:
-                return f"/set_internal_state failed ({error})"
-            said = said or f"/set_internal_state answered {answer.status_code}: {answer.text[:60]}"
-        return said
+        try:
+            body = {"server_args": {name: size}}
+            answer = self._session.post(url, json=body, headers=headers, timeout=60)
+        except requests.RequestException as error:
+            return f"/set_internal_state failed ({error})"
+        now = self._micro_batches().get(name)
+        if now == {size}:
+            return ""
+        has = ", ".join(map(str, sorted(now))) if now else "not known"
+        return (
+            f"the server did not take it: its {name} is {has} (/set_internal_state answered "
+            f"{answer.status_code}: {answer.text.strip()[:60]}); it takes 1 to "
+            "--max-running-requests / PP ranks, and its log says why after `Updating`"
+        )
+
+    def _micro_batches(self) -> dict[str, set[int]]:
+        """The most requests in a micro-batch as the schedulers have it now, by its name in the
+        release; one value, but where data-parallel schedulers differ. Empty: they do not say."""
+        states = self.info().get("internal_states")
+        if not isinstance(states, list) or not all(isinstance(each, dict) for each in states):
+            return {}
+        found = {name: {each.get(name) for each in states} for name in MICRO_BATCH}
+        whole = (name for name, all_ in found.items() if all_ and all(map(_is_whole, all_)))
+        return {name: found[name] for name in whole}
 
     def stop_profile(self, timeout_s: float = 120) -> bool:
         """Ask the ranks to write what they have; False where no profile was running."""

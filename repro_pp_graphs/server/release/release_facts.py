@@ -53,6 +53,6 @@ def layers_by_rank(layers: int, pp_size: int, numbers: tuple[int, ...]) -> list[
     return [each] * (pp_size - left) + [each + 1] * left
 
 
-# what a running server calls --pp-max-micro-batch-size in /set_internal_state; the second up to
-# 0.5.3 (read in the sources of 0.5.2 to 0.5.23)
+# what a running server calls --pp-max-micro-batch-size in its state and in /set_internal_state: as
+# the argument, whose first name is the older one's from 0.5.3.post1 on (read in 0.4.10 to 0.5.23)
 MICRO_BATCH = ("pp_max_micro_batch_size", "max_micro_batch_size")

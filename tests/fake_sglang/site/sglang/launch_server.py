@@ -15,7 +15,8 @@ Faults, by environment variables (a case file's NAME=value lines):
                foreign_traces                another server's ranks write into the folder too
                fill:<start, measure, profile, traces>   the disk of --out is full from then on
   FAKE_MENDED  a file: once it exists there is no fault
-  FAKE_MICRO_BATCH  what /set_internal_state takes (default pp_max_micro_batch_size)
+  FAKE_MICRO_BATCH  what /set_internal_state takes (default pp_max_micro_batch_size), and up to how
+               many: NAME:MOST; every answer is [true] then
   FAKE_GRAPHS  True, False                   what log and traces say, whatever was asked for
   FAKE_QUIET   nothing goes to the log, as with --log-level warning
   FAKE_ITL_MS  milliseconds a token (default 2)
@@ -27,6 +28,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -112,7 +114,8 @@ def serve(args: argparse.Namespace, ranks: Ranks) -> None:
             if self.path in ("/server_info", "/get_server_info"):
                 # a server that was given a key repeats it here
                 more = json.loads(os.environ.get("FAKE_INFO", "{}"))
-                found = {**vars(args), "version": VERSION, "api_key": "FAKE-SECRET", **more}
+                found = {**vars(args), "version": VERSION, "api_key": "FAKE-SECRET"}
+                found |= {**self._states(), **more}
                 self._whole(200, found)
             else:
                 super().do_GET()
@@ -155,7 +158,7 @@ def serve(args: argparse.Namespace, ranks: Ranks) -> None:
                 ranks.send(pending)
             elif self.path == "/set_internal_state":
                 asked = next(what for to, what in reversed(self.server.received) if to == self.path)
-                log(f"told {json.dumps([*asked['server_args'].values()])}")
+                log(f"told {json.dumps(asked['server_args'])}")
 
         def _profile(self, request: dict[str, Any]) -> None:
             for rank in range(args.pp_size):
@@ -184,10 +187,11 @@ def serve(args: argparse.Namespace, ranks: Ranks) -> None:
         log(f"INFO:     Uvicorn running on http://127.0.0.1:{args.port} (Press CTRL+C to quit)")
         threading.Event().wait()
     fault = FAULT if FAULT == "stall" else None
-    name = os.environ.get("FAKE_MICRO_BATCH", standin_server.Behaviour.micro_batch_name)
-    behaviour = standin_server.Behaviour(
-        itl_s=itl_s, fault=fault, fault_after=2, micro_batch_name=name
-    )
+    behaviour = standin_server.Behaviour(itl_s=itl_s, fault=fault, fault_after=2)
+    if "FAKE_MICRO_BATCH" in os.environ:
+        name, _, most = os.environ["FAKE_MICRO_BATCH"].partition(":")
+        taken = {"micro_batch_name": name, "most_in_micro_batch": int(most)}
+        behaviour = dataclasses.replace(behaviour, **taken, admits_refusals=False)
     stand_in = standin_server.StandIn(behaviour, args.port)
     stand_in._server.RequestHandlerClass = Handler
     with stand_in:
