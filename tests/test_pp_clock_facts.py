@@ -191,6 +191,54 @@ def test_turns_beside_a_prefill_are_not_steady_decode_turns():
     assert decode is not None and decode.turn.count == 40 - 1 - 2 - 2
 
 
+def half_full(turns: int = 80, filled: int = 0, silent: bool = True) -> Rank:
+    """A loop of four with a batch in two of its places: in all four up to turn `filled`. One of the
+    others leaves no row (`silent`: the next turn says so), the other one without a batch."""
+    rank = Rank(3, pp_size=4, lacks={})
+    for at in range(turns):
+        if at < filled or at % 4 < 2:
+            rank.turn(at, CALLS)
+        elif at % 4 == 3:
+            begin = at * TURN_MS
+            rank.row(at, "recv_tokens", begin, begin + 9)
+            rank.row(at, "turn", begin, begin + TURN_MS / 2, value=silent)
+    return rank
+
+
+def test_a_loop_with_empty_places_has_decode_turns_and_says_how_many_are_in_use():
+    found = launch_facts.summary([half_full().file], EVERYTHING)
+    decode = found.last_rank()
+    assert decode is not None and decode.in_flight == 2
+    assert decode.turn.mean == TURN_MS  # of the turns with a batch
+    assert decode.turn.count == 40 - 4  # empty places must have been empty a round before
+    assert any("2 of 4 micro-batches in flight" in text for text in found.warnings)
+
+
+def test_a_turn_of_which_no_row_tells_is_not_taken_for_an_empty_one():
+    found = launch_facts.summary([half_full(silent=False).file], EVERYTHING)
+    assert found.last_rank() is None
+    (text,) = [text for text in found.warnings if "decode turns of the measured" in text]
+    assert "none of the 40 decode turns" in text and "emptied or filled" in text
+
+
+# full up to turn 61, from 4 on; two of four from turn 28 on, as 22 and 23 were the first empty ones
+@pytest.mark.parametrize(("filled", "in_flight", "turns"), [(60, 4, 58), (20, 2, 26)])
+def test_turns_are_of_as_many_micro_batches_as_most_rounds_have(filled, in_flight, turns):
+    found = launch_facts.summary([half_full(filled=filled).file], EVERYTHING)
+    decode = found.last_rank()
+    assert decode is not None and decode.in_flight == in_flight
+    assert decode.turn.count == turns
+
+
+def test_the_turns_that_decode_are_counted_by_the_size_of_their_batch():
+    rank = Rank(0)
+    for at in range(12):
+        rank.turn(at, CALLS, rows.PREFILL if at < 2 else rows.DECODE)
+    rank.rows = [row._replace(batch_size=15) if row.turn % 2 else row for row in rank.rows]
+    found = launch_facts.summary([rank.file], EVERYTHING).ranks["PP0"]
+    assert found.decode_batches == {"8": 5, "15": 5}
+
+
 def test_only_the_measured_window_counts_and_no_profiled_turn():
     rank = Rank(1)
     for at in range(100):

@@ -17,6 +17,7 @@ import pytest
 from repro_pp_graphs.pp_clock import launch_facts, on_off, rows
 from repro_pp_graphs.pp_clock.clock_record import ClockFacts, Turns
 from repro_pp_graphs.pp_clock.rows import CODES, Row, Rows
+from repro_pp_graphs.pp_clock.window import ALWAYS
 
 DATA = Path(__file__).parent / "data/pp_clock"
 CASES = {"on": 16012, "off": 20444}  # graphs -> its first turn
@@ -33,8 +34,8 @@ def real(graphs: str) -> tuple[Rows, ClockFacts]:
     return found, launch_facts.summary([found], window)
 
 
-def decode(found: ClockFacts, when: str = "measured") -> Turns:
-    return getattr(found.ranks["PP1"], when)["decode"]
+def decode(found: ClockFacts, when: str = "measured", rank: str = "PP1") -> Turns:
+    return getattr(found.ranks[rank], when)["decode"]
 
 
 def took(row: Row) -> int:
@@ -157,3 +158,19 @@ def test_shorter_windows_of_the_same_turns_give_a_narrower_interval():
         return found.high - found.low
 
     assert reach(8) < 0.6 * reach(25)
+
+
+def test_a_load_that_fills_two_of_four_places_is_timed():
+    """PP3 of sglang 0.5.2 at PP 4, 16 prompts as 1 + 15: two prefills, 30 decodes of each."""
+    found = rows.read(DATA / "h200_052_two_places_empty_PP3.rows.gz")
+    known = launch_facts.summary([found], ALWAYS)
+    its = decode(known, rank="PP3")
+    turns = [row for row in found.rows if row.kind == CODES["turn"] and row.flags & rows.DECODE]
+    assert known.ranks["PP3"].decode_batches == {"1": 30, "15": 30}
+    # left out: those after the prefills, and those whose round before was not yet as they are
+    later = [row for row in turns if row.turn >= turns[0].turn + 4]
+    assert its.in_flight == 2 and its.turn.count == len(later) == its.split
+    assert its.turn.mean == pytest.approx(fmean(map(took, later)) / 1e6, abs=1e-5)
+    sends = [row for row in found.rows if row.kind == CODES["send_tokens"]]
+    sent = [took(row) for row in sends if row.turn in {turn.turn for turn in turns}]
+    assert its.calls["send_tokens"].mean == pytest.approx(fmean(sent) / 1e6, abs=1e-5)

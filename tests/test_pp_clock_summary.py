@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import made_up_run
 import msgspec
@@ -168,6 +170,25 @@ def test_a_launch_whose_clock_did_not_start_says_so_with_its_reason(tmp_path):
     assert len(off["warnings"]) == 1 and "no rank left rows" in off["warnings"][0]
     said = remarks.remarks(run_summary.summarise(tmp_path / "logs", plan_))  # under the table
     assert any("graphs_on1: pp_clock: PP0: the clock did not start" in text for text in said)
+
+
+def test_a_failed_launch_keeps_what_its_clock_saw_decode_and_its_shims(tmp_path):
+    """As its loads may be measured: 16 prompts ran as 1 + 15 there, on a server told otherwise."""
+    one = made_up_run.launch(env={"REPRO_SHIMS": "pp_clock"}, args=["--max-micro-batch-size", "8"])
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    rows_ = Path(__file__).parent / "data/pp_clock/h200_052_two_places_empty_PP3.rows.gz"
+    shutil.copy(rows_, logs / "A_pp_clock_PP3_TP0.rows.gz")
+    request = {"start_ns": 0, "events": [[1 << 60, 1]]}
+    (logs / "A_client.json").write_text(json.dumps({"requests": [request]}), encoding="utf-8")
+    launch_record.amend(logs, "A", status="failed", reason="x", server_start_s=9.0)
+    ending = Ending(tmp_path, made_up_run.plan(one), one)
+    ending.collect_clock()
+    ending.fail("x")
+    ending.write()
+    found = launch_record.load(logs, "A")
+    assert found is not None and found.shims is not None and "pp_clock" in found.shims
+    assert any("1 in 30, 15 in 30 decode turns" in text for text in found.warnings or [])
 
 
 def test_a_loads_profile_is_told_from_the_main_ones_by_when_it_was(tmp_path):

@@ -254,6 +254,13 @@ def test_where_the_clock_did_not_run_that_is_why_it_cannot_be_told(tmp_path: Pat
     assert len(sweep_waits.lines(found)) == 1, "the same of every load"
 
 
+def test_a_launch_with_figures_of_its_clock_is_not_called_one_without_it(tmp_path: Path):
+    """As one that failed after its loads, whose record did not name its shims."""
+    run = report_runs.swept(tmp_path / "run")
+    found = clocks_changed(run, "*_launch.json", lambda launch: launch.pop("shims"))
+    assert waits(found)["b4", "graphs_off"].startswith("2.5 of 80 ms")
+
+
 def test_a_load_that_was_not_measured_has_no_wait(tmp_path: Path):
     run = report_runs.swept(tmp_path / "run")
     failed = {"status": "failed", "place": 3, "reason": "client: exit 1"}

@@ -21,6 +21,11 @@ def of_rank(rank: Rank, started: bool, windowed: bool) -> str:
         return f"the clock did not start: {NO_WORD}"
     if not windowed or "decode" in rank.measured:
         return ""
+    if turns := sum(rank.decode_batches.values()):
+        return (
+            f"none of the {turns} decode turns of the measured window is like those around it: "
+            "each has a prefill beside it, or a place in the loop that was just emptied or filled"
+        )
     many = f"{rank.rows} row{'s' if rank.rows > 1 else ''}"
     rows = f"though a rank wrote {many}" if rank.rows else "as a rank wrote no row"
     return f"no decode turn of the measured window was timed, {rows}"

@@ -60,6 +60,12 @@ def of_rank(key: str, seen: Seen, pp_size: int, window: Window | None) -> list[s
             "larger REPRO_PP_CLOCK_ROWS keeps them"
         )
     decode = rank.measured.get("decode")
+    if decode and 0 < decode.in_flight < seen.loop_size:
+        found.append(
+            f"{key}: the decode turns are of rounds with {decode.in_flight} of {seen.loop_size} "
+            "micro-batches in flight; the rounds' other turns, and what is waited for in them, are "
+            "in no figure"
+        )
     if decode and "own_batch" in rank.found and "own_batch" not in rank.lacks:
         unsplit = decode.turn.count - decode.split
         if unsplit > MOST_LACKING * decode.turn.count:

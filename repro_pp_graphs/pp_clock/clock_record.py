@@ -45,6 +45,9 @@ class Turns(msgspec.Struct, kw_only=True):
     # up to the turn; empty in files of earlier versions
     parts: dict[str, float] = {}
     graphs: int = 0  # of the turns, those whose batch ran as a CUDA graph
+    # of decode turns: places of the loop with a batch in each of their rounds; fewer than
+    # `loop_size` where the load fills fewer. 0: of another mode, or a file of an earlier version
+    in_flight: int = 0
 
 
 class Rank(msgspec.Struct, kw_only=True):
@@ -57,6 +60,8 @@ class Rank(msgspec.Struct, kw_only=True):
     torn: int
     measured: dict[Mode, Turns]  # inside the client's measured window
     profiled: dict[Mode, Turns]  # while a profile ran
+    # measured turns that decode, also beside a prefill, by the requests of their micro-batch
+    decode_batches: dict[str, int] = {}
     found: dict[str, str] = {}  # hook -> the function it is on
     lacks: dict[str, str] = {}  # hook -> why it is not there
     failed: str = ""  # why the clock stopped early

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import bisect
 from collections import defaultdict
+from collections.abc import Iterable
 
 from repro_pp_graphs.pp_clock import rows
 from repro_pp_graphs.pp_clock.clock_record import Mode
@@ -32,6 +33,12 @@ class Loop:
         for row in rank.rows:
             if row.kind not in (_TURN, _OWN):
                 self.calls[row.turn].append(row)
+        # turns without work leave no row; those that may matter for a turn after them
+        self._idle = {
+            row.turn - back
+            for row in self.turns.values()
+            for back in range(1, min(row.value, 2 * self.size) + 1)
+        }
         self.own = {row.turn: row for row in rank.rows if row.kind == _OWN}
         ordered = sorted(self.own.values(), key=lambda row: row.begin_ns)
         self._begins = [row.begin_ns for row in ordered]
@@ -54,14 +61,37 @@ class Loop:
             return row.turn - (self.depth if self.is_last else self.size)
         return row.turn
 
+    def _empty(self, turn: int) -> bool:
+        """Whether a turn is known to have launched no batch."""
+        return self.mode(turn) is None if turn in self.turns else turn in self._idle
+
+    def in_flight(self, turn: int) -> int:
+        """Micro-batches that decode in the round of the loop that ends with a turn: its places with
+        a batch. 0 where the turn or what it still deals with is not all decode, or a place that is
+        empty was not a round before, or is not known to be empty."""
+        modes = [self.mode(turn - back) for back in range(self.size + 1)]
+        if "prefill" in modes or not modes[0] == modes[-1] == "decode":
+            return 0
+        empty = [turn - back for back, mode in enumerate(modes) if mode is None]
+        known = all(self._empty(each) and self._empty(each - self.size) for each in empty)
+        return self.size - len(empty) if known else 0
+
     def steady(self, turn: int) -> bool:
         """Whether the turn and those whose batches it still deals with all decode."""
-        return all(self.mode(turn - back) == "decode" for back in range(self.size + 1))
+        return self.in_flight(turn) == self.size
 
-    def is_of(self, turn: int, mode: Mode) -> bool:
-        """Whether a turn counts among those of a mode."""
-        if mode != "beside_prefill":
-            return self.mode(turn) == mode and (mode == "prefill" or self.steady(turn))
+    def decoding(self, chosen: Iterable[int]) -> tuple[list[int], int]:
+        """The decode turns among those, and the micro-batches in flight in their rounds: as many as
+        in most of them, since turns of rounds with fewer wait for other things."""
+        by_count: dict[int, list[int]] = defaultdict(list)
+        for turn in chosen:
+            by_count[self.in_flight(turn)].append(turn)
+        by_count.pop(0, None)
+        count = max(by_count, key=lambda count: (len(by_count[count]), count), default=0)
+        return by_count[count], count
+
+    def is_beside_prefill(self, turn: int) -> bool:
+        """Whether a turn decodes while one whose batch it still deals with prefills."""
         nearby = (self.mode(turn - back) for back in range(1, self.size + 1))
         return self.mode(turn) == "decode" and "prefill" in nearby
 

@@ -9,7 +9,7 @@ from repro_pp_graphs.pp_clock import on_off, rows
 from repro_pp_graphs.pp_clock.clock_record import Mode, OnOff, Rank, Turns
 from repro_pp_graphs.pp_clock.loop import Loop
 from repro_pp_graphs.pp_clock.rows import Rows
-from repro_pp_graphs.pp_clock.turns import by_mode, in_window, profiled
+from repro_pp_graphs.pp_clock.turns import by_mode, decode_batches, in_window, profiled
 from repro_pp_graphs.pp_clock.window import Window
 
 
@@ -24,15 +24,16 @@ class Seen(NamedTuple):
 
 
 def _rank(rank: Rows, loop: Loop, window: Window | None, profiled: dict[Mode, Turns]) -> Rank:
-    header = rank.header
+    header, measured = rank.header, in_window(loop, window)
     return Rank(
         pp_rank=header.get("pp_rank", -1),
         tp_rank=header.get("tp_rank", -1),
         rows=len(rank.rows),
         lost=rank.lost,
         torn=rank.torn,
-        measured=by_mode(loop, in_window(loop, window)),
+        measured=by_mode(loop, measured),
         profiled=profiled,
+        decode_batches=decode_batches(loop, measured),
         found=header.get("found", {}),
         lacks=header.get("lacks", {}),
         failed=header.get("failed", ""),

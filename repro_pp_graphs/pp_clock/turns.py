@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 from repro_pp_graphs.pp_clock import rows
@@ -62,7 +62,13 @@ def _calls(loop: Loop, chosen: Iterable[int], mode: Mode) -> dict[str, Spread]:
 
 def turns_of(loop: Loop, chosen: Sequence[int], mode: Mode) -> Turns | None:
     """The facts of those turns; None for none."""
-    strict = [turn for turn in chosen if loop.is_of(turn, mode)]
+    in_flight = 0
+    if mode == "decode":
+        strict, in_flight = loop.decoding(chosen)
+    elif mode == "beside_prefill":
+        strict = [turn for turn in chosen if loop.is_beside_prefill(turn)]
+    else:
+        strict = [turn for turn in chosen if loop.mode(turn) == mode]
     if not strict:
         return None
     batches: Mode = "prefill" if mode == "prefill" else "decode"
@@ -102,6 +108,7 @@ def turns_of(loop: Loop, chosen: Sequence[int], mode: Mode) -> Turns | None:
             for kind in kinds
         },
         graphs=sum(bool(row.flags & rows.GRAPH) for row in rows_of_turns),
+        in_flight=in_flight,
     )
 
 
@@ -134,6 +141,13 @@ def profiled(loop: Loop, during: Window | None) -> list[int]:
             run = []
     found += run[2 * loop.size : -loop.size]
     return [turn for turn in found if loop.clock_on(turn)]
+
+
+def decode_batches(loop: Loop, chosen: Iterable[int]) -> dict[str, int]:
+    """Turns that decode, whatever is beside them, by the requests of their batch, the fewest
+    first."""
+    sizes = Counter(loop.turns[t].batch_size for t in chosen if loop.mode(t) == "decode")
+    return {str(size): sizes[size] for size in sorted(sizes)}
 
 
 def by_mode(loop: Loop, chosen: Sequence[int]) -> dict[Mode, Turns]:

@@ -53,6 +53,7 @@ class Ending:
         if not begun or "pp_clock" not in shim_names.names_in(self.launch.env):
             return
         from repro_pp_graphs.pp_clock import absent, collect  # noqa: PLC0415 - numpy
+        from repro_pp_graphs.run.launch import micro_batches  # noqa: PLC0415
 
         for fault in node_results.fetch_rows(self.out, self.launch):
             self.warnings.append(f"pp_clock: {fault}: its ranks' rows are missing")
@@ -71,11 +72,13 @@ class Ending:
             self.warnings.append(f"pp_clock: {absent.nothing_left(not_started)}")
         else:
             self.warnings += [f"pp_clock: {text}" for text in found.warnings]
+            clocks = {self.label: found}
             for label in others:
-                other = collect.load(self.logs, label)
-                texts = other.warnings if other else []
-                new = (text for text in texts if text not in found.warnings)
-                self.warnings += [f"pp_clock: {label}: {text}" for text in new]
+                if other := collect.load(self.logs, label):
+                    clocks[label] = other
+                    new = (text for text in other.warnings if text not in found.warnings)
+                    self.warnings += [f"pp_clock: {label}: {text}" for text in new]
+            self.warnings += micro_batches.remarks(self.plan, self.launch, clocks)
 
     def _profiles(self) -> dict[str, tuple[int, int]]:
         """When each load of a sweep was profiled, by label, CLOCK_MONOTONIC, ns: the main one
@@ -149,9 +152,7 @@ class Ending:
             launches = read_object(analysis, run_record.ANALYSIS).get("graph_launches")
         text = log_lines.read_logs(self.logs / f"{self.label}_server.log")
         state, found = arm_check.check(text, launches, self.launch)
-        names = shim_names.names_in(self.launch.env)
         self.changes["graph_state"] = state
-        self.changes["shims"] = {name: shim_names.REASONS[name] for name in names}
         return found
 
     def claim_traces(self) -> None:
@@ -180,6 +181,9 @@ class Ending:
         if self.known.began:
             began_s = time.mktime(time.strptime(self.known.began, previous.STAMP))
             self.changes["wall_s"] = max(0.0, round(time.time() - began_s))
+        if self.known.server_start_s is not None or self.changes.get("status") == "ok":
+            names = shim_names.names_in(self.launch.env)
+            self.changes["shims"] = {name: shim_names.REASONS[name] for name in names}
         if measured := files.sha256(self.logs / f"{self.label}_client.json"):
             self.changes["client_sha256"] = measured
         for label in [self.label, *self.plan.other_loads(self.launch)]:

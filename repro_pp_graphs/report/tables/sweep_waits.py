@@ -69,9 +69,9 @@ def longest(summary: dict[str, Any], case: str, load: str) -> Longest:
     rows = sweep.counted(summary, case, load)
     if not rows:
         return Longest(why="not measured")
-    if not any("pp_clock" in (row.get("shims") or {}) for row in rows):
-        return Longest(why=NOT_RUN)
     clocks = [sweep.of_load(row, load).get("pp_clock") or {} for row in rows]
+    if not any(clocks) and not any("pp_clock" in (row.get("shims") or {}) for row in rows):
+        return Longest(why=NOT_RUN)
     clocks = [each for each in clocks if each.get("ranks")]
     if why := _too_few(clocks):
         return Longest(why=why)

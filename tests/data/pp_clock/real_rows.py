@@ -23,7 +23,7 @@ def piece(whole: rows.Rows, first: int, count: int) -> list[rows.Row]:
     """The rows of these turns, and of those that a profile saw."""
     turns = [row for row in whole.rows if rows.KINDS[row.kind] == "turn"]
     seen = [row.turn for row in turns if row.flags & rows.PROFILED]
-    spans = [(first, first + count), (seen[0] - EDGE, seen[-1] + 1 + EDGE)]
+    spans = [(first, first + count), *[(seen[0] - EDGE, seen[-1] + 1 + EDGE) for _ in seen[:1]]]
     return [row for row in whole.rows if any(low <= row.turn < high for low, high in spans)]
 
 
