@@ -33,6 +33,7 @@ class GpuCounters(msgspec.Struct, omit_defaults=True):
 
     before: dict[str, Any] | None = None
     after: dict[str, Any] | None = None
+    passes: dict[str, Any] | None = None  # the kernel's log after the last measured pass
 
 
 class LoadProfile(msgspec.Struct, omit_defaults=True):

@@ -300,3 +300,24 @@ def test_gpus_of_the_host_that_are_not_the_runs_are_left_out(
 def test_bus_ids_that_the_facts_do_not_have_leave_nothing_out() -> None:
     later = after(**{"memory.used": "68838 MiB, 3 MiB, 3 MiB, 3 MiB"})
     assert changes.between(BEFORE, later, OWN) == changes.between(BEFORE, later)
+
+
+@pytest.mark.parametrize("where", ["reason", "warnings"])
+def test_xids_that_a_launch_has_told_are_not_said_again_of_the_machine(where: str) -> None:
+    later = after()
+    later["gpus"]["Xid lines"] = "NVRM: Xid (PCI:0000:00:06): 31, pid=7"
+    found = changes.between(BEFORE, later)
+    assert found is not None
+    told = {"reason": "x; Xid 31 (GPU memory page fault) on GPU 0"}
+    if where == "warnings":
+        told = {"warnings": ["of GPUs that are not its own: Xid 31 on PCI 0000:00:06"]}
+    launch = {
+        "label": "A", "case": "a", "round": 4, "status": "ok", "sglang_version": "0.5.16",
+        "sends": "asynchronous", "client_warnings": [],
+    }  # fmt: skip
+    summary = {"rehearsal": False, "mode": "gpu", "nsys": False}
+    summary["environment_changes"] = [each._asdict() for each in found]
+    alone = [text for text in remarks.remarks({**summary, "launches": [launch]}) if "NVRM" in text]
+    assert len(alone) == 1
+    both = remarks.remarks({**summary, "launches": [launch | told]})
+    assert not [text for text in both if "NVRM" in text]

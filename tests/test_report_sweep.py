@@ -261,6 +261,33 @@ def test_a_launch_with_figures_of_its_clock_is_not_called_one_without_it(tmp_pat
     assert waits(found)["b4", "graphs_off"].startswith("2.5 of 80 ms")
 
 
+XID = "NVRM: Xid (PCI:0000:00:06): 31, pid=7, name=python3"
+FAULTS: dict[str, dict[str, Any]] = {
+    "a GPU's": {"gpu_counters": {"before": {"xid_lines": []}, "after": {"xid_lines": [XID]}}},
+    "another case's": {},  # its main load was measured, and then found not to be what it claims
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_loads_of_a_launch_that_is_no_measurement_are_shown_no_more_than_it_is(
+    tmp_path: Path, fault: str
+):
+    run = report_runs.swept(tmp_path / "run")
+    ending = {"status": "failed", "reason": "it", "measured": False, **FAULTS[fault]}
+    found = clocks_changed(run, f"{A}*_launch.json", lambda launch: launch.update(ending))
+    for each in found["sweep"]:
+        means = sweep.means(found, each["load"]["name"])
+        assert means["graphs_on"] == {} and means["graphs_off"]
+    assert waits(found)["b4", "graphs_on"] == "cannot tell: not measured"
+
+
+def test_loads_of_a_launch_that_failed_after_them_are_shown(tmp_path: Path):
+    run = report_runs.swept(tmp_path / "run")
+    ending = {"status": "failed", "reason": "it", "measured": True}
+    found = clocks_changed(run, f"{A}*_launch.json", lambda launch: launch.update(ending))
+    assert all(sweep.means(found, each["load"]["name"])["graphs_on"] for each in found["sweep"])
+
+
 def test_a_load_that_was_not_measured_has_no_wait(tmp_path: Path):
     run = report_runs.swept(tmp_path / "run")
     failed = {"status": "failed", "place": 3, "reason": "client: exit 1"}

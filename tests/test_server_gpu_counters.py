@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import made_up_run
 import pytest
 from fake_sglang.harness import PYTHON, Harness
 
+from repro_pp_graphs import launch_record
+from repro_pp_graphs.run.finish_step import Ending
 from repro_pp_graphs.server.machine import gpu_counters
 from repro_pp_graphs.server.machine.gpu_counters import FIELDS, faults, parse, remarks
 
@@ -157,8 +160,11 @@ def test_only_new_xids_are_told_and_gpus_that_vanished_are():
     old, new = "NVRM: Xid (PCI:0000:01:00): 31, pid=7", "NVRM: Xid (PCI:0000:01:00): 79, GPU has"
     before = {"gpus": [{"uuid": "a"}], "xid_lines": [old]}
     after = {"gpus": None, "gpus_why": "nvidia-smi: no", "xid_lines": [old, new]}
-    assert remarks(before, after) == ["GPU counters are lacking after it: nvidia-smi: no", new]
-    assert remarks({**before, "xid_lines": None}, {**before, "xid_lines": [new]}) == []
+    assert remarks(before, after) == ["GPU counters are lacking after it: nvidia-smi: no"]
+    assert faults(before, after) == ["Xid 79 (GPU has fallen off the bus) on PCI 0000:01:00"]
+    lines = {"xid_lines": [new]}
+    assert remarks({**before, "xid_lines": None}, {**before, **lines}) == []
+    assert faults({**before, "xid_lines": None}, {**before, **lines}) == []
 
 
 # as run_repro.sh does it
@@ -185,16 +191,18 @@ def test_each_launch_has_counters_of_its_own(tmp_path: Path):
         assert done.status == 1, done.lines
         one, two = harness.summary()["launches"]
         assert (one["status"], two["status"]) == ("ok", "failed")
-        assert two["reason"].startswith("NVRM: Xid (PCI:0000:02:00): 31")  # no measurement
+        xid = "Xid 31 (GPU memory page fault) on PCI 0000:02:00"
+        assert two["reason"] == xid  # no measurement
+        counters = [launch["gpu_counters"] for launch in (one, two)]
+        assert [len(each["passes"]["xid_lines"]) for each in counters] == [0, 1]
         for launch in (one, two):
             rows = launch["gpu_counters"]["before"]["gpus"]
             assert [row["uuid"] for row in rows] == ["GPU-0", "GPU-1"]
         assert one["gpu_counters"]["before"] == one["gpu_counters"]["after"]
         assert two["gpu_counters"]["after"]["gpus"][1][CAP] == 4_200_000
         assert one["warnings"] == []
-        capped, xid = two["warnings"]
+        (capped,) = two["warnings"]  # what the reason says is said once
         assert capped.startswith("GPU 1: clocks held back by power capping for 4.2 s")
-        assert xid.startswith("NVRM: Xid (PCI:0000:02:00): 31")
         said = " ".join(done.out.split())
         assert f"! two: {capped}" in said and f"! two: {xid}" in said
         again = harness.run(*given, "--cases", "one,two", "--resume")
@@ -209,6 +217,7 @@ def counted(xids: list[str] | None = (), **changes: object) -> gpu_counters.Coun
 
 ECC = {"ecc.errors.corrected.volatile.total": 0, "ecc.errors.uncorrected.volatile.total": 0}
 CAPPED = {"clocks_event_reasons_counters.sw_power_cap": 0}
+FALLEN = "Xid 79 (GPU has fallen off the bus) on GPU 0"
 XID = "NVRM: Xid (PCI:0000:04:00): 79, GPU has fallen off the bus."
 
 
@@ -218,7 +227,7 @@ XID = "NVRM: Xid (PCI:0000:04:00): 79, GPU has fallen off the bus."
         (counted(**ECC), ""),
         (counted(**ECC | {"ecc.errors.uncorrected.volatile.total": 2}), "2 uncorrected ECC errors"),
         (counted(**ECC | {"ecc.errors.corrected.volatile.total": 1}), "1 corrected ECC errors"),
-        (counted([XID]), "Xid (PCI:0000:04:00)"),
+        (counted([XID]), "Xid 79 (GPU has fallen off the bus) on GPU 0"),
         (counted([XID.replace(":04:", ":84:")]), ""),  # of another GPU of the machine
         (counted(["NVRM: Xid of no address"]), "of no address"),
         (counted(uuid="GPU-1"), "GPU 0 was lost"),
@@ -234,9 +243,98 @@ def test_only_what_a_gpu_of_its_own_lost_makes_a_launch_no_measurement(after, sa
 
 def test_an_xid_from_before_the_launch_is_not_its_own_and_a_second_one_is():
     assert faults(counted([XID]), counted([XID])) == []
-    assert faults(counted([XID]), counted([XID, XID])) == [XID]
+    assert faults(counted([XID]), counted([XID, XID])) == [FALLEN]
     assert faults(counted(None), counted([XID])) == []  # when it came is not known
 
 
 def test_an_xid_where_our_gpus_addresses_are_not_known_may_be_ours():
-    assert faults({"gpus": [{"uuid": "GPU-0"}], "xid_lines": []}, counted([XID])) == [XID]
+    assert faults({"gpus": [{"uuid": "GPU-0"}], "xid_lines": []}, counted([XID])) == [
+        "Xid 79 (GPU has fallen off the bus) on PCI 0000:04:00"
+    ]
+
+
+PAGE_FAULT = (  # of a kernel's log, as it came
+    "NVRM: Xid (PCI:0000:00:07): 31, pid=21200, name=nvidia-cuda-mps, channel 0x0000000a, intr "
+    "00000000. MMU Fault: ENGINE GRAPHICS GPC1 GPCCLIENT_GCC faulted @ 0x7ef7_2d754000. Fault is "
+    "of type FAULT_PDE ACCESS_TYPE_VIRT_READ"
+)
+PAIR = [PAGE_FAULT, PAGE_FAULT.replace(":07)", ":06)")]
+
+
+def two(xids: list[str], first: int = 6) -> gpu_counters.Counters:
+    """Two GPUs whose PCI devices are `first` and the next one."""
+    buses = [f"00000000:00:{bus:02X}.0" for bus in (first, first + 1)]
+    rows = [{"uuid": bus, "index": at, "pci.bus_id": bus} for at, bus in enumerate(buses)]
+    return {"gpus": rows, "xid_lines": xids}
+
+
+def test_an_xid_after_the_last_measured_pass_is_a_warning_and_no_fault():
+    """As of a server that was ended: all that counts had been measured."""
+    passes: gpu_counters.Counters = {"xid_lines": []}
+    assert faults(two([]), two(PAIR), passes) == []
+    what = "Xid 31 (GPU memory page fault) on GPU 0, GPU 1: nvidia-cuda-mps"
+    assert remarks(two([]), two(PAIR), passes) == [f"after its last measured pass: {what}"]
+
+
+@pytest.mark.parametrize("passes", [None, {"xid_lines": None, "xid_why": "dmesg: no"}])
+def test_an_xid_of_which_it_is_not_known_when_it_came_is_a_fault(passes):
+    assert len(faults(two([]), two(PAIR), passes)) == 1
+    assert remarks(two([]), two(PAIR), passes) == []
+
+
+def test_an_xid_before_the_last_measured_pass_had_ended_is_a_fault_and_a_later_one_a_warning():
+    passes: gpu_counters.Counters = {"xid_lines": PAIR[:1]}
+    assert faults(two([]), two(PAIR), passes) == [
+        "Xid 31 (GPU memory page fault) on GPU 1: nvidia-cuda-mps"
+    ]
+    (late,) = remarks(two([]), two(PAIR), passes)
+    assert late.startswith("after its last measured pass: Xid 31") and "on GPU 0:" in late
+
+
+@pytest.mark.parametrize("passes", [None, {"xid_lines": []}, {"xid_lines": PAIR}])
+def test_xids_of_other_gpus_of_the_machine_are_one_line_and_no_fault(passes):
+    """A run on two of four GPUs, beside another one."""
+    assert faults(two([], 8), two(PAIR, 8), passes) == []
+    assert remarks(two([], 8), two(PAIR, 8), passes) == [
+        "of GPUs that are not its own: Xid 31 (GPU memory page fault) on PCI 0000:00:06, PCI "
+        "0000:00:07: nvidia-cuda-mps"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("NVRM: Xid (PCI:0000:00:06): 154, GPU recovery action", "Xid 154 on GPU 0"),
+        (
+            "NVRM: Xid (PCI:0000:00:06): 43, pid='<unknown>', name=<unknown>, Ch 8",
+            "Xid 43 (GPU stopped processing) on GPU 0",
+        ),
+        ("NVRM: Xid of no form " + "x" * 200, ("NVRM: Xid of no form " + "x" * 200)[:100]),
+    ],
+)
+def test_every_xid_is_a_few_words(line: str, said: str):
+    assert faults(two([]), two([line])) == [said]
+
+
+@pytest.mark.parametrize(("late", "status"), [(True, "ok"), (False, "failed")])
+def test_how_a_launch_ended_follows_from_when_its_xid_came(
+    tools: Tools, tmp_path: Path, late: bool, status: str
+):
+    one = made_up_run.launch(pp_size=1, tp_size=1)
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs/A_server.log").write_text("")
+    before = gpu_counters.read(["GPU-1"])
+    (tools.folder / "kernel.log").write_text(f"[9.1] {XID.replace(':04:', ':02:')}\n")
+    passes = {"xid_lines": []} if late else gpu_counters.read_log()
+    counters = launch_record.GpuCounters(before, passes=passes)
+    launch_record.amend(tmp_path / "logs", "A", gpu_counters=counters, status="running")
+    ending = Ending(tmp_path, made_up_run.plan(one, gpu_used_mib={"GPU-1": 0}), one)
+    ending.changes["status"] = "ok"
+    ending.count_gpus()
+    if found := ending.faults():
+        ending.fail("; ".join(found))
+    ending.write()
+    known = launch_record.load(tmp_path / "logs", "A")
+    assert known is not None and known.status == status
+    said = [known.reason or "", *(known.warnings or [])]
+    assert len([text for text in said if "Xid 79" in text]) == 1

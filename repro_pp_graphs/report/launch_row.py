@@ -63,5 +63,7 @@ def gpu_fault(counters: dict[str, Any] | None) -> str:
     """What happened to a launch's GPUs so that no mean or comparison counts it; empty for nothing.
     `counters`: its gpu_counters."""
     there = counters and counters.get("before") and counters.get("after")
-    found = gpu_counters.faults(counters["before"], counters["after"]) if counters and there else []
-    return "; ".join(found)
+    if not counters or not there:
+        return ""
+    sides = counters["before"], counters["after"], counters.get("passes")
+    return "; ".join(gpu_counters.faults(*sides))

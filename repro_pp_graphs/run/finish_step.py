@@ -44,8 +44,9 @@ class Ending:
         counters = self.known.gpu_counters
         if counters and counters.before is not None:
             after = gpu_counters.read(list(self.plan.gpu_used_mib))
-            self.changes["gpu_counters"] = GpuCounters(counters.before, after)
-            self.warnings += gpu_counters.remarks(counters.before, after)
+            self.changes["gpu_counters"] = GpuCounters(counters.before, after, counters.passes)
+            told = gpu_counters.remarks(counters.before, after, counters.passes)
+            self.warnings += [*told, *(text for text in self.faults() if text not in told)]
 
     def collect_clock(self) -> None:
         """Keep what the ranks' clocks wrote, and warn of what they lack."""
@@ -95,7 +96,9 @@ class Ending:
     def faults(self) -> list[str]:
         """What a GPU of the launch lost in it: its numbers are no measurement, it is run again."""
         counters = self.changes.get("gpu_counters")
-        return gpu_counters.faults(counters.before, counters.after) if counters else []
+        if not counters:
+            return []
+        return gpu_counters.faults(counters.before, counters.after, counters.passes)
 
     def check(self) -> None:
         """Is it what it claims? Where not, it has failed."""
@@ -186,6 +189,8 @@ class Ending:
             self.changes["shims"] = {name: shim_names.REASONS[name] for name in names}
         if measured := files.sha256(self.logs / f"{self.label}_client.json"):
             self.changes["client_sha256"] = measured
+        why = (self.changes.get("reason") or "").split("; ")
+        self.warnings = [text for text in self.warnings if text not in why]  # said once
         for label in [self.label, *self.plan.other_loads(self.launch)]:
             results.client_draft(self.logs, label).unlink(missing_ok=True)
         launch_record.amend(self.logs, self.label, self.warnings, **self.changes)

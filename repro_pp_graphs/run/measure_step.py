@@ -42,6 +42,18 @@ def note_measured(logs: Path, label: str) -> None:
     launch_record.amend(logs, label, measured=True)
 
 
+def note_gpus(logs: Path, label: str) -> None:
+    """Record which Xids the kernel's log has after the last measured pass: later ones cost no
+    measurement."""
+    from repro_pp_graphs import launch_record  # noqa: PLC0415 - not before the pass
+    from repro_pp_graphs.server.machine import gpu_counters  # noqa: PLC0415
+
+    known = launch_record.load(logs, label)
+    if known and known.gpu_counters:
+        known.gpu_counters.passes = gpu_counters.read_log()
+        launch_record.amend(logs, label, gpu_counters=known.gpu_counters)
+
+
 def main(argv: list[str]) -> int:
     """measure OUT LABEL PID: 0 measured, 1 not."""
     parser = step_options.of_server("measure", __doc__)
@@ -60,12 +72,16 @@ def main(argv: list[str]) -> int:
 
         status = measure_loads.Loads(options, plan, launch).run()
         host.end(logs, label)
+        if not status:
+            note_gpus(logs, label)
         return status
     words = client_words.prompts(options.root) + client_words.measured(plan, launch, logs)
     done = run_client(words, logs / f"{label}_client.log", options.root)
     if not done.status:
         note_measured(logs, label)
     host.end(logs, label)
+    if not done.status:
+        note_gpus(logs, label)
     if done.status == INTERRUPTED:
         return done.status
     if done.status and launch.attached:

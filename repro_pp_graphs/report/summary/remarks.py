@@ -35,6 +35,9 @@ COUNTED = {
 }
 
 
+XID_LINES = "Xid lines"  # of collect_env.sh's facts, which a launch reads too
+
+
 def remarks(summary: dict[str, Any]) -> list[str]:
     """A sentence or two each, the gravest first."""
     launches = summary["launches"]
@@ -92,13 +95,19 @@ def _hosts_taken(launches: list[dict[str, Any]]) -> list[str]:
 
 def _of_the_machine(summary: dict[str, Any]) -> list[changes.Change]:
     """What changed between the beginning and the end, without what a launch counted itself."""
-    texts = [text for launch in summary["launches"] for text in launch.get("warnings", [])]
+    texts = [
+        text
+        for launch in summary["launches"]
+        for text in (*launch.get("warnings", []), *(launch.get("reason") or "").split("; "))
+    ]
     changed = [changes.Change(**each) for each in summary.get("environment_changes") or []]
     return [each for each in changed if not any(_says(text, each) for text in texts)]
 
 
 def _says(text: str, change: changes.Change) -> bool:
     """Whether a launch's remark is of what this change is of."""
+    if change.key == XID_LINES:
+        return "Xid " in text
     word = next((word for key, word in COUNTED.items() if change.key.startswith(key)), None)
     return bool(word) and text.startswith(f"GPU {change.gpu}: ") and f" {word} " in text
 

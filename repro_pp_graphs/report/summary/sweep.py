@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from repro_pp_graphs.report.call_names import KINDS
-from repro_pp_graphs.report.launch_row import Row, cases_of, name
+from repro_pp_graphs.report.launch_row import Row, cases_of, gpu_fault, is_measured, name
 from repro_pp_graphs.report.number_words import number
 from repro_pp_graphs.report.summary import verdict
 from repro_pp_graphs.report.summary.pairs import pairs_of, question_of
@@ -95,9 +95,20 @@ def _correct(pairs: Sequence[Pair], over: str) -> None:
 
 def counted(summary: dict[str, Any], case: str, load: str) -> list[Row]:
     """The launches of a case that measured a load: those that ended well, as their GPUs did, else
-    those that measured it before they failed."""
+    those that measured it before they failed; none of which it is known why that is no measurement,
+    as the launch's own table shows none of its figures."""
     rows = [row for row in summary["launches"] if row["case"] == case and values(row, load)]
-    return [row for row in rows if not verdict.sample_of(row).fault] or rows
+    well = [row for row in rows if not verdict.sample_of(row).fault]
+    return well or [
+        row for row in rows if not _is_doubted(row, summary["sweep"][0]["load"]["name"])
+    ]
+
+
+def _is_doubted(row: Row, main: str) -> bool:
+    """Whether a GPU of a launch had a fault, or the launch measured the main load and was then
+    found not to be what it claims."""
+    found_out = of_load(row, main).get("status") == "ok" and not is_measured(row)
+    return found_out or bool(gpu_fault(row.get("gpu_counters")))
 
 
 def means(summary: dict[str, Any], load: str) -> dict[str, dict[str, float]]:

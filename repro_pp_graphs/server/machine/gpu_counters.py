@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections import Counter
 from typing import Any
+
+from repro_pp_graphs.server.machine import xids
 
 LIMIT_S = 10.0  # for one nvidia-smi, or dmesg
 # power in W, clocks in MHz, temperature in degrees C
@@ -35,9 +36,6 @@ FIELDS = ("uuid", "index", "pci.bus_id", *STATES, *ECC, *HELD_BACK)
 OLDER = {"clocks_event_reasons.active": "clocks_throttle_reasons.active"}
 LEAST_HELD_S = 0.1
 _UNKNOWN = re.compile(r'Field "([^"]+)" is not a valid')
-_XID = re.compile(r"NVRM: Xid.*")
-# NVRM: Xid (PCI:0000:04:00): 79, ...; nvidia-smi says 00000000:04:00.0
-_ADDRESS = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2}):([0-9a-f]{2})", re.IGNORECASE)
 _LOST = re.compile(r"GPU is lost|fallen off the bus", re.IGNORECASE)
 
 Counters = dict[str, Any]
@@ -55,11 +53,13 @@ def read(uuids: list[str]) -> Counters:
     found["gpus"] = ours or rows
     if why:
         found["gpus_why"] = why
+    return found | read_log()
+
+
+def read_log() -> Counters:
+    """The kernel's Xid lines alone, as `read` gives them."""
     text, why = _run("dmesg")
-    found["xid_lines"] = None if why else _XID.findall(text)
-    if why:
-        found["xid_why"] = why
-    return found
+    return {"xid_lines": None, "xid_why": why} if why else {"xid_lines": xids.lines_in(text)}
 
 
 def _query() -> tuple[list[Counters] | None, str]:
@@ -114,49 +114,47 @@ def _value(cell: str) -> float | int | str | None:
     return float(number[1] + number[2]) if number[2] else int(number[1])
 
 
-def remarks(before: Counters, after: Counters) -> list[str]:
-    """What happened to the GPUs between the two that a reader of the numbers must know."""
+def remarks(before: Counters, after: Counters, passes: Counters | None = None) -> list[str]:
+    """What happened to the GPUs between the two that a reader of the numbers must know, without
+    Xids that are faults; `passes`: as of faults."""
     found = []
-    earlier = {row["uuid"]: row for row in before.get("gpus") or []}
+    gpus = before.get("gpus") or []
+    earlier = {row["uuid"]: row for row in gpus}
     for row in after.get("gpus") or []:
         texts = _changes(earlier.get(row["uuid"], {}), row)
         found += [f"GPU {row.get('index', row['uuid'])}: {text}" for text in texts]
-    if before.get("gpus") and after.get("gpus") is None:
+    if gpus and after.get("gpus") is None:
         found.append(f"GPU counters are lacking after it: {after['gpus_why']}")
-    return found + _new_xids(before, after)
+    own, others = xids.owned(xids.new(before.get("xid_lines"), after.get("xid_lines")), gpus)
+    late = xids.new(_while_measured(before, after, passes), own)
+    found += [f"after its last measured pass: {text}" for text in xids.words(late, gpus)]
+    if others:
+        found.append(f"of GPUs that are not its own: {'; '.join(xids.words(others, []))}")
+    return found
 
 
-def faults(before: Counters, after: Counters) -> list[str]:
+def faults(before: Counters, after: Counters, passes: Counters | None = None) -> list[str]:
     """Why a launch between the two is no measurement: an ECC error, an Xid or the loss of a GPU
-    that it ran on. Clocks that were held back are none."""
+    that it ran on. Clocks that were held back are none, and no Xid that the kernel's log had not
+    yet when its last measured pass had ended (`passes`: what read_log gave then)."""
     rows = {row["uuid"]: row for row in after.get("gpus") or []}
     found = []
-    for row in before.get("gpus") or []:
+    gpus = before.get("gpus") or []
+    for row in gpus:
         name = f"GPU {row.get('index', row['uuid'])}"
         if row["uuid"] in rows:
             found += [f"{name}: {text}" for text in _ecc_errors(row, rows[row["uuid"]])]
         elif rows or _LOST.search(after.get("gpus_why", "")):
             found.append(f"{name} was lost during the launch")
-    addresses = {_address(str(row.get("pci.bus_id", ""))) for row in before.get("gpus") or []}
-    for line in _new_xids(before, after):
-        # an address that is not known, on either side, may be that of a GPU of the launch
-        if None in addresses or _address(line) in (None, *addresses):
-            found.append(line)
-    return found
+    early = _while_measured(before, after, passes)
+    return found + xids.words(xids.owned(early, gpus).own, gpus)
 
 
-def _address(text: str) -> tuple[int, ...] | None:
-    """PCI domain, bus and device in a text."""
-    found = _ADDRESS.search(text)
-    return tuple(int(part, 16) for part in found.groups()) if found else None
-
-
-def _new_xids(before: Counters, after: Counters) -> list[str]:
-    """Xid lines that the kernel's log has gained; none where it could not be read before."""
-    known = before.get("xid_lines")
-    if known is None:
-        return []
-    return list((Counter(after.get("xid_lines") or []) - Counter(known)).elements())
+def _while_measured(before: Counters, after: Counters, passes: Counters | None) -> list[str]:
+    """New Xid lines, without those that are known to have come after the last measured pass."""
+    measured = (passes or {}).get("xid_lines")
+    until = after.get("xid_lines") if measured is None else measured
+    return xids.new(before.get("xid_lines"), until)
 
 
 def _changes(before: Counters, after: Counters) -> list[str]:
