@@ -88,7 +88,7 @@ USAGE: ./run_repro.sh [options]
   --one-gpu            let all ranks share the GPUs there are, in time slices
   --ranks-per-gpu N    the same with N ranks a GPU: --pp-size 4 on two GPUs
   --mps                ranks that share a GPU run side by side: an MPS daemon
-                       is started, and ended, for this run alone
+                       is started, and ended, for each launch alone
   --sockets            NCCL over sockets in place of NVLink: a stand-in for
                        hosts apart (docs/several_hosts.md)
   --cpu                rehearse on the CPU even where there are GPUs
@@ -275,6 +275,11 @@ run_launch() { # run_launch LABEL URL [NUMBER...]: of the other loads of a sweep
     finish "$label" 1 0 || current=""
     return 1
   }
+  if ((mps)) && ! start_mps "$label"; then
+    finish "$label" 1 0 --reason "--mps: its daemon did not start (see $out/mps/$label.log): leave \
+--mps out, and ranks take turns" || current=""
+    return 1
+  fi
   ((nodes == 1)) || command=(bash "$here/repro_pp_graphs/sh/servers.sh" "$out" "$label" "$grace_s")
   begin_group server_pid "$out/logs/${label}_server.log" "${command[@]}"
   server_step wait-ready "$label" --timeout-s "$start_timeout_s" \
@@ -293,6 +298,7 @@ run_launch() { # run_launch LABEL URL [NUMBER...]: of the other loads of a sweep
   ((!nsys)) || say "  nsys writes trace/$label.nsys-rep: minutes"
   end_group "$server_pid" "$((grace_s + srun_grace_s))"
   server_pid=""
+  stop_mps
   finish "$label" "$status" "$traced" "${died[@]}" || status=1
   current=""
   return "$status"
@@ -386,7 +392,6 @@ main() {
   fi
   begun=1
   [[ -s $out/logs/env.json ]] || collect_env env # --resume: that of the first launch stays
-  ((!mps)) || start_mps
   local number label failed=0 ran=0
   for number in "${!labels[@]}"; do
     label=${labels[number]}

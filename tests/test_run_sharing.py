@@ -25,7 +25,7 @@ MPS = """#!/usr/bin/env bash
 pipes=$CUDA_MPS_PIPE_DIRECTORY
 if [[ ${1:-} == -f ]]; then
   [[ -z ${FAKE_MPS_FAILS:-} ]] || { echo "no such device"; exit 1; }
-  echo "devices ${CUDA_VISIBLE_DEVICES:-all}"
+  echo "devices ${CUDA_VISIBLE_DEVICES:-all} of $$"
   touch "$pipes/control"
   until [[ -e $pipes/quit ]]; do sleep 0.05; done
   echo "told to quit"
@@ -143,10 +143,10 @@ SHARED = (*SMALL, "--pp-size", "4", "--ranks-per-gpu", "2", "--mps")
 
 
 @pytest.mark.launches
-def test_mps_is_begun_and_ended_by_the_run_and_named_everywhere(harness: Harness):
+def test_mps_is_begun_and_ended_by_the_launch_and_named_everywhere(harness: Harness):
     done = harness.run(*SHARED, "--sockets")
     assert done.status == 0, done.lines
-    log = (harness.out / "mps" / "control.log").read_text()
+    log = (harness.out / "mps" / f"{harness.summary()['launches'][0]['label']}.log").read_text()
     assert "devices all" in log and "told to quit" in log
     assert not (harness.out / "mps" / "pipe").exists() and harness.left_over() == []
     summary = harness.summary()
@@ -170,11 +170,41 @@ def test_ctrl_c_ends_the_daemon_too(harness: Harness):
 
 
 @pytest.mark.launches
-def test_a_daemon_that_does_not_start_stops_the_run_with_what_to_do(harness: Harness):
+def test_a_daemon_that_does_not_start_fails_the_launch_with_what_to_do(harness: Harness):
     harness.env["FAKE_MPS_FAILS"] = "1"
     done = harness.run(*SHARED)
-    assert done.status == 2 and "its daemon did not start" in " ".join(done.own_errors)
+    (launch,) = harness.summary()["launches"]
+    assert done.status == 1 and launch["status"] == "failed"
+    for text in (launch["reason"], " ".join(done.out.split())):
+        assert "--mps: its daemon did not start (see " in text and "ranks take turns" in text
+    assert not (harness.logs / f"{launch['label']}_server.log").exists()
     assert harness.left_over() == []
+
+
+@pytest.mark.launches
+def test_no_launch_has_the_daemon_of_another(harness: Harness):
+    """One that met a GPU fault under a launch refused the ranks of the next."""
+    for name in ("one", "two"):
+        harness.case(name)
+    done = harness.run(*SHARED, "--cases", "one,two")
+    assert done.status == 0, done.lines
+    logs = [(harness.out / "mps" / f"{name}.log").read_text() for name in ("one", "two")]
+    assert all("told to quit" in log for log in logs)
+    began = [next(line for line in log.splitlines() if "devices" in line) for log in logs]
+    assert began[0] != began[1], "one process was the daemon of both"
+
+
+@pytest.mark.launches
+@pytest.mark.parametrize("mps", [True, False])
+def test_what_to_do_about_a_gpu_that_refuses_suits_whose_daemon_it_may_be(
+    harness: Harness, mps: bool
+):
+    harness.case("busy", "FAKE_FAULT=die:busy")
+    done = harness.run(*[word for word in SHARED if mps or word != "--mps"], "--cases", "busy")
+    text = " ".join(done.out.split())
+    assert "cause: a GPU is busy or refuses: another process, its compute mode, or an MPS" in text
+    own = f"see what its MPS server said ({harness.out}/mps/busy.log) and dmesg"
+    assert (own in text) == mps and ("for an MPS daemon of another user" in text) != mps
 
 
 @pytest.mark.launches

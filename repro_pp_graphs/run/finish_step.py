@@ -206,8 +206,11 @@ def clocks_not_started(logs: Path, label: str) -> dict[str, str]:
     return found
 
 
-def _reason(ending: Ending) -> str:
-    """Why it failed: what a step recorded, or the last line of a probe that ended by itself."""
+def _reason(ending: Ending, given: str) -> str:
+    """Why it failed: what a step recorded, what was given, or the last line of a probe that ended
+    by itself."""
+    if given:
+        return ending.known.reason or given
     if ending.known.reason or ending.plan.engine != "probe":
         return ending.known.reason or NO_REASON
     from repro_pp_graphs.run.launch import failure  # noqa: PLC0415 - all causes of failures
@@ -219,6 +222,7 @@ def main(argv: list[str]) -> int:
     """finish OUT LABEL: 0 where the launch is measured and is what it claims, 1 where not."""
     parser = step_options.of_launch("finish", __doc__)
     parser.add_argument("--failed", action="store_true", help="a step before this one failed")
+    parser.add_argument("--reason", default="", help="of --failed, where no step has said why")
     parser.add_argument("--interrupted", action="store_true", help="record that, wait for nothing")
     parser.add_argument(
         "--server-died", action="store_true", help="warn that it ended before it was stopped"
@@ -234,7 +238,7 @@ def main(argv: list[str]) -> int:
         ending.collect_clock()
         if options.failed or ending.known.status == "failed":
             ending.claim_traces()
-            ending.fail(_reason(ending))
+            ending.fail(_reason(ending, options.reason))
         elif faults := ending.faults():
             ending.fail("; ".join(faults))
         else:

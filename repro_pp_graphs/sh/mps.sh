@@ -1,26 +1,27 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # the script that sources this sets out
-# The MPS daemon of a run: with it ranks that share a GPU run side by side.
-# Uses: out, die, short, nap, begin_group, end_group, leader_lives. Sets: mps_pid
+# The MPS daemon of a launch: with it ranks that share a GPU run side by side. One that met a GPU
+# fault may refuse whoever comes after, so each launch has its own.
+# Uses: out, say, short, nap, begin_group, end_group, leader_lives. Sets: mps_pid
 mps_pid=""
 
 # With pipes of its own: whoever else uses MPS is not touched, and its clients are not ours.
-start_mps() {
+start_mps() { # start_mps LABEL: 1 where it does not start
   local tenths=150
   export CUDA_MPS_PIPE_DIRECTORY=$out/mps/pipe CUDA_MPS_LOG_DIRECTORY=$out/mps/log
   short mkdir -p "$CUDA_MPS_PIPE_DIRECTORY" "$CUDA_MPS_LOG_DIRECTORY"
   # it would count devices among those, and its clients by the names of all
-  begin_group mps_pid "$out/mps/control.log" env -u CUDA_VISIBLE_DEVICES nvidia-cuda-mps-control -f
+  begin_group mps_pid "$out/mps/$1.log" env -u CUDA_VISIBLE_DEVICES nvidia-cuda-mps-control -f
   until [[ -e $CUDA_MPS_PIPE_DIRECTORY/control ]]; do
     if ! leader_lives "$mps_pid" || ((tenths-- == 0)); then
-      die 2 "--mps: its daemon did not start (see $out/mps/control.log): leave --mps out, and ranks \
-take turns"
+      stop_mps
+      return 1
     fi
     nap 0.1
   done
 }
 
-stop_mps() { # the daemon that this run began, and no other
+stop_mps() { # the daemon that this launch began, and no other
   local tenths=100
   [[ -n $mps_pid ]] || return 0
   timeout 15 nvidia-cuda-mps-control <<<quit >/dev/null 2>&1 || true

@@ -7,13 +7,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from repro_pp_graphs import files, launch_record
+from repro_pp_graphs import files, launch_record, run_record
 from repro_pp_graphs.environment import masking
 from repro_pp_graphs.run.folder import results
 from repro_pp_graphs.run.launch import hang
 from repro_pp_graphs.run.launch.client_pass import Pass, result_of, why_failed
 from repro_pp_graphs.run_record import Launch
 from repro_pp_graphs.server.log import diagnosis, log_lines, refused_argument
+from repro_pp_graphs.server.log.causes import UNDER_MPS
 from repro_pp_graphs.server.log.diagnosis import Diagnosis
 from repro_pp_graphs.server.log.log_lines import Line, read_log
 from repro_pp_graphs.server.machine import listener, process
@@ -111,6 +112,15 @@ def server_gone(logs: Path, label: str, pid: int) -> bool:
     )
 
 
+def _under_mps(found: Diagnosis, logs: Path, label: str) -> Diagnosis:
+    """With the next step of a launch that has an MPS daemon of its own, where it is another one."""
+    remedy = next((step for cause, step in UNDER_MPS.items() if found.cause.startswith(cause)), "")
+    if not remedy or not run_record.load(logs).mps:
+        return found
+    log = logs.parent / "mps" / f"{label}.log"
+    return replace(found, remedy=remedy.replace("DIR/mps/LABEL.log", str(log)))
+
+
 def report_dead(
     logs: Path, label: str, trouble: str, exit_file: Path | None, starting: Launch | None = None
 ) -> None:
@@ -123,6 +133,7 @@ def report_dead(
     if starting and (refused := refused_argument.of_death(found, starting.arguments)):
         found = refused_argument.named(found, refused, starting.case)
         launch_record.amend(logs, label, bad_argument=refused)
+    found = _under_mps(found, logs, label)
     print("\n".join([f"    server {trouble}", *lines(found, log_path)]))
     _record(logs, label, f"server {trouble}: {found.cause}")
 
@@ -130,7 +141,7 @@ def report_dead(
 def report_late(logs: Path, launch: Launch, pid: int) -> None:
     """Print and record why a server that lives is not ready, and what its ranks do."""
     log_path = logs / f"{launch.label}_server.log"
-    found = of_living(log_path)
+    found = _under_mps(of_living(log_path), logs, launch.label)
     print("\n".join(["    server timed out", *lines(found, log_path)]), flush=True)
     print("\n".join(hang.report(logs, launch.label, pid, launch.python)))
     _record(logs, launch.label, f"server timed out: {found.cause}")

@@ -51,6 +51,15 @@ IN_CAPTURE = {
     "out of GPU memory": "lower --mem-fraction-static in the argument files, or "
     "--cuda-graph-max-bs in server_args_graphs_on.txt"
 }
+BUSY = "a GPU is busy or refuses: another process, its compute mode, or an MPS daemon"
+MPS_FAILED = "the MPS daemon or its server failed"
+# of causes that mean something else where the harness began an MPS daemon for the launch (--mps)
+UNDER_MPS = dict.fromkeys(
+    (BUSY, MPS_FAILED),
+    "see what its MPS server said (DIR/mps/LABEL.log) and dmesg for an Xid; --resume runs the "
+    "launch again, with an MPS daemon of its own; if it stays, see nvidia-smi for other processes "
+    "and `nvidia-smi -q -d COMPUTE` (Default?), or leave --mps out",
+)
 _TOOLKIT = (
     "install the CUDA toolkit of torch's CUDA version and export CUDA_HOME, or use an image or "
     "environment that has it (--python, --release)"
@@ -200,8 +209,20 @@ RULES = (
         "see `nvidia-smi -q -d ECC,ROW_REMAPPER` and dmesg (Xid), reset the GPU or leave it out "
         "with CUDA_VISIBLE_DEVICES",
         r"uncorrectable (?:ECC|NVLink)|ECC_UNCORRECTABLE|ecc error",
-        r"fallen off the bus|GPU is lost|CUDA_ERROR_(?:NVLINK|DEVICE_UNAVAILABLE)|\bNVRM: Xid",
+        r"fallen off the bus|GPU is lost|CUDA_ERROR_NVLINK|\bNVRM: Xid",
         r"(?:hardware|HARDWARE)[ _](?:stack error|fault)|[Uu]ncontained (?:memory )?error",
+    ),
+    _rule(
+        MPS_FAILED,
+        "see who began it (`pgrep -a nvidia-cuda-mps`) and its log: have it ended, or begun anew",
+        r"\bMPS (?:client|server)\b|cudaErrorMps\w+|CUDA_ERROR_MPS_\w+",
+    ),
+    _rule(
+        BUSY,
+        "see nvidia-smi for other processes, `nvidia-smi -q -d COMPUTE` (Exclusive or Prohibited: "
+        "have it set to Default), and `pgrep -a nvidia-cuda-mps` for an MPS daemon of another "
+        "user, or one that met a fault: have it ended",
+        r"busy or unavailable|cudaErrorDevicesUnavailable|CUDA_ERROR_DEVICE_UNAVAILABLE",
     ),
     _rule(
         "illegal memory access on the GPU",

@@ -25,6 +25,9 @@ DEATHS = {
     "ordinal": SCHEDULER
     + "torch.AcceleratorError: CUDA error: invalid device ordinal\nGPU device may be out of range, "
     "do you have enough GPUs?\n" + SIGQUIT,
+    "busy": SCHEDULER
+    + "torch.AcceleratorError: CUDA error: CUDA-capable device(s) is/are busy or unavailable\n"
+    + SIGQUIT,
     "port": "[2026-11-23 21:16:20] ERROR:    [Errno 98] error while attempting to bind on address "
     "('127.0.0.1', 30000): address already in use\n",
     "gated": "huggingface_hub.errors.GatedRepoError: 401 Client Error.\n"
