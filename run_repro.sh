@@ -281,7 +281,7 @@ run_launch() { # run_launch LABEL URL [NUMBER...]: of the other loads of a sweep
     return 1
   fi
   ((nodes == 1)) || command=(bash "$here/repro_pp_graphs/sh/servers.sh" "$out" "$label" "$grace_s")
-  begin_group server_pid "$out/logs/${label}_server.log" "${command[@]}"
+  begin_group server_pid "$out/logs/${label}_server.log" "${mps_env[@]}" "${command[@]}"
   server_step wait-ready "$label" --timeout-s "$start_timeout_s" \
     --then measure "$out" "$label" "$server_pid" --exit-file "$(exit_file "$server_pid")" \
     --root "$here" || status=$?

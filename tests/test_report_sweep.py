@@ -281,6 +281,14 @@ def test_loads_of_a_launch_that_is_no_measurement_are_shown_no_more_than_it_is(
     assert waits(found)["b4", "graphs_on"] == "cannot tell: not measured"
 
 
+def test_where_no_launch_counts_there_is_no_table_of_loads(tmp_path: Path):
+    run = report_runs.swept(tmp_path / "run")
+    ending = {"status": "failed", "reason": "it", "measured": False}
+    found = clocks_changed(run, "*_launch.json", lambda launch: launch.update(ending))
+    assert sweep_table.lines(found) == sweep_waits.lines(found)
+    assert "cannot tell: not measured" in " ".join(sweep_waits.lines(found))
+
+
 def test_loads_of_a_launch_that_failed_after_them_are_shown(tmp_path: Path):
     run = report_runs.swept(tmp_path / "run")
     ending = {"status": "failed", "reason": "it", "measured": True}

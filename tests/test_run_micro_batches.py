@@ -32,9 +32,16 @@ def swept(asked: int | None, args: list[str], **load: object) -> tuple[Plan, Lau
 def test_a_larger_one_than_was_asked_for_is_told_of_each_load(label: str):
     """As sglang 0.5.2 ran 16 prompts as 15 + 1, with a size for 64 that was not set anew."""
     plan, launch = swept(8, [])
-    (text,) = micro_batches.remarks(plan, launch, {label: clock(n1=31, n15=30)})
-    assert text.startswith("the main load: " if label == "A" else "the other load: ")
-    assert "at most 8 requests: on the first rank 1 in 31, 15 in 30 decode turns" in text
+    (text,) = micro_batches.remark(plan, launch, {label: clock(n1=31, n15=30)})
+    load = "main" if label == "A" else "other"
+    assert text.endswith(f": under the {load} load 1 (31), 15 (30) in place of at most 8")
+
+
+def test_of_several_loads_each_is_named():
+    plan, launch = swept(8, [])
+    wrong = clock(n1=31, n15=30)
+    (text,) = micro_batches.remark(plan, launch, {"A": wrong, "A_at_other": wrong})
+    assert "under the main load 1" in text and "; under the other load 1" in text
 
 
 @pytest.mark.parametrize(
@@ -52,23 +59,23 @@ def test_a_larger_one_than_was_asked_for_is_told_of_each_load(label: str):
 )
 def test_sizes_that_can_come_of_the_batch_are_no_warning(asked, sizes, fits):
     plan, launch = swept(asked, [])
-    assert micro_batches.remarks(plan, launch, {"A": clock(**sizes)}) == [] or not fits
-    assert fits or len(micro_batches.remarks(plan, launch, {"A": clock(**sizes)})) == 1
+    assert micro_batches.remark(plan, launch, {"A": clock(**sizes)}) == [] or not fits
+    assert fits or len(micro_batches.remark(plan, launch, {"A": clock(**sizes)})) == 1
 
 
 @pytest.mark.parametrize("how", [{"rate": 2.0}, {"beside_len": 4000, "beside_rate": 2.0}])
 def test_where_prompts_arrive_one_by_one_only_a_larger_one_is(how: dict[str, float]):
     plan, launch = swept(8, [], **how)
-    assert micro_batches.remarks(plan, launch, {"A": clock(n1=9, n3=9)}) == []
-    assert len(micro_batches.remarks(plan, launch, {"A": clock(n9=9)})) == 1
+    assert micro_batches.remark(plan, launch, {"A": clock(n1=9, n3=9)}) == []
+    assert len(micro_batches.remark(plan, launch, {"A": clock(n9=9)})) == 1
 
 
 @pytest.mark.parametrize("name", ["--max-micro-batch-size", "--pp-max-micro-batch-size"])
 def test_without_a_sweep_it_is_the_size_of_the_arguments(name: str):
     launch = made_up_run.launch(args=[name, "8"])
     plan = made_up_run.plan(launch)
-    assert micro_batches.remarks(plan, launch, {"A": clock(n8=60)}) == []
-    (text,) = micro_batches.remarks(plan, launch, {"A": clock(n1=30, n15=30)})
-    assert text.startswith("its micro-batches are not those asked for")
+    assert micro_batches.remark(plan, launch, {"A": clock(n8=60)}) == []
+    (text,) = micro_batches.remark(plan, launch, {"A": clock(n1=30, n15=30)})
+    assert text.endswith(": 1 (30), 15 (30) in place of at most 8")
     launch.args = []
-    assert micro_batches.remarks(plan, launch, {"A": clock(n1=30, n15=30)}) == []
+    assert micro_batches.remark(plan, launch, {"A": clock(n1=30, n15=30)}) == []

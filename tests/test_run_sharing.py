@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_sglang.harness import Harness
+from fake_sglang.harness import PYTHON, Harness
 from plan_harness import BASE, gpus, plan_of
 
 from repro_pp_graphs.report.summary import remarks
@@ -184,14 +184,22 @@ def test_a_daemon_that_does_not_start_fails_the_launch_with_what_to_do(harness: 
 @pytest.mark.launches
 def test_no_launch_has_the_daemon_of_another(harness: Harness):
     """One that met a GPU fault under a launch refused the ranks of the next."""
-    for name in ("one", "two"):
-        harness.case(name)
+    program = harness.root / "python_one"
+    program.write_text(
+        "#!/bin/sh\ncase $* in *server.launch\\ *|*launch_server\\ *)\n"
+        f'echo "pipes: $CUDA_MPS_PIPE_DIRECTORY"\nesac\nexec "{PYTHON}" "$@"\n'
+    )
+    program.chmod(0o755)
+    harness.case("one", f"PYTHON={program}")
+    harness.case("two")
     done = harness.run(*SHARED, "--cases", "one,two")
     assert done.status == 0, done.lines
     logs = [(harness.out / "mps" / f"{name}.log").read_text() for name in ("one", "two")]
     assert all("told to quit" in log for log in logs)
     began = [next(line for line in log.splitlines() if "devices" in line) for log in logs]
     assert began[0] != began[1], "one process was the daemon of both"
+    assert f"pipes: {harness.out}/mps/pipe" in (harness.logs / "one_server.log").read_text()
+    assert "CUDA_MPS" not in done.out, "what only servers have is no change of the machine"
 
 
 @pytest.mark.launches

@@ -79,7 +79,7 @@ class Ending:
                     clocks[label] = other
                     new = (text for text in other.warnings if text not in found.warnings)
                     self.warnings += [f"pp_clock: {label}: {text}" for text in new]
-            self.warnings += micro_batches.remarks(self.plan, self.launch, clocks)
+            self.warnings += micro_batches.remark(self.plan, self.launch, clocks)
 
     def _profiles(self) -> dict[str, tuple[int, int]]:
         """When each load of a sweep was profiled, by label, CLOCK_MONOTONIC, ns: the main one

@@ -22,8 +22,9 @@ def lines(summary: dict[str, Any]) -> list[str]:
     if not summary.get("sweep"):
         return []
     cases = cases_of(summary["launches"])
-    found = _head(summary, cases)
-    for metric in sweep.figures(summary, sweep.SHOWN):
+    shown = sweep.figures(summary, sweep.SHOWN)
+    found = _head(summary, cases) if shown else []
+    for metric in shown:
         ratios = sweep.ratios(summary, metric)
         found.append(sweep.FIGURES[metric])
         for each in summary["sweep"]:

@@ -9,25 +9,28 @@ from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server.release.release_facts import MICRO_BATCH
 
 
-def remarks(plan: Plan, launch: Launch, clocks: Mapping[str, ClockFacts]) -> list[str]:
-    """A sentence for each measured pass whose micro-batches are not of the size asked for; `clocks`
-    by the label of its client's result."""
+def remark(plan: Plan, launch: Launch, clocks: Mapping[str, ClockFacts]) -> list[str]:
+    """A sentence on the measured passes of a launch whose micro-batches are not of the size asked
+    for, or nothing; `clocks` by the label of the pass's result."""
     found = []
     names = {plan.load_label(launch, load.name): load.name for load in plan.loads}
     for label, clock in clocks.items():
         load = plan.load(names[label]) if label in names else None
         asked = (launch.loads.get(load.name) if load else None) or _of_arguments(launch)
         sizes = next((rank.decode_batches for rank in clock.ranks.values()), {})
-        rounds_full = load is None or not (load.rate or load.beside_len)
         batch = load.batch if load else plan.batch
-        if asked and not _fits(sizes, asked, batch if rounds_full else 0, clock.loop_size):
-            of = f"{load.title}: " if load else ""
-            turns = ", ".join(f"{size} in {count}" for size, count in sizes.items())
-            found.append(
-                f"{of}its micro-batches are not those asked for, of at most {asked} requests: on "
-                f"the first rank {turns} decode turns; its figures are of another load"
-            )
-    return found
+        if load and (load.rate or load.beside_len):
+            batch = 0
+        if asked and not _fits(sizes, asked, batch, clock.loop_size):
+            under = f"under {load.title} " if load else ""
+            turns = ", ".join(f"{size} ({count})" for size, count in sizes.items())
+            found.append(f"{under}{turns} in place of at most {asked}")
+    if not found:
+        return []
+    return [
+        "its micro-batches are not those asked for, so that its figures are of another load; "
+        f"requests in one (decode turns of the first rank): {'; '.join(found)}"
+    ]
 
 
 def _of_arguments(launch: Launch) -> int | None:
