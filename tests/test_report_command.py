@@ -89,6 +89,20 @@ def test_the_difference_of_equal_arms_is_called_noise_and_not_explained(tmp_path
     assert "noise" not in content.content(source.read(run)).step_differences[0]
 
 
+def test_a_difference_of_one_launch_each_in_a_rehearsal_is_called_noise(tmp_path):
+    run = report_runs.traced(tmp_path / "run")
+    on_gpus = content.content(source.read(run))
+    assert on_gpus.step_table and "noise" not in on_gpus.step_table.note
+    report_runs.changed(run / "logs" / "run.json", lambda value: value.update(mode="cpu"))
+    found = source.read(run)
+    said, drawn = content.content(found), difference(found)
+    (text,) = said.step_differences
+    noise = "A rehearsal on a CPU, one launch each: take this difference as noise."
+    assert text.startswith(f"{noise} A decode step of ")
+    assert drawn is not None and noise in drawn.caption and noise in drawn.alt
+    assert said.step_table is not None and noise in said.step_table.note
+
+
 def test_a_difference_that_lacks_launches_says_of_which_it_is(tmp_path):
     run = report_runs.traced(tmp_path / "run")
     found = source.read(run)

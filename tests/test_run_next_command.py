@@ -197,3 +197,21 @@ def test_launches_of_an_earlier_version_count_one_by_one(tmp_path):
 def test_a_rehearsal_is_not_gone_on_with_for_a_verdict(tmp_path):
     lines = next_command.lines(tmp_path, plan(mode="cpu"), complete=True)
     assert "no verdict" in lines[0] and "--resume" not in " ".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ([], []),
+        (["--cases", "graphs_on,lof", "--cpu"], ["--cases", "graphs_on,lof"]),
+        (["--pp-size", "4", "--rounds", "2", "--out", "/x"], ["--pp-size", "4"]),
+        (["--sends=both", "--out=/x", "--no-profile"], ["--sends=both", "--no-profile"]),
+        (["--sweep", "batch=4,8", "--python", "/p"], ["--sweep", "batch=4,8"]),
+    ],
+)
+def test_a_rehearsal_says_how_to_ask_the_same_on_gpus(tmp_path, given, kept):
+    made = plan(mode="cpu", command=[*CALL, *given])
+    lines = next_command.lines(tmp_path, made, complete=True)
+    at = next(n for n, line in enumerate(lines) if line.startswith("  bash"))
+    assert "On a machine with GPUs:" in " ".join(lines[:at])
+    assert command_of(lines[at:]) == [*CALL, *kept, "--rounds", "4"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from repro_pp_graphs.run import estimate
@@ -13,22 +14,35 @@ from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.terminal import wrapped
 
 WIDTH = 72
-LEFT_OUT = ("--resume", "--dry-run")
+LEFT_OUT = {"--resume": 0, "--dry-run": 0}  # options, and how many values each has
+OF_THIS_MACHINE = {"--cpu": 0, "--out": 1, "--python": 1, "--port": 1}
 
 
 def words(plan: Plan, rounds: int | None, anew: bool = False) -> list[str]:
     """The user's own command, going on with this run unless it is to begin `anew`; with more rounds
     where that is asked for."""
-    found, given = [], iter(plan.command)
-    for word in given:
-        option = f"--{word[2:].replace('_', '-')}" if word.startswith("--") else word
-        if option == "--rounds":
-            following = next(given, "")
-            found += [] if rounds else [word, following]
-        elif option not in LEFT_OUT:
-            found.append(word)
+    found = _without(plan.command, {**LEFT_OUT, **({"--rounds": 1} if rounds else {})})
     go_on = [] if plan.attached or anew else ["--resume"]
     return [*found, *(["--rounds", str(rounds)] if rounds else []), *go_on]
+
+
+def elsewhere(plan: Plan, rounds: int) -> list[str]:
+    """The user's own command as it asks the same of another machine."""
+    left_out = {**LEFT_OUT, **OF_THIS_MACHINE, "--rounds": 1}
+    return [*_without(plan.command, left_out), "--rounds", str(rounds)]
+
+
+def _without(command: Sequence[str], options: Mapping[str, int]) -> list[str]:
+    """A command without these options and their values, also as `--option=value`."""
+    found, given = [], iter(command)
+    for word in given:
+        name, _, value = word.partition("=")
+        option = f"--{name[2:].replace('_', '-')}" if name.startswith("--") else name
+        if option not in options:
+            found.append(word)
+        elif options[option] and not value:
+            next(given, None)
+    return found
 
 
 def lines(out: Path, plan: Plan, complete: bool) -> list[str]:
@@ -47,10 +61,8 @@ def lines(out: Path, plan: Plan, complete: bool) -> list[str]:
         return []
     rounds = whole_rounds(ENOUGH_ROUNDS, len(cases))
     if plan.rehearsal and not plan.aa:
-        return wrapped(
-            "More rounds of a rehearsal give no verdict on #10865 either. On a machine with GPUs: "
-            "bash run_repro.sh --rounds 4"
-        )
+        how = "More rounds of a rehearsal give no verdict on #10865 either. On a machine with GPUs:"
+        return [*wrapped(how), *_command(elsewhere(plan, rounds))]
     what = "the noise floor" if plan.aa else "a verdict"
     how = f"For {what} ({rounds} launches a case{_time(out, plan, rounds - plan.rounds)}):"
     return [*wrapped(how), *_command(words(plan, rounds))]

@@ -25,7 +25,8 @@ WHOLE = "the whole step"
 class Compared(msgspec.Struct, kw_only=True):
     """The steps of two cases, A and B: their names, their letters (or 1st, 2nd), their launches'
     paths, B less A. `noise`: why their difference is nothing but that; empty where it may be more.
-    `uneven`: of one launch each, that their hosts were not equally fast.
+    `uneven`: of one launch each, that their hosts were not equally fast. `aside`: of a rehearsal,
+    what its difference is worth; empty on GPUs.
     """
 
     a: str
@@ -35,6 +36,7 @@ class Compared(msgspec.Struct, kw_only=True):
     b_paths: list[RingPath]
     found: Differences
     launches: str  # of which launches it is; empty where it is of all
+    aside: str = ""
     noise: str = ""
     uneven: str = ""
     unlike: str = ""  # why they cannot be compared
@@ -76,6 +78,7 @@ def compared(source: Source) -> list[Compared]:
                 b_paths=paths[b],
                 found=differences(paths[a], paths[b]),
                 launches=_of_some(source, {case: labels[case] for case in (a, b)}),
+                aside=_aside(source, one_each),
                 noise=("all with graphs" if graphs[0] else "all without graphs") if equal else "",
                 unlike="; ".join(not_comparable(firsts[a], firsts[b]).refused),
                 uneven=host_speed.unequal(names[0], firsts[a], names[1], firsts[b])
@@ -84,6 +87,15 @@ def compared(source: Source) -> list[Compared]:
             )
         )
     return found
+
+
+def _aside(source: Source, one_each: bool) -> str:
+    """What a difference in a rehearsal is worth; empty on GPUs."""
+    if not (source.summary and source.summary.rehearsal):
+        return ""
+    if one_each:
+        return "A rehearsal on a CPU, one launch each: take this difference as noise."
+    return "A rehearsal on a CPU: this difference says nothing of GPUs."
 
 
 def _of_some(source: Source, labels: dict[int, list[str]]) -> str:
@@ -103,8 +115,8 @@ def _sentence(pair: Compared) -> str:
     if pair.unlike:
         return f"{pair.a} and {pair.b} are not comparable: {pair.unlike}."
     if not pair.noise:
-        said = [difference_words.sentence(pair.a, pair.b, pair.found), pair.uneven, pair.launches]
-        return " ".join(filter(None, said))
+        said = difference_words.sentence(pair.a, pair.b, pair.found)
+        return " ".join(filter(None, (pair.aside, said, pair.uneven, pair.launches)))
     return (
         f"{pair.a} and {pair.b} ran the same server, {pair.noise}: that the decode steps of the "
         f"second are {difference_words.longer(pair.found.step)} while profiled is noise. "
@@ -126,7 +138,7 @@ def difference(source: Source) -> Figure | None:
     most = max(len(choice["rows"]) for choice in choices)
     data = {"bars": [], "choices": choices, "height": FOOT_PX + ROW_PX * most}
     first = pairs[0]
-    partly = " ".join(dict.fromkeys(filter(None, (pair.launches for pair in pairs))))
+    partly = " ".join(_asides(pairs))
     which = f"{first.less()}, by" if len(pairs) == 1 else "By"
     return Figure(
         id="difference",
@@ -182,10 +194,14 @@ def _table(pairs: list[Compared], several: bool) -> Table:
     rows.append([WHOLE, *(_cell(pair.found.step) for pair in pairs)])
     heads = [pair.less() for pair in pairs]
     note = f"\u00b1: 95 % {_over(pairs)}."
-    for text in dict.fromkeys(filter(None, (pair.launches for pair in pairs))):
-        note += f" {text}"
+    note += "".join(f" {text}" for text in _asides(pairs))
     note += f" {ANOTHER[0].upper()}{ANOTHER[1:]}." if several else ""
     return Table(head=["ms of a step", *heads], rows=rows, note=note)
+
+
+def _asides(pairs: list[Compared]) -> list[str]:
+    """What to know of the pairs, each once."""
+    return list(dict.fromkeys(t for pair in pairs for t in (pair.aside, pair.launches) if t))
 
 
 def _over(pairs: list[Compared]) -> str:
