@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 from collections import UserList
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -167,7 +168,7 @@ def followed(given: tuple[str, ...], offer: str, folder: Path) -> list[str]:
     if words == ["--cpu alone"]:
         return ["--cpu"]
     for text in words:
-        if text.startswith((pp_attention.OPTION, "--tensor-parallel-size")):
+        if text.startswith((pp_attention.OPTION, "--tensor-parallel-size", "--mem-fraction")):
             argument = re.sub(" in (the argument files|server_args_base.txt)$", "", text)
             assert argument != text
             base = folder / "server_args_base.txt"
@@ -264,5 +265,35 @@ def test_a_refusal_by_memory_names_splits_that_fit(tmp_path, gpus, more, ways):
 
 def test_where_no_split_fits_none_is_offered(tmp_path):
     status, said = planned(checkout(tmp_path / "refused"), ["--gpus", "2", "--pp-size", "2"])
-    assert status == 2 and "--mem-fraction-static 0.89 or more" in said, said
+    assert status == 2 and "--mem-fraction-static in server_args_base.txt (0.89 leaves" in said, (
+        said
+    )
     assert "another split" not in said
+
+
+def test_the_whole_model_is_offered_before_fewer_layers_of_it(tmp_path):
+    _, said = planned(checkout(tmp_path / "refused"), ["--gpus", "2"])
+    whole = "use --pp-size 2 and --mem-fraction-static 0.89 in server_args_base.txt, or --pp-size 2"
+    assert f"{whole} --dummy-weights --layers 77, or " in said, said
+
+
+def test_of_an_impossible_split_no_size_is_told(tmp_path):
+    status, said = planned(checkout(tmp_path / "it"), ["--gpus", "100", "--pp-size", "100"])
+    assert status == 2 and "Llama-3.1-70B-Instruct has 80 layers, and every rank" in said
+    assert "do not fit" not in said and said.count("stops:") == 1, said
+    assert "its layers cannot be split so" in said
+
+
+def test_a_plan_into_a_folder_that_holds_a_run_says_what_becomes_of_that(tmp_path):
+    folder = checkout(tmp_path / "it")
+    given = ["--gpus", "4", "--rounds", "2"]
+    assert "aside:" not in planned(folder, given)[1]
+    (folder / "logs").mkdir()
+    (folder / "logs" / "run.json").write_text('{"began": "2026-11-24 03:15:00"}')
+    own = ["--root", str(folder), "--out", str(folder), "--not-made", "0.5.2", "--found-by="]
+    asked = run_options.parse([*own, "--dry-run", "--", *given, "--dry-run"])
+    (text,) = plan_step._moved_aside(asked)
+    assert f"{folder} holds a run begun 2026-11-24 03:15:00: a real run moves it" in text
+    assert text.endswith("to go on with it: bash run_repro.sh --rounds 2 --resume")
+    assert "aside:" in planned(folder, given)[1]
+    assert plan_step._moved_aside(replace(asked, resume=True)) == []

@@ -70,6 +70,20 @@ def test_tensor_parallel_ranks_count(tmp_path):
     assert plan_of(tmp_path, base=base, count=8).launches[0].ranks == 8
 
 
+def test_the_case_that_asks_for_more_ranks_than_the_others_is_named(tmp_path):
+    with pytest.raises(PlanError, match=r"asks for 8 \(wide\): use"):
+        plan_of(tmp_path, graphs_on=ON, wide="# label: W\n--tp-size 2\n")
+    with pytest.raises(PlanError, match="asks for 4: use"):
+        plan_of(tmp_path, count=2)
+
+
+def test_a_wrong_argument_is_named_with_its_file_and_line(tmp_path):
+    with pytest.raises(FlagError, match=r"^server_args_odd.txt:3: --no-such-arg: sglang 0.5.21 "):
+        plan_of(tmp_path, graphs_on=ON, odd="# label: O\n\n--no-such-arg 1\n")
+    with pytest.raises(FlagError, match=r"^server_args_base.txt:5: --no-such-arg: sglang "):
+        plan_of(tmp_path, base=f"{BASE}--no-such-arg\n")
+
+
 def test_two_nodes_share_the_ranks(tmp_path):
     plan = plan_of(tmp_path, base=BASE + "--nnodes 2\n", count=2)
     assert (plan.mode, plan.launches[0].ranks) == ("gpu", 2)

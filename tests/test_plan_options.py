@@ -43,6 +43,11 @@ def parse(*users: str) -> run_options.Options:
         (["--layers", "1_0"], "--layers 1_0: not a whole number of 1 or more"),
         (["--gpus", "٣"], "--gpus ٣: not a whole number of 1 or more"),
         (["--modle", "x"], "no option '--modle' (see --help); did you mean --model?"),
+        (["--model-path", "x"], "no option '--model-path' (see --help); here it is --model NAME"),
+        (
+            ["--pipeline-parallel-size", "2"],
+            "no option '--pipeline-parallel-size' (see --help); here it is --pp-size N",
+        ),
         (["--tp-size", "2"], "no option '--tp-size' (see --help); it is an argument of sglang: "),
         (
             ["--tensor-parallel-size=2"],

@@ -147,6 +147,14 @@ def test_many_cases_of_one_round_are_columns_and_the_first_is_in_every_block(tmp
     ]
 
 
+def test_in_a_rehearsal_a_case_that_claims_no_graphs_keeps_its_name(tmp_path):
+    cases = {"CASE_A_decode_graphs": "graphs_on", "CASE_fcfs": "fcfs"}
+    made = plan(*(launch(label, case, 1) for label, case in cases.items()), mode="cpu")
+    found = run_summary.summarise(tmp_path, made)
+    assert [launch_row.name(found, case) for case in cases.values()] == ["arm A", "fcfs"]
+    assert "arm A is CASE_A_decode_graphs, fcfs is CASE_fcfs" in remarks.remarks(found)[0]
+
+
 def test_in_a_rehearsal_no_name_claims_graphs_and_no_ratio_stands(tmp_path):
     cases = {"A": "graphs_on", "B": "graphs_off"}
     made = plan(*(launch(label, cases[label[0]], n) for label, _, n in ABBA), mode="cpu")

@@ -233,7 +233,7 @@ def test_a_refusal_names_values_and_with_these_the_load_fits(made):
     assert refused(with_layers(made, layers)) == "" and min(held) >= tokens
     more = [weights.tokens_held(one, h100s(2)) for one in with_layers(made, layers + 4).launches]
     assert min(more) < tokens
-    if share := re.search(r"--mem-fraction-static (\S+) or more", said):
+    if share := re.search(r"server_args_base.txt \((\S+) leaves room", said):
         raised = asking("--mem-fraction-static", share[1], tokens=made.max_new_tokens)
         lower = asking("--mem-fraction-static", f"{float(share[1]) - 0.04:g}")
         assert refused(raised) == ""
@@ -246,7 +246,7 @@ def test_a_refusal_names_values_and_with_these_the_load_fits(made):
 def test_a_share_or_layers_that_would_not_do_either_are_not_advised():
     too_much = asking("--mem-fraction-static", "0.85", batch=512, tokens=4000)
     said = refused(too_much)
-    assert "--mem-fraction-static 0.85 of a GPU" in said and "or more, another" not in said
+    assert "--mem-fraction-static 0.85 of a GPU" in said and "leaves room" not in said
     unknown = asking("--mem-fraction-static", "0.5", "--kv-cache-dtype", "fp8_e5m2")
     few = "or --dummy-weights with fewer --layers"
     assert "a larger share" in refused(unknown) and few in refused(unknown)

@@ -30,14 +30,17 @@ def cases_of(launches: Sequence[Row]) -> list[str]:
 
 
 def name(summary: dict[str, Any], case: str) -> str:
-    """What a case is called: in a rehearsal `arm A`, as nothing has graphs there."""
+    """What a case is called: in a rehearsal `arm A` where its name has graphs, which nothing has
+    there."""
     cases = cases_of(summary["launches"])
-    graphs = any("graphs" in each for each in cases)
-    if not (summary.get("rehearsal") and graphs):
+    if not (summary.get("rehearsal") and any("graphs" in each for each in cases)):
         return case
     labels = {row["case"]: row["label"] for row in summary["launches"]}
-    if all(map(_LETTER.match, labels.values())):
+    if _LETTER.match(labels[case]):
         return f"arm {labels[case][len('CASE_')]}"
+    lettered = any(map(_LETTER.match, labels.values()))
+    if lettered or "graphs" not in case:
+        return case
     return f"arm {chr(ord('A') + cases.index(case))}"
 
 

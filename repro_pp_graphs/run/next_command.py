@@ -3,46 +3,34 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from repro_pp_graphs.run import estimate
 from repro_pp_graphs.run.folder import resume
 from repro_pp_graphs.run.launch import bad_argument
+from repro_pp_graphs.run.plan import command_words
+from repro_pp_graphs.run.plan.command_words import OF_A_SESSION, OF_THIS_MACHINE
 from repro_pp_graphs.run.plan.order import ENOUGH_ROUNDS, LEAST_ROUNDS, whole_rounds
 from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.terminal import wrapped
 
 WIDTH = 72
-LEFT_OUT = {"--resume": 0, "--dry-run": 0}  # options, and how many values each has
-OF_THIS_MACHINE = {"--cpu": 0, "--out": 1, "--python": 1, "--port": 1}
 
 
 def words(plan: Plan, rounds: int | None, anew: bool = False) -> list[str]:
     """The user's own command, going on with this run unless it is to begin `anew`; with more rounds
     where that is asked for."""
-    found = _without(plan.command, {**LEFT_OUT, **({"--rounds": 1} if rounds else {})})
+    found = command_words.without(
+        plan.command, {**OF_A_SESSION, **({"--rounds": 1} if rounds else {})}
+    )
     go_on = [] if plan.attached or anew else ["--resume"]
     return [*found, *(["--rounds", str(rounds)] if rounds else []), *go_on]
 
 
 def elsewhere(plan: Plan, rounds: int) -> list[str]:
     """The user's own command as it asks the same of another machine."""
-    left_out = {**LEFT_OUT, **OF_THIS_MACHINE, "--rounds": 1}
-    return [*_without(plan.command, left_out), "--rounds", str(rounds)]
-
-
-def _without(command: Sequence[str], options: Mapping[str, int]) -> list[str]:
-    """A command without these options and their values, also as `--option=value`."""
-    found, given = [], iter(command)
-    for word in given:
-        name, _, value = word.partition("=")
-        option = f"--{name[2:].replace('_', '-')}" if name.startswith("--") else name
-        if option not in options:
-            found.append(word)
-        elif options[option] and not value:
-            next(given, None)
-    return found
+    left_out = {**OF_A_SESSION, **OF_THIS_MACHINE, "--rounds": 1}
+    return [*command_words.without(plan.command, left_out), "--rounds", str(rounds)]
 
 
 def lines(out: Path, plan: Plan, complete: bool) -> list[str]:

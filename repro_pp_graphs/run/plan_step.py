@@ -19,7 +19,7 @@ from repro_pp_graphs.models import folder as model_folder
 from repro_pp_graphs.run import dry_run, make_plan, objections, overview
 from repro_pp_graphs.run.checks import preflight
 from repro_pp_graphs.run.folder import guide, inputs, lock, previous, results
-from repro_pp_graphs.run.plan import client_words, environments
+from repro_pp_graphs.run.plan import client_words, command_words, environments
 from repro_pp_graphs.run.plan import options as run_options
 from repro_pp_graphs.run.plan.options import Options, complain
 from repro_pp_graphs.run.plan.refusal import PlanError
@@ -192,6 +192,19 @@ def _stops(
     return said, 2 if stops or (here and not assumed) else 0
 
 
+def _moved_aside(options: Options) -> list[str]:
+    """What a real run does with the run that --out holds, and how to go on with that instead."""
+    there = options.out / "logs" / "run.json"
+    if options.resume or not there.is_file():
+        return []
+    text = f"{options.out} holds a run begun {previous.began(there)}: a real run moves it to "
+    text += f"{options.out / 'previous'}"
+    if not options.attach:
+        words = command_words.without(options.given, command_words.OF_A_PLAN)
+        text += f"; to go on with it: {shlex.join(['bash', options.command, *words, '--resume'])}"
+    return [text]
+
+
 def _stop_lines(stops: list[tuple[str, str]]) -> list[str]:
     """The same behind a dry run's commands, as comments."""
     wrote = [wrapped(problem, f"  would stop the run{where}: ") for where, problem in stops]
@@ -227,6 +240,8 @@ def _plan(options: Options) -> int:
     plan = make_plan.make(options, found, earlier, _probe(options))
     say("\n".join(overview.lines(plan, options, found)))
     if options.dry_run:
+        for text in _moved_aside(options):
+            say("\n".join(wrapped(text, "  aside:  ")))
         stops, status = _stops(plan, found, options, earlier)
         for where, problem in stops:  # here too: the commands that follow are many lines
             say("\n".join(wrapped(problem, f"  stops{where}: " if where else "  stops:  ")))

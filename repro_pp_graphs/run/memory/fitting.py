@@ -39,7 +39,10 @@ def remedies(launch: Launch, gpus: Sequence[Gpu], tokens: int) -> str:
     if weights.fraction_of(launch) is not None:
         known = weights.tokens_in(launch, 1.0, 1) is not None
         if share := least_share(launch, gpus, tokens):
-            found.append(f"{weights.FRACTION} {share:g} or more in server_args_base.txt")
+            found.append(
+                f"a higher {weights.FRACTION} in server_args_base.txt ({share:g} leaves room for "
+                "what CUDA takes)"
+            )
         elif not known:
             found.append("a larger share")
     found += [OTHER.removesuffix(", "), "a smaller --model"]

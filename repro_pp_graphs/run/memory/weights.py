@@ -86,6 +86,8 @@ def split(launch: Launch) -> list[int]:
         if len(found) != launch.pp_size or sum(found) != layers:
             raise ValueError(f"{PARTITION}={given}")
         return found
+    if layers < launch.pp_size:
+        raise ValueError(f"{layers} layers for {launch.pp_size} PP ranks")
     return layers_by_rank(layers, launch.pp_size, version_numbers(launch.sglang_version))
 
 
@@ -166,7 +168,10 @@ def _sentence(plan: Plan, launch: Launch, gpus: list[Gpu]) -> str:
     if shared:
         bytes_ = on_a_node(launch) / max(1, len(gpus))
     if not bytes_:
-        return f"cannot tell whether the weights of {name} fit: their size is not known here"
+        why = (
+            "its layers cannot be split so" if on_a_node(launch) else "their size is not known here"
+        )
+        return f"cannot tell whether the weights of {name} fit: {why}"
     need = bytes_ / 1e9
     where = f"the fullest rank (PP{rank}, {split(launch)[rank]} layers)"
     if shared:

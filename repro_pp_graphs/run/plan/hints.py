@@ -9,6 +9,10 @@ from pathlib import Path
 
 SERVER = "an argument of sglang goes into server_args_base.txt, or into the file of one case"
 OF_SGLANG = "it is an argument of sglang: into server_args_base.txt, or the file of one case"
+OWN = {  # arguments of sglang that are an option here, called otherwise
+    "--model-path": "--model NAME",
+    "--pipeline-parallel-size": "--pp-size N",
+}
 NO_OPTION = "options begin with --, as --cases NAME"
 ALIKE = 0.8  # of an option and what was typed, by difflib's ratio: a slip of the hand
 CLIENT_ALONE = "client_benchmark.py has it, for a load of its own (client_benchmark.py --help)"
@@ -55,6 +59,8 @@ def hint(unknown: Sequence[str], attached: bool, ours: Sequence[str] = ()) -> st
     if not name.startswith("-"):
         return NO_OPTION
     if name not in (*OF_THE_LOAD, *ALONE):
+        if name in OWN:
+            return f"here it is {OWN[name]}"
         if name in _of_sglang():
             return OF_SGLANG
         others = [one for one in ours if name.startswith("--no") or not one.startswith("--no-")]

@@ -99,6 +99,7 @@ class Options:
     # in place of the argument files', of a plan that is tried
     backend: str = ""  # of attention
     tp_size: int | None = None
+    fraction: float | None = None  # of a GPU's memory, for weights and KV cache
 
 
 class _Parser(argparse.ArgumentParser):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 
+from repro_pp_graphs.run.memory import weights
 from repro_pp_graphs.run.plan import attention, case_arguments, graph_batches, sweep
 from repro_pp_graphs.run.plan.case_releases import CaseReleases, check_abilities
 from repro_pp_graphs.run.plan.mode import pick_mode
@@ -49,8 +50,9 @@ class Planner:
         if options.pp_size:
             base.set("--pp-size", str(options.pp_size))
         self.nodes = self._spread(base)
-        ranks = max(self._ranks(base, case) for case in options.cases)
-        mode = pick_mode(options, self.gpus, ranks, base)
+        by_case = {case: self._ranks(base, case) for case in options.cases}
+        ranks = max(by_case.values())
+        mode = pick_mode(options, self.gpus, by_case, base)
         load = REHEARSAL_LOAD if mode == "cpu" else FULL_LOAD
         plan = Plan(
             mode=mode,
@@ -130,6 +132,8 @@ class Planner:
             args.set("--port", str(options.port))
         if options.backend:
             args.set(pp_attention.OPTION, options.backend)
+        if options.fraction:
+            args.set(weights.FRACTION, f"{options.fraction:g}")
         case_arguments.choose_model(args, options, plan.mode)
         case_arguments.check_json(args, case)
         return args

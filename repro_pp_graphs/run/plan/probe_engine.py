@@ -43,7 +43,7 @@ def plan(options: Options, gpus: list[Gpu], turns: list[Turn]) -> Plan:
         raise PlanError(f"--engine probe: a ring of {ranks} has no sends; --pp-size 2 or more")
     # the probe lets ranks share a GPU without being asked: there is nothing else to try there
     shares = 0 < len(gpus) < ranks and not options.cpu
-    mode = "one_gpu" if shares else pick_mode(options, gpus, ranks, _base(options))
+    mode = "one_gpu" if shares else pick_mode(options, gpus, {"": ranks}, _base(options))
     batch, tokens, steps = LOADS[mode]
     if options.layers and options.layers < ranks:
         raise PlanError(f"--layers {options.layers}: fewer than the {ranks} ranks")

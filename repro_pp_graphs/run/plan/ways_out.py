@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from repro_pp_graphs.run_record import Launch
 from repro_pp_graphs.server.release.installed import version_numbers
 from repro_pp_graphs.server.release.pp_attention import OPTION, WITHOUT
 
+# of a GPU's memory, that is tried where the argument files' share does not hold a model
+HIGHER_SHARES = [hundredth / 100 for hundredth in range(86, round(100 * weights.MOST) + 1)]
 SMALL_MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 Passes = Callable[[Options], bool]
 _Changes = dict[str, Any]
@@ -38,7 +41,7 @@ def offers(options: Options, refused: Unfit, gpus: int, passes: Passes) -> str:
     found = [
         f"{_words(options, changes)}{remark}"
         for split, remark in _splits(options, gpus, refused.pp_size, refused.tp_size)
-        if (changes := _passing(options, split, refused.pp_size, layers, passes)) is not None
+        for changes in _passing(options, split, refused.pp_size, layers, passes)
     ]
     if gpus < refused.pp_size * refused.tp_size:  # not tried: it takes another environment
         sglang = {"--release", "--python"} & set(options.given)
@@ -88,19 +91,27 @@ def _splits(options: Options, gpus: int, pp_size: int, tp_size: int) -> Iterator
 
 def _passing(
     options: Options, split: _Changes, pp_size: int, layers: int, passes: Passes
-) -> _Changes | None:
-    """The fewest further changes with which a split passes; None where none was found."""
+) -> Iterator[_Changes]:
+    """The fewest further changes with which a split passes: none or a release; else a higher share
+    of the GPUs' memory, which keeps the whole model, and fewer layers."""
     newest = max(environments.releases(options.root), key=version_numbers, default="")
     releases: list[_Changes] = [{}, *([{"release": newest}] if newest else [])]
+
+    def first(more: Iterable[_Changes]) -> Iterator[_Changes]:
+        tried = ({**split, **each} for each in more)
+        yield from islice((one for one in tried if passes(_changed(options, one))), 1)
+
+    found = list(first(releases))
+    yield from found
+    if found or "model" in split:
+        return
+    yield from first({**more, "fraction": share} for more in releases for share in HIGHER_SHARES)
     for more in releases:
-        if passes(_changed(options, changes := {**split, **more})):
-            return changes
-    for more in releases if "model" not in split else ():
         fewer = {**split, **more, "dummy_weights": True}
         least = fewer.get("pp_size", pp_size)
         if most := _most_layers(options, fewer, (least, layers), passes):
-            return {**fewer, "layers": most}
-    return None
+            yield {**fewer, "layers": most}
+            return
 
 
 def _most_layers(
@@ -149,7 +160,7 @@ def _changed(options: Options, changes: _Changes) -> Options:
 
 def _words(options: Options, changes: _Changes) -> str:
     """Changed options as they are typed, but for what is given already."""
-    given = {**changes, "backend": None, "tp_size": None}
+    given = {**changes, "backend": None, "tp_size": None, "fraction": None}
     text = " ".join(
         f"--{name.replace('_', '-')}" + (f" {value}" if value is not True else "")
         for name, value in given.items()
@@ -157,6 +168,8 @@ def _words(options: Options, changes: _Changes) -> str:
     )
     if "release" in changes and options.found_by == "--python":
         text += " in place of --python"
+    if "fraction" in changes:
+        text += f" and {weights.FRACTION} {changes['fraction']:g} in server_args_base.txt"
     if "backend" in changes:
         return " and ".join(filter(None, [text, f"{OPTION} {WITHOUT} in the argument files"]))
     if "tp_size" in changes:

@@ -42,10 +42,13 @@ class ServerArgs:
     python: str | None = None
     release: str | None = None  # of requirements/releases
     label: str | None = None
+    places: dict[str, str] = field(default_factory=dict, compare=False)  # file:line of each flag
 
-    def set(self, flag: str, *values: str) -> None:
-        """Set a flag (any spelling) to its values; none for a switch."""
-        self.flags[_CANONICAL.get(flag, flag)] = list(values)
+    def set(self, flag: str, *values: str, place: str = "") -> None:
+        """Set a flag (any spelling) to its values; none for a switch. `place`: file:line."""
+        name = _CANONICAL.get(flag, flag)
+        self.flags[name] = list(values)
+        self.places[name] = place
 
     def get(self, flag: str, default: str = "") -> str:
         """The flag's first value, `default` where it is absent."""
@@ -78,6 +81,7 @@ class ServerArgs:
             python=self.python or (None if self.release else base.python),
             release=self.release or (None if self.python else base.release),
             label=self.label or base.label,
+            places={**base.places, **self.places},
         )
 
     def argv(self) -> list[str]:
@@ -162,7 +166,7 @@ def _add_line(args: ServerArgs, words: list[str], place: str) -> None:
         raise ArgFileError(f"{place}: several arguments on one line; put each on its own")
     for word in values:
         _refuse_secret(flag, word, place)
-    args.set(flag, *values)
+    args.set(flag, *values, place=place)
 
 
 def _shown(word: str) -> str:

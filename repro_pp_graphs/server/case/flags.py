@@ -39,14 +39,14 @@ def fit(args: ServerArgs, release: Release) -> tuple[ServerArgs, list[str]]:
     fitted = ServerArgs(env=args.env, python=args.python, label=args.label)
     notes = []
     for flag, values in args.flags.items():
-        name = _known_name(flag, release)
+        place = args.places.get(flag, "")
+        name = _known_name(flag, release, f"{place}: " if place else "")
         if name != flag and not _same_option(name, flag):
             notes.append(f"{flag} is passed as {name}, its name in sglang {release.version}")
         rule = release.rules.get(name)
         if rule and (objection := rule.objection(values)):
-            raise FlagError(
-                f"{flag}: {objection}, in sglang {release.version}; mend it in server_args_*.txt"
-            )
+            where = place or "server_args_*.txt"
+            raise FlagError(f"{flag}: {objection}, in sglang {release.version}; mend it in {where}")
         fitted.flags[name] = values
     return fitted, notes
 
@@ -56,7 +56,7 @@ def _same_option(one: str, other: str) -> bool:
     return any({one, other} == set(pair) for pair in SYNONYMS)
 
 
-def _known_name(flag: str, release: Release) -> str:
+def _known_name(flag: str, release: Release, where: str) -> str:
     if flag in release.flags:
         return flag
     for pair in RENAMED:
@@ -66,7 +66,7 @@ def _known_name(flag: str, release: Release) -> str:
                     return name
     near = _nearest(flag, release)
     hint = f"did you mean {near}?" if near else "see --help of sglang.launch_server"
-    raise FlagError(f"{flag}: sglang {release.version} has no such argument; {hint}")
+    raise FlagError(f"{where}{flag}: sglang {release.version} has no such argument; {hint}")
 
 
 def _nearest(flag: str, release: Release) -> str:

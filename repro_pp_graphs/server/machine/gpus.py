@@ -64,7 +64,8 @@ def assumed(count: int, each_gb: int = ASSUMED_GB) -> Seen:
         Gpu(str(n), f"GPU-assumed-{n}", f"{each_gb} GB (assumed)", mib, 0, assumed=True)
         for n in range(count)
     ]
-    return Seen(made, f"{count} of {each_gb} GB assumed (--gpus)")
+    counted = f"as sold: {mib * 2**20 / 1e9:.1f} GB as weights are counted"
+    return Seen(made, f"{count} of {each_gb} GB assumed (--gpus), {counted}")
 
 
 def parse(csv: str) -> list[Gpu]:
