@@ -509,6 +509,16 @@ def test_named_figures_are_of_the_send_or_of_send_and_receive():
     assert alone[metric_names.OUTSIDE] == pytest.approx(4)
 
 
+def test_no_part_of_the_token_return_is_less_than_nothing():
+    found = both_modes(own_batch=True)
+    decode = found.last_rank()
+    assert decode is not None
+    decode.outside["send_tokens"].mean = decode.calls["send_tokens"].mean + 0.001
+    named = figures.token_return(found, with_receive=False)
+    assert named[metric_names.OWN_GRAPH] == 0
+    assert named[metric_names.IDLE] == named[metric_names.RETURN]
+
+
 def test_without_the_gpus_times_there_are_no_named_figures():
     found = both_modes(own_batch=False)
     assert figures.token_return(found, False) == {}

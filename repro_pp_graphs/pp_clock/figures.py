@@ -68,6 +68,7 @@ def token_return(facts: ClockFacts, with_receive: bool) -> dict[str, float]:
         return {}
     whole = sum(decode.calls[kind].mean for kind in kinds)
     outside = sum(decode.outside[kind].mean for kind in kinds if kind in decode.outside)
+    outside = min(outside, whole)  # of slightly other turns, where no batch ran in a send
     found = {RETURN: whole, OWN_GRAPH: whole - outside, IDLE: outside}
     if decode.waits_outside is not None:
         found[OUTSIDE] = decode.waits_outside.mean
