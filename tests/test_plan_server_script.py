@@ -71,6 +71,15 @@ def test_with_shims_the_harness_comes_first_on_the_python_path(python, tmp_path,
     assert run(script, tmp_path, env)["env"]["PYTHONPATH"] == f"{root}{after}"
 
 
+@pytest.mark.parametrize("profile", [True, False])
+def test_messages_are_numbered_for_a_profile_only(tmp_path, profile):
+    launch = launch_of(Path("python3"), {"REPRO_SHIMS": "pp_clock"}, [])
+    script = command_script(launch, "server", tmp_path, None, profile)
+    said = [line for line in script.splitlines() if "REPRO_PP_CLOCK_NUMBERS" in line]
+    assert len(said) == (0 if profile else 1)
+    assert all("NUMBERS=${REPRO_PP_CLOCK_NUMBERS:-0}" in line for line in said)
+
+
 def test_the_server_replaces_the_shell(python, tmp_path):
     # else a signal to the recorded process would leave the server behind
     python.write_text(f"#!{sys.executable}\nimport os\nprint(os.getpid())\n", encoding="utf-8")

@@ -37,7 +37,7 @@ class Rank:
         self.rows: list[Row] = []
 
     def row(self, turn: int, kind: str, begin: float, end: float, **more: int) -> None:
-        fields = {"flags": 0, "batch_size": 0, "messages": 0, "value": 0} | more
+        fields = {"flags": 0, "batch_size": 0, "unused": 0, "value": 0} | more
         times = int(begin * MS), int(end * MS)
         self.rows.append(Row(len(self.rows) + 1, *times, turn, CODES[kind], *fields.values()))
 
@@ -461,7 +461,7 @@ def test_a_launchs_facts_are_stored_and_read_again(tmp_path):
     file = rows.RowFile(tmp_path / "A_pp_clock_PP1_TP0.rows", 1 << 12)
     file.describe(**{**steady().header})
     for row in steady().rows:
-        file.write(*row[1:])
+        file.write(*row[1:7], row.value)
     client = {"requests": [{"start_ns": 0, "events": [[10**12, 1]]}]}
     (tmp_path / "A_client.json").write_text(json.dumps(client), encoding="utf-8")
     found = collect.collect(tmp_path, "A", {})

@@ -19,7 +19,7 @@ from repro_pp_graphs.pp_clock import device, rows
 from repro_pp_graphs.pp_clock.rows import CODES, KINDS
 from repro_pp_graphs.server.shims import pp_clock
 from repro_pp_graphs.server.shims.pp_clock import owners
-from repro_pp_graphs.server.shims.pp_clock.clock import Clock
+from repro_pp_graphs.server.shims.pp_clock.clock import MOST_NOTED, Clock
 
 SPANS: list[str] = []
 
@@ -135,6 +135,7 @@ class Scheduler:
             back[-1].synchronize()
             self.process_batch_result(batch, result)
         self.recv_requests()
+        self.recv_requests()  # a turn without work, in which the clock writes what it has noted
 
 
 @pytest.fixture
@@ -222,6 +223,29 @@ def test_what_the_release_lacks_is_in_the_header(made):
     assert kinds(found)["launch"] == 1
 
 
+def test_what_was_noted_is_written_as_soon_as_the_next_batch_is_launched(made):
+    kind, torch, path = made
+    scheduler = kind(torch)
+    seen: list[list[int]] = []
+
+    def process(batch: Batch, result: Any) -> None:  # of a turn whose batch has been launched
+        found = kinds(rows.read(path))
+        seen.append([found.get(name, 0) for name in ("turn", "launch", "process")])
+
+    scheduler.process_batch_result = process
+    go(made, *[Batch(True, 1)] * 3, scheduler=scheduler)
+    assert seen == [[0, 1, 0], [1, 2, 1], [2, 3, 2]]
+
+
+def test_a_clock_that_sees_no_launch_and_no_turn_writes_all_the_same(made):
+    kind, torch, path = made
+    scheduler = kind(torch)
+    go(made, scheduler=scheduler)
+    for _ in range(MOST_NOTED + 1):
+        scheduler.pp_group.send_tensor_dict({"next_token_ids": 1})
+    assert kinds(rows.read(path))["send_tokens"] == MOST_NOTED + 1
+
+
 def test_turns_without_work_leave_no_rows_but_are_counted(made):
     _, found = go(made, Batch(True, 1), *[None] * 500, Batch(True, 1))
     turns = [row for row in found.rows if row.kind == CODES["turn"]]
@@ -273,9 +297,9 @@ distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, wo
 own = distributed.isend, distributed.irecv
 clock = SimpleNamespace(
     thread=threading.get_ident(),
-    messages=0,
     profiled=lambda: False,
     alternates=False,
+    later=[],
     take=lambda owner, name, wrapped, always: setattr(owner, name, wrapped),
 )
 number_messages(SimpleNamespace(), clock, torch)
@@ -381,6 +405,7 @@ def with_receiver(made: Any, receiver: Any) -> tuple[Any, rows.Rows]:
                 self._pp_commit_send_output_work_and_preprocess_output_tensors(0, 1)
                 self.process_batch_result(batch, result)
             self.request_receiver.recv_requests()
+            self.request_receiver.recv_requests()
 
     pp_clock.patch(SimpleNamespace(Scheduler=Receiving))
     scheduler = Receiving(torch)
@@ -395,7 +420,7 @@ def test_the_request_receiver_takes_no_attributes_and_is_timed(made):
     _, found = with_receiver(made, Receiver(asked=asked))
     assert found.header["found"]["turn"] == "SchedulerRequestReceiver.recv_requests"
     assert list(found.header["lacks"]) == ["own_batch"] and "failed" not in found.header
-    assert kinds(found)["turn"] == 3 and len(asked) == 4
+    assert kinds(found)["turn"] == 3 and len(asked) == 5
 
 
 def test_a_hook_that_cannot_be_put_is_named_and_the_others_go_on(made):
@@ -493,6 +518,16 @@ def test_a_clock_that_alternates_numbers_no_messages_and_says_so(made, monkeypat
     _, found = go(made, *[Batch(True, 1)] * 8)
     assert SPANS == []
     assert found.header["lacks"]["messages"] == "not numbered: the clock alternates"
+
+
+def test_where_no_profile_is_to_be_taken_torchs_own_sends_stay(made, monkeypatch):
+    monkeypatch.setenv(rows.NUMBERS_ENV, "0")
+    _, torch, _ = made
+    own = {name: getattr(torch.distributed, name) for name in ("send", "recv", "isend", "irecv")}
+    _, found = go(made, *[Batch(True, 1)] * 3)
+    assert {name: getattr(torch.distributed, name) for name in own} == own
+    assert found.header["lacks"]["messages"] == "not numbered: no profile is to be taken"
+    assert kinds(found)["send_tokens"] == 3
 
 
 class FakeEvent:
@@ -728,7 +763,7 @@ def test_what_the_gpu_did_is_read_after_a_launch_never_between_results_and_launc
     assert order == [
         *("read", "renew", *launch),
         *("renew", *launch) * 2,
-        *("renew", "read", "renew", "read", "renew"),
+        *("renew", "read", "renew", "read", "renew", "read", "renew"),
     ]
 
 
@@ -786,6 +821,7 @@ class OldScheduler:
                 self.pp_group.send_tensor_dict({"next_token_ids": 1})
                 self.module.point_to_point_pyobj([], 0, None, 0, 1)
                 self.pp_group.send_tensor_dict({"hidden_states": 1})
+        self.recv_requests()
         self.recv_requests()
 
 

@@ -339,7 +339,7 @@ scheduler = SimpleNamespace(
 spans, state = [], SimpleNamespace(profiled=False)
 torch.profiler.record_function = lambda name: spans.append(name) or contextlib.nullcontext()
 clock = SimpleNamespace(
-    thread=threading.get_ident(), messages=0, profiled=lambda: state.profiled, fail=print,
+    thread=threading.get_ident(), later=[], profiled=lambda: state.profiled, fail=print,
     alternates=False, take=lambda owner, name, wrapped, always: setattr(owner, name, wrapped),
 )
 number_messages(scheduler, clock, torch)

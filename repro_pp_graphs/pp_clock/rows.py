@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from repro_pp_graphs.conform import misfit
 
 HEADER_BYTES = 8192
-# number, begin ns, end ns, turn, kind, flags, batch size, messages so far, value, number (low bits)
+# number, begin ns, end ns, turn, kind, flags, batch size, 0, value, number (low bits)
 LAYOUT = struct.Struct("<QqqIBBHIQI")
 ROW_BYTES = LAYOUT.size
 _pack_into = LAYOUT.pack_into
@@ -33,6 +33,7 @@ MOST_CAPACITY = 1 << 24  # 768 MiB a rank, four hours of 1,000 rows a second
 MOST_RANKS = 1 << 16  # as for traces; more is damage, and so is a longer loop
 DISK_SHARE = 32  # a rank's file takes at most this part of what is free
 PREFIX_ENV = "REPRO_PP_CLOCK"  # where a server's ranks put their files: the start of their paths
+NUMBERS_ENV = "REPRO_PP_CLOCK_NUMBERS"  # 0: no profile comes that messages are numbered for
 CLOCK = "_pp_clock"  # that start, after a launch's label
 SUFFIX = ".rows"
 NOT_STARTED = "not started"  # how a header's `failed` begins, and the reason in the server's log
@@ -97,7 +98,7 @@ class Row(NamedTuple):
     kind: int
     flags: int
     batch_size: int
-    messages: int  # P2P messages that the rank had begun by then
+    unused: int  # 0; in older files the P2P messages that the rank had begun by then
     value: int  # turn: turns without work before it; own_batch: uncertainty of the clock, ns
 
 
@@ -154,7 +155,6 @@ class RowFile:
         kind: int,
         flags: int = 0,
         batch_size: int = 0,
-        messages: int = 0,
         value: int = 0,
     ) -> None:
         """Append a row."""
@@ -170,7 +170,7 @@ class RowFile:
             kind,
             flags,
             batch_size,
-            messages,
+            0,
             value,
             number & LOW,
         )

@@ -5,13 +5,15 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from repro_pp_graphs.pp_clock.rows import CLOCK, PREFIX_ENV
+from repro_pp_graphs.pp_clock.rows import CLOCK, NUMBERS_ENV, PREFIX_ENV
 from repro_pp_graphs.run.plan.options import Options
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server import shim_names
 
 
-def command_script(launch: Launch, program: str, root: Path, nsys_output: Path | None) -> str:
+def command_script(
+    launch: Launch, program: str, root: Path, nsys_output: Path | None, profile: bool = True
+) -> str:
     """A bash script that starts this launch's program (server or probe); what a person can run by
     hand, with more arguments at the end."""
     head = f"# The {program} of {launch.label}, as run_repro.sh starts it."
@@ -22,6 +24,8 @@ def command_script(launch: Launch, program: str, root: Path, nsys_output: Path |
     if "pp_clock" in shim_names.names_in(launch.env):
         lines.append('here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) # a folder may move')
         lines.append(f'export {PREFIX_ENV}="$here"/{shlex.quote(launch.label + CLOCK)}')
+        if not profile:
+            lines.append(f"export {NUMBERS_ENV}=${{{NUMBERS_ENV}:-0}} # no profile, no numbers")
     words = launch.argv
     if nsys_output:
         words = [*_nsys(nsys_output), *words]
@@ -53,4 +57,4 @@ def shell_words(words: list[str]) -> str:
 def script_of(launch: Launch, plan: Plan, options: Options) -> str:
     """The bash script that starts a launch's server, or the probe."""
     nsys_output = options.out / "trace" / launch.label if plan.nsys else None
-    return command_script(launch, plan.program, options.root, nsys_output)
+    return command_script(launch, plan.program, options.root, nsys_output, plan.profile)

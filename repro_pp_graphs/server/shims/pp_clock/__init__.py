@@ -5,9 +5,10 @@ turn, its kind. A fault of the clock stops the clock, never the server; the head
 file says so.
 
 Environment: REPRO_PP_CLOCK, where the files go (`<that>_PP0_TP0.rows`); REPRO_PP_CLOCK_ROWS, rows a
-rank; REPRO_PP_CLOCK_ALTERNATE=N, the clock is on for N turns, off for 2 N, on for 2 N, and so on:
-what it costs. While it is off all but a turn's own row is as without the clock; messages are not
-numbered in such a server.
+rank; REPRO_PP_CLOCK_NUMBERS=0, no profile is to be taken: messages are not numbered, and nothing of
+theirs is wrapped; REPRO_PP_CLOCK_ALTERNATE=N, the clock is on for N turns, off for 2 N, on for 2 N,
+and so on: what it costs. While it is off all but a turn's own row is as without the clock; messages
+are counted in such a server, but their numbers are not shown.
 
 A rank starts its clock here. clock.py has the turn and its rows, wrappers.py what takes the place
 of sglang's functions, owners.py the objects in which it does, message_numbers.py the messages'
@@ -26,7 +27,13 @@ from typing import Any
 from repro_pp_graphs.pp_clock import rows
 from repro_pp_graphs.pp_clock.device import DeviceClock
 from repro_pp_graphs.pp_clock.hooks import REFUSED
-from repro_pp_graphs.pp_clock.rows import LOG_NOT_STARTED, NOT_STARTED, PREFIX_ENV, RowFile
+from repro_pp_graphs.pp_clock.rows import (
+    LOG_NOT_STARTED,
+    NOT_STARTED,
+    NUMBERS_ENV,
+    PREFIX_ENV,
+    RowFile,
+)
 from repro_pp_graphs.server.patching.after_import import after_import
 from repro_pp_graphs.server.shims.pp_clock.clock import Clock
 from repro_pp_graphs.server.shims.pp_clock.message_numbers import number_messages
@@ -73,7 +80,7 @@ def start(scheduler: Any, prefix: str) -> Clock:  # noqa: ANN401
         raise
     if alternate:
         lacks["messages"] = "not numbered: the clock alternates"
-    if profiled is None:
+    elif profiled is None:
         lacks["messages"] = "not in this release: torch does not tell whether a profile runs"
     file.describe(lacks=lacks)
     _log.info(
@@ -92,10 +99,13 @@ def _take_hold(scheduler: Any, clock: Clock, version: str, torch: Any) -> dict[s
     from repro_pp_graphs.server.release.installed import version_numbers  # noqa: PLC0415
 
     lacks = wrap(scheduler, clock, version_numbers(version) if version else ())
-    try:
-        number_messages(scheduler, clock, torch)
-    except Exception as error:
-        lacks["messages"] = f"{REFUSED}: {type(error).__name__}: {error}"
+    if os.environ.get(NUMBERS_ENV) == "0":
+        lacks["messages"] = "not numbered: no profile is to be taken"
+    else:
+        try:
+            number_messages(scheduler, clock, torch)
+        except Exception as error:
+            lacks["messages"] = f"{REFUSED}: {type(error).__name__}: {error}"
     if why := _device_clock(clock, torch):
         lacks["own_batch"] = why
     return lacks

@@ -16,6 +16,7 @@ from repro_pp_graphs.server.patching.replace import replace
 
 _LAUNCH, _TURN, _OWN_BATCH = CODES["launch"], CODES["turn"], CODES["own_batch"]
 _EXCHANGE = CODES["exchange"]
+MOST_NOTED = 1 << 10  # rows; a turn has some ten
 
 Call = Callable[..., Any]
 _log = logging.getLogger(__name__)
@@ -25,15 +26,15 @@ class Clock:
     """One rank's clock: the turn that it is in, and the file that its rows go to.
 
     What runs between the results of a turn and the next launch delays the GPU, microsecond by
-    microsecond: names there are looked up once, and what can be done later is done after the launch
-    (DeviceClock.read).
+    microsecond: there a row is noted, no more. After the launch, or in a turn without work, what
+    was noted is written (`_settle`), messages are counted and the GPU's events read: what a server
+    loses that is killed are its rows since its last launch.
     """
 
     def __init__(self, file: RowFile, alternate: int, profiled: Callable[[], bool]) -> None:
         self.file = file
         self.on = True  # rows are written; off in every second window, and after a fault
         self.turn = 0
-        self.messages = 0
         self.device: DeviceClock | None = None
         self.profiled = profiled
         # for a wait while a profile runs: what its messages are called, and an annotation
@@ -43,7 +44,9 @@ class Clock:
         self._alternate = alternate
         self._taken: list[tuple[Any, str, Call, Call]] = []  # owner, name, its own, the clock's
         self._begin_ns = 0
-        self._mark = 0  # rows before this turn's
+        self._noted: list[tuple[int, ...]] = []  # rows, as RowFile.write takes them
+        self.later: list[Callable[[], None]] = []  # what else is done after a launch
+        self._mark = 0  # rows noted before this turn's
         self._work = False
         self._flags = self._batch_size = self._without_work = 0
         self._missed = 0  # batches, as the header has them
@@ -82,18 +85,37 @@ class Clock:
     def stop(self, why: str) -> None:
         """No rows from now on; the file's header says why."""
         self._failed, self.on, self.device = True, False, None
+        with contextlib.suppress(Exception):  # it may be what failed
+            self._settle()
         self.file.describe(failed=why)
 
     def write(self, kind: int, begin_ns: int, end_ns: int) -> None:
         """A call of this turn."""
         if not self.on or get_ident() != self.thread:
             return
-        try:
-            self.file.write(begin_ns, end_ns, self.turn, kind, 0, 0, self.messages)
-        except Exception as error:
-            self.fail("a row", error)
+        noted = self._noted
+        noted.append((begin_ns, end_ns, self.turn, kind))
         if kind <= LAST_OF_WORK or kind == _EXCHANGE:
             self._work = True
+        if len(noted) > MOST_NOTED:  # no launch is seen here, nor a turn
+            self._written()
+
+    def _written(self) -> None:
+        """What was noted is written, or the clock stops."""
+        try:
+            self._settle()
+        except Exception as error:
+            self.fail("a row", error)
+
+    def _settle(self) -> None:
+        """Write down what was noted. Raises what the file, or `later`, raises."""
+        for each in self.later:
+            each()
+        write = self.file.write
+        for row in self._noted:
+            write(*row)
+        self._noted.clear()
+        self._mark = 0
 
     def batch(self, decode: bool, size: int) -> None:
         """The batch of this turn, before it is launched."""
@@ -122,6 +144,8 @@ class Clock:
         self.write(_LAUNCH, begin_ns, end_ns)
         if graph:
             self._flags |= rows.GRAPH
+        if self.on and get_ident() == self.thread:
+            self._written()
 
     def next_turn(self) -> None:
         """A turn begins: the one before is over."""
@@ -142,12 +166,14 @@ class Clock:
         if self._alternate:
             self._switch(self.turn // self._alternate % 4 in rows.ON_OF_FOUR)
             self._flags |= 0 if self.on else rows.OFF
+        if not worked:  # no launch may follow for long
+            self._settle()
         if self.device and self.on:
-            if not worked:  # no launch may follow for long
+            if not worked:
                 self.device.read()
                 self._count_missed(self.device.missed)
             self.device.renew(now_ns)
-        self._mark = self.file.count
+        self._mark = len(self._noted)
 
     def _count_missed(self, missed: dict[str, int]) -> None:
         """In the header, which batches the GPU's clock did not time, where there are more now."""
@@ -157,21 +183,13 @@ class Clock:
 
     def _close(self, now_ns: int) -> None:
         if not self._work:  # a server without requests turns thousands of times a second
-            self.file.count = self._mark
+            del self._noted[self._mark :]
             self._without_work += 1
             return
-        self.file.write(
-            self._begin_ns,
-            now_ns,
-            self.turn,
-            _TURN,
-            self._flags,
-            self._batch_size,
-            self.messages,
-            self._without_work,
-        )
+        found = self._flags, self._batch_size, self._without_work
+        self._noted.append((self._begin_ns, now_ns, self.turn, _TURN, *found))
         self._without_work = 0
 
     def own_batch(self, turn: int, begin_ns: int, end_ns: int, width_ns: int) -> None:
         """What the GPU did for a batch of an earlier turn."""
-        self.file.write(begin_ns, end_ns, turn, _OWN_BATCH, 0, 0, self.messages, width_ns)
+        self.file.write(begin_ns, end_ns, turn, _OWN_BATCH, 0, 0, width_ns)

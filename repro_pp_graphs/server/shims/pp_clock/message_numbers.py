@@ -32,9 +32,17 @@ class Messages:
         # of sends and of receives: by group, peer and tag
         self._counts: dict[bool, defaultdict[tuple[int, Any, int], int]]
         self._counts = {side: defaultdict(int) for side in (True, False)}
+        self._uncounted: list[tuple[defaultdict[Any, int], Any, Any, int]] = []
+        clock.later.append(self._count)
         # messages of the last sends that did not wait, by their works, which it keeps alive so that
         # no other work is taken for one of them
         self._on_their_way: deque[tuple[Any, str]] = deque(maxlen=MOST_ON_THEIR_WAY)
+
+    def _count(self) -> None:
+        """What was sent and received since, in its order."""
+        for counts, group, peer, tag in self._uncounted:
+            counts[id(group), peer, tag] += 1
+        self._uncounted.clear()
 
     def batched(self, call: Call, sends: Call) -> Call:
         """torch.distributed's batch_isend_irecv; the op of a P2POp that sends is `sends`."""
@@ -57,13 +65,13 @@ class Messages:
 
     def _names_in(self, p2p_op_list: Any, sends: Call) -> list[str]:  # noqa: ANN401
         """Count a batch's messages; what they are called, while a profile runs."""
+        self._count()
         profiled = self._clock.profiled()
         names = []
         for each in p2p_op_list:
             side = each.op is sends
             key = (id(each.group), each.peer, each.tag)
             self._counts[side][key] = number = self._counts[side][key] + 1
-            self._clock.messages += 1
             if profiled:
                 names.append(self._name(side, each.group, each.peer, each.tag, number))
         return names
@@ -71,6 +79,7 @@ class Messages:
     def numbered(self, call: Call, sends: bool) -> Call:
         """torch.distributed's send, recv, isend or irecv."""
         clock, profiled, counts = self._clock, self._clock.profiled, self._counts[sends]
+        uncounted = self._uncounted
         side = "dst" if sends else "src"
 
         def message(  # the parameters of torch's own, whose second is dst or src
@@ -84,12 +93,11 @@ class Messages:
                 peer = more.pop(side, None)
             if get_ident() != clock.thread:
                 return call(tensor, peer, group, tag, **more)
-            key = (id(group), peer, tag)
-            counts[key] = number = counts[key] + 1
-            clock.messages += 1
+            uncounted.append((counts, group, peer, tag))
             if not profiled():
                 return call(tensor, peer, group, tag, **more)
-            name = self._name(sends, group, peer, tag, number)
+            self._count()
+            name = self._name(sends, group, peer, tag, counts[id(group), peer, tag])
             with self._span(ANNOTATION + name):
                 work = call(tensor, peer, group, tag, **more)
             if sends and work is not None:
