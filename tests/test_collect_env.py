@@ -23,7 +23,15 @@ from fake_sglang.harness import wait_until
 from planted_secrets import NAMED, SECRETS
 from programs import ran
 
-from repro_pp_graphs.environment import interpreter, libraries, packages, programs, running_servers
+from repro_pp_graphs.environment import (
+    facts,
+    interpreter,
+    libraries,
+    packages,
+    programs,
+    running_servers,
+    system,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "collect_env.sh"
@@ -989,3 +997,26 @@ def test_what_sglang_logs_of_tokens_stays_readable(variables: Variables) -> None
 
 def test_variables_of_other_programs_are_not_printed(variables: Variables) -> None:
     assert all("EDITOR" not in found for found in variables)
+
+
+def test_it_says_that_only_variables_of_known_names_are_shown():
+    text = facts.as_text({"environment": {"NCCL_DEBUG": "INFO"}, "server": {"port": "none"}})
+    heading, remark, block = text.split("\n")[:3]
+    assert (heading, block) == ("## Environment variables", "```text")
+    assert remark.startswith("Only variables of known names are here")
+    assert text.count("Only variables") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("9223372036854771712", "none"),
+        ("9223372036854775807", "none"),
+        ("-1", "none"),
+        ("8589934592", "8589934592"),
+        ("max 100000", "max 100000"),
+        ("0-3", "0-3"),
+    ],
+)
+def test_a_limit_of_a_cgroup_that_is_none_is_called_so(text, shown):
+    assert system._bound(text) == shown

@@ -352,6 +352,12 @@ def test_what_cannot_be_bundled_is_refused_in_one_line(
     assert not (run / "logs" / "issue_bundle.tar.gz").exists()
 
 
+def test_a_runs_own_logs_folder_names_the_run_too(run: Path) -> None:
+    done = bundle(run / "logs")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (run / "logs" / "issue_bundle.tar.gz").exists()
+
+
 def test_a_broken_record_of_a_run_ends_in_one_line(run: Path) -> None:
     (run / "logs" / "run.json").write_text("{")
     done = bundle(run)

@@ -274,3 +274,14 @@ def test_cases_of_the_same_name_in_other_folders_go_by_their_paths(tmp_path):
         str(tmp_path / "monday" / "on"),
         str(tmp_path / "tuesday" / "on"),
     ]
+
+
+def test_a_wait_for_something_else_says_what_that_can_be():
+    facts = analyze(only_case(DATA / "sglang052_graphs_on"))
+    assert "Something else:" not in "\n".join(lines(facts))
+    turn = next(iter(facts.turns.values()))
+    row = next(row for row in turn.rows.values() if row.mean)
+    row.waits["otherwise"] = turn.mean
+    text = sentences("\n".join(lines(facts)))
+    assert "for something else" in text
+    assert "Something else: a call or message that waits while the traces show nothing" in text

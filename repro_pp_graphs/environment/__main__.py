@@ -116,6 +116,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 def _check_bundle(parser: _Parser, options: argparse.Namespace) -> None:
     code = ROOT / "repro_pp_graphs" / "bundle"
+    given = Path(options.bundle).absolute()
+    if given.name == "logs" and (given / "run.json").is_file():  # the run is the folder around it
+        options.bundle = str(given.parent)
     record = Path(options.bundle, "logs", "run.json")
     if options.json or options.json_file:
         parser.error("--json and --bundle do not go together")

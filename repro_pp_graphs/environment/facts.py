@@ -12,6 +12,9 @@ from repro_pp_graphs.environment.masking import Masker
 
 SECTIONS = ("summary", "system", "gpus", "network", "software", "environment", "server")
 _TITLES = {"gpus": "GPUs", "environment": "Environment variables"}
+_REMARKS = {
+    "environment": "Only variables of known names are here (SGLANG_*, NCCL_*, CUDA_* and the like)."
+}
 _COLUMN, _WIDTH = 38, 80  # characters: the widest column of keys, a line
 _MOST_CHARS = 16_000  # of a value
 _NOT_IN_KEYS = re.compile("[^A-Za-z0-9 .,:/()_-]")
@@ -66,7 +69,10 @@ def as_text(found: dict[str, dict[str, str]]) -> str:
 
 
 def _section(section: str, facts: dict[str, str]) -> Iterator[str]:
-    yield from (f"## {_TITLES.get(section, section.capitalize())}", "```text")
+    yield f"## {_TITLES.get(section, section.capitalize())}"
+    if section in _REMARKS:
+        yield _REMARKS[section]
+    yield "```text"
     width = min(max(map(len, facts), default=0), _COLUMN)
     for key, text in facts.items():
         if "\n" not in text:

@@ -14,6 +14,7 @@ from repro_pp_graphs.environment.facts import Facts, count
 from repro_pp_graphs.environment.programs import Program, Programs, slurp
 
 _GIB = 2**30
+_NO_LIMIT = 2**62  # bytes: no machine has as many
 _FILES = {
     "load average": "/proc/loadavg",
     "NUMA balancing": "/proc/sys/kernel/numa_balancing",
@@ -136,13 +137,18 @@ def _limit(limit: int, unit: int = 1) -> str:
     return "unlimited" if limit == resource.RLIM_INFINITY else str(limit // unit)
 
 
+def _bound(text: str) -> str:
+    """A limit of a cgroup; of version 1 the largest number of pages, and -1, are no limit."""
+    return "none" if text == "-1" or (text.isdigit() and int(text) >= _NO_LIMIT) else text
+
+
 def _cgroup() -> Iterator[tuple[str, str]]:
     base = "/sys/fs/cgroup"
     own = first("^0::(.*)", slurp("/proc/self/cgroup"))
     if own and Path(f"{base}{own}/cpu.max").exists():
         base += own
     limits = {name.split("/")[-1]: slurp(f"{base}/{name}") for name in _LIMITS}
-    shown = [f"{name} {text}" for name, text in limits.items() if text]
+    shown = [f"{name} {_bound(text)}" for name, text in limits.items() if text]
     yield "cgroup limits", ", ".join(shown) or "none readable"
     stat = slurp(f"{base}/cpu.stat") or slurp(f"{base}/cpu/cpu.stat")
     yield "cgroup throttled periods", first(r"^nr_throttled (\d+)", stat) or "not readable"

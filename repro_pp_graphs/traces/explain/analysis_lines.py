@@ -12,6 +12,7 @@ from repro_pp_graphs.traces.explain.words import (
     GPU_IDLE,
     OWN_IDLE,
     ROW_TITLES,
+    SOMETHING_ELSE,
     WIDTH,
     clock_doubt_us,
     column,
@@ -88,6 +89,8 @@ def _turns(facts: Analysis) -> list[str]:
             f". PP{returned.src}'s are over the {last.turns} turns between "
             f"{returned.steps_counted} sends of token ids, the means below over these"
         )
+    if any(CAUSE_TITLES["otherwise"] in line for line in found):
+        note += f". {SOMETHING_ELSE}"
     return found + wrapped(f"({note})", "")
 
 

@@ -61,6 +61,11 @@ CAUSE_TITLES: dict[Cause, str] = {
     "transfer": "for the transfer",
     "otherwise": "for something else",
 }
+SOMETHING_ELSE = (
+    "Something else: a call or message that waits while the traces show nothing of this rank that "
+    "would hold it: another process's turn on the GPU, the driver, a partner that is not in the "
+    "traces"
+)
 RECEIVES: tuple[RowName, ...] = ("token_recv", "hidden_recv")
 # What a row of idle time is of: of a GPU, or of the kernels of a rank that shares one, or may.
 GPU_IDLE, OWN_IDLE = "its GPU computes nothing", "none of its own kernels"

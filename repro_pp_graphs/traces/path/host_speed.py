@@ -42,6 +42,6 @@ def unequal(a: str, first: Analysis, b: str, second: Analysis) -> str:
     if not (first.ring_path and first.ring_path.what_if):
         return f"{text}."
     return (
-        f"{text}; a what-if of {a} is about {a}'s hosts; one of "
-        f"hosts as in {b} is nearer to {b}: --what-if send=0+host={mean:.2f} (the mean of these)."
+        f"{text}. How long {a}'s step would be without sends on hosts as fast as {b}'s, to hold "
+        f"against {b}'s: --what-if send=0+host={mean:.2f} (host: the mean of these)."
     )
