@@ -269,11 +269,14 @@ def test_the_interaction_stands_in_every_report(tmp_path):
     assert pairs == by_sends | {("graphs_on", "graphs_off"), ("sync_send", "sync_send_no_graphs")}
     printed = " ".join(outcome.lines(summary_record.from_json(made).verdict))
     assert "graphs x sends: graphs on / off is 0.952 as released and 1.043 with blocking" in printed
+    assert "these two ratios, the second by the first (the interaction): " in printed
     lines = launch_table.lines(made)
     assert max(map(len, lines)) <= 80
     assert any("TPOT mean ms" in line and line.endswith("*") for line in lines[-2:])
     said = content.content(source.read(run, made))
     assert said.crossed is not None and said.crossed.rows[-1][-1].endswith("different")
+    assert said.crossed.rows[-1][0] == "interaction: blocking / as released"
+    assert said.crossed.note.startswith("Interaction: on / off with blocking sends by on / off as ")
     assert "## Graphs by sends" in markdown.text_of(said)
 
 

@@ -149,10 +149,13 @@ def crossed(source: Source) -> Table | None:
         rows.append([f"{name}, blocking", *means[2:], f"{each.ratio_blocking:.3f}"])
         ratio = interval(each.estimate) if each.estimate else ""
         word = f"{each.word.lower()} {100 * each.margin:g} %" if "THAN" in each.word else each.word
-        rows.append(["blocking / as released", "", "", f"{ratio} {word.lower()}".strip()])
+        rows.append(
+            ["interaction: blocking / as released", "", "", f"{ratio} {word.lower()}".strip()]
+        )
     if not rows:
         return None
     note = (
+        "Interaction: on / off with blocking sends by on / off as released, a ratio of two ratios. "
         "Blocking: the host waits in every send, as in sglang 0.5.2 (shim sync_send). Ratios "
         "are of one model of all four cases, above of each pair alone: the last digit may differ."
     )
