@@ -414,6 +414,7 @@ def test_the_command_writes_the_summary_and_exits_by_it(tmp_path, capsys):
     assert summary_step.main([str(tmp_path)]) == 1
 
 
+@pytest.mark.parametrize("name", ["pp_max_micro_batch_size", "max_micro_batch_size"])
 @pytest.mark.parametrize(
     ("launches", "told_of"),
     [
@@ -424,10 +425,9 @@ def test_the_command_writes_the_summary_and_exits_by_it(tmp_path, capsys):
         ([(None, {"4": 24}), (None, {"3": 12, "5": 12})], "(3 5; 4)"),
     ],
 )
-def test_loads_that_were_split_by_chance_are_told(launches, told_of):
+def test_loads_that_were_split_by_chance_are_told(launches, told_of, name):
     made = [
-        {"resolved": {"pp_max_micro_batch_size": cap} if cap else {}, "decode_batches": sizes}
-        for cap, sizes in launches
+        {"resolved": {name: cap} if cap else {}, "decode_batches": sizes} for cap, sizes in launches
     ]
     assert [told_of in text for text in remarks._uneven_splits(made)] == [True] * bool(told_of)
 

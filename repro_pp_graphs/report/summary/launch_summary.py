@@ -12,6 +12,7 @@ from repro_pp_graphs.report.summary import from_traces, token_ids
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server.case import needs
 from repro_pp_graphs.server.machine import network
+from repro_pp_graphs.server.release.release_facts import MICRO_BATCH
 from repro_pp_graphs.stats.metric_names import CLIENT, CONTROL
 
 # of the client's summary; the keys carry their units
@@ -37,7 +38,7 @@ RESOLVED = (
     "cuda_graph_max_bs_decode",
     "cuda_graph_backend_decode",
     "pp_async_batch_depth",
-    "pp_max_micro_batch_size",
+    *MICRO_BATCH,
     "attention_backend",
     "max_total_tokens",
     "disable_overlap_schedule",

@@ -10,7 +10,7 @@ from typing import Any
 from repro_pp_graphs.environment import changes
 from repro_pp_graphs.report.launch_row import name, split
 from repro_pp_graphs.report.summary import token_ids
-from repro_pp_graphs.server.release.release_facts import SENDS_MEAN
+from repro_pp_graphs.server.release.release_facts import MICRO_BATCH, SENDS_MEAN
 from repro_pp_graphs.stats.compare import LEAST_LAUNCHES, spread
 
 MOST_NUMBERS = 2  # of a remark that differ from launch to launch and are named
@@ -256,7 +256,8 @@ def _uneven_splits(launches: list[dict[str, Any]]) -> list[str]:
     """A remark where launches with the same cap on micro-batches split the load differently."""
     by_cap: dict[Any, set[str]] = {}
     for launch in launches:
-        cap = launch.get("resolved", {}).get("pp_max_micro_batch_size")
+        resolved = launch.get("resolved", {})
+        cap = next((resolved[name] for name in MICRO_BATCH if name in resolved), None)
         by_cap.setdefault(cap, set()).add(split(launch))
     sizes = {text for splits in by_cap.values() if len(splits - {"-"}) > 1 for text in splits}
     if not sizes - {"-"}:
