@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from repro_pp_graphs.probe import launcher, places, table
 from repro_pp_graphs.probe.cells import SENDS, Send, balanced, parse_send
+from repro_pp_graphs.probe.interval import interval
 from repro_pp_graphs.probe.journal import Batch, Call, Journal
 from repro_pp_graphs.probe.options import SETTLING_STEPS, parse
-from repro_pp_graphs.probe.result import interval
 from repro_pp_graphs.probe.send_split import TokenSend, explained, pace, spread, token_sends
 from repro_pp_graphs.probe.truth import fits, waits_us
 

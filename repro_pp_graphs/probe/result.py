@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import statistics
 import sys
@@ -17,6 +16,7 @@ from repro_pp_graphs.files import write_json
 from repro_pp_graphs.probe import send_split, table
 from repro_pp_graphs.probe.cells import Cell
 from repro_pp_graphs.probe.client_result import client_result
+from repro_pp_graphs.probe.interval import interval
 from repro_pp_graphs.probe.journal import Journal
 from repro_pp_graphs.probe.options import SETTLING_STEPS, ProbeOptions
 from repro_pp_graphs.probe.ring import Ring
@@ -42,20 +42,6 @@ SUMMARISED = (
     "step_ms",
     "tokens_per_s",
 )
-# two-sided 95 %, by degrees of freedom from 1
-T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
-        2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086)  # fmt: skip
-T_95_MANY = 2.086  # beyond the table: a little wide
-
-
-def interval(values: Sequence[float]) -> dict[str, float | None]:
-    """Mean and half-width of its 95 % interval (Student's t); None for the half-width of a single
-    value."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return {"mean": mean, "half_width": None}
-    t = T_95[len(values) - 2] if len(values) - 2 < len(T_95) else T_95_MANY
-    return {"mean": mean, "half_width": t * statistics.stdev(values) / math.sqrt(len(values))}
 
 
 def environment(ring: Ring) -> dict[str, Any]:
