@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -13,9 +14,10 @@ _HERE = Path(__file__).parent
 _SPECIAL = ("<s>", "</s>", "<pad>")
 
 
-def shapes() -> list[str]:
+@functools.cache
+def shapes() -> tuple[str, ...]:
     """The names of the shapes in this package."""
-    return sorted(path.stem for path in _HERE.glob("*.json"))
+    return tuple(sorted(path.stem for path in _HERE.glob("*.json")))
 
 
 def config_path(shape: str) -> Path:

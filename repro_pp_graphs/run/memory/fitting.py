@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -54,8 +55,11 @@ def least_share(launch: Launch, gpus: Sequence[Gpu], tokens: int) -> float | Non
     """The least share of a GPU's memory, in hundredths, that holds weights and tokens; None where
     that is more than weights.MOST, or not known."""
     shares = [hundredth / 100 for hundredth in range(1, round(weights.MOST * 100) + 1)]
-    fit = (one for one in shares if _holds(_with(launch, weights.FRACTION, str(one)), gpus, tokens))
-    return next(fit, None)
+
+    def fits(share: float) -> bool:  # and then all larger ones do
+        return _holds(_with(launch, weights.FRACTION, str(share)), gpus, tokens)
+
+    return next(iter(shares[bisect_left(shares, True, key=fits) :]), None)
 
 
 def most_layers(
