@@ -45,13 +45,19 @@ def _plain(value: object, hint: object, where: str) -> str:
         return ""
     if hint in (None, type(None)):
         return "" if value is None else _fault(where, "not null")
-    kinds = (int, float) if hint is float else (hint,)
-    return "" if type(value) in kinds else _fault(where, f"not {_NAMES.get(hint, hint)}")
+    return "" if type(value) in _kinds(hint) else _fault(where, f"not {_NAMES.get(hint, hint)}")
+
+
+def _kinds(hint: object) -> set[object]:
+    """The types whose values a plain hint takes; of another none has any."""
+    return {int, float} if hint is float else {hint}
 
 
 def _list(value: object, hint: object, where: str) -> str:
     if not isinstance(value, list):
         return _fault(where, "not a list")
+    if isinstance(hint, type) and set(map(type, value)) <= _kinds(hint):  # thousands of times, say
+        return ""
     faults = (misfit(each, hint, f"{where}[{number}]") for number, each in enumerate(value))
     return next(filter(None, faults), "")
 

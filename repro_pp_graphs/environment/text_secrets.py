@@ -54,6 +54,9 @@ def _found(text: str, literals: Iterable[str]) -> Iterator[int]:
 
 
 def _mask_around(text: str, lower: str, around: secret_words.Around) -> str:
+    if not any(map(lower.__contains__, around.literals)):
+        return text
+
     def found() -> Iterator[tuple[int, int, str]]:
         done = 0
         for at in _found(lower, around.literals):

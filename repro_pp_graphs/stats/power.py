@@ -62,7 +62,12 @@ def detectable(plan: Design, variances: Floats, alpha: float) -> float:
 
     On the scale of the values: of logarithms, 0.05 is a ratio of exp(0.05).
     """
-    value, half = _without_difference(plan, variances, alpha)
+    return _detectable(plan, tuple(map(float, variances)), alpha)
+
+
+@functools.lru_cache(1024)  # what is written of a run is computed for each of its files
+def _detectable(plan: Design, variances: tuple[float, ...], alpha: float) -> float:
+    value, half = _without_difference(plan, np.array(variances), alpha)
     return float(np.quantile(half - value, POWER))
 
 
@@ -72,11 +77,16 @@ def rounds_needed(variances: Floats, alpha: float, margin: float) -> int | None:
 
     None: more than MOST_ROUNDS. `margin` on the scale of the values.
     """
+    return _rounds_needed(tuple(map(float, variances)), alpha, margin)
+
+
+@functools.lru_cache(1024)  # as above
+def _rounds_needed(variances: tuple[float, ...], alpha: float, margin: float) -> int | None:
     blocks = range(2, MOST_ROUNDS // BLOCK + 1)
-    low, high = 0, len(blocks)
+    low, high, spreads = 0, len(blocks), np.array(variances)
     while low < high:  # the first block that does: more rounds never need more
         middle = (low + high) // 2
-        value, half = _without_difference(abba(BLOCK * blocks[middle]), variances, alpha)
+        value, half = _without_difference(abba(BLOCK * blocks[middle]), spreads, alpha)
         if np.quantile(np.abs(value) + half, POWER) <= margin:
             high = middle
         else:
