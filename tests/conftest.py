@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ settings.register_profile("thorough", max_examples=400, deadline=None, print_blo
 settings.load_profile("thorough" if THOROUGH else "sample")
 
 DEAREST = ("rehearsal", "launches", "slow")  # markers
+COLLECTED = pytest.StashKey[frozenset[str]]()  # modules that are imported once tests are collected
 
 
 @pytest.fixture
@@ -25,6 +27,12 @@ def harness(tmp_path: Path) -> Iterator[Harness]:
     """A checkout to run run_repro.sh in, with a stand-in for sglang."""
     with Harness(tmp_path / "r") as made:
         yield made
+
+
+@pytest.fixture
+def at_collection(pytestconfig: pytest.Config) -> frozenset[str]:
+    """The modules that were imported before the first test ran."""
+    return pytestconfig.stash[COLLECTED]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -59,6 +67,7 @@ def pytest_collection(session: pytest.Session) -> Iterator[None]:
         _import_in_turn(session.config)
         return (yield)
     finally:
+        session.config.stash[COLLECTED] = frozenset(sys.modules)
         gc.freeze()
         gc.enable()
         gc.set_threshold(50_000, 20, 20)

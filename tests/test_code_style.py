@@ -53,6 +53,11 @@ def test_no_test_file_imports_another():
                 assert not names & {alias.name for alias in node.names}, path.name
 
 
+def test_no_test_file_imports_torch_as_it_is_collected(at_collection):
+    """Each process of pytest-xdist collects all tests; torch takes a second of CPU to import."""
+    assert not at_collection & {"torch", "sglang"}
+
+
 def test_pyproject_holds_tool_settings_only():
     """The commands run from a checkout: an installed package would lack half of them."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
