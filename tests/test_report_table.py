@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import made_up_run
 import pytest
@@ -13,6 +14,7 @@ from repro_pp_graphs.report import launch_row, summary_step
 from repro_pp_graphs.report.number_words import number
 from repro_pp_graphs.report.summary import from_traces, remarks, run_summary
 from repro_pp_graphs.report.tables import launch_table
+from repro_pp_graphs.run.launch.micro_batches import NOT_AS_ASKED
 from repro_pp_graphs.run_record import Launch, Plan
 
 
@@ -430,6 +432,17 @@ def test_loads_that_were_split_by_chance_are_told(launches, told_of, name):
         {"resolved": {name: cap} if cap else {}, "decode_batches": sizes} for cap, sizes in launches
     ]
     assert [told_of in text for text in remarks._uneven_splits(made)] == [True] * bool(told_of)
+
+
+def test_launches_with_one_cap_are_not_told_to_set_it():
+    made: list[dict[str, Any]] = [
+        {"resolved": {"pp_max_micro_batch_size": 4}, "decode_batches": sizes}
+        for sizes in ({"4": 24}, {"3": 12, "4": 12})
+    ]
+    (text,) = remarks._uneven_splits(made)
+    assert "--pp-max-micro-batch-size" not in text and "--chunked-prefill-size" in text
+    made[1]["warnings"] = [f"{NOT_AS_ASKED}: 3 requests in 12 decode turns"]  # it says so itself
+    assert remarks._uneven_splits(made) == []
 
 
 def test_what_several_launches_say_alike_stands_once(tmp_path):

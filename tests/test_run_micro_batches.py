@@ -34,7 +34,8 @@ def test_a_larger_one_than_was_asked_for_is_told_of_each_load(label: str):
     plan, launch = swept(8, [])
     (text,) = micro_batches.remark(plan, launch, {label: clock(n1=31, n15=30)})
     load = "main" if label == "A" else "other"
-    assert text.endswith(f": under the {load} load 1 (31), 15 (30) in place of at most 8")
+    counted = "1 request in 31 decode turns, 15 requests in 30 decode turns"
+    assert f": under the {load} load {counted}, in place of at most 8 in one. What" in text
 
 
 def test_of_several_loads_each_is_named():
@@ -76,6 +77,6 @@ def test_without_a_sweep_it_is_the_size_of_the_arguments(name: str):
     plan = made_up_run.plan(launch)
     assert micro_batches.remark(plan, launch, {"A": clock(n8=60)}) == []
     (text,) = micro_batches.remark(plan, launch, {"A": clock(n1=30, n15=30)})
-    assert text.endswith(": 1 (30), 15 (30) in place of at most 8")
+    assert ": 1 request in 30 decode turns, 15 requests in 30 decode turns, in place of at" in text
     launch.args = []
     assert micro_batches.remark(plan, launch, {"A": clock(n1=30, n15=30)}) == []

@@ -129,9 +129,10 @@ def test_a_saving_below_what_can_be_told_says_so():
 def test_side_by_side_names_a_wait_for_the_graph_that_is_not_in_the_send():
     text = " ".join(" ".join(side_by_side.lines([facts(ON), facts("sglang056_graphs_on")])).split())
     assert (
-        "! sglang056_graphs_on: while its own decode graph runs, that host waits in the receive of "
-        "token ids"
+        "! sglang056_graphs_on: while its own decode graph runs, that host is in the receive of "
+        "token ids ("
     ) in text
+    assert "it waits there, for the most part, for a peer not there yet), not in the send." in text
     assert f"! {ON}" not in text
 
 

@@ -66,7 +66,9 @@ def spreadless(found: Estimate, a: str, b: str) -> str:
     one: the interval is wider for it (docs/verdict.md). Empty where neither's was."""
     spreads = ((a, found.spread_a), (b, found.spread_b))
     flat = [case for case, spread in spreads if spread < NO_SPREAD]
-    return f"spread of {' and of '.join(flat)} estimated as 0" if flat else ""
+    if not flat:
+        return ""
+    return f"spread of {' and of '.join(flat)} estimated as 0: too few launches to tell it"
 
 
 def crossed(found: Interaction) -> str:

@@ -8,6 +8,16 @@ from repro_pp_graphs.pp_clock.clock_record import ClockFacts
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server.release.release_facts import MICRO_BATCH
 
+NOT_AS_ASKED = (
+    "its micro-batches are not those asked for, so that its figures are of another load than those "
+    "of a launch whose are"
+)
+WHY = (
+    "What splits a load otherwise: prefills cut into chunks (--chunked-prefill-size below the "
+    "prompts' tokens), fewer running requests or tokens than the load needs. Compare under a load "
+    "that the case does not cut, as with shorter prompts"
+)
+
 
 def remark(plan: Plan, launch: Launch, clocks: Mapping[str, ClockFacts]) -> list[str]:
     """A sentence on the measured passes of a launch whose micro-batches are not of the size asked
@@ -23,14 +33,14 @@ def remark(plan: Plan, launch: Launch, clocks: Mapping[str, ClockFacts]) -> list
             batch = 0
         if asked and not _fits(sizes, asked, batch, clock.loop_size):
             under = f"under {load.title} " if load else ""
-            turns = ", ".join(f"{size} ({count})" for size, count in sizes.items())
-            found.append(f"{under}{turns} in place of at most {asked}")
+            turns = ", ".join(
+                f"{size} request{'s' * (size != '1')} in {count} decode turns"
+                for size, count in sizes.items()
+            )
+            found.append(f"{under}{turns}, in place of at most {asked} in one")
     if not found:
         return []
-    return [
-        "its micro-batches are not those asked for, so that its figures are of another load; "
-        f"requests in one (decode turns of the first rank): {'; '.join(found)}"
-    ]
+    return [f"{NOT_AS_ASKED}: {'; '.join(found)}. {WHY}"]
 
 
 def _of_arguments(launch: Launch) -> int | None:

@@ -8,6 +8,7 @@ from repro_pp_graphs.traces.analysis_record import Analysis, Spread
 from repro_pp_graphs.traces.explain.conclusion import LONG_SHARE
 from repro_pp_graphs.traces.explain.token_return_words import sends_held
 from repro_pp_graphs.traces.explain.words import (
+    CAUSE_TITLES,
     ROW_PHRASES,
     WIDTH,
     column,
@@ -53,9 +54,12 @@ def _held_elsewhere(facts: Analysis) -> list[str]:
     name = max(waits, key=lambda each: waits[each])
     if name in ("token_send", "exchange") or waits[name] < LONG_SHARE * turn.mean:
         return []
+    causes = turn.rows[name].waits
+    most = CAUSE_TITLES[max(causes, key=lambda each: causes[each])]
     return wrapped(
-        f"! {facts.case}: while its own decode graph runs, that host waits in {ROW_PHRASES[name]}, "
-        f"{ms(waits[name])} ms a turn, not in the send."
+        f"! {facts.case}: while its own decode graph runs, that host is in {ROW_PHRASES[name]} "
+        f"({ms(waits[name])} ms a turn; it waits there, for the most part, {most}), not in the "
+        "send."
     )
 
 

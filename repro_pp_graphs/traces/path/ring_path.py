@@ -103,7 +103,8 @@ def _what_if(
         off = (
             "a check fails: the decode steps after the first quarter took "
             f"{measured / 1000:.2f} ms, and come out as {again / 1000:.2f} ms when they are "
-            "computed again from usual latencies with nothing changed"
+            "computed again, with nothing changed, from how long each kind of call and message "
+            "usually takes (docs/ring_path.md)"
         )
         return measured, again, {}, off
     changes = {f"{name}=0": change_of(name, 0) for name in ALWAYS_ASKED}
