@@ -335,7 +335,7 @@ def test_hosts_are_named_once_over_all_files_and_at_most_a_few() -> None:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ([], "no run of run_repro.sh"),
+        ([], "name the folder of the run's --out, --bundle FOLDER"),
         (["--json"], "--json and --bundle do not go together"),
         (["--python", "/bin/false"], "needs Python 3.10"),
         (["--python", "no-such-python"], "no such program"),

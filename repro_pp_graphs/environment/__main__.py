@@ -125,7 +125,9 @@ def _check_bundle(parser: _Parser, options: argparse.Namespace) -> None:
     if not code.is_dir():
         parser.error(f"--bundle needs the whole repository: no {code}")
     if not os.access(record, os.R_OK):
-        parser.error(f"--bundle {options.bundle}: no run of run_repro.sh: {record} is missing")
+        missing = f"no run of run_repro.sh: {record} is missing"
+        named = "name the folder of the run's --out, --bundle FOLDER"
+        parser.error(f"--bundle {options.bundle}: {missing}; {named}")
 
 
 def _bundle(options: argparse.Namespace, programs: Programs) -> NoReturn:
