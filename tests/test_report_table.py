@@ -170,8 +170,24 @@ def test_in_a_rehearsal_no_name_claims_graphs_and_no_ratio_stands(tmp_path):
     for label, *_ in ABBA:
         launch_record.path_of(tmp_path, label).unlink()
     text = " ".join(summary_step.said(run_summary.summarise(tmp_path, made)))
-    assert "TPOT mean, arm A / arm B: CANNOT TELL: not measured in arm A and arm B." in text
+    assert "TPOT mean, arm A / arm B: CANNOT TELL: nothing was measured." in text
     assert "graphs_on" not in text and "graphs_off" not in text
+
+
+@pytest.mark.parametrize("mode", ["cpu", "gpu"])
+@pytest.mark.parametrize("others", [["small"], ["graphs_off", "sync_send", "sync_send_no_graphs"]])
+def test_where_nothing_was_measured_that_is_said_and_no_launch_is_left_out(tmp_path, mode, others):
+    made = plan(*(launch(case, case) for case in ["graphs_on", *others]), mode=mode)
+    launch_record.amend(tmp_path, "graphs_on", status="interrupted", run_id=made.run_id)
+    text = " ".join(" ".join(summary_step.said(run_summary.summarise(tmp_path, made))).split())
+    assert "CANNOT TELL: nothing was measured." in text and "not measured in" not in text
+    assert "left out" not in text and "(graphs_on: interrupted, " in text
+
+
+def test_the_command_that_opens_a_trace_with_its_ranks_in_order_is_named(tmp_path):
+    lines = summary_step.next_steps(tmp_path, plan(launch("A", "on")), [tmp_path / "a.json"])
+    assert any("python -m repro_pp_graphs open FILE" in line for line in lines)
+    assert max(len(line) for line in lines if str(tmp_path) not in line) <= 80
 
 
 def test_after_an_interruption_only_what_was_measured_is_there(tmp_path, capsys):

@@ -34,7 +34,8 @@ def next_steps(out: Path, plan: Plan, traces: list[Path]) -> list[str]:
     if traces:
         lines += [
             "",
-            "Open ui.perfetto.dev, 'Open trace file', choose one of the traces, then",
+            "python -m repro_pp_graphs open FILE shows one of the traces in Perfetto, its",
+            "ranks in order ('Open trace file' on ui.perfetto.dev: in no order). There",
             f"  1. type {launches}",
             "  2. type send: the last rank's send to rank 0, and what runs beside it",
             "The same in numbers: logs/<label>_analysis.txt",

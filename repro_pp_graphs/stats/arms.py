@@ -44,6 +44,11 @@ class Arms:
         )
 
 
+def nothing(samples: Sequence[Sample]) -> str:
+    """That no launch of a run has any value; empty where one has."""
+    return "" if any(sample.values for sample in samples) else "nothing was measured"
+
+
 def arms_of(a: str, samples: Sequence[Sample], name: str) -> Arms:
     """What case `a` and the other one have of the metric `name`, of the launches that have it."""
     having = [sample for sample in samples if name in sample.values]

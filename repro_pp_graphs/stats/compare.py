@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from repro_pp_graphs.stats import p_values
-from repro_pp_graphs.stats.arms import Arms, Sample, arms_of
+from repro_pp_graphs.stats.arms import Arms, Sample, arms_of, nothing
 from repro_pp_graphs.stats.looks import Look, look
 from repro_pp_graphs.stats.metric_names import MARGIN
 from repro_pp_graphs.stats.verdict_record import (
@@ -59,13 +59,14 @@ def pair(
 ) -> Pair:
     """Case `a` against case `b` in every metric; the first metric is the primary."""
     ours = [sample for sample in samples if sample.case in (a, b)]
-    left_out = [LeftOut(label=each.label, why=each.fault) for each in ours if each.fault]
+    empty = nothing(samples)  # of nothing no launch is left out
+    left_out = [] if empty else [LeftOut(label=s.label, why=s.fault) for s in ours if s.fault]
     counted = [sample for sample in ours if not sample.fault]
     at = look(asked.planned, asked.later, whole_rounds(a, b, counted))
     rules = Rules(at.alpha, asked.margin, at.withheld)
     found = [compare(a, b, counted, metric, rules) for metric in metrics]
     for each in found:
-        each.why = _uncounted(a, b, each, ours) or each.why
+        each.why = empty or _uncounted(a, b, each, ours) or each.why
     measured = [each for each in found if each.values_a or each.values_b or each.role == "primary"]
     secondary = [each for each in measured if each.role == "secondary"]
     correct(secondary, rules.alpha, "metrics")

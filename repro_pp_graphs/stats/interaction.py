@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from repro_pp_graphs.stats.arms import Sample
+from repro_pp_graphs.stats.arms import Sample, nothing
 from repro_pp_graphs.stats.compare import LEAST_LAUNCHES, Asked
 from repro_pp_graphs.stats.looks import Look, look
 from repro_pp_graphs.stats.verdict_record import Estimate, Interaction, Word
@@ -36,7 +36,7 @@ def interaction(cells: Cells, samples: Sequence[Sample], metric: str, asked: Ask
         metric=metric,
         cases=list(cells),
         word="CANNOT TELL",
-        why=_lacking(cells, ours, metric),
+        why=nothing(samples) or _lacking(cells, ours, metric),
         margin=asked.margin,
         alpha=at.alpha,
         by_round=rounds,
