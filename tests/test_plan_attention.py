@@ -277,6 +277,11 @@ def test_the_whole_model_is_offered_before_fewer_layers_of_it(tmp_path):
     assert f"{whole} --dummy-weights --layers 77, or " in said, said
 
 
+def test_no_two_gpus_are_offered_where_the_whole_model_passes_on_more(tmp_path):
+    _, said = planned(checkout(tmp_path / "refused"), ["--gpus", "16", "--pp-size", "100"])
+    assert "use --pp-size 16, or " in said and "--pp-size 2" not in said, said
+
+
 def test_of_an_impossible_split_no_size_is_told(tmp_path):
     status, said = planned(checkout(tmp_path / "it"), ["--gpus", "100", "--pp-size", "100"])
     assert status == 2 and "Llama-3.1-70B-Instruct has 80 layers, and every rank" in said

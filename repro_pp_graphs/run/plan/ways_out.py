@@ -40,7 +40,7 @@ def offers(options: Options, refused: Unfit, gpus: int, passes: Passes) -> str:
     layers = options.layers or _layers(refused.model)
     found = [
         f"{_words(options, changes)}{remark}"
-        for split, remark in _splits(options, gpus, refused.pp_size, refused.tp_size)
+        for split, remark in _splits(options, gpus, refused, passes)
         for changes in _passing(options, split, refused.pp_size, layers, passes)
     ]
     if gpus < refused.pp_size * refused.tp_size:  # not tried: it takes another environment
@@ -72,13 +72,21 @@ def placements(options: Options, gpus: int, launch: Launch, passes: Passes) -> l
     ]
 
 
-def _splits(options: Options, gpus: int, pp_size: int, tp_size: int) -> Iterator[tuple[Any, str]]:
-    """How ranks can be placed, as changed options, and what to say of it."""
+def _splits(
+    options: Options, gpus: int, refused: Unfit, passes: Passes
+) -> Iterator[tuple[Any, str]]:
+    """How ranks can be placed, as changed options, and what to say of it; not on two GPUs where the
+    plan passes as it is on more of those that there are."""
+    pp_size, tp_size = refused.pp_size, refused.tp_size
     yield {}, ""
     yield {"backend": WITHOUT}, ""
     fitting = gpus // tp_size
     smaller = dict.fromkeys(size for size in (min(fitting, pp_size), 2) if 1 < size <= fitting)
-    yield from (({"pp_size": size}, "") for size in smaller if size != pp_size)
+    for size in smaller:
+        if size != pp_size:
+            yield {"pp_size": size}, ""
+            if passes(_changed(options, {"pp_size": size})):
+                break
     fewest = -(-pp_size * tp_size // gpus)
     if fewest > 1 and not options.one_gpu and fewest != options.ranks_per_gpu:
         shared = "ranks share GPUs in time slices; all on what there is: --one-gpu"
