@@ -49,6 +49,15 @@ def test_the_readme_fits_80_columns():
     assert max(map(len, guide.lines())) <= 80
 
 
+def test_a_model_from_the_hub_is_called_what_was_typed_and_a_folder_by_its_name(tmp_path: Path):
+    gpu = gpus.Gpu("0", "", "", 80_000, 0)
+    for model, name in (("nosuch/model", "nosuch/model"), (f"{tmp_path}/a/model", "model")):
+        plan = plan_of(tmp_path, "--model", model)
+        asked = options.parse(["--root", str(tmp_path), "--out", str(tmp_path), "--dry-run"])
+        text = " ".join(" ".join(overview.lines(plan, asked, [gpu] * 4)).split())
+        assert f" model {name} memory:" in text and f"whether the weights of {name} fit" in text
+
+
 def shown(folder: Path, plan, *argv: str) -> str:
     asked = options.parse(["--root", str(folder), "--out", str(folder), "--dry-run", *argv])
     return " ".join(" ".join(overview.lines(plan, asked)).split())

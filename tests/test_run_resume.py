@@ -11,8 +11,10 @@ import made_up_run
 import pytest
 from fake_sglang.harness import Done, Harness
 
-from repro_pp_graphs import files, launch_record
+from repro_pp_graphs import files, launch_record, run_record
+from repro_pp_graphs.run import clear
 from repro_pp_graphs.run.folder import inputs, resume
+from repro_pp_graphs.run.plan import options
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server.machine.gpus import Gpu
 
@@ -289,6 +291,16 @@ def test_a_block_that_lost_a_launch_runs_again_whole_and_says_so_beforehand(tmp_
         (folder,) = (harness.out / "previous").iterdir()
         assert folder.name in done.err.replace("\n          ", "")
         assert (folder / "logs" / "good_client.json").read_bytes() == first
+
+
+def test_what_is_resumed_without_a_launch_of_its_own_says_how_long_it_takes(tmp_path, capsys):
+    made = plan()
+    (tmp_path / "logs").mkdir()
+    run_record.save(tmp_path / "logs", made)
+    asked = options.parse(["--root", str(tmp_path), "--out", str(tmp_path), "--resume"])
+    assert clear.clear_the_way(plan(), asked, made) == set()
+    told = " ".join(capsys.readouterr().err.split())
+    assert "no launch is kept, all 2 run time: about " in told and "for 2 servers" in told
 
 
 def test_prompts_that_change_during_a_run_stop_the_launches_after_it(tmp_path: Path):

@@ -39,6 +39,11 @@ def shape_of(model: str) -> str | None:
     return max(hits, key=len, default=None)
 
 
+def called(model: str) -> str:
+    """A server's model in words: a hub name as it is; a folder by its name, as its path is long."""
+    return Path(model).name if model.startswith("/") else model
+
+
 def byte_tokens() -> list[str]:
     """The 256 byte symbols of a byte-level BPE, in GPT-2's printable spelling.
 

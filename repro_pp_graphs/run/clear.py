@@ -98,6 +98,8 @@ def _resume(plan: Plan, options: Options, earlier: Plan) -> set[str]:
         if (took := estimate.seconds(logs, plan, again)) is not None:
             launches = f"{len(again)} launches" if len(again) > 1 else "1 launch"
             say(f"  time:   {estimate.text(took)} for {launches}, as long as those so far")
+        elif not done:
+            say("\n".join(wrapped(estimate.of_run(plan), "  time:   ")))
         plan.resumed = [*plan.resumed, time.strftime(previous.STAMP)]
         names = [name for launch in again for name in results.claimed(launch, plan)]
         names += [name for name in results.of_run(plan) if name not in results.KEPT]

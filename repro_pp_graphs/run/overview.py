@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
+from repro_pp_graphs.models import folder as model_folder
 from repro_pp_graphs.run import estimate
 from repro_pp_graphs.run.checks import kv_cache
 from repro_pp_graphs.run.memory import weights
@@ -37,7 +37,7 @@ def lines(plan: Plan, options: Options, gpus: Sequence[Gpu] = ()) -> list[str]:
     spread = f" on {first.started_nodes} nodes" if first.started_nodes > 1 else ""
     server = (
         f"sglang {first.sglang_version}, pp {first.pp_size} x tp {first.tp_size}{spread}, model "
-        f"{Path(first.model).name}"
+        f"{model_folder.called(first.model)}"
     )
     if plan.engine == "probe":
         server = f"the PP ring without sglang, {first.pp_size} ranks"
@@ -142,7 +142,7 @@ def _attached(plan: Plan, options: Options) -> list[str]:
     launch = plan.launches[0]
     server = (
         f"sglang {launch.sglang_version}, pp {launch.pp_size} x tp {launch.tp_size}, "
-        f"{Path(launch.model).name}, at {launch.base_url} "
+        f"{model_folder.called(launch.model)}, at {launch.base_url} "
         f"({launch.attached.where if launch.attached else ''})"
     )
     passes = 2 + plan.warmup_passes  # the first one, and the measured one

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from repro_pp_graphs import launch_record, run_record
 from repro_pp_graphs.environment import masking
+from repro_pp_graphs.models import folder as model_folder
 from repro_pp_graphs.run import step_options
 from repro_pp_graphs.run.launch.disk_watch import DiskWatch
 from repro_pp_graphs.run.launch.live_line import LiveLine
@@ -53,9 +54,7 @@ def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> str:
             if server.healthy() and (model := server.model()):
                 if not listens.ours and listener.owner(launch.host, launch.port, pid).stranger:
                     continue  # it began to listen since, and is the one that answered
-                # a folder by its name: the terminal has no room for paths
-                name = Path(model).name if model.startswith("/") else model
-                line.end(f"ready: {masking.excerpt(name)}")
+                line.end(f"ready: {masking.excerpt(model_folder.called(model))}")
                 return ""
             ask_at_s = line.elapsed_s + ASK_S
         time.sleep(POLL_S)

@@ -162,7 +162,6 @@ def sentences(plan: Plan, gpus: Sequence[Gpu]) -> list[str]:
 
 
 def _sentence(plan: Plan, launch: Launch, gpus: list[Gpu]) -> str:
-    name = Path(launch.model).name
     shared = plan.ranks_per_gpu > 1
     rank, bytes_ = of_fullest(launch)
     if shared:
@@ -171,6 +170,7 @@ def _sentence(plan: Plan, launch: Launch, gpus: list[Gpu]) -> str:
         why = (
             "its layers cannot be split so" if on_a_node(launch) else "their size is not known here"
         )
+        name = model_folder.called(launch.model)
         return f"cannot tell whether the weights of {name} fit: {why}"
     need = bytes_ / 1e9
     where = f"the fullest rank (PP{rank}, {split(launch)[rank]} layers)"
