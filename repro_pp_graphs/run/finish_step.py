@@ -184,7 +184,8 @@ class Ending:
         if self.known.began:
             began_s = time.mktime(time.strptime(self.known.began, previous.STAMP))
             self.changes["wall_s"] = max(0.0, round(time.time() - began_s))
-        if self.known.server_start_s is not None or self.changes.get("status") == "ok":
+        looked_at = "graph_state" in self.changes  # its log told what ran
+        if looked_at or self.known.server_start_s is not None:
             names = shim_names.names_in(self.launch.env)
             self.changes["shims"] = {name: shim_names.REASONS[name] for name in names}
         if measured := files.sha256(self.logs / f"{self.label}_client.json"):
