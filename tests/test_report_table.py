@@ -542,3 +542,12 @@ def test_a_launch_that_was_stopped_is_not_measured(tmp_path, capsys):
         assert summary_step.main([str(tmp_path)]) == 1
         said_ = " ".join(capsys.readouterr().out.split())
         assert f"Not measured: 4 of 4 launches (A: {status}, B, B_r2, A_r2)." in said_
+
+
+def test_a_launch_of_another_load_is_told_of_before_all_that_is_less(tmp_path):
+    result = measured(tmp_path / "logs", plan(launch("A", "on"), launch("B", "off")), [30, 20])
+    said = f"{NOT_AS_ASKED}: 3 requests in 12 decode turns"
+    result["launches"][1]["warnings"] = ["GPU 0: something small", said]
+    assert remarks.remarks(result)[0] == f"B: {said}"
+    rehearsed = remarks.remarks({**result, "rehearsal": True})
+    assert rehearsed[0].startswith("REHEARSAL") and rehearsed[1] == f"B: {said}"

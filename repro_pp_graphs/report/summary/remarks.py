@@ -51,6 +51,8 @@ def remarks(summary: dict[str, Any]) -> list[str]:
         )
     if summary["rehearsal"]:
         found.append(_rehearsal(summary))
+    of_launches = _of_launches(launches)
+    found += [text for text in of_launches if NOT_AS_ASKED in text]  # a comparison of other loads
     if summary["mode"] == "one_gpu":
         how = summary.get("sharing") or "in time slices"
         found.append(f"Ranks shared GPUs ({how}): not the durations of one GPU a rank.")
@@ -78,7 +80,7 @@ def remarks(summary: dict[str, Any]) -> list[str]:
     found += resumed(summary) + summary.get("warnings", [])
     for _, text in _alike(("", text) for text in changes.lines(_of_the_machine(summary))):
         found.append(f"environment changed during the run: {text}")
-    return found + _of_launches(launches)
+    return found + [text for text in of_launches if NOT_AS_ASKED not in text]
 
 
 def _hosts_taken(launches: list[dict[str, Any]]) -> list[str]:

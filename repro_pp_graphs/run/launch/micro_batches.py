@@ -14,8 +14,9 @@ NOT_AS_ASKED = (
 )
 WHY = (
     "What splits a load otherwise: prefills cut into chunks (--chunked-prefill-size below the "
-    "prompts' tokens), fewer running requests or tokens than the load needs. Compare under a load "
-    "that the case does not cut, as with shorter prompts"
+    "prompts' tokens), fewer running requests or tokens than the load needs. A difference may come "
+    "of that alone; what chunks are for shows in TTFT of long prompts and in ITL beside them "
+    "(docs/cases_and_releases.md)"
 )
 
 
