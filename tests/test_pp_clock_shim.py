@@ -18,7 +18,7 @@ from programs import ran
 from repro_pp_graphs.pp_clock import device, rows
 from repro_pp_graphs.pp_clock.rows import CODES, KINDS
 from repro_pp_graphs.server.shims import pp_clock
-from repro_pp_graphs.server.shims.pp_clock import owners
+from repro_pp_graphs.server.shims.pp_clock import message_numbers, owners
 from repro_pp_graphs.server.shims.pp_clock.clock import MOST_NOTED, Clock
 
 SPANS: list[str] = []
@@ -244,6 +244,44 @@ def test_a_clock_that_sees_no_launch_and_no_turn_writes_all_the_same(made):
     for _ in range(MOST_NOTED + 1):
         scheduler.pp_group.send_tensor_dict({"next_token_ids": 1})
     assert kinds(rows.read(path))["send_tokens"] == MOST_NOTED + 1
+
+
+def test_a_clock_that_has_stopped_keeps_nothing_of_what_goes_on(made, monkeypatch):
+    kind, torch, _ = made
+    messages: list[Any] = []
+    begun = message_numbers.Messages.__init__
+
+    def remember(self: Any, *args: Any) -> None:
+        begun(self, *args)
+        messages.append(self)
+
+    monkeypatch.setattr(message_numbers.Messages, "__init__", remember)
+    scheduler = kind(torch)
+    monkeypatch.setattr(rows.RowFile, "write", lambda *_: 1 / 0)
+    _, found = go(made, *[Batch(True, 1)] * 2, scheduler=scheduler)
+    assert "failed" in found.header
+    for _ in range(3 * message_numbers.MOST_UNCOUNTED):
+        torch.distributed.send(None, 0, group=scheduler.pp_group.device_group)
+    assert len(messages[0]._uncounted) <= message_numbers.MOST_UNCOUNTED
+    Profile.on = True
+    torch.distributed.send(None, 0, group=scheduler.pp_group.device_group)
+    sent = 3 * message_numbers.MOST_UNCOUNTED + 2 + 1  # those of the two turns too
+    assert SPANS[-1] == f"pp_clock:send 1->0 pp #{sent}"
+
+
+def test_a_row_that_cannot_be_written_has_none_before_it_written_twice(made, monkeypatch):
+    own, broken = rows.RowFile.write, []
+
+    def write(self: Any, *row: int) -> None:
+        if row[3] == CODES["recv_hidden"]:
+            broken.append(row)
+            raise ValueError("no")
+        own(self, *row)
+
+    monkeypatch.setattr(rows.RowFile, "write", write)
+    _, found = go(made, *[Batch(True, 1)] * 2)
+    assert broken and "failed" in found.header
+    assert len({(row.kind, row.begin_ns) for row in found.rows}) == len(found.rows)
 
 
 def test_turns_without_work_leave_no_rows_but_are_counted(made):

@@ -109,13 +109,12 @@ class Clock:
 
     def _settle(self) -> None:
         """Write down what was noted. Raises what the file, or `later`, raises."""
+        noted, self._noted, self._mark = self._noted, [], 0  # none is written twice after a fault
         for each in self.later:
             each()
         write = self.file.write
-        for row in self._noted:
+        for row in noted:
             write(*row)
-        self._noted.clear()
-        self._mark = 0
 
     def batch(self, decode: bool, size: int) -> None:
         """The batch of this turn, before it is launched."""
