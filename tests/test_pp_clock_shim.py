@@ -273,7 +273,7 @@ def test_a_row_that_cannot_be_written_has_none_before_it_written_twice(made, mon
     own, broken = rows.RowFile.write, []
 
     def write(self: Any, *row: int) -> None:
-        if row[3] == CODES["recv_hidden"]:
+        if row[3] == CODES["launch"]:
             broken.append(row)
             raise ValueError("no")
         own(self, *row)
