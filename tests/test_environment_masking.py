@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from planted_secrets import SECRETS
 
-from repro_pp_graphs.environment import spans
+from repro_pp_graphs.environment import masking, spans
 from repro_pp_graphs.environment.masking import Masker
 from repro_pp_graphs.environment.secret_words import MASK
 from repro_pp_graphs.run.launch import failure
 from repro_pp_graphs.server.log.diagnosis import Diagnosis
 from repro_pp_graphs.server.log.log_lines import Line
 
+PACKAGE = Path(__file__).resolve().parents[1] / "repro_pp_graphs"
 DATA = Path(__file__).parent / "data"
 TRACES = [path for path in sorted((DATA / "traces").iterdir()) if path.is_dir()]
 
@@ -166,6 +168,53 @@ def test_what_is_quoted_of_a_log_for_the_terminal_holds_no_secret(tmp_path) -> N
     line = Line(1, "ValueError: bad --api-key plugh-plugh")
     told = "\n".join(failure.lines(Diagnosis("a cause", "a remedy", line), log))
     assert "ValueError: bad --api-key <masked>" in told
+
+
+# --- the project's own sentences ---------------------------------------------------------
+
+NO_SENTENCES = {  # modules whose strings hold what is masked, or the patterns of it
+    "bundle/__main__.py", "client/key.py", "client/options.py", "environment/people.py",
+    "environment/named_secrets.py",
+}  # fmt: skip
+
+
+def sentences(module: Path) -> Iterator[str]:
+    """Its strings of several words, but for docstrings; where a value is put in stands `Xid 31`."""
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    left_out = {
+        id(part)
+        for node in ast.walk(tree)
+        for part in (
+            node.values if isinstance(node, ast.JoinedStr)
+            else [node.value] if isinstance(node, ast.Expr) else ()
+        )
+    }  # fmt: skip
+    for node in ast.walk(tree):
+        if id(node) in left_out:
+            continue
+        if isinstance(node, ast.JoinedStr):
+            parts = [
+                each.value if isinstance(each, ast.Constant) else "Xid 31" for each in node.values
+            ]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            parts = [node.value]
+        else:
+            continue
+        text = "".join(map(str, parts))
+        if " " in text.strip():
+            yield text
+
+
+def test_no_sentence_of_the_project_reads_like_a_secret() -> None:
+    """`measured pass: Xid 31` was masked in reports: a password named pass."""
+    said = [
+        (text, masking.excerpt(text))
+        for module in PACKAGE.rglob("*.py")
+        if module.relative_to(PACKAGE).as_posix() not in NO_SENTENCES
+        for text in sentences(module)
+    ]
+    assert len(said) > 3000
+    assert [text for text, masked in said if masked != text] == []
 
 
 # --- the work ----------------------------------------------------------------------------

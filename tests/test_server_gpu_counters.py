@@ -273,7 +273,7 @@ def test_an_xid_after_the_last_measured_pass_is_a_warning_and_no_fault():
     passes: gpu_counters.Counters = {"xid_lines": []}
     assert faults(two([]), two(PAIR), passes) == []
     what = "Xid 31 (GPU memory page fault) on GPU 0, GPU 1: nvidia-cuda-mps"
-    assert remarks(two([]), two(PAIR), passes) == [f"after its last measured pass: {what}"]
+    assert remarks(two([]), two(PAIR), passes) == [f"after its last measured pass, {what}"]
 
 
 @pytest.mark.parametrize("passes", [None, {"xid_lines": None, "xid_why": "dmesg: no"}])
@@ -288,7 +288,7 @@ def test_an_xid_before_the_last_measured_pass_had_ended_is_a_fault_and_a_later_o
         "Xid 31 (GPU memory page fault) on GPU 1: nvidia-cuda-mps"
     ]
     (late,) = remarks(two([]), two(PAIR), passes)
-    assert late.startswith("after its last measured pass: Xid 31") and "on GPU 0:" in late
+    assert late.startswith("after its last measured pass, Xid 31") and "on GPU 0:" in late
 
 
 @pytest.mark.parametrize("passes", [None, {"xid_lines": []}, {"xid_lines": PAIR}])

@@ -127,7 +127,7 @@ def remarks(before: Counters, after: Counters, passes: Counters | None = None) -
         found.append(f"GPU counters are lacking after it: {after['gpus_why']}")
     own, others = xids.owned(xids.new(before.get("xid_lines"), after.get("xid_lines")), gpus)
     late = xids.new(_while_measured(before, after, passes), own)
-    found += [f"after its last measured pass: {text}" for text in xids.words(late, gpus)]
+    found += [f"after its last measured pass, {text}" for text in xids.words(late, gpus)]
     if others:
         found.append(f"of GPUs that are not its own: {'; '.join(xids.words(others, []))}")
     return found
