@@ -13,7 +13,7 @@ out=$1
 shift
 export REPRO_PP_CLOCK_ALTERNATE=${REPRO_PP_CLOCK_ALTERNATE:-8}
 bash "$root/run_repro.sh" --cases graphs_on --no-profile --max-new-tokens 400 --out "$out" "$@"
-verdict=$(sed -n '/^Clock on \/ off/,/\.$/p' "$out"/logs/*_pp_clock.txt)
+verdict=$(sed -sn '/^Clock on \/ off/,/^$/p' "$out"/logs/*_pp_clock.txt)
 case ${verdict//$'\n'/ } in
 *BROKEN*) status=1 ;;
 '' | *'cannot tell'*) status=3 ;;

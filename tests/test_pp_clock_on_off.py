@@ -66,6 +66,20 @@ def test_what_wanders_widens_the_interval_and_does_not_move_it():
     assert found.high - found.low > calm.high - calm.low
 
 
+@pytest.mark.parametrize("stalled", [True, False])
+def test_turns_in_which_the_host_stalls_are_counted_and_move_the_ratio_little(stalled):
+    """On H100s one turn in 150 took 1.5 to 4 times as long, in half of the windows with them."""
+    calm = turns(0.003, 300, varies=0.004)
+    within = [at for at, turn in enumerate(calm) if 0 < turn.number % SIZE < SIZE - 1]
+    seen = list(calm)
+    for at in random.Random(3).sample(within, 50) if stalled else ():
+        seen[at] = calm[at]._replace(took_ns=3 * calm[at].took_ns)
+    found = on_off.compared(seen, SIZE, LOOP)
+    assert found is not None and found.low <= 1.003 <= found.high
+    assert found.verdict == "kept" and found.slow_on + found.slow_off == (50 if stalled else 0)
+    assert found.slow_on == sum(turn.took_ns > 50 * MS and not turn.off for turn in seen)
+
+
 def test_turns_in_which_ranks_clocks_differ_are_left_out():
     """Near a switch one rank's clock is on and another's off: these turns say nothing."""
     for loop in (2, 3, 4):
@@ -112,7 +126,7 @@ def said_of(verdict: str) -> list[str]:
     """The lines of a launch's file."""
     both = OnOff(
         turns_a_window=8, on_ms=20.1, off_ms=20, ratio=1.004, low=1.0031, high=1.0049, groups=90,
-        verdict=verdict,
+        slow_on=2, slow_off=3, verdict=verdict,
     )  # fmt: skip
     return lines.lines(ClockFacts(pp_size=2, loop_size=2, ranks={}, on_off=both))
 
@@ -130,6 +144,7 @@ def test_the_verdict_is_said_plainly_with_the_interval(verdict, says):
     assert all(len(text) <= 80 for text in said)
     text = " ".join(said)
     assert "Clock on / off: 1.0040 (1.0031 to 1.0049), 90 groups" in text and says in text
+    assert text.endswith("Turns longer than 1.5 times the median: 2 on, 3 off.")
 
 
 @pytest.mark.parametrize(

@@ -73,10 +73,12 @@ class OnOff(msgspec.Struct, kw_only=True):
     turns_a_window: int
     on_ms: float  # mean turn
     off_ms: float
-    ratio: float  # on / off, geometric mean over groups
-    low: float  # 95% interval over groups
+    ratio: float  # on / off: exp of the trimmed mean over groups of log ratios
+    low: float  # its 95% interval
     high: float
     groups: int = 0  # of four windows: on, off, off, on; files of earlier versions have pairs
+    slow_on: int = 0  # turns longer than on_off.SLOW times the median, with the clock on
+    slow_off: int = 0
     verdict: Literal["kept", "broken", "unknown"] = "unknown"  # the limit (on_off.LIMIT)
 
 

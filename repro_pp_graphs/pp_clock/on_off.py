@@ -4,7 +4,10 @@ It is on for N turns, off for 2 N, on for N (REPRO_PP_CLOCK_ALTERNATE=N). Such a
 windows gives one value, on over off. What grows evenly through it, as a turn does with the context,
 cancels. What wanders, as a GPU's frequency does under power capping, does so little within a short
 group: of turns that vary as those of two H100s did, windows of 8 give an interval half as wide as
-windows of 25.
+windows of 25. A host that stalls for some turns' time (once in 150 turns on those) makes its group
+an outlier to either side: the ratio is a trimmed mean over the groups, without the lowest and the
+highest fifth, with the interval of Tukey and McLaughlin (1963; scipy's trimmed_mean_ci). Since that
+would leave out too what the clock itself made rare and long, slow turns are counted on and off.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from statistics import fmean, stdev
+from statistics import fmean, median
 from typing import NamedTuple
 
 from repro_pp_graphs.pp_clock.clock_record import OnOff
@@ -20,6 +23,8 @@ from repro_pp_graphs.pp_clock.rows import ON_OF_FOUR
 
 LIMIT = 0.005  # of a turn, that the clock may take
 FEWEST_GROUPS = 10  # for an interval; fewer say nothing
+TRIMMED = (0.2, 0.2)  # of the groups, at either end
+SLOW = 1.5  # times the median turn
 
 
 class Turn(NamedTuple):
@@ -39,11 +44,11 @@ def compared(turns: Iterable[Turn], size: int, loop_size: int) -> OnOff | None:
     left out. None too where that leaves nothing of a window.
     """
     edge = loop_size - 1
+    inside = [turn for turn in turns if edge <= turn.number % size < size - edge]
     groups: dict[int, dict[int, list[Turn]]] = defaultdict(lambda: defaultdict(list))
-    for turn in turns:
-        window, at = divmod(turn.number, size)
-        if edge <= at < size - edge:
-            groups[window // 4][window % 4].append(turn)
+    for turn in inside:
+        window = turn.number // size
+        groups[window // 4][window % 4].append(turn)
     pairs = [
         found
         for each in groups.values()
@@ -51,12 +56,13 @@ def compared(turns: Iterable[Turn], size: int, loop_size: int) -> OnOff | None:
     ]
     if len(pairs) < FEWEST_GROUPS:
         return None
-    from scipy import special  # noqa: PLC0415 - 0.2 s that no other run needs here
+    from scipy.stats import mstats  # noqa: PLC0415 - half a second that no other run needs here
 
     logs = [math.log(on / off) for on, off in pairs]
-    middle, error = fmean(logs), stdev(logs) / math.sqrt(len(logs))
-    reach = float(special.stdtrit(len(logs) - 1, 0.975)) * error
-    low, high = math.exp(middle - reach), math.exp(middle + reach)
+    middle = float(mstats.trimmed_mean(logs, TRIMMED))
+    low, high = (math.exp(each) for each in mstats.trimmed_mean_ci(logs, TRIMMED))
+    limit_ns = SLOW * median(turn.took_ns for turn in inside)
+    slow = [turn.off for turn in inside if turn.took_ns > limit_ns]
     return OnOff(
         turns_a_window=size,
         groups=len(pairs),
@@ -65,6 +71,8 @@ def compared(turns: Iterable[Turn], size: int, loop_size: int) -> OnOff | None:
         ratio=round(math.exp(middle), 5),
         low=round(low, 5),
         high=round(high, 5),
+        slow_on=slow.count(False),
+        slow_off=slow.count(True),
         verdict="kept" if high <= 1 + LIMIT else "broken" if low > 1 + LIMIT else "unknown",
     )
 
@@ -90,5 +98,6 @@ def line(found: OnOff) -> str:
     }[found.verdict]
     return (
         f"Clock on / off: {found.ratio:.4f} ({found.low:.4f} to {found.high:.4f}), "
-        f"{found.groups} groups of windows of {found.turns_a_window} turns: {verdict}."
+        f"{found.groups} groups of windows of {found.turns_a_window} turns: {verdict}. "
+        f"Turns longer than {SLOW} times the median: {found.slow_on} on, {found.slow_off} off."
     )
