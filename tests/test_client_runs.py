@@ -319,6 +319,7 @@ def test_a_signal_ends_the_run_and_keeps_what_arrived(stop, tmp_path):
         assert request["error"].startswith("interrupted")
         assert request["tokens"] == 2
     assert "interrupted: the figures cover" in text
+    assert "failed: 2 x interrupted: stopped by a signal" in text
 
 
 def test_progress_is_drawn_on_a_terminal_and_wiped():
