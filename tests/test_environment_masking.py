@@ -172,7 +172,7 @@ def test_what_is_quoted_of_a_log_for_the_terminal_holds_no_secret(tmp_path) -> N
 
 # --- the project's own sentences ---------------------------------------------------------
 
-NO_SENTENCES = {  # modules whose strings hold what is masked, or the patterns of it
+MASKED_RIGHTLY = {  # modules whose strings hold what is masked, or the patterns of it
     "bundle/__main__.py", "client/key.py", "client/options.py", "environment/people.py",
     "environment/named_secrets.py",
 }  # fmt: skip
@@ -210,7 +210,7 @@ def test_no_sentence_of_the_project_reads_like_a_secret() -> None:
     said = [
         (text, masking.excerpt(text))
         for module in PACKAGE.rglob("*.py")
-        if module.relative_to(PACKAGE).as_posix() not in NO_SENTENCES
+        if module.relative_to(PACKAGE).as_posix() not in MASKED_RIGHTLY
         for text in sentences(module)
     ]
     assert len(said) > 3000

@@ -68,7 +68,7 @@ def test_what_wanders_widens_the_interval_and_does_not_move_it():
 
 @pytest.mark.parametrize("stalled", [True, False])
 def test_turns_in_which_the_host_stalls_are_counted_and_move_the_ratio_little(stalled):
-    """On H100s one turn in 150 took 1.5 to 4 times as long, in half of the windows with them."""
+    """On H100s one turn in 150 took 1.5 to 4 times as long, with the clock on and off alike."""
     calm = turns(0.003, 300, varies=0.004)
     within = [at for at, turn in enumerate(calm) if 0 < turn.number % SIZE < SIZE - 1]
     seen = list(calm)
