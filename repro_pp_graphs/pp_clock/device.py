@@ -40,20 +40,27 @@ class _Base(NamedTuple):
 class DeviceClock:
     """The events of one rank. Its methods belong to the scheduler's thread.
 
-    `raw_stream` gives the current stream of a device as a number, without making the object that
-    `cuda.current_stream()` makes; where torch lacks it that is asked before each event.
+    The GPU waits while an event is recorded before its batch. So torch's functions in C are called
+    themselves where `native`, torch._C, has them: each of torch.cuda's own in Python costs 1 us or
+    two on a server's host, and its current_stream() makes an object.
     """
 
     def __init__(
         self,
         cuda: Any,  # noqa: ANN401 - torch.cuda
         write: Write,
-        raw_stream: Callable[[int], int] | None = None,
+        native: Any = None,  # noqa: ANN401
     ) -> None:
         self._cuda = cuda
         self._write = write
         self._idle = cuda.Stream(priority=-1)
-        self._raw_stream = raw_stream
+        capturing = getattr(native, "_cuda_isCurrentStreamCapturing", None)
+        self._capturing: Callable[[], bool] = capturing or cuda.is_current_stream_capturing
+        event = getattr(native, "_CudaEventBase", cuda.Event)
+        self._record_on: Callable[[Any, Any], None] = event.record
+        # the current stream of a device as a number
+        raw_stream = getattr(native, "_cuda_getCurrentRawStream", None)
+        self._raw_stream: Callable[[int], int] | None = raw_stream
         self._device: int = cuda.current_device() if raw_stream else 0
         self._number = raw_stream(self._device) if raw_stream else 0  # of the stream known
         self._stream: Any = cuda.current_stream() if raw_stream else None
@@ -74,7 +81,7 @@ class DeviceClock:
         number = self._raw_stream(self._device)
         if number != self._number:
             self._number, self._stream = number, self._cuda.current_stream()
-        event.record(self._stream)
+        self._record_on(event, self._stream)
         return event
 
     def expect(self) -> None:
@@ -90,7 +97,7 @@ class DeviceClock:
             self.missed["untied"] += 1
         elif len(self._pending) >= MOST_PENDING:
             self.missed["unread"] += 1
-        elif self._cuda.is_current_stream_capturing():
+        elif self._capturing():
             self.missed["captured"] += 1
         else:
             self._begun = self._record()
@@ -99,8 +106,6 @@ class DeviceClock:
         """Right after its last kernel was launched."""
         begun, self._begun, self._expected = self._begun, None, False
         if begun is None or self._base is None:
-            return
-        if self._cuda.is_current_stream_capturing():
             return
         self._pending.append((turn, begun, self._record(), self._base))
 

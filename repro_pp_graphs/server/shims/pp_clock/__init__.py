@@ -116,8 +116,7 @@ def _device_clock(clock: Clock, torch: Any) -> str:  # noqa: ANN401
     if not torch.cuda.is_available():
         return "no CUDA here: how long a batch runs is not known"
     try:
-        raw_stream = getattr(torch._C, "_cuda_getCurrentRawStream", None)
-        clock.device = DeviceClock(torch.cuda, clock.own_batch, raw_stream)
+        clock.device = DeviceClock(torch.cuda, clock.own_batch, torch._C)
     except Exception as error:
         return f"no CUDA events: {type(error).__name__}: {error}"
     return ""

@@ -138,6 +138,7 @@ class Clock:
             try:
                 self.device.end(self.turn)
                 self.device.read(running=1)
+                self.device.renew(end_ns)
             except Exception as error:
                 self.fail("the events of a batch", error)
         self.write(_LAUNCH, begin_ns, end_ns)
@@ -167,11 +168,10 @@ class Clock:
             self._flags |= 0 if self.on else rows.OFF
         if not worked:  # no launch may follow for long
             self._settle()
-        if self.device and self.on:
-            if not worked:
+            if self.device and self.on:
                 self.device.read()
                 self._count_missed(self.device.missed)
-            self.device.renew(now_ns)
+                self.device.renew(now_ns)
         self._mark = len(self._noted)
 
     def _count_missed(self, missed: dict[str, int]) -> None:
