@@ -16,12 +16,13 @@ from trace_changes import DATA, only_case
 
 from repro_pp_graphs import run_record, schemas
 from repro_pp_graphs.report import source, summary_step, two_runs
-from repro_pp_graphs.report.summary import outcome, run_summary, summary_record
+from repro_pp_graphs.report.summary import outcome, run_summary, sentences, summary_record
 from repro_pp_graphs.report.summary.verdict import correct_over_pairs
-from repro_pp_graphs.report.tables import page_tables
+from repro_pp_graphs.report.tables import page_tables, ratio_cells
 from repro_pp_graphs.stats.arms import Sample
 from repro_pp_graphs.stats.compare import Asked, Metric, pair
-from repro_pp_graphs.stats.verdict_record import Finding, Pair, Verdict
+from repro_pp_graphs.stats.metric_names import RETURN
+from repro_pp_graphs.stats.verdict_record import Estimate, Finding, Pair, Verdict
 from repro_pp_graphs.traces.analysis_record import document
 from repro_pp_graphs.traces.explain.analysis import analyze
 
@@ -55,6 +56,26 @@ def test_the_real_series_says_graphs_make_tpot_5_percent_better(tmp_path):
     assert f"{primary.estimate.low:.3f} {primary.estimate.high:.3f}" == "0.934 0.964"
     assert primary.exact_p == pytest.approx(0.0286, abs=1e-4) and primary.ranks_separate
     assert "the token return was not timed in this run" in finding(found, "longer").text.lower()
+
+
+def test_an_answer_stands_beside_the_difference_that_it_rests_on():
+    """Of 0.5.2 on two H100s, three launches each: their ratio's interval contains 1."""
+    same = {"p": 0.002, "df": 2.9, "spread_a": 0.8, "spread_b": 1.1, "drift": 0.0, "pooled": False}
+    found = Finding(
+        name="longer",
+        question="",
+        answer="yes",
+        text="by 5% of a decode step or more",
+        a=11.26487,
+        b=2.97876,
+        ratio=Estimate(scale="ratio", value=4.0078, low=0.7879, high=20.3855, **same),
+        difference=Estimate(scale="difference", value=8.1709, low=3.4416, high=12.9002, **same),
+    )
+    apart = "+8.17 [3.44, 12.9] ms"
+    assert ratio_cells.answers([found]) == {RETURN: f"{apart} longer: yes"}
+    ratio = "ratio 4.008 [0.788, 20.386]"
+    assert sentences.figures(found).startswith(f"11.26 against 2.979 ms, difference {apart} (of")
+    assert sentences.figures(found).endswith(f", {ratio}")
 
 
 def one_launch_each(run: Path) -> Path:

@@ -179,17 +179,19 @@ def finding(found: Finding) -> str:
 
 
 def figures(finding: Finding) -> str:
-    """`21.7 against 5.25 ms`, with the interval of the ratio, and of the difference if there."""
+    """`21.7 against 5.25 ms`, with the intervals of difference and ratio where there are any, that
+    on which the answer rests first."""
     if finding.a is None or finding.b is None:
         return ""
     text = f"{number(finding.a)} against {number(finding.b)} {finding.unit}"
-    if finding.ratio:
-        text += f", ratio {interval(finding.ratio)}"
+    ratio = f", ratio {interval(finding.ratio)}" if finding.ratio else ""
+    apart = ""
     if finding.difference:
-        text += f", difference {interval(finding.difference)} {finding.unit}"
+        apart = f", difference {interval(finding.difference)} {finding.unit}"
         if flat := spreadless(finding.difference, "graphs on", "graphs off"):
-            text += f" ({flat}, {finding.difference.df:.1f} degrees of freedom)"
-    return text + _drifted(finding)
+            apart += f" ({flat}, {finding.difference.df:.1f} degrees of freedom)"
+        apart += _drifted(finding)
+    return text + (ratio + apart if finding.name == "cost" else apart + ratio)
 
 
 def _drifted(finding: Finding) -> str:

@@ -82,7 +82,8 @@ def arms(source: Source) -> Table | None:
     note = f"Each case: {each}" if launches > 1 else "One launch a case: no interval"
     if any(each.estimate for each in compared.values()):
         confidence = 100 * (1 - pairs[0].alpha)
-        note += f"; ratios with their {confidence:g} % interval"
+        apart = " (of the token return differences, ms)" if answers else ""
+        note += f"; ratios{apart} with their {confidence:g} % interval"
     if not WAITS.isdisjoint(metrics):
         note += f". {CLOCKED if clocked else PROFILED}"
     for at, case in enumerate(source.cases):

@@ -40,12 +40,14 @@ def marks(pairs: Sequence[Pair], cells: Iterable[str]) -> str:
 
 
 def answers(findings: list[Finding]) -> dict[str, str]:
-    """What became of #10865's questions about the token return, by metric."""
+    """What became of #10865's questions about the token return, by metric: the answer with the
+    difference that it rests on."""
     asked = {"longer": RETURN, "idle": IDLE}
     return {
-        asked[each.name]: f"{interval(each.ratio)} {each.name}: {each.answer}"
+        asked[each.name]: f"{sentences.interval(each.difference)} {each.unit} {each.name}: "
+        f"{each.answer}"
         for each in findings
-        if each.name in asked and each.ratio
+        if each.name in asked and each.difference
     }
 
 
