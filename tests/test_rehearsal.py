@@ -27,17 +27,25 @@ PYTHON = os.environ.get("REPRO_SERVER_PYTHON", sys.executable)
 TOKENS, SIZES = (48, []) if THOROUGH else (16, ["--max-new-tokens", "16", "--profile-steps", "12"])
 
 # In every process of its servers. A sixth of what each computes is looking for garbage among its
-# imports. sglang spawns its ranks, and each imports it anew, 6 s of CPU: so do those of the first
-# launch, and those of the second with --thorough; else these are forked of a process that has.
+# imports. sglang spawns its ranks and its detokenizer, and each imports it anew, 6 s of CPU: so do
+# all with --thorough, else the first rank of the first launch; what is forked is of a process that
+# has imported it.
 SITE = """
 import gc, os, sys
 
 gc.set_threshold(50_000, 20, 20)
-if "--disable-cuda-graph" in sys.orig_argv and not os.environ.get("REPRO_THOROUGH"):
+if not os.environ.get("REPRO_THOROUGH"):
     import multiprocessing
+    from multiprocessing import context
 
-    chosen = multiprocessing.set_start_method
-    multiprocessing.set_start_method = lambda method, force=False: chosen("fork", force)
+    spawned = [] if "--disable-cuda-graph" not in sys.orig_argv else ["none of this launch"]
+
+    def popen(process):
+        how = context.ForkProcess if spawned else context.SpawnProcess
+        spawned.append(process.name)
+        return how._Popen(process)
+
+    context.Process._Popen = staticmethod(popen)
 """
 
 pytestmark = pytest.mark.rehearsal
