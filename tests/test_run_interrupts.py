@@ -22,6 +22,7 @@ from fake_sglang.harness import (
     Harness,
     Running,
     at_once,
+    rewrite,
     wait_until,
 )
 from programs import ran
@@ -197,10 +198,10 @@ def killed_in(harness: Harness, step: str, *options: str) -> Running:
     }[step]
     path = harness.root / name
     kept = path.read_text()
-    path.write_text(kept.replace(old, new, 1))
+    rewrite(path, kept.replace(old, new, 1))
     running = harness.start("--cases", "one", *options)
     wait_until(reached.exists)
-    path.write_text(kept)
+    rewrite(path, kept)
     kill_alone(running)
     return running
 
