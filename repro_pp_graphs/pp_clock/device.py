@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 RENEW_NS = 500_000_000
+LATE_NS = 1_500_000_000  # of a base that no launch has renewed: tried at a turn's begin too
 TRY_AGAIN_NS = 100_000_000
 OLDEST_NS = 4_000_000_000  # 2 ** 12 ms in a float32: steps of 0.24 us
 PATIENCE_NS = 200_000  # for a base event to pass; between the two looks
@@ -119,11 +120,11 @@ class DeviceClock:
             self._write(turn, _host_ns(base, begun), _host_ns(base, ended), base.width_ns)
             self._free += (begun, ended)
 
-    def renew(self, now_ns: int) -> None:
-        """Tie the GPU's time to the host's anew, where that is due."""
+    def renew(self, now_ns: int, due_ns: int = RENEW_NS) -> None:
+        """Tie the GPU's time to the host's anew, where the last time is `due_ns` ago."""
         base = self._base
         age_ns = now_ns - base.host_ns if base else OLDEST_NS
-        if age_ns < RENEW_NS or now_ns - self._tried_ns < TRY_AGAIN_NS:
+        if age_ns < due_ns or now_ns - self._tried_ns < TRY_AGAIN_NS:
             return
         self._tried_ns = now_ns
         event = self._cuda.Event(enable_timing=True)

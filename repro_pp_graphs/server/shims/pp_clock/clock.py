@@ -10,7 +10,7 @@ from time import monotonic_ns
 from typing import Any
 
 from repro_pp_graphs.pp_clock import rows
-from repro_pp_graphs.pp_clock.device import DeviceClock
+from repro_pp_graphs.pp_clock.device import LATE_NS, RENEW_NS, DeviceClock
 from repro_pp_graphs.pp_clock.rows import CODES, LAST_OF_WORK, RowFile
 from repro_pp_graphs.server.patching.replace import replace
 
@@ -168,10 +168,12 @@ class Clock:
             self._flags |= 0 if self.on else rows.OFF
         if not worked:  # no launch may follow for long
             self._settle()
-            if self.device and self.on:
+        if self.device and self.on:
+            if not worked:
                 self.device.read()
                 self._count_missed(self.device.missed)
-                self.device.renew(now_ns)
+            # behind a batch just launched the event may not pass: CUDA_DEVICE_MAX_CONNECTIONS=1
+            self.device.renew(now_ns, LATE_NS if worked else RENEW_NS)
         self._mark = len(self._noted)
 
     def _count_missed(self, missed: dict[str, int]) -> None:
