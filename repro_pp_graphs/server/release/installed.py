@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -251,6 +250,8 @@ class CachedProbe:
 
     def _path(self, python: str, identity: str, env: dict[str, str]) -> Path:
         """Where an answer is kept: another environment may import another sglang, or none."""
+        import hashlib  # noqa: PLC0415 - loads OpenSSL, and most steps need none
+
         text = json.dumps([python, identity, env], sort_keys=True)
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
 
