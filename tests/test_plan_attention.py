@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 from collections import UserList
 from dataclasses import replace
@@ -294,11 +295,16 @@ def test_a_plan_into_a_folder_that_holds_a_run_says_what_becomes_of_that(tmp_pat
     given = ["--gpus", "4", "--rounds", "2"]
     assert "aside:" not in planned(folder, given)[1]
     (folder / "logs").mkdir()
-    (folder / "logs" / "run.json").write_text('{"began": "2026-11-24 03:15:00"}')
+    kept = {"began": "2026-11-24 03:15:00"}
+    (folder / "logs" / "run.json").write_text(json.dumps(kept))
     own = ["--root", str(folder), "--out", str(folder), "--not-made", "0.5.2", "--found-by="]
     asked = run_options.parse([*own, "--dry-run", "--", *given, "--dry-run"])
     (text,) = plan_step._moved_aside(asked)
     assert f"{folder} holds a run begun 2026-11-24 03:15:00: a real run moves it" in text
-    assert text.endswith("to go on with it: bash run_repro.sh --rounds 2 --resume")
+    assert text.endswith(f"{folder / 'previous'}")  # it does not say how it was called
+    command = ["bash", "run_repro.sh", "--batch", "8", "--resume", "--out", "a b"]
+    (folder / "logs" / "run.json").write_text(json.dumps({**kept, "command": command}))
+    (text,) = plan_step._moved_aside(asked)  # as that was called, not as this one is
+    assert text.endswith("to go on with it: bash run_repro.sh --batch 8 --out 'a b' --resume")
     assert "aside:" in planned(folder, given)[1]
     assert plan_step._moved_aside(replace(asked, resume=True)) == []

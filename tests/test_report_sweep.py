@@ -391,6 +391,6 @@ def test_of_cases_with_unlike_launches_both_numbers_are_named(tmp_path):
     assert "means of 2 to 3 launches" in sweep_table.table(found).note
     assert sweep_table.lines(found)[0].startswith("2 to 3 launches by load ")
     note = turn_tables.bars(read).table().note
-    assert "means over 2 to 3 launches;" in note and note.endswith("the token send's own mean.")
+    assert "means over 2 to 3 launches;" in note and note.endswith("the other tables has them.")
     assert "means over 2 to 3 launches;" in page_tables.arms(read).note
     assert any("2 to 3 launches a case: too few" in text for text in remarks.remarks(found))

@@ -276,7 +276,7 @@ def test_the_memory_of_gpus_that_are_not_there_is_theirs():
     # an H200 has 143771 MiB
     assert {gpu.total_mib for gpu in large.gpus} == {143747}
     assert len(large.gpus) == 8 and "8 of 141 GB assumed" in large.remark
-    assert "as sold: 150.7 GB as weights are counted" in large.remark
+    assert "as sold: 143747 MiB, 150.7 GB of 10^9 bytes" in large.remark
 
 
 def test_more_gpus_than_a_machine_has_are_planned_with_a_word_on_nodes():

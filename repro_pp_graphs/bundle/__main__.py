@@ -159,8 +159,8 @@ def _kept(items: list[contents.Item], own_words: list[str]) -> Iterator[str]:
     there = [name for name in own_words if any(as_word(name).search(item.text) for item in items)]
     if there:
         yield (
-            f"{', '.join(there)}: a user or host of this machine is called so; as it is a word of "
-            "this project's own texts too, it is left as it stands there"
+            f"{', '.join(there)}: the name of a user or host of this machine, and a word of this "
+            "project's own texts: there it is not masked"
         )
 
 

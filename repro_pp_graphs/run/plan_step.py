@@ -199,9 +199,8 @@ def _moved_aside(options: Options) -> list[str]:
         return []
     text = f"{options.out} holds a run begun {previous.began(there)}: a real run moves it to "
     text += f"{options.out / 'previous'}"
-    if not options.attach:
-        words = command_words.without(options.given, command_words.OF_A_PLAN)
-        text += f"; to go on with it: {shlex.join(['bash', options.command, *words, '--resume'])}"
+    if words := command_words.without(previous.command(there), command_words.OF_A_SESSION):
+        text += f"; to go on with it: {shlex.join([*words, '--resume'])}"
     return [text]
 
 

@@ -56,7 +56,10 @@ class Bars(msgspec.Struct, kw_only=True):
             "add up."
         )
         if "send_tokens" in self.parts:
-            note += " Turns beside a prefill are left out, but not of the token send's own mean."
+            note += (
+                " Turns beside a prefill are left out; the token send's mean in the other tables "
+                "has them."
+            )
         return Table(head=["", *(self.names[each] for each in at)], rows=rows, note=note)
 
     def ends(self) -> list[int]:

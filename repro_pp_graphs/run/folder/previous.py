@@ -161,6 +161,19 @@ def began(run_json: Path) -> str:
     return _now()
 
 
+def command(run_json: Path) -> list[str]:
+    """How a run was called that --resume goes on with. Empty where it does not say, or where it was
+    of a server that was running, which is not gone on with."""
+    try:
+        found = read_object(run_json)
+    except (OSError, BadFile):
+        return []
+    words = found.get("command")
+    if found.get("attached") or not isinstance(words, list):
+        return []
+    return words if all(isinstance(word, str) for word in words) else []
+
+
 def _now() -> str:
     return time.strftime(STAMP)
 

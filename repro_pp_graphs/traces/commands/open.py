@@ -140,7 +140,8 @@ def what_to_click(file: Path) -> list[str]:
         f"1. copy {file} to a machine with a browser, if this one has none",
         "2. open this link there, choose 'Open trace file' or drop the file on it",
         f"   {link}",
-        "3. search for cudagraph to find the decode launches; W and S zoom, A and D move",
+        "3. search for cudagraph (in a rehearsal: DECODE) to find the decode launches;",
+        "   W and S zoom, A and D move",
         "4. each track's name begins with its rank: the funnel above them filters by it",
     ]
 

@@ -154,16 +154,15 @@ def distortion(path: RingPath, tpot_ms: float) -> str:
     added = path.step_us.mean / 1e3 / tpot_ms - 1
     text = (
         f"Without the profiler a token took {tpot_ms:.2f} ms (mean TPOT of the same launch): a "
-        f"profiled step, the mean of the {path.steps} followed, is {share(abs(added))} "
+        f"profiled step (mean of the {path.steps} above) is {share(abs(added))} "
         f"{'longer' if added >= 0 else 'shorter'}"
     )
     if added < 0:
         return f"{text}, so it is of another time than the measurement: compare shares, not ms."
     return (
-        f"{text} (profiled / measured in a run's table is not that: it is pp_clock's, of the last "
-        "rank's turns, without the profile's first two steps and its last). The profiler costs the "
-        "hosts time in every "
-        "call: other host work and launching."
+        f"{text}. (profiled / measured in a run's table is another figure, of the last rank's "
+        "turns by pp_clock.) The profiler costs the hosts time in every call: other host work and "
+        "launching."
     )
 
 

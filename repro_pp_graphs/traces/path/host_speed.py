@@ -42,6 +42,6 @@ def unequal(a: str, first: Analysis, b: str, second: Analysis) -> str:
     if not (first.ring_path and first.ring_path.what_if):
         return f"{text}."
     return (
-        f"{text}. How long {a}'s step would be without sends on hosts as fast as {b}'s, to hold "
-        f"against {b}'s: --what-if send=0+host={mean:.2f} (host: the mean of these)."
+        f"{text}. --what-if send=0+host={mean:.2f} (the mean of these) tells how long {a}'s step "
+        f"would be without sends and on hosts as fast as {b}'s: compare that with {b}'s step."
     )
