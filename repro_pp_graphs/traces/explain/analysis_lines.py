@@ -187,7 +187,7 @@ def _token_return(facts: Analysis) -> list[str]:
     found += wrapped(f"the send blocks in {', '.join(calls)}", "  ") if calls else []
     if gpu and returned.upload_us and returned.blocking_calls:
         found += wrapped(
-            "(The copy, the CUDA call in it, the graph from its first kernel to its last (in the "
+            "(The copy, the CUDA call in it, the batch from its first kernel to its last (in the "
             "turns above) and its kernels alone (here) are one and the same wait, by its four "
             "edges: their times are not to be added up.)",
             "",

@@ -59,10 +59,11 @@ IF = {
     "batched_p2p": "messages went in one batch",
 }
 
-ROWS_MEAN = (
+RETURNING = (
     "Returning from GPU waits: from the end of the GPU's work to the return of the call that waits "
-    "for it. Unexplained: what no dependency in the trace accounts for"
+    "for it. "
 )
+UNEXPLAINED = "Unexplained: what no dependency in the trace accounts for"
 # What a what-if is accurate to, of a step (docs/ring_path.md): what saves less may save nothing.
 ACCURATE = 0.02
 
@@ -207,7 +208,8 @@ def _by_category(path: RingPath) -> list[str]:
     if path.batches_there > path.steps_there + 2 * path.micro_batches:
         text += f" in the middle of {count(path.batches_there, 'batch')}"
     text += "".join(f"; {number}: {why}" for why, number in path.left_out.items())
-    text += f"; +-: 95 % interval of the mean, over the steps. {ROWS_MEAN}"
+    returning = RETURNING * bool(path.categories["sync"].mean)
+    text += f"; +-: 95 % interval of the mean, over the steps. {returning}{UNEXPLAINED}"
     which = which_graph(path)
     return [*found, *wrapped(f"{text}{'. ' * bool(which)}{which})", "")]
 
