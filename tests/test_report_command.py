@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from html import escape
 from pathlib import Path
 
 import msgspec
@@ -13,8 +14,9 @@ import report_runs
 from programs import ran
 
 from repro_pp_graphs.report import report_command, source
-from repro_pp_graphs.report.charts.waterfall_chart import compared, difference
-from repro_pp_graphs.report.page import content
+from repro_pp_graphs.report.charts import all_charts
+from repro_pp_graphs.report.charts.waterfall_chart import TITLE, compared, difference
+from repro_pp_graphs.report.page import content, html_page
 from repro_pp_graphs.report.source import Source
 from repro_pp_graphs.report.tables import launch_table
 from repro_pp_graphs.stats import metric_names
@@ -84,6 +86,8 @@ def test_the_difference_of_equal_arms_is_called_noise_and_not_explained(tmp_path
     (text,) = said.step_differences
     assert "all without graphs" in text and text.endswith("while profiled is noise.")
     assert said.step_table is None and difference(found) is None
+    html = html_page.text_of(said, found.cases, all_charts.figures(found))
+    assert f"<h2>{TITLE}</h2>\n<ul>\n<li>{escape(text)}</li>" in html
     changed = run / "logs" / f"{report_runs.B}_launch.json"
     report_runs.changed(changed, lambda one: one["server_info"].update(chunked_prefill_size=7))
     assert "noise" not in content.content(source.read(run)).step_differences[0]

@@ -18,6 +18,8 @@ from repro_pp_graphs.traces.path import difference_words, host_speed
 from repro_pp_graphs.traces.path.alike import unlike as not_comparable
 from repro_pp_graphs.traces.path.difference import Difference, Differences, differences
 
+ID = "difference"
+TITLE = "Why a decode step is longer or shorter"
 ROW_PX, FOOT_PX = 34, 50
 WHOLE = "the whole step"
 
@@ -141,8 +143,8 @@ def difference(source: Source) -> Figure | None:
     partly = " ".join(_asides(pairs))
     which = f"{first.less()}, by" if len(pairs) == 1 else "By"
     return Figure(
-        id="difference",
-        title="Why a decode step is longer or shorter",
+        id=ID,
+        title=TITLE,
         caption=f"{which} what the step waits for on its way round: each bar begins where the one "
         "above ends, the last is their sum. Lines: 95 % intervals "
         f"{_over(pairs)}. Means while profiled. {partly}".rstrip(),

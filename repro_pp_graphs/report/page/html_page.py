@@ -13,6 +13,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from repro_pp_graphs.report.charts import waterfall_chart
 from repro_pp_graphs.report.charts.figure import Figure
 from repro_pp_graphs.report.number_words import count
 from repro_pp_graphs.report.page.content import ISSUE, MOST_REMARKS, Command, Content, arms_title
@@ -85,6 +86,9 @@ def _body(content: Content, figures: list[Figure]) -> Iterator[str]:
     yield from _swept(content)
     for figure in figures:
         yield from _figure(figure)
+    if content.step_differences and not any(each.id == waterfall_chart.ID for each in figures):
+        yield f"<h2>{waterfall_chart.TITLE}</h2>"  # why there is no chart of it
+        yield from _list(content.step_differences)
     if content.timed and content.turns:
         yield "<h2>What a turn is made of while profiled</h2>"
         yield from table(content.turns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+from repro_pp_graphs.report.charts import waterfall_chart
 from repro_pp_graphs.report.number_words import count
 from repro_pp_graphs.report.page import commands
 from repro_pp_graphs.report.page.content import ISSUE, MOST_REMARKS, Command, Content, arms_title
@@ -55,7 +56,7 @@ def text_of(content: Content) -> str:
     if content.crossed:
         lines += ["## Graphs by sends", "", *rows(content.crossed), ""]
     if content.step_differences:
-        lines += ["## Why a decode step is longer or shorter", ""]
+        lines += [f"## {waterfall_chart.TITLE}", ""]
         lines += [f"- {plain(each)}" for each in content.step_differences[:MOST_DIFFERENCES]]
         more = len(content.step_differences) - MOST_DIFFERENCES
         lines += [f"- and {more} more: *{STEP_TABLE}*, below"] if more > 0 else []
