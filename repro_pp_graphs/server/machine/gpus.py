@@ -64,7 +64,7 @@ def assumed(count: int, each_gb: int = ASSUMED_GB) -> Seen:
         Gpu(str(n), f"GPU-assumed-{n}", f"{each_gb} GB (assumed)", mib, 0, assumed=True)
         for n in range(count)
     ]
-    counted = f"as sold: {mib} MiB, {mib * 2**20 / 1e9:.1f} GB of 10^9 bytes, as weights have"
+    counted = f"as sold: {mib} MiB, {mib * 2**20 / 1e9:.1f} GB of 10^9 bytes"
     return Seen(made, f"{count} of {each_gb} GB assumed (--gpus), {counted}")
 
 
