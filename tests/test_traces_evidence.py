@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
+from kept_traces import Rank, case_of, ranks_of
 from trace_changes import DATA, only_case, texts
 
 from repro_pp_graphs.traces.analysis_record import Analysis
@@ -19,7 +19,6 @@ from repro_pp_graphs.traces.path.whole_analysis import explained
 
 CASES = ("sglang052_graphs_on", "sglang0516_graphs_on", "sglang052_pp4", "sglang056_graphs_on")
 ON_GPU = ("kernel", "gpu_memcpy", "gpu_memset")
-Rank = dict[str, Any]
 Change = Callable[[list[Rank]], None]
 
 
@@ -27,13 +26,11 @@ def analysed(folder: Path) -> Analysis:
     return explained(only_case(folder))
 
 
-def changed(name: str, change: Change, folder: Path) -> Analysis:
-    """The analysis of a real case whose ranks' documents were changed in place."""
-    ranks = {file: msgspec.json.decode(text) for file, text in texts(name).items()}
+def changed(name: str, change: Change) -> Analysis:
+    """The analysis of a real case, ranks' headers changed and events taken out in place."""
+    ranks = ranks_of(name)
     change(list(ranks.values()))
-    for file, document in ranks.items():
-        (folder / file).write_bytes(msgspec.json.encode(document))
-    return analysed(folder)
+    return explained(case_of(name, ranks))
 
 
 def claims(facts: Analysis) -> dict[str, float]:
@@ -139,9 +136,9 @@ CHANGES: dict[str, Change] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("name", CASES)
-def test_what_is_said_with_evidence_missing_is_what_all_of_it_says(name, change, tmp_path):
+def test_what_is_said_with_evidence_missing_is_what_all_of_it_says(name, change):
     truth = truth_of(name)
-    facts = changed(name, CHANGES[change], tmp_path)
+    facts = changed(name, CHANGES[change])
     # within a tenth, or 0.4 ms: as good as small times are where few steps are left
     least = max(0.4, 0 if doubt_us(facts) else agree_ms(facts))
     wrong = {
@@ -152,30 +149,30 @@ def test_what_is_said_with_evidence_missing_is_what_all_of_it_says(name, change,
     assert not wrong
 
 
-def test_ranks_that_were_not_recorded_together_are_said_to_be_of_different_profiles(tmp_path):
-    facts = changed(CASES[0], CHANGES["the last rank of another profile"], tmp_path)
+def test_ranks_that_were_not_recorded_together_are_said_to_be_of_different_profiles():
+    facts = changed(CASES[0], CHANGES["the last rank of another profile"])
     assert not any(edge.pairs for edge in (*facts.p2p, *facts.p2p_gloo))
     text = " ".join(" ".join(lines(facts)).split())
     assert "not recorded at the same time (they begin 60.0 s apart)" in text
     assert "Token return PP1 -> PP0: cannot tell." in text
 
 
-def test_pairs_that_make_more_micro_batches_than_ranks_are_not_kept(tmp_path):
-    facts = changed(CASES[0], CHANGES["the last rank's clock 1 ms ahead"], tmp_path)
+def test_pairs_that_make_more_micro_batches_than_ranks_are_not_kept():
+    facts = changed(CASES[0], CHANGES["the last rank's clock 1 ms ahead"])
     assert not any(edge.pairs for edge in (*facts.p2p, *facts.p2p_gloo))
     (warning,) = facts.warnings
     assert "no messages are paired" in warning and "3 micro-batches in 2 ranks" in warning
 
 
-def test_lost_gpu_work_is_counted_and_the_ranks_gpu_use_is_not_given(tmp_path):
-    facts = changed(CASES[0], CHANGES["work lost on the last rank"], tmp_path)
+def test_lost_gpu_work_is_counted_and_the_ranks_gpu_use_is_not_given():
+    facts = changed(CASES[0], CHANGES["work lost on the last rank"])
     assert facts.ranks["1"].idle_fraction is None and facts.ring.bubble_fraction is None
     assert facts.ranks["0"].idle_fraction is not None
     assert "of its launches is missing" in " ".join(facts.warnings)
     assert "of its launches is missing" in facts.turns_unknown["1"]
 
 
-def test_of_a_profile_of_two_steps_too_few_steps_are_why_there_is_no_steps_time(tmp_path):
+def test_of_a_profile_of_two_steps_too_few_steps_are_why_there_is_no_steps_time():
     """Not that 2 of 2 batches cannot be followed."""
 
     def short(ranks: list[Rank]) -> None:
@@ -183,7 +180,7 @@ def test_of_a_profile_of_two_steps_too_few_steps_are_why_there_is_no_steps_time(
         for rank in ranks:
             without(rank, lambda e: "ts" in e and not begin <= float(e["ts"]) < begin + 100_000)
 
-    facts = changed(CASES[0], short, tmp_path)
+    facts = changed(CASES[0], short)
     assert facts.decode_step is None
     assert facts.decode_step_unknown.endswith("recorded whole: too few")
 
@@ -195,7 +192,7 @@ def test_of_a_profile_of_two_steps_too_few_steps_are_why_there_is_no_steps_time(
         (0.0, "in it the host waits"),  # none: only what is launched one by one
     ],
 )
-def test_a_wait_in_the_send_while_nothing_of_the_rank_runs_is_named(tmp_path, kept, says):
+def test_a_wait_in_the_send_while_nothing_of_the_rank_runs_is_named(kept, says):
     """As #10865 has it: the host blocked, the GPU idle, and nothing in the trace that explains it.
     Kernels are taken out of every launch alike, so that none seems lost."""
 
@@ -216,7 +213,7 @@ def test_a_wait_in_the_send_while_nothing_of_the_rank_runs_is_named(tmp_path, ke
             gone |= {id(event) for event in found[max(1, int(kept * len(found))) :]}
         without(rank, lambda event: id(event) in gone)
 
-    facts = changed(CASES[0], later_half_gone, tmp_path)
+    facts = changed(CASES[0], later_half_gone)
     text = " ".join(" ".join(lines(facts)).split())
     said = text[text.index("Token return") :].split(" a decode step waits")[0]
     assert says in said
@@ -225,18 +222,18 @@ def test_a_wait_in_the_send_while_nothing_of_the_rank_runs_is_named(tmp_path, ke
     assert "something that the trace does not show" not in whole
 
 
-def test_a_graph_of_which_a_part_is_missing_is_lost_work(tmp_path):
-    facts = changed(CASES[0], lambda ranks: graph_in_part(ranks[-1], 1), tmp_path)
+def test_a_graph_of_which_a_part_is_missing_is_lost_work():
+    facts = changed(CASES[0], lambda ranks: graph_in_part(ranks[-1], 1))
     assert facts.ranks["1"].idle_fraction is None and facts.ranks["0"].idle_fraction is not None
     assert "of its launches is missing" in facts.turns_unknown["1"]
 
 
-def test_times_of_an_edge_of_which_a_part_is_paired_are_not_shown(tmp_path):
+def test_times_of_an_edge_of_which_a_part_is_paired_are_not_shown():
     def some_lost(ranks: list[Rank]) -> None:
         kinds = ("kernel", "cpu_op", "user_annotation", "cuda_runtime", "cuda_driver", *ON_GPU)
         lost(ranks[0], 0.45, 0.55, kinds)
 
-    facts = changed("sglang0516_graphs_on", some_lost, tmp_path)
+    facts = changed("sglang0516_graphs_on", some_lost)
     partial = [e for e in (*facts.p2p, *facts.p2p_gloo) if 0 < e.pairs < 0.8 * e.recvs]
     shown = [line for line in lines(facts) if "too few paired" in line]
     assert len(shown) == len(partial) > 0
@@ -253,10 +250,10 @@ def test_files_of_unknown_ranks_are_not_called_a_pipeline_of_one_rank(tmp_path):
     assert "no file says which rank it is of" in text
 
 
-def test_message_times_between_clocks_that_differ_stand_with_what_these_may_change(tmp_path):
+def test_message_times_between_clocks_that_differ_stand_with_what_these_may_change():
     """Numbered messages are paired whatever the clocks are; their times are as recorded."""
     name = "sglang0516_sync_send_numbered"
-    facts = changed(name, lambda ranks: clock(ranks[-1], 40), tmp_path)
+    facts = changed(name, lambda ranks: clock(ranks[-1], 40))
     assert doubt_us(facts) > 39_000
     text = lines(facts)
     (head,) = [line for line in text if line.startswith("messages, means in ms")]

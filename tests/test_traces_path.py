@@ -13,8 +13,9 @@ import pytest
 
 pytest.importorskip("msgspec")
 
+from kept_traces import case_of, ranks_of
 from msgspec.structs import replace
-from trace_changes import only_case, texts, with_events
+from trace_changes import only_case, texts
 
 from repro_pp_graphs.traces.analysis_record import Analysis, PathPart, RingPath
 from repro_pp_graphs.traces.commands import case_pairs as differences_of
@@ -157,15 +158,14 @@ def test_blocking_sends_without_their_cost_are_asynchronous_sends():
 
 
 @pytest.mark.parametrize("ahead_us", [250, -400, 3000])
-def test_a_rank_whose_clock_is_ahead_on_another_host_changes_nothing(ahead_us, tmp_path):
+def test_a_rank_whose_clock_is_ahead_on_another_host_changes_nothing(ahead_us):
     name = "sglang0516_graphs_on"
-    for file, text in texts(name).items():
-        document = json.loads(text)
+    ranks = ranks_of(name)
+    for file, document in ranks.items():
         document["host_name"] = f"host of {file}"
         if "PP-1" in file:
             document["baseTimeNanoseconds"] += ahead_us * 1000
-        (tmp_path / file).write_text(json.dumps(document))
-    moved = explained(only_case(tmp_path))
+    moved = explained(case_of(name, ranks))
     assert moved.ring_path is not None, moved.ring_path_unknown
     for category, part in path_of(name).categories.items():
         there = moved.ring_path.categories[category].mean
@@ -560,12 +560,12 @@ def test_of_a_long_trace_the_steps_in_the_middle_are_followed_and_it_is_said(mon
     ],
 )
 def test_events_missing_from_a_trace_change_little_or_are_the_reason_that_there_is_no_path(
-    name, missing, tmp_path
+    name, missing
 ):
-    for file, text in texts(name).items():
-        kept = with_events(text, lambda event: None if event.get("name") == missing else event)
-        (tmp_path / file).write_text(kept)
-    found = explained(only_case(tmp_path))
+    ranks = ranks_of(name)
+    for rank in ranks.values():
+        rank["traceEvents"] = [e for e in rank["traceEvents"] if e.get("name") != missing]
+    found = explained(case_of(name, ranks))
     if found.ring_path is None:
         assert found.ring_path_unknown
         return

@@ -7,14 +7,12 @@ and PP 4 with two ranks a GPU) and on one H200 (0.5.16, four ranks).
 
 from __future__ import annotations
 
-import gzip
 import random
 import re
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,6 +20,7 @@ pytest.importorskip("msgspec")
 
 import msgspec
 from examples import THOROUGH
+from kept_traces import Rank, case_of, documents, ranks_of
 from trace_changes import Event, covered, end, only_case
 
 from repro_pp_graphs.traces.analysis_record import Analysis
@@ -239,27 +238,38 @@ REMOVALS: dict[str, Callable[[Event], bool]] = {
 }
 
 
-@cache
-def documents(name: str) -> dict[str, dict[str, Any]]:
-    return {
-        path.name: msgspec.json.decode(gzip.decompress(path.read_bytes()))
-        for path in (DATA / name).iterdir()
-    }
-
-
-def written(changed: dict[str, dict[str, Any]], folder: Path) -> Analysis:
-    """The analysis of some ranks' documents."""
+def written(changed: dict[str, Rank], folder: Path) -> Analysis:
+    """The analysis of some ranks' documents, through files."""
     for file, document in changed.items():
         (folder / file.removesuffix(".gz")).write_bytes(msgspec.json.encode(document))
     return analyze(only_case(folder))
 
 
-def without(name: str, remove: Callable[[Event], bool], folder: Path) -> Analysis:
-    changed = {
-        file: {**document, "traceEvents": [e for e in document["traceEvents"] if not remove(e)]}
-        for file, document in documents(name).items()
-    }
-    return written(changed, folder)
+def without(name: str, remove: Callable[[Event], bool]) -> Analysis:
+    ranks = ranks_of(name)
+    for document in ranks.values():
+        document["traceEvents"] = [e for e in document["traceEvents"] if not remove(e)]
+    return analyze(case_of(name, ranks))
+
+
+@pytest.mark.parametrize("name", ["sglang056_graphs_on", "sglang052_pp4"])
+def test_what_is_read_of_kept_events_is_what_is_read_of_a_file_of_them(name, tmp_path):
+    """Tests here take events out of real traces that are decoded once (kept_traces.py)."""
+    changed = ranks_of(name)
+    for number, document in enumerate(changed.values()):
+        document["host_name"] = f"host{number}"
+        del document["traceEvents"][number::7]
+    found, read = (
+        msgspec.structs.replace(each, case="", warnings=[w.split(":")[1] for w in each.warnings])
+        for each in (analyze(case_of(name, changed)), written(changed, tmp_path))
+    )
+    assert found == read
+    (document, *_) = changed.values()
+    with pytest.raises(TypeError, match="kept for other tests"):
+        document["traceEvents"][0]["ts"] = 0
+    document["traceEvents"][0] = dict(document["traceEvents"][0])
+    with pytest.raises(KeyError):  # none of the file's
+        case_of(name, changed)
 
 
 def same_or_unknown(found: Analysis, whole: Analysis, slack: float) -> None:
@@ -294,8 +304,8 @@ if THOROUGH:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", REMOVALS)
 @pytest.mark.parametrize("name", KINDS_REMOVED)
-def test_a_kind_of_event_removed_leaves_the_answer_or_none(name, kind, tmp_path):
-    same_or_unknown(without(name, REMOVALS[kind], tmp_path), facts_of(name), 0.05)
+def test_a_kind_of_event_removed_leaves_the_answer_or_none(name, kind):
+    same_or_unknown(without(name, REMOVALS[kind]), facts_of(name), 0.05)
 
 
 RANDOM = {
@@ -313,33 +323,31 @@ RANDOM = {
 @pytest.mark.parametrize(
     "name", ["sglang052_graphs_on", "sglang0516_sync_send", "sglang0516_batched_p2p"]
 )
-def test_random_events_removed_never_turn_one_verdict_into_another(name, kind, share, tmp_path):
+def test_random_events_removed_never_turn_one_verdict_into_another(name, kind, share):
     dice = random.Random(f"{name} {kind} {share}")
-    found = without(name, lambda e: RANDOM[kind](e) and dice.random() < share, tmp_path)
+    found = without(name, lambda e: RANDOM[kind](e) and dice.random() < share)
     assert verdict(found) in (verdict(facts_of(name)), CANNOT_TELL)
 
 
-def on_clocks_apart(name: str, apart_us: float) -> dict[str, dict[str, Any]]:
+def on_clocks_apart(name: str, apart_us: int) -> Analysis:
     """The ranks on a host each, the clock of every other one ahead."""
-    changed = {}
-    for number, (file, document) in enumerate(sorted(documents(name).items())):
-        ahead = apart_us * (number % 2)
-        events = [{**e, "ts": e["ts"] + ahead} if "ts" in e else e for e in document["traceEvents"]]
-        changed[file] = {**document, "host_name": f"host{number}", "traceEvents": events}
-    return changed
+    ranks = ranks_of(name)
+    for number, document in enumerate(ranks.values()):
+        document["host_name"] = f"host{number}"
+        document["baseTimeNanoseconds"] += apart_us * 1000 * (number % 2)
+    return analyze(case_of(name, ranks))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("apart_us", [300, -300, 5000, -5000] if THOROUGH else [300, 5000, -5000])
 @pytest.mark.parametrize("name", RELEASES)
-def test_hosts_whose_clocks_differ_get_the_same_answer_or_none(name, apart_us, tmp_path):
-    found = written(on_clocks_apart(name, apart_us), tmp_path)
-    same_or_unknown(found, facts_of(name), 0.05)
+def test_hosts_whose_clocks_differ_get_the_same_answer_or_none(name, apart_us):
+    same_or_unknown(on_clocks_apart(name, apart_us), facts_of(name), 0.05)
 
 
-def test_a_time_between_hosts_is_as_good_as_their_clocks_and_not_told_where_shorter(tmp_path):
+def test_a_time_between_hosts_is_as_good_as_their_clocks_and_not_told_where_shorter():
     name = "sglang0516_graphs_on"
-    found, true = written(on_clocks_apart(name, -5000), tmp_path), facts_of(name)
+    found, true = on_clocks_apart(name, -5000), facts_of(name)
     text = " ".join(" ".join(lines(found)).split())
     within = re.search(r"2 hosts: clocks may differ by (\S+) ms", text)
     assert within and "its times are taken to be" in text
@@ -350,11 +358,11 @@ def test_a_time_between_hosts_is_as_good_as_their_clocks_and_not_told_where_shor
 
 @pytest.mark.parametrize("missing", [0, -1])
 @pytest.mark.parametrize("name", RELEASES)
-def test_without_a_rank_the_others_are_explained_alike(name, missing, tmp_path):
+def test_without_a_rank_the_others_are_explained_alike(name, missing):
     """Also where they wait for it while it writes its file: when that was is not known."""
-    changed = dict(sorted(documents(name).items()))
+    changed = ranks_of(name)
     del changed[list(changed)[missing]]
-    found = written(changed, tmp_path)
+    found = analyze(case_of(name, changed))
     assert len(found.turns) == len(changed)
     for label, turn in found.turns.items():
         assert turn.mean == pytest.approx(facts_of(name).turns[label].mean, rel=0.1)
@@ -398,10 +406,10 @@ def test_a_thread_with_more_operators_than_the_scheduler_is_not_taken_for_it(nam
     same_or_unknown(written(changed, tmp_path), facts_of(name), 0.05)
 
 
-def test_one_step_is_not_a_mean(tmp_path):
+def test_one_step_is_not_a_mean():
     name = "sglang052_graphs_on"
     begin = min(e["ts"] for e in events_of(last_rank(name)))
-    found = without(name, lambda e: e.get("ts", begin) > begin + 30_000, tmp_path)
+    found = without(name, lambda e: e.get("ts", begin) > begin + 30_000)
     assert found.token_return.steps >= 1
     assert verdict(found) == CANNOT_TELL
     assert not found.turns
