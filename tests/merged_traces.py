@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gzip
-import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from repro_pp_graphs.traces.commands.merge import main as merge
 
@@ -68,4 +69,4 @@ def crossings(document: dict[str, Any], category: str) -> int:
 def merged(out: Path, *paths: Path) -> dict[str, Any]:
     assert merge([*map(str, paths), "-o", str(out)]) == 0
     data = out.read_bytes()
-    return json.loads(gzip.decompress(data) if out.suffix == ".gz" else data)
+    return msgspec.json.decode(gzip.decompress(data) if out.suffix == ".gz" else data)
