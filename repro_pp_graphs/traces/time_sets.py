@@ -25,11 +25,19 @@ def merged(raw: Intervals) -> Intervals:
         return intervals([])
     start = kept[:, 0]
     if not (start[1:] >= start[:-1]).all():
-        kept = kept[np.argsort(start, kind="stable")]
+        kept = kept[start.argsort(kind="stable")]
+        start = kept[:, 0]
     reach = np.maximum.accumulate(kept[:, 1])
-    opens = np.concatenate(([True], kept[1:, 0] > reach[:-1]))
-    closes = np.concatenate((opens[1:], [True]))
-    return np.stack([kept[opens, 0], reach[closes]], axis=1)
+    edges = np.ones(len(kept) + 1, dtype=bool)  # where one of the union begins: before, one ends
+    np.greater(start[1:], reach[:-1], out=edges[1:-1])
+    return _columns(start[edges[:-1]], reach[edges[1:]])
+
+
+def _columns(start: npt.NDArray[np.int64], end: npt.NDArray[np.int64]) -> Intervals:
+    """Intervals by their starts and ends; np.stack takes three times as long for a few."""
+    found = np.empty((len(start), 2), dtype=np.int64)
+    found[:, 0], found[:, 1] = start, end
+    return found
 
 
 def clip(times: Intervals, start: int, end: int) -> Intervals:
@@ -88,16 +96,14 @@ def partition(span: Ranges, claims: dict[str, Ranges], rest: str) -> dict[str, i
 
 def common(times: Intervals, claim: Intervals) -> Intervals:
     """The part of a set that another covers too."""
-    first = claim[:, 1].searchsorted(times[:, 0], side="right")
-    counts = np.maximum(claim[:, 0].searchsorted(times[:, 1]) - first, 0)
-    ours = np.repeat(np.arange(len(times)), counts)
-    theirs = np.arange(len(ours)) + np.repeat(first - np.cumsum(counts) + counts, counts)
-    return np.stack(
-        [
-            np.maximum(times[ours, 0], claim[theirs, 0]),
-            np.minimum(times[ours, 1], claim[theirs, 1]),
-        ],
-        axis=1,
+    starts, ends = claim[:, 0], claim[:, 1]
+    first = ends.searchsorted(times[:, 0], side="right")
+    counts = np.maximum(starts.searchsorted(times[:, 1]) - first, 0)
+    ours = np.arange(len(times)).repeat(counts)
+    theirs = np.arange(len(ours)) + (first - counts.cumsum() + counts).repeat(counts)
+    return _columns(
+        np.maximum(times[:, 0].take(ours), starts.take(theirs)),
+        np.minimum(times[:, 1].take(ours), ends.take(theirs)),
     )
 
 
@@ -112,7 +118,9 @@ def outside(times: Intervals, claim: Intervals) -> Intervals:
 
 def lengths_between(times: Intervals, moments: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """How much of a set lies between each two of the moments (sorted), ns; one fewer than those."""
-    return np.diff(lengths_before(times, moments))
+    before = lengths_before(times, moments)
+    found: npt.NDArray[np.int64] = before[1:] - before[:-1]
+    return found
 
 
 def lengths_before(times: Intervals, moments: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -120,10 +128,10 @@ def lengths_before(times: Intervals, moments: npt.NDArray[np.int64]) -> npt.NDAr
     if not len(times):
         return np.zeros(len(moments), dtype=np.int64)
     edges = times.reshape(-1)
-    before = np.concatenate(([0], np.cumsum(times[:, 1] - times[:, 0])))
+    before = np.zeros(len(times) + 1, dtype=np.int64)
+    (times[:, 1] - times[:, 0]).cumsum(out=before[1:])
     at = edges.searchsorted(moments)
-    whole, inside = before[at // 2], at % 2 == 1
-    found: npt.NDArray[np.int64] = whole + np.where(
-        inside, moments - edges[np.where(inside, at - 1, 0)], 0
-    )
+    found: npt.NDArray[np.int64] = before.take(at >> 1)
+    inside = (at & 1).nonzero()[0]  # of an interval: it has begun, and not ended
+    found[inside] += moments[inside] - edges[at[inside] - 1]
     return found

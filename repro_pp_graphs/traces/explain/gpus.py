@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+import numpy.typing as npt
 
 from repro_pp_graphs.traces.analysis_record import GpuFacts
 from repro_pp_graphs.traces.explain.host import Host
 from repro_pp_graphs.traces.explain.steps import GpuWork
+from repro_pp_graphs.traces.quantiles import Floats
 from repro_pp_graphs.traces.rank_trace import Case, RankTrace
 from repro_pp_graphs.traces.time_sets import (
     Intervals,
@@ -117,12 +119,15 @@ def _judged(hosts: list[Host], number: str) -> SharedGpu:
     group = {id(hosts[0])}
     pairs = list(combinations(hosts, 2))
     for _ in hosts:  # whoever slows one of the group down is of it
+        before = len(group)
         for one, other in pairs:
             if (id(one) in group) != (id(other) in group):
                 times = min(slower(one.work, other.work), slower(other.work, one.work))
                 if times >= SLOWED:
                     group |= {id(one), id(other)}
                     slowed.append(times)
+        if len(group) == before:
+            break
     if len(group) < len(hosts):
         return SharedGpu(tuple(hosts), number, False, "")
     why = (
@@ -143,12 +148,21 @@ def slower(work: GpuWork, beside: GpuWork) -> float:
     flat = times.reshape(-1, 2)
     there = lengths_before(beside.compute, flat[:, 1]) - lengths_before(beside.compute, flat[:, 0])
     share = there.reshape(spent.shape) / np.maximum(spent, 1)
-    ratios = [
-        float(np.median(lengths[covered >= BESIDE]) / max(np.median(lengths[covered <= ALONE]), 1))
-        for lengths, covered in zip(spent.T, share.T, strict=True)
-        if min((covered >= BESIDE).sum(), (covered <= ALONE).sum()) >= LEAST
-    ]
-    return float(np.median(ratios)) if len(ratios) >= KERNELS else 1.0
+    along, alone = share >= BESIDE, share <= ALONE
+    enough = np.minimum(along.sum(axis=0), alone.sum(axis=0)) >= LEAST
+    if enough.sum() < KERNELS:
+        return 1.0
+    spent, along, alone = spent[:, enough], along[:, enough], alone[:, enough]
+    ratios = _medians(spent, along) / np.maximum(_medians(spent, alone), 1)
+    return float(np.median(ratios))
+
+
+def _medians(values: npt.NDArray[np.int64], chosen: npt.NDArray[np.bool_]) -> Floats:
+    """The median of the chosen values of each column, which has some."""
+    ranked = np.sort(np.where(chosen, values, np.iinfo(np.int64).max), axis=0)
+    counts, columns = chosen.sum(axis=0), np.arange(values.shape[1])
+    found: Floats = (ranked[(counts - 1) // 2, columns] + ranked[counts // 2, columns]) / 2
+    return found
 
 
 def facts_of(case: Case, found: SharedGpu, window_ns: tuple[int, int]) -> GpuFacts:
