@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from trace_maker import TraceMaker
 
 COMPUTE, SENDS, RECVS = 21, 45, 46
@@ -63,13 +64,16 @@ class Plan:
 NCCL = "ncclDevKernel_SendRecv(ncclDevKernelArgsStorage<4096ul>)"
 
 
-def chance_of(key: str) -> float:
-    """A number from -1 to 1 by a key: no state, and cheaper than a generator for each."""
-    return zlib.crc32(key.encode()) / 2**31 - 1
+def chance_of(key: str, after: int = 0) -> float:
+    """A number from -1 to 1 by a key: no state, and cheaper than a generator for each. `after`: the
+    CRC-32 of the key's first part, where that is known."""
+    return zlib.crc32(key.encode(), after) / 2**31 - 1
 
 
 class Event:
     """Something that happens once; processes may wait for it."""
+
+    __slots__ = ("at", "waiting")
 
     def __init__(self) -> None:
         self.at: float | None = None
@@ -139,9 +143,11 @@ class Stream:
 class Unrecorded(TraceMaker):
     """A profiler that is off: for rings of which the times alone are wanted."""
 
-    def add(self, cat: str, name: str, ts: float, dur: float, **more: object) -> int:
+    def add(self, *_: object, **more: object) -> int:
         self.last_id += 1
         return self.last_id
+
+    span = call = kernel = add
 
 
 class Rank:
@@ -154,6 +160,8 @@ class Rank:
         profiler = TraceMaker if ring.recorded else Unrecorded
         self.trace = profiler(number, plan.ranks, pid=500 + number)
         self.off = Unrecorded(number)
+        self.maker: TraceMaker = self.off
+        """What the events go to that begin on the host now, or are launched now."""
         if plan.ahead_us:
             self.trace.base_ns += round(plan.ahead_us[number] * 1000)
             self.trace.header["host_name"] = f"node{number}"
@@ -162,7 +170,8 @@ class Rank:
         self.launched: list[float] = []  # PP0's: the begin of each batch's launch
         self.computed: list[Event] = []  # the end of each batch's kernels
         self.to_send: deque[Event] = deque()  # the last rank's: batches whose tokens are not sent
-        self.counts: dict[str, int] = {}
+        self.counts: dict[str, int] = {}  # of a turn's times by what they are
+        self.key = zlib.crc32(f"{plan.seed} {number} ".encode())
 
     @property
     def last(self) -> bool:
@@ -172,23 +181,22 @@ class Rank:
     def is_recorded(self) -> bool:
         return self.turn >= self.plan.warm_up
 
-    @property
-    def maker(self) -> TraceMaker:
-        """What the events go to that begin on the host now, or are launched now."""
-        return self.trace if self.is_recorded else self.off
+    def begin(self, turn: int) -> None:
+        self.turn = turn
+        self.counts.clear()
+        self.maker = self.trace if self.is_recorded else self.off
 
     def vary(self, what: str, mean: float) -> float:
         """A time that is the same whenever the ring of this seed is run again."""
-        key = f"{self.plan.seed} {self.number} {self.turn} {what}"
-        self.counts[key] = self.counts.get(key, 0) + 1
-        return mean * (1 + self.plan.jitter * chance_of(f"{key} {self.counts[key]}"))
+        count = self.counts[what] = self.counts.get(what, 0) + 1
+        return mean * (1 + self.plan.jitter * chance_of(f"{self.turn} {what} {count}", self.key))
 
     def program(self) -> Process:
         plan, first = self.plan, self.number == 0
         slots = plan.ranks + plan.depth
         for turn in range(plan.warm_up + plan.turns):
+            self.begin(turn)
             for slot in range(slots):
-                self.turn = turn
                 runs = slot < plan.micro_batches
                 yield from self.work("requests", 0.3)
                 arrived: list[Event] = []
@@ -481,7 +489,11 @@ def write(plan: Plan, folder: Path) -> Ring:
             if event["pid"] == 0:  # its GPU, which the maker has as the first
                 event["pid"] = rank.number
         rank.trace.events.sort(key=lambda event: event["ts"])
-        rank.trace.write(folder, f"RING-TP-0-PP-{rank.number}.trace.json")
+        document = rank.trace.document()
+        lines = b",\n  ".join(map(msgspec.json.encode, document.pop("traceEvents")))
+        head = msgspec.json.encode(document)[:-1]
+        name = f"RING-TP-0-PP-{rank.number}.trace.json"
+        (folder / name).write_bytes(head + b',"traceEvents":[\n  ' + lines + b"\n  ]}\n")
     return ring
 
 
