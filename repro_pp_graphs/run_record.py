@@ -87,7 +87,8 @@ class Launch:
 
     def value(self, argument: str, default: str = "") -> str:
         """The word behind an argument of the server, or probe; `default` where it is not given."""
-        return dict(zip(self.args, self.args[1:], strict=False)).get(argument, default)
+        words = reversed(list(zip(self.args, self.args[1:], strict=False)))
+        return next((value for word, value in words if word == argument), default)
 
     @property
     def ranks(self) -> int:

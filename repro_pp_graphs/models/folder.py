@@ -25,6 +25,13 @@ def config_path(shape: str) -> Path:
     return _HERE / f"{shape}.json"
 
 
+@functools.cache
+def config_text(shape: str) -> str:
+    """What is in the config.json of a shape: read once, as nothing changes the package."""
+    return config_path(shape).read_text(encoding="utf-8")
+
+
+@functools.lru_cache(maxsize=64)
 def shape_of(model: str) -> str | None:
     """The shape that a model's path or hub name stands for (`…/Llama-3.1-70B-Instruct`), or None.
 
@@ -105,7 +112,7 @@ def write(shape: str, folder: Path) -> None:
     """Write a shape's model folder. Raises KeyError for an unknown shape."""
     if shape not in shapes():
         raise KeyError(shape)
-    config = json.loads(config_path(shape).read_text(encoding="utf-8"))
+    config = json.loads(config_text(shape))
     special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
     files: dict[str, object] = {
         "config.json": config,

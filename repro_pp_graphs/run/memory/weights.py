@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,20 @@ MOST = 0.95  # of a GPU's memory, that weights can take
 def config_of(launch: Launch) -> dict[str, Any]:
     """The model's config.json under the arguments' overrides; empty where it is not at hand."""
     path = Path(launch.model, "config.json")
-    if not path.is_file():
-        shape = model_folder.shape_of(launch.model)
-        if shape is None:
-            return {}
-        path = model_folder.config_path(shape)
-    override = launch.value("--json-model-override-args", "{}")
+    if path.is_file():
+        text = path.read_text("utf-8")
+    elif shape := model_folder.shape_of(launch.model):
+        text = model_folder.config_text(shape)
+    else:
+        return {}
+    return dict(_config(text, launch.value("--json-model-override-args", "{}")))
+
+
+@lru_cache(maxsize=64)  # a plan that is refused is tried with hundreds of other options
+def _config(text: str, override: str) -> dict[str, Any]:
+    """A config.json under what overrides it; empty where one of them is no JSON object."""
     try:
-        return {**json.loads(path.read_text("utf-8")), **json.loads(override)}
+        return {**json.loads(text), **json.loads(override)}
     except (TypeError, ValueError, RecursionError):
         return {}
 

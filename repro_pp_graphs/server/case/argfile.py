@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from repro_pp_graphs.server import shim_names
@@ -113,11 +115,12 @@ def _checked_label(label: str, place: str) -> str:
     return label
 
 
-def _words(line: str, place: str) -> list[str]:
+@lru_cache(maxsize=512)  # the files are read again with all options that a plan is tried with
+def _words(line: str, place: str) -> tuple[str, ...]:
     """A line's words as a shell splits them: a # begins a comment where a word would begin."""
     comment = _COMMENT.match(line)
     try:
-        return shlex.split(line[: comment.end()] if comment else line)
+        return tuple(shlex.split(line[: comment.end()] if comment else line))
     except ValueError as error:
         if "quot" in str(error):
             raise ArgFileError(f"{place}: close the quote") from None
@@ -126,6 +129,7 @@ def _words(line: str, place: str) -> list[str]:
         ) from None
 
 
+@lru_cache(maxsize=512)
 def _refuse_secret(name: str, value: str, place: str) -> None:
     """What a file holds is stored with the run, and sglang writes its arguments to its log."""
     from repro_pp_graphs.environment import masking, named_secrets  # noqa: PLC0415 - 20 ms, for plans only
@@ -143,7 +147,7 @@ def _refuse_secret(name: str, value: str, place: str) -> None:
     )
 
 
-def _add_line(args: ServerArgs, words: list[str], place: str) -> None:
+def _add_line(args: ServerArgs, words: Sequence[str], place: str) -> None:
     assignment = _ENV_LINE.fullmatch(words[0])
     if assignment and len(words) == 1:
         name, value = assignment[1], assignment[2]
@@ -161,7 +165,7 @@ def _add_line(args: ServerArgs, words: list[str], place: str) -> None:
             "put one argument on a line"
         )
     flag, equals, value = words[0].partition("=")
-    values = ([value] if equals else []) + words[1:]
+    values = [*([value] if equals else []), *words[1:]]
     if any(word.startswith("--") for word in values):
         raise ArgFileError(f"{place}: several arguments on one line; put each on its own")
     for word in values:
