@@ -109,6 +109,32 @@ def test_one_launch_without_it_and_none_is_compared_by_the_clock(tmp_path, lacki
     assert "pp_clock" in found["launches"][0]  # its own turns stay
 
 
+@pytest.mark.parametrize(
+    ("mode", "clocks", "longer", "idle"),
+    [
+        ("cpu", clock(3.1, None), "was timed, but on a CPU", "was timed, but on a CPU"),
+        ("one_gpu", clock(21.7, 0.5), "evidence of the order", "as ranks share it."),
+        ("gpu", clock(21.7, None), "meanwhile was not, or not", "meanwhile was not, or not"),
+        ("cpu", None, "The token return was not timed", "The token return was not timed"),
+    ],
+)
+def test_a_finding_without_figures_says_what_was_timed(tmp_path, mode, clocks, longer, idle):
+    plan_ = plan()
+    plan_.mode = mode
+    made = summarised(tmp_path, plan_, all_with(clocks) if clocks else {})
+    text = {each["name"]: each["text"] for each in made["verdict"]["findings"]}
+    assert longer in text["longer"] and idle in text["idle"], text
+
+
+def test_where_no_launch_counts_it_is_not_said_that_nothing_was_timed(tmp_path):
+    plan_ = plan()
+    summarised(tmp_path, plan_, all_with(clock(21.7, 0.5)))
+    for one in plan_.launches:
+        launch_record.amend(tmp_path, one.label, status="failed", reason="x")
+    found = run_summary.summarise(tmp_path, plan_)["verdict"]["findings"]
+    assert all("o launch of graphs_on and graphs_off counts" in each["text"] for each in found)
+
+
 def test_a_torn_file_is_a_warning_and_no_end(tmp_path):
     summarised(tmp_path, plan(), all_with(clock(21.7, 0.5)))
     collect.facts_path(tmp_path, "graphs_on1").write_text("{", encoding="utf-8")

@@ -253,6 +253,11 @@ def test_what_was_not_measured_or_speaks_against_it_is_no_answer():
         for found in (findings.longer(arms(made, **changes)), findings.idle(arms(made, **changes))):
             assert found.answer == "cannot tell" and found.text in ("ranks shared a GPU", "lacking")
             assert found.a > found.b  # the figures are shown all the same
+    none = findings.longer(arms(made, step_ms=None))
+    assert (none.answer, none.text) == (
+        "cannot tell",
+        "no decode step of B was measured to judge a difference by",
+    )
     primary = said(made)
     assert (
         findings.cost(arms(made, against="graphs were off"), primary, None).answer == "cannot tell"

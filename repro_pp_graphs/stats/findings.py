@@ -5,8 +5,8 @@ The rules were written before any run was looked at: docs/verdict.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -23,6 +23,7 @@ QUESTIONS = {
     "idle": "Does its part in which the rank's GPU computes nothing take longer with graphs?",
     "cost": "Is TPOT worse with graphs than without?",
 }
+UNTIMED = "the token return was not timed in this run"
 COST_OF_SENDS = "Is TPOT worse with graphs than without, or than with asynchronous sends?"
 
 
@@ -39,6 +40,7 @@ class Arms:
     against: str = ""
     margin: float = MARGIN  # asked for: a noise floor that is larger answers no question
     gaps_unseen: bool = False  # idle time misses the gaps between a batch's kernels (pp_clock)
+    lacking: Mapping[str, str] = field(default_factory=dict)  # by metric why no launch has it
 
 
 def longer(arms: Arms) -> Finding:
@@ -94,14 +96,9 @@ def _longer_by(
     ratio: Comparison, apart: Estimate | None, margin: float | None, arms: Arms
 ) -> tuple[Answer, str]:
     """yes: certainly longer, and by the margin or more; no: certainly by less than the margin."""
-    counts = (len(ratio.values_a), len(ratio.values_b))
-    if not ratio.values_a and not ratio.values_b:
-        return "cannot tell", "the token return was not timed in this run"
-    if against := arms.against or arms.rules.withheld:
-        return "cannot tell", against
-    if apart is None or margin is None or min(counts) < LEAST_LAUNCHES:
-        few = f"{spread(counts)} launches a case: too few"
-        return "cannot tell", few if min(counts) > 1 else ratio.why
+    why = _untold(ratio, arms, margin)
+    if why or apart is None or margin is None:
+        return "cannot tell", why or ratio.why
     a, b = list(ratio.values_a.values()), list(ratio.values_b.values())
     agree = p_values.separate(a, b) or p_values.exact_p(a, b) <= arms.rules.alpha
     if apart.low > 0 and apart.value >= margin and agree:
@@ -110,6 +107,21 @@ def _longer_by(
     if apart.high < margin:
         return "no", f"not {least}"
     return "cannot tell", _what_is_open(apart, least, agree)
+
+
+def _untold(ratio: Comparison, arms: Arms, margin: float | None) -> str:
+    """Why there is no answer, whatever the figures are; empty for nothing."""
+    counts = (len(ratio.values_a), len(ratio.values_b))
+    if not any(counts):
+        return arms.lacking.get(ratio.metric) or UNTIMED
+    if against := arms.against or arms.rules.withheld:
+        return against
+    if min(counts) < LEAST_LAUNCHES:
+        few = f"{spread(counts)} launches a case: too few"
+        return few if min(counts) > 1 else ratio.why
+    if margin is None:
+        return f"no decode step of {arms.b} was measured to judge a difference by"
+    return ""
 
 
 def _what_is_open(apart: Estimate, least: str, agree: bool) -> str:

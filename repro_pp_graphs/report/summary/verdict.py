@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from repro_pp_graphs.launch_record import GraphState
 from repro_pp_graphs.report.launch_row import Row, cases_of, gpu_fault
-from repro_pp_graphs.report.summary import sentences
+from repro_pp_graphs.report.summary import lacking, sentences
 from repro_pp_graphs.report.summary.pairs import (
     GRAPHS_BY_SENDS,
     asynchronous,
@@ -70,7 +70,7 @@ def verdict(
     main = next(each for each in pairs if (each.a, each.b) == question)
     against = [*limits, *_unlike(plan, launches, question)]
     against += [f"unproven: {main.unproven}"] if main.unproven else []
-    found = _findings(main, pairs, samples, launches, against, margin=plan.margin)
+    found = _findings(main, pairs, samples, launches, against, plan=plan)
     for each in found:
         if each.source == "profile":
             each.source = next((row["waits_from"] for row in launches if row["waits_from"]), "")
@@ -202,7 +202,7 @@ def _findings(
     launches: Sequence[Row],
     against: Sequence[str],
     *,
-    margin: float,
+    plan: Plan,
 ) -> list[Finding]:
     counted = [each for each in samples if each.case in (main.a, main.b) and not each.fault]
     primary = main.primary
@@ -213,11 +213,23 @@ def _findings(
         step_ms=primary.mean_b,
         rules=Rules(main.alpha, primary.margin, main.withheld),
         against=against[0] if against else "",
-        margin=margin,
+        margin=plan.margin,
         gaps_unseen=any(row.get("waits_from") == "pp_clock" for row in launches),
+        lacking=_lacking(main, counted, launches, plan),
     )
     remedy = _remedy(main, pairs, launches)
     return [findings.longer(arms), findings.idle(arms), findings.cost(arms, primary, remedy)]
+
+
+def _lacking(
+    main: Pair, counted: Sequence[Sample], launches: Sequence[Row], plan: Plan
+) -> dict[str, str]:
+    """By metric of the token return why no launch of the two arms has it, where none has it."""
+    if not counted:
+        return dict.fromkeys((RETURN, IDLE), main.primary.why)
+    labels = {each.label for each in counted}
+    rows = [row for row in launches if row["label"] in labels]
+    return {metric: lacking.why(rows, metric, plan) for metric in (RETURN, IDLE)}
 
 
 def _remedy(main: Pair, pairs: Sequence[Pair], launches: Sequence[Row]) -> Comparison | None:
