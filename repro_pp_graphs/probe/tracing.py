@@ -27,6 +27,9 @@ def _profiler(ring: Ring) -> torch.profiler.profile:
     kinds = [torch.profiler.ProfilerActivity.CPU]
     if ring.cuda:
         kinds.append(torch.profiler.ProfilerActivity.CUDA)
+    else:
+        # torch 2.13 asks its compiler whether it makes CUDA graphs, and imports it to: a second
+        getattr(torch, "_lazy_modules", set()).discard("_inductor")
     # without shapes a gloo message has no size
     warnings.filterwarnings("ignore", message=".*Profiler clears events")  # of cycles: we have one
     made = torch.profiler.profile(activities=kinds, record_shapes=True)
