@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 
 pytest.importorskip("msgspec")
 
+import msgspec
 from trace_changes import DATA, analysed, only_case, texts, write
 
 from repro_pp_graphs.traces.explain.analysis import analyze
@@ -31,7 +31,7 @@ def numbered(folder: Path, shift: int = 0, skip: int = 0) -> Path:
     changed: dict[str, str | bytes] = {}
     for rank in case.ranks:
         name = Path(rank.path).name.removesuffix(".gz")
-        document = json.loads(texts()[name])
+        document = msgspec.json.decode(texts()[name])
         tid = max((e for e in document["traceEvents"] if e.get("cat") == "cpu_op"),
                   key=lambda e: e["ts"])["tid"]  # fmt: skip
         counts: dict[tuple[str, int], int] = {}
@@ -48,7 +48,7 @@ def numbered(folder: Path, shift: int = 0, skip: int = 0) -> Path:
                 "name": f"pp_clock:{op.kind} {ends[0]}->{ends[1]} pp #{number}",
                 "ts": (op.posted_ns - rank.base_ns) / 1000 - 2, "dur": 4.0,
             })  # fmt: skip
-        changed[name] = json.dumps(document)
+        changed[name] = msgspec.json.encode(document)
     return write(folder, changed)
 
 

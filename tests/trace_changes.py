@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +43,27 @@ def write(folder: Path, changed: dict[str, str | bytes]) -> Path:
     return folder
 
 
-def with_events(text: str, change: Change) -> str:
-    """A rank's JSON with each event changed, or left out where None comes back."""
+@lru_cache(maxsize=8)
+def _taken_apart(text: str) -> tuple[str, list[Event], list[str]]:
+    """A rank's JSON around its events, and each of these as it is read and as it is written."""
     document = msgspec.json.decode(text)
-    events = map(change, document["traceEvents"])
-    document["traceEvents"] = [event for event in events if event is not None]
-    return json.dumps(document)
+    events = document["traceEvents"]
+    around = json.dumps({**document, "traceEvents": []})
+    return around, events, list(map(json.dumps, events))
+
+
+def with_events(text: str, change: Change) -> str:
+    """A rank's JSON with each event changed, or left out where None comes back; an event a line."""
+    around, events, lines = _taken_apart(text)
+    kept = []
+    for own, event, line in zip(
+        msgspec.json.decode(text)["traceEvents"], events, lines, strict=True
+    ):
+        changed = change(own)
+        if changed is not None:
+            kept.append(line if changed == event else json.dumps(changed))
+    array = '"traceEvents": ['
+    return around.replace(array, array + "\n  " + ",\n  ".join(kept) + "\n  ", 1)
 
 
 def only_case(*paths: Path) -> Case:
