@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from repro_pp_graphs.pp_clock import collect, rows
+from repro_pp_graphs.pp_clock import collect, kept, rows
 
 ROOT = Path(__file__).resolve().parents[1]
 WRITER = """
@@ -105,7 +107,31 @@ def test_the_kept_copy_says_the_same_and_takes_little_room(tmp_path):
     copy = rows.keep(path)
     assert rows.read(copy) == before and not path.exists()
     assert copy.stat().st_size < 20_000
-    assert collect.row_files(tmp_path, "x") == [copy]
+    assert kept.row_files(tmp_path, "x") == [copy]
+
+
+def test_rows_of_a_server_by_hand_take_the_place_of_none_that_a_run_kept(tmp_path):
+    path = tmp_path / "x_pp_clock_PP0_TP0.rows"
+    written(path, 300)
+    copy = rows.keep(path)
+    written(path, 5)
+    assert kept.keep_all(tmp_path) == [] and kept.row_files(tmp_path, "x") == [path, copy]
+    assert (len(rows.read(path).rows), len(rows.read(copy).rows)) == (5, 300)
+
+
+def test_where_the_disk_is_full_the_file_stays_whole_and_is_named(tmp_path, monkeypatch):
+    path = tmp_path / "x_pp_clock_PP0_TP0.rows"
+    written(path, 300)
+    before = rows.read(path)
+
+    def full(draft: Path, data: bytes) -> None:
+        draft.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    (said,) = kept.keep_all(tmp_path)
+    assert said == f"{path} stays uncompressed (No space left on device)"
+    assert list(tmp_path.iterdir()) == [path] and rows.read(path) == before
 
 
 @pytest.mark.parametrize("data", [b"", b"\0" * 9000, b'{"format": 2}' + b"\0" * 9000, b"[1]"])
@@ -137,7 +163,7 @@ def test_rows_whose_header_is_torn_are_kept_if_not_read(tmp_path):
     file = written(path, 5)
     file.map[:4] = b"torn"
     assert collect.collect(tmp_path, "x", {}) is None
-    (copy,) = collect.row_files(tmp_path, "x")
+    (copy,) = kept.row_files(tmp_path, "x")
     assert copy.suffix == ".gz" and len(gzip.decompress(copy.read_bytes())) > rows.HEADER_BYTES
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from repro_pp_graphs import launch_record
 from repro_pp_graphs.pp_clock import collect, rows
 from repro_pp_graphs.pp_clock.clock_record import ClockFacts, Rank, Spread, Turns
 from repro_pp_graphs.pp_clock.lines import lines
+from repro_pp_graphs.report import summary_step
 from repro_pp_graphs.report.summary import remarks, run_summary, summary_record
 from repro_pp_graphs.report.tables import launch_table
 from repro_pp_graphs.run.finish_step import Ending
+from repro_pp_graphs.run.folder import lock
 from repro_pp_graphs.run_record import Load, Plan
 from repro_pp_graphs.stats.metric_names import IDLE, OUTSIDE, OWN_GRAPH, RETURN
 
@@ -196,6 +199,24 @@ def test_a_launch_whose_clock_did_not_start_says_so_with_its_reason(tmp_path):
     assert len(off["warnings"]) == 1 and "no rank left rows" in off["warnings"][0]
     said = remarks.remarks(run_summary.summarise(tmp_path / "logs", plan_))  # under the table
     assert any("graphs_on1: pp_clock: PP0: the clock did not start" in text for text in said)
+
+
+@pytest.mark.parametrize("at_work", [False, True])
+def test_a_summary_compresses_what_kill_9_left_unless_a_run_is_at_work(tmp_path, at_work, capsys):
+    logs = tmp_path / "logs"
+    summarised(logs, plan(), {})
+    (logs / "run.json").write_bytes(msgspec.json.encode(plan()))
+    path = logs / "graphs_on1_pp_clock_PP0_TP0.rows"
+    file = rows.RowFile(path, 4096)
+    file.describe(pp_rank=0)
+    file.write(1, 2, 0, rows.CODES["turn"])
+    before = rows.read(path)
+    if at_work:
+        lock.take(tmp_path, os.getpid())
+    summary_step.main([str(tmp_path)])
+    (left,) = logs.glob("*_pp_clock_PP*")
+    assert left.suffix == (".rows" if at_work else ".gz")
+    assert rows.read(left) == before
 
 
 def test_a_failed_launch_keeps_what_its_clock_saw_decode_and_its_shims(tmp_path):

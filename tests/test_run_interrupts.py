@@ -27,6 +27,8 @@ from fake_sglang.harness import (
 )
 from programs import ran
 
+from repro_pp_graphs.pp_clock import rows
+
 pytestmark = pytest.mark.launches
 
 # moment -> (the victim's lines, what its log then shows, options)
@@ -108,6 +110,20 @@ def test_what_its_measured_pass_gave_is_shown_and_compared_in_no_word(
     for pair in harness.summary()["verdict"]["pairs"]:
         assert [one["label"] for one in pair["left_out"]] == ["victim"]
         assert all("victim" not in one["values_b"] for one in pair["comparisons"])
+
+
+def row_numbers(folder: Path) -> dict[str, list[int]]:
+    """The rows of each rank's clock in a folder, by the file's name."""
+    return {path.name: [row.number for row in rows.read(path).rows] for path in folder.glob(CLOCKS)}
+
+
+CLOCKS = "victim_pp_clock_PP*"
+RANKS = {f"victim_pp_clock_PP{rank}_TP0.rows.gz": [1] for rank in (0, 1)}
+
+
+@pytest.mark.parametrize(("moment", "sent"), RUNS)
+def test_what_its_clocks_wrote_is_kept_in_little_room(moment: str, sent: signal.Signals, runs):
+    assert row_numbers(runs[moment, sent][0].logs) == RANKS
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
@@ -248,6 +264,13 @@ def test_after_killed_harnesses_a_run_is_measured_and_nothing_is_left(killed: di
     assert harness.left_over() == [], "a killed run's server, step or client goes on"
     assert harness.statuses() == {"one": "ok"}
     assert list((harness.root / ".state" / "groups").iterdir()) == []
+
+
+def test_what_the_clocks_of_a_killed_harness_wrote_is_kept_in_little_room(
+    killed: dict[str, Running],
+):
+    (folder,) = {path.parent for path in killed[""].harness.out.glob(f"previous/*/logs/{CLOCKS}")}
+    assert row_numbers(folder) == RANKS
 
 
 WRITTEN = "            os.fsync(file.fileno())\n        draft.replace"

@@ -14,23 +14,15 @@ from repro_pp_graphs import files, struct_files
 from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.pp_clock import launch_facts, rows
 from repro_pp_graphs.pp_clock.clock_record import ClockFacts
+from repro_pp_graphs.pp_clock.kept import keep, row_files
 from repro_pp_graphs.pp_clock.lines import lines
-from repro_pp_graphs.pp_clock.rows import CLOCK, SUFFIX, Rows, RowsError
+from repro_pp_graphs.pp_clock.rows import CLOCK, Rows, RowsError
 from repro_pp_graphs.pp_clock.window import Window, window_of
 
 
 def facts_path(logs: Path, label: str) -> Path:
     """Where a launch's facts are."""
     return logs / f"{label}{CLOCK}.json"
-
-
-def row_files(logs: Path, label: str) -> list[Path]:
-    """The ranks' files of a launch, compressed or not, by rank."""
-    return sorted(
-        path
-        for path in logs.glob(f"{label}{CLOCK}_PP*_TP*")
-        if path.name.endswith((SUFFIX, SUFFIX + ".gz"))
-    )
 
 
 def _window(logs: Path, label: str) -> Window | None:
@@ -83,20 +75,6 @@ def _read(
     results = launch_facts.summaries(ranks, windows, not_started, spans)
     results[0].warnings += faults
     return results
-
-
-def keep(logs: Path, label: str) -> list[str]:
-    """Compress what the ranks left; a sentence for what could not be."""
-    faults = []
-    for path in row_files(logs, label):
-        if path.suffix != ".gz":
-            try:
-                rows.keep(path)
-            except RowsError:
-                path.unlink()  # a rank that died before its first row
-            except OSError as error:
-                faults.append(f"{path} stays uncompressed ({error.strerror})")
-    return faults
 
 
 def collect(

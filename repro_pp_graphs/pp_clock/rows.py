@@ -252,7 +252,11 @@ def keep(path: Path) -> Path:
     draft = target.with_name(target.name + ".part")
     rest = -(len(used) - HEADER_BYTES) % ROW_BYTES if len(used) > HEADER_BYTES else 0
     size = max(HEADER_BYTES, len(used) + rest)
-    draft.write_bytes(gzip.compress(data[:size], 6, mtime=0))
-    draft.replace(target)
+    try:
+        draft.write_bytes(gzip.compress(data[:size], 6, mtime=0))
+        draft.replace(target)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
     path.unlink()
     return target

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 from repro_pp_graphs import files, run_record
 from repro_pp_graphs.files import BadFile
+from repro_pp_graphs.pp_clock import kept
 from repro_pp_graphs.report import launch_row, report_command, source
 from repro_pp_graphs.report.number_words import count
 from repro_pp_graphs.report.summary import outcome, remarks, run_summary, summary_record
 from repro_pp_graphs.report.tables import launch_table, sweep_table
 from repro_pp_graphs.run import next_command
-from repro_pp_graphs.run.folder import results
+from repro_pp_graphs.run.folder import lock, results
 from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.terminal import Parser, complain, wrapped
 
@@ -91,6 +93,9 @@ def main(argv: list[str]) -> int:
     except (OSError, BadFile) as error:
         complain("summary", f"{error}: {LOST}")
         return 2
+    if not lock.objection(out, os.getpid()):  # no run is at work there, whose servers write them
+        for fault in kept.keep_all(logs):
+            complain("summary", fault)
     result = run_summary.summarise(logs, plan)
     written = _write(logs / "summary.json", result)
     print("\n".join(["", *said(result), ""]))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from repro_pp_graphs import run_record
 from repro_pp_graphs.files import BadFile
+from repro_pp_graphs.pp_clock import kept
 from repro_pp_graphs.run import estimate
 from repro_pp_graphs.run.folder import previous, results, resume
 from repro_pp_graphs.run.plan.options import Options
@@ -52,9 +53,11 @@ def clear_the_way(plan: Plan, options: Options, earlier: Plan | None) -> set[str
         if line := previous.clear(options.out, list(dict.fromkeys(names)), "run"):
             say("\n".join(wrapped(line, "  aside:  ")))
         return set()
+    for fault in kept.keep_all(logs):  # of a launch that kill -9 ended
+        say("\n".join(wrapped(fault, "  rows:   ")))
     if earlier is None:
-        kept = previous.move_aside(options.out)
-        say(f"  kept:   the earlier run, now in {kept}")
+        moved = previous.move_aside(options.out)
+        say(f"  kept:   the earlier run, now in {moved}")
         return set()
     return _resume(plan, options, earlier)
 
@@ -104,7 +107,7 @@ def _resume(plan: Plan, options: Options, earlier: Plan) -> set[str]:
         names = [name for launch in again for name in results.claimed(launch, plan)]
         names += [name for name in results.of_run(plan) if name not in results.KEPT]
         if previous.existing(options.out, names):
-            kept = previous.move_aside(options.out, names)
-            text = f"what these launches left before, and the tables of then: now in {kept}"
+            moved = previous.move_aside(options.out, names)
+            text = f"what these launches left before, and the tables of then: now in {moved}"
             say("\n".join(wrapped(text, "  moved:  ")))
     return done

@@ -9,6 +9,7 @@ from typing import Any
 from repro_pp_graphs import files, launch_record, run_record
 from repro_pp_graphs.files import BadFile, read_object
 from repro_pp_graphs.launch_record import GpuCounters, LaunchRecord
+from repro_pp_graphs.pp_clock import kept
 from repro_pp_graphs.pp_clock.rows import LOG_NOT_STARTED, NO_WORD
 from repro_pp_graphs.run import step_options
 from repro_pp_graphs.run.folder import node_results, own_traces, previous, results
@@ -131,6 +132,8 @@ class Ending:
             self.changes["reason"] = "; ".join(["interrupted", *doubts])
             if not doubts:
                 self.changes["reason"] = f"interrupted after its measured pass{self._not_yet()}"
+        else:
+            self.warnings += kept.keep(self.logs, self.label)
 
     def _doubts(self) -> list[str]:
         """Why what a launch measured is no measurement of its case."""
