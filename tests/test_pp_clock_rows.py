@@ -112,11 +112,11 @@ def test_the_kept_copy_says_the_same_and_takes_little_room(tmp_path):
 
 def test_rows_of_a_server_by_hand_take_the_place_of_none_that_a_run_kept(tmp_path):
     path = tmp_path / "x_pp_clock_PP0_TP0.rows"
-    written(path, 300)
+    written(path, 7)
     copy = rows.keep(path)
     written(path, 5)
     assert kept.keep_all(tmp_path) == [] and kept.row_files(tmp_path, "x") == [path, copy]
-    assert (len(rows.read(path).rows), len(rows.read(copy).rows)) == (5, 300)
+    assert (len(rows.read(path).rows), len(rows.read(copy).rows)) == (5, 7)
 
 
 def test_where_the_disk_is_full_the_file_stays_whole_and_is_named(tmp_path, monkeypatch):
