@@ -248,6 +248,21 @@ def test_a_release_of_which_the_issue_is_not_expected_is_named_before_it_runs(
     assert any("#10865 is not expected" in note for note in notes) is said
 
 
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--pp-size", "1"], True),
+        (["--pp-size", "1", "--cpu"], True),
+        (["--pp-size", "2"], False),
+        (["--pp-size", "1", "--cases", "graphs_on"], False),  # #10865 is not asked
+    ],
+)
+def test_that_one_pipeline_rank_has_no_send_is_said_before_it_runs(tmp_path, argv, said):
+    plan = plan_of(tmp_path, *argv)
+    noted = [any("nothing of #10865" in note for note in each.notes) for each in plan.launches]
+    assert noted == [said] * len(plan.launches)
+
+
 def test_the_clock_alone_stands_there_by_default_where_there_is_a_pipeline(tmp_path):
     for launch in plan_of(tmp_path).launches:
         assert launch.argv[:3] == ["/usr/bin/python3", "-m", "repro_pp_graphs.server.launch"]

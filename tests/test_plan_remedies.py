@@ -365,6 +365,14 @@ def test_the_table_says_how_each_case_sends(tmp_path):
     ]
 
 
+def test_of_one_pipeline_rank_the_table_does_not_say_how_it_sends(tmp_path):
+    summary = run_summary.summarise(tmp_path, plan_of(tmp_path))
+    assert any("PP sends are" in text for text in remarks.remarks(summary))
+    for launch in summary["launches"]:
+        launch["resolved"] = {"pp_size": 1}  # as the server said; nothing was traced
+    assert not any("PP sends are" in text for text in remarks.remarks(summary))
+
+
 # the whole command
 
 

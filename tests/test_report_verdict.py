@@ -164,14 +164,16 @@ def test_the_three_findings_make_the_headline(tmp_path, waits, factor, headline,
         ({"mode": "one_gpu"}, "shared a GPU"),
         ({"nsys": True}, "nsys"),
         ({"engine": "probe"}, "ring without sglang"),
+        ({"pp_size": 1}, "One pipeline rank"),
     ],
 )
 def test_a_run_says_at_most_what_it_is_evidence_of(tmp_path, change, says):
     run = four_rounds_of(tmp_path / "r", ISSUE, WITHOUT)
 
     def made_so(value):
-        value.update(**change)
+        value.update({key: new for key, new in change.items() if key in value})
         for each in value["launches"]:
+            each.update({key: new for key, new in change.items() if key in each})
             each["args"] += ["--send", "blocking"]  # as the probe is called
 
     changed(run / "logs" / "run.json", made_so)

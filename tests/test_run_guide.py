@@ -58,9 +58,9 @@ def test_a_model_from_the_hub_is_called_what_was_typed_and_a_folder_by_its_name(
         assert f" model {name} memory:" in text and f"whether the weights of {name} fit" in text
 
 
-def shown(folder: Path, plan, *argv: str) -> str:
+def shown(folder: Path, plan, *argv: str, goes_on: bool = False) -> str:
     asked = options.parse(["--root", str(folder), "--out", str(folder), "--dry-run", *argv])
-    return " ".join(" ".join(overview.lines(plan, asked)).split())
+    return " ".join(" ".join(overview.lines(plan, asked, goes_on=goes_on)).split())
 
 
 def test_a_case_is_shown_by_what_it_differs_in(tmp_path: Path):
@@ -113,9 +113,10 @@ def test_the_shim_that_is_on_by_default_is_named(tmp_path: Path):
     assert "pp_clock" not in shown(tmp_path, plan_of(tmp_path, "--no-pp-clock"))
 
 
-def timed(folder: Path, plan, *asked: str) -> str:
+def timed(folder: Path, plan, *asked: str, goes_on: bool = False) -> str:
     """The plan's words on how long it takes."""
-    found = re.search(r" time: (.*?) (?:verdict|clock|leaves): ", shown(folder, plan, *asked))
+    text = shown(folder, plan, *asked, goes_on=goes_on)
+    found = re.search(r" time: (.*?) (?:verdict|clock|leaves): ", text)
     return found[1] if found else ""
 
 
@@ -144,7 +145,8 @@ def test_a_plan_tells_about_how_long_its_servers_take_and_what_comes_on_top(tmp_
     on_cpu = timed(tmp_path, replace(rounds, mode="cpu"))
     assert "at 100 ms a token" in on_cpu and "H100" not in on_cpu
     assert timed(tmp_path, replace(rounds, engine="probe")) == ""
-    assert timed(tmp_path, rounds, "--resume") == ""
+    assert timed(tmp_path, rounds, "--resume").startswith("about 17 to 33 min for 8 servers")
+    assert timed(tmp_path, rounds, "--resume", goes_on=True) == ""  # its launches tell, later
 
 
 def test_a_renamed_argument_that_is_set_by_itself_has_a_note_too(tmp_path: Path):

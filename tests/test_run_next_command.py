@@ -198,15 +198,23 @@ def test_launches_of_an_earlier_version_count_one_by_one(tmp_path):
 @pytest.mark.parametrize(
     ("cases", "what"),
     [
-        (["graphs_on", "graphs_off"], "give no verdict on #10865 either"),
-        (["graphs_on", "graphs_off", "sync_send"], "give no verdict on #10865 either"),
-        (["graphs_on", "small_chunks"], "do not tell how these cases compare on GPUs either"),
+        (["graphs_on", "graphs_off"], "gives no verdict on #10865"),
+        (["graphs_on", "graphs_off", "sync_send"], "gives no verdict on #10865"),
+        (["graphs_on", "small_chunks"], "does not tell how these cases compare on GPUs"),
     ],
 )
 def test_a_rehearsal_is_not_gone_on_with_for_what_only_gpus_tell(tmp_path, cases, what):
     text = " ".join(next_command.lines(tmp_path, plan(mode="cpu", cases=cases), complete=True))
     assert what in text and "--resume" not in text
     assert ("#10865" in text) is ("graphs_off" in cases)
+
+
+def test_of_one_pipeline_rank_no_verdict_on_the_issue_is_promised(tmp_path):
+    made = plan(mode="cpu", cases=["graphs_on", "graphs_off"])
+    for launch in made.launches:
+        launch.pp_size = 1
+    text = " ".join(next_command.lines(tmp_path, made, complete=True))
+    assert "#10865" not in text and "how these cases compare on GPUs" in text
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,9 @@ def test_a_first_round_is_gone_on_with(harness: Harness):
     assert done.status == 0, done.lines
     # the stand-in runs as a rehearsal does
     end = " ".join(done.out.split())
-    assert "More rounds of a rehearsal do not tell how these cases compare on GPUs" in end
+    assert (
+        "A rehearsal of any number of rounds does not tell how these cases compare on GPUs" in end
+    )
     kept = (harness.logs / "one_client.json").read_bytes()
     done = harness.run(*given, "--rounds", "2", "--resume")
     assert done.status == 0, done.lines

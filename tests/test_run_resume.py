@@ -194,7 +194,8 @@ def test_a_launch_whose_files_cannot_be_trusted_is_measured_again(
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Harness, list[Done]]]:
-    """A run whose second launch failed, three refusals to resume it, and its resume."""
+    """A run whose second launch failed, three refusals to resume it, the plan of its resume, and
+    its resume."""
     with Harness(tmp_path_factory.mktemp("resume") / "r") as harness:
         harness.case("good")
         bad = ["FAKE_FAULT=die:oom", f"FAKE_MENDED={harness.root}/mended"]
@@ -214,6 +215,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Harness, l
         done.append(harness.run(*GIVEN, "--resume"))
         (harness.logs / "run.json").write_text(plan_text)
         (harness.root / "mended").touch()
+        done.append(harness.run(*GIVEN, "--resume", "--dry-run"))
         done.append(harness.run(*GIVEN, "--resume"))
         yield harness, done
 
@@ -236,10 +238,25 @@ def test_prompts_are_read_before_any_server_starts(begun: tuple[Harness, list[Do
 
 
 def test_a_plan_that_is_cut_off_is_a_line_with_what_to_do(begun: tuple[Harness, list[Done]]):
-    _, (*_, refused, _) = begun
+    _, (*_, refused, _, _) = begun
     assert refused.status == 2
     (told,) = refused.own_errors
     assert "run.json is cut off" in told and "without --resume" in told
+
+
+def test_the_plan_of_a_resume_says_what_is_kept_and_how_long_the_rest_takes(
+    begun: tuple[Harness, list[Done]],
+):
+    _, (*_, planned, done) = begun
+    assert planned.status == 0, planned.lines
+    for text in (planned.err, done.err):
+        assert "resume: the run begun " in text
+        assert "1 of 2 launches are kept, the others run" in " ".join(text.split())
+        (time,) = [line for line in text.splitlines() if line.startswith("  time:   ")]
+        assert "for 1 launch, as long as those so far" in time
+    assert "# good: measured already, is kept" in planned.out
+    assert "--max-total-tokens 16384" in planned.out and "# bad\n" in planned.out
+    assert "moved:" in done.err and "moved:" not in planned.err
 
 
 def test_launches_before_and_after_a_resume_are_marked(begun: tuple[Harness, list[Done]]):

@@ -88,7 +88,7 @@ def not_steady_caveat(passes: Sequence[WarmUpPass]) -> str | None:
             figures.append(f"{label} {', '.join(f'{value:.1f}' for value in values)} ms")
     return (
         f"the server had not settled after {len(passes)} warm-up passes ({'; '.join(figures)}; "
-        f"settled: TPOT of two in a row within {AGREE_SHARE:.0%}, and so their TTFT, or the last "
-        "TTFT among those before it): "
+        f"settled would be: TPOT of the last two within {AGREE_SHARE:.0%} of one another; their "
+        "TTFT too, or the last TTFT no higher and no lower than those before it): "
         "what is measured may still hold compilation or the load of other processes"
     )

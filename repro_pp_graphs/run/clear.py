@@ -83,26 +83,35 @@ def _clear_drafts(out: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _resume(plan: Plan, options: Options, earlier: Plan) -> set[str]:
+def go_on(plan: Plan, options: Options, earlier: Plan) -> tuple[set[str], list[str]]:
+    """Make the plan that of the earlier run, gone on with: the labels that are done, and lines on
+    what is kept, what runs again and how long that takes. Changes nothing on disk."""
     logs = options.out / "logs"
-    if reason := resume.refusal(logs, earlier, plan):
-        raise PlanError(reason)
     plan.began, plan.run_id, plan.resumed = earlier.began, earlier.run_id, earlier.resumed
     plan.primary, plan.margin = earlier.primary, earlier.margin
     done, lines = resume.done(logs, plan)
     repeated = len(resume.repeated(logs, plan))
-    for line in lines:
-        say("\n".join(wrapped(line, "  again:  ")))
+    found = [line for text in lines for line in wrapped(text, "  again:  ")]
     again = [launch for launch in plan.launches if launch.label not in done]
     since = f" begun {plan.began}" if plan.began else ""
     text = f"the run{since}: {_kept(len(done), repeated, len(plan.launches))}"
-    say("\n".join(wrapped(text, "  resume: ")))
+    found += wrapped(text, "  resume: ")
+    if again and (took := estimate.seconds(logs, plan, again)) is not None:
+        launches = f"{len(again)} launches" if len(again) > 1 else "1 launch"
+        found.append(f"  time:   {estimate.text(took)} for {launches}, as long as those so far")
+    elif not done:
+        found += wrapped(estimate.of_run(plan), "  time:   ")
+    return done, found
+
+
+def _resume(plan: Plan, options: Options, earlier: Plan) -> set[str]:
+    logs = options.out / "logs"
+    if reason := resume.refusal(logs, earlier, plan):
+        raise PlanError(reason)
+    done, lines = go_on(plan, options, earlier)
+    say("\n".join(lines))
+    again = [launch for launch in plan.launches if launch.label not in done]
     if again:
-        if (took := estimate.seconds(logs, plan, again)) is not None:
-            launches = f"{len(again)} launches" if len(again) > 1 else "1 launch"
-            say(f"  time:   {estimate.text(took)} for {launches}, as long as those so far")
-        elif not done:
-            say("\n".join(wrapped(estimate.of_run(plan), "  time:   ")))
         plan.resumed = [*plan.resumed, time.strftime(previous.STAMP)]
         names = [name for launch in again for name in results.claimed(launch, plan)]
         names += [name for name in results.of_run(plan) if name not in results.KEPT]

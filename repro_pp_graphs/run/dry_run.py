@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 
 from repro_pp_graphs.run.folder import results
 from repro_pp_graphs.run.plan import client_words
@@ -12,12 +13,16 @@ from repro_pp_graphs.run_record import Launch, Load, Plan
 from repro_pp_graphs.server.release.release_facts import MICRO_BATCH
 
 
-def lines(plan: Plan, options: Options) -> list[str]:
-    """Every command and every file of a run, as they would be."""
+def lines(plan: Plan, options: Options, kept: Collection[str] = ()) -> list[str]:
+    """Every command and every file of a run, as they would be; `kept`: the labels of launches that
+    are measured already."""
     lines = []
     shown: list[Launch] = []
     for launch in plan.launches:
         label = launch.label
+        if label in kept:
+            lines += [f"# {label}: measured already, is kept", ""]
+            continue
         same = [one for one in shown if (one.argv, one.env) == (launch.argv, launch.env)]
         if same:
             lines += [f"# {label}: as {same[0].label}, with files of its own", ""]

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 from repro_pp_graphs.run import estimate
+from repro_pp_graphs.run.checks.expected import ISSUE_CASES
 from repro_pp_graphs.run.folder import resume
 from repro_pp_graphs.run.launch import bad_argument
 from repro_pp_graphs.run.plan import command_words
@@ -15,7 +16,6 @@ from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.terminal import wrapped
 
 WIDTH = 72
-ISSUE_CASES = {"graphs_on", "graphs_off"}  # what #10865 compares
 
 
 def words(plan: Plan, rounds: int | None, anew: bool = False) -> list[str]:
@@ -50,19 +50,22 @@ def lines(out: Path, plan: Plan, complete: bool) -> list[str]:
         return []
     rounds = whole_rounds(ENOUGH_ROUNDS, len(cases))
     if plan.rehearsal and not plan.aa:
-        return [*wrapped(_on_gpus(cases)), *_command(elsewhere(plan, rounds))]
+        return [*wrapped(_on_gpus(plan, cases)), *_command(elsewhere(plan, rounds))]
     what = "the noise floor" if plan.aa else "a verdict"
     how = f"For {what} ({rounds} launches a case{_time(out, plan, rounds - plan.rounds)}):"
     return [*wrapped(how), *_command(words(plan, rounds))]
 
 
-def _on_gpus(cases: list[str]) -> str:
-    """What the same command gives on GPUs, which a rehearsal does not: a verdict on #10865 where it
-    compares graphs on and off, else a comparison."""
-    more, there = "More rounds of a rehearsal", "on a machine with GPUs:"
-    if ISSUE_CASES.issubset(cases):
-        return f"{more} give no verdict on #10865 either. For one, {there}"
-    return f"{more} do not tell how these cases compare on GPUs either. To compare them {there}"
+def _on_gpus(plan: Plan, cases: list[str]) -> str:
+    """What the same command gives on GPUs, which a rehearsal does not, however many rounds it has:
+    a verdict on #10865 where it compares graphs on and off of several ranks, else a comparison."""
+    there = "on a machine with GPUs:"
+    if ISSUE_CASES.issubset(cases) and all(launch.pp_size > 1 for launch in plan.launches):
+        return f"A rehearsal of any number of rounds gives no verdict on #10865. For one, {there}"
+    return (
+        "A rehearsal of any number of rounds does not tell how these cases compare on GPUs. To "
+        f"compare them {there}"
+    )
 
 
 def _rest(out: Path, plan: Plan) -> list[str]:

@@ -31,8 +31,11 @@ MODE_TEXT = {
 }
 
 
-def lines(plan: Plan, options: Options, gpus: Sequence[Gpu] = ()) -> list[str]:
-    """What the run is about to do, for the terminal; `gpus`: those that it may use."""
+def lines(
+    plan: Plan, options: Options, gpus: Sequence[Gpu] = (), *, goes_on: bool = False
+) -> list[str]:
+    """What the run is about to do, for the terminal; `gpus`: those that it may use; `goes_on`: with
+    an earlier run, whose launches tell how long the others take."""
     first = plan.launches[0]
     spread = f" on {first.started_nodes} nodes" if first.started_nodes > 1 else ""
     server = (
@@ -60,8 +63,8 @@ def lines(plan: Plan, options: Options, gpus: Sequence[Gpu] = ()) -> list[str]:
         *_sweep(plan),
         *wrapped(_labels(plan), "  cases:  "),
         *_differences(plan),
-        *_order(plan, anew=options.dry_run and not options.resume),
-        *wrapped("" if options.resume else estimate.of_run(plan), "  time:   "),
+        *_order(plan, anew=options.dry_run and not goes_on),
+        *wrapped("" if goes_on else estimate.of_run(plan), "  time:   "),
         *wrapped(estimate.for_verdict(plan), "  verdict: "),
         *wrapped(SAME if plan.aa else "", "  A/A:    "),
         *wrapped(_pinning(plan), "  cores:  "),

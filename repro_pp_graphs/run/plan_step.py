@@ -204,6 +204,21 @@ def _moved_aside(options: Options) -> list[str]:
     return [text]
 
 
+def _kept(plan: Plan, options: Options, earlier: Plan | None) -> set[str]:
+    """The labels of launches that --resume keeps, said as by a real run; of a run that it cannot go
+    on with none."""
+    if earlier is None:
+        return set()
+    from repro_pp_graphs.run import clear  # noqa: PLC0415 - a dry run does without msgspec
+    from repro_pp_graphs.run.folder import resume  # noqa: PLC0415
+
+    if resume.refusal(options.out / "logs", earlier, plan):
+        return set()
+    done, lines = clear.go_on(plan, options, earlier)
+    say("\n".join(lines))
+    return done
+
+
 def _stop_lines(stops: list[tuple[str, str]]) -> list[str]:
     """The same behind a dry run's commands, as comments."""
     wrote = [wrapped(problem, f"  would stop the run{where}: ") for where, problem in stops]
@@ -237,14 +252,15 @@ def _plan(options: Options) -> int:
 
         earlier = clear.earlier_run(options)
     plan = make_plan.make(options, found, earlier, _probe(options))
-    say("\n".join(overview.lines(plan, options, found)))
+    say("\n".join(overview.lines(plan, options, found, goes_on=earlier is not None)))
     if options.dry_run:
         for text in _moved_aside(options):
             say("\n".join(wrapped(text, "  aside:  ")))
         stops, status = _stops(plan, found, options, earlier)
+        kept = _kept(plan, options, earlier)
         for where, problem in stops:  # here too: the commands that follow are many lines
             say("\n".join(wrapped(problem, f"  stops{where}: " if where else "  stops:  ")))
-        print("\n".join([*dry_run.lines(plan, options), *_stop_lines(stops)]))
+        print("\n".join([*dry_run.lines(plan, options, kept), *_stop_lines(stops)]))
         return status
     options.out.mkdir(parents=True, exist_ok=True)
     make_models(plan, options)

@@ -147,7 +147,7 @@ def _design(
 def _too_few(launches: int, arms: int, sessions: int) -> str:
     """Why launches leave no degree of freedom, and what to do."""
     rounds = max(ENOUGH_ROUNDS, launches // arms + 2)
-    more = f"--rounds {rounds} --resume measures more"
+    more = f"the run's own command with --rounds {rounds} --resume measures enough"
     if sessions == 1:
         return f"{launches} launches: too few to estimate how far those of one case differ: {more}"
     return (

@@ -242,7 +242,8 @@ def resumed(summary: dict[str, Any]) -> list[str]:
 def _sends(launches: list[dict[str, Any]], rehearsal: bool) -> list[str]:
     cases: dict[tuple[str, str], list[str]] = {}
     for launch in launches:
-        if launch.get("pp_size") == 1:  # which sends nothing
+        ranks = launch.get("pp_size") or launch.get("resolved", {}).get("pp_size")  # of its traces
+        if ranks == 1:  # which sends nothing
             continue
         names = cases.setdefault((launch["sglang_version"], launch["sends"]), [])
         names += [launch["label"]] if launch["round"] == 1 else []

@@ -161,6 +161,11 @@ def _limits(plan: Plan) -> list[str]:
         found.append(
             "a rehearsal on a CPU: neither arm has CUDA graphs, so no difference comes from them"
         )
+    if plan.engine == "sglang" and any(launch.pp_size == 1 for launch in plan.launches):
+        found.append(
+            "one pipeline rank (PP 1) sends no token ids: no evidence on #10865, TPOT alone is "
+            "compared"
+        )
     if plan.mode == "one_gpu":
         found.append(
             f"ranks shared a GPU ({plan.sharing}): evidence of the order of calls and of what "

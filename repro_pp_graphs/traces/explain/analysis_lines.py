@@ -187,9 +187,8 @@ def _token_return(facts: Analysis) -> list[str]:
     found += wrapped(f"the send blocks in {', '.join(calls)}", "  ") if calls else []
     if gpu and returned.upload_us and returned.blocking_calls:
         found += wrapped(
-            "(The copy, the CUDA call in it, the batch from its first kernel to its last (in the "
-            "turns above) and its kernels alone (here) are one and the same wait, by its four "
-            "edges: their times are not to be added up.)",
+            "(The copy waits for the batch, and the CUDA call is in the copy: these rows measure "
+            "one wait in several ways. Do not add them up.)",
             "",
         )
     return found
@@ -246,7 +245,7 @@ def _bubble(facts: Analysis) -> str:
         text = "bubble: cannot tell, as ranks may share a GPU (above)"
         if any(each.shared for each in facts.shared_gpus):
             return text
-        return f"{text}; with a GPU each it would be {share(own_bubble(facts))}"
+        return f"{text}; if these ranks did have a GPU each, it is {share(own_bubble(facts))}"
     if facts.shared_gpus:
         return f"bubble {share(ring.bubble_fraction)} (no compute, mean of the GPUs)"
     what = "no compute" if gpu else "outside run_batch"

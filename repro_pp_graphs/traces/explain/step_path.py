@@ -147,7 +147,8 @@ def _gains(path: RingPath) -> str:
         for name in ("send=0", "launch=0")
     }
     said = ", ".join(f"by {least} if {what}" for what, least in saves.items())
-    return f" A step would be shorter {said}."
+    less = " (less than launching takes: another path is the longest then)" * bool(_launching(path))
+    return f" A step would be shorter {said}{less}."
 
 
 def distortion(path: RingPath, tpot_ms: float) -> str:
