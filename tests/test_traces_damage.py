@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,12 @@ def test_values_beyond_reason_cost_at_most_their_event(tmp_path, recwarn, key, v
     assert not recwarn.list
 
 
+@cache
+def events_there() -> dict[str, int]:
+    """How many events each rank's file of the reference has."""
+    return {file: len(json.loads(each)["traceEvents"]) for file, each in texts().items()}
+
+
 def corrupted(text: bytes, random_: random.Random, times: int) -> bytes:
     """Bytes replaced, deleted and put in at random places."""
     changed = bytearray(text)
@@ -217,7 +224,7 @@ def test_random_damage_costs_no_more_than_what_is_damaged(tmp_path, monkeypatch,
     damaged = corrupted(whole[:-300], random_, times) + whole[-300:]
     case = only_case(write(tmp_path / "damaged", {name: damaged}))
     counts = {Path(rank.path).name: rank.events for rank in case.ranks}
-    there = {file: len(json.loads(each)["traceEvents"]) for file, each in texts().items()}
+    there = dict(events_there())
     assert there[name] - 2 * times <= counts.pop(name) <= there.pop(name)
     assert counts == there
     document = merged(tmp_path / "merged" / "out.json", tmp_path / "damaged")

@@ -31,6 +31,7 @@ def texts(name: str = REFERENCE) -> dict[str, str]:
     }
 
 
+@lru_cache(maxsize=8)
 def minified(text: str) -> str:
     return json.dumps(msgspec.json.decode(text), separators=(",", ":"))
 
