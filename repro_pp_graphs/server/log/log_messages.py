@@ -12,17 +12,23 @@ from functools import cached_property
 
 from repro_pp_graphs.server.log.log_lines import Line
 
-# what ends a process, as it logs it, and as C++, Python or a library print it on stderr
+# what ends a process, as it logs it, and as C++, Python or a library print it on stderr: where a
+# line begins, and anywhere in it. Of the latter each begins with a letter as it is written: lines
+# are searched for those letters, five times as fast as for what may begin anyhow.
+_LOGGED_FIRST = re.compile(r"Exit code: -|ERROR: .*\[Errno \d+\]")
 _LOGGED = re.compile(
-    r"\bhit an exception\b|[Ww]atchdog timeout \((?!.*self\.soft=True)|crashed with exit code -|"
-    r"^Exit code: -|\(exit code: -|^ERROR: .*\[Errno \d+\]"
+    r"hit(?<!\whit) an exception\b|Watchdog timeout \((?!.*self\.soft=True)|"
+    r"watchdog timeout \((?!.*self\.soft=True)|crashed with exit code -|\(exit code: -"
+)
+_PRINTED_FIRST = re.compile(
+    r"Exception in run_tp_server|terminate called |Fatal Python error: |LLVM ERROR|"
+    r"ERROR: .*\[Errno \d+\]|shim \w+: |Memory access fault by|"
+    r"run_repro\.sh: node \d+ \(\S+\) has |"
+    r"\S+: error: (?:unrecognized|ambiguous|argument|the following)"
 )
 _PRINTED = re.compile(
-    r"^Exception in run_tp_server|^terminate called |^Fatal Python error: |^LLVM ERROR|"
     r"Watchdog caught collective|Timeout at NCCL work|watchdog hang|"
-    r"watchdog thread terminated with exception|\(exit code: -|^ERROR: .*\[Errno \d+\]|"
-    r"^shim \w+: |^Memory access fault by|^run_repro\.sh: node \d+ \(\S+\) has |"
-    r"^\S+: error: (?:unrecognized|ambiguous|argument|the following)"
+    r"watchdog thread terminated with exception|\(exit code: -"
 )
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\)")
 # of an exception that led to the next one
@@ -34,11 +40,13 @@ _FRAME = re.compile(
     r"^Thread \S"
 )
 # no message of its own: arguments, advice, remarks of a healthy server
+_NOISE_FIRST = re.compile(
+    r"Possible solutions|\d\. (?:set|disable|enable) |Open an issue on GitHub|Extension modules:|"
+    r"For debugging consider|Compile with `TORCH_USE|Traceback "
+)
 _NOISE = re.compile(
     r"server_args=|Ignore import error|init failed \(|\[W\d{3,4} |ChildFailedError|pyspy|Pyspy|"
-    r"UserWarning|^Possible solutions|^\d\. (?:set|disable|enable) |^Open an issue on GitHub|"
-    r"^Extension modules:|errors might be asynchronously reported|^For debugging consider|"
-    r"^Compile with `TORCH_USE|^Traceback "
+    r"UserWarning|errors might be asynchronously reported"
 )
 # what a process reports whose peer has gone
 _LOST_PEER = re.compile(
@@ -52,7 +60,12 @@ _NAMED = re.compile(r"\[[Rr]ank ?(?P<rank>\d+)\]|Subprocess (?P<process>\S+) |^R
 
 
 def _ends_a_process(line: Line) -> bool:
-    return (_LOGGED if line.prefixed else _PRINTED).search(line.text) is not None
+    first, within = (_LOGGED_FIRST, _LOGGED) if line.prefixed else (_PRINTED_FIRST, _PRINTED)
+    return bool(first.match(line.text) or within.search(line.text))
+
+
+def _is_noise(text: str) -> bool:
+    return bool(_NOISE_FIRST.match(text) or _NOISE.search(text))
 
 
 @dataclass
@@ -76,7 +89,7 @@ class Message:
             return ""
         return named["process"] or f"rank {named['rank'] or named['dead']}"
 
-    @property
+    @cached_property
     def fatal(self) -> bool:
         """True where it ends its process by its own words."""
         return _ends_a_process(self.first)
@@ -116,7 +129,7 @@ def said(found: Iterable[Line]) -> Iterator[Line]:
             source = '  File "' in line.text
         elif source and line.text.startswith("    "):
             source = False
-        elif line.text.strip() and not _NOISE.search(line.text) and not _LED_TO.match(line.text):
+        elif line.text.strip() and not _is_noise(line.text) and not _LED_TO.match(line.text):
             source = False
             yield line
 
