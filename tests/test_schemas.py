@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 
 import pytest
 
@@ -29,6 +30,7 @@ def test_every_schema_in_the_repository_is_current():
     }
 
 
+@cache
 def analysis_schema() -> Draft202012Validator:
     """analysis.schema.json, that no field may have that it does not name."""
     schema = json.loads((schemas.FOLDER / "analysis.schema.json").read_text())

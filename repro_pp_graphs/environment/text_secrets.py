@@ -165,6 +165,10 @@ def without_surrounded(text: str) -> str:
 
 
 def _mask_surrounded(text: str) -> str:
+    return _short_surrounded(text) if len(text) < 200 else _surrounded(text)
+
+
+def _surrounded(text: str) -> str:
     text = without_private_keys(text)
     if "://" in text:
         text = _URL.sub(_mask_url, text)
@@ -179,6 +183,9 @@ def _mask_surrounded(text: str) -> str:
             text, lower = masked, spans.lower(masked)
     text = spans.replaced(text, _discord_tokens(text))
     return secret_words.TELEGRAM.sub(f":{MASK}", text)
+
+
+_short_surrounded = lru_cache(maxsize=8192)(_surrounded)  # records of launches say the same too
 
 
 def printable(text: str) -> str:
