@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("msgspec")
 
-from trace_changes import only_case
+from trace_changes import only_case, whole
 
 from repro_pp_graphs.report.summary import from_traces
 from repro_pp_graphs.stats.metric_names import IDLE, OUTSIDE, RETURN
@@ -46,7 +46,7 @@ def in_a_run(tmp_path: Path, name: str, **run: object) -> Path:
 
 
 def test_kernels_that_take_longer_beside_another_ranks_show_that_they_share_a_gpu():
-    facts = explained(only_case(DATA / MPS))
+    facts = whole(MPS)
     assert [(gpu.ranks, gpu.shared) for gpu in facts.shared_gpus] == [
         (["0", "2"], True),
         (["1", "3"], True),
@@ -75,7 +75,7 @@ def test_processes_that_see_one_gpu_each_are_not_taken_to_share_one(tmp_path):
 
 def test_idle_is_a_shared_gpu_while_no_rank_on_it_computes():
     """Held against the raw events: the kernels of PP1 and PP3 together, in PP3's token sends."""
-    facts = explained(only_case(DATA / MPS))
+    facts = whole(MPS)
     returned = facts.token_return
     assert returned
     assert returned.host_us
@@ -126,7 +126,7 @@ def window_of(facts: Analysis, folder: Path) -> tuple[float, float]:
 
 
 def test_where_it_cannot_be_told_no_figure_is_called_idle_or_bubble():
-    facts = explained(only_case(DATA / ONE_GPU))
+    facts = whole(ONE_GPU)
     (gpu,) = facts.shared_gpus
     assert (gpu.ranks, gpu.shared) == (["0", "1", "2", "3"], None)
     assert facts.ring.bubble_fraction is None
@@ -138,13 +138,13 @@ def test_where_it_cannot_be_told_no_figure_is_called_idle_or_bubble():
 
 
 def test_a_runs_report_takes_the_gpus_idle_time_or_none():
-    known = from_traces.token_return_ms(document(explained(only_case(DATA / MPS))))
-    own = explained(only_case(DATA / MPS)).token_return
+    known = from_traces.token_return_ms(document(whole(MPS)))
+    own = whole(MPS).token_return
     assert own
     assert own.host_us
     assert known[IDLE] < 0.1 * own.host_us.idle.mean / 1000
     assert OUTSIDE in known
-    open_ = from_traces.token_return_ms(document(explained(only_case(DATA / ONE_GPU))))
+    open_ = from_traces.token_return_ms(document(whole(ONE_GPU)))
     assert RETURN in open_
     assert not {IDLE, OUTSIDE} & set(open_)
 

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("msgspec")
 
 import msgspec
-from trace_changes import only_case
+from trace_changes import only_case, whole
 from trace_maker import TraceMaker, ring, sync_release
 
 from repro_pp_graphs.traces.commands.analyze import main as analyze_command
@@ -22,7 +22,6 @@ from repro_pp_graphs.traces.explain.analysis import analyze
 from repro_pp_graphs.traces.explain.analysis_lines import lines
 from repro_pp_graphs.traces.explain.words import column
 from repro_pp_graphs.traces.path import difference_words
-from repro_pp_graphs.traces.path.whole_analysis import explained
 
 DATA = Path(__file__).parent / "data" / "traces"
 
@@ -226,7 +225,7 @@ def scaled(value: object, factor: float) -> object:
 @pytest.mark.parametrize("longest_ms", [90, 172.88, 999.996, 9_999.996, 99_999.6, 100_000])
 @pytest.mark.parametrize("case", ["h200_case_A", "sglang052_graphs_on"])
 def test_columns_stay_apart_however_long_a_turn_is(case, longest_ms):
-    made = explained(only_case(DATA / case))
+    made = whole(case)
     path = made.ring_path
     longest_us = max(*(turn.p99 for turn in made.turns.values()), path.step_us.mean)
     found = scaled(made, longest_ms * 1e3 / longest_us)

@@ -11,8 +11,9 @@ from typing import Any
 
 import msgspec
 
-from repro_pp_graphs.traces.analysis_record import document
+from repro_pp_graphs.traces.analysis_record import Analysis, document
 from repro_pp_graphs.traces.explain.analysis import analyze
+from repro_pp_graphs.traces.path.whole_analysis import explained
 from repro_pp_graphs.traces.rank_trace import Case
 from repro_pp_graphs.traces.read.cases import cases_of, read_case
 
@@ -91,6 +92,16 @@ def undamaged() -> dict[str, Any]:
     facts, warnings = facts_of(DATA / REFERENCE)
     assert warnings == []
     return facts
+
+
+@cache
+def _explained(name: str) -> bytes:
+    return msgspec.json.encode(explained(only_case(DATA / name)))
+
+
+def whole(name: str) -> Analysis:
+    """The analysis of a real case with its path: made once, and one of its own for each test."""
+    return msgspec.json.decode(_explained(name), type=Analysis)
 
 
 def end(event: Event) -> float:
