@@ -15,7 +15,8 @@ Floats = npt.NDArray[np.float64]
 
 def quantile(values: npt.NDArray[Any], share: float) -> float:
     """The value below which a share (0 to 1) of the values, at least one, lie."""
-    ordered = np.sort(values)
+    ordered = np.array(values)  # a copy
+    ordered.sort()
     at = share * (len(ordered) - 1)
     low = int(at)
     high = min(low + 1, len(ordered) - 1)

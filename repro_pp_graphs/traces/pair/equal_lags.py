@@ -124,11 +124,14 @@ def equal_lags(
 def _lags(queues: Queues, sends: Ints, offset: int) -> Ints:
     """The lags of pairs of one shape at an offset, sorted; none where half have another shape, as
     behind a missing event."""
-    facing = sends[(sends >= -offset) & (sends < len(queues.received_ns) - offset)]
+    low, high = sends.searchsorted((-offset, len(queues.received_ns) - offset)).tolist()
+    facing = sends[low:high]
     at = facing[queues.agree(facing, facing + offset)]
     if 2 * len(at) < len(sends):
         return at[:0]
-    return np.sort(queues.received_ns[at + offset] - queues.send_end_ns[at])
+    lags = queues.received_ns[at + offset] - queues.send_end_ns[at]
+    lags.sort()
+    return lags
 
 
 def _can_compete(lags: Ints, windows_ns: tuple[int, int]) -> bool:
@@ -139,7 +142,7 @@ def _can_compete(lags: Ints, windows_ns: tuple[int, int]) -> bool:
 
 def _equal(offset: int, lags: Ints, window_ns: int) -> _Equal:
     """How many of the sorted lags lie within the window around the most of them."""
-    ends = np.searchsorted(lags, lags + window_ns, side="right")
+    ends = lags.searchsorted(lags + window_ns, side="right")
     within = ends - np.arange(len(lags))
     first = int(within.argmax())
     pairs = int(within[first])

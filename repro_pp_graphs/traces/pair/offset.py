@@ -90,10 +90,10 @@ def _median_delay(queues: Queues, offset: int, first: int, last: int) -> float:
 
 def _long_enough(queues: Queues, run: Run, longest: int) -> bool:
     """Half the longest run; a quarter where varying shapes agree over a good stretch."""
+    if 2 * run.length >= longest or 4 * run.length < longest or run.length < GOOD_STRETCH:
+        return 2 * run.length >= longest
     shapes = queues.send_shape[run.first : run.last]
-    varied = bool(np.any(shapes != shapes[0]))
-    good = varied and 4 * run.length >= longest and run.length >= GOOD_STRETCH
-    return 2 * run.length >= longest or good
+    return bool((shapes != shapes[0]).any())
 
 
 def _longest(queues: Queues, offset: int) -> Run | None:
@@ -106,6 +106,6 @@ def _longest(queues: Queues, offset: int) -> Run | None:
     found = borders(holds)
     if not len(found):
         return None
-    at = int(np.argmax(found[1::2] - found[::2]))
+    at = int((found[1::2] - found[::2]).argmax())
     begin, end = int(found[2 * at]), int(found[2 * at + 1])
     return Run(offset, sends.start + begin, sends.start + end)

@@ -120,4 +120,5 @@ def borders(keep: Bools) -> Ints:
     """Where stretches of True begin and end, in turn."""
     padded = np.zeros(len(keep) + 2, dtype=np.bool_)
     padded[1:-1] = keep
-    return np.flatnonzero(padded[1:] != padded[:-1])
+    found: Ints = (padded[1:] != padded[:-1]).nonzero()[0]
+    return found
