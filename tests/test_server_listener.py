@@ -188,6 +188,20 @@ def test_a_family_is_the_process_its_descendants_and_its_session():
             os.killpg(leader.pid, 9)
 
 
+def test_what_slurm_started_for_it_is_of_its_family(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as leader:
+        env = {**os.environ, process.MARK: str(leader.pid)}
+        command = ["bash", "-c", "echo ready; read"]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        with subprocess.Popen(command, env=env, start_new_session=True, **pipes) as other:
+            other.stdout.readline()
+            both = {leader.pid, other.pid}
+            assert process.family(leader.pid) == both == set(process.session(leader.pid))
+            other.kill()
+        leader.kill()
+
+
 def test_a_recycled_pid_has_another_start():
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as one:
         ticks = process.start_ticks(one.pid)

@@ -21,8 +21,9 @@ TIMED_OUT = "timed out"
 ASK_S = 2.0  # between questions to a server whose log does not say that it listens
 
 
-def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> str:
-    """Wait for the server; returns an empty string once it is ready, else what went wrong."""
+def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> tuple[str, bool]:
+    """Wait for the server; returns an empty string once it is ready, else what went wrong, and
+    whether it is known to be the one that answers."""
     server = Server(launch.base_url)
     line = LiveLine("server")
     dying_since: float | None = None
@@ -33,12 +34,12 @@ def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> str:
         stage = log.look().stage
         if not process.alive(pid):
             line.end(f"died while {stage}")
-            return "died"
+            return "died", False
         if log.is_dying:
             dying_since = dying_since or time.monotonic()
             if time.monotonic() - dying_since > LINGER_S:
                 line.end(f"a rank failed while {stage}")
-                return "a rank failed"
+                return "a rank failed", False
         disk.look()
         # fired up, it may still refuse /health
         shown = log.stage_of_latest
@@ -50,16 +51,18 @@ def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> str:
             listens = listener.owner(launch.host, launch.port, pid)
             if listens.stranger:
                 line.end(f"port {launch.port} is answered by {listens.stranger}")
-                return listener.OUSTED
+                return listener.OUSTED, False
             if server.healthy() and (model := server.model()):
-                if not listens.ours and listener.owner(launch.host, launch.port, pid).stranger:
+                if not listens.ours:
+                    listens = listener.owner(launch.host, launch.port, pid)
+                if listens.stranger:
                     continue  # it began to listen since, and is the one that answered
                 line.end(f"ready: {masking.excerpt(model_folder.called(model))}")
-                return ""
+                return "", listens.ours
             ask_at_s = line.elapsed_s + ASK_S
         time.sleep(POLL_S)
     line.end(f"not ready after {timeout_s:.0f} s (--start-timeout): {log.look().stage}")
-    return TIMED_OUT
+    return TIMED_OUT, False
 
 
 def main(argv: list[str]) -> int:
@@ -70,10 +73,10 @@ def main(argv: list[str]) -> int:
     logs, label = options.out / "logs", options.label
     launch = run_record.load(logs).launch(label)
     begin = time.monotonic()
-    trouble = wait(launch, options.pid, logs / f"{label}_server.log", options.timeout_s)
+    trouble, known = wait(launch, options.pid, logs / f"{label}_server.log", options.timeout_s)
     start_s = round(time.monotonic() - begin, 2)
     if not trouble:
-        _record_ready(logs, launch, options.pid, start_s)
+        _record_ready(logs, launch, known, start_s)
         return 0
     from repro_pp_graphs.run.launch import failure  # noqa: PLC0415 - all causes of failures
 
@@ -84,9 +87,9 @@ def main(argv: list[str]) -> int:
     return 1
 
 
-def _record_ready(logs: Path, launch: Launch, pid: int, start_s: float) -> None:
+def _record_ready(logs: Path, launch: Launch, known: bool, start_s: float) -> None:
     warnings = []
-    if not listener.owner(launch.host, launch.port, pid).ours:
+    if not known:
         warnings.append(
             f"the process behind {launch.base_url} cannot be seen: not known to be its server"
         )

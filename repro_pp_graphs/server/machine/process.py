@@ -15,11 +15,11 @@ _STATE, _PARENT, _SESSION, _START = 0, 1, 3, 19  # fields of /proc/PID/stat afte
 def stat(pid: int | str) -> list[str]:
     """The fields of /proc/PID/stat after the command's name; empty where there is no such pid."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+        text = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return []
     # the name may itself hold spaces and brackets
-    return text.rpartition(")")[2].split()
+    return text.rpartition(b")")[2].decode("ascii", "replace").split()
 
 
 def alive(pid: int) -> bool:
@@ -51,7 +51,9 @@ def session(leader: int) -> list[int]:
 
 def _marked(leader: int) -> set[int]:
     """The processes whose environment names `leader`: what Slurm starts descends from Slurm."""
-    found = set()
+    found: set[int] = set()
+    if "SLURM_JOB_ID" not in os.environ:  # outside of a job there are none
+        return found
     for pid in _pids():
         with contextlib.suppress(OSError):
             if variable(pid, MARK) == str(leader):
@@ -85,7 +87,8 @@ def variable(pid: int, name: str) -> str:
 
 
 def _pids() -> list[int]:
-    return [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+    with os.scandir("/proc") as found:
+        return [int(each.name) for each in found if each.name.isdigit()]
 
 
 def family(pid: int) -> set[int]:
