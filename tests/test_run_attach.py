@@ -11,15 +11,18 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import made_up_run
 import pytest
 from fake_sglang.harness import CHECKOUT, PYTHON, Done, Harness, free_port, wait_until
 from programs import ran
 from standin_server import Behaviour, StandIn, _Handler
 
 from repro_pp_graphs.files import read_object
+from repro_pp_graphs.run.launch import attached_profile
 from repro_pp_graphs.run.plan import attached
 from repro_pp_graphs.run.plan import options as run_options
 from repro_pp_graphs.run.plan.refusal import PlanError
+from repro_pp_graphs.run_record import Attached
 from repro_pp_graphs.server import running
 
 pytestmark = pytest.mark.launches
@@ -284,7 +287,16 @@ PROFILES = {
 
 
 @pytest.mark.parametrize("profile, words", PROFILES.values(), ids=PROFILES)
-def test_a_profile_that_is_refused_costs_no_measurement(hurried, profile, words):
+def test_why_a_profile_is_refused_is_said_with_what_to_do(tmp_path, profile, words):
+    with stand_in(profile=profile) as server:
+        place = Attached(server.url, "", local=True)
+        launch = made_up_run.launch("attached", attached=place)
+        with pytest.raises(attached_profile.NotProfiledError, match=words):
+            attached_profile.AttachedProfile(launch, place, tmp_path).start(2, False)
+
+
+def test_a_profile_that_is_refused_costs_no_measurement(hurried):
+    profile, words = PROFILES["admin key"]
     with stand_in(profile=profile) as server:
         done = attach(hurried, server.url, "--yes", "--trace-dir", str(hurried.root))
     assert done.status == 1 and hurried.statuses() == {"attached": "ok"}
@@ -293,15 +305,20 @@ def test_a_profile_that_is_refused_costs_no_measurement(hurried, profile, words)
 
 
 def test_traces_that_do_not_come_are_to_be_copied(hurried, tmp_path):
+    """As many as the server's own ranks are waited for."""
     traces = tmp_path / "shared"
     traces.mkdir()
-    with stand_in() as server:
+    info = {**INFO, "tp_size": 4, "dp_size": 2, "enable_dp_attention": True, "ep_size": 4}
+    with stand_in(info=info) as server:
         done = attach(hurried, server.url, "--yes", "--trace-dir", str(traces))
     said = said_by(done)
     assert done.status == 1 and hurried.statuses() == {"attached": "ok"}
     assert f"no trace came into {traces}" in said
     assert f"python -m repro_pp_graphs report {hurried.out}" in said
     assert "/stop_profile" in asked(server)
+    assert "0 of 8 ranks written" in done.out
+    plan = json.loads((hurried.logs / "run.json").read_text())
+    assert plan["launches"][0]["attached"]["url"] == server.url
 
 
 def test_copied_traces_are_reported(hurried, tmp_path):
@@ -371,15 +388,6 @@ def test_what_would_leave_no_traces_is_not_profiled(info, reason):
     info = {**INFO, **info}
     found = attached.why_not_profiled(info, info["version"])
     assert reason in found if reason else found == ""
-
-
-def test_the_server_decides_how_many_traces_to_expect(hurried):
-    info = {**INFO, "tp_size": 4, "dp_size": 2, "enable_dp_attention": True, "ep_size": 4}
-    with stand_in(info=info) as server:
-        done = attach(hurried, server.url, "--yes", "--trace-dir", str(hurried.root))
-    assert "0 of 8 ranks written" in done.out
-    plan = json.loads((hurried.logs / "run.json").read_text())
-    assert plan["launches"][0]["attached"]["url"] == server.url
 
 
 LONG = "9" * 5000

@@ -40,11 +40,12 @@ MOMENTS = {
 }
 RUNS = [
     ("starting", signal.SIGINT),
-    ("measuring", signal.SIGINT),
     ("measuring", signal.SIGTERM),
     ("profiling", signal.SIGTERM),
     ("stopping", signal.SIGINT),
 ]
+if THOROUGH:
+    RUNS = list(itertools.product(MOMENTS, (signal.SIGINT, signal.SIGTERM)))
 
 
 def interrupted(root: Path, moment: str, sent: signal.Signals) -> tuple[Harness, Done, list[str]]:
