@@ -73,12 +73,6 @@ def run_untraced_lie(harness: Harness) -> Done:
     return harness.run(*SMALL, "--cases", "claims_graphs", "--no-profile")
 
 
-def run_hanging(harness: Harness) -> Done:
-    harness.case("hangs", "FAKE_FAULT=never_ready")
-    harness.give_up_once("Load weight begin")
-    return harness.run("--cases", "hangs", "--no-profile")
-
-
 def run_stubborn(harness: Harness) -> Done:
     """A server that only SIGKILL ends, then a good one on the same port."""
     harness.replace("../run_repro.sh", "stop_grace_s=20", "stop_grace_s=1")
@@ -108,7 +102,6 @@ SCENES = {
     "steps": ((), run_without_steps),
     "lies": (TWO_GPUS, run_lies),
     "untraced_lie": (TWO_GPUS, run_untraced_lie),
-    "hanging": ((), run_hanging),
     "stubborn": ((), run_stubborn),
     "broken_off": ((), run_broken_off),
 }
@@ -232,14 +225,6 @@ def test_steps_that_do_not_pass_are_stopped_and_still_give_every_trace(
     assert found["status"] == "ok", found
     assert any("stopped" in text for text in found["warnings"])  # type: ignore[union-attr,attr-defined]
     assert len(list((harness.out / "trace" / "steps_never").iterdir())) == 2
-
-
-def test_a_server_that_is_not_ready_in_time_is_given_up(scenes: dict[str, tuple[Harness, Done]]):
-    harness, done = scenes["hanging"]
-    assert done.status == 1
-    said = said_of(done, "hangs")
-    assert any("--start-timeout" in line and "loading weights" in line for line in said), said
-    assert harness.left_over() == []
 
 
 def test_servers_that_ignore_signals_are_ended_by_force_before_the_next_launch(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -92,6 +93,13 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple
 
 def spoken(done: Done) -> str:
     return " ".join(done.out.split())
+
+
+def test_a_server_that_is_not_ready_in_time_is_given_up(scenes):
+    harness, done = scenes["missing"]
+    assert done.status == 1
+    assert re.search(r"not ready after \d+ s \(--start-timeout\): loading weights", spoken(done))
+    assert harness.left_over() == []
 
 
 @pytest.mark.parametrize("scene", ["missing", "denied", "slow"])

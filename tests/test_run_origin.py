@@ -16,12 +16,10 @@ from fake_sglang.harness import Done, Harness, at_once, wait_until
 pytestmark = pytest.mark.launches
 
 
-def without(harness: Harness, names: tuple[str, ...]) -> Done:
-    """Run, delete some of what it left, and run again with a server that dies as it profiles."""
-    harness.case("one", "FAKE_FAULT=die_profile", f"FAKE_MENDED={harness.root}/mended")
-    (harness.root / "mended").touch()
-    assert harness.run("--cases", "one").status == 0
-    (harness.root / "mended").unlink()
+def without(harness: Harness, earlier: Path, names: tuple[str, ...]) -> Done:
+    """Run over some of what an earlier run left, with a server that dies as it profiles."""
+    harness.case("one", "FAKE_FAULT=die_profile")
+    shutil.copytree(earlier, harness.out)
     for name in names:
         path = harness.out / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -63,8 +61,11 @@ if THOROUGH:
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Harness, Done]]]:
     """Every scene, several at once."""
     root = tmp_path_factory.mktemp("origin")
-    deleted = {name: ("0.5.16", partial(without, names=names)) for name, names in LEFT.items()}
-    scenes = {**SCENES, **deleted}
+    with Harness(root / "earlier") as earlier:
+        earlier.case("one")
+        assert earlier.run("--cases", "one").status == 0
+    over = {name: partial(without, earlier=earlier.out, names=LEFT[name]) for name in LEFT}
+    scenes = SCENES | {name: ("0.5.16", run) for name, run in over.items()}
     made = {name: Harness(root / name, version) for name, (version, _) in scenes.items()}
     done = at_once({name: partial(run, made[name]) for name, (_, run) in scenes.items()})
     yield {name: (made[name], done[name]) for name in scenes}
