@@ -110,6 +110,7 @@ def test_the_issue_text_has_the_sections_of_sglangs_form(run: Path) -> None:
     parts = dict(zip(SECTIONS, re.split(r"^### .+$", text, flags=re.M)[1:], strict=True))
     assert parts["Checklist"].count("- [ ] ") == 5
     assert "TTFT median ms" in parts["Describe the bug"]
+    assert "\n- TTFT: first token - request sent" in parts["Describe the bug"]
     assert "| disable_cuda_graph | false | true |" in parts["Describe the bug"]
     assert "--disable-cuda-graph" in parts["Reproduction"]
     assert "client_benchmark.py --base-url http://127.0.0.1:" in parts["Reproduction"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 from collections import UserList
 from dataclasses import replace
@@ -15,6 +16,7 @@ import pytest
 from plan_harness import BASE, FLAGS, plan_of
 
 from repro_pp_graphs.run import make_plan, plan_step
+from repro_pp_graphs.run.folder import lock
 from repro_pp_graphs.run.plan import options as run_options
 from repro_pp_graphs.run.plan.refusal import PlanError
 from repro_pp_graphs.server.machine.gpus import Gpu
@@ -308,3 +310,6 @@ def test_a_plan_into_a_folder_that_holds_a_run_says_what_becomes_of_that(tmp_pat
     assert text.endswith("to go on with it: bash run_repro.sh --batch 8 --out 'a b' --resume")
     assert "aside:" in planned(folder, given)[1]
     assert plan_step._moved_aside(replace(asked, resume=True)) == []
+    lock.take(folder, os.getpid())  # a run that is at work there is not moved, nor gone on with
+    text = " ".join(planned(folder, given)[1].split())
+    assert "aside:" not in text and "is at work there: wait for it, or choose another" in text

@@ -12,7 +12,7 @@ from repro_pp_graphs import run_record
 from repro_pp_graphs.report.page import commands
 from repro_pp_graphs.report.summary import run_summary as summary_of
 from repro_pp_graphs.report.summary.remarks import remarks
-from repro_pp_graphs.report.tables import launch_table
+from repro_pp_graphs.report.tables import launch_table, row_meanings
 from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.server.log import diagnosis
 
@@ -123,6 +123,8 @@ def describe(logs: Path, plan: Plan, result: dict[str, Any]) -> list[str]:
     known = [f"- {remark}" for remark in remarks(result)]
     said = list(_said_at_the_end(logs, plan, result))
     found = finding(logs, result)
+    table = launch_table.lines(result)
+    rows = [f"- {text}" for text in row_meanings.of_lines(table)]
     ask = "<!-- What did you expect, and what do you see? -->"
     return [
         *found,
@@ -130,8 +132,9 @@ def describe(logs: Path, plan: Plan, result: dict[str, Any]) -> list[str]:
         "",
         text,
         "",
-        *commands.fenced("\n".join(launch_table.lines(result)), "text"),
+        *commands.fenced("\n".join(table), "text"),
         "",
+        *(_folded("What the rows are", rows) if rows else []),
         *known,
         *said,
     ]

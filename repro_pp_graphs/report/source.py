@@ -283,6 +283,8 @@ def _traces(folder: Path) -> Source:
     """The traces in a folder, or in the folders inside it."""
     from repro_pp_graphs.report import anew  # noqa: PLC0415 - as above
 
+    if not folder.exists():
+        raise BadFile(f"{folder}: there is no such folder")
     found, warnings = anew.of_folder(folder, MOST_CASES)
     if not found:
         what = "has neither logs/run.json of a run nor traces of ranks (*.trace.json.gz)"

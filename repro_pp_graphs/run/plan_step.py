@@ -195,8 +195,8 @@ def _stops(
 def _moved_aside(options: Options) -> list[str]:
     """What a real run does with the run that --out holds, and how to go on with that instead."""
     there = options.out / "logs" / "run.json"
-    if options.resume or not there.is_file():
-        return []
+    if options.resume or not there.is_file() or lock.objection(options.out, options.owner):
+        return []  # of a run that is at work that is said
     text = f"{options.out} holds a run begun {previous.began(there)}: a real run moves it to "
     text += f"{options.out / 'previous'}"
     if words := command_words.without(previous.command(there), command_words.OF_A_SESSION):

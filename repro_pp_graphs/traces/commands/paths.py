@@ -82,7 +82,7 @@ def nothing_read(command: str, paths: list[Path]) -> int:
             "FILE); give the ranks' own *.trace.json.gz that it was made of",
         )
     else:
-        complain(command, NOTHING_READ)
+        complain(command, f"{', '.join(map(str, paths))}: {NOTHING_READ}")
     return 1
 
 

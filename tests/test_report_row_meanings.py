@@ -1,0 +1,48 @@
+"""What the rows of a table are: each row has its words, and no words are of a row that is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from repro_pp_graphs.report.tables import clock_values, launch_table, row_meanings
+
+UNDER_ANOTHER = ("... median", "... p99")  # of the row above them
+TITLES = [
+    *(title for title, *_ in (*launch_table.METRICS, launch_table.ALONE, *launch_table.SENDS)),
+    *(title for title, _ in clock_values.ROWS if title.strip() not in UNDER_ANOTHER),
+    *launch_table.CLOCK_ROUNDS.values(),
+    *(title for title, _ in launch_table.STATE),
+    "session (--resume)",
+    "graphs on / off",
+    "  waits outside own work ms",
+]
+
+
+@pytest.mark.parametrize("title", TITLES)
+@pytest.mark.parametrize("behind", ["      1.2     3.4", ", lower   r1   r2", ", arm A: r1 -"])
+def test_every_row_has_its_words(title, behind):
+    found = row_meanings.meaning(title + behind)
+    assert found is not None
+    name, what = found
+    assert title.strip().startswith(name) and what
+    longer = [other for other in row_meanings.MEANINGS if title.strip() == other]
+    assert longer in ([], [name])  # not a shorter one's
+
+
+def test_words_are_of_rows_that_there_are():
+    named = {found[0] for title in TITLES if (found := row_meanings.meaning(title))}
+    assert named == set(row_meanings.MEANINGS)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "                 arm A     arm B   better", "lower, higher: which is better", "  arm A"],
+)
+def test_other_lines_are_no_rows(line):
+    assert row_meanings.meaning(line) is None
+
+
+def test_a_row_stands_once_in_the_tables_order():
+    lines = ["TTFT p99 ms   1", "  in prefill ms  2", "TTFT median ms  3", "TTFT alone ms  4"]
+    found = [line.split(":")[0] for line in row_meanings.of_lines(lines)]
+    assert found == ["TTFT", "in prefill", "TTFT alone"]
