@@ -35,8 +35,13 @@ def at_collection(pytestconfig: pytest.Config) -> frozenset[str]:
     return pytestconfig.stash[COLLECTED]
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The real server first, then what launches something: several processes end together then."""
+    """The real server first, then what launches something: several processes end together then.
+    Who takes a `harness` runs run_repro.sh."""
+    for item in items:
+        if "harness" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.launches)
 
     def rank(item: pytest.Item) -> int:
         names = {mark.name for mark in item.iter_markers()}

@@ -22,8 +22,8 @@ USAGE: bash tests/run.sh [--fast | --thorough] [pytest options]
                                          quiet cores
   bash tests/run.sh --fast               for the inner loop, about a minute:
                                          none that launches the real server,
-                                         run_repro.sh or torch ranks, none
-                                         that takes seconds
+                                         run_repro.sh, collect_env.sh or torch
+                                         ranks, none that takes seconds
   bash tests/run.sh -m 'not rehearsal'   all but the real server
   bash tests/run.sh tests/test_server_gpus.py    one file
   bash tests/run.sh tests/test_run_lock.py -k kill -x --pdb
@@ -65,14 +65,14 @@ make_test_tools() { # sees the server's packages, and adds its own without touch
 }
 
 options=()
-in_parallel=1
+in_parallel=1 spare=4
 for word; do
   case $word in
     -h | --help)
       usage
       exit 0
       ;;
-    --fast) options+=(-m "not rehearsal and not launches and not slow") ;;
+    --fast) spare=1 options+=(-m "not rehearsal and not launches and not slow") ;;
     --thorough) export REPRO_THOROUGH=1 ;;
     *)
       [[ ! -e $here/${word%%::*} ]] || in_parallel=0
@@ -82,9 +82,9 @@ for word; do
   esac
 done
 if ((in_parallel)); then
-  # launches wait longer than they compute: four processes more than there are cores. A file's tests stay together,
-  # they share what their fixtures made; tests/conftest.py puts the longest files first.
-  options=(-n "$(($(nproc) + 4))" --dist loadfile --no-loadscope-reorder "${options[@]}")
+  # launches wait longer than they compute: four processes more than there are cores, else one. A file's
+  # tests stay together, they share what their fixtures made; tests/conftest.py puts the longest files first.
+  options=(-n "$(($(nproc) + spare))" --dist loadfile --no-loadscope-reorder "${options[@]}")
 fi
 
 cd "$here"

@@ -98,6 +98,7 @@ def differences(run: Path, masker: Masker) -> dict[Place, tuple[str, str]]:
     return out
 
 
+@pytest.mark.slow
 def test_of_a_run_that_names_nobody_nothing_is_changed(run: Path) -> None:
     names = {path.name for path in (run / "logs").iterdir()}
     assert {f"{A}_timeline.json", "report.html", "report.md", f"{A}_pp_clock.json"} <= names

@@ -33,6 +33,8 @@ from repro_pp_graphs.environment import (
     system,
 )
 
+pytestmark = pytest.mark.launches
+
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "collect_env.sh"
 SECTIONS = ["summary", "system", "gpus", "network", "software", "environment", "server"]

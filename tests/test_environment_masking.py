@@ -257,6 +257,7 @@ def work(call: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> int:
     return count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PIECES)
 def test_the_work_grows_as_the_text_does(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def of(pieces: int) -> int:

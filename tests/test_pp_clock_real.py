@@ -119,6 +119,7 @@ def on_off_turns() -> tuple[Rows, list[Row]]:
     return found, [row for turn, row in decode.items() if {turn - 1, turn - 2} <= decode.keys()]
 
 
+@pytest.mark.slow
 def test_of_turns_that_wander_windows_of_25_cannot_tell_what_the_clock_costs():
     found, turns = on_off_turns()
     both = launch_facts.summary([found], None).on_off

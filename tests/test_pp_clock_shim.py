@@ -354,6 +354,7 @@ assert [each.op for each in made] == [*own, own[0]], made
 """
 
 
+@pytest.mark.slow
 def test_torch_takes_what_is_numbered_into_a_batch():
     done = ran([sys.executable, "-c", A_REAL_BATCH])
     assert done.returncode == 0, done.stderr

@@ -24,6 +24,7 @@ def turns_of(schedule: Schedule, rank: int | None = None) -> list[int]:
     return [number for number in numbers if schedule.runs(number)]
 
 
+@pytest.mark.slow
 @given(SIZES)
 def test_every_batchs_token_ids_are_received_once_in_order_by_every_rank(schedule):
     every = [turn for turn in range(schedule.turns) if schedule.runs(turn)]
@@ -84,6 +85,7 @@ def batch_over_threads(monkeypatch):
     monkeypatch.setattr(batched, "dist", made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("send", ["blocking", "async", "batched_p2p"])
 @given(st.builds(Schedule, st.integers(2, 5), st.integers(1, 7), st.integers(1, 3)))
 @settings(max_examples=60, deadline=None)

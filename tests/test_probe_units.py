@@ -324,6 +324,7 @@ def summary_of(rows: list[tuple[str, str, float, float | None]]) -> list[dict[st
     ]
 
 
+@pytest.mark.slow
 @given(WIDE, st.one_of(st.none(), WIDE))
 def test_the_table_fits_80_columns(mean, half):
     place = {"device": "NVIDIA H200", "ranks_share_gpu": True, "mps": False}

@@ -149,6 +149,7 @@ def test_the_model_is_least_squares_of_graphs_sends_both_and_the_index():
     assert plan.df == 11
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spreads", [(0.013,) * 4, (0.01, 0.03, 0.01, 0.03), (0.005, 0.005, 0.005, 0.04)]
 )

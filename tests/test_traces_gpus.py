@@ -25,6 +25,8 @@ from repro_pp_graphs.traces.merge.pipeline_tracks import Additions
 from repro_pp_graphs.traces.pair.host_clocks import aligned_edges
 from repro_pp_graphs.traces.path.whole_analysis import explained
 
+pytestmark = pytest.mark.slow
+
 DATA = Path(__file__).parent / "data" / "traces"
 MPS, ONE_GPU, A_GPU_EACH = "sglang052_pp4", "h200_case_A", "sglang0516_graphs_on"
 

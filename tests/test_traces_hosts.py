@@ -19,6 +19,8 @@ from repro_pp_graphs.traces.pair.host_clocks import move
 from repro_pp_graphs.traces.path.whole_analysis import studied
 from repro_pp_graphs.traces.rank_trace import RankTrace
 
+pytestmark = pytest.mark.slow
+
 NUMBERED = "cpu_numbered"  # two ranks, every message numbered
 TWO, FOUR = ("a", "b"), ("a", "a", "b", "b")
 

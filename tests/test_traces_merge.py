@@ -75,6 +75,7 @@ def in_order(document: dict[str, Any]) -> list[str]:
     return [names[pid] for pid in sorted(names, key=order.__getitem__)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "paths",
     [
@@ -272,6 +273,7 @@ def test_every_event_of_every_rank_is_there_unchanged_but_for_its_ids(tmp_path):
     assert ours == theirs
 
 
+@pytest.mark.slow
 def test_an_arrow_leads_from_inside_every_paired_send_to_inside_its_recv():
     document = merged_real("h200_case_B")
     slices = defaultdict(list)

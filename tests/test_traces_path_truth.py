@@ -136,6 +136,7 @@ def check(plan: Plan, path: RingPath, found: Followed, ring: Ring) -> None:
     assert not off
 
 
+@pytest.mark.slow
 @given(plan=plans())
 @FEW
 def test_path_and_what_if_are_those_of_the_ring_run_again(plan, tmp_path):
@@ -146,6 +147,7 @@ def test_path_and_what_if_are_those_of_the_ring_run_again(plan, tmp_path):
         check(plan, *found)
 
 
+@pytest.mark.slow
 @given(plan=plans(clocks=True))
 @FEW
 def test_with_clocks_apart_it_is_the_same_or_cannot_be_told(plan, tmp_path):
@@ -156,6 +158,7 @@ def test_with_clocks_apart_it_is_the_same_or_cannot_be_told(plan, tmp_path):
         check(plan, *found)
 
 
+@pytest.mark.slow
 @given(plan=plans(deep=True))
 @FEW
 def test_with_more_slots_than_ranks_it_is_the_same_or_there_is_none(plan, tmp_path):
@@ -167,11 +170,13 @@ def test_with_more_slots_than_ranks_it_is_the_same_or_there_is_none(plan, tmp_pa
         check(plan, *found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [16, 18, 20])
 def test_where_all_slots_are_full_no_number_of_micro_batches_is_guessed(seed, tmp_path):
     assert "sends before it runs" in str(found_in(random_plan(seed, deep=True), tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seed", "clocks", "changes"),
     [

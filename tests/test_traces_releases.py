@@ -29,6 +29,8 @@ from repro_pp_graphs.traces.explain.analysis_lines import lines
 from repro_pp_graphs.traces.explain.conclusion import conclusion
 from repro_pp_graphs.traces.explain.token_return_words import CANNOT_TELL, verdict
 
+pytestmark = pytest.mark.slow
+
 DATA = Path(__file__).parent / "data" / "traces"
 
 # folder -> how its sends behave, what the host waits for most in them

@@ -20,6 +20,8 @@ from repro_pp_graphs.traces.explain.words import ROW_TITLES
 from repro_pp_graphs.traces.pair.host_clocks import move
 from repro_pp_graphs.traces.path.whole_analysis import explained
 
+pytestmark = pytest.mark.slow
+
 REAL = "cpu_async_pp4"
 WAIT = "pp_clock:wait "
 
