@@ -89,6 +89,6 @@ def not_steady_caveat(passes: Sequence[WarmUpPass]) -> str | None:
     return (
         f"the server had not settled after {len(passes)} warm-up passes ({'; '.join(figures)}; "
         f"settled would be: TPOT of the last two within {AGREE_SHARE:.0%} of one another; their "
-        "TTFT too, or the last TTFT no higher and no lower than those before it): "
+        "TTFT too, or the last TTFT in the range of those before it): "
         "what is measured may still hold compilation or the load of other processes"
     )

@@ -204,7 +204,7 @@ def _moved_aside(options: Options) -> list[str]:
     return [text]
 
 
-def _kept(plan: Plan, options: Options, earlier: Plan | None) -> set[str]:
+def _kept_labels(plan: Plan, options: Options, earlier: Plan | None) -> set[str]:
     """The labels of launches that --resume keeps, said as by a real run; of a run that it cannot go
     on with none."""
     if earlier is None:
@@ -257,7 +257,7 @@ def _plan(options: Options) -> int:
         for text in _moved_aside(options):
             say("\n".join(wrapped(text, "  aside:  ")))
         stops, status = _stops(plan, found, options, earlier)
-        kept = _kept(plan, options, earlier)
+        kept = _kept_labels(plan, options, earlier)
         for where, problem in stops:  # here too: the commands that follow are many lines
             say("\n".join(wrapped(problem, f"  stops{where}: " if where else "  stops:  ")))
         print("\n".join([*dry_run.lines(plan, options, kept), *_stop_lines(stops)]))

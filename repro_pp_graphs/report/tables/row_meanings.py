@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 MEANINGS = {
     "TPOT": "(last token - first token) / (tokens - 1), as the client saw it",
-    "TTFT": "first token - request sent, all prompts sent at once",
+    "TTFT": "first token - request sent",
     "ITL": "the gap between two arrivals, per token",
     "output tokens/s": "of all prompts together",
     "TTFT alone": "of one short prompt on a server that has nothing else to do: graphs cannot "
