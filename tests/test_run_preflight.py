@@ -49,6 +49,7 @@ def test_a_usage_error_comes_before_an_environment_is_made(harness: Harness):
     bare.write_text(f'#!/bin/sh\nexec "{PYTHON}" -S "$@"\n')
     bare.chmod(0o755)
     harness.env.update(PYTHON=str(bare), PYTHONPATH="")
+    (harness.root / "fake_tools" / "python3").unlink()
     (harness.root / "fake_tools" / "python3").symlink_to(bare)
     told = refusal(harness.start_bare("--cpu", "--batch", "many").end())
     assert "--batch many: not a whole number" in told
