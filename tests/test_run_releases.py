@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from examples import THOROUGH
 from fake_sglang.harness import CHECKOUT, PYTHON, Done, Harness
 from plan_harness import BASE, OFF, ON, gpus, plan_of
 from quick_venv import pip_for_all
@@ -195,13 +196,13 @@ def test_a_release_that_has_no_lock(harness: Harness):
     assert "0.5.2 0.5.23 0.5.6.post2" in told and "--python" in told
 
 
-@pytest.mark.parametrize("release", ["0.5.2", "0.5.6.post2"])
+@pytest.mark.parametrize("release", ["0.5.2", "0.5.6.post2"] if THOROUGH else ["0.5.6.post2"])
 def test_a_release_that_does_not_start_on_a_cpu(release: str, harness: Harness):
     told = refusal(harness.start_bare("--release", release, "--cpu").end())
     assert "its kernels need a GPU" in told and "0.5.16 or newer" in told
 
 
-@pytest.mark.parametrize("release", ["0.5.2", "0.5.6.post2"])
+@pytest.mark.parametrize("release", ["0.5.2", "0.5.6.post2"] if THOROUGH else ["0.5.2"])
 def test_a_dry_run_without_gpus_says_what_the_run_would(release: str, tmp_path: Path):
     with Harness(tmp_path / "none") as none:
         run = none.start_bare("--release", release).end()
@@ -230,7 +231,7 @@ UNFIT = [
     (["--release", "0.5.23", "--pp-size", "1"], "GB of weights for 86"),
 ]
 # of each kind one: the others in this process
-BY_THE_SCRIPT = [UNFIT[0], *UNFIT[6:8], *UNFIT[10:]]
+BY_THE_SCRIPT = UNFIT[6:8]
 
 
 def unfit(asked: list[str], says: str, harness: Harness) -> list[str]:

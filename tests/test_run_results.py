@@ -226,7 +226,9 @@ def test_a_first_round_is_gone_on_with(harness: Harness):
     assert refused.status == 2 and "the run has 2 already" in refused.own_errors[0]
 
 
-def test_a_case_against_itself_runs_under_two_labels(harness: Harness):
+def test_a_case_against_itself_runs_under_two_labels_and_the_next_run_moves_it_aside(
+    harness: Harness,
+):
     harness.case("one")
     done = harness.run("--aa", "--cases", "one", "--no-profile")
     assert done.status == 0, done.lines
@@ -239,18 +241,14 @@ def test_a_case_against_itself_runs_under_two_labels(harness: Harness):
     harness.case("two")
     refused = harness.run("--aa", "--cases", "one,two")
     assert refused.status == 2 and "--aa compares one case with itself" in refused.own_errors[0]
-
-
-def test_an_earlier_run_is_moved_aside_whole(harness: Harness):
-    harness.case("one")
-    assert harness.run("--cases", "one", "--no-profile").status == 0
-    (harness.logs / "one_client.json").write_text("the earlier run's")
+    (harness.logs / "one_aa1_client.json").write_text("the earlier run's")
     done = harness.run("--cases", "one", "--no-profile")
     assert done.status == 0, done.lines
     (kept,) = (harness.out / "previous").iterdir()
-    assert (kept / "logs" / "one_client.json").read_text() == "the earlier run's"
+    assert (kept / "logs" / "one_aa1_client.json").read_text() == "the earlier run's"
     assert (kept / "logs" / "summary.json").exists()
     assert str(kept) in done.err
+    assert list(harness.statuses()) == ["one"]
     assert json.loads((harness.logs / "one_client.json").read_text())["schema"] == 1
 
 
