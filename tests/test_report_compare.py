@@ -112,6 +112,30 @@ def test_hosts_of_another_speed_are_named(tmp_path, capsys, theirs, python, name
     assert ("a fixed loop of Python took 5.0 ms; 9.5" in text) == named
 
 
+def test_a_host_with_other_work_is_named_with_its_run(tmp_path, capsys):
+    one, two = (report_runs.series(tmp_path / name) for name in ("one", "two"))
+    window = {"seconds": 60.0, "cores": 8, "other_cores": 4.0}
+    host = {"before": {**window, "other_cores": 0.1}, "during": window}
+    (path,) = (two / "logs").glob(f"{report_runs.B}_r2_launch.json")
+    report_runs.changed(path, lambda launch: launch.update(host=host))
+    _, text = compared(capsys, one, two)
+    assert f"! Run 2: {report_runs.B}_r2: its host had other work: other processes took 50" in text
+    assert "Run 1: " not in text
+
+
+def test_a_case_of_one_run_alone_is_named(tmp_path, capsys):
+    one, two = (report_runs.series(tmp_path / name) for name in ("one", "two"))
+
+    def renamed(run: dict) -> None:
+        for launch in run["launches"]:
+            launch["case"] = launch["case"].replace("graphs_off", "another")
+
+    assert "Only run" not in compared(capsys, one, two)[1]
+    report_runs.changed(two / "logs" / "run.json", renamed)
+    _, text = compared(capsys, one, two)
+    assert "! Only run 1 has graphs_off: not shown. ! Only run 2 has another: not shown." in text
+
+
 def test_cases_are_met_by_name_and_only_those_of_both(tmp_path):
     one, two = (source.read(report_runs.series(tmp_path / name)) for name in ("one", "two"))
     for launch in two.plan.launches:

@@ -7,13 +7,13 @@ launches of each run, and each run's own A against B with its interval.
 from __future__ import annotations
 
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 
 import msgspec
 
-from repro_pp_graphs.report.case_differences import settings_of, told_apart
+from repro_pp_graphs.report import run_differences
 from repro_pp_graphs.report.number_words import count, number
-from repro_pp_graphs.report.source import Launched, Source
+from repro_pp_graphs.report.source import Source
 from repro_pp_graphs.report.tables.report_metrics import (
     CLOCKED,
     METRICS,
@@ -30,9 +30,7 @@ from repro_pp_graphs.stats.metric_names import CONTROL
 from repro_pp_graphs.terminal import wrapped
 
 NAME, COLUMN = 27, 22
-MOST_NAMED = 8
 SHORT = {CONTROL: "TTFT alone, ms"}  # titles that fit their column
-LOOPS_ALIKE = 1.1  # a core's speed, one run's over the other's
 MODEL_ARGUMENTS = ("--json-model-override-args", "--load-format", "--quantization", "--dtype")
 PROMPTS = "prompts.txt"
 
@@ -136,62 +134,12 @@ def rows(one: Source, other: Source, case: str) -> list[Row]:
     return found
 
 
-def _launches(source: Source, case: str) -> list[Launched]:
-    return [each for each in source.launches if each.summary.case == case]
-
-
 def _cell(source: Source, case: str, metric: str) -> Cell | None:
-    known = [values(each).get(metric) for each in _launches(source, case)]
+    known = [values(each).get(metric) for each in run_differences.launches_of(source, case)]
     measured = [value for value in known if value is not None]
     if not measured:
         return None
     return Cell(fmean(measured), min(measured), max(measured), len(measured))
-
-
-def otherwise(one: Source, other: Source) -> list[str]:
-    """What else differs between the runs, in sentences: reasons why numbers may."""
-    found = []
-    for name, key in (("GPUs", "GPUs"), ("driver", "driver"), ("torch", "torch"), ("NCCL", "NCCL")):
-        pair = [source.environment.get(key, "") for source in (one, other)]
-        if all(pair) and pair[0] != pair[1]:
-            found.append(f"{name}: {pair[0]}; {pair[1]}")
-    pythons = {python for source in (one, other) for python in _loops(source)}
-    loops = [median(found) for source in (one, other) for found in _loops(source).values()]
-    if len(pythons) == 1 and len(loops) == 2 and max(loops) > LOOPS_ALIKE * min(loops):
-        found.append(
-            f"speed of a core: a fixed loop of Python took {loops[0]:.1f} ms; {loops[1]:.1f} "
-            "(medians over the launches): launches without graphs, and sends, depend on it"
-        )
-    for case in shared(one, other):
-        first, second = (settings_of(_launches(source, case)) for source in (one, other))
-        names = [
-            name
-            for name in dict.fromkeys([*first, *second])
-            if first.get(name, "-") != second.get(name, "-") and _comparable(name, first, second)
-        ]
-        if names:
-            more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-            shown = [
-                f"{name} {' -> '.join(told_apart([first.get(name, '-'), second.get(name, '-')]))}"
-                for name in names[:MOST_NAMED]
-            ]
-            found.append(f"{case}: {', '.join(shown)}{more}")
-    return found
-
-
-def _loops(source: Source) -> dict[str, list[float]]:
-    """How long the fixed loop took in each launch, ms, by the Python that ran it."""
-    found: dict[str, list[float]] = {}
-    for launch in source.launches:
-        host = launch.summary.host
-        if host and host.loop_ms and host.loop_python:
-            found.setdefault(host.loop_python, []).append(host.loop_ms)
-    return found
-
-
-def _comparable(name: str, first: dict[str, str], second: dict[str, str]) -> bool:
-    """An argument that one release does not report says nothing; a shim or variable does."""
-    return (name in first and name in second) or name.startswith("shim ") or name.endswith(")")
 
 
 def lines(one: Source, other: Source) -> list[str]:
@@ -209,9 +157,19 @@ def lines(one: Source, other: Source) -> list[str]:
         out += wrapped(
             "Rehearsals on a CPU: no case has CUDA graphs, so nothing here is about #10865."
         )
-    for text in otherwise(one, other):
+    for text in run_differences.sentences(one, other, shared(one, other)):
         out += wrapped(text, "- ")
+    for mark, source, theirs in (("1", one, other), ("2", other, one)):
+        for text in [*_alone(mark, source, theirs), *run_differences.hosts(mark, source)]:
+            out += wrapped(text, "! ")
     return out
+
+
+def _alone(mark: str, source: Source, other: Source) -> list[str]:
+    """Which cases of a run the other has not, a sentence where there are any."""
+    both = shared(source, other)
+    lacking = [case for case in _cases(source.plan) if case not in both] if source.plan else []
+    return [f"Only run {mark} has {', '.join(lacking)}: not shown."] if lacking else []
 
 
 def _of_waits(one: Source, other: Source) -> list[str]:
@@ -251,7 +209,10 @@ def _head(mark: str, source: Source) -> list[str]:
 def _table(one: Source, other: Source, case: str) -> list[str]:
     """A row a metric; a name too long for its column has a line of its own."""
     found = rows(one, other, case)
-    counts = [sum(bool(values(each)) for each in _launches(run, case)) for run in (one, other)]
+    counts = [
+        sum(bool(values(each)) for each in run_differences.launches_of(run, case))
+        for run in (one, other)
+    ]
     heads = "".join(
         f"{f'run {n}, ' + count(of, 'launch'):>{COLUMN}}" for n, of in enumerate(counts, 1)
     )

@@ -70,12 +70,7 @@ def remarks(summary: dict[str, Any]) -> list[str]:
         found += _send_paths(summary)
     else:
         found += _sends(launches, summary["rehearsal"]) + _uneven_splits(launches)
-    found += [
-        f"{each['label']}: its host was not like the others': {'; '.join(each['host_unlike'])}."
-        for each in launches
-        if each.get("host_unlike")
-    ]
-    found += _hosts_taken(launches)
+    found += hosts(launches)
     found += token_ids.remark(launches)
     found += resumed(summary) + summary.get("warnings", [])
     for _, text in _alike(("", text) for text in changes.lines(_of_the_machine(summary))):
@@ -83,14 +78,19 @@ def remarks(summary: dict[str, Any]) -> list[str]:
     return found + [text for text in of_launches if NOT_AS_ASKED not in text]
 
 
-def _hosts_taken(launches: list[dict[str, Any]]) -> list[str]:
-    """Which launches' hosts had other work, by how much."""
+def hosts(launches: list[dict[str, Any]]) -> list[str]:
+    """Which launches' hosts were not like the others' or had other work, in what, by how much."""
+    unlike = [
+        f"{each['label']}: its host was not like the others': {'; '.join(each['host_unlike'])}."
+        for each in launches
+        if each.get("host_unlike")
+    ]
     said = [
         (each["label"], "; ".join(each["host_taken"]))
         for each in launches
         if each.get("host_taken")
     ]
-    return [
+    return unlike + [
         f"{', '.join(labels)}: its host had other work: {text}. It may be slower for that."
         for labels, text in _alike(said)
     ]

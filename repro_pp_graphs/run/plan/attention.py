@@ -34,8 +34,9 @@ def trouble(launch: Launch, place: Path | None, gpus: Sequence[Gpu]) -> tuple[st
     if not suspect or rank is None:
         return "", ""
     layer = (
-        f"its {suspect} attention asks every PP rank for layer 0 of the KV cache, and PP rank "
-        f"{rank} has fewer layers than there are before it (IndexError in get_value_buffer)"
+        f"its {suspect} attention asks every PP rank for layer 0 of the KV cache, which PP rank "
+        f"{rank} does not hold and seeks outside its own list of layers (IndexError in "
+        "get_value_buffer)"
     )
     if chosen:
         return "", (
@@ -73,8 +74,8 @@ def _by_itself(launch: Launch, gpus: Sequence[Gpu]) -> str:
 
 
 def _failing_rank(launch: Launch) -> tuple[int | None, bool]:
-    """The first PP rank that has fewer layers than there are before it, None where none has, and
-    whether that is sure: of a model whose layers and kind of KV cache are known."""
+    """The first PP rank that holds fewer layers than the ranks before it do, None where none does,
+    and whether that is sure: of a model whose layers and kind of KV cache are known."""
     try:
         split = weights.split(launch)
     except (KeyError, TypeError, ValueError):

@@ -46,7 +46,8 @@ def asks_for_layer_0(backend: str, version: str, place: Path | None) -> bool | N
 
 
 def failing_rank(split: Sequence[int]) -> int | None:
-    """The first PP rank that has fewer layers than there are before it; None where none has.
+    """The first PP rank that holds fewer layers than the ranks before it do: its index of layer 0,
+    counted back from its own first layer, lies outside its list. None where none does.
     `split`: the layers of each PP rank."""
     firsts = accumulate(split, initial=0)
     both = enumerate(zip(firsts, split, strict=False))

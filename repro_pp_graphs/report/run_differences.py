@@ -1,0 +1,72 @@
+"""What differs between two runs besides their figures, and whose hosts were not quiet."""
+
+from __future__ import annotations
+
+from statistics import median
+
+import msgspec
+
+from repro_pp_graphs.report.case_differences import settings_of, told_apart
+from repro_pp_graphs.report.source import Launched, Source
+from repro_pp_graphs.report.summary import remarks
+
+MOST_NAMED = 8
+LOOPS_ALIKE = 1.1  # a core's speed, one run's over the other's
+
+
+def launches_of(source: Source, case: str) -> list[Launched]:
+    """The launches of a case by its name."""
+    return [each for each in source.launches if each.summary.case == case]
+
+
+def sentences(one: Source, other: Source, cases: list[str]) -> list[str]:
+    """What else differs between two runs: reasons why numbers may. `cases`: those of both."""
+    found = []
+    for name, key in (("GPUs", "GPUs"), ("driver", "driver"), ("torch", "torch"), ("NCCL", "NCCL")):
+        pair = [source.environment.get(key, "") for source in (one, other)]
+        if all(pair) and pair[0] != pair[1]:
+            found.append(f"{name}: {pair[0]}; {pair[1]}")
+    pythons = {python for source in (one, other) for python in _loops(source)}
+    loops = [median(found) for source in (one, other) for found in _loops(source).values()]
+    if len(pythons) == 1 and len(loops) == 2 and max(loops) > LOOPS_ALIKE * min(loops):
+        found.append(
+            f"speed of a core: a fixed loop of Python took {loops[0]:.1f} ms; {loops[1]:.1f} "
+            "(medians over the launches): launches without graphs, and sends, depend on it"
+        )
+    for case in cases:
+        first, second = (settings_of(launches_of(source, case)) for source in (one, other))
+        names = [
+            name
+            for name in dict.fromkeys([*first, *second])
+            if first.get(name, "-") != second.get(name, "-") and _comparable(name, first, second)
+        ]
+        if names:
+            more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+            shown = [
+                f"{name} {' -> '.join(told_apart([first.get(name, '-'), second.get(name, '-')]))}"
+                for name in names[:MOST_NAMED]
+            ]
+            found.append(f"{case}: {', '.join(shown)}{more}")
+    return found
+
+
+def _loops(source: Source) -> dict[str, list[float]]:
+    """How long the fixed loop took in each launch, ms, by the Python that ran it."""
+    found: dict[str, list[float]] = {}
+    for launch in source.launches:
+        host = launch.summary.host
+        if host and host.loop_ms and host.loop_python:
+            found.setdefault(host.loop_python, []).append(host.loop_ms)
+    return found
+
+
+def _comparable(name: str, first: dict[str, str], second: dict[str, str]) -> bool:
+    """An argument that one release does not report says nothing; a shim or variable does."""
+    return (name in first and name in second) or name.startswith("shim ") or name.endswith(")")
+
+
+def hosts(mark: str, source: Source) -> list[str]:
+    """What a run's summary says of hosts that had other work or were not like the others, a
+    sentence each. `mark`: which run it is."""
+    launches = msgspec.to_builtins(source.summary)["launches"] if source.summary else []
+    return [f"Run {mark}: {text}" for text in remarks.hosts(launches)]
