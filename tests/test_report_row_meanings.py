@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from repro_pp_graphs.report.tables import clock_values, launch_table, row_meanings
@@ -32,6 +35,13 @@ def test_every_row_has_its_words(title, behind):
 def test_words_are_of_rows_that_there_are():
     named = {found[0] for title in TITLES if (found := row_meanings.meaning(title))}
     assert named == set(row_meanings.MEANINGS)
+
+
+def test_every_row_stands_in_the_documents_table_too():
+    text = Path(__file__).parents[1].joinpath("docs/reading_results.md").read_text("utf-8")
+    rows = re.findall(r"^\| ([^|]+) \|", text, re.M)
+    named = {name for row in rows for name in re.split(", |: ", row)}
+    assert row_meanings.MEANINGS.keys() - named == set()
 
 
 @pytest.mark.parametrize(
