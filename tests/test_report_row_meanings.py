@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from repro_pp_graphs.report.tables import clock_values, launch_table, row_meanings
+from repro_pp_graphs.traces.explain import step_path
 
 UNDER_ANOTHER = ("... median", "... p99")  # of the row above them
 TITLES = [
@@ -37,8 +38,18 @@ def test_words_are_of_rows_that_there_are():
     assert named == set(row_meanings.MEANINGS)
 
 
+def document(name: str) -> str:
+    return Path(__file__).parents[1].joinpath("docs", name).read_text("utf-8")
+
+
+def test_the_categories_of_a_path_are_called_in_the_documents_as_they_are_printed():
+    text = document("ring_path.md")
+    lacking = [k for k, title in step_path.TITLES.items() if f"\n| `{k}` | {title} | " not in text]
+    assert lacking == []
+
+
 def test_every_row_stands_in_the_documents_table_too():
-    text = Path(__file__).parents[1].joinpath("docs/reading_results.md").read_text("utf-8")
+    text = document("reading_results.md")
     rows = re.findall(r"^\| ([^|]+) \|", text, re.M)
     named = {name for row in rows for name in re.split(", |: ", row)}
     assert row_meanings.MEANINGS.keys() - named == set()
