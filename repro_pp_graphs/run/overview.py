@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from repro_pp_graphs.models import folder as model_folder
 from repro_pp_graphs.run import estimate
@@ -76,11 +77,14 @@ def lines(
 
 
 def _found_by(plan: Plan, options: Options) -> str:
-    """Whose sglang runs where that was not made here, and how to get the release of #10865; empty
+    """Whose sglang runs, and where that was not made here how to get the release of #10865; empty
     where there is nothing to say."""
     first = plan.launches[0]
-    if plan.engine != "sglang" or not options.found_by or first.python != options.python:
+    if plan.engine != "sglang" or options.not_made or first.python != options.python:
         return ""
+    made = next((part for part in Path(first.python).parts if part.startswith(".venv-")), "")
+    if not options.found_by:
+        return f"its sglang in {made}, made here" if made else ""
     text = f"its sglang in {options.python} ({options.found_by})"
     if plan.mode != "cpu" and first.sglang_version != ISSUE_RELEASE:
         place = " in place of --python" if options.found_by == "--python" else ""
