@@ -98,9 +98,15 @@ def test_what_a_name_says_of_graphs(name, says):
 
 def test_no_what_if_is_offered_where_none_can_be_given():
     a, b = (of_ranks(facts(name), next_batch_us=us) for name, us in ((ON, 10.0), (OFF, 20.0)))
+    assert a.sends == b.sends == "on_device"
     asked = host_speed.unequal("A", a, "B", b)
-    assert "--what-if send=0+host=2.00 (the mean of these) tells how long A's step would" in asked
-    assert asked.endswith("on hosts as fast as B's: compare that with B's step.")
+    assert "--what-if host=2.00 (the mean of these) tells how long A's step would be on h" in asked
+    steady = f"{b.ring_path.steady_us / 1e3:.2f}"
+    assert f"as fast as B's: compare that with B's {steady} ms, its mean step" in asked
+    began = host_speed.unequal("A", replace(a, sends="asynchronous"), "B", b)
+    assert "--what-if host=2.00" in began, "without sends it would be no nearer to B's"
+    ended = host_speed.unequal("A", a, "B", replace(b, sends="asynchronous"))
+    assert "--what-if send=0+host=2.00" in ended and "without sends that block" in ended
     a = replace(a, ring_path=replace(a.ring_path, what_if={}, what_if_unknown="why"))
     said = host_speed.unequal("A", a, "B", b)
     assert "were not equally fast" in said

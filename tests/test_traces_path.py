@@ -300,7 +300,7 @@ def test_what_if_is_printed_and_written(tmp_path, capsys):
         "batched_p2p: send=0, and receives do not wait either: it may save more than send=0."
         in told
     )
-    assert f"Savings are counted from {steady / 1000:.2f}, " in told
+    assert f"Savings are counted from {steady / 1000:.2f} ms, " in told
 
 
 @pytest.mark.parametrize(
@@ -378,7 +378,7 @@ def test_the_difference_of_two_cases_is_shared_out_and_adds_up():
 
 
 @pytest.mark.parametrize(
-    ("slower", "said"), [(1.05, ""), (1.3, "1.30 times on PP1"), (0.5, "0.50")]
+    ("slower", "said"), [(1.05, ""), (1.3, "1.30 times as long on PP1"), (0.5, "0.50")]
 )
 def test_hosts_that_were_not_equally_fast_are_named_beside_a_difference(slower, said):
     first = analysis("sglang0516_sync_send_numbered")

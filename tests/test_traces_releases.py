@@ -21,6 +21,7 @@ pytest.importorskip("msgspec")
 import msgspec
 from examples import THOROUGH
 from kept_traces import Rank, case_of, documents, ranks_of
+from msgspec.structs import replace
 from trace_changes import Event, covered, end, only_case
 
 from repro_pp_graphs.traces.analysis_record import Analysis
@@ -170,6 +171,17 @@ def test_the_wait_behind_a_late_peer_is_followed_to_its_root():
     ) in text
 
 
+def test_two_ranks_in_two_parts_of_one_message_are_not_said_to_wait_for_each_other():
+    facts = facts_of("sglang052_pp4")
+    last = facts.turns["3"]
+    send = replace(last.rows["token_send"], waits={"transfer": 20_000.0})
+    turns = {**facts.turns, "3": replace(last, rows={**last.rows, "token_send": send})}
+    assert (
+        "PP3 is in the send of token ids, not yet at that part of it (size, metadata and tensors "
+        "go one after the other)."
+    ) in " ".join(conclusion(replace(facts, turns=turns)))
+
+
 def test_releases_0_5_3_to_0_5_6_wait_in_the_next_receive():
     facts = facts_of("sglang056_graphs_on")
     assert facts.turns["1"].rows["token_recv"].waits["peer_late"] > 20_000
@@ -262,7 +274,7 @@ def test_what_is_read_of_kept_events_is_what_is_read_of_a_file_of_them(name, tmp
         document["host_name"] = f"host{number}"
         del document["traceEvents"][number::7]
     found, read = (
-        msgspec.structs.replace(each, case="", warnings=[w.split(":")[1] for w in each.warnings])
+        replace(each, case="", warnings=[w.split(":")[1] for w in each.warnings])
         for each in (analyze(case_of(name, changed)), written(changed, tmp_path))
     )
     assert found == read
@@ -476,8 +488,8 @@ def test_a_send_over_nccl_is_said_to_block_only_where_the_copy_before_it_does(na
 def test_without_the_copy_in_the_trace_a_wait_for_own_work_is_not_explained_away():
     facts = facts_of("sglang052_graphs_on")
     assert facts.token_return is not None
-    returned = msgspec.structs.replace(facts.token_return, upload_us=None)
-    said = conclusion(msgspec.structs.replace(facts, token_return=returned))[0]
+    returned = replace(facts.token_return, upload_us=None)
+    said = conclusion(replace(facts, token_return=returned))[0]
     assert "is not in the trace" in said and "does not wait" not in said
 
 

@@ -150,6 +150,16 @@ def idle(facts: Analysis, turn: Turn, label: str) -> str:
     return f"{text}. Its host spends these in {', '.join(said)}."
 
 
+# The row in which the peer of a row has the other end of its messages, which have several parts.
+OTHER_END: dict[RowName, RowName] = {
+    "hidden_send": "hidden_recv",
+    "hidden_recv": "hidden_send",
+    "token_send": "token_recv",
+    "token_recv": "token_send",
+}
+PARTS = "size, metadata and tensors go one after the other"
+
+
 def longest_wait(facts: Analysis) -> list[str]:
     """The longest wait of any rank's turn: in which row and call, for what, and what is behind."""
     waits = [
@@ -219,6 +229,10 @@ def behind(facts: Analysis, label: str, name: RowName, cause: Cause) -> str:
             said.append(text)
             break
         cause = max(row.waits, key=lambda key: row.waits[key])
+        if place == OTHER_END[name] and cause in ("peer_late", "transfer"):
+            # for another part of the message: for this one the first rank waits for the peer
+            said.append(f"{text}, not yet at that part of it ({PARTS})")
+            break
         said.append(f"{text}, {_cause(facts, peer, place, cause).rstrip('.')}")
         seen.add(peer)
         label, name = peer, place

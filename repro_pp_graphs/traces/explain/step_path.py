@@ -245,16 +245,16 @@ def _what_ifs(path: RingPath) -> list[str]:
         found.append(f"{title:<46}{column(us, 9)}{column(path.steady_us - us, 8)}{unsure}")
     notes = [
         "(saves: at most so much, as a remedy has a cost of its own; accurate to some "
-        f"{100 * accurate_us(path) / path.steady_us:.0f} % of the step, {ms(accurate_us(path))}: "
-        "what saves less (?) may save nothing. "
+        f"{100 * accurate_us(path) / path.steady_us:.0f} % of the step, {ms(accurate_us(path))} "
+        "ms: what saves less (?) may save nothing. "
         "send takes away what messages cost the hosts, in calls and waits, transfer only their "
         "travel. Where sends block, send=0 is nearest to asynchronous ones (sglang 0.5.7 and "
         "newer).",
         *(note for name, note in IF_NOTES.items() if name in path.what_if),
         _launching(path),
-        f"Savings are counted from {ms(path.steady_us)}, the mean without the first quarter of the "
-        "steps, in which a change has not yet had its whole effect. A check: with nothing changed "
-        f"the same computation gives {ms(path.retimed_us)})",
+        f"Savings are counted from {ms(path.steady_us)} ms, the mean without the first quarter of "
+        "the steps, in which a change has not yet had its whole effect. A check: with nothing "
+        f"changed the same computation gives {ms(path.retimed_us)} ms)",
     ]
     return [*found, *(line for text in notes for line in wrapped(text, ""))]
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 
-from repro_pp_graphs.traces.analysis_record import Analysis
+from repro_pp_graphs.traces.analysis_record import Analysis, Manner
+from repro_pp_graphs.traces.explain.words import ms
 
 # Hosts that take this many times as long for the same Python, or less, are equally fast.
 ALIKE = 1.1
 MOST_RANKS = 4  # named in the sentence
+BLOCKING: frozenset[Manner] = frozenset({"on_device", "synchronous"})
 
 
 def factors(first: Analysis, second: Analysis) -> dict[str, float]:
@@ -32,16 +34,20 @@ def unequal(a: str, first: Analysis, b: str, second: Analysis) -> str:
     if all(1 / ALIKE <= ratio <= ALIKE for ratio in times.values()):
         return ""
     most = sorted(times.items(), key=lambda item: -abs(math.log(item[1])))[:MOST_RANKS]
-    said = ", ".join(f"{ratio:.2f} times on PP{label}" for label, ratio in sorted(most))
-    mean = sum(times.values()) / len(times)
+    said = ", ".join(f"{ratio:.2f} times as long on PP{label}" for label, ratio in sorted(most))
     text = (
-        "The hosts were not equally fast: sglang's get_next_batch_to_run, in one release the same "
-        f"Python, took longer or shorter in {b} than in {a}: {said}. A part of the difference in "
-        "host work and launching may be that"
+        "The hosts were not equally fast. sglang's get_next_batch_to_run, the same Python in every "
+        f"launch of a release, took in {b}, against {a}: {said}. A part of the difference in host "
+        "work and launching may be that."
     )
-    if not (first.ring_path and first.ring_path.what_if):
-        return f"{text}."
+    if not (first.ring_path and first.ring_path.what_if and second.ring_path):
+        return text
+    mean = sum(times.values()) / len(times)
+    # nearest to asynchronous sends is none; sends that are alike, or begin to block, stay
+    to_asynchronous = first.sends in BLOCKING and second.sends == "asynchronous"
+    change, more = ("send=0+", ", without sends that block,") if to_asynchronous else ("", "")
     return (
-        f"{text}. --what-if send=0+host={mean:.2f} (the mean of these) tells how long {a}'s step "
-        f"would be without sends and on hosts as fast as {b}'s: compare that with {b}'s step."
+        f"{text} --what-if {change}host={mean:.2f} (the mean of these) tells how long {a}'s step "
+        f"would be{more} on hosts as fast as {b}'s: compare that with {b}'s "
+        f"{ms(second.ring_path.steady_us)} ms, its mean step without the first quarter of them."
     )
