@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from repro_pp_graphs.run.plan import environments
@@ -81,15 +82,22 @@ class CaseReleases:
 
 
 def check_abilities(
-    args: ServerArgs, case: str, release: Release | None, version: str, options: Options
+    args: ServerArgs,
+    case: str,
+    release: Release | None,
+    version: str,
+    options: Options,
+    *,
+    others: Mapping[str, ServerArgs],
 ) -> None:
     """Raises PlanError where the release, installed or not, lacks what the case or --sends asks
-    for beyond arguments."""
+    for beyond arguments. `others`: the arguments of the run's other cases."""
     can = needs.installed(release) if release else needs.looked_up(version)
     installable = environments.releases(options.root)
     if can and options.sends != "as_released":
         _check_sends(options.sends, can)
-    if can and (lack := needs.unmet(args, can, installable)):
+    alike = {name: its for name, its in others.items() if not (its.release or its.python)}
+    if can and (lack := needs.unmet(args, can, installable, alike)):
         raise PlanError(f"server_args_{case}.txt: {lack}")
 
 

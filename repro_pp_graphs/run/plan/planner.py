@@ -179,7 +179,8 @@ class Planner:
         notes += needs.idle(args, plan.mode)
         own = case_arguments.load_case(options.root, case)
         notes += case_arguments.replaced(base, own, plan.mode)
-        check_abilities(args, case, release, version, options)
+        others = {name: self._arguments(plan, base, name) for name in options.cases if name != case}
+        check_abilities(args, case, release, version, options, others=others)
         args, renamed = self.releases.fit(args, release, version)
         notes += renamed
         module, changed = _module(args)

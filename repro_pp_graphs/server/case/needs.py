@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -108,11 +108,17 @@ def how_sent(env: dict[str, str], version: str, cuda: bool) -> str:
     return OWN_STREAM if overlaps(env) and cuda else pp_sends(version_numbers(version))
 
 
-def unmet(args: ServerArgs, release: Abilities, installable: Sequence[str] = ()) -> str:
+def unmet(
+    args: ServerArgs,
+    release: Abilities,
+    installable: Sequence[str] = (),
+    others: Mapping[str, ServerArgs] | None = None,
+) -> str:
     """What the release lacks of what the arguments ask for, and where else it is to be had:
-    `installable` are the releases that can be installed here. Empty where it lacks nothing."""
+    `installable` are the releases that can be installed here, `others` the run's other cases that
+    run the same release as this one. Empty where it lacks nothing."""
     if lack := _lack(args, release):
-        return f"{lack}{_elsewhere(args, installable)}"
+        return f"{lack}{_elsewhere(args, installable, others or {})}"
     named = send_shims(args.env)
     if len(named) > 1:
         return f"the shims {' and '.join(named)} each change how PP messages go: name one"
@@ -135,13 +141,24 @@ def _lack(args: ServerArgs, release: Abilities) -> str:
     return ""
 
 
-def _elsewhere(args: ServerArgs, installable: Sequence[str]) -> str:
-    """What to do where a release lacks something: which has it."""
+def _elsewhere(
+    args: ServerArgs, installable: Sequence[str], others: Mapping[str, ServerArgs]
+) -> str:
+    """What to do where a release lacks something: which has it, and the run's other cases too."""
     able = [one for one in installable if (can := looked_up(one)) and not _lack(args, can)]
     if able:
+        newest = max(able, key=version_numbers)
+        can = looked_up(newest)
+        refused = [case for case, its in others.items() if can and _lack(its, can)]
+        if refused:
+            return (
+                f"leave the case out, or write RELEASE={newest} into its file; for the whole run "
+                f"--release {newest} will not do, as it lacks what {' and '.join(refused)} needs: "
+                "name an sglang that has all of it with --python (docs/cases_and_releases.md)"
+            )
         return (
-            f"leave the case out, or use --release {max(able, key=version_numbers)} (for this case "
-            "alone RELEASE= in its file), or another that has it (--python, or PYTHON=)"
+            f"leave the case out, or use --release {newest} (for this case alone RELEASE= in its "
+            "file), or another that has it (--python, or PYTHON=)"
         )
     shim = next((SEND_SHIMS[name] for name in send_shims(args.env)), None)
     none = "none that --release installs" if installable else ""
