@@ -378,6 +378,24 @@ def test_two_axes_are_lines_along_the_first_dashed_by_the_second(run: Path, tmp_
     assert [(each["dash"], len(each["points"])) for each in lines] == [(0, 2), (1, 1)] * 2
 
 
+@pytest.mark.parametrize(
+    ("ranks", "shown"),
+    [
+        ([4, 4], [[0, 1, 2, 3]] * 2),
+        ([2, 1], [[0, 1], [0]]),
+        ([4, 4, 4], [[0, 3]] * 3),
+        ([1, 64], [[0], [0, 63]]),
+        ([2] * 6, [[1]] * 6),
+        ([2] * 9, [*[[1]] * 8, []]),
+    ],
+)
+def test_a_table_of_turns_has_every_rank_for_which_there_is_room(ranks, shown):
+    assert turn_tables.shown_ranks(ranks) == shown
+    there, columns = sum(ranks), sum(map(len, shown))
+    said = turn_tables.left_out(there, columns)
+    assert said == (f" {there - columns} ranks more: report.html." if there > columns else "")
+
+
 def test_of_cases_with_unlike_launches_both_numbers_are_named(tmp_path):
     run = report_runs.swept(tmp_path / "run")
 

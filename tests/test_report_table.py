@@ -261,6 +261,7 @@ def test_a_failed_launch_says_so_in_place_of_numbers(tmp_path):
     result = run_summary.summarise(tmp_path, two)
     assert not result["complete"]
     assert rows(launch_table.lines(result), "ITL median ms") == [["30", "failed", "lower"]]
+    assert any("1 launch a case, of off none: too few" in text for text in remarks.remarks(result))
 
 
 @pytest.mark.parametrize("status", ["failed", "interrupted", "running"])
@@ -316,7 +317,7 @@ def test_few_launches_are_told_and_enough_are_not(tmp_path):
         return plan(*(launch(f"A_r{n}", "on", n) for n in range(1, count + 1)))
 
     assert "2 launches a case" in told(tmp_path / "few", rounds(2))
-    assert "1 launch a case" in told(tmp_path / "one", rounds(1))
+    assert "1 launch a case: too few" in told(tmp_path / "one", rounds(1))
     assert "too few" not in told(tmp_path / "enough", rounds(4))
 
 

@@ -50,7 +50,8 @@ def said(result: dict[str, Any]) -> list[str]:
     found = summary_record.from_json(result).verdict
     names = {row["case"]: launch_row.name(result, row["case"]) for row in result["launches"]}
     out = [*outcome.lines(found, names), ""] if found else []
-    out += launch_table.lines(result)
+    if table := launch_table.lines(result):
+        out += [*table, "(what each row is: docs/reading_results.md, The table)"]
     if swept := sweep_table.lines(result):
         out += ["", *swept]
         out += [line for each in sweep_table.notes(result) for line in wrapped(each)]

@@ -122,7 +122,7 @@ def content(source: Source) -> Content:
         swept_waits=sweep_waits.table(as_json) if as_json else None,
         swept_notes=sweep_table.notes(as_json) if as_json else [],
         crossed=crossed(source),
-        timed=timed.table(timed.ends()) if timed else None,
+        timed=timed.some() if timed else None,
         turns=turns(source),
         step_differences=waterfall_chart.sentences(source),
         step_table=waterfall_chart.table(source),

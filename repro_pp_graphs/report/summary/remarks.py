@@ -62,8 +62,11 @@ def remarks(summary: dict[str, Any]) -> list[str]:
     measured = Counter(launch["case"] for launch in launches if launch["status"] == "ok")
     if measured and min(measured.values()) < LEAST_LAUNCHES:
         most = max(measured.values())
+        cases = dict.fromkeys(launch["case"] for launch in launches)
+        none = [name(summary, case) for case in cases if case not in measured]
+        but = f", of {', '.join(none)} none" if none else ""
         found.append(
-            f"{spread(measured.values())} {'launch' if most == 1 else 'launches'} a case: too "
+            f"{spread(measured.values())} {'launch' if most == 1 else 'launches'} a case{but}: too "
             "few to tell a difference from launch-to-launch noise."
         )
     if probe:

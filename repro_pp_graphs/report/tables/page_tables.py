@@ -7,7 +7,7 @@ from statistics import fmean
 
 from repro_pp_graphs.client.metrics import percentile
 from repro_pp_graphs.report.case_differences import Difference
-from repro_pp_graphs.report.number_words import count, number
+from repro_pp_graphs.report.number_words import number
 from repro_pp_graphs.report.source import Explained, Source
 from repro_pp_graphs.report.tables import ratio_cells
 from repro_pp_graphs.report.tables.report_metrics import (
@@ -22,6 +22,7 @@ from repro_pp_graphs.report.tables.report_metrics import (
     values,
 )
 from repro_pp_graphs.report.tables.table import Table
+from repro_pp_graphs.report.tables.turn_tables import left_out, shown_ranks
 from repro_pp_graphs.stats.compare import spread
 from repro_pp_graphs.stats.verdict_record import Pair
 from repro_pp_graphs.traces.analysis_record import Analysis, RingPath, RowName
@@ -37,7 +38,6 @@ from repro_pp_graphs.traces.explain.words import (
 # A wait that is at least this share of its rank's turn is named in the cell of its row.
 WORTH_NAMING = 0.05
 MOST_LAUNCHES = 8  # named where a figure says of which launches it is
-MOST_COLUMNS = 8  # of ranks in the table of turns
 SHORT_CAUSES = {
     "own_graph": "own graph",
     "own_compute": "own kernels",
@@ -189,23 +189,23 @@ def of_launches(labels: Sequence[str]) -> str:
 
 
 def turns(source: Source, every_rank: bool = False) -> Table | None:
-    """The parts of a turn of each host's loop: a column a case and rank (the first and the last,
-    or every rank), means in ms which add up; in a cell what most of it waits for."""
+    """The parts of a turn of each host's loop: a column a case and rank (by `shown_ranks`, or every
+    rank), means in ms which add up; in a cell what most of it waits for."""
     with_turns = [
         (case, each)
         for case, each in first_explained(source)
         if each.analysis and each.analysis.turns
     ]
     known = [(source.cases[case], each.analysis) for case, each in with_turns if each.analysis]
+    if not known:
+        return None
+    ranks = [list(analysis.turns) for _, analysis in known]
+    shown = shown_ranks([len(its) for its in ranks])
     columns = [
         (f"{name} PP{label}", analysis, label)
-        for name, analysis in known
-        for label in _shown(list(analysis.turns), len(known), every_rank)
+        for (name, analysis), its, some in zip(known, ranks, shown, strict=True)
+        for label in (its if every_rank else [its[each] for each in some])
     ]
-    if not columns:
-        return None
-    left_out = 0 if every_rank else max(0, len(columns) - MOST_COLUMNS)
-    columns = columns if every_rank else columns[:MOST_COLUMNS]
     rows = []
     for row in ROWS:
         cells = [_part(analysis, label, row) for _, analysis, label in columns]
@@ -219,7 +219,7 @@ def turns(source: Source, every_rank: bool = False) -> Table | None:
         f"{of_launches([each.name for _, each in with_turns])}: means; they add up. In brackets "
         "what most of it waits for."
     )
-    note += f" {count(left_out, 'column')} more: report.html." if left_out else ""
+    note += left_out(sum(map(len, ranks)), len(columns))
     return Table(head=["", *(name for name, _, _ in columns)], rows=rows, note=note)
 
 
@@ -234,13 +234,6 @@ def _idle_rows(columns: Sequence[tuple[Analysis, str]]) -> list[list[str]]:
         for title, cells in found.items()
         if any(us is not None for us in cells)
     ]
-
-
-def _shown(labels: list[str], cases: int, every_rank: bool) -> list[str]:
-    """The ranks of a case that have a column: the first and the last, of many cases the last."""
-    if every_rank:
-        return labels
-    return list(dict.fromkeys([labels[0], labels[-1]])) if cases <= 3 else labels[-1:]
 
 
 def _part(analysis: Analysis, label: str, name: RowName) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -10,10 +10,12 @@ import msgspec
 
 from repro_pp_graphs.pp_clock.clock_record import ClockFacts, Turns
 from repro_pp_graphs.report.call_names import KINDS, REST
+from repro_pp_graphs.report.number_words import count
 from repro_pp_graphs.report.source import Source
 from repro_pp_graphs.report.tables.table import Table
 from repro_pp_graphs.stats.compare import spread
 
+MOST_COLUMNS = 8  # of ranks in a table of turns
 LEAST_MS = 0.005  # of what is shown: less is 0.00
 
 
@@ -62,12 +64,34 @@ class Bars(msgspec.Struct, kw_only=True):
             )
         return Table(head=["", *(self.names[each] for each in at)], rows=rows, note=note)
 
-    def ends(self) -> list[int]:
-        """The bars of the first and the last rank of each case."""
+    def some(self) -> Table:
+        """As many of the bars as a page without pictures has room for, by `shown_ranks`."""
         cases: dict[str, list[int]] = {}
         for at, name in enumerate(self.names):
             cases.setdefault(name.split(" ", 1)[1], []).append(at)
-        return [at for its in cases.values() for at in dict.fromkeys([its[0], its[-1]])]
+        ranks = shown_ranks([len(its) for its in cases.values()])
+        pairs = zip(cases.values(), ranks, strict=True)
+        only = [its[each] for its, shown in pairs for each in shown]
+        found = self.table(only)
+        return Table(
+            head=found.head, rows=found.rows, note=found.note + left_out(len(self.names), len(only))
+        )
+
+
+def shown_ranks(ranks: Sequence[int]) -> list[list[int]]:
+    """By case the ranks that have a column, by index: all where there is room, else the first and
+    the last of each case, of many cases the last. `ranks`: how many each case has."""
+    if sum(ranks) <= MOST_COLUMNS:
+        return [list(range(number)) for number in ranks]
+    ends = [sorted({0, number - 1}) for number in ranks]
+    if sum(map(len, ends)) <= MOST_COLUMNS:
+        return ends
+    return [[number - 1] if at < MOST_COLUMNS else [] for at, number in enumerate(ranks)]
+
+
+def left_out(there: int, shown: int) -> str:
+    """That a table lacks some ranks, a sentence behind others; empty where it has all."""
+    return f" {count(there - shown, 'rank')} more: report.html." if there > shown else ""
 
 
 def bars(source: Source) -> Bars | None:

@@ -175,8 +175,8 @@ def _token_return(facts: Analysis) -> list[str]:
     row(f"in prefill steps the send holds {src}'s host", returned.prefill_us, "3")
     if under_way:
         found += wrapped(
-            "(The graph's time here is all of it, that of the sentence above without what a send "
-            "is under way for.)",
+            "(The graph's time in these rows also counts while a send is under way; the sentence "
+            "above counts it only while none is.)",
             "",
         )
     calls = [
