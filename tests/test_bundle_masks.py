@@ -23,6 +23,8 @@ from repro_pp_graphs.report import report_command
 from repro_pp_graphs.report.page.embedding import CLOSES, OPENS
 from repro_pp_graphs.traces.commands.one_reading import explain_case
 
+pytestmark = pytest.mark.slow
+
 HOST, SECRET = "trainer-of-carol", "planted-secret-77"
 COMMAND = (
     "python3 -m repro_pp_graphs.server.launch --max-running-requests 32 "
@@ -98,7 +100,6 @@ def differences(run: Path, masker: Masker) -> dict[Place, tuple[str, str]]:
     return out
 
 
-@pytest.mark.slow
 def test_of_a_run_that_names_nobody_nothing_is_changed(run: Path) -> None:
     names = {path.name for path in (run / "logs").iterdir()}
     assert {f"{A}_timeline.json", "report.html", "report.md", f"{A}_pp_clock.json"} <= names

@@ -431,6 +431,7 @@ def test_a_rank_that_does_not_end_after_another_has_is_killed_and_named(
 # what is computed: by torch, which the tests import themselves, since every process collects them
 
 
+@pytest.mark.slow
 @given(st.integers(1, 99), st.integers(0, 60))
 def test_layers_are_shared_out_evenly_each_once(ranks, more):
     from repro_pp_graphs.probe.model_stage import layers_of  # noqa: PLC0415

@@ -127,7 +127,7 @@ def test_what_its_clocks_wrote_is_kept_in_little_room(moment: str, sent: signal.
     assert row_numbers(runs[moment, sent][0].logs) == RANKS
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("sent", [signal.SIGTERM, *[signal.SIGHUP] * THOROUGH])
 def test_a_signal_to_the_whole_group_while_a_server_stops_prints_nothing_of_bash(
     harness: Harness, sent: signal.Signals
 ):

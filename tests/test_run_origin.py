@@ -52,9 +52,9 @@ SCENES = {
     "late_traces_old": ("0.5.2", partial(run_fault, fault="foreign_traces")),
     "usurped": ("0.5.16", partial(run_fault, fault="usurped")),
 }
-LEFT = {"no_logs": ("logs",), "no_plan": ("logs/run.json",)}
+LEFT = {"no_logs": ("logs",)}
 if THOROUGH:
-    LEFT["no_trace_folder"] = ("trace",)
+    LEFT |= {"no_plan": ("logs/run.json",), "no_trace_folder": ("trace",)}
 
 
 @pytest.fixture(scope="module")

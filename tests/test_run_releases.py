@@ -202,6 +202,7 @@ def test_a_release_that_does_not_start_on_a_cpu(release: str, harness: Harness):
     assert "its kernels need a GPU" in told and "0.5.16 or newer" in told
 
 
+@pytest.mark.launches
 @pytest.mark.parametrize("release", ["0.5.2", "0.5.6.post2"] if THOROUGH else ["0.5.2"])
 def test_a_dry_run_without_gpus_says_what_the_run_would(release: str, tmp_path: Path):
     with Harness(tmp_path / "none") as none:

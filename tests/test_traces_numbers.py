@@ -18,6 +18,8 @@ from repro_pp_graphs.traces.pair.edge import Channel, Pairing
 from repro_pp_graphs.traces.pair.numbered_pairs import by_number
 from repro_pp_graphs.traces.rank_trace import P2POp
 
+pytestmark = pytest.mark.slow
+
 # h200_case_A: recv index less send index, known (tests/data/traces, from the reference traces)
 OFFSETS = {(0, 1): -1, (1, 2): -1, (2, 3): -1, (3, 0): 2}
 
