@@ -8,6 +8,7 @@ import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 from examples import THOROUGH
@@ -38,14 +39,16 @@ def at_collection(pytestconfig: pytest.Config) -> frozenset[str]:
 @pytest.hookimpl(tryfirst=True)  # before -m looks at the markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The real server first, then what launches something: several processes end together then.
-    Who takes a `harness` runs run_repro.sh."""
+    The others by no order of their names: those of the client wait much, and would do so at the
+    same time in all processes. Who takes a `harness` runs run_repro.sh."""
     for item in items:
         if "harness" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.launches)
 
-    def rank(item: pytest.Item) -> int:
+    def rank(item: pytest.Item) -> tuple[int, int]:
         names = {mark.name for mark in item.iter_markers()}
-        return next((n for n, name in enumerate(DEAREST) if name in names), len(DEAREST))
+        dear = next((n for n, name in enumerate(DEAREST) if name in names), len(DEAREST))
+        return dear, crc32(item.path.name.encode()) if dear == len(DEAREST) else 0
 
     items.sort(key=rank)  # stable: a file's tests stay in their order
 

@@ -26,6 +26,8 @@ from repro_pp_graphs.stats.verdict_record import Estimate, Finding, Pair, Verdic
 from repro_pp_graphs.traces.analysis_record import document
 from repro_pp_graphs.traces.explain.analysis import analyze
 
+pytestmark = pytest.mark.slow
+
 
 def verdict(run: Path) -> Verdict:
     logs = run / "logs"

@@ -17,6 +17,8 @@ from repro_pp_graphs.traces.explain.token_return_words import sends_held
 from repro_pp_graphs.traces.explain.words import clock_doubt_us
 from repro_pp_graphs.traces.path.whole_analysis import explained
 
+pytestmark = pytest.mark.slow
+
 CASES = ("sglang052_graphs_on", "sglang0516_graphs_on", "sglang052_pp4", "sglang056_graphs_on")
 ON_GPU = ("kernel", "gpu_memcpy", "gpu_memset")
 Change = Callable[[list[Rank]], None]
