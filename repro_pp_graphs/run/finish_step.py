@@ -21,6 +21,10 @@ from repro_pp_graphs.server.log import log_lines
 from repro_pp_graphs.server.machine import gpu_counters
 from repro_pp_graphs.terminal import show
 
+FAULTY_GPU = (
+    "try: --resume, which runs it again; where it comes back leave that GPU out "
+    "(CUDA_VISIBLE_DEVICES), and have it reset or replaced"
+)
 NO_REASON = "a step of the harness broke off; see the terminal"
 
 
@@ -245,6 +249,7 @@ def main(argv: list[str]) -> int:
             ending.fail(_reason(ending, options.reason))
         elif faults := ending.faults():
             ending.fail("; ".join(faults))
+            show(FAULTY_GPU)
         else:
             ending.check()
         if options.server_died and not options.failed:

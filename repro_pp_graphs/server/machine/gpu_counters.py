@@ -23,6 +23,11 @@ STATES = (
     "clocks_event_reasons.active",
 )
 ECC = ("ecc.errors.corrected.volatile.total", "ecc.errors.uncorrected.volatile.total")
+UNCORRECTED = "uncorrected"
+MEANING = {
+    "corrected": ": what it computed is right; have this GPU looked at",
+    UNCORRECTED: ": what it computed may be wrong",
+}
 # microseconds for which clocks were held back since the driver was loaded; newer drivers have them
 HELD_BACK = {
     "clocks_event_reasons_counters.sw_power_cap": "power capping",
@@ -134,16 +139,18 @@ def remarks(before: Counters, after: Counters, passes: Counters | None = None) -
 
 
 def faults(before: Counters, after: Counters, passes: Counters | None = None) -> list[str]:
-    """Why a launch between the two is no measurement: an ECC error, an Xid or the loss of a GPU
-    that it ran on. Clocks that were held back are none, and no Xid that the kernel's log had not
-    yet when its last measured pass had ended (`passes`: what read_log gave then)."""
+    """Why a launch between the two is no measurement: an uncorrected ECC error, an Xid or the loss
+    of a GPU that it ran on. Clocks that were held back are none, nor errors that were corrected,
+    and no Xid that the kernel's log had not yet when its last measured pass had ended (`passes`:
+    what read_log gave then)."""
     rows = {row["uuid"]: row for row in after.get("gpus") or []}
     found = []
     gpus = before.get("gpus") or []
     for row in gpus:
         name = f"GPU {row.get('index', row['uuid'])}"
         if row["uuid"] in rows:
-            found += [f"{name}: {text}" for text in _ecc_errors(row, rows[row["uuid"]])]
+            errors = _ecc_errors(row, rows[row["uuid"]])
+            found += [f"{name}: {errors[kind]}" for kind in errors if kind == UNCORRECTED]
         elif rows or _LOST.search(after.get("gpus_why", "")):
             found.append(f"{name} was lost during the launch")
     early = _while_measured(before, after, passes)
@@ -160,7 +167,7 @@ def _while_measured(before: Counters, after: Counters, passes: Counters | None) 
 def _changes(before: Counters, after: Counters) -> list[str]:
     """What one GPU counted in between; nothing of a counter that one of the two lacks."""
 
-    found = _ecc_errors(before, after)
+    found = list(_ecc_errors(before, after).values())
     for name, what in HELD_BACK.items():
         if (held_s := _counted(name, before, after) / 1e6) > LEAST_HELD_S:
             found.append(f"clocks held back by {what} for {held_s:.1f} s during the launch")
@@ -170,9 +177,14 @@ def _changes(before: Counters, after: Counters) -> list[str]:
     return found
 
 
-def _ecc_errors(before: Counters, after: Counters) -> list[str]:
+def _ecc_errors(before: Counters, after: Counters) -> dict[str, str]:
+    """By kind, corrected or uncorrected, that a GPU counted some."""
     counts = {name.split(".")[2]: _counted(name, before, after) for name in ECC}
-    return [f"{n:.0f} {kind} ECC errors during the launch" for kind, n in counts.items() if n > 0]
+    return {
+        kind: f"{n:.0f} {kind} ECC errors during the launch{MEANING[kind]}"
+        for kind, n in counts.items()
+        if n > 0
+    }
 
 
 def _counted(name: str, before: Counters, after: Counters) -> float:
