@@ -50,6 +50,15 @@ def test_the_quick_look_at_an_event_finds_what_the_json_parser_finds(
     assert parse(stream(raw, 40, prompts)) == quick
 
 
+def test_of_interrupted_prompts_it_is_known_how_long_they_were():
+    """Only their first events say so: of the rest the token count alone is looked at."""
+    events = [native(n, None, index) for n in (1, 2, 3) for index in (0, 1, 2)]
+    longer = [event.replace('"prompt_tokens": 4', '"prompt_tokens": 75') for event in events]
+    got = parse(stream(response(*longer)[:-5], None, 3))
+    assert [record.prompt_tokens for record in got] == [75] * 3
+    assert [record.tokens for record in got] == [3] * 3 and all(record.error for record in got)
+
+
 def test_a_quick_look_that_disagrees_is_not_used():
     event = json.loads(native(3)) | {"x": {"completion_tokens": 99}}
     last = json.loads(native(4, {"type": "length"})) | {"x": {"completion_tokens": 99}}

@@ -117,6 +117,23 @@ def test_the_length_of_a_files_prompts_is_not_judged():
     assert caveats(summary(), [record(900)], options, 0) == []
 
 
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ([1, 2, 3], None),
+        ([1, 5, 9, 13], "tokens came 4.0 at a time: ITL"),
+        ([1, 2, 4], "tokens came 1.5 at a time"),
+        ([1, 2, 3, 5], None),  # now and then two
+        ([9], None),
+    ],
+)
+def test_tokens_that_come_several_at_a_time_are_said_to(counts, said):
+    one = record()
+    one.events = [[1000 * MS + n * 10 * MS, tokens] for n, tokens in enumerate(counts)]
+    found = " ".join(caveats(summary(), [one], parse_options(["--prompts", "a_file.txt"]), 0))
+    assert said in found if said else "at a time" not in found
+
+
 def client(server, *argv):
     argv = ["--base-url", server.url, "--max-new-tokens", "2", "--warmup", "0", *argv]
     return [sys.executable, str(CLIENT), *argv]

@@ -144,7 +144,8 @@ class Answer:
         records = self.records
         if self._quick and not name:
             quick = quick_count(data, len(records))
-            if quick is not None and quick[0] < len(records):
+            # a prompt's first event tells how long the prompt is, its last one may not come
+            if quick is not None and quick[0] < len(records) and records[quick[0]].events:
                 records[quick[0]].add(arrival_ns, quick[1])
                 return
         self._stream.fields = True

@@ -12,6 +12,7 @@ from .warm_up import WarmUpPass, not_steady_caveat
 
 BUSY_SHARE = 0.8  # of a core
 READ_TOGETHER_SHARE = 0.05
+SEVERAL = 1.5  # tokens an arrival, after the first
 SEND_LAG_MS = 10.0  # or a tenth of the median TTFT, if that is more
 STAMPED_SHARE = 0.99  # of the reads: below, late reads are late arrivals
 
@@ -70,6 +71,19 @@ def length_caveat(records: Sequence[Record], asked: int) -> str | None:
     return f"--input-len {asked}: the server counts {mean:.1f} tokens a prompt{hint}"
 
 
+def arrivals_caveat(records: Sequence[Record]) -> str | None:
+    """That tokens came several at a time, which ITL does not show."""
+    streams = [r.events for r in records if len(r.events) > 1]
+    gaps = sum(len(events) - 1 for events in streams)
+    tokens = sum(events[-1][1] - events[0][1] for events in streams)
+    if not gaps or tokens < SEVERAL * gaps:
+        return None
+    return (
+        f"tokens came {tokens / gaps:.1f} at a time: ITL, the gap between two arrivals per token, "
+        "hides the wait for them; TPOT holds, and ITL against a load whose tokens come alike"
+    )
+
+
 def caveats(
     summary: dict[str, Any],
     records: Sequence[Record],
@@ -93,6 +107,8 @@ def caveats(
             "the server counts tokens only at the end of a stream: ITL is exact only for streams "
             "with one token an event"
         )
+    elif said := arrivals_caveat(records):
+        sentences.append(said)
     sent = len(records) + options.warmup * options.batch
     sent += sum(one.prompts for one in warm_up_passes)
     # sglang always says how many tokens came from its cache; others may say nothing

@@ -54,11 +54,12 @@ environment_kind() { # gpu or cpu; what cannot be counted is no "cpu", and ends 
   PYTHONPATH=$here "$base" -m repro_pp_graphs gpus
 }
 
-releases() { # those that have a lock: 0.5.2 0.5.23 ...
+releases() { # those that have a lock, the oldest first: 0.5.2 0.5.6.post2 ...
   local lock found=()
   for lock in "$here"/requirements/releases/*.txt; do
     lock=${lock##*/} && found+=("${lock%.txt}")
   done
+  mapfile -t found < <(printf '%s\n' "${found[@]}" | sort -V)
   printf '%s' "${found[*]}"
 }
 

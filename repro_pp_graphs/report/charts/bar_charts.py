@@ -26,7 +26,8 @@ from repro_pp_graphs.traces.explain.words import CAUSE_TITLES, ROW_TITLES, ROWS
 SAVED_FROM = (
     "At least: a lower bound of a step after the first quarter, whose mean stands above it; that "
     "bound may be longer than the whole step, the mean of all steps. (?): the difference is less "
-    "than such an estimate is accurate to, 2 % of a step."
+    "than such an estimate is accurate to, 2 % of a step, or as far as the same step computed with "
+    "nothing changed is off."
 )
 STEADY = "a step after the first quarter of them"
 BAR_PX, FOOT_PX = 30, 60

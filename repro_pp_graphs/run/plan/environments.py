@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from repro_pp_graphs import files
+from repro_pp_graphs.server.release.installed import version_numbers
 
 # what each takes, as installed
 DISK_GB = {".venv-0.5.2": 8.9, ".venv-0.5.6.post2": 11, ".venv-0.5.23": 11, ".venv-cpu": 2.4}
@@ -19,8 +20,9 @@ class NotMade(Exception):
 
 
 def releases(root: Path) -> list[str]:
-    """Those that have a lock."""
-    return sorted(path.stem for path in (root / "requirements" / "releases").glob("*.txt"))
+    """Those that have a lock, the oldest first."""
+    locks = (root / "requirements" / "releases").glob("*.txt")
+    return sorted((path.stem for path in locks), key=version_numbers)
 
 
 def arguments(root: Path, version: str) -> frozenset[str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
-from repro_pp_graphs.traces.analysis_record import Analysis, PathCategory, RingPath
+from repro_pp_graphs.traces.analysis_record import Analysis, Manner, PathCategory, RingPath
 from repro_pp_graphs.traces.explain.words import (
+    BLOCKING,
     ROW_PHRASES,
     WORTH_SAYING,
     column,
@@ -66,6 +67,10 @@ RETURNING = (
 UNEXPLAINED = "Unexplained: what no dependency in the trace accounts for"
 # What a what-if is accurate to, of a step (docs/ring_path.md): what saves less may save nothing.
 ACCURATE = 0.02
+
+AS_ASYNCHRONOUS = (
+    " As sends block here, send=0 is nearest to asynchronous ones (sglang 0.5.7 and newer)."
+)
 
 IF_NOTES = {
     "sync=0": "sync=0 cannot be had, as hosts need the results: a bound.",
@@ -174,7 +179,7 @@ def lines(facts: Analysis) -> list[str]:
     missing = _not_given(facts)
     if path is None:
         return missing
-    given = _what_ifs(path) if path.what_if or not missing else []
+    given = _what_ifs(path, facts.sends) if path.what_if or not missing else []
     return [*_by_category(path), *missing, *given]
 
 
@@ -233,7 +238,7 @@ def which_graph(path: RingPath) -> str:
     )
 
 
-def _what_ifs(path: RingPath) -> list[str]:
+def _what_ifs(path: RingPath, sends: Manner) -> list[str]:
     if not path.what_if:
         return wrapped(
             f"how long it would be otherwise cannot be estimated: {path.what_if_unknown}", ""
@@ -248,8 +253,7 @@ def _what_ifs(path: RingPath) -> list[str]:
         f"{100 * accurate_us(path) / path.steady_us:.0f} % of the step, {ms(accurate_us(path))} "
         "ms: what saves less (?) may save nothing. "
         "send takes away what messages cost the hosts, in calls and waits, transfer only their "
-        "travel. Where sends block, send=0 is nearest to asynchronous ones (sglang 0.5.7 and "
-        "newer).",
+        "travel." + AS_ASYNCHRONOUS * (sends in BLOCKING),
         *(note for name, note in IF_NOTES.items() if name in path.what_if),
         _launching(path),
         f"Savings are counted from {ms(path.steady_us)} ms, the mean without the first quarter of "

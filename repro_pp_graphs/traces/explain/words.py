@@ -10,6 +10,7 @@ from repro_pp_graphs.traces.analysis_record import (
     Cause,
     DecodeStep,
     GpuFacts,
+    Manner,
     RankClocks,
     RowName,
     Spread,
@@ -66,6 +67,7 @@ SOMETHING_ELSE = (
     "would hold it: another process's turn on the GPU, the driver, a partner that is not in the "
     "traces"
 )
+BLOCKING: frozenset[Manner] = frozenset({"on_device", "synchronous"})  # sends that hold the host
 RECEIVES: tuple[RowName, ...] = ("token_recv", "hidden_recv")
 # What a row of idle time is of: of a GPU, or of the kernels of a rank that shares one, or may.
 GPU_IDLE, OWN_IDLE = "its GPU computes nothing", "none of its own kernels"

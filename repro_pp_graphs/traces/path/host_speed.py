@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import math
 
-from repro_pp_graphs.traces.analysis_record import Analysis, Manner
-from repro_pp_graphs.traces.explain.words import ms
+from repro_pp_graphs.traces.analysis_record import Analysis
+from repro_pp_graphs.traces.explain.words import BLOCKING, ms
 
 # Hosts that take this many times as long for the same Python, or less, are equally fast.
 ALIKE = 1.1
 MOST_RANKS = 4  # named in the sentence
-BLOCKING: frozenset[Manner] = frozenset({"on_device", "synchronous"})
 
 
 def factors(first: Analysis, second: Analysis) -> dict[str, float]:
