@@ -22,7 +22,7 @@ STARTS = {
     "one_gpu": ((60, 70), (120, 150), "on one H200"),
 }
 PROFILE_S = (15, 25)
-REHEARSED_S = (50, 80)  # a launch of a rehearsal on two quiet cores, without its load
+REHEARSED_S = (30, 60)  # a launch of a rehearsal on two cores, quiet or less so, without its load
 DISK_BYTES_S = 1e9
 
 
@@ -107,7 +107,7 @@ def _basis(plan: Plan) -> str:
         f"{_tpot_ms(plan)} ms a token, without prefill)"
     )
     if plan.mode == "cpu":
-        return f"{load}; besides it {_span(REHEARSED_S)} s, as on two quiet cores"
+        return f"{load}; besides it {_span(REHEARSED_S)} s, as on two cores"
     start_s, first_s, where = STARTS[plan.mode]
     profile = f", a profile with its analysis {_span(PROFILE_S)} s" * plan.profile
     start = f"a start {_span(start_s)} s (the first {_span(first_s)})"
