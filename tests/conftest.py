@@ -15,7 +15,7 @@ from examples import THOROUGH
 from fake_sglang.harness import Harness
 from hypothesis import settings
 
-settings.register_profile("sample", max_examples=40, deadline=None, print_blob=True)
+settings.register_profile("sample", max_examples=24, deadline=None, print_blob=True)
 settings.register_profile("thorough", max_examples=400, deadline=None, print_blob=True)
 settings.load_profile("thorough" if THOROUGH else "sample")
 

@@ -153,9 +153,9 @@ def test_one_round_shows_mean_median_p99_and_prefill_beside_decode(tmp_path):
     text = "\n".join(lines)
     for title, cells in (
         ("token send measured ms", ["5.2", "21.7"]),
-        ("  in prefill ms", ["3", "3"]),
+        ("  in prefill turns ms", ["3", "3"]),
         ("  outside own batch ms", ["1.5", "1.5"]),
-        ("  profiled / measured", ["1.2x", "1.2x"]),  # no ms, as its neighbours are
+        ("  longer when profiled", ["1.2x", "1.2x"]),  # no ms, as its neighbours are
     ):
         (line,) = [each for each in lines if each.startswith(title)]
         assert sorted(line[23:].split(), key=lambda cell: float(cell.rstrip("x"))) == cells, text
@@ -172,7 +172,7 @@ def test_several_rounds_show_the_means_only(tmp_path):
 def test_a_run_without_the_clock_has_none_of_its_rows(tmp_path):
     found = summarised(tmp_path, plan(), {})
     text = "\n".join(launch_table.lines(found))
-    assert "its waits" not in text and "profiled / measured" not in text
+    assert "of it waiting" not in text and "longer when profiled" not in text
     assert "pp_clock" not in found["launches"][0]
 
 

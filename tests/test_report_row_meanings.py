@@ -64,6 +64,6 @@ def test_other_lines_are_no_rows(line):
 
 
 def test_a_row_stands_once_in_the_tables_order():
-    lines = ["TTFT p99 ms   1", "  in prefill ms  2", "TTFT median ms  3", "TTFT alone ms  4"]
+    lines = ["TTFT p99 ms   1", "  in prefill turns ms  2", "TTFT median ms  3", "TTFT alone ms  4"]
     found = [line.split(":")[0] for line in row_meanings.of_lines(lines)]
-    assert found == ["TTFT", "in prefill", "TTFT alone"]
+    assert found == ["TTFT", "in prefill turns", "TTFT alone"]

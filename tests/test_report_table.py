@@ -389,7 +389,7 @@ def test_token_sends_stand_in_the_table(tmp_path):
     result = measured(tmp_path, two, [30, 20])
     for one, ms in zip(result["launches"], (100, 4), strict=True):
         one["token_send_ms"] = {"sent": ms}
-    (cells,) = rows(launch_table.lines(result), "  last byte left ms")
+    (cells,) = rows(launch_table.lines(result), "  until last byte ms")
     assert cells == ["100", "4"]
 
 

@@ -127,7 +127,7 @@ def test_a_plan_tells_about_how_long_its_servers_take_and_what_comes_on_top(tmp_
     assert once.startswith(
         "about 4 to 9 min for 2 servers, one after another; on top of that: each start loads 141 GB"
     )
-    assert "Counted of a server: a load of 80 s to 3 min (3 to 6 passes at 100 ms a token, " in once
+    assert "Each server: its load 80 s to 3 min (3 to 6 passes at 100 ms a token, " in once
     assert once.endswith("a profile with its analysis 15 to 25 s, as on H100s and H200s")
     unprofiled = timed(tmp_path, plan_of(tmp_path, "--no-profile"))
     assert "profile" not in unprofiled and "after the download where there is one" in unprofiled
@@ -136,7 +136,7 @@ def test_a_plan_tells_about_how_long_its_servers_take_and_what_comes_on_top(tmp_
     notes = shown(tmp_path, rounds)
     assert notes[notes.index("note: ") :].startswith("note: --rounds 3 is made 4: ")
     said = timed(tmp_path, plan_of(tmp_path, "--sweep", "batch=4,16", "--rounds", "4"))
-    assert "loads of 3 to 5 min" in said and "passes of each" in said
+    assert "its loads 3 to 5 min" in said and "passes of each" in said
     assert said.startswith("about 27 to 53 min for 8 servers, one after another")
     dummy = timed(tmp_path, plan_of(tmp_path, "--dummy-weights"))
     assert "loads" not in dummy and "141 GB" not in dummy

@@ -461,7 +461,7 @@ def test_beside_the_path_stands_what_the_profiler_adds_where_the_run_measured_it
     assert ("Without the profiler a token took" in text) == bool(says)
     assert f"% {says}" in text
     assert ("step (mean of the" in text) == bool(says)
-    assert ("profiled / measured in a run's table is another" in text) == (says == "longer")
+    assert ("longer when profiled, in a run's table, is another" in text) == (says == "longer")
 
 
 def turns(turn: float, launch: float, process: float, untimed: float) -> dict[str, object]:

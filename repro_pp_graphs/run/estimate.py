@@ -63,9 +63,7 @@ def of_run(plan: Plan) -> str:
         filter(None, [_loading(plan), _installing(plan), "what nsys takes" * plan.nsys])
     )
     top = f"; on top of that: {more}" if more else ""
-    return (
-        f"{_range(_all_s(plan, servers))} for {several}{top}. Counted of a server: {_basis(plan)}"
-    )
+    return f"{_range(_all_s(plan, servers))} for {several}{top}. Each server: {_basis(plan)}"
 
 
 def for_verdict(plan: Plan) -> str:
@@ -100,14 +98,14 @@ def _all_s(plan: Plan, servers: int) -> list[float]:
 
 def _basis(plan: Plan) -> str:
     """What is counted of a server, and where it was measured."""
-    what, each = ("loads", " of each") if plan.loads else ("a load", "")
+    what, each = ("its loads", " of each") if plan.loads else ("its load", "")
     passes = _span([3, plan.warmup_passes + 1])
     load = (
-        f"{what} of {_range(_passes_s(plan)).removeprefix('about ')} ({passes} passes{each} at "
+        f"{what} {_range(_passes_s(plan)).removeprefix('about ')} ({passes} passes{each} at "
         f"{_tpot_ms(plan)} ms a token, without prefill)"
     )
     if plan.mode == "cpu":
-        return f"{load}; besides it {_span(REHEARSED_S)} s, as on two cores"
+        return f"{load}; start, profile and the rest {_span(REHEARSED_S)} s, as on two cores"
     start_s, first_s, where = STARTS[plan.mode]
     profile = f", a profile with its analysis {_span(PROFILE_S)} s" * plan.profile
     start = f"a start {_span(start_s)} s (the first {_span(first_s)})"

@@ -11,8 +11,8 @@ from typing import Any
 # title of at most 22 characters, path among a launch's `pp_clock` in summary.json
 ROWS = (
     ("last rank's turn ms", "turn_ms.mean"),
-    ("  profiled / measured", "distortion"),
-    ("  its waits ms", "waits_ms.mean"),
+    ("  longer when profiled", "distortion"),
+    ("  of it waiting ms", "waits_ms.mean"),
     ("  ... median", "waits_ms.median"),
     ("  ... p99", "waits_ms.p99"),
     ("  outside own batch ms", "waits_outside_ms.mean"),
@@ -20,11 +20,11 @@ ROWS = (
     ("token send measured ms", "token_send_ms.mean"),
     ("  ... median", "token_send_ms.median"),
     ("  ... p99", "token_send_ms.p99"),
-    ("  in prefill ms", "prefill_token_send_ms.mean"),
+    ("  in prefill turns ms", "prefill_token_send_ms.mean"),
     ("batch measured ms", "exchange_ms.mean"),  # of a turn's sends and receives: batched_p2p
     ("  ... median", "exchange_ms.median"),
     ("  ... p99", "exchange_ms.p99"),
-    ("  in prefill ms", "prefill_exchange_ms.mean"),
+    ("  in prefill turns ms", "prefill_exchange_ms.mean"),
 )
 RATIOS = ("distortion",)  # of these what stands among ms and is none
 

@@ -27,7 +27,7 @@ OF_TURNS = "turns, waits and sends: means of decode turns, unless the row says o
 # means of the profile pass: the last rank's token send to rank 0 (docs/traces.md)
 SENDS = (
     ("token send profiled ms", "host", ""),
-    ("  last byte left ms", "sent", ""),
+    ("  until last byte ms", "sent", ""),
     ("  under own graph ms", "under_graph", ""),
     ("  no compute ms", "idle", ""),
 )
@@ -269,10 +269,10 @@ STATE = (
     ("NCCL between ranks", network),
     ("micro-batch sizes", split),
     ("graph launches", graphs),
-    ("decode with graph", eager_share),
+    ("decode lines w/ graph", eager_share),
     ("failed requests", failed),
-    ("answers as in launch 1", token_ids.text),
-    ("  distinct answers", token_ids.kinds),
+    ("same answers as first", token_ids.text),
+    ("  of them different", token_ids.kinds),
     ("the host", host),
 )
 

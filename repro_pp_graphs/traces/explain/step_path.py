@@ -167,7 +167,7 @@ def distortion(path: RingPath, tpot_ms: float) -> str:
     if added < 0:
         return f"{text}, so it is of another time than the measurement: compare shares, not ms."
     return (
-        f"{text}. (profiled / measured in a run's table is another figure, of the last rank's "
+        f"{text}. (longer when profiled, in a run's table, is another figure, of the last rank's "
         "turns by pp_clock.) The profiler costs the hosts time in every call: other host work and "
         "launching."
     )
