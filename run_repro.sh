@@ -377,6 +377,9 @@ make_plan() { # of whichever file nobody else can see; sets what the plan sets, 
 main() {
   check_place
   read_options "$@"
+  # bash cannot trap what it was started ignoring
+  ((opt_dry_run)) || [[ -z $(trap -p INT) ]] ||
+    say "SIGINT is ignored here, as in what a script starts with &: kill $$ ends this run" >&2
   trap undo EXIT
   trap interrupt INT TERM HUP
   ((opt_dry_run)) || check_writable

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -139,6 +140,14 @@ def test_a_signal_to_the_whole_group_while_a_server_stops_prints_nothing_of_bash
     done = running.end()
     assert done.status == 130 and harness.left_over() == []
     assert not [line for line in done.lines if line in ("Terminated", "Hangup")], done.lines
+
+
+def test_a_run_that_cannot_hear_ctrl_c_says_how_to_end_it(harness: Harness):
+    command = f"trap '' INT; exec bash {harness.root}/run_repro.sh --cpu --cases none"
+    done = ran(["bash", "-c", command], env=harness.env)
+    assert done.returncode == 2
+    assert re.search(r"^SIGINT is ignored here, .*: kill \d+ ends this run$", done.stderr, re.M)
+    assert "SIGINT" not in harness.start_bare("--cpu", "--cases", "none").end().err
 
 
 def test_a_second_ctrl_c_during_the_clean_up_leaves_nothing_either(harness: Harness):

@@ -27,9 +27,9 @@ def test_a_note_says_which_cases_it_is_of_where_not_of_all():
 @pytest.mark.parametrize(
     ("python", "more", "found"),
     [
-        ("/here/.venv-cpu/bin/python", [], "found:  its sglang in .venv-cpu, made here"),
+        ("/here/.venv-cpu/bin/python", [], "found:  the sglang in .venv-cpu, made here"),
         ("/here/.venv-0.5.2/bin/python", ["--not-made", "0.5.2", "--dry-run"], None),
-        ("/theirs/bin/python", ["--found-by", "$PYTHON"], "found:  its sglang in /theirs/bin/pyth"),
+        ("/theirs/bin/python", ["--found-by", "$PYTHON"], "found:  the sglang in /theirs/bin/pyth"),
     ],
 )
 def test_whose_sglang_runs_is_said_of_an_environment_made_here_too(python, more, found):

@@ -313,7 +313,7 @@ def test_an_environment_that_is_not_whole_is_one_sentence(left, options, harness
 def test_whose_sglang_runs_is_said_and_how_to_get_the_one_of_the_issue(harness: Harness):
     asked = ["--dry-run", "--gpus", "4"]
     said = " ".join(harness.start_bare(*asked, "--python", PYTHON).end().err.split())
-    assert re.search(r"found: its sglang in \S+ \(--python\); --release 0\.5\.2 in place of ", said)
+    assert re.search(r"found: the sglang in \S+ \(--python\); --release 0\.5\.2 in place of ", said)
     harness.env["PYTHON"] = PYTHON
     said = " ".join(harness.start_bare(*asked).end().err.split())
     assert "($PYTHON); --release 0.5.2 takes the release that #10865 is of" in said

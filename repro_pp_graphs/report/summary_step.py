@@ -39,7 +39,7 @@ def next_steps(out: Path, plan: Plan, traces: list[Path]) -> list[str]:
             "python -m repro_pp_graphs open FILE shows one of the traces in Perfetto, its",
             "ranks in order ('Open trace file' on ui.perfetto.dev: in no order). There",
             f"  1. type {launches}",
-            "  2. type send: the last rank's send to rank 0, and what runs beside it",
+            "  2. type send: the messages; those of the last rank to rank 0 are the token ids",
             "The same in numbers: logs/<label>_analysis.txt",
         ]
     return lines

@@ -84,8 +84,8 @@ def _found_by(plan: Plan, options: Options) -> str:
         return ""
     made = next((part for part in Path(first.python).parts if part.startswith(".venv-")), "")
     if not options.found_by:
-        return f"its sglang in {made}, made here" if made else ""
-    text = f"its sglang in {options.python} ({options.found_by})"
+        return f"the sglang in {made}, made here" if made else ""
+    text = f"the sglang in {options.python} ({options.found_by})"
     if plan.mode != "cpu" and first.sglang_version != ISSUE_RELEASE:
         place = " in place of --python" if options.found_by == "--python" else ""
         text += f"; --release {ISSUE_RELEASE}{place} takes the release that #10865 is of"
