@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from repro_pp_graphs.run.plan import environments
@@ -88,16 +88,18 @@ def check_abilities(
     version: str,
     options: Options,
     *,
-    others: Mapping[str, ServerArgs],
+    others: Callable[[], Mapping[str, ServerArgs]],
 ) -> None:
     """Raises PlanError where the release, installed or not, lacks what the case or --sends asks
-    for beyond arguments. `others`: the arguments of the run's other cases."""
+    for beyond arguments. `others` reads the run's other cases: a way out must be one for them too.
+    """
     can = needs.installed(release) if release else needs.looked_up(version)
     installable = environments.releases(options.root)
     if can and options.sends != "as_released":
         _check_sends(options.sends, can)
-    alike = {name: its for name, its in others.items() if not (its.release or its.python)}
-    if can and (lack := needs.unmet(args, can, installable, alike)):
+    if can and needs.unmet(args, can):
+        alike = {name: its for name, its in others().items() if not (its.release or its.python)}
+        lack = needs.unmet(args, can, installable, alike)
         raise PlanError(f"server_args_{case}.txt: {lack}")
 
 

@@ -179,8 +179,12 @@ class Planner:
         notes += needs.idle(args, plan.mode)
         own = case_arguments.load_case(options.root, case)
         notes += case_arguments.replaced(base, own, plan.mode)
-        others = {name: self._arguments(plan, base, name) for name in options.cases if name != case}
-        check_abilities(args, case, release, version, options, others=others)
+        others = [name for name in options.cases if name != case]
+
+        def read_others() -> dict[str, ServerArgs]:
+            return {name: self._arguments(plan, base, name) for name in others}
+
+        check_abilities(args, case, release, version, options, others=read_others)
         args, renamed = self.releases.fit(args, release, version)
         notes += renamed
         module, changed = _module(args)
