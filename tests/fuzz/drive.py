@@ -6,8 +6,8 @@ TARGETS     arguments (argument files and their plan), answers (the client's wir
             and merge), logs (server logs, diagnosis, the clock's rows)
 FOLDER      /tmp/fuzz-TARGET: corpus/, found/ (an input a fault, the shortest) and figures.json,
             which add up over runs
---keep      the inputs of FOLDER/corpus that reach a line no smaller one does: into tests/data/fuzz,
-            which test_fuzz_corpus.py runs again
+--keep      few inputs, of FOLDER/corpus and those kept before, that together reach what all reach:
+            into tests/data/fuzz, which test_fuzz_corpus.py runs again
 NEEDS       atheris (pip install atheris, in an environment that has requests, msgspec and numpy)
 EXIT        0 no fault in this run, 1 some, 2 usage or no atheris
 """
@@ -143,18 +143,17 @@ def fuzz(name: str, work: Path, cpu_minutes: float) -> int:
     return 0
 
 
-class Reached:
-    """The lines of the package that inputs reach."""
+Lines = set[tuple[str, int, int]]
 
-    def __init__(self) -> None:
-        self.lines: set[tuple[str, int, int]] = set()
-        self.before = 0
 
-    def trace(self, frame: FrameType, event: str, arg: object) -> Any:
-        name = frame.f_code.co_filename
+def reached(target: ModuleType, data: bytes) -> Lines:
+    """The lines of the package that an input goes through, each with the line before it."""
+    lines: Lines = set()
+
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
+        name, last = frame.f_code.co_filename, 0
         if not name.startswith(PACKAGE):
             return None
-        lines, last = self.lines, 0
 
         def inside(frame: FrameType, event: str, arg: object) -> Any:
             nonlocal last
@@ -165,33 +164,45 @@ class Reached:
 
         return inside
 
-    def adds(self, target: ModuleType, data: bytes) -> bool:
-        """Whether an input goes from a line to another as none before it did."""
-        before = len(self.lines)
-        sys.settrace(self.trace)
-        try:
-            target.run(data)
-        except Exception:
-            return False  # a fault is a test of its own
-        finally:
-            sys.settrace(None)
-        return len(self.lines) > before
+    sys.settrace(trace)
+    try:
+        target.run(data)
+    except Exception:
+        return set()  # a fault is a test of its own
+    finally:
+        sys.settrace(None)
+    return lines
+
+
+def fewest(inputs: dict[bytes, Lines]) -> list[bytes]:
+    """Few of the inputs that together reach what all reach: always the one that adds most."""
+    left, missing, taken = dict(inputs), set().union(*inputs.values()), []
+    while missing:
+        best = max(left, key=lambda data: len(left[data] & missing))
+        taken.append(best)
+        missing -= left.pop(best)
+    return sorted(taken, key=lambda data: (len(data), data))
 
 
 def keep(name: str, work: Path, most: int) -> int:
-    """Write the kept corpus anew: the smallest inputs that together reach what all reach."""
+    """Write the kept corpus anew: few small inputs that together reach what all reach."""
     target = importlib.import_module(MODULES[name])
     from fuzz import corpus as kept_corpus  # noqa: PLC0415
 
-    inputs = {path.read_bytes() for path in (work / "corpus").iterdir()} | set(
-        kept_corpus.load(name)
-    )
-    reached, kept = Reached(), []
+    new = work / "corpus"
+    inputs = {path.read_bytes() for path in new.iterdir()} if new.exists() else set()
+    inputs |= set(kept_corpus.load(name))
+    for data in target.seeds():  # what is imported at its first use is no input's doing
+        reached(target, data)
+    all_lines: Lines = set()
+    adding: dict[bytes, Lines] = {}
     for data in sorted(inputs, key=lambda data: (len(data), data)):
-        if reached.adds(target, data):
-            kept.append(data)
-    path = kept_corpus.store(name, kept[:most])
-    print(f"{len(kept[:most])} of {len(inputs)} inputs: {path.stat().st_size} bytes in {path}")
+        if not (lines := reached(target, data)) <= all_lines:
+            adding[data] = lines
+            all_lines |= lines
+    kept = fewest(adding)[:most]
+    path = kept_corpus.store(name, kept)
+    print(f"{len(kept)} of {len(inputs)} inputs: {path.stat().st_size} bytes in {path}")
     return 0
 
 
