@@ -33,26 +33,33 @@ def finished(folder, *argv, env=None):
 
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory):
-    """Two ranks, every send path, with traces; the folder, the JSON and what was printed."""
+    """Two ranks, every send path, with traces, among a cluster's variables; the folder, the JSON
+    and what was printed."""
     folder = tmp_path_factory.mktemp("two ranks")
-    return folder, *finished(folder, "--ranks", "2", "--steps", "6", "--trace", "t")
+    argv = ["--ranks", "2", "--steps", "6", "--trace", "t"]
+    return folder, *finished(folder, *argv, env=CLUSTER)
+
+
+def three(folder):
+    """Three ranks, more micro-batches than ranks, one step. (In threads: test_probe_order.py)"""
+    argv = ["--ranks", "3", "--micro-batches", "4", "--layers", "4", "--steps", "1"]
+    return finished(folder, *argv)
 
 
 @pytest.fixture(scope="module")
-def three(tmp_path_factory):
-    """Three ranks, more micro-batches than ranks, one step, among a cluster's variables."""
-    argv = ["--ranks", "3", "--micro-batches", "4", "--layers", "4", "--steps", "1"]
-    return finished(tmp_path_factory.mktemp("three"), *argv, env=CLUSTER)
+def printed(traced, tmp_path_factory):
+    """Ranks, sends of a path, the JSON and what was printed."""
+    found = [(2, 2 * 6, *traced[1:])]
+    return [*found, (3, 4 * 1, *three(tmp_path_factory.mktemp("three")))] if THOROUGH else found
 
 
-def test_all_send_paths_are_measured_and_marked_probe(traced, three):
-    for document in (traced[1], three[0]):
+def test_all_send_paths_are_measured_and_marked_probe(printed):
+    for _, sends, document, _ in printed:
         assert (document["schema"], document["probe"]) == (1, True)
         assert [row["send"] for row in document["rows"]] == SENDS
         assert {row["graphs"] for row in document["rows"]} == {"off"}
         assert all(row["step_ms"] > 0 and row["tokens_per_s"] > 0 for row in document["rows"])
-    assert [row["sends_counted"] for row in traced[1]["rows"]] == [2 * 6] * 5
-    assert [row["sends_counted"] for row in three[0]["rows"]] == [4 * 1] * 5
+        assert [row["sends_counted"] for row in document["rows"]] == [sends] * 5
 
 
 def test_the_parts_of_the_sends_add_up_in_the_rows(traced):
@@ -63,8 +70,8 @@ def test_the_parts_of_the_sends_add_up_in_the_rows(traced):
             row["delivered_rest_ms"]) + 1e-6  # fmt: skip
 
 
-def test_the_screen_fits_80_columns_and_has_every_path(traced, three):
-    for out, ranks in ((traced[2], 2), (three[1], 3)):
+def test_the_screen_fits_80_columns_and_has_every_path(printed):
+    for ranks, _, _, out in printed:
         assert out.startswith(f"PROBE (no sglang): {ranks} ranks on cpu\n")
         table = out.split("trace analysis")[0]
         assert {line.split()[1] for line in table.splitlines() if line[:4] == "off "} == {*SENDS}
