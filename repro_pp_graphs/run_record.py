@@ -72,6 +72,8 @@ class Launch:
     # of a micro-batch that the server is told for each; None: as it was started
     loads: dict[str, int | None] = field(default_factory=dict)
     started_nodes: int = 1  # of its nodes, those that the run starts, by srun where several
+    # notes that its figures are to be read with: they stand beside the results too
+    caveats: list[str] = field(default_factory=list)
 
     @property
     def arguments(self) -> list[str]:
@@ -150,6 +152,8 @@ class Plan:
     margin: float = metric_names.MARGIN  # of it, a difference that counts as none: 0.05 is 5 %
     pin_cpus: str = ""  # auto, or the cores of each rank as 0-3:4-7; empty: ranks run anywhere
     command: list[str] = field(default_factory=list)  # as the user called run_repro.sh
+    # of --sweep: prompts that reach what cases differ in; empty where nothing is known to be missed
+    reaching: str = ""
     schema: Literal[1] = 1
 
     @property

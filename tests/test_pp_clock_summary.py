@@ -97,6 +97,15 @@ def test_the_measured_pass_gives_the_waits_and_the_verdict_says_so(tmp_path):
     assert summary_record.from_json(json.loads(json.dumps(found))).launches[0].pp_clock is not None
 
 
+def test_what_a_launch_is_to_be_read_with_is_said_below_the_table_once_it_is_measured(tmp_path):
+    made = plan()
+    for one in made.launches[:2]:
+        one.caveats = ["--chunked-prefill-size 2048 is not reached"]
+    said = "graphs_on1, graphs_off1: --chunked-prefill-size 2048 is not reached"
+    assert said not in remarks.remarks(run_summary.summarise(tmp_path, made))
+    assert said in remarks.remarks(summarised(tmp_path, made, {}))
+
+
 def test_where_sends_go_over_gloo_alone_the_receive_is_counted_with_them(tmp_path):
     found = summarised(tmp_path, plan("0.5.6.post2"), all_with(clock(21.7, 0.5)))
     assert found["launches"][0]["waits_ms"][RETURN] == pytest.approx(22.7)

@@ -259,6 +259,7 @@ def test_a_share_or_layers_that_would_not_do_either_are_not_advised():
     [
         (asking("--max-total-tokens", "4000"), "holds about 4,000 tokens, too few for 16 prompts"),
         (asking("--max-total-tokens", "4000", mode="cpu"), "which take 4,112 or more: some wait"),
+        (asking("--max-total-tokens", "4000"), "ask for --batch 15 or fewer, or fewer --max-new"),
         (asking("--max-total-tokens", "4112"), ""),
         (asking("--mem-fraction-static", "0.88", batch=64), "too few for 64 prompts at once"),
         (asking("--mem-fraction-static", "0.88"), ""),

@@ -189,6 +189,22 @@ def test_a_chunk_that_the_loads_prompts_do_not_reach_is_named_with_a_load_that_d
     assert notes_of(tmp_path, **off) == []
 
 
+def test_the_load_that_reaches_a_chunk_fits_into_the_kv_cache_and_is_kept_in_the_plan(
+    tmp_path: Path,
+):
+    base = f"{BASE}--max-total-tokens 20000\n"  # 4,096 tokens and 256 new ones, four times
+    (note,) = notes_of(tmp_path, base=base)
+    assert note.endswith("--sweep input_len=4096 --batch 4")
+    (note,) = notes_of(tmp_path, base=f"{BASE}--max-total-tokens 4351\n")  # not once
+    assert note.endswith("--sweep input_len=4096")
+    flags = plan_of.__kwdefaults__["flags"] | {"--chunked-prefill-size"}
+    first, mine = (made := plan_of(tmp_path, flags=flags, **CHUNKED)).launches
+    assert (first.caveats, made.reaching) == ([], "input_len=4096")
+    assert mine.caveats[0].startswith("--chunked-prefill-size 2048 is not reached: ")
+    short = plan_of(tmp_path, "--sweep", "input_len=10", flags=flags, **CHUNKED)
+    assert short.launches[1].caveats and short.reaching == ""  # it has such an axis
+
+
 def test_a_later_round_is_not_printed_again(tmp_path: Path):
     plan = plan_of(tmp_path)
     again = [replace(one, label=f"{one.label}_r2") for one in plan.launches]

@@ -233,3 +233,12 @@ def test_a_rehearsal_says_how_to_ask_the_same_on_gpus(tmp_path, given, kept):
     at = next(n for n, line in enumerate(lines) if line.startswith("  bash"))
     assert "on a machine with GPUs:" in " ".join(lines[:at])
     assert command_of(lines[at:]) == [*CALL, *kept, "--rounds", "4"]
+
+
+def test_a_rehearsal_whose_load_does_not_reach_what_cases_differ_in_names_one_that_does(tmp_path):
+    made = plan(mode="cpu", reaching="input_len=4096")
+    lines = next_command.lines(tmp_path, made, complete=True)
+    at = next(n for n, line in enumerate(lines) if line.startswith("  bash"))
+    assert "under a load that reaches what they differ in" in " ".join(lines[:at])
+    given = [*CALL, "--pp-size", "2", "--sweep", "input_len=4096", "--rounds", "4"]
+    assert command_of(lines[at:]) == given

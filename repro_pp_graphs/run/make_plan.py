@@ -101,7 +101,7 @@ def _make(options: Options, found: list[Gpu], earlier: Plan | None, probe: Probe
     plan.aa = options.cases[0] if options.aa else ""
     plan.pin_cpus = _pinned(plan, options.pin_cpus)
     plan.command = ["bash", options.command, *options.given]
-    unreached.add_notes(plan, options.root)
+    unreached.add_caveats(plan, options.root, found)
     baselines.add_notes(plan)
     expected.add_notes(plan)
     for launch in plan.launches:

@@ -31,7 +31,8 @@ def words(plan: Plan, rounds: int | None, anew: bool = False) -> list[str]:
 def elsewhere(plan: Plan, rounds: int) -> list[str]:
     """The user's own command as it asks the same of another machine."""
     left_out = {**OF_A_SESSION, **OF_THIS_MACHINE, "--rounds": 1}
-    return [*command_words.without(plan.command, left_out), "--rounds", str(rounds)]
+    longer = ["--sweep", plan.reaching] if plan.reaching else []
+    return [*command_words.without(plan.command, left_out), *longer, "--rounds", str(rounds)]
 
 
 def lines(out: Path, plan: Plan, complete: bool) -> list[str]:
@@ -62,6 +63,8 @@ def _on_gpus(plan: Plan, cases: list[str]) -> str:
     there = "on a machine with GPUs:"
     if ISSUE_CASES.issubset(cases) and all(launch.pp_size > 1 for launch in plan.launches):
         return f"A rehearsal of any number of rounds gives no verdict on #10865. For one, {there}"
+    if plan.reaching:
+        there = f"under a load that reaches what they differ in, {there}"
     return (
         "A rehearsal of any number of rounds does not tell how these cases compare on GPUs. To "
         f"compare them {there}"

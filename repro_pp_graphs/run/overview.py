@@ -193,7 +193,8 @@ def notes(plan: Plan) -> list[str]:
     cases = dict.fromkeys(launch.case for launch in plan.launches)
     by_text: dict[str, dict[str, None]] = {}
     for launch in plan.launches:
-        for text in [*launch.notes, *(launch.attached.limits if launch.attached else [])]:
+        limits = launch.attached.limits if launch.attached else []
+        for text in [*launch.notes, *launch.caveats, *limits]:
             by_text.setdefault(text, {})[launch.case] = None
     return [
         text if len(its) == len(cases) else f"{', '.join(its)}: {text}"

@@ -57,6 +57,7 @@ def summarise_launch(logs: Path, launch: Launch, plan: Plan) -> dict[str, Any]:
     status = facts.pop("status", "not run")
     facts["warnings"] = list(facts.get("warnings", []))
     client = {} if status in ("not run", UNREADABLE) else _client(logs, launch.label, facts)
+    facts["warnings"] += launch.caveats if client else []
     path = logs / f"{launch.label}_analysis.json"
     make = f"python -m repro_pp_graphs analyze trace/{launch.label} --json {path} makes it anew"
     analysis = read(path, run_record.ANALYSIS, facts["warnings"], make) if client else {}

@@ -14,8 +14,8 @@ from repro_pp_graphs.server.case.needs import (
 
 
 def add_notes(plan: Plan) -> None:
-    """Add a note to each launch of a remedy that differs from no case of the run in one thing
-    alone, though there is a case for it; not where a case is compared with itself."""
+    """Say so of each launch of a remedy that differs from no case of the run in one thing alone,
+    though there is a case for it; not where a case is compared with itself."""
     if plan.engine != "sglang" or plan.attached or plan.aa:
         return
     first = plan.firsts[0]
@@ -31,13 +31,13 @@ def add_notes(plan: Plan) -> None:
                 f"--cases {case},{launch.case}"
             )
         elif sends != baseline:
-            launch.notes.append(
+            launch.caveats.append(
                 f"against {first.case} this case changes two things: sends that are {baseline} in "
                 f"place of {_sends(plan, first)}, and of these {sends}: add {case} to --cases, "
                 "from which it differs in the second alone"
             )
         elif first.expects_graphs != launch.expects_graphs:
-            launch.notes.append(
+            launch.caveats.append(
                 f"against {first.case} this case changes two things, graphs and what {what}: add "
                 f"{case} to --cases, from which it differs in the second alone"
             )

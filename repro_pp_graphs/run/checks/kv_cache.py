@@ -68,22 +68,28 @@ def queued(plan: Plan, gpus: Sequence[Gpu]) -> list[str]:
     if plan.engine != "sglang" or plan.attached:
         return []
     taken = weights.used(plan, gpus)
-    cases: dict[tuple[str, str], dict[str, None]] = {}
+    cases: dict[tuple[str, str, int], dict[str, None]] = {}
     for launch in plan.launches:
-        tokens = weights.most_tokens(launch)
-        if plan.mode != "cpu" and plan.ranks_per_gpu <= 1:
-            tokens = weights.tokens_held(launch, taken)
+        tokens = held(plan, launch, gpus)
         loads = [load for load in _loads(plan) if 0 < tokens < _of_all(load)]
         if loads and not lacking(plan, launch, taken):
-            key = (weights.rounded(tokens), _which(loads, bool(plan.loads)))
+            fit = tokens // max(map(_of_a_prompt, loads))
+            key = (weights.rounded(tokens), _which(loads, bool(plan.loads)), fit)
             cases.setdefault(key, {})[launch.case] = None
     every = {launch.case for launch in plan.launches}
     return [
-        f"{'' if set(its) == every else ', '.join(its) + ': '}the KV cache holds about {held} "
+        f"{'' if set(its) == every else ', '.join(its) + ': '}the KV cache holds about {tokens} "
         f"tokens, too few for {which}: some wait until others have ended, and TTFT and the size of "
-        "a micro-batch are of that; ask for fewer --batch or --max-new-tokens"
-        for (held, which), its in cases.items()
+        f"a micro-batch are of that; ask for --batch {fit} or fewer, or fewer --max-new-tokens"
+        for (tokens, which, fit), its in cases.items()
     ]
+
+
+def held(plan: Plan, launch: Launch, gpus: Sequence[Gpu]) -> int:
+    """About how many tokens a launch's KV cache holds; 0 where that is not known."""
+    if plan.mode == "cpu" or plan.ranks_per_gpu > 1:
+        return weights.most_tokens(launch)
+    return weights.tokens_held(launch, weights.used(plan, gpus))
 
 
 def _which(loads: list[Load], of_a_sweep: bool) -> str:

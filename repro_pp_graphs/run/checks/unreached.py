@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from repro_pp_graphs.run.checks import kv_cache
 from repro_pp_graphs.run.plan import client_words
 from repro_pp_graphs.run_record import Launch, Load, Plan
+from repro_pp_graphs.server.machine.gpus import Gpu
 
 # tokens of a prefill batch from which on they change anything
 LENGTHS = ("--chunked-prefill-size", "--max-prefill-tokens")
@@ -14,21 +16,41 @@ _WORD_BYTES = 9  # of a synthetic prompt's words, with the blank before them, at
 _ADDED = 2  # tokens that a tokenizer puts around a prompt, at most
 
 
-def add_notes(plan: Plan, root: Path) -> None:
-    """Add a note to each launch that such an argument sets apart from those of another case.
+def add_caveats(plan: Plan, root: Path, gpus: Sequence[Gpu]) -> None:
+    """Say so of each launch that such an argument sets apart from those of another case, and
+    which load reaches it.
 
     The most tokens that the load's prompts have in all are known by their bytes: a token of a
     byte-level or sentencepiece vocabulary takes one at least.
     """
     most = _most_tokens(plan, root)
-    for launch in plan.launches:
-        for flag, value in _lengths(launch):
-            same = all((flag, value) in _lengths(other) for other in plan.launches)
-            if most is not None and most < value and not same:
-                launch.notes.append(
-                    f"{flag} {value} is not reached: the load's prompts have {most:,} tokens at "
-                    f"most in all; with longer ones it is: --sweep input_len={2 * value}"
-                )
+    if most is None:
+        return
+    missed = [
+        (launch, flag, value)
+        for launch in plan.launches
+        for flag, value in _lengths(launch)
+        if most < value and any((flag, value) not in _lengths(each) for each in plan.launches)
+    ]
+    if not missed:
+        return
+    longer = 2 * max(value for _, _, value in missed)
+    load = f"--sweep input_len={longer}{_batch(plan, longer, gpus)}"
+    if not any(each.input_len for each in plan.loads):
+        plan.reaching = f"input_len={longer}"
+    for launch, flag, value in missed:
+        launch.caveats.append(
+            f"{flag} {value} is not reached: the load's prompts have {most:,} tokens at most in "
+            f"all; with longer ones it is: {load}"
+        )
+
+
+def _batch(plan: Plan, length: int, gpus: Sequence[Gpu]) -> str:
+    """Of how many prompts of a length the load is that the KV cache holds at once; empty where
+    that is no fewer than now, or not known."""
+    held = [tokens for one in plan.launches if (tokens := kv_cache.held(plan, one, gpus))]
+    fit = min(held, default=0) // (length + plan.max_new_tokens)
+    return f" --batch {fit}" if 0 < fit < plan.batch else ""
 
 
 def _lengths(launch: Launch) -> Iterator[tuple[str, int]]:
