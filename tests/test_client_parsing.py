@@ -121,7 +121,11 @@ def test_an_interim_100_continue_is_skipped():
         (HEAD + b"zz\r\nabc", "malformed: bad HTTP chunk size b'zz'"),
         (HEAD.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n"), "malformed: the server"),
         (HEAD + b"40\r\ndata: {", "truncated: the stream ended without a finish reason"),
-        (b"HTTP/1.1 502 Bad Gateway\r\n\r\n<h1>no upstream</h1>", "http 502: <h1>no upstream</h1>"),
+        (
+            b"HTTP/1.1 502 Bad Gateway\r\n\r\n\n<style>p {}</style><h1>no upstream</h1>",
+            "http 502: a web page, 'no upstream'; check --base-url, --backend and any proxy "
+            "between",
+        ),
         (response("[1]"), "malformed: event not understood: [1]"),
         (response(native(1, index=5)), "malformed: event not understood: "),
     ],

@@ -308,6 +308,9 @@ def test_a_plan_into_a_folder_that_holds_a_run_says_what_becomes_of_that(tmp_pat
     (folder / "logs" / "run.json").write_text(json.dumps({**kept, "command": command}))
     (text,) = plan_step._moved_aside(asked)  # as that was called, not as this one is
     assert text.endswith("to go on with it: bash run_repro.sh --batch 8 --out 'a b' --resume")
+    for complete, offered in ((False, True), (True, False)):
+        (folder / "logs" / "summary.json").write_text(json.dumps({"complete": complete}))
+        assert ("to go on with it" in plan_step._moved_aside(asked)[0]) == offered
     assert "aside:" in planned(folder, given)[1]
     assert plan_step._moved_aside(replace(asked, resume=True)) == []
     lock.take(folder, os.getpid())  # a run that is at work there is not moved, nor gone on with

@@ -253,6 +253,12 @@ def test_waits_are_compared_where_both_runs_timed_them_alike(tmp_path, timed, sa
         assert not re.search(r"\)\d", line), line
 
 
+def test_the_folder_that_one_is_in_is_named(tmp_path, capsys, monkeypatch):
+    one, two = (report_runs.series(tmp_path / name) for name in ("one", "two"))
+    monkeypatch.chdir(one)
+    assert f"1: {one}, " in (said := compared(capsys, ".", two)[1]) and f"2: {two}, " in said
+
+
 def test_a_rehearsal_compared_is_no_evidence(tmp_path, capsys):
     one, two = (report_runs.rehearsal(tmp_path / name) for name in ("one", "two"))
     assert (
@@ -282,6 +288,23 @@ def test_of_long_values_what_differs_is_shown(texts, shown):
 def test_values_that_differ_are_never_shown_alike(middle):
     texts = ["x" * 60 + middle + "y" * 60, "x" * 60 + middle[:-1] + "B" + "y" * 60, HEAD + HEAD]
     assert len(set(case_differences.told_apart(texts))) == 3
+
+
+def test_what_differs_inside_a_nested_argument_is_named_by_its_path(tmp_path):
+    run = report_runs.series(tmp_path / "run")
+    for label, backend in ((report_runs.A, "full"), (report_runs.B, "disabled")):
+        config = {"decode": {"backend": backend, "bs": [1, 2]}, "prefill": {"backend": "full"}}
+        for path in (run / "logs").glob(f"{label}*_launch.json"):
+            report_runs.changed(
+                path, lambda launch, its=config: launch["server_info"].update(cuda_graph_config=its)
+            )
+    (found,) = (
+        each
+        for each in case_differences.between_cases(source.read(run))
+        if each.name.startswith("cuda_graph_config")
+    )
+    assert found.name == "cuda_graph_config.decode.backend" and found.graphs
+    assert found.values == ["full", "disabled"]
 
 
 def test_one_long_value_keeps_both_ends():

@@ -75,7 +75,10 @@ def json_values(text: str) -> list[Any]:
 
 
 def words_of(text: str) -> str:
-    """The human part of an error that may be JSON."""
+    """The human part of an error that may be JSON, or a web page."""
+    if text.lstrip("\ufeff").lstrip().startswith("<"):
+        words = server_message(TAG.sub(" ", text[:PAGE_CHARS]))
+        return f"a web page, {words[:80]!r}; {CHECK_PATH}"
     values = json_values(text)
     return server_message(values[0] if len(values) == 1 else text)
 

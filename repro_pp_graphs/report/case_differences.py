@@ -65,11 +65,12 @@ def _masker() -> masking.Masker:
 def _settings(launch: Launched) -> dict[str, Any]:
     """The resolved arguments of one launch; those it was started with where it never answered."""
     masker = _masker()
-    info: dict[str, Any] = {
-        key: masker.json(value, key)
-        for key, value in launch.server_info.items()
-        if key not in _MOVING and (key in _NESTED or not isinstance(value, dict))
-    }
+    info: dict[str, Any] = {}
+    for key, value in launch.server_info.items():
+        if key in _NESTED:
+            info |= _flat(key, masker.json(value, key))
+        elif key not in _MOVING and not isinstance(value, dict):
+            info[key] = masker.json(value, key)
     if not info:
         info = {"arguments": " ".join(launch.summary.server_args)}
     for name in shim_names.names_in(launch.env):
@@ -78,6 +79,16 @@ def _settings(launch: Launched) -> dict[str, Any]:
         if name != shim_names.ENV_NAME:
             info[f"{name} (variable)"] = masking.excerpt(f"{name}={value}").partition("=")[2]
     return info
+
+
+def _flat(name: str, value: object) -> dict[str, Any]:
+    """A nested value as one for each path: `cuda_graph_config.decode.backend`."""
+    if not isinstance(value, dict):
+        return {name: value}
+    found: dict[str, Any] = {}
+    for key, each in value.items():
+        found |= _flat(f"{name}.{key}", each)
+    return found
 
 
 def _agreed(launches: list[Launched]) -> dict[str, Any]:

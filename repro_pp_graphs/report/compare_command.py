@@ -28,7 +28,9 @@ def main(argv: list[str]) -> int:
         "another load, model, number of ranks or kind are refused.",
         EXAMPLES,
     )
-    made.add_argument("dirs", nargs=2, type=Path, metavar="DIR", help="what --out named")
+    made.add_argument(
+        "dirs", nargs=2, type=Path, metavar="DIR", help="what --out named; . for a run without it"
+    )
     options = made.parse_args(argv)
     if lacking := [folder for folder in options.dirs if not folder.is_dir()]:
         complain(COMMAND, f"{lacking[0]} is no folder; name the folders of two runs")

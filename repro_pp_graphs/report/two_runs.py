@@ -203,7 +203,8 @@ def _what_cells_are(one: Source, other: Source) -> str:
 def _head(mark: str, source: Source) -> list[str]:
     began = source.summary.began if source.summary else ""
     versions = ", ".join(sorted({each.summary.sglang_version for each in source.launches}))
-    return wrapped(f"{mark}: {source.folder}, {began or 'date unknown'}, sglang {versions}")
+    folder = source.folder if source.folder.name else source.folder.resolve()  # of `.` its name
+    return wrapped(f"{mark}: {folder}, {began or 'date unknown'}, sglang {versions}")
 
 
 def _table(one: Source, other: Source, case: str) -> list[str]:

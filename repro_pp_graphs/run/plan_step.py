@@ -199,7 +199,8 @@ def _moved_aside(options: Options) -> list[str]:
         return []  # of a run that is at work that is said
     text = f"{options.out} holds a run begun {previous.began(there)}: a real run moves it to "
     text += f"{options.out / 'previous'}"
-    if words := command_words.without(previous.command(there), command_words.OF_A_SESSION):
+    words = command_words.without(previous.command(there), command_words.OF_A_SESSION)
+    if words and not previous.is_complete(there):
         text += f"; to go on with it: {shlex.join([*words, '--resume'])}"
     return [text]
 

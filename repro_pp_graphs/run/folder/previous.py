@@ -174,6 +174,14 @@ def command(run_json: Path) -> list[str]:
     return words if all(isinstance(word, str) for word in words) else []
 
 
+def is_complete(run_json: Path) -> bool:
+    """Whether a run's summary says that all of its launches were measured."""
+    try:
+        return read_object(run_json.with_name("summary.json")).get("complete") is True
+    except (OSError, BadFile):
+        return False
+
+
 def _now() -> str:
     return time.strftime(STAMP)
 

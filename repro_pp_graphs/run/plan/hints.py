@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 SERVER = "an argument of sglang goes into server_args_base.txt, or into the file of one case"
-OF_SGLANG = "it is an argument of sglang: into server_args_base.txt, or the file of one case"
+OF_SGLANG = (
+    "it is an argument of sglang: into server_args_base.txt, or into the file of one case, as "
+    "server_args_mine.txt, which --cases graphs_on,mine runs"
+)
 OWN = {  # arguments of sglang that are an option here, called otherwise
     "--model-path": "--model NAME",
     "--pipeline-parallel-size": "--pp-size N",

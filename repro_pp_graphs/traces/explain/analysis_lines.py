@@ -196,7 +196,7 @@ def _token_return(facts: Analysis) -> list[str]:
 
 def _ranks(facts: Analysis) -> list[str]:
     gpu = on_gpu(facts)
-    names = ("computes", "P2P only", "idle") if gpu else ("batch", "receives", "other")
+    names = ("computes", "P2P only", "idle") if gpu else ("run_batch", "receives", "other")
     names = (*names[:2], "neither") if facts.shared_gpus else names
     found = [
         f"{'rank':<6} batches {'graphs ' if gpu else ''}"
@@ -215,7 +215,10 @@ def _ranks(facts: Analysis) -> list[str]:
         found.append((line + _sizes(row.decode_batch_sizes, WIDTH - len(line))).rstrip())
     if len(facts.ranks) > MOST_ROWS:
         found.append(f"({len(facts.ranks)} ranks in all: --json has each)")
-    return [*found, *_of_shared_gpus(facts), *wrapped(_bubble(facts))]
+    of_hosts = (
+        "" if gpu else "(of a CPU run the hosts' time: in run_batch, in receives, in neither)"
+    )
+    return [*found, *_of_shared_gpus(facts), *wrapped(of_hosts, ""), *wrapped(_bubble(facts))]
 
 
 def _of_shared_gpus(facts: Analysis) -> list[str]:

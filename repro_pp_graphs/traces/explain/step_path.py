@@ -77,8 +77,8 @@ IF_NOTES = {
     "comm_stream": "comm_stream: the send as it is here, but without waiting for its GPU; the case "
     "of that name (asynchronous sends, on a stream of their own) is something else.",
     "token_send": "token_send: send=0 of the last rank's send of token ids to PP0 alone, #10865's.",
-    "batched_p2p": "batched_p2p: send=0, and receives do not wait either: it may save more than "
-    "send=0.",
+    "batched_p2p": "batched_p2p: send=0, and receives do not wait for gloo either: it may save "
+    "more than send=0.",
 }
 
 
