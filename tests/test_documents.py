@@ -46,6 +46,9 @@ OTHERS = {
 PICKS = "--(?:python|release|cpu|attach)"  # options that choose an sglang, or need none of GPUs
 BEGINNINGS = ("bash ", "python ", *(name for name in HELP if "/" in name or "." in name))
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9_-]*[a-z0-9]")
+DRY_RUN = re.compile(
+    r"--dry-run(?: --[a-z]\S*(?: [\w.x]+)?)* --gpus [0-9][0-9x]*(?: --[a-z]\S* [\w.]+)*"
+)
 SPAN = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
@@ -128,15 +131,18 @@ def test_commands_take_the_options_that_they_are_shown_with(path, helps):
     assert not unknown
 
 
-def test_the_dry_runs_that_help_shows_fit_the_gpus_that_they_assume(helps, tmp_path):
-    shown = [
-        words.partition(" #")[0].split()
+def test_the_dry_runs_that_are_shown_fit_the_gpus_that_they_assume(helps, tmp_path):
+    shown = {
+        words.partition(" #")[0].strip()
         for name, words in commands(helps["run_repro.sh"])
-        if name == "run_repro.sh" and "--gpus" in words and "--dry-run" in words
-    ]
+        if name == "run_repro.sh" and re.search("--gpus [0-9]", words) and "--dry-run" in words
+    }
     assert len(shown) >= 2
-    for number, words in enumerate(shown):
-        command = ["bash", "run_repro.sh", *words, "--out", str(tmp_path / str(number))]
+    of_documents = {words.strip() for path in DOCUMENTS for words in DRY_RUN.findall(read(path))}
+    assert len(of_documents) >= 4
+    for number, words in enumerate(sorted(shown | of_documents)):
+        given = [*words.split(), "--out", str(tmp_path / str(number))]
+        command = ["bash", "run_repro.sh", *given]
         done = ran(command, cwd=ROOT)
         assert done.returncode == 0, (words, done.stdout[-500:], done.stderr[-500:])
 

@@ -9,6 +9,7 @@ import pytest
 import report_runs
 
 from repro_pp_graphs.report import case_differences, compare_command, source, two_runs
+from repro_pp_graphs.report.page import content
 from repro_pp_graphs.stats.metric_names import IDLE, OUTSIDE, OWN_GRAPH, RETURN
 
 pytestmark = pytest.mark.slow
@@ -288,6 +289,19 @@ def test_of_long_values_what_differs_is_shown(texts, shown):
 def test_values_that_differ_are_never_shown_alike(middle):
     texts = ["x" * 60 + middle + "y" * 60, "x" * 60 + middle[:-1] + "B" + "y" * 60, HEAD + HEAD]
     assert len(set(case_differences.told_apart(texts))) == 3
+
+
+def test_of_a_server_that_never_answered_the_arguments_are_all_that_is_compared(tmp_path):
+    """As where a run is interrupted before the second case's server is up."""
+    run = report_runs.series(tmp_path / "run")
+    for path in (run / "logs").glob(f"{report_runs.B}*_launch.json"):
+        report_runs.changed(path, lambda launch: launch.update(status="failed", server_info={}))
+    for path in (run / "logs").glob(f"{report_runs.B}*_client.json"):
+        path.unlink()
+    read = source.read(run)
+    (found,) = case_differences.between_cases(read)
+    assert found.name == "arguments" and "--disable-cuda-graph" in found.values[1]
+    assert content._differ_in_more(read, [found]) == []
 
 
 def test_what_differs_inside_a_nested_argument_is_named_by_its_path(tmp_path):

@@ -6,7 +6,7 @@ That graphs differ is the question; anything besides makes the comparison one of
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import takewhile
 from typing import Any
@@ -21,6 +21,7 @@ from repro_pp_graphs.server import shim_names
 _MOVING = frozenset({"startup_time", "launch_command", "internal_states", "status", "port"})
 _NESTED = frozenset({"cuda_graph_config"})  # the only nested value that is an argument
 _GRAPHS = "cuda_graph"
+NOT_KNOWN = "not known"  # of a case whose servers never answered
 MOST_CHARS = 40
 MOST_ALIKE = 10  # characters at the head of long values that are shown though all have them
 
@@ -41,20 +42,35 @@ def between_cases(source: Source) -> list[Difference]:
     ]
     if len(by_case) < 2 or not all(by_case):
         return []
-    known = [_agreed(launches) for launches in by_case]
+    answered = [any(each.server_info for each in launches) for launches in by_case]
+    given = [_agreed(launches, _given) for launches in by_case]
+    if not all(answered):  # what a server would have resolved is not known
+        for one, launches in zip(given, by_case, strict=True):
+            one["arguments"] = _arguments(launches[0])
+    found = _told(given, [True] * len(given))
+    if sum(answered) > 1:
+        found += _told([_agreed(launches, _resolved) for launches in by_case], answered)
+    return sorted(found, key=lambda each: not each.graphs)
+
+
+def _told(known: list[dict[str, Any]], of: list[bool]) -> list[Difference]:
+    """The names whose values differ among the cases `of`; of the others they are not known. What a
+    case does not have is a difference too: a shim, a variable."""
     found = []
     for name in dict.fromkeys(name for one in known for name in one):
-        values = [one.get(name) for one in known]
-        # an argument that a server does not report says nothing; a shim or variable it lacks does
-        if len({_text(value) for value in values}) > 1:
-            shown = told_apart([_text(value) for value in values])
-            found.append(Difference(name, shown, graphs=_GRAPHS in name))
-    return sorted(found, key=lambda each: not each.graphs)
+        texts = [
+            _text(one.get(name)) if is_of else NOT_KNOWN
+            for one, is_of in zip(known, of, strict=True)
+        ]
+        if len(set(texts) - {NOT_KNOWN}) > 1:
+            found.append(Difference(name, told_apart(texts), graphs=_GRAPHS in name))
+    return found
 
 
 def settings_of(launches: list[Launched]) -> dict[str, str]:
     """What the launches of a case all ran with, as text, whole."""
-    return {k: _text(v) for k, v in _agreed(launches).items()}
+    settings = _agreed(launches, lambda launch: _resolved(launch) | _given(launch))
+    return {name: _text(value) for name, value in settings.items()}
 
 
 @lru_cache(maxsize=1)
@@ -62,8 +78,9 @@ def _masker() -> masking.Masker:
     return masking.of_this_process(people=False)
 
 
-def _settings(launch: Launched) -> dict[str, Any]:
-    """The resolved arguments of one launch; those it was started with where it never answered."""
+def _resolved(launch: Launched) -> dict[str, Any]:
+    """The arguments of one launch as its server resolved them; those it was started with where it
+    never answered."""
     masker = _masker()
     info: dict[str, Any] = {}
     for key, value in launch.server_info.items():
@@ -71,10 +88,16 @@ def _settings(launch: Launched) -> dict[str, Any]:
             info |= _flat(key, masker.json(value, key))
         elif key not in _MOVING and not isinstance(value, dict):
             info[key] = masker.json(value, key)
-    if not info:
-        info = {"arguments": " ".join(launch.summary.server_args)}
-    for name in shim_names.names_in(launch.env):
-        info[f"shim {name}"] = "yes"
+    return info or {"arguments": _arguments(launch)}
+
+
+def _arguments(launch: Launched) -> str:
+    return str(_masker().json(" ".join(launch.summary.server_args), "arguments"))
+
+
+def _given(launch: Launched) -> dict[str, Any]:
+    """The shims and variables that a launch was started with."""
+    info: dict[str, Any] = {f"shim {name}": "yes" for name in shim_names.names_in(launch.env)}
     for name, value in launch.env.items():
         if name != shim_names.ENV_NAME:
             info[f"{name} (variable)"] = masking.excerpt(f"{name}={value}").partition("=")[2]
@@ -91,10 +114,12 @@ def _flat(name: str, value: object) -> dict[str, Any]:
     return found
 
 
-def _agreed(launches: list[Launched]) -> dict[str, Any]:
+def _agreed(
+    launches: list[Launched], settings: Callable[[Launched], dict[str, Any]]
+) -> dict[str, Any]:
     """What all launches of a case have alike, of those whose server answered, if one did: the rest
     moves by itself."""
-    first, *others = map(_settings, [one for one in launches if one.server_info] or launches)
+    first, *others = map(settings, [one for one in launches if one.server_info] or launches)
     return {key: value for key, value in first.items() if all(o.get(key) == value for o in others)}
 
 

@@ -167,9 +167,12 @@ def _differ_in_more(source: Source, found: list[Difference]) -> list[str]:
     off in both, besides what their argument files say."""
     warnings = []
     first = source.cases[0]
+    measured = {source.cases[each.case] for each in source.launches if each.measured}
     verdict = source.summary.verdict if source.summary else None
     pairs = [{each.a, each.b} for each in verdict.pairs] if verdict else []
     for case, names in beside_graphs(found, source.cases).items():
+        if not {first, case} <= measured:
+            continue  # nothing is compared
         if {first, case} not in pairs and any(case in each for each in pairs):
             continue  # it is held against another case
         asked = said_to_differ(source, source.cases.index(case))
