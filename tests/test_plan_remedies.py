@@ -108,7 +108,7 @@ def test_a_remedy_that_differs_in_two_things_from_all_cases_has_a_note_with_the_
 ):
     (note,) = notes_on_two_things(tmp_path / "1", "sync_send", "comm_stream", "event_send")
     assert note.startswith("comm_stream: against sync_send this case changes two things: ")
-    assert "sends that are asynchronous in place of blocking" in note
+    assert "its sends are asynchronous in place of blocking" in note
     assert "add graphs_on to --cases" in note
     (note,) = notes_on_two_things(
         tmp_path / "2", "sync_send", "comm_overlap", "batched_p2p", version="0.5.21"

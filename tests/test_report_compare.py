@@ -110,7 +110,7 @@ def test_hosts_of_another_speed_are_named(tmp_path, capsys, theirs, python, name
         for path in (folder / "logs").glob("*_launch.json"):
             report_runs.changed(path, lambda one, host=host: one.update(host=host))
     _, text = compared(capsys, *folders)
-    assert ("a fixed loop of Python took 5.0 ms; 9.5" in text) == named
+    assert ("a fixed loop of Python took 5.0 ms in run 1, 9.5 in run 2" in text) == named
 
 
 def test_a_host_with_other_work_is_named_with_its_run(tmp_path, capsys):

@@ -50,6 +50,20 @@ def word(found: dict[str, Any], load: str, metric: str = TPOT) -> str:
     return str(compared[0]["word"])
 
 
+def test_of_one_load_nothing_is_said_about_several(tmp_path: Path):
+    run = report_runs.swept(tmp_path / "run")
+
+    def first_alone(plan: dict[str, Any]) -> None:
+        plan["loads"] = plan["loads"][:1]
+
+    report_runs.changed(run / "logs" / "run.json", first_alone)
+    made = summarised(run)
+    assert len(made["sweep"]) == 1
+    said = " ".join(sweep_table.notes(made))
+    assert "ms of the token return are idle" in said and "loads" not in said
+    assert "main load" not in said and "no load" not in said
+
+
 def test_every_load_is_compared_by_its_own_numbers(found: dict[str, Any]):
     assert [each["load"]["name"] for each in found["sweep"]] == ["b16", "b4", "b64"]
     assert word(found, "b16") == "DIFFERENT" and word(found, "b64") == "DIFFERENT"
@@ -409,6 +423,6 @@ def test_of_cases_with_unlike_launches_both_numbers_are_named(tmp_path):
     assert "means of 2 to 3 launches" in sweep_table.table(found).note
     assert sweep_table.lines(found)[0].startswith("2 to 3 launches by load ")
     note = turn_tables.bars(read).table().note
-    assert "means over 2 to 3 launches;" in note and note.endswith("the other tables has them.")
+    assert "means over 2 to 3 launches;" in note and note.endswith("beside a prefill too.")
     assert "means over 2 to 3 launches;" in page_tables.arms(read).note
     assert any("2 to 3 launches a case: too few" in text for text in remarks.remarks(found))

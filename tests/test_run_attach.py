@@ -345,7 +345,7 @@ def test_a_server_that_dies_under_load(harness, tmp_path):
     said = said_by(done)
     assert done.status == 1 and harness.statuses() == {"attached": "failed"}
     assert "no longer listens: it has ended" in said and "run the same command" in said
-    assert "--resume" not in said and "To run what is not measured" in said
+    assert "--resume" not in said and "To run what is not finished" in said
 
 
 def test_a_server_that_dies_while_it_is_profiled(hurried, tmp_path):

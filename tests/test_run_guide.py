@@ -194,7 +194,7 @@ def test_the_load_that_reaches_a_chunk_fits_into_the_kv_cache_and_is_kept_in_the
 ):
     base = f"{BASE}--max-total-tokens 20000\n"  # 4,096 tokens and 256 new ones, four times
     (note,) = notes_of(tmp_path, base=base)
-    assert note.endswith("--sweep input_len=4096 --batch 4")
+    assert note.endswith("--sweep input_len=4096 --batch 4 (more do not fit into the KV cache)")
     (note,) = notes_of(tmp_path, base=f"{BASE}--max-total-tokens 4351\n")  # not once
     assert note.endswith("--sweep input_len=4096")
     flags = plan_of.__kwdefaults__["flags"] | {"--chunked-prefill-size"}

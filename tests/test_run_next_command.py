@@ -84,7 +84,7 @@ def test_the_users_own_options_are_repeated_so_that_a_shell_reads_them(tmp_path,
 
 def test_what_is_not_measured_is_gone_on_with(tmp_path):
     lines = next_command.lines(tmp_path, plan(4, command=[*CALL, "--rounds", "4"]), complete=False)
-    assert lines[0] == "To run what is not measured:"
+    assert lines[0] == "To run what is not finished:"
     assert command_of(lines[1:]) == [*CALL, "--rounds", "4", "--resume"]
 
 
@@ -176,12 +176,12 @@ def test_what_runs_again_though_it_was_finished_is_said_before_it_is_gone_on_wit
         lines = next_command.lines(tmp_path, made, complete=False)
         command = next(at for at, line in enumerate(lines) if line.startswith("  bash"))
         said = " ".join(lines[:command])
-        assert "not measured, and again the" in said and again in said and "B_r2" in said
+        assert "not finished, and again the" in said and again in said and "B_r2" in said
         assert "A_r2" not in said or lost == "A_r1"
         assert command_of(lines[command:]) == [*CALL, "--rounds", "4", "--resume"]
     done(logs, made, "A_r1", "B_r1", "B_r2", "A_r2")  # of this block nothing was finished
     (first, *_) = next_command.lines(tmp_path, made, complete=False)
-    assert first == "To run what is not measured:"
+    assert first == "To run what is not finished:"
 
 
 def test_in_a_single_round_only_what_failed_runs_again(tmp_path):

@@ -177,8 +177,8 @@ def test_two_ranks_in_two_parts_of_one_message_are_not_said_to_wait_for_each_oth
     send = replace(last.rows["token_send"], waits={"transfer": 20_000.0})
     turns = {**facts.turns, "3": replace(last, rows={**last.rows, "token_send": send})}
     assert (
-        "PP3 is in the send of token ids, not yet at that part of it (size, metadata and tensors "
-        "go one after the other)."
+        "PP3 is in the send of token ids, but not yet at this part of the message (size, metadata "
+        "and tensors go one after the other)."
     ) in " ".join(conclusion(replace(facts, turns=turns)))
 
 

@@ -25,13 +25,14 @@ def sentences(one: Source, other: Source, cases: list[str]) -> list[str]:
     for name, key in (("GPUs", "GPUs"), ("driver", "driver"), ("torch", "torch"), ("NCCL", "NCCL")):
         pair = [source.environment.get(key, "") for source in (one, other)]
         if all(pair) and pair[0] != pair[1]:
-            found.append(f"{name}: {pair[0]}; {pair[1]}")
+            found.append(f"{name}: {pair[0]} in run 1, {pair[1]} in run 2")
     pythons = {python for source in (one, other) for python in _loops(source)}
     loops = [median(found) for source in (one, other) for found in _loops(source).values()]
     if len(pythons) == 1 and len(loops) == 2 and max(loops) > LOOPS_ALIKE * min(loops):
         found.append(
-            f"speed of a core: a fixed loop of Python took {loops[0]:.1f} ms; {loops[1]:.1f} "
-            "(medians over the launches): launches without graphs, and sends, depend on it"
+            f"speed of a core: a fixed loop of Python took {loops[0]:.1f} ms in run 1, "
+            f"{loops[1]:.1f} in run 2 (medians over the launches): launches without graphs, and "
+            "sends, depend on it"
         )
     for case in cases:
         first, second = (settings_of(launches_of(source, case)) for source in (one, other))

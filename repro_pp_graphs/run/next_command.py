@@ -85,10 +85,10 @@ def _what_runs(out: Path, plan: Plan) -> list[str]:
     finished in a block of rounds that lost a launch."""
     again = [] if plan.attached else resume.repeated(out / "logs", plan)
     if not again:
-        return ["To run what is not measured:"]
+        return ["To run what is not finished:"]
     finished = "the finished launches" if len(again) > 1 else "the finished launch"
     return wrapped(
-        f"To run what is not measured, and again {finished} of the same block, as drift cancels "
+        f"To run what is not finished, and again {finished} of the same block, as drift cancels "
         f"in whole rounds only ({', '.join(again)}):"
     )
 

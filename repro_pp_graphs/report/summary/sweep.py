@@ -198,10 +198,14 @@ def most_idle(summary: dict[str, Any]) -> list[str]:
         if known:
             largest, load = max(known, key=lambda each: each[0])
             least = min(each[0] for each in known)
-            text = f"{name(summary, case)}: no load of {len(known)} has a larger idle part in the "
-            text += f"token return than {load['title']}: {number(largest, 3)} ms (the smallest is "
-            text += f"{number(least, 3)} ms)"
-            found.append(f"{text}{_cause(summary, case, load['name'])}.")
+            text = f"no load of {len(known)} has a larger idle part in the token return than "
+            text += (
+                f"{load['title']}: {number(largest, 3)} ms (the smallest is {number(least, 3)} ms)"
+            )
+            if len(summary["sweep"]) == 1:
+                text = f"{number(largest, 3)} ms of the token return are idle"
+            cause = _cause(summary, case, load["name"])
+            found.append(f"{name(summary, case)}: {text}{cause}.")
     return found
 
 

@@ -73,13 +73,14 @@ def notes(summary: dict[str, Any]) -> list[str]:
     if not summary.get("sweep"):
         return []
     main, found = summary["sweep"][0]["load"]["title"], []
-    if any(sweep.ratios(summary, metric) for metric in sweep.SHOWN):
+    several = len(summary["sweep"]) > 1
+    if several and any(sweep.ratios(summary, metric) for metric in sweep.SHOWN):
         found.append(
             f"The verdict is on {main}, the main load; words of the others are corrected for their "
             f"number (Holm, {_families(summary)})."
         )
     own = sweep.traced(summary)
-    if any(row.get("trace_bytes") for row in summary["launches"]) and not own:
+    if several and any(row.get("trace_bytes") for row in summary["launches"]) and not own:
         found.append(
             f"Only the main load, {main}, was profiled: it alone has traces (--profile-loads)."
         )
@@ -89,7 +90,7 @@ def notes(summary: dict[str, Any]) -> list[str]:
             "The idle part of the token return: cannot tell. It takes the ranks' clocks (pp_clock) "
             "on GPUs, one a rank."
         )
-    found += sweep.most_idle(summary) + sweep_waits.largest(summary)
+    found += sweep.most_idle(summary) + (sweep_waits.largest(summary) if several else [])
     return found + own + sweep.partial(summary)
 
 

@@ -59,8 +59,8 @@ class Bars(msgspec.Struct, kw_only=True):
         )
         if "send_tokens" in self.parts:
             note += (
-                " Turns beside a prefill are left out; the token send's mean in the other tables "
-                "has them."
+                " Turns beside a prefill are left out; the table's token send is "
+                "the mean over the sends of all decode batches, those beside a prefill too."
             )
         return Table(head=["", *(self.names[each] for each in at)], rows=rows, note=note)
 

@@ -27,30 +27,30 @@ def add_notes(plan: Plan) -> None:
             continue
         if launch.case == first.case:
             launch.notes.append(
-                f"what {what} is seen against {case}, from which this case differs in that alone: "
+                f"compare it with {case}, from which it differs in {what} alone: "
                 f"--cases {case},{launch.case}"
             )
         elif sends != baseline:
             launch.caveats.append(
-                f"against {first.case} this case changes two things: sends that are {baseline} in "
-                f"place of {_sends(plan, first)}, and of these {sends}: add {case} to --cases, "
-                "from which it differs in the second alone"
+                f"against {first.case} this case changes two things: its sends are {baseline} in "
+                f"place of {_sends(plan, first)}, and then {sends} in place of {baseline}: add "
+                f"{case} to --cases, from which it differs in the second alone"
             )
         elif first.expects_graphs != launch.expects_graphs:
             launch.caveats.append(
-                f"against {first.case} this case changes two things, graphs and what {what}: add "
+                f"against {first.case} this case changes two things, graphs and {what}: add "
                 f"{case} to --cases, from which it differs in the second alone"
             )
 
 
 def _baseline(plan: Plan, launch: Launch) -> tuple[str, str]:
-    """How those send that a remedy is held against, and what it changes; empty where the launch is
-    of none."""
+    """How those send that a remedy is held against, and in what it differs from them; empty where
+    the launch is of none."""
     sends = _sends(plan, launch)
     if sends in BASELINES:
-        return BASELINES[sends], f"sends that are {sends} change"
+        return BASELINES[sends], "its sends"
     if launch.case == DEPTH_CASE and sends == ASYNCHRONOUS:
-        return sends, f"{DEPTH} changes"
+        return sends, DEPTH
     return "", ""
 
 

@@ -50,7 +50,7 @@ def _batch(plan: Plan, length: int, gpus: Sequence[Gpu]) -> str:
     that is no fewer than now, or not known."""
     held = [tokens for one in plan.launches if (tokens := kv_cache.held(plan, one, gpus))]
     fit = min(held, default=0) // (length + plan.max_new_tokens)
-    return f" --batch {fit}" if 0 < fit < plan.batch else ""
+    return f" --batch {fit} (more do not fit into the KV cache)" if 0 < fit < plan.batch else ""
 
 
 def _lengths(launch: Launch) -> Iterator[tuple[str, int]]:

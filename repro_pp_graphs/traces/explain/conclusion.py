@@ -231,7 +231,7 @@ def behind(facts: Analysis, label: str, name: RowName, cause: Cause) -> str:
         cause = max(row.waits, key=lambda key: row.waits[key])
         if place == OTHER_END[name] and cause in ("peer_late", "transfer"):
             # for another part of the message: for this one the first rank waits for the peer
-            said.append(f"{text}, not yet at that part of it ({PARTS})")
+            said.append(f"{text}, but not yet at this part of the message ({PARTS})")
             break
         said.append(f"{text}, {_cause(facts, peer, place, cause).rstrip('.')}")
         seen.add(peer)
