@@ -444,6 +444,19 @@ def test_a_rehearsal_has_nothing_to_report(tmp_path: Path) -> None:
     assert "Nothing here to report" not in issue.text_of(report_runs.series(run))
 
 
+@pytest.mark.parametrize(("status", "quoted"), [("failed", True), ("interrupted", False)])
+def test_the_end_of_a_log_is_quoted_unless_the_run_ended_that_server(
+    tmp_path: Path, status: str, quoted: bool
+) -> None:
+    run = report_runs.series(tmp_path / "run")
+    (run / "logs" / f"{A}_server.log").write_text(
+        "Traceback (most recent call last):\nOSError: x\n"
+    )
+    report_runs.changed(run / "logs" / f"{A}_launch.json", lambda one: one.update(status=status))
+    text = issue.text_of(run)
+    assert (f"The log of {A} says at its end" in text and "OSError: x" in text) == quoted
+
+
 def test_the_finding_stands_in_the_first_lines(tmp_path: Path) -> None:
     run = report_runs.traced(tmp_path / "run")
     text = "A: seen whole.\n\nno more"

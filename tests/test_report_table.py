@@ -252,6 +252,9 @@ def test_failed_requests_are_shown(tmp_path):
     assert rows(launch_table.lines(run_summary.summarise(tmp_path, two)), "failed requests") == [
         ["3", "-"]
     ]
+    launch_record.amend(tmp_path, "A", status="interrupted")  # by which they failed
+    lines = launch_table.lines(run_summary.summarise(tmp_path, two))
+    assert not any("failed requests" in line for line in lines)
 
 
 def test_a_failed_launch_says_so_in_place_of_numbers(tmp_path):

@@ -46,10 +46,11 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _said_at_the_end(logs: Path, plan: Plan, result: dict[str, Any]) -> Iterator[str]:
-    """What the server's log of each failed launch says of its end."""
+    """What the server's log of each failed launch says of its end; one that was interrupted was
+    ended by the run, whatever it says."""
     for launch in result["launches"]:
         path = logs / f"{launch['label']}_{plan.program}.log"
-        if launch["status"] == "ok" or not path.exists():
+        if launch["status"] in ("ok", "interrupted") or not path.exists():
             continue
         text = path.read_text(encoding="utf-8", errors="replace")
         lines = [line.text for line in diagnosis.telling_lines(text, most=8)]

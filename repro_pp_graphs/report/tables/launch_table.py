@@ -250,7 +250,9 @@ def eager_share(row: Row) -> str:
 
 
 def failed(row: Row) -> str:
-    """How many requests failed; `-` for none."""
+    """How many requests failed; `-` for none, and where the run itself ended them."""
+    if row["status"] == "interrupted" and not row.get("measured"):
+        return "-"
     return number(row["metrics"].get("failed") or None)
 
 
