@@ -26,6 +26,7 @@ class GraphState(msgspec.Struct):
     launches: dict[str, int] | None = (
         None  # cudaGraphLaunch calls in the traces by rank; None unprofiled
     )
+    prefills_with_graph: int = 0  # prefill lines of the log that say so
 
 
 class GpuCounters(msgspec.Struct, omit_defaults=True):

@@ -16,7 +16,13 @@ from trace_changes import DATA, only_case
 
 from repro_pp_graphs import run_record, schemas
 from repro_pp_graphs.report import source, summary_step, two_runs
-from repro_pp_graphs.report.summary import outcome, run_summary, sentences, summary_record
+from repro_pp_graphs.report.summary import (
+    outcome,
+    remarks,
+    run_summary,
+    sentences,
+    summary_record,
+)
 from repro_pp_graphs.report.summary.verdict import correct_over_pairs
 from repro_pp_graphs.report.tables import page_tables, ratio_cells
 from repro_pp_graphs.stats.arms import Sample
@@ -44,6 +50,27 @@ def answers(found: Verdict) -> dict[str, str]:
 
 def finding(found: Verdict, name: str) -> Finding:
     return next(each for each in found.findings if each.name == name)
+
+
+@pytest.mark.parametrize(
+    ("cases", "unproven"), [((), True), ((A,), False), ((B,), False), ((A, B), True)]
+)
+def test_ttft_alone_is_no_control_where_prefills_ran_with_graphs_in_one_case(
+    tmp_path, cases, unproven
+):
+    run = report_runs.series(tmp_path / "r")
+    for label, usual_ms in ((A, 50.0), (B, 75.0)):
+        for number, path in enumerate((run / "logs").glob(f"{label}*_client.json")):
+            ms = usual_ms + number % 2
+            changed(path, lambda one, ms=ms: one["summary"].update(control_ttft_ms=ms))
+    for label in cases:
+        for path in (run / "logs").glob(f"{label}*_launch.json"):
+            changed(path, lambda one: one["graph_state"].update(prefills_with_graph=7))
+    found = verdict(run)
+    assert any(limit.startswith("unproven: ") for limit in found.limits) == unproven
+    made = run_summary.summarise(run / "logs", run_record.load(run / "logs"))
+    said = [text for text in remarks.remarks(made) if "Prefills ran with CUDA graphs in" in text]
+    assert bool(said) == (len(cases) == 1)
 
 
 def test_the_real_series_says_graphs_make_tpot_5_percent_better(tmp_path):

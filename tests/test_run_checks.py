@@ -22,10 +22,11 @@ from made_up_run import plan
 from repro_pp_graphs.launch_record import GraphState
 from repro_pp_graphs.run.checks import kv_cache, preflight
 from repro_pp_graphs.run.folder.trace_files import TraceFiles, is_whole_gzip
+from repro_pp_graphs.run.launch import arm_check
 from repro_pp_graphs.run.launch.arm_check import objections, observe
 from repro_pp_graphs.run.memory import weights
 from repro_pp_graphs.run_record import Launch, Load, Plan
-from repro_pp_graphs.server.log.log_lines import DecodeLine
+from repro_pp_graphs.server.log.log_lines import DecodeLine, prefills_with_graph
 from repro_pp_graphs.server.machine import gpus, process
 from repro_pp_graphs.server.machine.gpus import Gpu
 from repro_pp_graphs.server.machine.listener import LOOPBACK, is_free
@@ -523,6 +524,21 @@ def test_a_growing_file_is_looked_at_again_and_a_whole_one_is_not(tmp_path, whol
 GRAPH, EAGER = DecodeLine(0, 32, True), DecodeLine(0, 24, False)
 ALL_RANKS = {"0": 24, "1": 24, "2": 24, "3": 24}
 NONE_AT_ALL = {"0": 0, "1": 0, "2": 0, "3": 0}
+
+
+def test_prefills_with_a_graph_are_counted_by_the_lines_that_say_so():
+    line = "[2026-11-27 23:23:39 PP0] {} batch, #new-seq: 1, #running-req: 0, {} graph: {}, input"
+    said = [("Prefill", "cuda", True), ("Prefill", "cuda", False), ("Decode", "cuda", True)]
+    text = "\n".join(line.format(*each) for each in said)
+    assert prefills_with_graph(f"{text}\n[.. PP0] Prefill batch. #new-seq: 1, #new-token: 2") == 1
+    state, _ = arm_check.check(text, None, launch(expects_graphs=False))
+    assert (state.decode_lines, state.prefills_with_graph) == (1, 1)
+
+
+def test_graph_launches_of_prefills_are_no_objection_to_an_arm_without_decode_graphs():
+    off = launch(expects_graphs=False)
+    assert objections(observe([EAGER], {"0": 5}, prefills=3), off) == []
+    assert objections(observe([EAGER, GRAPH], {"0": 5}, prefills=3), off) != []
 
 
 def test_a_logs_decode_lines_are_counted():

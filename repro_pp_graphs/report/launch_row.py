@@ -51,6 +51,14 @@ def is_measured(row: Row) -> bool:
     return row["status"] == "ok" or bool(looked_at and row.get("measured") and row["metrics"])
 
 
+def prefill_graphs(launches: Sequence[Row]) -> list[str]:
+    """The cases in which prefills ran with CUDA graphs, by the servers' logs."""
+    graphs = {
+        row["case"] for row in launches if (row.get("graph_state") or {}).get("prefills_with_graph")
+    }
+    return sorted(graphs)
+
+
 def split(row: Row) -> str:
     """Sizes of the micro-batches that decoded while traced: `4`, or `1 7` where they differ."""
     return " ".join(row.get("decode_batches") or ()) or "-"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from repro_pp_graphs.environment import changes
-from repro_pp_graphs.report.launch_row import name, split
+from repro_pp_graphs.report.launch_row import name, prefill_graphs, split
 from repro_pp_graphs.report.summary import token_ids
 from repro_pp_graphs.run.launch.micro_batches import NOT_AS_ASKED, WHY
 from repro_pp_graphs.server.release.release_facts import MICRO_BATCH, SENDS_MEAN
@@ -56,7 +56,7 @@ def remarks(summary: dict[str, Any]) -> list[str]:
     if summary["mode"] == "one_gpu":
         how = summary.get("sharing") or "in time slices"
         found.append(f"Ranks shared GPUs ({how}): not the durations of one GPU a rank.")
-    found += _network(launches)
+    found += _network(launches) + _prefill_graphs(summary)
     if summary["nsys"]:
         found.append("Under nsys: times are not comparable with runs without it.")
     measured = Counter(launch["case"] for launch in launches if launch["status"] == "ok")
@@ -128,6 +128,21 @@ def _network(launches: list[dict[str, Any]]) -> list[str]:
     return [
         f"Ranks talked over {cases[named[0]]}{where}: a stand-in for hosts apart, on the loopback "
         "of one machine; not the times of a network."
+    ]
+
+
+def _prefill_graphs(summary: dict[str, Any]) -> list[str]:
+    """A remark where some cases' prefills ran with CUDA graphs and others' did not."""
+    cases = dict.fromkeys(row["case"] for row in summary["launches"] if row["status"] == "ok")
+    graphs = [case for case in prefill_graphs(summary["launches"]) if case in cases]
+    others = [name(summary, case) for case in cases if case not in graphs]
+    if not graphs or not others:
+        return []
+    named = ", ".join(name(summary, case) for case in graphs)
+    return [
+        f"Prefills ran with CUDA graphs in {named}, not in {', '.join(others)}: TTFT differs for "
+        "that as well, and TTFT alone is no control between them. With "
+        "--disable-prefill-cuda-graph in server_args_base.txt they run without in all cases."
     ]
 
 

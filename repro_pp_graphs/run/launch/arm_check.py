@@ -5,17 +5,20 @@ from __future__ import annotations
 from repro_pp_graphs.launch_record import GraphState
 from repro_pp_graphs.run_record import Launch
 from repro_pp_graphs.server.case import needs
-from repro_pp_graphs.server.log.log_lines import DecodeLine, decode_lines
+from repro_pp_graphs.server.log.log_lines import DecodeLine, decode_lines, prefills_with_graph
 from repro_pp_graphs.server.release.installed import version_numbers
 
 
-def observe(lines: list[DecodeLine], launches: dict[str, int] | None) -> GraphState:
-    """Count what the log and the traces show."""
+def observe(
+    lines: list[DecodeLine], launches: dict[str, int] | None, prefills: int = 0
+) -> GraphState:
+    """Count what the log and the traces show; `prefills`: that ran with a graph."""
     return GraphState(
         decode_lines=len(lines),
         with_graph=sum(line.graph for line in lines),
         largest_eager_bs=max((line.running for line in lines if not line.graph), default=0),
         launches=launches,
+        prefills_with_graph=prefills,
     )
 
 
@@ -47,7 +50,8 @@ def objections(state: GraphState, launch: Launch) -> list[str]:
         without = [rank for rank, count in state.launches.items() if not count]
         if launch.expects_graphs and (without or not state.launches):
             found.append(f"graphs on, but no cudaGraphLaunch on rank {', '.join(without) or 'any'}")
-        if not launch.expects_graphs and len(without) < len(state.launches):
+        of_prefills = state.prefills_with_graph and state.decode_lines
+        if not launch.expects_graphs and len(without) < len(state.launches) and not of_prefills:
             found.append(f"graphs off, but the traces hold cudaGraphLaunch: {state.launches}")
     if not state.decode_lines and state.launches is None:
         found.append("no decode line in the log and no trace: the graph state was not seen")
@@ -59,7 +63,7 @@ def check(
 ) -> tuple[GraphState, list[str]]:
     """What a launch ran by its server's log and its traces' graph launches (by rank; None without
     traces), and why that is not what it claims."""
-    state = observe(decode_lines(log_text), launches)
+    state = observe(decode_lines(log_text), launches, prefills_with_graph(log_text))
     on_cuda = launch.expects_graphs is not None
     unproven = needs.unproven(log_text, launch.env, launch.ranks, on_cuda)
     return state, objections(state, launch) + unproven

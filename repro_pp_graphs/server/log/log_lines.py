@@ -255,6 +255,12 @@ def decode_lines(text: str) -> list[DecodeLine]:
     return [found for line in text.splitlines() if (found := _decode_line(line))]
 
 
+def prefills_with_graph(text: str) -> int:
+    """How many `Prefill batch` lines of a log say that a graph was replayed."""
+    lines = (line for line in text.splitlines() if "Prefill batch" in line)
+    return sum((graph := _GRAPH.search(line)) is not None and graph[1] == "True" for line in lines)
+
+
 def _decode_line(line: str) -> DecodeLine | None:
     at = line.find("Decode batch")
     running = _RUNNING.search(line, at) if at >= 0 else None
