@@ -157,6 +157,14 @@ def test_a_renamed_argument_that_is_set_by_itself_has_a_note_too(tmp_path: Path)
     assert renamed not in shown(tmp_path, plan_of(tmp_path))
 
 
+def test_what_cases_differ_in_has_the_names_of_their_files_too(tmp_path: Path):
+    flags = plan_of.__kwdefaults__["flags"] - {"--cuda-graph-max-bs"}
+    new = plan_of(tmp_path, flags=flags | {"--cuda-graph-max-bs-decode"})
+    said = "lacks --cuda-graph-max-bs-decode 64 (in its file --cuda-graph-max-bs)"
+    assert said in shown(tmp_path, new)
+    assert "in its file" not in shown(tmp_path, plan_of(tmp_path))
+
+
 CHUNKED = {
     "graphs_on": "# label: A\n--cuda-graph-max-bs 64\n",
     "mine": "--cuda-graph-max-bs 64\n--chunked-prefill-size 2048\n",

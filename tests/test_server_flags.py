@@ -65,6 +65,8 @@ def test_only_a_renamed_graph_argument_is_worth_a_note():
     (note,) = fit("--cuda-graph-max-bs 64\n--pp-size 4", NEW)[1]
     renamed = "--cuda-graph-max-bs is passed as --cuda-graph-max-bs-decode, its name"
     assert note == f"{renamed} in sglang 0.5.23"
+    assert flags.renamed(note) == ("--cuda-graph-max-bs-decode", "--cuda-graph-max-bs")
+    assert flags.renamed("--pp-size 4 is passed on") is None
 
 
 def test_environment_interpreter_and_label_survive_the_fitting():

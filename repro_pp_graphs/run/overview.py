@@ -14,7 +14,7 @@ from repro_pp_graphs.run.plan import client_words
 from repro_pp_graphs.run.plan.options import Options
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server import shim_names
-from repro_pp_graphs.server.case import argfile
+from repro_pp_graphs.server.case import argfile, flags
 from repro_pp_graphs.server.machine import pinning
 from repro_pp_graphs.server.machine.gpus import Gpu
 from repro_pp_graphs.terminal import wrapped
@@ -235,13 +235,21 @@ def _differences(plan: Plan) -> list[str]:
         theirs = _own(other)
         parts = [
             ("runs", _interpreter(first, other)),
-            ("adds", [text for text in theirs if text not in ours]),
-            ("lacks", [text for text in ours if text not in theirs]),
+            ("adds", [_as_written(text, other) for text in theirs if text not in ours]),
+            ("lacks", [_as_written(text, first) for text in ours if text not in theirs]),
         ]
         text = "; ".join(f"{word} {', '.join(its)}" for word, its in parts if its)
         said = f"{other.label}, against {first.label}: {text or 'nothing'}"
         found += wrapped(said, "  differ: ")
     return found
+
+
+def _as_written(text: str, launch: Launch) -> str:
+    """An argument with its name in the file, where the release has another for it."""
+    files = (flags.renamed(note) for note in launch.notes)
+    names = dict(pair for pair in files if pair)
+    old = names.get(text.partition(" ")[0])
+    return f"{text} (in its file {old})" if old else text
 
 
 def _alike(plan: Plan) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 
 from repro_pp_graphs.server.case.argfile import ServerArgs
 from repro_pp_graphs.server.release.installed import Release
@@ -49,6 +50,12 @@ def fit(args: ServerArgs, release: Release) -> tuple[ServerArgs, list[str]]:
             raise FlagError(f"{flag}: {objection}, in sglang {release.version}; mend it in {where}")
         fitted.flags[name] = values
     return fitted, notes
+
+
+def renamed(note: str) -> tuple[str, str] | None:
+    """The release's name and the file's, of a note that `fit` gives on a rewrite; else None."""
+    found = re.match(r"(--\S+) is passed as (--\S+), its name in ", note)
+    return (found[2], found[1]) if found else None
 
 
 def _same_option(one: str, other: str) -> bool:
