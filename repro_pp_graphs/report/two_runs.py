@@ -194,10 +194,13 @@ def _what_cells_are(one: Source, other: Source) -> str:
     several = {cell.launches > 1 for cell in cells}
     if not several:
         return "No case was measured in both runs."
+    better = "Lower is better, but for output tokens/s."
     if True not in several:
-        return "One launch a case in each run: nothing shows how far launches alike differ."
+        return (
+            f"{better} One launch a case in each run: nothing shows how far launches alike differ."
+        )
     where = " of the cases that have several" if False in several else ""
-    return f"Means, with the lowest and the highest launch{where}."
+    return f"{better} Means, with the lowest and the highest launch{where}."
 
 
 def _head(mark: str, source: Source) -> list[str]:
