@@ -282,6 +282,19 @@ def test_an_xid_after_the_last_measured_pass_is_a_warning_and_no_fault():
     assert remarks(two([]), two(PAIR), passes) == [f"after its last measured pass, {what}"]
 
 
+@pytest.mark.parametrize("number", [63, 92])
+def test_an_xid_of_corrected_errors_is_a_remark_whenever_it_came(number):
+    lines = [f"NVRM: Xid (PCI:0000:00:07): {number}, pid=21, name=python", *PAIR[1:]]
+    assert faults(two([]), two(lines)) == [
+        "Xid 31 (GPU memory page fault) on GPU 0: nvidia-cuda-mps"
+    ]
+    (said,) = remarks(two([]), two(lines))
+    assert said.startswith(f"Xid {number} (") and said.endswith(" on GPU 1: python")
+    passes: gpu_counters.Counters = {"xid_lines": []}
+    assert faults(two([]), two(lines[:1]), passes) == []
+    assert len(remarks(two([]), two(lines[:1]), passes)) == 1
+
+
 @pytest.mark.parametrize("passes", [None, {"xid_lines": None, "xid_why": "dmesg: no"}])
 def test_an_xid_of_which_it_is_not_known_when_it_came_is_a_fault(passes):
     assert len(faults(two([]), two(PAIR), passes)) == 1

@@ -131,7 +131,9 @@ def remarks(before: Counters, after: Counters, passes: Counters | None = None) -
     if gpus and after.get("gpus") is None:
         found.append(f"GPU counters are lacking after it: {after['gpus_why']}")
     own, others = xids.owned(xids.new(before.get("xid_lines"), after.get("xid_lines")), gpus)
-    late = xids.new(_while_measured(before, after, passes), own)
+    early = _while_measured(before, after, passes)
+    late = xids.new(early, own)
+    found += xids.words(filter(xids.corrected, xids.owned(early, gpus).own), gpus)
     found += [f"after its last measured pass, {text}" for text in xids.words(late, gpus)]
     if others:
         found.append(f"of GPUs that are not its own: {'; '.join(xids.words(others, []))}")
@@ -140,9 +142,9 @@ def remarks(before: Counters, after: Counters, passes: Counters | None = None) -
 
 def faults(before: Counters, after: Counters, passes: Counters | None = None) -> list[str]:
     """Why a launch between the two is no measurement: an uncorrected ECC error, an Xid or the loss
-    of a GPU that it ran on. Clocks that were held back are none, nor errors that were corrected,
-    and no Xid that the kernel's log had not yet when its last measured pass had ended (`passes`:
-    what read_log gave then)."""
+    of a GPU that it ran on. Clocks that were held back are none, nor errors that were corrected
+    (and their Xids), and no Xid that the kernel's log had not yet when its last measured pass had
+    ended (`passes`: what read_log gave then)."""
     rows = {row["uuid"]: row for row in after.get("gpus") or []}
     found = []
     gpus = before.get("gpus") or []
@@ -153,7 +155,7 @@ def faults(before: Counters, after: Counters, passes: Counters | None = None) ->
             found += [f"{name}: {errors[kind]}" for kind in errors if kind == UNCORRECTED]
         elif rows or _LOST.search(after.get("gpus_why", "")):
             found.append(f"{name} was lost during the launch")
-    early = _while_measured(before, after, passes)
+    early = [each for each in _while_measured(before, after, passes) if not xids.corrected(each)]
     return found + xids.words(xids.owned(early, gpus).own, gpus)
 
 

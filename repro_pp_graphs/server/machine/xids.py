@@ -29,6 +29,9 @@ MEANINGS = {
     119: "GSP timeout",
     120: "GSP error",
 }
+# of errors that were corrected: what was computed is right (an uncorrected one is counted, and has
+# an Xid of its own)
+CORRECTED = frozenset({63, 92})
 _LINE = re.compile(r"NVRM: Xid.*")
 _PARTS = re.compile(
     r"NVRM: Xid \(PCI:[^)]*\): (?P<number>\d{1,4})\b(?:.*?\bname=(?P<name>[^,\s]+))?"
@@ -74,6 +77,12 @@ def owned(lines: Iterable[str], gpus: Iterable[dict[str, Any]]) -> Owned:
         own = None in ours or address(line) in (None, *ours)
         (found.own if own else found.others).append(line)
     return found
+
+
+def corrected(line: str) -> bool:
+    """Whether a line is of errors that were corrected."""
+    parts = _PARTS.match(line)
+    return parts is not None and int(parts["number"]) in CORRECTED
 
 
 def words(lines: Iterable[str], gpus: Iterable[dict[str, Any]]) -> list[str]:
