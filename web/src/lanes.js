@@ -245,7 +245,9 @@ class Lanes {
     }
     const [kind, start, end, more] = lane.slices[at];
     return [
-      [lane.label, lane.key === "waits" ? `waits ${this.kinds[kind]}` : this.kinds[kind]],
+      lane.key === "waits"
+        ? [lane.label.replace(/ waits$/, " host"), `waits ${this.kinds[kind]}`]
+        : [lane.label, this.kinds[kind]],
       ["for", duration(end - start)],
       ["from", duration(start)],
       ...(more ? [["message", more]] : []),
