@@ -244,6 +244,15 @@ def test_the_graph_state_is_told_from_traces_and_log(state, launches, share):
     assert launch_table.eager_share(one).startswith(share)
 
 
+@pytest.mark.parametrize(("other", "of_graphs"), [("graphs_off", True), ("mine", False)])
+def test_a_rehearsal_says_what_its_numbers_do_not_tell(tmp_path, other, of_graphs):
+    made = plan(launch("A", "graphs_on"), launch("B", other), mode="cpu")
+    first = remarks.remarks(run_summary.summarise(tmp_path, made))[0]
+    assert first.startswith("REHEARSAL on a CPU: ")
+    assert ("#10865" in first) == of_graphs
+    assert ("how these cases compare on GPUs" in first) != of_graphs
+
+
 def test_failed_requests_are_shown(tmp_path):
     two = plan(launch("A", "on"), launch("B", "off"))
     measured(tmp_path, two, [30, 20])
