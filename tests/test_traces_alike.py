@@ -113,6 +113,24 @@ def test_no_what_if_is_offered_where_none_can_be_given():
     assert "--what-if" not in said
 
 
+@pytest.mark.parametrize(
+    ("factor", "more_us", "says"),
+    [
+        (2.0, 5000.0, "A part of the difference in host work and launching may be that."),
+        (0.5, -5000.0, "A part of the difference in host work and launching may be that."),
+        (2.0, -5000.0, "Of the two B's hosts are the slower ones, and A spends more in host work"),
+        (0.5, 5000.0, "Of the two A's hosts are the slower ones, and B spends more in host work"),
+        (2.0, -500.0, "A part of the difference"),  # of a step of 51 ms: none that can be told
+    ],
+)
+def test_a_slower_host_explains_more_work_of_its_own_and_no_less(factor, more_us, says):
+    a, b = (of_ranks(facts(ON), next_batch_us=us) for us in (10.0, 10.0 * factor))
+    host = b.ring_path.categories["host"]
+    parts = {**b.ring_path.categories, "host": replace(host, mean=host.mean + more_us)}
+    b = replace(b, ring_path=replace(b.ring_path, categories=parts))
+    assert says in host_speed.unequal("A", a, "B", b)
+
+
 def test_a_saving_below_what_can_be_told_says_so():
     path = facts(ON).ring_path
     assert path

@@ -154,7 +154,7 @@ def collect(options: argparse.Namespace, programs: Programs) -> dict[str, dict[s
     if port:
         facts.add("summary", "server", "unknown")
     else:
-        facts.add("server", "a port", "none asked: collected without a server (--no-server)")
+        facts.add("server", "asked", "none: collected without a server (--no-server)")
     steps: dict[str, Callable[[], None]] = {
         "system": lambda: system.collect(facts, clocks),
         "gpus": lambda: gpus.collect(facts, programs),

@@ -199,8 +199,12 @@ def _what_cells_are(one: Source, other: Source) -> str:
         return (
             f"{better} One launch a case in each run: nothing shows how far launches alike differ."
         )
-    where = " of the cases that have several" if False in several else ""
-    return f"{better} Means, with the lowest and the highest launch{where}."
+    if False not in several:
+        return f"{better} Means, with the lowest and the highest launch."
+    return (
+        f"{better} Means, with the lowest and the highest launch of the cases that have several. "
+        "Of one launch nothing shows how far launches alike differ."
+    )
 
 
 def _head(mark: str, source: Source) -> list[str]:

@@ -105,7 +105,8 @@ def _basis(plan: Plan) -> str:
         f"{_tpot_ms(plan)} ms a token, without prefill)"
     )
     if plan.mode == "cpu":
-        return f"{load}; start, profile and the rest {_span(REHEARSED_S)} s, as on two cores"
+        what = "start, profile and the rest" if plan.profile else "start and the rest"
+        return f"{load}; {what} {_span(REHEARSED_S)} s, as on two cores"
     start_s, first_s, where = STARTS[plan.mode]
     profile = f", a profile with its analysis {_span(PROFILE_S)} s" * plan.profile
     start = f"a start {_span(start_s)} s (the first {_span(first_s)})"

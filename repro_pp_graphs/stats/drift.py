@@ -152,7 +152,7 @@ def _too_few(launches: int, arms: int, sessions: int) -> str:
         return f"{launches} launches: too few to estimate how far those of one case differ: {more}"
     return (
         f"{launches} launches in {sessions} sessions (--resume), each of which may have a level of "
-        f"its own: none is left to estimate how far launches of one case differ: {more}"
+        f"its own: too few to estimate also how far launches of one case differ: {more}"
     )
 
 

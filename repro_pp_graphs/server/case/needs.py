@@ -34,7 +34,9 @@ class SendShim:
 
 SEND_SHIMS = {
     "sync_send": SendShim("blocking (shim sync_send)", sync_send.ACTIVE),
-    "event_send": SendShim("blocking, on events (shim event_send)", event_send.ACTIVE),
+    "event_send": SendShim(
+        "blocking, on events (shim event_send)", event_send.ACTIVE, pp_loop.misfit_of_remedy
+    ),
     "comm_stream": SendShim(
         "asynchronous, on a stream of their own (shim comm_stream)",
         comm_stream.ACTIVE,
@@ -43,7 +45,9 @@ SEND_SHIMS = {
         releases="0.5.7 to 0.5.20",
         instead="comm_overlap",
     ),
-    "batched_p2p": SendShim("batched, ranks in step (shim batched_p2p)", batched_p2p.ACTIVE),
+    "batched_p2p": SendShim(
+        "batched, ranks in step (shim batched_p2p)", batched_p2p.ACTIVE, pp_loop.misfit_of_remedy
+    ),
 }
 OWN_STREAM = "asynchronous, on a stream of their own"  # sglang's own, SGLANG_PP_COMM_OVERLAP
 ASYNCHRONOUS: Sends = "asynchronous"

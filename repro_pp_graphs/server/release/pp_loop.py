@@ -66,6 +66,16 @@ def read(place: Path) -> PPLoop:
     return PPLoop(misfit(place), COMM_OVERLAP in text_of(place, LOOP_FILE))
 
 
+def misfit_of_remedy(loop: PPLoop) -> str:
+    """Why a remedy that replaces blocking sends, as a shim makes them, does not suit a loop."""
+    if loop.misfit != ALREADY_SYNCHRONOUS:
+        return loop.misfit
+    return (
+        "it is made for the PP loop of 0.5.7 and newer, which this release has not (the probe has "
+        "this remedy beside the send of 0.5.2: python -m repro_pp_graphs probe)"
+    )
+
+
 def module_name(file: str) -> str:
     """The module of a source file: `srt/utils/common.py` -> `sglang.srt.utils.common`."""
     return "sglang." + file.removesuffix(".py").replace("/", ".")

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 
-from repro_pp_graphs.traces.analysis_record import Analysis
+from repro_pp_graphs.traces.analysis_record import Analysis, PathCategory, RingPath
+from repro_pp_graphs.traces.explain.step_path import ACCURATE
 from repro_pp_graphs.traces.explain.words import BLOCKING, ms
 
 # Hosts that take this many times as long for the same Python, or less, are equally fast.
@@ -26,6 +27,28 @@ def factors(first: Analysis, second: Analysis) -> dict[str, float]:
     return {label: there / here for label, (here, there) in lengths.items() if here and there}
 
 
+def _means(a: str, first: Analysis, b: str, second: Analysis) -> str:
+    """What that does to the difference between the two in host work and launching: makes a part of
+    it, or, where the slower host has less of both, hides a part."""
+    slower = sum(map(math.log, factors(first, second).values())) > 0
+    here, there = first.ring_path, second.ring_path
+    if here and there:
+        more_us = _work_us(there) - _work_us(here)
+        if (more_us < 0) == slower and abs(more_us) > ACCURATE * here.step_us.mean:
+            slow, fast = (b, a) if slower else (a, b)
+            return (
+                f"Of the two {slow}'s hosts are the slower ones, and {fast} spends more in host "
+                "work and launching all the same: on equal hosts that difference would be larger."
+            )
+    return "A part of the difference in host work and launching may be that."
+
+
+def _work_us(path: RingPath) -> float:
+    names: tuple[PathCategory, ...] = ("host", "launch")
+    parts = (path.categories.get(name) for name in names)
+    return sum(part.mean for part in parts if part)
+
+
 def unequal(a: str, first: Analysis, b: str, second: Analysis) -> str:
     """That the hosts of two launches were not equally fast, and the what-if that allows for it;
     empty where they were, or where it is not known."""
@@ -36,8 +59,7 @@ def unequal(a: str, first: Analysis, b: str, second: Analysis) -> str:
     said = ", ".join(f"{ratio:.2f} times as long on PP{label}" for label, ratio in sorted(most))
     text = (
         "The hosts were not equally fast. sglang's get_next_batch_to_run, the same Python in every "
-        f"launch of a release, took in {b}, against {a}: {said}. A part of the difference in host "
-        "work and launching may be that."
+        f"launch of a release, took in {b}, against {a}: {said}. {_means(a, first, b, second)}"
     )
     if not (first.ring_path and first.ring_path.what_if and second.ring_path):
         return text
