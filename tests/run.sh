@@ -58,10 +58,7 @@ make_test_tools() { # sees the server's packages, and adds its own without touch
     "$python" -m venv "$venv"
     "$python" -c 'import site; print(*site.getsitepackages(), sep="\n")' \
       >"$("$venv/bin/python" -c 'import site; print(site.getsitepackages()[0])')/server.pth"
-    # uv has installed torch without compiling it: ranks that begin together would each do so
-    "$python" -c 'import torch' >/dev/null 2>&1 &
     install "$venv" "$lock"
-    wait "$!" || true
     printf '%s\n' "$wanted" >"$venv/.lock"
   fi
   test_python=$venv/bin/python
