@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from examples import THOROUGH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -88,7 +89,7 @@ def batch_over_threads(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("send", ["blocking", "async", "batched_p2p"])
 @given(st.builds(Schedule, st.integers(2, 5), st.integers(1, 7), st.integers(1, 3)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=400 if THOROUGH else 40, deadline=None)
 def test_every_order_of_operations_ends_and_computes_the_same_with_nothing_buffered(send, schedule):
     assert run_ring(schedule, send) == [expected(schedule)] * schedule.ranks
 

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from examples import THOROUGH
 from programs import ran
 
 from repro_pp_graphs.bundle import issue
@@ -15,7 +16,9 @@ from repro_pp_graphs.bundle import issue
 pytestmark = pytest.mark.launches
 
 ROOT = Path(__file__).resolve().parents[1]
-LABELS = ("CASE_A_decode_graphs", "CASE_B_no_graphs")
+CASES = {"graphs_on": "CASE_A_decode_graphs", "graphs_off": "CASE_B_no_graphs"}
+if not THOROUGH:  # a case is 5 s of CPU; how two stand beside one another: test_run_results.py
+    del CASES["graphs_off"]
 
 
 def run(*options: str) -> subprocess.CompletedProcess[str]:
@@ -28,14 +31,15 @@ def run(*options: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     out = tmp_path_factory.mktemp("probe run")
-    done = run("--pp-size", "2", "--batch", "4", "--max-new-tokens", "16", "--out", str(out))
+    load = ("--pp-size", "2", "--batch", "4", "--max-new-tokens", "16")
+    done = run("--cases", ",".join(CASES), *load, "--out", str(out))
     assert done.returncode == 0, done.stdout + done.stderr
     return out, done.stdout
 
 
 def test_leaves_the_files_of_the_contract(finished):
     out, _ = finished
-    for label in LABELS:
+    for label in CASES.values():
         for name in ("probe.log", "client.log", "client.json", "probe.json", "analysis.json"):
             assert (out / "logs" / f"{label}_{name}").exists()
         assert len(list((out / "trace" / label).glob("*.trace.json.gz"))) == 2
@@ -64,7 +68,7 @@ def test_its_issue_text_speaks_of_the_probe(finished):
     reported = text.partition("### Environment")[0]
     for words in ("sglang none", "127.0.0.1", "Model:"):
         assert words not in reported
-    assert text.count("-m repro_pp_graphs probe --ranks 2") == 2
+    assert text.count("-m repro_pp_graphs probe --ranks 2") == len(CASES)
     command = (finished[0] / "logs/CASE_A_decode_graphs_probe_command.sh").read_text()
     assert "# The probe of CASE_A_decode_graphs" in command
 
