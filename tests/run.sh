@@ -18,7 +18,7 @@ usage() {
   cat <<'USAGE'
 USAGE: bash tests/run.sh [--fast | --thorough] [pytest options]
 
-  bash tests/run.sh                      every test: 5 to 7 minutes on two
+  bash tests/run.sh                      every test: about 5 minutes on two
                                          quiet cores
   bash tests/run.sh --fast               for the inner loop, about a minute:
                                          none that launches the real server,

@@ -221,6 +221,10 @@ def test_a_later_round_is_not_printed_again(tmp_path: Path):
     lines = dry_run.lines(twice, asked)
     assert "# B_r2: as B, with files of its own" in lines
     assert sum(line.startswith("exec ") for line in lines) == 2
+    profiled = "# then the load that is profiled, ended once the traces are whole:"
+    assert lines.count(profiled) == 2 * twice.profile
+    unprofiled = dry_run.lines(replace(twice, profile=False), asked)
+    assert twice.profile and profiled not in unprofiled
 
 
 def test_a_dry_run_takes_gpus_that_are_not_there(tmp_path: Path):

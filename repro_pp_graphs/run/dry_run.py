@@ -37,6 +37,9 @@ def lines(plan: Plan, options: Options, kept: Collection[str] = ()) -> list[str]
             lines.append(f"# {each}")
         if plan.engine == "sglang":
             lines += ["# then, once /health answers:", *_client_commands(plan, launch, options)]
+            if plan.profile:
+                lines.append("# then the load that is profiled, ended once the traces are whole:")
+                lines.append(_profiled_load(plan, launch, options))
         lines.append("")
     lines.append("# files")
     for launch in plan.launches:
@@ -49,7 +52,6 @@ def _attached_commands(plan: Plan, launch: Launch, options: Options) -> list[str
     lines = [f"# {launch.label}", client_command(plan, launch, options)]
     if not plan.profile or not launch.attached:
         return lines
-    words = client_words.program(options.python, options.root) + client_words.profiled(plan)
     body = {"num_steps": plan.profile_steps, "activities": ["CPU", "GPU"]}
     if launch.attached.output_dir:
         body["output_dir"] = launch.attached.output_dir
@@ -57,9 +59,14 @@ def _attached_commands(plan: Plan, launch: Launch, options: Options) -> list[str
     return [
         *lines,
         "# then, meanwhile a profile is asked for:",
-        shell_words([*words, "--base-url", launch.base_url]),
+        _profiled_load(plan, launch, options),
         shell_words([*ask, f"{launch.base_url}/start_profile"]),
     ]
+
+
+def _profiled_load(plan: Plan, launch: Launch, options: Options) -> str:
+    words = client_words.program(options.python, options.root) + client_words.profiled(plan)
+    return shell_words([*words, "--base-url", launch.base_url])
 
 
 def client_command(plan: Plan, launch: Launch, options: Options, load: Load | None = None) -> str:

@@ -124,9 +124,10 @@ def _unprofiled(case: Case, found: Analysis) -> list[str]:
         return []
     return wrapped(
         f"For what-ifs of the pass without the profiler (pp_clock: a step of {there.step_ms:.2f} "
-        f"ms, the hosts' own work {there.host:.2f} times as long): --what-if "
-        f"send=0+host={there.host:.2f}, --what-if launch=0+host={there.host_but_launches:.2f}, and "
-        "so on. These are estimates: docs/ring_path.md, Without the profiler.",
+        f"ms, the hosts' own work {there.host:.2f} times as long, without launching "
+        f"{there.host_but_launches:.2f}): --what-if send=0+host={there.host:.2f}, --what-if "
+        f"launch=0+host={there.host_but_launches:.2f}, and so on. These are estimates: "
+        "docs/ring_path.md, Without the profiler.",
         "",
     )
 

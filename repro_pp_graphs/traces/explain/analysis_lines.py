@@ -89,6 +89,8 @@ def _turns(facts: Analysis) -> list[str]:
             f". PP{returned.src}'s are over the {last.turns} turns between "
             f"{returned.steps_counted} sends of token ids, the means below over these"
         )
+    if facts.sends == "asynchronous":
+        note += ". To a send's row belongs the later wait until it is done"
     if any(CAUSE_TITLES["otherwise"] in line for line in found):
         note += f". {SOMETHING_ELSE}"
     return found + wrapped(f"({note})", "")
