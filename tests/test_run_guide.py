@@ -175,7 +175,7 @@ def notes_of(folder: Path, *argv: str, base: str = BASE, **cases: str) -> list[s
     """The notes on a length that the load does not reach, beside 30 prompts of 100 bytes
     and a long one."""
     (folder / "prompts.txt").write_text(f"{'x' * 100}\n\n" * 30 + "x" * 9999, encoding="utf-8")
-    flags = plan_of.__kwdefaults__["flags"] | {"--chunked-prefill-size"}
+    flags = plan_of.__kwdefaults__["flags"] | {"--chunked-prefill-size", "--context-length"}
     plan = plan_of(folder, *argv, base=base, flags=flags, **(cases or CHUNKED))
     return [note for note in overview.notes(plan) if "is not reached" in note]
 
@@ -211,6 +211,13 @@ def test_the_load_that_reaches_a_chunk_fits_into_the_kv_cache_and_is_kept_in_the
     assert mine.caveats[0].startswith("--chunked-prefill-size 2048 is not reached: ")
     short = plan_of(tmp_path, "--sweep", "input_len=10", flags=flags, **CHUNKED)
     assert short.launches[1].caveats and short.reaching == ""  # it has such an axis
+
+
+def test_the_load_that_reaches_a_chunk_fits_into_the_models_context(tmp_path: Path):
+    (note,) = notes_of(tmp_path, base=f"{BASE}--context-length 3000\n")
+    assert note.endswith(f"--sweep input_len={3000 - 256 - 64}")
+    (note,) = notes_of(tmp_path, base=f"{BASE}--context-length 2200\n")
+    assert note.endswith(" in all, and the model's context has no room for longer ones")
 
 
 def test_a_later_round_is_not_printed_again(tmp_path: Path):

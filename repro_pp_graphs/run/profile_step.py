@@ -102,8 +102,10 @@ class ProfilePass:
             if self.server_gone():
                 raise ProfileError("the server died before the profile began")
             if self.line.elapsed_s > limit_s:
+                load = f"logs/{self.files.folder.name}_profile_load.log"
                 raise ProfileError(
-                    f"no decode step in {DECODING_LIMIT_S:.0f} s of load{self.disk.remedy()}"
+                    f"no decode step in {DECODING_LIMIT_S:.0f} s of load (what became of its "
+                    f"requests: {load}){self.disk.remedy()}"
                 )
             self.disk.look()
             self.line.show("waiting for the load to decode")

@@ -8,7 +8,8 @@ import subprocess
 from pathlib import Path
 
 from repro_pp_graphs.run.checks import kv_cache
-from repro_pp_graphs.run.memory import fitting, weights
+from repro_pp_graphs.run.memory import context, fitting, weights
+from repro_pp_graphs.run.plan import client_words
 from repro_pp_graphs.run.plan.options import Options
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server.machine import listener
@@ -170,6 +171,13 @@ def _lacking_cache(plan: Plan, gpus: list[Gpu]) -> list[str]:
     return [text for text in dict.fromkeys(found) if text]
 
 
+def check_context(plan: Plan) -> list[str]:
+    """A prompt and its answer must fit into the model's context."""
+    loads = plan.loads or [client_words.main(plan)]
+    found = (context.lacking(launch, loads) for launch in plan.launches)
+    return [text for text in dict.fromkeys(found) if text]
+
+
 def check_layers(plan: Plan) -> list[str]:
     """Every PP rank must get a layer."""
     found = []
@@ -262,7 +270,7 @@ def of_plan(plan: Plan, gpus: list[Gpu], options: Options) -> list[str]:
         return check_prompts(options.root)
     if plan.engine == "probe":
         return check_memory(plan, gpus)
-    return check_prompts(options.root) + of_ranks(plan, gpus)
+    return check_prompts(options.root) + check_context(plan) + of_ranks(plan, gpus)
 
 
 def of_ranks(plan: Plan, gpus: list[Gpu]) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from repro_pp_graphs.run.checks import kv_cache
+from repro_pp_graphs.run.memory import context
 from repro_pp_graphs.run.plan import client_words
 from repro_pp_graphs.run_record import Launch, Load, Plan
 from repro_pp_graphs.server.machine.gpus import Gpu
@@ -34,15 +35,25 @@ def add_caveats(plan: Plan, root: Path, gpus: Sequence[Gpu]) -> None:
     ]
     if not missed:
         return
-    longer = 2 * max(value for _, _, value in missed)
-    load = f"--sweep input_len={longer}{_batch(plan, longer, gpus)}"
-    if not any(each.input_len for each in plan.loads):
+    largest = max(value for _, _, value in missed)
+    longer = _longer(plan, largest)
+    how = f"; with longer ones it is: --sweep input_len={longer}{_batch(plan, longer, gpus)}"
+    if longer <= largest:
+        how = ", and the model's context has no room for longer ones"
+    elif not any(each.input_len for each in plan.loads):
         plan.reaching = f"input_len={longer}"
     for launch, flag, value in missed:
         launch.caveats.append(
             f"{flag} {value} is not reached: the load's prompts have {most:,} tokens at most in "
-            f"all; with longer ones it is: {load}"
+            f"all{how}"
         )
+
+
+def _longer(plan: Plan, least: int) -> int:
+    """Tokens of a prompt that is more than `least`, or as long as the context allows."""
+    most = context.shortest(plan.launches)
+    room = most - plan.max_new_tokens - context.SPARE if most else 2 * least
+    return min(2 * least, room)
 
 
 def _batch(plan: Plan, length: int, gpus: Sequence[Gpu]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from repro_pp_graphs.run.folder import results
+from repro_pp_graphs.run.memory import context
 from repro_pp_graphs.run_record import Launch, Load, Plan
 
 CONTROL = 5  # requests whose TTFT decode CUDA graphs cannot change
@@ -69,7 +70,9 @@ def profiled(plan: Plan, load: Load | None = None) -> list[str]:
     """Options of the load to profile any launch under, without its --base-url; `load`: of a sweep,
     else the main one."""
     load = load or main(plan)
-    words = of_load(replace(load, max_new_tokens=load.max_new_tokens * PROFILED_TOKENS))
+    tokens = load.max_new_tokens * PROFILED_TOKENS
+    tokens = context.answer_tokens(plan.launches, load, tokens)
+    words = of_load(replace(load, max_new_tokens=tokens))
     return [*words, "--warmup", "0", "--duration", str(profiled_s(plan))]
 
 
