@@ -48,10 +48,10 @@ def _head(summary: dict[str, Any], cases: list[str]) -> list[str]:
 
 
 def count_of(summary: dict[str, Any]) -> str:
-    """`means of 4 launches`, or `one launch`."""
+    """`means of 4 launches`, or `one launch a case`."""
     ok = Counter(row["case"] for row in summary["launches"] if row["status"] == "ok")
     several = max(ok.values(), default=0) > 1
-    return f"means of {spread(ok.values())} launches" if several else "one launch"
+    return f"means of {spread(ok.values())} launches" if several else "one launch a case"
 
 
 def _ratio(found: dict[str, Any] | None) -> str:
