@@ -211,7 +211,7 @@ def test_a_loop_with_empty_places_has_decode_turns_and_says_how_many_are_in_use(
     assert decode is not None and decode.in_flight == 2
     assert decode.turn.mean == TURN_MS  # of the turns with a batch
     assert decode.turn.count == 40 - 4  # empty places must have been empty a round before
-    assert any("2 of 4 micro-batches in flight" in text for text in found.warnings)
+    assert any("2 of 4 micro-batches were in flight" in text for text in found.warnings)
 
 
 def test_a_turn_of_which_no_row_tells_is_not_taken_for_an_empty_one():
@@ -219,6 +219,13 @@ def test_a_turn_of_which_no_row_tells_is_not_taken_for_an_empty_one():
     assert found.last_rank() is None
     (text,) = [text for text in found.warnings if "decode turns of the measured" in text]
     assert "none of the 40 decode turns" in text and "emptied or filled" in text
+
+
+def test_calls_in_turns_without_a_batch_are_not_said_to_be_made_otherwise():
+    ring = half_full()
+    ring.rows = [row for row in ring.rows if rows.KINDS[row.kind] != "process"]
+    text = " ".join(launch_facts.summary([ring.file], EVERYTHING).warnings)
+    assert "micro-batches were in flight" in text and "no call of" not in text
 
 
 # full up to turn 61, from 4 on; two of four from turn 28 on, as 22 and 23 were the first empty ones

@@ -49,7 +49,10 @@ def of_rank(key: str, seen: Seen, pp_size: int, window: Window | None) -> list[s
         for name, why in rank.lacks.items()
         if why.startswith(("not in this release", "no CUDA events", REFUSED))
     ]
-    if lost := never_called(rank, pp_size):
+    decode = rank.measured.get("decode")
+    # what is called in the turns of places in the loop that are empty is in none of these
+    in_part = decode is not None and 0 < decode.in_flight < seen.loop_size
+    if (lost := never_called(rank, pp_size)) and not in_part:
         found.append(
             f"{key}: no call of {', '.join(lost)} was seen: this release, or a shim of the case, "
             "does it in another call, which is not timed or stands under that one's name"
@@ -59,12 +62,11 @@ def of_rank(key: str, seen: Seen, pp_size: int, window: Window | None) -> list[s
             f"{key}: {rank.lost} of its rows were overwritten, some of the measured window: a "
             "larger REPRO_PP_CLOCK_ROWS keeps them"
         )
-    decode = rank.measured.get("decode")
-    if decode and 0 < decode.in_flight < seen.loop_size:
+    if decode and in_part:
         found.append(
-            f"{key}: the decode turns are of rounds with {decode.in_flight} of {seen.loop_size} "
-            "micro-batches in flight; the rounds' other turns, and what is waited for in them, are "
-            "in no figure"
+            f"{key}: {decode.in_flight} of {seen.loop_size} micro-batches were in flight: the "
+            "loop's turns without a batch, and what is called and waited for in them, are in no "
+            "figure"
         )
     if decode and "own_batch" in rank.found and "own_batch" not in rank.lacks:
         unsplit = decode.turn.count - decode.split
