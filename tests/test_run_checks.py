@@ -290,9 +290,15 @@ def test_that_prompts_wait_for_room_in_the_kv_cache_is_said(made, says):
 )
 def test_a_prompt_and_its_answer_must_fit_into_the_models_context(words, input_len, new, says):
     made = asking(*words)
+    for one in made.launches:
+        one.model = "/models/Llama-3.1-70B-Instruct"  # a hub's name alone is not that sure
     made.loads = [Load("l", "l", {}, 1, new, input_len=input_len)]
     text = " ".join(preflight.check_context(made))
     assert bool(text) == bool(says) and says in text, text
+    for one in made.launches:
+        one.model = "somebody/Llama-3.1-70B-with-a-million"
+    if not words:
+        assert preflight.check_context(made) == []
 
 
 @pytest.mark.parametrize(
@@ -577,6 +583,10 @@ def test_prefills_with_a_graph_are_counted_by_the_lines_that_say_so():
     assert prefills_with_graph(f"{text}\n[.. PP0] Prefill batch. #new-seq: 1, #new-token: 2") == 1
     state, _ = arm_check.check(text, None, launch(expects_graphs=False))
     assert (state.decode_lines, state.prefills_with_graph) == (1, 1)
+    older = launch(
+        expects_graphs=True, sglang_version="0.5.6.post2"
+    )  # whose line it is, is not known
+    assert arm_check.check(text, None, older)[0].prefills_with_graph == 0
 
 
 def test_graph_launches_of_prefills_are_no_objection_to_an_arm_without_decode_graphs():

@@ -131,6 +131,15 @@ def test_a_slower_host_explains_more_work_of_its_own_and_no_less(factor, more_us
     assert says in host_speed.unequal("A", a, "B", b)
 
 
+def test_where_a_host_is_slower_on_one_rank_and_faster_on_another_neither_is_the_slower():
+    a, b = of_ranks(facts(ON), next_batch_us=10.0), of_ranks(facts(ON), next_batch_us=20.0)
+    ranks = {**b.ranks, "1": replace(b.ranks["1"], next_batch_us=5.0)}
+    host = b.ring_path.categories["host"]
+    parts = {**b.ring_path.categories, "host": replace(host, mean=host.mean - 5000.0)}
+    b = replace(b, ranks=ranks, ring_path=replace(b.ring_path, categories=parts))
+    assert "A part of the difference" in host_speed.unequal("A", a, "B", b)
+
+
 def test_a_saving_below_what_can_be_told_says_so():
     path = facts(ON).ring_path
     assert path

@@ -35,6 +35,7 @@ BESIDE = (  # the primary metric, and the control
     Metric(OUTSIDE, "mechanism"),
     *(Metric(name, "secondary", each.better) for name, each in CLIENT.items() if name != TPOT),
 )
+LATER_FIELDS = {"prefills_with_graph"}  # of a launch's graph state: not in records of older runs
 # of #10865: the send of the last rank; the part that its decode graph overlaps; idle; the send in
 # prefill or without graphs
 ISSUE_MS = {"send": 100.0, "under_own_graph": 30.0, "idle": 70.0, "without_graphs": 3.0}
@@ -202,9 +203,7 @@ def _unlike(plan: Plan, launches: Sequence[Row], question: tuple[str, str]) -> l
         if launch.expects_graphs is None:
             continue
         texts = ["its graph state was not seen"]
-        if (
-            set(GraphState.__struct_fields__) - {"prefills_with_graph"} <= state.keys()
-        ):  # the newest
+        if set(GraphState.__struct_fields__) - LATER_FIELDS <= state.keys():
             texts = objections(GraphState(**state), launch)
         found += [f"{row['label']} is not what it claims: {text}" for text in texts]
     return found

@@ -23,11 +23,14 @@ def observe(
 
 
 def _names_a_neighbour(state: GraphState, launch: Launch) -> bool:
-    """True where eager lines may be wrong: up to 0.5.6 the PP loop hands the line of one
-    micro-batch the graph state of another, which may just have been prefilled."""
-    numbers = version_numbers(launch.sglang_version)
+    """True where eager lines may be wrong, as they are a neighbour's that was just prefilled."""
     fits = state.largest_eager_bs <= (launch.captured_max_bs or 0)
-    return bool(launch.pp_size > 1 and numbers < (0, 5, 7) and fits and state.with_graph)
+    return bool(_mixes_lines(launch) and fits and state.with_graph)
+
+
+def _mixes_lines(launch: Launch) -> bool:
+    """Up to 0.5.6 the PP loop hands the line of one micro-batch the graph state of another."""
+    return launch.pp_size > 1 and version_numbers(launch.sglang_version) < (0, 5, 7)
 
 
 def objections(state: GraphState, launch: Launch) -> list[str]:
@@ -63,7 +66,8 @@ def check(
 ) -> tuple[GraphState, list[str]]:
     """What a launch ran by its server's log and its traces' graph launches (by rank; None without
     traces), and why that is not what it claims."""
-    state = observe(decode_lines(log_text), launches, prefills_with_graph(log_text))
+    prefills = 0 if _mixes_lines(launch) else prefills_with_graph(log_text)
+    state = observe(decode_lines(log_text), launches, prefills)
     on_cuda = launch.expects_graphs is not None
     unproven = needs.unproven(log_text, launch.env, launch.ranks, on_cuda)
     return state, objections(state, launch) + unproven

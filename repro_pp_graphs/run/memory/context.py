@@ -36,9 +36,11 @@ def shortest(launches: Sequence[Launch]) -> int:
 
 def lacking(launch: Launch, loads: Sequence[Load]) -> str:
     """That the server refuses the prompts of a load, as they are too long for it together with
-    their answers, and what to do; else empty."""
+    their answers, and what to do; else empty. Of a model on the hub a name alone does not say it:
+    one that is made of another may have a longer context."""
     context = length(launch)
-    if not context or "--allow-auto-truncate" in launch.args:
+    sure = launch.model.startswith("/") or launch.value("--context-length").isdecimal()
+    if not context or not sure or "--allow-auto-truncate" in launch.args:
         return ""
     for load in loads:
         needed = (load.input_len or 1) + load.max_new_tokens

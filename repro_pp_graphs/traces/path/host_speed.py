@@ -29,16 +29,17 @@ def factors(first: Analysis, second: Analysis) -> dict[str, float]:
 
 def _means(a: str, first: Analysis, b: str, second: Analysis) -> str:
     """What that does to the difference between the two in host work and launching: makes a part of
-    it, or, where the slower host has less of both, hides a part."""
-    slower = sum(map(math.log, factors(first, second).values())) > 0
+    it, or, where the hosts that are slower on every rank have less of both, hides a part."""
+    ratios = factors(first, second).values()
+    slower = all(ratio > 1 / ALIKE for ratio in ratios)
     here, there = first.ring_path, second.ring_path
-    if here and there:
+    if here and there and (slower or all(ratio < ALIKE for ratio in ratios)):
         more_us = _work_us(there) - _work_us(here)
         if (more_us < 0) == slower and abs(more_us) > ACCURATE * here.step_us.mean:
             slow, fast = (b, a) if slower else (a, b)
             return (
                 f"Of the two {slow}'s hosts are the slower ones, and {fast} spends more in host "
-                "work and launching all the same: on equal hosts that difference would be larger."
+                "work and launching all the same: on equal hosts that difference may be larger."
             )
     return "A part of the difference in host work and launching may be that."
 
