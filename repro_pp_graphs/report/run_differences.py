@@ -31,8 +31,8 @@ def sentences(one: Source, other: Source, cases: list[str]) -> list[str]:
     if len(pythons) == 1 and len(loops) == 2 and max(loops) > LOOPS_ALIKE * min(loops):
         found.append(
             f"speed of a core: a fixed loop of Python took {loops[0]:.1f} ms in run 1, "
-            f"{loops[1]:.1f} in run 2 (medians over the launches): launches without graphs, and "
-            "sends, depend on it"
+            f"{loops[1]:.1f} in run 2 (medians over the launches): on a slower core the "
+            "hosts take longer to launch kernels one by one, without graphs, and to send"
         )
     for case in cases:
         first, second = (settings_of(launches_of(source, case)) for source in (one, other))

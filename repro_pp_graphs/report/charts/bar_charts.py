@@ -24,10 +24,10 @@ from repro_pp_graphs.traces.explain.step_path import which_graph
 from repro_pp_graphs.traces.explain.words import CAUSE_TITLES, ROW_TITLES, ROWS
 
 SAVED_FROM = (
-    "At least: a lower bound of a step after the first quarter, whose mean stands above it; that "
-    "bound may be longer than the whole step, the mean of all steps. (?): the difference is less "
-    "than such an estimate is accurate to, 2 % of a step, or as far as the same step computed with "
-    "nothing changed is off."
+    "At least: a step would not be shorter than this. It is of the steps after the first quarter, "
+    "whose mean stands above it, so that it may be longer than the whole step, the mean of all. "
+    "(?): the difference is less than such an estimate is accurate to, 2 % of a step, or as far as "
+    "the same step computed with nothing changed is off."
 )
 STEADY = "a step after the first quarter of them"
 BAR_PX, FOOT_PX = 30, 60
@@ -115,7 +115,7 @@ def _path_table(
     if any(turns_longer):
         rows.append(
             [
-                f"profiled / measured turn of the last rank, by pp_clock, {EDGES}",
+                f"longer when profiled: the last rank's turn, by pp_clock, {EDGES}",
                 *map(times, turns_longer),
             ]
         )

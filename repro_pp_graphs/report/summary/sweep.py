@@ -36,8 +36,8 @@ FIGURES = {
     IDLE: "of it idle, ms",
     OUTSIDE: "waits while idle, ms a turn",
     SEND: "token send, ms",
-    BESIDE: "token send beside a prefill, ms",
-    PREFILL: "token send of a prefill, ms",
+    BESIDE: "token send while another micro-batch prefills, ms",
+    PREFILL: "token send in prefill turns, ms",
     "median_beside_ttft_ms": "TTFT of the prompts beside, ms",
 }
 SHOWN = ("mean_tpot_ms", RETURN, IDLE, SEND, BESIDE, PREFILL)

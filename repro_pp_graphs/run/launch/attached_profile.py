@@ -245,7 +245,7 @@ def profile(out: Path, plan: Plan, launch: Launch) -> int:
     sizes = {path.name: path.stat().st_size for path in one.traces()}
     one.line.end(
         f"{len(sizes)} traces, {sum(sizes.values()) / 1e6:.1f} MB, copied from "
-        f"{one.attached.folder}"
+        f"{one.attached.folder}, where they stay"
     )
     seconds = round(one.line.elapsed_s, 2)
     launch_record.amend(logs, launch.label, notes + warnings, profile_s=seconds, trace_bytes=sizes)
