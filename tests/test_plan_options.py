@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from plan_harness import plan_of
 
 from repro_pp_graphs.client import options as client_options
 from repro_pp_graphs.run.plan import hints
@@ -135,3 +136,29 @@ def test_a_case_against_itself_is_the_first_unless_it_is_named():
     assert parse("--aa").cases == ["graphs_on"]
     assert parse("--aa", "--cases", "mine").cases == ["mine"]
     assert parse("--cases", "").cases == []
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--rounds", "0"],
+        ["--pp-size", "four"],
+        ["--batch", "-1"],
+        ["--batch", "1.5"],
+        ["--port", "70000"],
+        ["--profile", "x"],  # no abbreviations: --profile is not --profile-steps
+        ["--nope"],
+    ],
+)
+def test_a_bad_option_is_a_usage_error(argv, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run_options.parse(["--root", ".", "--out", "o", "--python", "p", *argv])
+    assert ended.value.code == 2
+    assert argv[0] in capsys.readouterr().err
+
+
+def test_nsys_and_torchs_profiler_exclude_one_another(tmp_path):
+    assert plan_of(tmp_path).profile
+    plan = plan_of(tmp_path, "--nsys")
+    assert plan.nsys and not plan.profile
+    assert not plan_of(tmp_path, "--no-profile").profile
