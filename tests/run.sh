@@ -64,6 +64,17 @@ make_test_tools() { # sees the server's packages, and adds its own without touch
   test_python=$venv/bin/python
 }
 
+no_such_file() { # and those whose names share a word with it
+  local stem words
+  stem=$(basename "$1" .py)
+  words=${stem#test_}
+  words=${words//_/|}
+  echo "run.sh: there is no $1; with a word of its name:" >&2
+  (cd "$here" && find tests -maxdepth 1 -name 'test_*.py' | grep -E "_($words)(_|\.)" | sort) >&2 ||
+    echo "  none: ls tests" >&2
+  exit 2
+}
+
 options=()
 in_parallel=1 spare=4
 for word; do
@@ -75,7 +86,9 @@ for word; do
     --fast) spare=1 options+=(-m "not rehearsal and not launches and not slow") ;;
     --thorough) export REPRO_THOROUGH=1 ;;
     *)
-      [[ ! -e $here/${word%%::*} ]] || in_parallel=0
+      file=${word%%::*}
+      [[ ! -e $here/$file ]] || in_parallel=0
+      [[ $file != *.py || -e $here/$file || -e $file ]] || no_such_file "$file"
       [[ $word != -n* && $word != --pdb && $word != -s && $word != --co* ]] || in_parallel=0
       options+=("$word")
       ;;

@@ -109,7 +109,7 @@ def test_the_time_of_equal_bounds_is_said_once_and_a_total_says_what_it_rests_on
     many = plan_of(tmp_path, "--rounds", "4", "--dummy-weights", "--no-profile")
     said = estimate.of_run(many)
     assert "for 8 servers, one after another. Each server: its load " in said
-    assert "a start 30 to 60 s" in said and "a profile" not in said and "loads" not in said
+    assert "a start 30 to 80 s" in said and "a profile" not in said and "loads" not in said
     assert "loads 141 GB of weights" in estimate.of_run(plan_of(tmp_path))
     assert "on one H200" in estimate.of_run(plan_of(tmp_path, "--one-gpu", count=1))
 

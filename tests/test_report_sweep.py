@@ -340,7 +340,7 @@ def test_the_terminal_fits_80_columns_and_shows_ratios_with_intervals(found: dic
     assert max(map(len, lines)) <= 80
     text = "\n".join(lines)
     assert lines[0].split()[:3] == ["means", "of", "4"]
-    assert "of it idle, ms" in text and "token send of a prefill, ms" in text
+    assert "of it idle, ms" in text and "token send in prefill turns, ms" in text
     (tpot,) = [line for line in lines if line.startswith("  batch 4 ")][:1]
     assert tpot.rstrip().endswith("=")
 

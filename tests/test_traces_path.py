@@ -460,7 +460,7 @@ def test_beside_the_path_stands_what_the_profiler_adds_where_the_run_measured_it
     text = " ".join(capsys.readouterr().out.split())
     assert ("Without the profiler a token took" in text) == bool(says)
     assert f"% {says}" in text
-    assert ("step (mean of the" in text) == bool(says)
+    assert ("by its critical path) is" in text) == bool(says)
     assert ("longer when profiled, in a run's table, is another" in text) == (says == "longer")
 
 

@@ -79,7 +79,8 @@ def nothing_read(command: str, paths: list[Path]) -> int:
         complain(
             command,
             f"{merged[0]}: a trace of all ranks in one, to look at (python -m repro_pp_graphs open "
-            "FILE); give the ranks' own *.trace.json.gz that it was made of",
+            "FILE); give the ranks' own *.trace.json.gz that it was made of (one to try: "
+            "tests/data/traces/sglang052_graphs_on)",
         )
     else:
         complain(command, f"{', '.join(map(str, paths))}: {NOTHING_READ}")

@@ -86,8 +86,8 @@ def _turns(facts: Analysis) -> list[str]:
     last = turns.get(str(returned.src)) if returned else None
     if returned and last and last.turns != returned.steps_counted:
         note += (
-            f". PP{returned.src}'s rows are of the {last.turns} turns from one send of token ids to the "
-            f"next, the table of the token return below of all {returned.steps_counted} sends"
+            f". PP{returned.src}'s rows are of the {last.turns} turns from one send of token ids "
+            f"to the next, the token return below of all {returned.steps_counted} sends"
         )
     if facts.sends == "asynchronous":
         note += ". To a send's row belongs the later wait until it is done"
@@ -218,7 +218,9 @@ def _ranks(facts: Analysis) -> list[str]:
     if len(facts.ranks) > MOST_ROWS:
         found.append(f"({len(facts.ranks)} ranks in all: --json has each)")
     note = "each counted where it is whole in the rank's trace, so by one or two apart"
-    note = note if gpu else f"shares of the hosts' time, in run_batch, in receives, in neither; {note}"
+    note = (
+        note if gpu else f"shares of the hosts' time, in run_batch, in receives, in neither; {note}"
+    )
     return [*found, *_of_shared_gpus(facts), *wrapped(f"({note})", ""), *wrapped(_bubble(facts))]
 
 
