@@ -125,19 +125,19 @@ def test_a_plan_tells_about_how_long_its_servers_take_and_what_comes_on_top(tmp_
     # profiles
     once = timed(tmp_path, plan_of(tmp_path))
     assert once.startswith(
-        "about 4 to 9 min for 2 servers, one after another; on top of that: each start loads 141 GB"
+        "about 5 to 10 min for 2 servers, one after another; on top of that: each start loads 141 GB"
     )
     assert "Each server: its load 80 s to 3 min (3 to 6 passes at 100 ms a token, " in once
     assert once.endswith("a profile with its analysis 15 to 25 s, as on H100s and H200s")
     unprofiled = timed(tmp_path, plan_of(tmp_path, "--no-profile"))
     assert "profile" not in unprofiled and "after the download where there is one" in unprofiled
     rounds = plan_of(tmp_path, "--rounds", "3")
-    assert timed(tmp_path, rounds).startswith("about 17 to 33 min for 8 servers, one after another")
+    assert timed(tmp_path, rounds).startswith("about 18 to 38 min for 8 servers, one after another")
     notes = shown(tmp_path, rounds)
     assert notes[notes.index("note: ") :].startswith("note: --rounds 3 is made 4: ")
     said = timed(tmp_path, plan_of(tmp_path, "--sweep", "batch=4,16", "--rounds", "4"))
     assert "its loads 3 to 5 min" in said and "passes of each" in said
-    assert said.startswith("about 27 to 53 min for 8 servers, one after another")
+    assert said.startswith("about 28 to 59 min for 8 servers, one after another")
     dummy = timed(tmp_path, plan_of(tmp_path, "--dummy-weights"))
     assert "loads" not in dummy and "141 GB" not in dummy
     other = timed(tmp_path, plan_of(tmp_path, "--model", "somebody/else"))
@@ -145,7 +145,7 @@ def test_a_plan_tells_about_how_long_its_servers_take_and_what_comes_on_top(tmp_
     on_cpu = timed(tmp_path, replace(rounds, mode="cpu"))
     assert "at 100 ms a token" in on_cpu and "H100" not in on_cpu
     assert timed(tmp_path, replace(rounds, engine="probe")) == ""
-    assert timed(tmp_path, rounds, "--resume").startswith("about 17 to 33 min for 8 servers")
+    assert timed(tmp_path, rounds, "--resume").startswith("about 18 to 38 min for 8 servers")
     assert timed(tmp_path, rounds, "--resume", goes_on=True) == ""  # its launches tell, later
 
 
