@@ -84,7 +84,7 @@ def test_a_signal_ends_all_and_keeps_what_was_measured(moment: str, sent: signal
     assert list((harness.root / ".state" / "groups").iterdir()) == []
     assert harness.statuses() == {"good": "ok", "victim": "interrupted"}
     assert json.loads((harness.logs / "good_client.json").read_text())["schema"] == 1
-    assert "interrupted; measured so far" in done.out
+    assert "interrupted; the run so far" in done.out
     assert "Traceback" not in done.out + done.err
 
 

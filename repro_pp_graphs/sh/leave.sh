@@ -16,7 +16,7 @@ undo() {
   stop_mps
   if ((was_interrupted && begun)); then
     [[ -z $current ]] || tool finish "$out" "$current" --interrupted || true
-    say "interrupted; measured so far:"
+    say "interrupted; the run so far:"
     tool summary "$out" || true
   fi
   ((!begun)) || hand_over
