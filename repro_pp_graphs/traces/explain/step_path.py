@@ -192,7 +192,7 @@ def lines(facts: Analysis) -> list[str]:
     missing = _not_given(facts)
     if path is None:
         return missing
-    given = _what_ifs(path, facts.sends) if path.what_if or not missing else []
+    given = _what_ifs(path, facts.sends) if path.what_if else []  # why not: said above
     return [*_by_category(path), *missing, *given]
 
 
@@ -253,10 +253,6 @@ def which_graph(path: RingPath) -> str:
 
 
 def _what_ifs(path: RingPath, sends: Manner) -> list[str]:
-    if not path.what_if:
-        return wrapped(
-            f"how long it would be otherwise cannot be estimated: {path.what_if_unknown}", ""
-        )
     found = ["", f"{'a decode step if ..., ms':<46}{'at least':>9}{'saves':>8}"]
     for name, us in path.what_if.items():
         title = f"{name}: {IF[name]}" if name in IF else name
