@@ -245,11 +245,11 @@ def _differences(plan: Plan) -> list[str]:
 
 
 def _as_written(text: str, launch: Launch) -> str:
-    """An argument with its name in the case's file, where the release has another for it."""
+    """An argument with its name in the case's files, where the release has another for it."""
     files = (flags.renamed(note) for note in launch.notes)
     names = dict(pair for pair in files if pair)
     old = names.get(text.partition(" ")[0])
-    return f"{text} (in server_args_{launch.case}.txt: {old})" if old else text
+    return f"{text} ({old} in {launch.case}'s argument files)" if old else text
 
 
 def _alike(plan: Plan) -> str:
