@@ -26,6 +26,8 @@ EXAMPLES = """examples:
   python -m repro_pp_graphs analyze trace/CASE_A_decode_graphs --json A.json
   python -m repro_pp_graphs analyze trace/CASE_A --what-if transfer=0.5
   python -m repro_pp_graphs analyze trace/CASE_A --what-if send=0+host=0.7
+  python -m repro_pp_graphs analyze tests/data/traces/sglang052_graphs_on
+      one to try: sglang 0.5.2 on two H100s
   python -m repro_pp_graphs analyze ON OFF   two cases, and OFF against ON
   python -m repro_pp_graphs analyze trace    every case in it, side by side, and
       those without graphs against those with, where names are alike but for
