@@ -217,7 +217,7 @@ def _ranks(facts: Analysis) -> list[str]:
         found.append((line + _sizes(row.decode_batch_sizes, WIDTH - len(line))).rstrip())
     if len(facts.ranks) > MOST_ROWS:
         found.append(f"({len(facts.ranks)} ranks in all: --json has each)")
-    whole = "and steps are counted where a rank's trace has them whole: by one or two apart"
+    whole = "and steps are counted where a trace has them whole: they may differ by one or two"
     note = f"batches, graphs {whole}" if gpu else f"shares of the hosts' time; batches {whole}"
     return [*found, *_of_shared_gpus(facts), *wrapped(f"({note})", ""), *wrapped(_bubble(facts))]
 
