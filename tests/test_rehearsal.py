@@ -159,6 +159,8 @@ def test_the_ring_s_messages_are_paired(run, label):
     for edge in (edges[0, 1], edges[1, 0]):
         assert edge["pairs"] > edge["sends"] / 2, analysis["warnings"]
     assert analysis["token_return"]["steps"] > 0
+    for rank in analysis["ranks"].values():  # the batch in which the profiler stops is none
+        assert rank["batches"] == sum(rank["modes"].values())
 
 
 @pytest.mark.parametrize("label", LABELS)

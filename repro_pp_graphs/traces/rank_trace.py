@@ -12,6 +12,8 @@ import numpy.typing as npt
 from repro_pp_graphs.traces.time_sets import Intervals, intervals
 
 Backend = Literal["nccl", "gloo"]
+# of a batch, as sglang annotates it
+RUN_SPANS = ("run_batch", "scheduler.run_batch")
 
 
 class P2POp(msgspec.Struct, gc=False):

@@ -41,8 +41,9 @@ def analyze(
         edges, hosts = paired_hosts(case)
     numbers = [rank.rank for rank in case.ranks]
     most = bounds(edges, numbers, same_host(case))
-    nccl = [_edge(case, edge, most) for edge in edges if edge.backend == "nccl"]
-    gloo = [_edge(case, edge, most) for edge in edges if edge.backend == "gloo"]
+    facts = [_edge(case, edge, most, _operators_of_all(case)) for edge in edges]
+    nccl = [edge for edge in facts if edge.backend == "nccl"]
+    gloo = [edge for edge in facts if edge.backend == "gloo"]
     # without a GPU gloo carries the tensors; with one, their sizes and the requests
     on_gpu = bool(nccl) or any(rank.unlabelled_p2p for rank in case.ranks)
     start, end = recorded_by_all(case, hosts)
@@ -127,7 +128,7 @@ def _ranks(case: Case, hosts: list[Host], window_ns: tuple[int, int]) -> dict[st
     return found
 
 
-def _edge(case: Case, edge: Edge, most: Bounds) -> EdgeFacts:
+def _edge(case: Case, edge: Edge, most: Bounds, window_ns: tuple[int, int]) -> EdgeFacts:
     """One edge; `offset` and `unpairable` are of its channel with most pairs."""
     sends = sum(len(channel.sends) for channel in edge.channels)
     recvs = sum(len(channel.recvs) for channel in edge.channels)
@@ -157,16 +158,32 @@ def _edge(case: Case, edge: Edge, most: Bounds) -> EdgeFacts:
         ],
         clock_us=between(most, edge.src_rank, edge.dst_rank),
         by_number=_by_number(edge),
-        **_times(edge),
+        **_times(edge, window_ns),
     )
 
 
-def _times(edge: Edge) -> dict[str, Any]:
-    """Who waited for whom, and the transfers, over all pairs (docs/traces.md), as fields of
-    EdgeFacts. A send that ends before its recv starts was buffered; a gloo send lasts until the
-    sender waits for it: it counts as over when its recv is."""
+def _operators_of_all(case: Case) -> tuple[int, int]:
+    """The time in which every rank's host ran recorded operators, ns; (0, 0) where that of one is
+    not known."""
+    known = [(int(o[0, 0]), int(o[-1, 1])) for rank in case.ranks if len(o := rank.operators)]
+    if len(known) < len(case.ranks) or not known:
+        return 0, 0
+    return max(begin for begin, _ in known), min(end for _, end in known)
+
+
+def _times(edge: Edge, window_ns: tuple[int, int]) -> dict[str, Any]:
+    """Who waited for whom, and the transfers (docs/traces.md), as fields of EdgeFacts.
+
+    Over the pairs of which both ends began while every rank was recorded, where there are such: a
+    rank that begins or stops to record may keep the other one waiting for seconds. A send that ends
+    before its recv starts was buffered; a gloo send lasts until the sender waits for it: it counts
+    as over when its recv is.
+    """
     rows = [(s.start_ns, sent_ns(s, r), r.start_ns, r.end_ns) for s, r in edge.paired()]
-    s_start, s_end, r_start, r_end = np.array(rows, dtype=np.int64).reshape(-1, 4).T
+    times = np.array(rows, dtype=np.int64).reshape(-1, 4)
+    begun = times[:, [0, 2]]
+    inside = ((begun >= window_ns[0]) & (begun <= window_ns[1])).all(axis=1)
+    s_start, s_end, r_start, r_end = times[inside if inside.any() else slice(None)].T
     spans_ns = {
         "transfer_us": np.maximum(s_end, r_end) - np.maximum(s_start, r_start),
         "shorter_us": np.minimum(s_end - s_start, r_end - r_start),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from repro_pp_graphs.traces.explain.host import Host, anchors
 from repro_pp_graphs.traces.explain.operations import operator_around
-from repro_pp_graphs.traces.explain.steps import RUN_SPANS, named, window
-from repro_pp_graphs.traces.rank_trace import Case, RankTrace
+from repro_pp_graphs.traces.explain.steps import named, window
+from repro_pp_graphs.traces.rank_trace import RUN_SPANS, Case, RankTrace
 
 # Of the batches or steps there, what must be seen before anything is concluded; how many may be
 # missing besides, at the edges of what was recorded; and the fewest that a mean is taken of.

@@ -22,10 +22,10 @@ from repro_pp_graphs.traces.explain.coverage import (
 )
 from repro_pp_graphs.traces.explain.host import Host
 from repro_pp_graphs.traces.explain.messages import Message
-from repro_pp_graphs.traces.explain.steps import RUN_SPANS, micro_batches, named
+from repro_pp_graphs.traces.explain.steps import micro_batches, named
 from repro_pp_graphs.traces.explain.words import count
 from repro_pp_graphs.traces.quantiles import quantile
-from repro_pp_graphs.traces.rank_trace import Case
+from repro_pp_graphs.traces.rank_trace import RUN_SPANS, Case
 
 
 class _Lane:

@@ -11,12 +11,11 @@ import numpy.typing as npt
 
 from repro_pp_graphs.traces.analysis_record import GpuFacts, RankFacts, Ring
 from repro_pp_graphs.traces.quantiles import median
-from repro_pp_graphs.traces.rank_trace import Case, RankTrace, Span
+from repro_pp_graphs.traces.rank_trace import RUN_SPANS, Case, RankTrace, Span
 from repro_pp_graphs.traces.time_sets import Intervals, clip, intervals, merged, total
 
 STEP = re.compile(r"step\[(\w+)(?: bs=(\d+))?")
 LOOP_SPANS = ("recv_requests", "scheduler.recv_requests")
-RUN_SPANS = ("run_batch", "scheduler.run_batch")
 # Python that does the same whatever the sends and the graphs are: how fast a host is.
 PYTHON_SPANS = ("get_next_batch_to_run", "scheduler.get_next_batch_to_run")
 

@@ -31,12 +31,12 @@ from repro_pp_graphs.traces.explain.messages import TOKEN_SEND, Message
 from repro_pp_graphs.traces.explain.operations import calls_between
 from repro_pp_graphs.traces.explain.send_behaviour import mostly_unlabelled
 from repro_pp_graphs.traces.explain.send_times import Delivery, SendTimes, sends_of, times_of
-from repro_pp_graphs.traces.explain.steps import RUN_SPANS, named
+from repro_pp_graphs.traces.explain.steps import named
 from repro_pp_graphs.traces.explain.waits import BLOCKED_NS
 from repro_pp_graphs.traces.explain.words import WORTH_SAYING
 from repro_pp_graphs.traces.pair.edge import Edge
 from repro_pp_graphs.traces.quantiles import spread, spread_if_any
-from repro_pp_graphs.traces.rank_trace import Case
+from repro_pp_graphs.traces.rank_trace import RUN_SPANS, Case
 
 LAUNCHED_BEFORE = "the batch was launched before the recording"
 

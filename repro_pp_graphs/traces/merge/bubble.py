@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from repro_pp_graphs.traces.explain.host import Host
-from repro_pp_graphs.traces.explain.steps import RUN_SPANS, named
+from repro_pp_graphs.traces.explain.steps import named
 from repro_pp_graphs.traces.explain.words import names_of
 from repro_pp_graphs.traces.merge.track import Event, Track
-from repro_pp_graphs.traces.rank_trace import Case
+from repro_pp_graphs.traces.rank_trace import RUN_SPANS, Case
 from repro_pp_graphs.traces.time_sets import Intervals, intervals, merged
 
 BUBBLE_BINS = 1000

@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from repro_pp_graphs.traces.explain.host import anchors
 from repro_pp_graphs.traces.explain.messages import Message
-from repro_pp_graphs.traces.explain.steps import RUN_SPANS, named
+from repro_pp_graphs.traces.explain.steps import named
 from repro_pp_graphs.traces.path.graph import Kind
 from repro_pp_graphs.traces.path.rank_line import RankLine, Ring
+from repro_pp_graphs.traces.rank_trace import RUN_SPANS
 
 Ints = npt.NDArray[np.int64]
 

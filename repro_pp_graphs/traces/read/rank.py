@@ -18,6 +18,7 @@ from repro_pp_graphs.traces.read.identity import Identity
 from repro_pp_graphs.traces.read.lost import lost_share
 from repro_pp_graphs.traces.read.message_numbers import attach, divide, sent_waits
 from repro_pp_graphs.traces.read.peers import label_kernels
+from repro_pp_graphs.traces.read.profiler_stop import without_stop
 from repro_pp_graphs.traces.read.sift import Sifted, other_unit, sift_gpu
 from repro_pp_graphs.traces.time_sets import Intervals, intervals, merged
 
@@ -95,7 +96,7 @@ def read_rank(path: Path, who: Identity, base_ns: int | None = None) -> RankTrac
         p2p=p2p,
         sent_waits=sent_waits(p2p, numbering),
         unlabelled_p2p=unlabelled,
-        spans=marks,
+        spans=without_stop(marks, operators),
         launches=sorted((ns(ts), ns(ts + max(0, dur)), corr) for ts, dur, corr in columns.launches),
         p2p_kernels=intervals(sorted((ns(k.ts), ns(k.ts + k.dur)) for k in columns.p2p)),
         calls=in_turn(of_main(columns.calls)),
