@@ -160,7 +160,7 @@ def _kept(items: list[contents.Item], own_words: list[str]) -> Iterator[str]:
     if there:
         yield (
             f"{', '.join(there)}: the name of a user or host of this machine, and a word of this "
-            "project's own texts: it is masked everywhere but there"
+            "project's own texts: it is masked everywhere but in these texts (docs/collect_env.md)"
         )
 
 

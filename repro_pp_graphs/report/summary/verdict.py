@@ -13,6 +13,7 @@ from repro_pp_graphs.report.summary.pairs import (
     pairs_of,
     question_of,
 )
+from repro_pp_graphs.run.checks.expected import ISSUE_CASES
 from repro_pp_graphs.run.launch.arm_check import objections
 from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.server.machine import network
@@ -166,9 +167,13 @@ def _limits(plan: Plan) -> list[str]:
     found = []
     if plan.mode == "cpu" and plan.attached:
         found.append("on a CPU: no CUDA graphs; no evidence on #10865")
-    elif plan.mode == "cpu":
+    elif plan.mode == "cpu" and ISSUE_CASES.issubset(launch.case for launch in plan.launches):
         found.append(
             "a rehearsal on a CPU: neither arm has CUDA graphs, so no difference comes from them"
+        )
+    elif plan.mode == "cpu":
+        found.append(
+            "a rehearsal on a CPU: its numbers do not tell how these cases compare on GPUs"
         )
     if plan.engine == "sglang" and any(launch.pp_size == 1 for launch in plan.launches):
         found.append(

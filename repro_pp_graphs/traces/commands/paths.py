@@ -75,7 +75,8 @@ def with_ranks(cases: list[Case]) -> list[Case]:
 
 def nothing_read(command: str, paths: list[Path]) -> int:
     """Say that no trace could be read, and of which files that is no wonder; the exit status."""
-    if merged := [file for path in paths for file in merged_at(path)]:
+    inside = [at for path in paths if path.is_dir() for at in sorted(path.iterdir()) if at.is_dir()]
+    if merged := [file for path in [*paths, *inside] for file in merged_at(path)]:
         complain(
             command,
             f"{merged[0]}: a trace of all ranks in one, to look at (python -m repro_pp_graphs open "

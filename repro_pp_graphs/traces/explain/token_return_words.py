@@ -225,7 +225,8 @@ def _no_token_return(facts: Analysis) -> str:
 def not_known_of(facts: Analysis, returned: TokenReturn) -> list[str]:
     """What of a token return is not known, and why."""
     found = [
-        f"{count(number, 'token send')} left out: {why}" for why, number in returned.gaps.items()
+        f"{count(number, 'token send')} left out of the means: {why}"
+        for why, number in returned.gaps.items()
     ]
     if returned.enough and not returned.delivery_enough:
         found.append(
