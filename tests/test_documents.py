@@ -247,3 +247,13 @@ def test_every_figure_of_a_clients_json_is_defined():
     names = {STATISTIC.sub("", name) for name in (*summary, *itself)} - SETTINGS
     words = set(re.findall(r"\w+", read(ROOT / "docs" / "client.md")))
     assert (names | found["requests"][0].keys()) - words == set()
+
+
+def test_the_analysis_that_the_readme_shows_is_what_its_command_prints():
+    for path in READMES:
+        command, shown = re.findall(
+            r"^`python -m repro_pp_graphs (analyze \S+)`\n\n```\n(.*?)```", read(path), re.M | re.S
+        )[0]
+        done = ran([sys.executable, "-m", "repro_pp_graphs", *command.split()], cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        assert shown in done.stdout

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import shutil
 
+import msgspec
 import pytest
 import report_runs
 
+from repro_pp_graphs.pp_clock import clock_record
 from repro_pp_graphs.report import case_differences, compare_command, source, two_runs
 from repro_pp_graphs.report.page import content
 from repro_pp_graphs.stats.metric_names import IDLE, OUTSIDE, OWN_GRAPH, RETURN
@@ -339,3 +341,52 @@ def test_cases_that_differ_behind_a_long_common_head_are_not_called_alike(tmp_pa
     (found,) = [e for e in case_differences.between_cases(read) if e.name == "made_of"]
     assert found.values == ["...one", "...two"]
     assert not case_differences.alike([found], 0, 1, graphs=True)
+
+
+def with_turns(folder, turn_ms: float | None) -> source.Source:
+    """A run whose last rank's turns were timed, or, with None, were not."""
+    found = source.read(report_runs.rehearsal(folder))
+    for each in found.launches:
+        spread = clock_record.Spread(count=100, mean=turn_ms, median=1, p99=1) if turn_ms else None
+        each.summary.waits_ms = {}
+        each.summary.pp_clock = (
+            clock_record.ClockSummary(
+                turn_ms=spread,
+                waits_ms=msgspec.structs.replace(spread, mean=turn_ms / 2),
+                token_send_ms=msgspec.structs.replace(spread, mean=turn_ms / 4),
+            )
+            if spread
+            else None
+        )
+    return found
+
+
+def test_turns_and_their_token_send_are_compared_where_both_runs_timed_them(tmp_path):
+    one, two = (with_turns(tmp_path / str(ms), ms) for ms in (20.0, 24.0))
+    lines = two_runs.lines(one, two)
+    rows = {line.partition(",")[0].strip(): line.split()[-1] for line in lines if ", ms" in line}
+    for name in ("last rank's turn", "of it waiting", "of it token send"):
+        assert rows[name] == "1.200"
+    assert "of it its batch" not in rows
+    assert two_runs.TURNS_ARE in " ".join(lines)
+    assert max(len(line) for line in lines if str(tmp_path) not in line) <= 80
+
+
+@pytest.mark.parametrize("timed", [(20.0, None), (None, 20.0)])
+def test_of_turns_that_one_run_alone_timed_it_is_said(tmp_path, timed):
+    one, two = (with_turns(tmp_path / str(n), ms) for n, ms in enumerate(timed))
+    text = " ".join(" ".join(two_runs.lines(one, two)).split())
+    has, lacks = ("1", "2") if timed[0] else ("2", "1")
+    assert f"are timed in run {has} alone (pp_clock; not in run {lacks}): not compared" in text
+    assert "last rank's turn, ms" not in text
+
+
+def test_the_token_send_has_one_row(tmp_path):
+    """On GPUs the token return is the same call."""
+    one, two = (with_turns(tmp_path / str(ms), ms) for ms in (20.0, 24.0))
+    for run in (one, two):
+        for each in run.launches:
+            each.summary.waits_from, each.summary.waits_ms = "pp_clock", {RETURN: 5.0}
+    text = "\n".join(two_runs.lines(one, two))
+    assert "token return, host" in text and "of it waiting" in text
+    assert "of it token send" not in text

@@ -127,7 +127,9 @@ def test_a_plan_tells_about_how_long_its_servers_take_and_what_comes_on_top(tmp_
     assert once.startswith(
         "about 5 to 10 min for 2 servers, one after another; on top of that: each start loads 141 "
     )
-    assert "Each server: its load 80 s to 3 min (3 to 6 passes at 100 ms a token, " in once
+    assert (
+        "Each server: its load 80 s to 3 min (3 to 6 passes at an assumed 100 ms a token, " in once
+    )
     assert once.endswith("a profile with its analysis 15 to 25 s, as on H100s and H200s")
     unprofiled = timed(tmp_path, plan_of(tmp_path, "--no-profile"))
     assert "profile" not in unprofiled and "after the download where there is one" in unprofiled
@@ -143,7 +145,7 @@ def test_a_plan_tells_about_how_long_its_servers_take_and_what_comes_on_top(tmp_
     other = timed(tmp_path, plan_of(tmp_path, "--model", "somebody/else"))
     assert "its weights, whose size is not known here" in other
     on_cpu = timed(tmp_path, replace(rounds, mode="cpu"))
-    assert "at 100 ms a token" in on_cpu and "H100" not in on_cpu
+    assert "at an assumed 100 ms a token" in on_cpu and "H100" not in on_cpu
     assert timed(tmp_path, replace(rounds, engine="probe")) == ""
     assert timed(tmp_path, rounds, "--resume").startswith("about 18 to 38 min for 8 servers")
     assert timed(tmp_path, rounds, "--resume", goes_on=True) == ""  # its launches tell, later

@@ -50,6 +50,20 @@ def test_cases_of_other_ranks_get_no_table_but_the_reasons_and_what_to_do(capsys
     assert "the whole step" not in said
 
 
+def test_of_many_cases_unlike_the_first_it_is_said_once():
+    first = facts(PP4)
+    others = [replace(facts(ON), case=f"case_{n}") for n in range(4)]
+    (said,) = [" ".join(case_pairs.not_alike([first, *others]))]
+    said = " ".join(said.split())
+    assert said.startswith(f"! All below {PP4} are not comparable with it: other ranks (4)")
+    assert said.count("not comparable") == 1 and case_pairs.TWO in said
+    alike = replace(first, case="again")
+    said = " ".join(" ".join(case_pairs.not_alike([first, alike, *others])).split())
+    assert said.startswith(f"! 4 of the 5 below {PP4}")
+    few = case_pairs.not_alike([first, *others[:3]])
+    assert " ".join(few).count("is not comparable with") == 3
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

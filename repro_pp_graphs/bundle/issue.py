@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from repro_pp_graphs import run_record
+from repro_pp_graphs.report.launch_row import name
 from repro_pp_graphs.report.page import commands
 from repro_pp_graphs.report.summary import run_summary as summary_of
 from repro_pp_graphs.report.summary.remarks import remarks
 from repro_pp_graphs.report.tables import launch_table, row_meanings
-from repro_pp_graphs.run_record import Plan
+from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server.log import diagnosis
 
 MOST_CHARS = 60_000  # GitHub takes 65,536
@@ -141,14 +142,20 @@ def describe(logs: Path, plan: Plan, result: dict[str, Any]) -> list[str]:
     ]
 
 
-def reproduce(logs: Path, plan: Plan) -> list[str]:
+def called(result: dict[str, Any], launch: Launch) -> str:
+    """A case as the table above has it, with the label of its files where that is another."""
+    shown = name(result, launch.case)
+    return launch.label if shown == launch.case else f"{shown} ({launch.label})"
+
+
+def reproduce(logs: Path, plan: Plan, result: dict[str, Any]) -> list[str]:
     """The command of each case with sglang alone, what the run changed in it, and the load."""
     firsts = plan.firsts
     if plan.engine == "probe":
         out = []
         for launch in firsts:
             text = commands.folded(["python", *launch.argv[1:]])
-            out += [f"{launch.label}:", *commands.fenced(text, "bash"), ""]
+            out += [f"{called(result, launch)}:", *commands.fenced(text, "bash"), ""]
         return [*out, "(In a checkout of repro_pp_graphs; it takes torch alone.)"]
     out = ["With sglang alone:", ""]
     if plan.attached:
@@ -156,7 +163,8 @@ def reproduce(logs: Path, plan: Plan) -> list[str]:
     for launch in firsts:
         if launch.attached:
             continue
-        out += [f"{launch.label}:", *commands.fenced(commands.server(launch), "bash"), ""]
+        out += [f"{called(result, launch)}:"]
+        out += [*commands.fenced(commands.server(launch), "bash"), ""]
     changed: dict[str, list[str]] = {}
     for launch in firsts:
         for text in commands.changes(launch):
@@ -254,7 +262,7 @@ def text_of(run: Path) -> str:
         *resolved(result),
         "### Reproduction",
         "",
-        *reproduce(logs, made),
+        *reproduce(logs, made, result),
         "",
         "### Environment",
         "",

@@ -57,4 +57,4 @@ def lines(facts: ClockFacts) -> list[str]:
         )
     if both := facts.on_off:
         found += wrapped(line(both))
-    return found + [f"! {text}" for text in facts.warnings]
+    return found + [line for text in facts.warnings for line in wrapped(text, "! ")]

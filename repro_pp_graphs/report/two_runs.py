@@ -13,7 +13,8 @@ import msgspec
 
 from repro_pp_graphs.report import run_differences
 from repro_pp_graphs.report.number_words import count, number
-from repro_pp_graphs.report.source import Source
+from repro_pp_graphs.report.source import Launched, Source
+from repro_pp_graphs.report.tables import clock_values
 from repro_pp_graphs.report.tables.report_metrics import (
     CLOCKED,
     METRICS,
@@ -26,11 +27,21 @@ from repro_pp_graphs.report.tables.report_metrics import (
 )
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server.machine import network
-from repro_pp_graphs.stats.metric_names import CONTROL
+from repro_pp_graphs.stats.metric_names import CONTROL, RETURN
 from repro_pp_graphs.terminal import wrapped
 
 NAME, COLUMN = 27, 22
 SHORT = {CONTROL: "TTFT alone, ms"}  # titles that fit their column
+# of the last rank's decode turns in the measured pass, where both runs have pp_clock: by the path
+# among a launch's `pp_clock`
+TURNS = {
+    "turn_ms.mean": "last rank's turn, ms",
+    "waits_ms.mean": "  of it waiting, ms",
+    "token_send_ms.mean": "  of it token send, ms",
+    "exchange_ms.mean": "  of it its batch, ms",
+}
+TURNS_ARE = "Turns: of the last PP rank's loop, means of decode turns of the measured pass."
+SAME_AS_RETURN = ("token_send_ms.mean", "exchange_ms.mean")  # that row has it under its name
 MODEL_ARGUMENTS = ("--json-model-override-args", "--load-format", "--quantization", "--dtype")
 PROMPTS = "prompts.txt"
 
@@ -131,11 +142,24 @@ def rows(one: Source, other: Source, case: str) -> list[Row]:
         first, second = _cell(one, case, metric), _cell(other, case, metric)
         if first and second:
             found.append(Row(metric, first, second))
+    returned = any(row.metric == RETURN for row in found)
+    for path in TURNS:
+        first, second = _cell(one, case, path), _cell(other, case, path)
+        if first and second and not (returned and path in SAME_AS_RETURN):
+            found.append(Row(path, first, second))
     return found
 
 
+def _value(launch: Launched, metric: str) -> float | None:
+    """A metric, or a path of TURNS, of a launch that counts."""
+    counted = values(launch)
+    if metric not in TURNS or not counted or launch.summary.pp_clock is None:
+        return counted.get(metric)
+    return clock_values.value(msgspec.to_builtins(launch.summary.pp_clock), metric)
+
+
 def _cell(source: Source, case: str, metric: str) -> Cell | None:
-    known = [values(each).get(metric) for each in run_differences.launches_of(source, case)]
+    known = [_value(each, metric) for each in run_differences.launches_of(source, case)]
     measured = [value for value in known if value is not None]
     if not measured:
         return None
@@ -173,18 +197,25 @@ def _alone(mark: str, source: Source, other: Source) -> list[str]:
 
 
 def _of_waits(one: Source, other: Source) -> list[str]:
-    """What timed the waits, where both runs have any."""
+    """What timed the turns and the waits, and which run has none."""
     runs = (one, other)
-    if not all(any(WAITS & values(each).keys() for each in run.launches) for run in runs):
-        return []
+    timed = [any(_value(each, "turn_ms.mean") for each in run.launches) for run in runs]
+    waits = all(any(WAITS & values(each).keys() for each in run.launches) for run in runs)
     clocked, both = (by_clock(run) for run in runs)
-    if clocked == both:
-        return wrapped(f"{CLOCKED if clocked else PROFILED}.")
-    how = {True: "timed by its ranks' own clocks (pp_clock)", False: "from its traces"}
-    return wrapped(
-        f"The token return and the waits are not compared: those of run 1 are {how[clocked]}, "
-        f"those of run 2 {how[both]}."
-    )
+    if waits and clocked != both:
+        how = {True: "timed by its ranks' own clocks (pp_clock)", False: "from its traces"}
+        return wrapped(
+            f"The token return and the waits are not compared: those of run 1 are {how[clocked]}, "
+            f"those of run 2 {how[both]}."
+        )
+    found = wrapped(f"{CLOCKED if clocked else PROFILED}.") if waits else []
+    if timed[0] != timed[1]:
+        has, lacks = ("1", "2") if timed[0] else ("2", "1")
+        found += wrapped(
+            f"The last rank's turns, its waits and its token send are timed in run {has} alone "
+            f"(pp_clock; not in run {lacks}): not compared."
+        )
+    return found + (wrapped(TURNS_ARE) if all(timed) and not waits else [])
 
 
 def _what_cells_are(one: Source, other: Source) -> str:
@@ -228,7 +259,7 @@ def _table(one: Source, other: Source, case: str) -> list[str]:
     for row in found:
         cells = f"{_shown(row.first):>{COLUMN}}{_shown(row.second):>{COLUMN}}"
         ratio = f"{row.ratio:>9.3f}" if row.ratio is not None else ""
-        name = SHORT.get(row.metric) or title(row.metric, by_clock(one))
+        name = TURNS.get(row.metric) or SHORT.get(row.metric) or title(row.metric, by_clock(one))
         if len(name) >= NAME:
             out.append(name)
             name = ""

@@ -106,7 +106,7 @@ def _basis(plan: Plan) -> str:
     passes = _span([3, plan.warmup_passes + 1])
     load = (
         f"{what} {_range(_passes_s(plan)).removeprefix('about ')} ({passes} passes{each} at "
-        f"{_tpot_ms(plan)} ms a token, without prefill)"
+        f"an assumed {_tpot_ms(plan)} ms a token, without prefill)"
     )
     if plan.mode == "cpu":
         what = "start, profile and the rest" if plan.profile else "start and the rest"

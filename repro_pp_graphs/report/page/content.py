@@ -15,6 +15,7 @@ from repro_pp_graphs.report.case_differences import (
     said_to_differ,
 )
 from repro_pp_graphs.report.charts import bar_charts, waterfall_chart
+from repro_pp_graphs.report.number_words import count
 from repro_pp_graphs.report.page import commands
 from repro_pp_graphs.report.page.answer import answer
 from repro_pp_graphs.report.source import Source
@@ -34,6 +35,7 @@ from repro_pp_graphs.run_record import Plan
 from repro_pp_graphs.traces.analysis_record import Analysis
 from repro_pp_graphs.traces.explain.conclusion import conclusion
 from repro_pp_graphs.traces.explain.step_path import distortion
+from repro_pp_graphs.traces.read.rank import NO_KERNELS
 
 MOST_NAMED = 6  # arguments in a warning
 ISSUE = "https://github.com/sgl-project/sglang/issues/10865"
@@ -221,19 +223,20 @@ def _what(source: Source) -> str:
 
 
 def _load(plan: Plan) -> str:
-    more = f", and {len(plan.loads) - 1} more loads" if len(plan.loads) > 1 else ""
+    more = f", and {count(len(plan.loads) - 1, 'other load')}" if len(plan.loads) > 1 else ""
     return plan.load_text + more
 
 
 def _remarks(source: Source) -> list[str]:
     lines = list(source.warnings)
+    on_cpu = source.plan is not None and source.plan.mode == "cpu"
     if source.summary:
         lines = remarks(msgspec.to_builtins(source.summary)) + lines
     for _, each in source.all_explained():
         if each.why:
             lines.append(each.why)
         found = each.analysis.warnings if each.analysis else []
-        lines += [f"{each.name}: {text}" for text in found]
+        lines += [f"{each.name}: {text}" for text in found if not (on_cpu and NO_KERNELS in text)]
     return list(dict.fromkeys(lines))
 
 

@@ -296,7 +296,8 @@ def _states(summary: dict[str, Any], launches: list[Row], cases: list[str]) -> l
             values = list(dict.fromkeys(value for _, value in said))
             if values in (["-"], [NOT_TRACED]):
                 continue
-            rounds = {value: [f"r{n}" for n, each in said if each == value] for value in values}
+            told = [value for value in values if value != "-"]  # a round without one is not named
+            rounds = {value: [f"r{n}" for n, each in said if each == value] for value in told}
             one = ", ".join(f"{' '.join(at)} {value}" for value, at in rounds.items())
             one = values[0] if len(values) == 1 else one
             found += wrapped(f"{title}, {name(summary, case)}: {one}")

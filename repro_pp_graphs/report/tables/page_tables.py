@@ -202,7 +202,7 @@ def turns(source: Source, every_rank: bool = False) -> Table | None:
     ranks = [list(analysis.turns) for _, analysis in known]
     shown = shown_ranks([len(its) for its in ranks])
     columns = [
-        (f"{name} PP{label}", analysis, label)
+        (f"PP{label} {name}", analysis, label)
         for (name, analysis), its, some in zip(known, ranks, shown, strict=True)
         for label in (its if every_rank else [its[each] for each in some])
     ]

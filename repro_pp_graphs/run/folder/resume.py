@@ -150,8 +150,9 @@ def done(logs: Path, plan: Plan) -> tuple[set[str], list[str]]:
         if dropped and len({launch.round for launch in block}) > 1:
             lost = [launch.label for launch in block if launch.label not in labels]
             lines.append(
-                f"{', '.join(dropped)}: finished, and measured again with {', '.join(lost)}, as "
-                f"drift cancels in whole rounds of block {number} only"
+                f"{', '.join(dropped)}: finished, and measured again with {', '.join(lost)}: "
+                "a steady drift of the machine cancels only where the launches of a block "
+                f"({len(block)} here) run one after another"
             )
             labels -= set(dropped)
     return labels, lines

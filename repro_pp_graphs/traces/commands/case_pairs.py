@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from itertools import product
 
@@ -18,7 +19,9 @@ NO_GRAPHS = (
     "(neither has decode graphs: what differs is not their doing. Two launches of one and the same "
     "server differ too)"
 )
-ANOTHER = "another pair: python -m repro_pp_graphs analyze ON OFF (OFF less ON)"
+TWO = "python -m repro_pp_graphs analyze ON OFF (OFF less ON)"
+ANOTHER = f"another pair: {TWO}"
+MOST_NAMED = 3  # cases that are not comparable with the first, each with its reasons
 
 
 def lines(found: Sequence[Analysis]) -> list[str]:
@@ -57,16 +60,23 @@ def _unlike(first: Analysis, second: Analysis, found: Unlike) -> list[str]:
 
 
 def not_alike(found: Sequence[Analysis]) -> list[str]:
-    """Of cases in one table, those that cannot be compared with the first, with the reasons."""
-    reasons = [(each.case, unlike(found[0], each).refused) for each in found[1:]]
-    return [
-        line
-        for case, refused in reasons
-        if refused
-        for line in wrapped(
-            f"! {case} is not comparable with {found[0].case}: {'; '.join(refused)}"
-        )
-    ]
+    """Of cases in one table, those that cannot be compared with the first, with the reasons; of
+    many how many of them, by what they differ in."""
+    first = found[0].case
+    reasons = {each.case: unlike(found[0], each).refused for each in found[1:]}
+    apart = {case: refused for case, refused in reasons.items() if refused}
+    if len(apart) <= MOST_NAMED:
+        return [
+            line
+            for case, refused in apart.items()
+            for line in wrapped(f"! {case} is not comparable with {first}: {'; '.join(refused)}")
+        ]
+    kinds = Counter(text.partition(":")[0] for refused in apart.values() for text in refused)
+    by_kind = ", ".join(f"{kind} ({number})" for kind, number in kinds.most_common())
+    those = f"{len(apart)} of the {len(reasons)}" if len(apart) < len(reasons) else "All"
+    return wrapped(
+        f"! {those} below {first} are not comparable with it: {by_kind}. Of any two: {TWO}"
+    )
 
 
 def pairs(found: Sequence[Analysis]) -> list[tuple[int, int]]:

@@ -45,6 +45,7 @@ BUSY = "busy with another micro-batch"
 # A part below this share of the step is not named in the sentence.
 NAMED = 0.02
 # A what-if that saves so much of a part needs no word on the rest.
+SHOWN_US = 5.0  # of a part of the step: less is a row of 0.00
 LEAST_US = 50.0  # of launching in a step: less is none
 MOST_OF_IT = 0.7
 # Ranks beside one another in the table.
@@ -80,8 +81,8 @@ IF_NOTES = {
     "comm_stream": "comm_stream: the send as it is here, but without waiting for its GPU; the case "
     "of that name (asynchronous sends, on a stream of their own) is something else.",
     "token_send": "token_send: send=0 of the last rank's send of token ids to PP0 alone, #10865's.",
-    "batched_p2p": "batched_p2p: send=0, and receives do not wait for gloo either: it may save "
-    "more than send=0.",
+    "batched_p2p": "batched_p2p: send=0, and no receive waits for the size of what comes, which "
+    "goes ahead over gloo as sglang has it: it may save more than send=0.",
 }
 
 
@@ -216,7 +217,7 @@ def _by_category(path: RingPath) -> list[str]:
     whole = path.step_us.mean
     for name, title in TITLES.items():
         part = path.categories[name]
-        if not part.mean and name != "unexplained":
+        if part.mean < SHOWN_US and name != "unexplained":
             continue
         error = column(None if part.error is None else 1.96 * part.error, 6)
         cells = "".join(column(path.ranks[label].get(name, 0), 7) for label in shown)

@@ -225,7 +225,8 @@ def _no_token_return(facts: Analysis) -> str:
 def not_known_of(facts: Analysis, returned: TokenReturn) -> list[str]:
     """What of a token return is not known, and why."""
     found = [
-        f"{count(number, 'token send')} left out of the means: {why}"
+        f"of {count(number, 'token send')} of {returned.steps_there} how long it took: {why}. The "
+        "means are of the others"
         for why, number in returned.gaps.items()
     ]
     if returned.enough and not returned.delivery_enough:
