@@ -102,10 +102,10 @@ def _what_if(
     if abs(again - measured) > GOOD_ENOUGH * measured:
         way = "longer" if again > measured else "shorter"
         off = (
-            "a check fails: steps put together from how long each kind of call and message usually "
-            f"takes are {abs(again / measured - 1):.0%} {way} than those that ran "
-            f"({again / 1000:.2f} ms in place of {measured / 1000:.2f}, the mean without the first "
-            "quarter of the steps; docs/ring_path.md)"
+            "its calls and messages vary too much. With each as long as its kind usually is, the "
+            f"step comes out {abs(again / measured - 1):.0%} {way} than it was "
+            f"({again / 1000:.2f} ms for {measured / 1000:.2f}, the mean without the first quarter "
+            "of the steps; docs/ring_path.md)"
         )
         return measured, again, {}, off
     changes = {f"{name}=0": change_of(name, 0) for name in ALWAYS_ASKED}
