@@ -115,7 +115,7 @@ def test_a_launch_cut_short_after_its_measured_pass_is_shown_and_in_no_mean_of_o
 def test_a_turn_is_shown_with_what_its_rank_waits_for(of_traced):
     rows = {row[0]: row for row in Page(rendered(of_traced)).rows if row}
     heads = next(row for row in Page(rendered(of_traced)).rows if row[1:] and "PP0" in row[1])
-    last = heads.index("graphs_on PP1")
+    last = heads.index("PP1 graphs_on")
     assert re.fullmatch(r"21\.\d\d \(2[01]\.\d\d own graph\)", rows["send of token ids"][last])
 
 

@@ -372,7 +372,7 @@ def test_report_md_and_html_have_the_table_and_the_lines(run: Path):
     html = html_page.text_of(said, read.cases, all_charts.figures(read))
     assert '<figure id="loads">' in html and "<h2>By load</h2>" in html
     assert '<td class="text">7 of 80 ms: PP1, send of token ids to PP0' in html
-    assert "and 2 more loads" in said.what
+    assert "and 2 other loads" in said.what
 
 
 def test_two_axes_are_lines_along_the_first_dashed_by_the_second(run: Path, tmp_path: Path):
