@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,17 @@ DATA = Path(__file__).resolve().parent / "data"
 SERIES = DATA / "runs" / "h100_pp2_sglang052_4rounds"
 A, B = "CASE_A_decode_graphs", "CASE_B_no_graphs"
 TRACES = {A: "sglang052_graphs_on", B: "sglang052_graphs_off"}
+
+
+@cache
+def of_summary() -> Any:
+    """The validator of what summary.json must hold to."""
+    from jsonschema import Draft202012Validator  # noqa: PLC0415 - a run to report on needs none
+
+    from repro_pp_graphs import schemas  # noqa: PLC0415
+    from repro_pp_graphs.report.summary import summary_record  # noqa: PLC0415
+
+    return Draft202012Validator(json.loads(schemas.schema_text(summary_record.Summary)))
 
 
 def series(to: Path) -> Path:

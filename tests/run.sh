@@ -76,7 +76,7 @@ no_such_file() { # and those whose names share a word with it
 }
 
 options=()
-in_parallel=1 spare=4
+in_parallel=1 spare=3
 for word; do
   case $word in
     -h | --help)
@@ -95,7 +95,7 @@ for word; do
   esac
 done
 if ((in_parallel)); then
-  # launches wait longer than they compute: four processes more than there are cores, else one. A file's
+  # launches wait longer than they compute: three processes more than there are cores, else one. A file's
   # tests stay together, they share what their fixtures made; tests/conftest.py puts the longest files first.
   options=(-n "$(($(nproc) + spare))" --dist loadfile --no-loadscope-reorder "${options[@]}")
 fi

@@ -14,11 +14,10 @@ import pytest
 pytest.importorskip("scipy")
 
 import report_runs
-from jsonschema import Draft202012Validator
 from plan_harness import plan_of
 from release_sources import release_of
 
-from repro_pp_graphs import run_record, schemas
+from repro_pp_graphs import run_record
 from repro_pp_graphs.report import source, summary_step
 from repro_pp_graphs.report.charts import all_charts
 from repro_pp_graphs.report.page import content, html_page, markdown
@@ -253,7 +252,7 @@ def series(to: Path, mode: str = "gpu") -> Path:
 def summarised(run: Path) -> dict:
     logs = run / "logs"
     made = json.loads(json.dumps(run_summary.summarise(logs, run_record.load(logs))))
-    Draft202012Validator(json.loads(schemas.schema_text(summary_record.Summary))).validate(made)
+    report_runs.of_summary().validate(made)
     return made
 
 

@@ -10,11 +10,10 @@ import pytest
 pytest.importorskip("scipy")
 
 import report_runs
-from jsonschema import Draft202012Validator
 from report_runs import A, B, changed
 from trace_changes import DATA, only_case
 
-from repro_pp_graphs import run_record, schemas
+from repro_pp_graphs import run_record
 from repro_pp_graphs.report import source, summary_step, two_runs
 from repro_pp_graphs.report.summary import (
     outcome,
@@ -38,7 +37,7 @@ pytestmark = pytest.mark.slow
 def verdict(run: Path) -> Verdict:
     logs = run / "logs"
     made = json.loads(json.dumps(run_summary.summarise(logs, run_record.load(logs))))
-    Draft202012Validator(json.loads(schemas.schema_text(summary_record.Summary))).validate(made)
+    report_runs.of_summary().validate(made)
     found = summary_record.from_json(made).verdict
     assert found is not None
     return found

@@ -19,6 +19,9 @@ Nothing = Annotated[
     None, msgspec.Meta(extra_json_schema={"type": "object", "maxProperties": 0})
 ]  # None here, {} in the JSON: so schema 1 has it
 
+# a warning that says nothing of a run that is known to be on a CPU
+NO_KERNELS = "no GPU kernels: a CPU run, or the profiler recorded none"
+
 # What a host is in, as rows of a turn (docs/traces.md, Turns).
 RowName = Literal[
     "token_send",

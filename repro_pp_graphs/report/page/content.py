@@ -32,10 +32,9 @@ from repro_pp_graphs.report.tables.page_tables import (
 from repro_pp_graphs.report.tables.table import Table
 from repro_pp_graphs.run.launch import bad_argument
 from repro_pp_graphs.run_record import Plan
-from repro_pp_graphs.traces.analysis_record import Analysis
+from repro_pp_graphs.traces.analysis_record import NO_KERNELS, Analysis
 from repro_pp_graphs.traces.explain.conclusion import conclusion
 from repro_pp_graphs.traces.explain.step_path import distortion
-from repro_pp_graphs.traces.read.rank import NO_KERNELS
 
 MOST_NAMED = 6  # arguments in a warning
 ISSUE = "https://github.com/sgl-project/sglang/issues/10865"

@@ -10,11 +10,12 @@ from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 
+from repro_pp_graphs.traces.analysis_record import NO_KERNELS
 from repro_pp_graphs.traces.rank_trace import Case, RankTrace
 from repro_pp_graphs.traces.read.blocks import is_merged, is_other_json
 from repro_pp_graphs.traces.read.identity import Identity, identify, is_trace, parts
 from repro_pp_graphs.traces.read.placement import placement
-from repro_pp_graphs.traces.read.rank import GPU_ONLY, NO_KERNELS, read_rank
+from repro_pp_graphs.traces.read.rank import GPU_ONLY, read_rank
 
 Members = list[tuple[Path, Identity]]  # the files of a case
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from repro_pp_graphs.traces.analysis_record import NO_KERNELS
 from repro_pp_graphs.traces.rank_trace import Kernels, P2POp, RankTrace, Span
 from repro_pp_graphs.traces.read.blocks import LATEST_NS, TraceFile, Value, number
 from repro_pp_graphs.traces.read.columns import GPU_COLUMNS, Columns, GlooOp
@@ -22,7 +23,6 @@ from repro_pp_graphs.traces.read.profiler_stop import without_stop
 from repro_pp_graphs.traces.read.sift import Sifted, other_unit, sift_gpu
 from repro_pp_graphs.traces.time_sets import Intervals, intervals, merged
 
-NO_KERNELS = "no GPU kernels: a CPU run, or the profiler recorded none"
 NO_GPU_WORK = "the profiler recorded no GPU activities"
 # Of a rank's launches, the share whose GPU work may be missing before its use is not known.
 MOST_LOST = 0.02
