@@ -112,6 +112,9 @@ class Parser(argparse.ArgumentParser):
         a secret."""
         unknown = message.partition("unrecognized arguments: ")[2]
         if unknown:
-            message = f"no option '{unknown.split()[0].partition('=')[0][:LONGEST_SHOWN]}'"
+            word = unknown.split()[0].partition("=")[0][:LONGEST_SHOWN]
+            takes_words = any(not action.option_strings for action in self._actions)
+            no_option = word.startswith("-") or not takes_words
+            message = f"no option '{word}'" if no_option else f"'{word}' is one too many"
         complain(self.prog, f"{message.removeprefix('argument ')} (see --help)")
         sys.exit(2)

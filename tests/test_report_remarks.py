@@ -29,11 +29,19 @@ def test_what_makes_the_numbers_special_is_told_then_and_only_then(tmp_path, cha
 
 def test_few_launches_are_told_and_enough_are_not(tmp_path):
     def rounds(count: int) -> Plan:
-        return plan(*(launch(f"A_r{n}", "on", n) for n in range(1, count + 1)))
+        return plan(
+            *(
+                launch(f"{case}_r{n}", case, n)
+                for n in range(1, count + 1)
+                for case in ("on", "off")
+            )
+        )
 
     assert "2 launches a case" in told(tmp_path / "few", rounds(2))
     assert "1 launch a case: too few" in told(tmp_path / "one", rounds(1))
     assert "too few" not in told(tmp_path / "enough", rounds(4))
+    alone = plan(launch("A", "on", 1))  # nothing to compare it with
+    assert "too few" not in told(tmp_path / "alone", alone)
 
 
 @pytest.mark.parametrize("name", ["pp_max_micro_batch_size", "max_micro_batch_size"])

@@ -250,6 +250,18 @@ def test_a_few_turns_are_too_few_to_say_where_a_rank_waits(tmp_path: Path):
     assert said["b4", "graphs_off"].startswith("2.5 of 80 ms")
 
 
+def test_where_turns_without_a_batch_are_not_timed_no_wait_is_called_the_longest(tmp_path: Path):
+    def half_empty(clock: dict[str, Any]) -> None:
+        clock["ranks"]["PP1"]["measured"]["decode"]["in_flight"] = 1
+
+    run = report_runs.swept(tmp_path / "run")
+    said = waits(clocks_changed(run, f"{A}*_at_b64_pp_clock.json", half_empty))
+    assert said["b64", "graphs_on"] == (
+        "cannot tell: 1 of 2 micro-batches in flight, and turns without one are not timed"
+    )
+    assert said["b64", "graphs_off"].startswith("2.5 of 80 ms")
+
+
 def test_without_the_turns_of_a_rank_no_wait_is_called_the_longest(tmp_path: Path):
     run = report_runs.swept(tmp_path / "run")
     gone = f"{A}*_at_b64_pp_clock.json"

@@ -8,6 +8,7 @@ import shutil
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -26,10 +27,11 @@ from repro_pp_graphs.traces.explain.analysis_lines import lines
 from repro_pp_graphs.traces.explain.step_path import TITLES
 from repro_pp_graphs.traces.merge.chrome_trace import merge
 from repro_pp_graphs.traces.merge.pipeline_tracks import Additions
-from repro_pp_graphs.traces.path import difference_words, followed
+from repro_pp_graphs.traces.path import difference_words, followed, what_if
 from repro_pp_graphs.traces.path.clock_leads import CannotTell
 from repro_pp_graphs.traces.path.difference import differences
 from repro_pp_graphs.traces.path.path_slices import path_slices
+from repro_pp_graphs.traces.path.ring_path import not_of
 from repro_pp_graphs.traces.path.whole_analysis import explained, studied
 
 DATA = Path(__file__).parent / "data" / "traces"
@@ -330,6 +332,23 @@ def test_every_what_if_that_was_asked_for_and_cannot_be_given_is_named(
     assert "no what-if for" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("name", "groups", "sent_in", "reason"),
+    [
+        ("batched_p2p", 0, None, what_if.ON_A_CPU),
+        ("sync=0+host=0.5", 0, None, what_if.ON_A_CPU),
+        ("send=0+host=0.5", 0, None, ""),
+        ("batched_p2p", 3, None, ""),
+        ("batched_p2p", 3, "a batch", what_if.IN_A_BATCH),
+        ("event_send", 3, "a batch", ""),
+    ],
+)
+def test_what_if_asks_of_ranks_only_what_they_have(name, groups, sent_in, reason):
+    host = SimpleNamespace(of=lambda *_: [SimpleNamespace(exchange=sent_in)])
+    line = SimpleNamespace(groups=range(groups), host=host)
+    assert not_of(SimpleNamespace(ring=SimpleNamespace(ranks=[line])), name) == reason
+
+
 @pytest.mark.parametrize(("factor", "said"), [(1, False), (4, True)])
 def test_launching_of_which_little_would_be_saved_is_said_to_be_and_why(factor, said):
     path = path_of("sglang052_graphs_off")
@@ -461,7 +480,8 @@ def test_beside_the_path_stands_what_the_profiler_adds_where_the_run_measured_it
     assert ("Without the profiler a token took" in text) == bool(says)
     assert f"% {says}" in text
     assert ("by its critical path) is" in text) == bool(says)
-    assert ("longer when profiled, in a run's table, is another" in text) == (says == "longer")
+    assert ("longer when profiled, in a run's table, is another" in text) == bool(says)
+    assert ("No profiler makes a step shorter" in text) == (says == "shorter")
 
 
 def turns(turn: float, launch: float, process: float, untimed: float) -> dict[str, object]:

@@ -159,8 +159,9 @@ def _kept(items: list[contents.Item], own_words: list[str]) -> Iterator[str]:
     there = [name for name in own_words if any(as_word(name).search(item.text) for item in items)]
     if there:
         yield (
-            f"{', '.join(there)}: the name of a user or host of this machine, and a word of this "
-            "project's own texts: it is masked everywhere but in these texts (docs/collect_env.md)"
+            f"{', '.join(there)}: the name of a user or host of this machine, and also a word that "
+            "this project prints: hidden where a path, a field or a log has it as a name, left "
+            "where it is a word (docs/collect_env.md)"
         )
 
 

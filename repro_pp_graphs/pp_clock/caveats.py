@@ -64,9 +64,9 @@ def of_rank(key: str, seen: Seen, pp_size: int, window: Window | None) -> list[s
         )
     if decode and in_part:
         found.append(
-            f"{key}: {decode.in_flight} of {seen.loop_size} micro-batches were in flight: the "
-            "loop's turns without a batch, and what is called and waited for in them, are in no "
-            "figure"
+            f"{key}: {decode.in_flight} of {seen.loop_size} micro-batches were in flight: turns "
+            "without a batch, and the waits in them, are in none of the figures (turn, waits, "
+            "token send), so a step may wait longer than they say"
         )
     if decode and "own_batch" in rank.found and "own_batch" not in rank.lacks:
         unsplit = decode.turn.count - decode.split

@@ -133,4 +133,8 @@ class ClockSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
     # means of a turn outside the rank's own batches, by kind; empty: not known
     outside_ms: dict[str, float] = {}
     pp_size: int = 0
+    # places of the loop, and how many of them had a micro-batch; turns without one, and the waits
+    # in them, are in no figure. 0: not known
+    loop_size: int = 0
+    in_flight: int = 0
     ranks: dict[str, RankWaits] = {}  # by name, PP0; of those that timed a decode turn

@@ -27,6 +27,8 @@ def summary(facts: ClockFacts) -> ClockSummary | None:
         calls_ms=decode.calls,
         outside_ms={kind: each.mean for kind, each in decode.outside.items()},
         pp_size=facts.pp_size,
+        loop_size=facts.loop_size,
+        in_flight=decode.in_flight,
         ranks={key: its for key, rank in facts.ranks.items() if (its := _rank_waits(rank))},
     )
 

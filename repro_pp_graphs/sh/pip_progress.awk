@@ -4,7 +4,7 @@
   name = /^Requirement/ ? $4 : $2
   sub(/.*\//, "", name)
   if (tty) printf "\r\033[K  %d of %d  %s", n, of, name
-  else if (n % 25 == 0) print "  " n " of " of
+  else if (n % 25 == 0) print "  " n " of " of " packages looked up"
   fflush()
 }
 /^Installing collected packages/ {

@@ -61,9 +61,9 @@ def remarks(summary: dict[str, Any]) -> list[str]:
     if summary["nsys"]:
         found.append("Under nsys: times are not comparable with runs without it.")
     measured = Counter(launch["case"] for launch in launches if launch["status"] == "ok")
-    if measured and min(measured.values()) < LEAST_LAUNCHES:
+    cases = dict.fromkeys(launch["case"] for launch in launches)
+    if len(cases) > 1 and measured and min(measured.values()) < LEAST_LAUNCHES:
         most = max(measured.values())
-        cases = dict.fromkeys(launch["case"] for launch in launches)
         none = [name(summary, case) for case in cases if case not in measured]
         but = f", of {', '.join(none)} none" if none else ""
         found.append(

@@ -82,10 +82,16 @@ def longest(summary: dict[str, Any], case: str, load: str) -> Longest:
 
 
 def _too_few(clocks: Sequence[dict[str, Any]]) -> str:
-    """Why the clocks' turns are too few to say which wait is longest; empty where they are not."""
+    """Why the clocks' turns do not say which wait is longest; empty where they do."""
     if not clocks:
         return "pp_clock timed no decode turn"
     for each in clocks:
+        in_flight = each.get("in_flight", 0)
+        if 0 < in_flight < each.get("loop_size", 0):
+            return (
+                f"{in_flight} of {each['loop_size']} micro-batches in flight, and turns without "
+                "one are not timed"
+            )
         there = {rank["pp_rank"] for rank in each["ranks"].values()}
         if absent := set(range(each["pp_size"])) - there:
             return f"PP{min(absent)} left no decode turn: its wait may be the longest"

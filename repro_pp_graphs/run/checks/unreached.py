@@ -37,7 +37,11 @@ def add_caveats(plan: Plan, root: Path, gpus: Sequence[Gpu]) -> None:
         return
     largest = max(value for _, _, value in missed)
     longer = _longer(plan, largest)
-    how = f"; with longer ones it is: --sweep input_len={longer}{_batch(plan, longer, gpus)}"
+    # of chunks of prompts the batches of a step are others
+    but = " (other micro-batches may form then: TTFT and TPOT compare, steps of traces may not)"
+    chunks = but * any(flag == LENGTHS[0] for _, flag, _ in missed)
+    batch = _batch(plan, longer, gpus)
+    how = f"; with longer ones it is{chunks}: --sweep input_len={longer}{batch}"
     if longer <= largest:
         how = ", and the model's context has no room for longer ones"
     elif not any(each.input_len for each in plan.loads):

@@ -9,8 +9,7 @@ from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server.release.release_facts import MICRO_BATCH
 
 NOT_AS_ASKED = (
-    "its micro-batches are not those asked for, so that its figures are of another load than those "
-    "of a launch whose are"
+    "its micro-batches are not those asked for, so it ran another load than a launch that has those"
 )
 WHY = (
     "What splits a load otherwise: prefills cut into chunks (--chunked-prefill-size below the "

@@ -149,25 +149,26 @@ def _gains(path: RingPath) -> str:
     """What it would be at least with free messages, and with free launches."""
     if not path.what_if:
         return f" What would shorten it cannot be estimated: {path.what_if_unknown}."
-    saves = {
-        IF[name]: "less than can be told"
-        if may_be_none(path, path.what_if[name])
-        else f"at most {time(path.steady_us - path.what_if[name])}"
-        for name in ("send=0", "launch=0")
-    }
-    said = ", ".join(f"by {least} if {what}" for what, least in saves.items()) + _remedy(path)
-    less = " (less than launching takes: another path is the longest then)" * bool(_launching(path))
-    return f" A step would be shorter {said}{less}."
+    bounds = [name for name in ("send=0", "launch=0") if name in path.what_if]
+    saves = {name: path.steady_us - path.what_if[name] for name in bounds}
+    told = [name for name in bounds if not may_be_none(path, path.what_if[name])]
+    said = [f"by at most {time(saves[name])} if {IF[name]}" for name in told] + _remedy(path)
+    less = " (less than launching takes: another path is the longest then)"
+    text = f" A step would be shorter {', '.join(said)}" if said else ""
+    text += less * ("launch=0" in told and bool(_launching(path))) + "." * bool(said)
+    if none := [IF[name] for name in bounds if name not in told]:
+        text += f" If {' or '.join(none)}, it would save nothing that can be told."
+    return text
 
 
-def _remedy(path: RingPath) -> str:
+def _remedy(path: RingPath) -> list[str]:
     """The remedy that saves most, where it saves more than the two bounds that are named."""
     least = {name: us for name, us in path.what_if.items() if name in REMEDIES}
-    bound = min(path.what_if["send=0"], path.what_if["launch=0"]) - accurate_us(path)
-    if not least or min(least.values()) >= bound:
-        return ""
+    bounds = [path.what_if[name] for name in ("send=0", "launch=0") if name in path.what_if]
+    if not least or min(least.values()) >= min(bounds) - accurate_us(path):
+        return []
     name = min(least, key=lambda one: least[one])
-    return f", by at most {time(path.steady_us - least[name])} if {IF[name]} ({name})"
+    return [f"by at most {time(path.steady_us - least[name])} if {IF[name]} ({name})"]
 
 
 def distortion(path: RingPath, tpot_ms: float) -> str:
@@ -178,11 +179,17 @@ def distortion(path: RingPath, tpot_ms: float) -> str:
         f"profiled step ({ms(path.step_us.mean)} ms, by its critical path) is {share(abs(added))} "
         f"{'longer' if added >= 0 else 'shorter'}"
     )
+    other = (
+        " (longer when profiled, in a run's table, is another figure, of the last rank's turns by "
+        "pp_clock.)"
+    )
     if added < 0:
-        return f"{text}, so it is of another time than the measurement: compare shares, not ms."
+        return (
+            f"{text}. No profiler makes a step shorter: the profile met a lighter moment, other "
+            f"batches or less other work on the host. Compare shares, not ms.{other}"
+        )
     return (
-        f"{text}. (longer when profiled, in a run's table, is another figure, of the last rank's "
-        "turns by pp_clock.) The profiler costs the hosts time in every call: other host work and "
+        f"{text}.{other} The profiler costs the hosts time in every call: other host work and "
         "launching."
     )
 
@@ -287,6 +294,8 @@ def accurate_us(path: RingPath) -> float:
 
 def _launching(path: RingPath) -> str:
     """Why `launch=0` saves less than the step spends in launching; empty where it hardly does."""
+    if "launch=0" not in path.what_if:
+        return ""
     spent, saves = path.categories["launch"].mean, path.steady_us - path.what_if["launch=0"]
     if saves > MOST_OF_IT * spent or spent < LEAST_US:
         return ""

@@ -10,7 +10,16 @@ from repro_pp_graphs.traces.explain.coverage import LEAST
 from repro_pp_graphs.traces.path.followed import GOOD_ENOUGH, Followed
 from repro_pp_graphs.traces.path.graph import Kind
 from repro_pp_graphs.traces.path.parts import CATEGORIES, Sums
-from repro_pp_graphs.traces.path.what_if import NOT_OF_A_BATCH, REMEDIES, Change, WhatIf, change_of
+from repro_pp_graphs.traces.path.what_if import (
+    IN_A_BATCH,
+    NOT_OF_A_BATCH,
+    OF_A_GPU,
+    ON_A_CPU,
+    REMEDIES,
+    Change,
+    WhatIf,
+    change_of,
+)
 from repro_pp_graphs.traces.quantiles import spread
 from repro_pp_graphs.traces.rank_trace import Case
 
@@ -102,19 +111,26 @@ def _what_if(
     if abs(again - measured) > GOOD_ENOUGH * measured:
         way = "longer" if again > measured else "shorter"
         off = (
-            "its calls and messages vary too much. With each as long as its kind usually is, the "
-            f"step comes out {abs(again / measured - 1):.0%} {way} than it was "
-            f"({again / 1000:.2f} ms for {measured / 1000:.2f}, the mean without the first quarter "
-            "of the steps; docs/ring_path.md)"
+            "its calls and messages vary too much for that (computed from their usual lengths it "
+            f"is {abs(again / measured - 1):.0%} {way}; at most {GOOD_ENOUGH:.0%} would do; "
+            "docs/ring_path.md)"
         )
         return measured, again, {}, off
     changes = {f"{name}=0": change_of(name, 0) for name in ALWAYS_ASKED}
     changes |= {name: change for name, change in REMEDIES.items() if name != "send"} | asked
-    if _in_a_batch(found):
-        changes = {name: each for name, each in changes.items() if name not in NOT_OF_A_BATCH}
+    changes = {name: each for name, each in changes.items() if not not_of(found, name)}
     what_if = WhatIf(found.ring, timing)
     times = {name: steady.step_us(what_if.retimed(change)) for name, change in changes.items()}
     return measured, again, times, ""
+
+
+def not_of(found: Followed, name: str) -> str:
+    """Why a what-if of that name, one change or several joined by `+`, cannot be asked of these
+    ranks; empty where it can."""
+    asked = {part.partition("=")[0] for part in name.split("+")}
+    if asked.intersection(OF_A_GPU) and not any(len(line.groups) for line in found.ring.ranks):
+        return ON_A_CPU
+    return IN_A_BATCH if asked.intersection(NOT_OF_A_BATCH) and _in_a_batch(found) else ""
 
 
 def _in_a_batch(found: Followed) -> bool:

@@ -170,6 +170,10 @@ REMEDIES = {
 # what cannot be asked where token ids go in one batch with what the last rank receives
 NOT_OF_A_BATCH = ("token_send", "comm_stream", "batched_p2p")
 IN_A_BATCH = "token ids go in one batch with what the last rank receives (batch_isend_irecv)"
+# what cannot be asked of a CPU run, whose messages go over gloo whole: no wait for a GPU to take
+# away, no launches, and a batch of messages would take away the wait for the data itself
+OF_A_GPU = ("sync", "launch", "comm_stream", "event_send", "batched_p2p")
+ON_A_CPU = "the ranks have no GPU"
 CATEGORIES = ("send", "sync", "launch", "transfer", "compute", "host")
 # Of these a wait is taken away whole, or not at all.
 WHOLE = ("send", "sync")

@@ -12,8 +12,8 @@ from repro_pp_graphs.traces.explain.host import Host
 from repro_pp_graphs.traces.pair.edge import Edge
 from repro_pp_graphs.traces.path.clock_leads import CannotTell
 from repro_pp_graphs.traces.path.followed import Followed, followed
-from repro_pp_graphs.traces.path.ring_path import ring_path
-from repro_pp_graphs.traces.path.what_if import IN_A_BATCH, Change
+from repro_pp_graphs.traces.path.ring_path import not_of, ring_path
+from repro_pp_graphs.traces.path.what_if import Change
 from repro_pp_graphs.traces.rank_trace import Case
 
 
@@ -51,6 +51,9 @@ def explained(found: Case | Studied, asked: dict[str, Change] | None = None) -> 
             what_if_not_given=dict.fromkeys(asked or {}, reason),
         )
     path = ring_path(study.case, study.followed, asked)
-    reason = path.what_if_unknown or IN_A_BATCH
-    missing = {name: reason for name in asked or {} if name not in path.what_if}
+    missing = {
+        name: path.what_if_unknown or not_of(study.followed, name)
+        for name in asked or {}
+        if name not in path.what_if
+    }
     return replace(analysis, ring_path=path, what_if_not_given=missing)
