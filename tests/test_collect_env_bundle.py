@@ -172,6 +172,26 @@ def test_a_run_that_was_killed_before_its_summary_can_be_bundled(run: Path) -> N
     assert "paste the output of `bash collect_env.sh`" in text
 
 
+def test_the_issue_text_has_what_the_cases_were_started_with_that_differs(tmp_path: Path) -> None:
+    run = report_runs.series(tmp_path / "run")
+
+    def chunked(plan: dict[str, Any]) -> None:
+        for launch in plan["launches"]:
+            if launch["case"] == "graphs_off":
+                launch["args"] += ["--chunked-prefill-size", "128", "--a-flag"]
+
+    report_runs.changed(run / "logs/run.json", chunked)
+    rows = [line for line in issue.text_of(run).splitlines() if line.startswith("| ")]
+    assert "| --chunked-prefill-size | - | 128 |" in rows
+    assert "| --a-flag | - | yes |" in rows and "| --disable-cuda-graph | - | yes |" in rows
+    assert not any(row.startswith("| --pp-size") for row in rows), "alike in both"
+
+
+def test_long_values_that_differ_are_not_shown_alike() -> None:
+    shown = issue._cells([["a" * 80, "b"], ["a" * 80, "c"], None])
+    assert len(set(shown)) == 3 and shown[2] == "-" and max(map(len, shown)) <= 90
+
+
 def test_an_issue_text_too_long_for_github_leaves_the_environment_in_the_bundle(run: Path) -> None:
     with (run / "logs" / "env.txt").open("a") as env:
         env.write("x" * issue.MOST_CHARS)

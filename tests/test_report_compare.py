@@ -12,6 +12,7 @@ import report_runs
 from repro_pp_graphs.pp_clock import clock_record
 from repro_pp_graphs.report import case_differences, compare_command, source, two_runs
 from repro_pp_graphs.report.page import content
+from repro_pp_graphs.report.told_apart import MOST_CHARS, told_apart
 from repro_pp_graphs.stats.metric_names import IDLE, OUTSIDE, OWN_GRAPH, RETURN
 
 pytestmark = pytest.mark.slow
@@ -284,13 +285,13 @@ HEAD = "--model-path /some/where/models/tiny --pp-size 2 --port 30000 "
     ],
 )
 def test_of_long_values_what_differs_is_shown(texts, shown):
-    assert case_differences.told_apart(texts) == shown
+    assert told_apart(texts) == shown
 
 
 @pytest.mark.parametrize("middle", ["A" * 5, "A" * 70])
 def test_values_that_differ_are_never_shown_alike(middle):
     texts = ["x" * 60 + middle + "y" * 60, "x" * 60 + middle[:-1] + "B" + "y" * 60, HEAD + HEAD]
-    assert len(set(case_differences.told_apart(texts))) == 3
+    assert len(set(told_apart(texts))) == 3
 
 
 def test_of_a_server_that_never_answered_the_arguments_are_all_that_is_compared(tmp_path):
@@ -324,9 +325,9 @@ def test_what_differs_inside_a_nested_argument_is_named_by_its_path(tmp_path):
 
 
 def test_one_long_value_keeps_both_ends():
-    (shown, other) = case_differences.told_apart([HEAD + HEAD.strip(), "-"])
+    (shown, other) = told_apart([HEAD + HEAD.strip(), "-"])
     assert shown.startswith("--model-path ") and shown.endswith("--port 30000") and other == "-"
-    assert len(shown) <= case_differences.MOST_CHARS
+    assert len(shown) <= MOST_CHARS
 
 
 def test_cases_that_differ_behind_a_long_common_head_are_not_called_alike(tmp_path):
@@ -390,3 +391,22 @@ def test_the_token_send_has_one_row(tmp_path):
     text = "\n".join(two_runs.lines(one, two))
     assert "token return, host" in text and "of it waiting" in text
     assert "of it token send" not in text
+
+
+def test_what_bears_on_the_figures_of_a_launch_is_said_only_of_cases_that_are_shown(tmp_path):
+    one, two = (source.read(report_runs.series(tmp_path / name)) for name in ("one", "two"))
+    unsettled = "the server had not settled after 3 warm-up passes (TTFT ...)"
+    for each in two.summary.launches:
+        each.client_warnings = [unsettled]
+    text = " ".join(" ".join(two_runs.lines(one, two)).split())
+    assert f"! Run 2: {report_runs.A}, {report_runs.B}, " in text and "! Run 1: " not in text
+    assert "the server had not settled when it was measured" in text
+    for launch in two.plan.launches:
+        launch.case = launch.case.replace("graphs_off", "another")
+    for each in two.summary.launches:
+        each.case = each.case.replace("graphs_off", "another")
+        if each.case == "another":
+            each.host_taken = ["other processes took 50 % of the cores' time"]
+    text = " ".join(" ".join(two_runs.lines(one, two)).split())
+    assert f"! Run 2: {report_runs.A}, {report_runs.A}_r2, " in text
+    assert "other processes took" not in text and report_runs.B not in text

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -48,6 +52,37 @@ def test_cases_of_other_ranks_get_no_table_but_the_reasons_and_what_to_do(capsys
     assert "GPUs of the ranks: one each, and shared (PP0 and PP2; PP1 and PP3)" in said
     assert "Hold profiles of one model, one load and one number of ranks" in said
     assert "the whole step" not in said
+
+
+@pytest.mark.parametrize(
+    "name", [ON, "sglang0516_graphs_on", "sglang0516_sync_send", "sglang052_pp4", "h200_case_A"]
+)
+def test_kernels_of_a_batch_are_those_of_whole_batches(name):
+    """As the raw files have them from one graph launch to the next; what is cut is not counted."""
+    for path in sorted((DATA / name).iterdir()):
+        events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+        calls = {
+            e["args"]["correlation"]: e["ts"]
+            for e in events
+            if e.get("cat") in ("cuda_runtime", "cuda_driver") and "correlation" in e["args"]
+        }
+        begins = sorted(e["ts"] for e in events if e.get("name") == "cudaGraphLaunch")
+        posted = [
+            calls[e["args"]["correlation"]]
+            for e in events
+            if e.get("cat") == "kernel"
+            and "ncclDevKernel_SendRecv" not in e["name"]
+            and e["args"].get("correlation") in calls
+        ]
+        counts = [sum(a <= each < b for each in posted) for a, b in pairwise(begins)]
+        rank = re.search(r"PP-(\d+)", path.name)
+        assert rank
+        assert abs(facts(name).ranks[rank[1]].kernels_a_batch - median(counts)) <= 1
+
+
+def test_cases_of_one_shape_do_not_differ_in_kernels():
+    on, sync = facts("sglang0516_graphs_on"), facts("sglang0516_sync_send")
+    assert not any("kernels a batch" in text for text in unlike(on, sync).named)
 
 
 def test_of_many_cases_unlike_the_first_it_is_said_once():
@@ -132,8 +167,8 @@ def test_no_what_if_is_offered_where_none_can_be_given():
     [
         (2.0, 5000.0, "A part of the difference in host work and launching may be that."),
         (0.5, -5000.0, "A part of the difference in host work and launching may be that."),
-        (2.0, -5000.0, "Of the two B's hosts are the slower ones, and A spends more in host work"),
-        (0.5, 5000.0, "Of the two A's hosts are the slower ones, and B spends more in host work"),
+        (2.0, -5000.0, "The hosts of B are the slower ones, and yet A spends more in host work"),
+        (0.5, 5000.0, "The hosts of A are the slower ones, and yet B spends more in host work"),
         (2.0, -500.0, "A part of the difference"),  # of a step of 51 ms: none that can be told
     ],
 )

@@ -14,11 +14,11 @@ from repro_pp_graphs.report.page import commands
 from repro_pp_graphs.report.summary import run_summary as summary_of
 from repro_pp_graphs.report.summary.remarks import remarks
 from repro_pp_graphs.report.tables import launch_table, row_meanings
+from repro_pp_graphs.report.told_apart import told_apart
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server.log import diagnosis
 
 MOST_CHARS = 60_000  # GitHub takes 65,536
-_CELL_CHARS = 60
 
 
 def checklist() -> list[str]:
@@ -189,27 +189,49 @@ def _prompt_tokens(path: Path) -> float | None:
     return found.get("total_input_tokens", 0) / prompts or None if prompts else None
 
 
-def _cell(value: object) -> str:
+def _cells(values: list[object]) -> list[str]:
+    """The values of an argument; long ones cut, where they differ so that it shows."""
+    return [text.replace("|", "\\|") for text in told_apart(list(map(_text, values)))]
+
+
+def _text(value: object) -> str:
     if isinstance(value, dict):  # cuda_graph_config: the decode part is what an A/B is about
         value = value.get("decode", value)
-    text = value if isinstance(value, str) else json.dumps(value)
-    text = text if len(text) <= _CELL_CHARS else f"{text[: _CELL_CHARS - 3]}..."
-    return text.replace("|", "\\|")
+    return "-" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+def _as_started(args: list[str]) -> dict[str, str]:
+    """A server's arguments by name, as `--pp-size: 2`; `yes` of one without a value."""
+    found: dict[str, str] = {}
+    for at, word in enumerate(args):
+        if word.startswith("--"):
+            value = args[at + 1] if at + 1 < len(args) else "--"
+            found[word] = "yes" if value.startswith("--") else value
+    return found
 
 
 def resolved(result: dict[str, Any]) -> list[str]:
-    """The servers' resolved arguments, a column a case; empty where no server answered."""
+    """The servers' resolved arguments, a column a case, and first those with which the cases were
+    started and that differ; empty where no server answered."""
     by_case: dict[str, dict[str, Any]] = {}
     for launch in result["launches"]:
-        if launch["resolved"]:
-            by_case.setdefault(launch["label"].split("_r")[0], launch["resolved"])
+        label = launch["label"].split("_r")[0]
+        if launch["resolved"] and label not in by_case:
+            by_case[label] = {**_as_started(launch["server_args"]), **launch["resolved"]}
     if not by_case:
         return []
-    keys = dict.fromkeys(key for found in by_case.values() for key in found)
+    every = list(by_case.values())
+    keys = {
+        key: None
+        for found in every
+        for key in found
+        if not key.startswith("--") or len({str(each.get(key)) for each in every}) > 1
+    }
+    keys = dict.fromkeys(sorted(keys, key=lambda key: not key.startswith("--")))
     rows = [
-        f"| {key} | " + " | ".join(_cell(found.get(key)) for found in by_case.values()) + " |"
+        f"| {key} | " + " | ".join(_cells([found.get(key) for found in every])) + " |"
         for key in keys
-        if any(found.get(key) is not None for found in by_case.values())
+        if any(found.get(key) is not None for found in every)
     ]
     head = "| argument | " + " | ".join(by_case) + " |"
     rule = "|---" * (len(by_case) + 1) + "|"

@@ -138,3 +138,4 @@ class ClockSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
     loop_size: int = 0
     in_flight: int = 0
     ranks: dict[str, RankWaits] = {}  # by name, PP0; of those that timed a decode turn
+    decode_batches: dict[str, int] = {}  # as of a Rank

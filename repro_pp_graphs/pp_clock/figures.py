@@ -29,6 +29,7 @@ def summary(facts: ClockFacts) -> ClockSummary | None:
         pp_size=facts.pp_size,
         loop_size=facts.loop_size,
         in_flight=decode.in_flight,
+        decode_batches=facts.ranks[facts.last].decode_batches,
         ranks={key: its for key, rank in facts.ranks.items() if (its := _rank_waits(rank))},
     )
 

@@ -6,15 +6,15 @@ That graphs differ is the question; anything besides makes the comparison one of
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
-from itertools import takewhile
 from typing import Any
 
 import msgspec
 
 from repro_pp_graphs.environment import masking
 from repro_pp_graphs.report.source import Launched, Source
+from repro_pp_graphs.report.told_apart import told_apart
 from repro_pp_graphs.server import shim_names
 
 # of /server_info: they move from launch to launch, or repeat the other keys
@@ -22,8 +22,6 @@ _MOVING = frozenset({"startup_time", "launch_command", "internal_states", "statu
 _NESTED = frozenset({"cuda_graph_config"})  # the only nested value that is an argument
 _GRAPHS = "cuda_graph"
 NOT_KNOWN = "not known"  # of a case whose servers never answered
-MOST_CHARS = 40
-MOST_ALIKE = 10  # characters at the head of long values that are shown though all have them
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -127,33 +125,6 @@ def _text(value: object) -> str:
     if value is None:
         return "-"
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-
-
-def told_apart(texts: Sequence[str]) -> list[str]:
-    """Values as they are shown: long ones cut where they are alike, so that what differs stays."""
-    at = _head_of_all([text for text in dict.fromkeys(texts) if len(text) > MOST_CHARS])
-    most, shown = MOST_CHARS, list(texts)
-    while most == MOST_CHARS or len(set(shown)) < len(set(texts)):
-        shown = [text if len(text) <= most else _short(text, at, most) for text in texts]
-        most *= 2  # until no two that differ are shown alike
-    return shown
-
-
-def _head_of_all(texts: list[str]) -> int:
-    """How many characters several texts have alike at their heads, to the end of a whole word."""
-    if len(texts) < 2:
-        return 0
-    pairs = zip(min(texts), max(texts), strict=False)
-    alike = min(texts)[: sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))]
-    return max(alike.rfind(mark) + 1 for mark in " /,") if len(alike) > MOST_ALIKE else 0
-
-
-def _short(text: str, at: int, most: int) -> str:
-    """From `at` on; of what is still too long, both ends."""
-    rest = text[at:]
-    if len(rest) > most:
-        rest = f"{rest[: most // 2]}...{rest[-(most // 2 - 3) :]}"
-    return f"...{rest}" if at else rest
 
 
 def alike(found: list[Difference], a: int, b: int, graphs: bool) -> bool:

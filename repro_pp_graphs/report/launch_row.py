@@ -10,6 +10,7 @@ from repro_pp_graphs.launch_record import NOT_BEGUN
 from repro_pp_graphs.server.machine import gpu_counters
 
 Row = dict[str, Any]  # a launch of summary.json
+HARDLY_ANY = 0.05  # of the turns
 _LETTER = re.compile("CASE_[A-Z]_")
 
 
@@ -60,8 +61,12 @@ def prefill_graphs(launches: Sequence[Row]) -> list[str]:
 
 
 def split(row: Row) -> str:
-    """Sizes of the micro-batches that decoded while traced: `4`, or `1 7` where they differ."""
-    return " ".join(row.get("decode_batches") or ()) or "-"
+    """Sizes of the micro-batches that decoded in the measured pass, by pp_clock, but for those of
+    hardly any turn; else while traced: `4`, or `1 7` where they differ."""
+    measured = (row.get("pp_clock") or {}).get("decode_batches") or {}
+    least = HARDLY_ANY * sum(measured.values())
+    sizes = [size for size, turns in measured.items() if turns > least]
+    return " ".join(sizes or row.get("decode_batches") or ()) or "-"
 
 
 def ended(row: Row) -> str:

@@ -6,11 +6,14 @@ from statistics import median
 
 import msgspec
 
-from repro_pp_graphs.report.case_differences import settings_of, told_apart
+from repro_pp_graphs.report.case_differences import settings_of
 from repro_pp_graphs.report.source import Launched, Source
 from repro_pp_graphs.report.summary import remarks
+from repro_pp_graphs.report.told_apart import told_apart
+from repro_pp_graphs.run.launch.micro_batches import NOT_AS_ASKED
 
 MOST_NAMED = 8
+NOT_SETTLED = "the server had not settled"  # as the client warns
 LOOPS_ALIKE = 1.1  # a core's speed, one run's over the other's
 
 
@@ -66,8 +69,19 @@ def _comparable(name: str, first: dict[str, str], second: dict[str, str]) -> boo
     return (name in first and name in second) or name.startswith("shim ") or name.endswith(")")
 
 
-def hosts(mark: str, source: Source) -> list[str]:
-    """What a run's summary says of hosts that had other work or were not like the others, a
+def of_launches(mark: str, source: Source, cases: list[str]) -> list[str]:
+    """What a run's summary says of launches of these cases that bears on their figures: hosts that
+    had other work or were not like the others, servers that had not settled, other micro-batches; a
     sentence each. `mark`: which run it is."""
-    launches = msgspec.to_builtins(source.summary)["launches"] if source.summary else []
-    return [f"Run {mark}: {text}" for text in remarks.hosts(launches)]
+    known = msgspec.to_builtins(source.summary)["launches"] if source.summary else []
+    launches = [each for each in known if each["case"] in cases]
+    found = remarks.hosts(launches)
+    unsettled = [
+        each["label"]
+        for each in launches
+        if any(NOT_SETTLED in text for text in each["client_warnings"])
+    ]
+    if unsettled:
+        found.append(f"{', '.join(unsettled)}: {NOT_SETTLED} when it was measured")
+    found += [text for text in remarks.of_launches(launches) if NOT_AS_ASKED in text]
+    return [f"Run {mark}: {text}" for text in found]

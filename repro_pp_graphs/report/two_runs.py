@@ -184,7 +184,8 @@ def lines(one: Source, other: Source) -> list[str]:
     for text in run_differences.sentences(one, other, shared(one, other)):
         out += wrapped(text, "- ")
     for mark, source, theirs in (("1", one, other), ("2", other, one)):
-        for text in [*_alone(mark, source, theirs), *run_differences.hosts(mark, source)]:
+        of_both = run_differences.of_launches(mark, source, shared(one, other))
+        for text in [*_alone(mark, source, theirs), *of_both]:
             out += wrapped(text, "! ")
     return out
 

@@ -301,7 +301,7 @@ class RankFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     graph_launches: int
     graph_us: float | None  # median time from a graph's first kernel to its last; None: no graph
     next_batch_us: float | None = None  # median of sglang's get_next_batch_to_run; None: not shown
-    kernels_a_batch: float | None = None  # compute kernels, a batch's mean; None: not known
+    kernels_a_batch: float | None = None  # compute kernels, a batch's median; None: not known
 
 
 class GpuFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -52,8 +52,8 @@ def remarks(summary: dict[str, Any]) -> list[str]:
         )
     if summary["rehearsal"]:
         found.append(_rehearsal(summary))
-    of_launches = _of_launches(launches)
-    found += [text for text in of_launches if NOT_AS_ASKED in text]  # a comparison of other loads
+    told = of_launches(launches)
+    found += [text for text in told if NOT_AS_ASKED in text]  # a comparison of other loads
     if summary["mode"] == "one_gpu":
         how = summary.get("sharing") or "in time slices"
         found.append(f"Ranks shared GPUs ({how}): not the durations of one GPU a rank.")
@@ -79,7 +79,7 @@ def remarks(summary: dict[str, Any]) -> list[str]:
     found += resumed(summary) + summary.get("warnings", [])
     for _, text in _alike(("", text) for text in changes.lines(_of_the_machine(summary))):
         found.append(f"environment changed during the run: {text}")
-    return found + [text for text in of_launches if NOT_AS_ASKED not in text]
+    return found + [text for text in told if NOT_AS_ASKED not in text]
 
 
 def hosts(launches: list[dict[str, Any]]) -> list[str]:
@@ -203,7 +203,7 @@ def _size(number: str) -> float:
         return 0.0
 
 
-def _of_launches(launches: list[dict[str, Any]]) -> list[str]:
+def of_launches(launches: list[dict[str, Any]]) -> list[str]:
     """Why launches did not end well, then all warnings: what several say alike stands once."""
     said = [(launch["label"], launch["reason"]) for launch in launches if launch.get("reason")]
     for launch in launches:

@@ -32,7 +32,8 @@ MEANINGS = {
     "waits outside own work": "the last rank's waits while none of its own batch runs on its GPU",
     "graphs on / off": "the ratio with sends as released, with blocking sends, and of the two",
     "NCCL between ranks": "how it was made to send",
-    "micro-batch sizes": "sequences a decode step, as the traces show them",
+    "micro-batch sizes": "sequences a decode step in the measured pass, by pp_clock (without "
+    "it: in the traces)",
     "graph launches": "cudaGraphLaunch calls in the traces",
     "decode lines w/ graph": "decode lines of the server's log that say that a graph ran, of all",
     "failed requests": "of the measured load",

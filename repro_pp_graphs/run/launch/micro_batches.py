@@ -8,9 +8,8 @@ from repro_pp_graphs.pp_clock.clock_record import ClockFacts
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server.release.release_facts import MICRO_BATCH
 
-NOT_AS_ASKED = (
-    "its micro-batches are not those asked for, so it ran another load than a launch that has those"
-)
+NOT_AS_ASKED = "its micro-batches are not those asked for"
+OTHER_LOAD = "so it ran another load than a launch that has those (it counts all the same)"
 WHY = (
     "What splits a load otherwise: prefills cut into chunks (--chunked-prefill-size below the "
     "prompts' tokens), fewer running requests or tokens than the load needs. A difference may come "
@@ -40,7 +39,7 @@ def remark(plan: Plan, launch: Launch, clocks: Mapping[str, ClockFacts]) -> list
             found.append(f"{under}{turns}, in place of at most {asked} in one")
     if not found:
         return []
-    return [f"{NOT_AS_ASKED}: {'; '.join(found)}. {WHY}"]
+    return [f"{NOT_AS_ASKED}, {OTHER_LOAD}: {'; '.join(found)}. {WHY}"]
 
 
 def _of_arguments(launch: Launch) -> int | None:

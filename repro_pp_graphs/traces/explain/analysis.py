@@ -121,10 +121,10 @@ def _ranks(case: Case, hosts: list[Host], window_ns: tuple[int, int]) -> dict[st
     found = {}
     for host in hosts:
         # which messages a batch gave is known of a rank whose place in the ring is
-        gave, of_each = len(anchors(host, case.pp_size)), sizes
+        sent, of_each = [each.start_ns for each in anchors(host, case.pp_size)], sizes
         if not host.rank.rank_known:
-            gave, of_each = 0, []
-        found[case.label(host.rank)] = rank_facts(host.rank, host.work, window_ns, gave, of_each)
+            sent, of_each = [], []
+        found[case.label(host.rank)] = rank_facts(host.rank, host.work, window_ns, sent, of_each)
     return found
 
 

@@ -104,7 +104,7 @@ def sentence(facts: Analysis) -> str:
     )
     text = _no_loss(text) if not facts.shared_gpus else text
     if hosts := _longest_hosts(path):
-        text += f". The hosts spend most in {hosts}"
+        text += f". Most of that work of the hosts: {hosts}"
     return f"{text}.{_gains(path)}"
 
 

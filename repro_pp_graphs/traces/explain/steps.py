@@ -16,6 +16,7 @@ from repro_pp_graphs.traces.time_sets import Intervals, clip, intervals, merged,
 
 STEP = re.compile(r"step\[(\w+)(?: bs=(\d+))?")
 LOOP_SPANS = ("recv_requests", "scheduler.recv_requests")
+LEAST_BATCHES = 3  # whole ones, to say how many kernels a batch has
 # Python that does the same whatever the sends and the graphs are: how fast a host is.
 PYTHON_SPANS = ("get_next_batch_to_run", "scheduler.get_next_batch_to_run")
 
@@ -82,12 +83,16 @@ def named(rank: RankTrace, names: tuple[str, ...]) -> list[Span]:
 
 
 def rank_facts(
-    rank: RankTrace, work: GpuWork, window_ns: tuple[int, int], batches: int, tokens: list[int]
+    rank: RankTrace,
+    work: GpuWork,
+    window_ns: tuple[int, int],
+    sent_ns: list[int],
+    tokens: list[int],
 ) -> RankFacts:
     """A rank's use of the window, and its steps: by forward mode, decode steps by batch size.
 
-    `batches` and `tokens` are what its messages show: how many batches, and of how many sequences
-    each; they stand in where the trace has no annotations of batches.
+    `sent_ns` and `tokens` are what its messages show: when what each batch gave was sent, and of
+    how many sequences each was; they stand in where the trace has no annotations of batches.
     """
     has_gpu = bool(len(rank.kernels.times) or len(rank.p2p_kernels))
     is_known = window_ns[1] > window_ns[0] and not rank.gpu_unknown
@@ -96,8 +101,7 @@ def rank_facts(
     sizes = Counter(match[2] for match in marks if match[1] == "DECODE" and match[2])
     sizes = sizes or Counter(str(size) for size in tokens)
     extents = np.diff(work.extents)[:, 0]
-    ran = len(named(rank, RUN_SPANS)) or batches
-    kernels = int((~rank.kernels.is_copy).sum())
+    ran = len(named(rank, RUN_SPANS)) or len(sent_ns)
     python = np.array([span.end_ns - span.start_ns for span in named(rank, PYTHON_SPANS)])
     return RankFacts(
         busy_fraction=None if busy is None else round(busy, 4),
@@ -105,13 +109,24 @@ def rank_facts(
         idle_fraction=None if busy is None or p2p is None else round(1 - busy - p2p, 4),
         basis=None if busy is None else "gpu" if has_gpu else "host",
         batches=ran or None,
-        kernels_a_batch=round(kernels / ran, 1) if ran and kernels else None,
+        kernels_a_batch=_kernels_a_batch(rank, sent_ns),
         modes=dict(Counter(match[1] for match in marks)),
         decode_batch_sizes=dict(sorted(sizes.items(), key=lambda item: int(item[0]))),
         graph_launches=len(rank.launches),
         graph_us=round(median(extents) / 1000, 3) if len(extents) else None,
         next_batch_us=round(median(python) / 1000, 3) if len(python) else None,
     )
+
+
+def _kernels_a_batch(rank: RankTrace, sent_ns: list[int]) -> float | None:
+    """The median of how many compute kernels the host launches from one batch to the next, as those
+    of the batches that the trace cuts are not whole; None where fewer than LEAST_BATCHES are."""
+    begins = sent_ns or [span.start_ns for span in named(rank, RUN_SPANS)]
+    if len(begins) <= LEAST_BATCHES:
+        return None
+    posted = np.sort(rank.kernels.posted[~rank.kernels.is_copy])
+    counts = np.diff(posted.searchsorted(np.array(begins, dtype=np.int64)))
+    return float(np.median(counts)) or None
 
 
 def decode_spans(rank: RankTrace) -> list[Span]:

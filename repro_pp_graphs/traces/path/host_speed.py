@@ -38,8 +38,8 @@ def _means(a: str, first: Analysis, b: str, second: Analysis) -> str:
         if (more_us < 0) == slower and abs(more_us) > ACCURATE * here.step_us.mean:
             slow, fast = (b, a) if slower else (a, b)
             return (
-                f"Of the two {slow}'s hosts are the slower ones, and {fast} spends more in host "
-                "work and launching all the same: on equal hosts that difference may be larger."
+                f"The hosts of {slow} are the slower ones, and yet {fast} spends more in host work "
+                "and launching: on equal hosts that difference may be larger."
             )
     return "A part of the difference in host work and launching may be that."
 
