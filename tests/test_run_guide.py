@@ -125,7 +125,7 @@ def test_a_plan_tells_about_how_long_its_servers_take_and_what_comes_on_top(tmp_
     # profiles
     once = timed(tmp_path, plan_of(tmp_path))
     assert once.startswith(
-        "about 5 to 10 min for 2 servers, one after another; on top of that: each start loads 141 "
+        "about 5 to 11 min for 2 servers, one after another; on top of that: each start loads 141 "
     )
     assert (
         "Each server: its load 80 s to 3 min (3 to 6 passes at an assumed 100 ms a token, " in once

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from repro_pp_graphs import run_record
-from repro_pp_graphs.report.launch_row import name
+from repro_pp_graphs.report.launch_row import name, names_of, with_names
 from repro_pp_graphs.report.page import commands
 from repro_pp_graphs.report.summary import run_summary as summary_of
 from repro_pp_graphs.report.summary.remarks import remarks
@@ -75,7 +75,8 @@ def nothing_to_report(plan: Plan) -> list[str]:
 def finding(logs: Path, result: dict[str, Any]) -> list[str]:
     """What the run found: the verdict with its reasons, and what the traces say of the send."""
     verdict = result.get("verdict") or {}
-    word, text = verdict.get("headline", ""), verdict.get("text", "")
+    word = verdict.get("headline", "")
+    text = with_names(verdict.get("text", ""), names_of(result))
     asked = word not in ("", "NOT ASKED")
     out = [f"**#10865: {word}.** {text}" if asked else text, ""] if word or text else []
     if not verdict.get("limits"):  # else it is no evidence of any, as the headline says

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from repro_pp_graphs.launch_record import NOT_BEGUN
@@ -43,6 +43,19 @@ def name(summary: dict[str, Any], case: str) -> str:
     if lettered or "graphs" not in case:
         return case
     return f"arm {chr(ord('A') + cases.index(case))}"
+
+
+def names_of(summary: dict[str, Any]) -> dict[str, str]:
+    """What every case of a run is called."""
+    return {row["case"]: name(summary, row["case"]) for row in summary["launches"]}
+
+
+def with_names(text: str, names: Mapping[str, str]) -> str:
+    """A sentence with the cases in it as they are called."""
+    if not names:
+        return text
+    either = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+    return re.sub(rf"(?<![\w-])(?:{either})(?![\w-])", lambda found: names[found[0]], text)
 
 
 def is_measured(row: Row) -> bool:

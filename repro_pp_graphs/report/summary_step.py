@@ -48,8 +48,7 @@ def next_steps(out: Path, plan: Plan, traces: list[Path]) -> list[str]:
 def said(result: dict[str, Any]) -> list[str]:
     """The headline, the table, and what to know before believing them."""
     found = summary_record.from_json(result).verdict
-    names = {row["case"]: launch_row.name(result, row["case"]) for row in result["launches"]}
-    out = [*outcome.lines(found, names), ""] if found else []
+    out = [*outcome.lines(found, launch_row.names_of(result)), ""] if found else []
     if table := launch_table.lines(result):
         out += [*table, "(what each row is: docs/reading_results.md, The table)"]
     if swept := sweep_table.lines(result):

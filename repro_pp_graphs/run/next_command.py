@@ -31,6 +31,8 @@ def words(plan: Plan, rounds: int | None, anew: bool = False) -> list[str]:
 def elsewhere(plan: Plan, rounds: int) -> list[str]:
     """The user's own command as it asks the same of another machine."""
     left_out = {**OF_A_SESSION, **OF_THIS_MACHINE, "--rounds": 1}
+    if not command_words.names_a_place(plan.command):
+        del left_out["--out"]
     longer = ["--sweep", plan.reaching] if plan.reaching else []
     return [*command_words.without(plan.command, left_out), *longer, "--rounds", str(rounds)]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
+from repro_pp_graphs.report.launch_row import with_names
 from repro_pp_graphs.report.number_words import number, percent
 from repro_pp_graphs.report.summary import sentences
 from repro_pp_graphs.stats.looks import LEVEL
@@ -37,16 +37,10 @@ def renamed(pair: Pair, names: Mapping[str, str]) -> Pair:
     """The pair with its cases called otherwise."""
     called = {case: names.get(case, case) for case in (pair.a, pair.b)}
     comparisons = [
-        replace(each, favours=called.get(each.favours, ""), why=_called(each.why, called))
+        replace(each, favours=called.get(each.favours, ""), why=with_names(each.why, called))
         for each in pair.comparisons
     ]
     return replace(pair, a=called[pair.a], b=called[pair.b], comparisons=comparisons)
-
-
-def _called(why: str, names: Mapping[str, str]) -> str:
-    """A reason with its cases called otherwise: `not measured in A`."""
-    either = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
-    return re.sub(rf"(?<![\w-])(?:{either})(?![\w-])", lambda found: names[found[0]], why)
 
 
 def _finding(finding: Finding, limited: bool) -> list[str]:

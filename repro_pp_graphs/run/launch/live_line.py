@@ -45,6 +45,8 @@ class LiveLine:
         if self._terminal:
             rewrite(_fit(text, shutil.get_terminal_size().columns - 1))
         elif stage != self._last or now_s >= self._due_s:
+            if stage == self._last and not said:
+                text = f"{self._head(now_s)}still {stage}"
             print(_fit(text, WIDTH), flush=True)
             self._due_s = now_s + max(QUIET_S, now_s / 2)
         self._last = stage

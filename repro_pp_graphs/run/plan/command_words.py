@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 # options, and how many values each has
 OF_A_PLAN = {"--dry-run": 0, "--gpus": 1}
@@ -21,3 +22,10 @@ def without(command: Sequence[str], options: Mapping[str, int]) -> list[str]:
         elif options[option] and not value:
             next(given, None)
     return found
+
+
+def names_a_place(command: Sequence[str]) -> bool:
+    """Whether --out is a place of this machine: a whole path, no folder of the checkout."""
+    given = [word.partition("=")[2] for word in command if word.startswith("--out=")]
+    given += [value for name, value in pairwise(command) if name == "--out"]
+    return any(each.startswith(("/", "~", "..")) for each in given)

@@ -84,7 +84,10 @@ def parse(words: list[str]) -> dict[str, list[str]]:
             raise SweepError(f"{word[:40]}: give AXIS=V,V with AXIS one of {', '.join(AXES)}")
         if name in found:
             raise SweepError(f"{name} is given twice: all its values in one list, as {name}=1,8")
-        values = [AXES[name].check(value) for value in text.split(",")]
+        try:
+            values = [AXES[name].check(value) for value in text.split(",")]
+        except SweepError as error:
+            raise SweepError(f"{name}={error}") from None
         if len(set(values)) < len(values):
             raise SweepError(f"{word[:40]}: a value is given twice: name each once")
         found[name] = values
