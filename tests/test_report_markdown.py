@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 
 from repro_pp_graphs import launch_record, run_record
 from repro_pp_graphs.report import source
-from repro_pp_graphs.report.charts import bar_charts
+from repro_pp_graphs.report.charts import bar_charts, waterfall_chart
 from repro_pp_graphs.report.page import commands, content, markdown
 from repro_pp_graphs.run.plan import client_words
 from repro_pp_graphs.traces.explain.step_path import IF
@@ -213,3 +213,16 @@ def test_a_sentence_stays_the_text_that_it_is(name):
         assert set(page.tags) <= {"p", "ul", "li", "blockquote", "strong"}
         shown = page.text.replace("\u200b", "").strip().removeprefix("Warning:").strip()
         assert shown == flat
+
+
+@pytest.mark.parametrize(("times", "said"), [(1.5, True), (0.5, False), (None, False)])
+def test_where_tpot_differs_the_other_way_than_profiled_steps_it_is_said(tmp_path, times, said):
+    """Of the two graphs_off has the longer step while profiled."""
+    run = report_runs.traced(tmp_path / "run")
+    for path in (run / "logs").glob(f"{report_runs.A}*_client.json") if times else ():
+        report_runs.changed(
+            path,
+            lambda one: one["summary"].update(mean_tpot_ms=one["summary"]["mean_tpot_ms"] * times),
+        )
+    text = " ".join(waterfall_chart.sentences(source.read(run)))
+    assert ("In the measured pass it is the other way round: mean TPOT " in text) == said

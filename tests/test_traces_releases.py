@@ -163,6 +163,25 @@ def test_a_turn_is_shared_out_without_a_rest(name):
             assert sum(row.waits.values()) <= row.mean + 0.1
 
 
+@pytest.mark.parametrize("name", sorted(path.name for path in DATA.iterdir() if path.is_dir()))
+def test_no_rank_is_said_to_wait_for_one_that_waits_for_it(name):
+    """That would be a deadlock: what a rank mostly waits for is of other times."""
+    text = " ".join(conclusion(facts_of(name)))
+    first, _, behind = text.partition(" Meanwhile ")
+    waits = [re.findall(r"PP(\d)'s host in", first)[-1:]] if behind else []
+    for said in behind.partition(".")[0].split("; ") if behind else []:
+        waits.append(re.findall(r"PP(\d) is in", said))
+        whom = re.findall(r", for PP(\d) to", said)
+        assert not [each for each in whom if [each] in waits], said
+
+
+def test_the_share_of_a_wait_in_which_its_peer_waits_too_is_told():
+    text = " ".join(conclusion(facts_of("cpu_numbered")))
+    assert re.search(
+        r"Meanwhile PP1 is in the receive of token ids for \d\.\d\d ms of these\.", text
+    )
+
+
 def test_the_wait_behind_a_late_peer_is_followed_to_its_root():
     text = " ".join(conclusion(facts_of("sglang052_pp4")))
     assert (

@@ -14,6 +14,8 @@ from functools import cached_property, lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from repro_pp_graphs.stats.looks import MORE
+
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
@@ -147,7 +149,7 @@ def _design(
 def _too_few(launches: int, arms: int, sessions: int) -> str:
     """Why launches leave no degree of freedom, and what to do."""
     rounds = max(ENOUGH_ROUNDS, launches // arms + 2)
-    more = f"the run's own command with --rounds {rounds} --resume measures enough"
+    more = f"{MORE} {rounds} --resume measures enough"
     if sessions == 1:
         return f"{launches} launches: too few to estimate how far those of one case differ: {more}"
     return (

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 LEVEL, UNPLANNED = 0.05, 0.01
+MORE = "the run's own command with --rounds"  # what to run where launches are too few
 LEAST_LOOK = 2  # rounds: after one there is nothing to look at
 LEAST_EARLY, EARLY_SHARE = 3, 0.75  # rounds, and of those that were asked for
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import Any
 
 import msgspec
 
 from repro_pp_graphs.report.case_differences import alike, between_cases
 from repro_pp_graphs.report.charts.figure import Figure
+from repro_pp_graphs.report.number_words import number
 from repro_pp_graphs.report.source import Source
-from repro_pp_graphs.report.tables.page_tables import first_explained, measured, of_launches
+from repro_pp_graphs.report.tables.page_tables import (
+    first_explained,
+    measured,
+    of_launches,
+    unprofiled_tpot_ms,
+)
 from repro_pp_graphs.report.tables.table import Table
+from repro_pp_graphs.stats.metric_names import MARGIN
 from repro_pp_graphs.traces.analysis_record import RingPath
 from repro_pp_graphs.traces.commands.case_pairs import ANOTHER, pairs, with_graphs
 from repro_pp_graphs.traces.explain.step_path import TITLES
@@ -41,6 +49,7 @@ class Compared(msgspec.Struct, kw_only=True):
     aside: str = ""
     noise: str = ""
     uneven: str = ""
+    otherwise: str = ""  # that TPOT of the measured pass differs the other way round
     unlike: str = ""  # why they cannot be compared
 
     def less(self) -> str:
@@ -86,9 +95,32 @@ def compared(source: Source) -> list[Compared]:
                 uneven=host_speed.unequal(names[0], firsts[a], names[1], firsts[b])
                 if one_each
                 else "",
+                otherwise=_otherwise(source, a, b, differences(paths[a], paths[b]).step.mean),
             )
         )
     return found
+
+
+def _otherwise(source: Source, a: int, b: int, longer_us: float) -> str:
+    """That TPOT of the measured pass, of two cases by index, differs in the other direction than
+    their profiled steps; empty where it does not, or by less than MARGIN, or is not known."""
+    tpots = unprofiled_tpot_ms(source)
+    of_case = [
+        [tpots[one.summary.label] for one in source.launches if one.case == case]
+        for case in (a, b)
+        if all(one.summary.label in tpots for one in source.launches if one.case == case)
+    ]
+    if len(of_case) < 2 or not all(of_case):
+        return ""
+    first, second = map(fmean, of_case)
+    if abs(second / first - 1) < MARGIN or (second > first) == (longer_us > 0):
+        return ""
+    return (
+        f"In the measured pass it is the other way round: mean TPOT {number(first)} ms in "
+        f"{source.cases[a]}, {number(second)} in {source.cases[b]}. The steps followed here are "
+        "those while profiled, with no prefill in between: what prefills, their chunks or another "
+        "moment of the host add to TPOT is not in them."
+    )
 
 
 def _aside(source: Source, one_each: bool) -> str:
@@ -118,7 +150,9 @@ def _sentence(pair: Compared) -> str:
         return f"{pair.a} and {pair.b} are not comparable: {pair.unlike}."
     if not pair.noise:
         said = difference_words.sentence(pair.a, pair.b, pair.found)
-        return " ".join(filter(None, (pair.aside, said, pair.uneven, pair.launches)))
+        return " ".join(
+            filter(None, (pair.aside, said, pair.otherwise, pair.uneven, pair.launches))
+        )
     return (
         f"{pair.a} and {pair.b} ran the same server, {pair.noise}: that the decode steps of the "
         f"second are {difference_words.longer(pair.found.step)} while profiled is noise. "

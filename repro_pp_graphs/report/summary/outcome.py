@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from repro_pp_graphs.report.launch_row import with_names
 from repro_pp_graphs.report.number_words import number, percent
 from repro_pp_graphs.report.summary import sentences
-from repro_pp_graphs.stats.looks import LEVEL
+from repro_pp_graphs.stats.looks import LEVEL, MORE
 from repro_pp_graphs.stats.verdict_record import Finding, Pair, Verdict
 from repro_pp_graphs.terminal import wrapped
 
@@ -20,6 +20,8 @@ def lines(found: Verdict, names: Mapping[str, str] | None = None) -> list[str]:
     `names`: what to call a case, where not by its name.
     """
     pairs = [renamed(pair, names or {}) for pair in found.pairs]
+    if found.limits:  # more launches here would be no evidence either
+        pairs = [_without_more(pair) for pair in pairs]
     if found.headline == "NOT ASKED":
         alone = [found.text, found.reason] if not pairs else []
         said = [line for text in alone for line in wrapped(text)]
@@ -31,6 +33,14 @@ def lines(found: Verdict, names: Mapping[str, str] | None = None) -> list[str]:
     if found.reason:
         out += wrapped(found.reason, "  ")
     return [*out, *_pairs(pairs), *_crossed(found), *_floor(found)]
+
+
+def _without_more(pair: Pair) -> Pair:
+    """The pair without the advice to measure more."""
+    comparisons = [
+        replace(each, why=each.why.partition(f": {MORE} ")[0]) for each in pair.comparisons
+    ]
+    return replace(pair, comparisons=comparisons)
 
 
 def renamed(pair: Pair, names: Mapping[str, str]) -> Pair:

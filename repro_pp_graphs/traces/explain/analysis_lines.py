@@ -89,6 +89,8 @@ def _turns(facts: Analysis) -> list[str]:
             f". PP{returned.src}'s rows are of the {last.turns} turns from one send of token ids "
             f"to the next, the token return below of all {returned.steps_counted} sends"
         )
+    if facts.pp_size > 1:
+        note += ". Token ids go from the last rank to PP0, and on from there"
     if facts.sends == "asynchronous":
         note += ". To a send's row belongs the later wait until it is done"
     if any(CAUSE_TITLES["otherwise"] in line for line in found):

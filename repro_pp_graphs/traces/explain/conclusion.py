@@ -233,6 +233,12 @@ def behind(facts: Analysis, label: str, name: RowName, cause: Cause) -> str:
             # for another part of the message: for this one the first rank waits for the peer
             said.append(f"{text}, but not yet at this part of the message ({PARTS})")
             break
+        in_messages = cause == "peer_late" and place in (*RECEIVES, "token_send", "hidden_send")
+        whom = neighbour(peer, place, facts.pp_size).removeprefix("PP") if in_messages else ""
+        if whom in seen:
+            # what it mostly waits for there is of other times: now none would end
+            said.append(f"{text} for {time(late.peer_in[place])} of these")
+            break
         said.append(f"{text}, {_cause(facts, peer, place, cause).rstrip('.')}")
         seen.add(peer)
         label, name = peer, place

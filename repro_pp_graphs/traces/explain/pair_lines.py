@@ -70,12 +70,12 @@ def _numbers(edges: list[EdgeFacts]) -> list[str]:
     pairs, same = sum(each.pairs for each in known), sum(each.same for each in known)
     some = "" if len(known) == len(edges) else " on the edges where they have numbers"
     text = (
-        f"Pairs are exact{some}: pp_clock numbered the messages. Without numbers the same pair "
-        f"would have been found for {same} of {pairs}"
+        f"Pairs are exact{some}, by the numbers that pp_clock gave the messages. (A check of the "
+        f"rules that pair traces without numbers: of {pairs} they find {same}"
     )
-    if other := sum(each.other for each in known):
-        text += f", another one for {other}"
-    return wrapped(f"{text}.", "")
+    other = sum(each.other for each in known)
+    text += f", and {other} wrongly" if other else ", and none wrongly"
+    return wrapped(f"{text}.)", "")
 
 
 def _longest(edges: list[EdgeFacts]) -> list[EdgeFacts]:

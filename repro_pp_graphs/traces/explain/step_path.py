@@ -78,8 +78,8 @@ AS_ASYNCHRONOUS = (
 
 IF_NOTES = {
     "sync=0": "sync=0 cannot be had, as hosts need the results: a bound.",
-    "comm_stream": "comm_stream: the send as it is here, but without waiting for its GPU; the case "
-    "of that name (asynchronous sends, on a stream of their own) is something else.",
+    "comm_stream": "comm_stream: the last rank's send as it is here, without its wait for the GPU. "
+    "The case comm_stream makes sends asynchronous too, and may save more.",
     "token_send": "token_send: send=0 of the last rank's send of token ids to PP0 alone, #10865's.",
     "batched_p2p": "batched_p2p: send=0, and no receive waits for the size of what comes, which "
     "goes ahead over gloo as sglang has it: it may save more than send=0.",

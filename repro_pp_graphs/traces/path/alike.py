@@ -15,7 +15,7 @@ from repro_pp_graphs.traces.explain.words import names_of, on_gpu
 # many are worth a word.
 SIZES_ALIKE, LAYERS_ALIKE, KERNELS_ALIKE = 1.1, 1.2, 1.1
 SENDS: dict[Manner, str] = {
-    "on_device": "metadata copied to the GPU (as to 0.5.2)",
+    "on_device": "metadata copied to the GPU (as up to 0.5.2)",
     "synchronous": "blocking, over gloo first (as in 0.5.3 to 0.5.6)",
     "asynchronous": "asynchronous (as from 0.5.7)",
     "batched": "in one batch with receives",
