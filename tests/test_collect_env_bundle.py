@@ -178,11 +178,14 @@ def test_the_issue_text_has_what_the_cases_were_started_with_that_differs(tmp_pa
     def chunked(plan: dict[str, Any]) -> None:
         for launch in plan["launches"]:
             if launch["case"] == "graphs_off":
-                launch["args"] += ["--chunked-prefill-size", "128", "--a-flag"]
+                launch["args"] += ["--chunked-prefill-size", "128", "--a-flag", "--sizes", "1", "2"]
+            else:
+                launch["args"] += ["--sizes", "1", "4"]
 
     report_runs.changed(run / "logs/run.json", chunked)
     rows = [line for line in issue.text_of(run).splitlines() if line.startswith("| ")]
     assert "| --chunked-prefill-size | - | 128 |" in rows
+    assert "| --sizes | 1 4 | 1 2 |" in rows
     assert "| --a-flag | - | yes |" in rows and "| --disable-cuda-graph | - | yes |" in rows
     assert not any(row.startswith("| --pp-size") for row in rows), "alike in both"
 

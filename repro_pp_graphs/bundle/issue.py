@@ -202,13 +202,17 @@ def _text(value: object) -> str:
 
 
 def _as_started(args: list[str]) -> dict[str, str]:
-    """A server's arguments by name, as `--pp-size: 2`; `yes` of one without a value."""
-    found: dict[str, str] = {}
-    for at, word in enumerate(args):
+    """A server's arguments by name, as `--pp-size: 2`; `yes` of one without a value. Of one that
+    is given twice the last, as sglang takes it."""
+    found: dict[str, list[str]] = {}
+    name = ""
+    for word in args:
         if word.startswith("--"):
-            value = args[at + 1] if at + 1 < len(args) else "--"
-            found[word] = "yes" if value.startswith("--") else value
-    return found
+            name = word
+            found[name] = []
+        elif name:
+            found[name].append(word)
+    return {name: " ".join(values) or "yes" for name, values in found.items()}
 
 
 def resolved(result: dict[str, Any]) -> list[str]:
