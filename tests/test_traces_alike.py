@@ -80,6 +80,20 @@ def test_kernels_of_a_batch_are_those_of_whole_batches(name):
         assert abs(facts(name).ranks[rank[1]].kernels_a_batch - median(counts)) <= 1
 
 
+@pytest.mark.parametrize("name", [ON, "sglang0516_sync_send", "sglang052_graphs_off"])
+def test_where_launches_are_not_in_the_trace_kernels_of_a_batch_are_not_known(tmp_path, name):
+    """Else a damaged trace would be called one of another model."""
+    for path in (DATA / name).iterdir():
+        found = json.loads(gzip.decompress(path.read_bytes()))
+        calls = [e for e in found["traceEvents"] if e.get("cat") in ("cuda_runtime", "cuda_driver")]
+        gone = {id(e) for e in calls[::2]}
+        found["traceEvents"] = [e for e in found["traceEvents"] if id(e) not in gone]
+        (tmp_path / path.name.removesuffix(".gz")).write_text(json.dumps(found))
+    damaged = explained(only_case(tmp_path))
+    assert [rank.kernels_a_batch for rank in damaged.ranks.values()] == [None, None]
+    assert not any("kernels" in text for texts in unlike(facts(name), damaged) for text in texts)
+
+
 def test_cases_of_one_shape_do_not_differ_in_kernels():
     on, sync = facts("sglang0516_graphs_on"), facts("sglang0516_sync_send")
     assert not any("kernels a batch" in text for text in unlike(on, sync).named)

@@ -118,8 +118,8 @@ def _otherwise(source: Source, a: int, b: int, longer_us: float) -> str:
     return (
         f"In the measured pass it is the other way round: mean TPOT {number(first)} ms in "
         f"{source.cases[a]}, {number(second)} in {source.cases[b]}. The steps followed here are "
-        "those while profiled, with no prefill in between: what prefills, their chunks or another "
-        "moment of the host add to TPOT is not in them."
+        "profiled ones, and none in which the micro-batch itself prefills: what prefills, their "
+        "chunks or another moment of the host add to TPOT may not be in them."
     )
 
 

@@ -237,7 +237,7 @@ def behind(facts: Analysis, label: str, name: RowName, cause: Cause) -> str:
         whom = neighbour(peer, place, facts.pp_size).removeprefix("PP") if in_messages else ""
         if whom in seen:
             # what it mostly waits for there is of other times: now none would end
-            said.append(f"{text} for {time(late.peer_in[place])} of these")
+            said.append(f"{text} for {time(late.peer_in[place])} of these" if not said else text)
             break
         said.append(f"{text}, {_cause(facts, peer, place, cause).rstrip('.')}")
         seen.add(peer)

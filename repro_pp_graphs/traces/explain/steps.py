@@ -17,6 +17,7 @@ from repro_pp_graphs.traces.time_sets import Intervals, clip, intervals, merged,
 STEP = re.compile(r"step\[(\w+)(?: bs=(\d+))?")
 LOOP_SPANS = ("recv_requests", "scheduler.recv_requests")
 LEAST_BATCHES = 3  # whole ones, to say how many kernels a batch has
+UNPOSTED = 0.01  # of their kernels; 0 in every real trace whose launches were not taken out
 # Python that does the same whatever the sends and the graphs are: how fast a host is.
 PYTHON_SPANS = ("get_next_batch_to_run", "scheduler.get_next_batch_to_run")
 
@@ -120,11 +121,16 @@ def rank_facts(
 
 def _kernels_a_batch(rank: RankTrace, sent_ns: list[int]) -> float | None:
     """The median of how many compute kernels the host launches from one batch to the next, as those
-    of the batches that the trace cuts are not whole; None where fewer than LEAST_BATCHES are."""
+    of the batches that the trace cuts are not whole. None where fewer than LEAST_BATCHES are, or
+    the launches of more than UNPOSTED of the kernels in between are not in the trace."""
     begins = sent_ns or [span.start_ns for span in named(rank, RUN_SPANS)]
     if len(begins) <= LEAST_BATCHES:
         return None
-    posted = np.sort(rank.kernels.posted[~rank.kernels.is_copy])
+    computes, starts = ~rank.kernels.is_copy, rank.kernels.times[:, 0]
+    between = computes & (starts > begins[1]) & (starts < begins[-1])
+    if (rank.kernels.posted[between] < 0).sum() > UNPOSTED * between.sum():
+        return None
+    posted = np.sort(rank.kernels.posted[computes])
     counts = np.diff(posted.searchsorted(np.array(begins, dtype=np.int64)))
     return float(np.median(counts)) or None
 

@@ -173,7 +173,7 @@ IN_A_BATCH = "token ids go in one batch with what the last rank receives (batch_
 # what cannot be asked of a CPU run, whose messages go over gloo whole: no wait for a GPU to take
 # away, no launches, and a batch of messages would take away the wait for the data itself
 OF_A_GPU = ("sync", "launch", "comm_stream", "event_send", "batched_p2p")
-ON_A_CPU = "the ranks have no GPU"
+ON_A_CPU = "the traces show no GPU work"
 CATEGORIES = ("send", "sync", "launch", "transfer", "compute", "host")
 # Of these a wait is taken away whole, or not at all.
 WHOLE = ("send", "sync")
