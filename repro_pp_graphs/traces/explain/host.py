@@ -78,7 +78,7 @@ def host_of(rank: RankTrace, work: GpuWork, edges: list[Edge], pp_size: int) -> 
         if message.operations:
             sorted_out.setdefault((message.what, message.kind), []).append(message)
     in_gloo = gloo_waits(rank, ends)
-    causes = waits(rank, work, cuda_waits(rank, uploading), in_gloo, other)
+    causes = waits(rank, work, cuda_waits(rank, uploading), in_gloo, ends=ends, other=other)
     return Host(rank, work, merged(work.extents), found, rows, causes, in_gloo, other, sorted_out)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import get_args
 
 import numpy as np
@@ -79,44 +80,77 @@ def held_until_ns(batch: list[P2POp], peers: list[P2POp | None]) -> int:
     return max([first.start_ns, *begun])
 
 
-def flight(ops: list[P2POp], other: dict[int, P2POp]) -> tuple[Intervals, Intervals]:
-    """While a paired operation is under way: before its peer's has started, and from then on.
-
-    A batch is one kernel, which is over with the last of its operations: until the last of their
-    peers has started it waits; it is left out where one of them is not paired.
-    """
-    early: list[tuple[int, int]] = []
-    moving: list[tuple[int, int]] = []
+def _flights(ops: list[P2POp], other: dict[int, P2POp]) -> Iterator[tuple[list[P2POp], int, int]]:
+    """The paired operations, those of a batch together: when the last of their peers has started,
+    and when they are over, ns. A batch of which one is not paired is left out."""
     for kernel in together(ops):
         op, peers = kernel[0], [other.get(id(op)) for op in kernel]
         peer = peers[0]
         if peer is None or None in peers:
             continue
         if len(kernel) > 1:
-            begun, over = held_until_ns(kernel, peers), op.end_ns
+            yield kernel, held_until_ns(kernel, peers), op.end_ns
         else:
             send, recv = (op, peer) if op.kind == "send" else (peer, op)
-            begun, over = peer.start_ns, op.end_ns if op is recv else sent_ns(send, recv)
-        early.append((op.start_ns, min(over, begun)))
-        moving.append((max(op.start_ns, begun), over))
+            yield kernel, peer.start_ns, op.end_ns if op is recv else sent_ns(send, recv)
+
+
+def flight(ops: list[P2POp], other: dict[int, P2POp]) -> tuple[Intervals, Intervals]:
+    """While a paired operation is under way: before its peer's has started, and from then on.
+
+    A batch is one kernel, which is over with the last of its operations: until the last of their
+    peers has started it waits.
+    """
+    early: list[tuple[int, int]] = []
+    moving: list[tuple[int, int]] = []
+    for kernel, begun, over in _flights(ops, other):
+        start = kernel[0].start_ns
+        early.append((start, min(over, begun)))
+        moving.append((max(start, begun), over))
+    return merged(intervals(early)), merged(intervals(moving))
+
+
+def _gloo_flight(
+    rank: RankTrace, ends: dict[int, int], other: dict[int, P2POp]
+) -> tuple[Intervals, Intervals]:
+    """The same of gloo, for what the host waits for at each moment: the operation that it is in, or
+    the earlier sends. Others that are under way meanwhile, as asynchronous sends are, hold nobody.
+    `ends`: when the host is out of each operation that it waits in."""
+    waited = [op for op in rank.p2p if op.backend == "gloo" and id(op) in ends]
+    found = [
+        (kernel[0].start_ns, max(ends[id(op)] for op in kernel), begun, over)
+        for kernel, begun, over in _flights(waited, other)
+    ]
+    found += [
+        (wait.start_ns, wait.end_ns, begun, wait.end_ns)  # what comes back after them is theirs
+        for wait in rank.sent_waits
+        for _, begun, _ in _flights(wait.sends, other)
+    ]
+    early = [(start, min(begun, over, end)) for start, end, begun, over in found]
+    moving = [(max(start, begun), min(over, end)) for start, end, begun, over in found]
     return merged(intervals(early)), merged(intervals(moving))
 
 
 def waits(
-    rank: RankTrace, work: GpuWork, in_cuda: Intervals, in_gloo: Intervals, other: dict[int, P2POp]
+    rank: RankTrace,
+    work: GpuWork,
+    in_cuda: Intervals,
+    in_gloo: Intervals,
+    *,
+    ends: dict[int, int],
+    other: dict[int, P2POp],
 ) -> dict[Cause, Intervals]:
-    """The host's waits by cause, disjoint sets.
+    """The host's waits by cause, disjoint sets; `ends` as of `gloo_waits`.
 
     In a CUDA call it waits for the rank's own GPU: a decode graph, other kernels, else an NCCL
     operation whose peer has not started or that is under way. In a gloo operation it waits for the
     peer, whatever the GPU does meanwhile.
     """
     nccl = [op for op in rank.p2p if op.backend == "nccl"]
-    gloo = [op for op in rank.p2p if op.backend == "gloo"]
     graph = merged(work.extents)
     in_gloo = outside(in_gloo, in_cuda)
     late, moving = flight(nccl, other)
-    gloo_late, gloo_moving = flight(gloo, other)
+    gloo_late, gloo_moving = _gloo_flight(rank, ends, other)
     found: dict[Cause, list[Intervals]] = {cause: [] for cause in CAUSES}
     of_cuda: dict[Cause, Intervals] = {
         "own_graph": graph,
