@@ -23,7 +23,7 @@ from repro_pp_graphs.traces.analysis_record import Analysis, Ring
 from repro_pp_graphs.traces.commands import case_pairs
 from repro_pp_graphs.traces.commands.analyze import main
 from repro_pp_graphs.traces.explain import side_by_side, step_path
-from repro_pp_graphs.traces.path import host_speed
+from repro_pp_graphs.traces.path import alike, host_speed
 from repro_pp_graphs.traces.path.alike import said_of_graphs, unlike
 from repro_pp_graphs.traces.path.whole_analysis import explained
 
@@ -144,6 +144,17 @@ def test_what_does_not_forbid_it_is_named_before_the_table():
     text = "\n".join(case_pairs.lines([one, other]))
     assert text.index("differ in:") < text.index("the whole step")
     assert "decode graphs: with and without" in unlike(facts(ON), facts(OFF)).named
+
+
+def test_a_load_that_is_split_into_other_sizes_is_named_though_their_mean_is_the_same():
+    one, mean = facts(ON), "decode steps of other sizes"
+    assert unlike(one, of_ranks(one, decode_batch_sizes={"8": 19, "7": 1})).named == []
+    said = unlike(one, of_ranks(one, decode_batch_sizes={"7": 10, "9": 10})).named
+    assert [text.startswith(mean) for text in said] == [True]
+    assert said[0].endswith("at batch 8; 10 at batch 7, 10 at batch 9")
+    many = of_ranks(one, decode_batch_sizes={str(size): 4 for size in range(5, 12)})
+    assert unlike(one, many).named[0].endswith("; 28 at batch 5 to 11")
+    assert alike.split_otherwise(one, of_ranks(one, decode_batch_sizes={"16": 9})) == []  # refused
 
 
 @pytest.mark.parametrize(

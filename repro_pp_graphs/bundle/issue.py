@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from repro_pp_graphs import run_record
+from repro_pp_graphs.bundle import resolved_arguments
 from repro_pp_graphs.report.launch_row import name, names_of, with_names
 from repro_pp_graphs.report.page import commands
 from repro_pp_graphs.report.summary import run_summary as summary_of
 from repro_pp_graphs.report.summary.remarks import remarks
 from repro_pp_graphs.report.tables import launch_table, row_meanings
-from repro_pp_graphs.report.told_apart import told_apart
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server.log import diagnosis
 
@@ -190,59 +190,6 @@ def _prompt_tokens(path: Path) -> float | None:
     return found.get("total_input_tokens", 0) / prompts or None if prompts else None
 
 
-def _cells(values: list[object]) -> list[str]:
-    """The values of an argument; long ones cut, where they differ so that it shows."""
-    return [text.replace("|", "\\|") for text in told_apart(list(map(_text, values)))]
-
-
-def _text(value: object) -> str:
-    if isinstance(value, dict):  # cuda_graph_config: the decode part is what an A/B is about
-        value = value.get("decode", value)
-    return "-" if value is None else value if isinstance(value, str) else json.dumps(value)
-
-
-def _as_started(args: list[str]) -> dict[str, str]:
-    """A server's arguments by name, as `--pp-size: 2`; `yes` of one without a value. Of one that
-    is given twice the last, as sglang takes it."""
-    found: dict[str, list[str]] = {}
-    name = ""
-    for word in args:
-        if word.startswith("--"):
-            name = word
-            found[name] = []
-        elif name:
-            found[name].append(word)
-    return {name: " ".join(values) or "yes" for name, values in found.items()}
-
-
-def resolved(result: dict[str, Any]) -> list[str]:
-    """The servers' resolved arguments, a column a case, and first those with which the cases were
-    started and that differ; empty where no server answered."""
-    by_case: dict[str, dict[str, Any]] = {}
-    for launch in result["launches"]:
-        label = launch["label"].split("_r")[0]
-        if launch["resolved"] and label not in by_case:
-            by_case[label] = {**_as_started(launch["server_args"]), **launch["resolved"]}
-    if not by_case:
-        return []
-    every = list(by_case.values())
-    keys = {
-        key: None
-        for found in every
-        for key in found
-        if not key.startswith("--") or len({str(each.get(key)) for each in every}) > 1
-    }
-    keys = dict.fromkeys(sorted(keys, key=lambda key: not key.startswith("--")))
-    rows = [
-        f"| {key} | " + " | ".join(_cells([found.get(key) for found in every])) + " |"
-        for key in keys
-        if any(found.get(key) is not None for found in every)
-    ]
-    head = "| argument | " + " | ".join(by_case) + " |"
-    rule = "|---" * (len(by_case) + 1) + "|"
-    return _folded("Resolved server arguments (/server_info)", [head, rule, *rows])
-
-
 def environment(logs: Path, whole: bool = True) -> list[str]:
     """The summary of env.txt, and under a fold all of it."""
     path = logs / "env.txt"
@@ -276,6 +223,7 @@ def text_of(run: Path) -> str:
     logs = run / "logs"
     made = run_record.load(logs)
     result = summary_of.stored(logs, made)
+    rows = resolved_arguments.table(result)
     parts = [
         *nothing_to_report(made),
         "### Checklist",
@@ -286,7 +234,7 @@ def text_of(run: Path) -> str:
         "",
         *describe(logs, made, result),
         "",
-        *resolved(result),
+        *(_folded("Resolved server arguments (/server_info)", rows) if rows else []),
         "### Reproduction",
         "",
         *reproduce(logs, made, result),

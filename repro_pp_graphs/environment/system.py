@@ -88,9 +88,10 @@ def _container() -> Iterator[tuple[str, str]]:
         image = first("(image=.*imageid=[^ ]*)", slurp(podman).replace("\n", " "))
         yield "image", image or "digest not visible from inside"
     parts = [slurp(f"/sys/class/dmi/id/{name}") for name in ("sys_vendor", "product_name")]
+    named = " ".join(filter(None, parts))
     if " hypervisor" in slurp("/proc/cpuinfo"):
-        parts.append("(virtual machine)")
-    yield "machine", " ".join(filter(None, parts)) or "unknown"
+        named = f"{named} (virtual machine)" if named else "a virtual machine that names no maker"
+    yield "machine", named or "unknown"
 
 
 def _hardware() -> Iterator[tuple[str, str]]:

@@ -23,6 +23,7 @@ from repro_pp_graphs.traces.analysis_record import RingPath
 from repro_pp_graphs.traces.commands.case_pairs import ANOTHER, pairs, with_graphs
 from repro_pp_graphs.traces.explain.step_path import TITLES
 from repro_pp_graphs.traces.path import difference_words, host_speed
+from repro_pp_graphs.traces.path.alike import split_otherwise
 from repro_pp_graphs.traces.path.alike import unlike as not_comparable
 from repro_pp_graphs.traces.path.difference import Difference, Differences, differences
 
@@ -35,7 +36,8 @@ WHOLE = "the whole step"
 class Compared(msgspec.Struct, kw_only=True):
     """The steps of two cases, A and B: their names, their letters (or 1st, 2nd), their launches'
     paths, B less A. `noise`: why their difference is nothing but that; empty where it may be more.
-    `uneven`: of one launch each, that their hosts were not equally fast. `aside`: of a rehearsal,
+    `split`: that their decode steps were of other sizes. `uneven`: of one launch each, that their
+    hosts were not equally fast. `aside`: of a rehearsal,
     what its difference is worth; empty on GPUs.
     """
 
@@ -48,6 +50,7 @@ class Compared(msgspec.Struct, kw_only=True):
     launches: str  # of which launches it is; empty where it is of all
     aside: str = ""
     noise: str = ""
+    split: str = ""
     uneven: str = ""
     otherwise: str = ""  # that TPOT of the measured pass differs the other way round
     unlike: str = ""  # why they cannot be compared
@@ -92,6 +95,7 @@ def compared(source: Source) -> list[Compared]:
                 aside=_aside(source, one_each),
                 noise=("all with graphs" if graphs[0] else "all without graphs") if equal else "",
                 unlike="; ".join(not_comparable(firsts[a], firsts[b]).refused),
+                split="; ".join(split_otherwise(firsts[a], firsts[b])),
                 uneven=host_speed.unequal(names[0], firsts[a], names[1], firsts[b])
                 if one_each
                 else "",
@@ -150,8 +154,9 @@ def _sentence(pair: Compared) -> str:
         return f"{pair.a} and {pair.b} are not comparable: {pair.unlike}."
     if not pair.noise:
         said = difference_words.sentence(pair.a, pair.b, pair.found)
+        split = f"Their {pair.split}: a part of the difference may be that." if pair.split else ""
         return " ".join(
-            filter(None, (pair.aside, said, pair.otherwise, pair.uneven, pair.launches))
+            filter(None, (pair.aside, said, split, pair.otherwise, pair.uneven, pair.launches))
         )
     return (
         f"{pair.a} and {pair.b} ran the same server, {pair.noise}: that the decode steps of the "

@@ -16,8 +16,8 @@ from repro_pp_graphs.traces.path.alike import NEXT, Unlike, unlike
 # one with graphs and one without, the difference is that of graphs.
 OF_GRAPHS = {"graph", "graphs", "cuda", "decode", "eager", "on", "off", "no", "with", "without"}
 NO_GRAPHS = (
-    "(neither has decode graphs: what differs is not their doing. Two launches of one and the same "
-    "server differ too)"
+    "(neither has decode graphs: what differs is not their doing. Launches differ also without any "
+    "change: several of each case tell)"
 )
 TWO = "python -m repro_pp_graphs analyze ON OFF (OFF less ON)"
 ANOTHER = f"another pair: {TWO}"

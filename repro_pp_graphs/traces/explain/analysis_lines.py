@@ -81,7 +81,10 @@ def _turns(facts: Analysis) -> list[str]:
     if on_gpu(facts):
         found += _idle_rows(facts, labels)
     found = [line.rstrip() for line in found]
-    note = "means, which add up, and p99; indented: what the host waits for in it"
+    note = (
+        "means, which add up, and p99; indented: what the host waits for in it, the rest of such a "
+        "row being its own work"
+    )
     returned = facts.token_return
     last = turns.get(str(returned.src)) if returned else None
     if returned and last and last.turns != returned.steps_counted:
@@ -170,8 +173,9 @@ def _token_return(facts: Analysis) -> list[str]:
     row("  in the copy of its metadata to the GPU", returned.upload_us)
     if known:
         if known[0] == host:
-            found.append("until the last byte has left" + bound + ": the same")
-        else:
+            same = "as long as the send itself"
+            found += [f"until the last byte has left{bound}: {same}"] if gpu else []
+        elif gpu:  # gloo tells the sender with the receive that its message is over
             portion("until the last byte has left" + bound, known[0])
             parted = known[1].own_graph.mean < known[0].overlapped_with_graph.mean
             under_way = gpu and parted and known[0].send.mean > 1.1 * host.send.mean
@@ -200,7 +204,7 @@ def _token_return(facts: Analysis) -> list[str]:
 
 def _ranks(facts: Analysis) -> list[str]:
     gpu = on_gpu(facts)
-    names = ("computes", "P2P only", "idle") if gpu else ("run_batch", "receives", "other")
+    names = ("computes", "P2P only", "idle") if gpu else ("run_batch", "gloo recv", "other")
     names = (*names[:2], "neither") if facts.shared_gpus else names
     found = [
         f"{'rank':<6} batches {'graphs ' if gpu else ''}"
@@ -220,7 +224,8 @@ def _ranks(facts: Analysis) -> list[str]:
     if len(facts.ranks) > MOST_ROWS:
         found.append(f"({len(facts.ranks)} ranks in all: --json has each)")
     whole = "and steps are counted where a trace has them whole: they may differ by one or two"
-    note = f"batches, graphs {whole}" if gpu else f"shares of the hosts' time; batches {whole}"
+    shares = "shares of the hosts' time; gloo recv: in gloo alone, the receives above hold more"
+    note = f"batches, graphs {whole}" if gpu else f"{shares}; batches {whole}"
     return [*found, *_of_shared_gpus(facts), *wrapped(f"({note})", ""), *wrapped(_bubble(facts))]
 
 

@@ -7,8 +7,11 @@ from typing import cast
 
 from repro_pp_graphs.traces.analysis_record import Analysis, Manner, PathCategory, RingPath
 from repro_pp_graphs.traces.explain.words import (
+    ALONE,
     BLOCKING,
+    RETURNING,
     ROW_PHRASES,
+    UNEXPLAINED,
     WORTH_SAYING,
     column,
     count,
@@ -44,12 +47,10 @@ PHRASE_OF: Mapping[str, str] = cast(Mapping[str, str], ROW_PHRASES)
 BUSY = "busy with another micro-batch"
 # A part below this share of the step is not named in the sentence.
 NAMED = 0.02
-# A what-if that saves so much of a part needs no word on the rest.
-SHOWN_US = 5.0  # of a part of the step: less is a row of 0.00
+SHOWN = 5e-4  # of the step, a part: less is a row of 0.0 %
 LEAST_US = 50.0  # of launching in a step: less is none
-MOST_OF_IT = 0.7
-# Ranks beside one another in the table.
-ABREAST = 4
+MOST_OF_IT = 0.7  # of a part: a what-if that saves so much needs no word on the rest
+ABREAST = 4  # ranks beside one another in the table
 IF = {
     "send=0": "messages took the host no time",
     "sync=0": "no host waited for its GPU",
@@ -60,15 +61,9 @@ IF = {
     "event_send": "messages waited on events only",
     "batched_p2p": "messages went in one batch",
 }
-
 REMEDIES = ("comm_stream", "event_send", "batched_p2p")  # of IF: cases that can be run
 FEW = ", - where these are too few for one"
 
-RETURNING = (
-    "Returning from GPU waits: from the end of the GPU's work to the return of the call that waits "
-    "for it. "
-)
-UNEXPLAINED = "Unexplained: what no dependency in the trace accounts for"
 # What a what-if is accurate to, of a step (docs/ring_path.md): what saves less may save nothing.
 ACCURATE = 0.02
 
@@ -224,7 +219,7 @@ def _by_category(path: RingPath) -> list[str]:
     whole = path.step_us.mean
     for name, title in TITLES.items():
         part = path.categories[name]
-        if part.mean < SHOWN_US and name != "unexplained":
+        if part.mean < SHOWN * whole and name != "unexplained":
             continue
         error = column(None if part.error is None else 1.96 * part.error, 6)
         cells = "".join(column(path.ranks[label].get(name, 0), 7) for label in shown)
@@ -236,8 +231,9 @@ def _by_category(path: RingPath) -> list[str]:
         text += f" in the middle of {count(path.batches_there, 'batch')}"
     text += "".join(f"; {number}: {why}" for why, number in path.left_out.items())
     returning = RETURNING * bool(path.categories["sync"].mean)
+    alone = ALONE * (path.categories["peer_late"].mean >= SHOWN * whole)
     few = "" if all(part.error is not None for part in path.categories.values()) else FEW
-    text += f"; +-: 95 % interval of the mean, over the steps{few}. {returning}{UNEXPLAINED}"
+    text += f"; +-: 95 % interval of the mean, over the steps{few}. {returning}{alone}{UNEXPLAINED}"
     which = which_graph(path)
     return [*found, *wrapped(f"{text}{'. ' * bool(which)}{which})", "")]
 
@@ -294,10 +290,9 @@ def accurate_us(path: RingPath) -> float:
 
 def _launching(path: RingPath) -> str:
     """Why `launch=0` saves less than the step spends in launching; empty where it hardly does."""
-    if "launch=0" not in path.what_if:
-        return ""
-    spent, saves = path.categories["launch"].mean, path.steady_us - path.what_if["launch=0"]
-    if saves > MOST_OF_IT * spent or spent < LEAST_US:
+    spent = path.categories["launch"].mean
+    saves = path.steady_us - path.what_if.get("launch=0", 0)
+    if "launch=0" not in path.what_if or saves > MOST_OF_IT * spent or spent < LEAST_US:
         return ""
     return (
         f"launch=0 saves {ms(max(saves, 0))} of the {ms(spent)} that the step spends in launching: "

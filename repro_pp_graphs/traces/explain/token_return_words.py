@@ -127,10 +127,9 @@ def token_return(facts: Analysis) -> list[str]:
     host, split = held
     text = f"Token return {src} -> {dst}: {_what_holds(facts)} holds {src}'s host for "
     text += f"{time(host.send.mean)} {mean_of(returned.steps_counted, ' steps', host.send)}"
-    if not on_gpu(facts):
-        return [text + "."]
     whole = host.send.mean
-    return [text + _of_it(facts, src, whole, split) + _delivery(facts, src, dst, whole)]
+    text += _of_it(facts, src, whole, split)
+    return [text + _delivery(facts, src, dst, whole) if on_gpu(facts) else text]
 
 
 def _what_holds(facts: Analysis) -> str:
@@ -141,7 +140,7 @@ def _what_holds(facts: Analysis) -> str:
 def _of_it(facts: Analysis, src: str, whole: float, split: HostSplit) -> str:
     """What of the send is waiting for the rank's own work, and what is the send's own part."""
     if verdict(facts) == NO_WAIT:
-        return ", and does not wait in it."
+        return ", and does not wait in it (its calls' own work)."
     graph, others = split.blocked_on_own_graph.mean, split.blocked_on_own_compute.mean
     if graph + others <= WORTH_SAYING * whole:
         if not clocks_do(facts, whole):

@@ -67,6 +67,12 @@ SOMETHING_ELSE = (
     "would hold it: another process's turn on the GPU, the driver, a partner that is not in the "
     "traces"
 )
+RETURNING = (
+    "Returning from GPU waits: from the end of the GPU's work to the return of the call that waits "
+    "for it. "
+)
+ALONE = "Messages, one end unknown: their other end is not in the traces. "
+UNEXPLAINED = "Unexplained: what no dependency in the trace accounts for"
 BLOCKING: frozenset[Manner] = frozenset({"on_device", "synchronous"})  # sends that hold the host
 RECEIVES: tuple[RowName, ...] = ("token_recv", "hidden_recv")
 # What a row of idle time is of: of a GPU, or of the kernels of a rank that shares one, or may.

@@ -14,6 +14,8 @@ from repro_pp_graphs.traces.explain.words import names_of, on_gpu
 # stages together, are another number of layers (of one model, releases differ by up to 7 %), and so
 # many are worth a word.
 SIZES_ALIKE, LAYERS_ALIKE, KERNELS_ALIKE = 1.1, 1.2, 1.1
+MOST_SIZES = 4  # that are named one by one
+STEPS_ALIKE = 0.1  # of the decode steps, how many may be of other sizes, their mean being alike
 SENDS: dict[Manner, str] = {
     "on_device": "metadata copied to the GPU (as up to 0.5.2)",
     "synchronous": "blocking, over gloo first (as in 0.5.3 to 0.5.6)",
@@ -71,6 +73,7 @@ def _named(a: Analysis, b: Analysis) -> Iterator[str]:
             named = "with" if said else "without"
             launched = "some" if there else "none"
             yield f"{each.case} is named {named} graphs, and its ranks launched {launched}"
+    yield from split_otherwise(a, b)
     if a.sends != b.sends:
         yield f"sends: {SENDS[a.sends]}; {SENDS[b.sends]}"
     annotated = [any(rank.next_batch_us for rank in each.ranks.values()) for each in (a, b)]
@@ -94,12 +97,41 @@ def _apart(values: list[float | None], times: float) -> bool:
     return len(known) == len(values) and max(known) > times * min(known)
 
 
+def _sizes(facts: Analysis) -> dict[str, int]:
+    """How many decode steps of the last rank are of which size."""
+    rank = facts.ranks.get(facts.label_of_last())
+    return rank.decode_batch_sizes if rank else {}
+
+
 def batch_size(facts: Analysis) -> float | None:
     """The mean size of the last rank's decode steps; None where it is not known."""
-    rank = facts.ranks.get(facts.label_of_last())
-    sizes = rank.decode_batch_sizes if rank else {}
+    sizes = _sizes(facts)
     steps = sum(sizes.values())
     return sum(int(size) * number for size, number in sizes.items()) / steps if steps else None
+
+
+def split_otherwise(a: Analysis, b: Analysis) -> list[str]:
+    """That a load of as many sequences a micro-batch, on average, is split into others: 3 and 5 in
+    place of 4 and 4."""
+    both = [_sizes(each) for each in (a, b)]
+    steps = [sum(sizes.values()) for sizes in both]
+    if not all(steps) or _apart([batch_size(a), batch_size(b)], SIZES_ALIKE):
+        return []
+    common = sum(
+        min(sizes.get(size, 0) / n for sizes, n in zip(both, steps, strict=True))
+        for size in both[0].keys() | both[1].keys()
+    )
+    if common >= 1 - STEPS_ALIKE:
+        return []
+    return [f"decode steps of other sizes: {_steps(both[0])}; {_steps(both[1])}"]
+
+
+def _steps(sizes: dict[str, int]) -> str:
+    """`12 at batch 3, 12 at batch 5`; in brief where there are many sizes."""
+    if len(sizes) > MOST_SIZES:
+        values = [int(size) for size in sizes]
+        return f"{sum(sizes.values())} at batch {min(values)} to {max(values)}"
+    return ", ".join(f"{number} at batch {size}" for size, number in sizes.items())
 
 
 def kernels_of(facts: Analysis) -> float | None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from repro_pp_graphs.traces.analysis_record import RingPath
-from repro_pp_graphs.traces.explain.step_path import TITLES
+from repro_pp_graphs.traces.explain.step_path import SHOWN, TITLES
 from repro_pp_graphs.traces.explain.words import column, the_rest, wrapped
 from repro_pp_graphs.traces.path.difference import Difference, Differences, differences
 
@@ -79,7 +79,7 @@ def lines(a: str, a_path: RingPath, b: str, b_path: RingPath) -> list[str]:
     for name, title in TITLES.items():
         part = found.categories[name]
         us = [path.categories[name].mean for path in (a_path, b_path)]
-        if any(us):
+        if max(us) >= SHOWN * max(a_path.step_us.mean, b_path.step_us.mean):
             rows.append(_row(title, us, part))
     rows.append(
         _row("the whole step", [path.step_us.mean for path in (a_path, b_path)], found.step)
