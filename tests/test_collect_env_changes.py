@@ -172,7 +172,10 @@ def test_another_sglang_that_has_ended_is_said_to_be_none_of_the_run() -> None:
     found = changes.between(before, later)
     assert found is not None
     (said,) = changes.lines(found)
-    assert "ended (PID 77) and began (PIDs 1, 2, 3, 4, 5, 6 and 3 more): " in said
+    assert (
+        "ended (PID 77) and began (PIDs 1, 2, 3, 4, 5, 6 and 3 more (env.txt, env_after.txt)): "
+        in said
+    )
 
 
 def test_what_cannot_be_compared_is_not_called_unchanged() -> None:

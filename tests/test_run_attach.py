@@ -155,7 +155,7 @@ def test_a_running_server_is_measured_and_profiled_and_left_as_it_was(harness, t
     report = (harness.logs / "report.md").read_text()
     assert "already running" in report
     said = " ".join(read_object(harness.logs / "attached_launch.json")["warnings"])
-    assert "CUDA graphs" in said and "pp_clock" in said
+    assert "CUDA graphs" in said and "how long the turns of its ranks took" in said
 
 
 def test_two_attached_runs_are_compared(harness, tmp_path):

@@ -251,7 +251,7 @@ def test_the_plan_of_a_resume_says_what_is_kept_and_how_long_the_rest_takes(
     assert planned.status == 0, planned.lines
     for text in (planned.err, done.err):
         assert "resume: the run begun " in text
-        assert "1 of 2 launches are kept, the others run" in " ".join(text.split())
+        assert "1 of 2 launches is kept, the other runs" in " ".join(text.split())
         (time,) = [line for line in text.splitlines() if line.startswith("  time:   ")]
         assert "for 1 launch, as long as those so far" in time
     assert "# good: measured already, is kept" in planned.out
@@ -317,7 +317,7 @@ def test_what_is_resumed_without_a_launch_of_its_own_says_how_long_it_takes(tmp_
     asked = options.parse(["--root", str(tmp_path), "--out", str(tmp_path), "--resume"])
     assert clear.clear_the_way(plan(), asked, made) == set()
     told = " ".join(capsys.readouterr().err.split())
-    assert "no launch is kept, all 2 run time: about " in told and "for 2 servers" in told
+    assert "no launch is kept, both run time: about " in told and "for 2 servers" in told
 
 
 def test_prompts_that_change_during_a_run_stop_the_launches_after_it(tmp_path: Path):

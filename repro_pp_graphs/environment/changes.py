@@ -222,7 +222,8 @@ def _processes(changes: list[Change]) -> list[str]:
     parts = []
     for word, gone in (("ended", True), ("began", False)):
         numbers = [each.key.split()[-1] for each in changes if (each.after == "none") == gone]
-        more = f" and {len(numbers) - _MOST_NUMBERS} more" if len(numbers) > _MOST_NUMBERS else ""
+        left = len(numbers) - _MOST_NUMBERS
+        more = f" and {left} more (env.txt, env_after.txt)" if left > 0 else ""
         pids = f"PID{'s' * (len(numbers) > 1)} {', '.join(numbers[:_MOST_NUMBERS])}{more}"
         parts += [f"{word} ({pids})"] if numbers else []
     if not parts:

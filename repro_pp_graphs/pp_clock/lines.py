@@ -7,6 +7,7 @@ from repro_pp_graphs.pp_clock.on_off import line
 from repro_pp_graphs.terminal import wrapped
 
 _KIND_WIDTH = 22
+_ENOUGH = 20  # values, for a p99
 INTRODUCTION = (
     "What each rank's host does in a turn, one round of its scheduler's loop, timed",
     "by the rank itself (docs/pp_clock.md). measured: the pass whose latencies are",
@@ -16,8 +17,14 @@ INTRODUCTION = (
 )
 
 
+def _cells(found: Spread) -> list[str]:
+    """Mean, median and p99, ms; of few values the largest is no p99."""
+    values = [f"{value:.3f}" for value in (found.mean, found.median, found.p99)]
+    return values if found.count >= _ENOUGH else [*values[:2], "-"]
+
+
 def _row(name: str, found: Spread) -> str:
-    numbers = "".join(f"{value:>11.4f}" for value in (found.mean, found.median, found.p99))
+    numbers = "".join(f"{value:>11}" for value in _cells(found))
     return f"  {name:<{_KIND_WIDTH}}{found.count:>9}{numbers}"
 
 

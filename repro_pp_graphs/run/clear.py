@@ -70,8 +70,9 @@ def _kept(done: int, repeated: int, launches: int) -> str:
     are = "launches are" if repeated > 1 else "launch is"
     again = f"{repeated} finished {are} measured again, " if repeated else ""
     if not done:
-        return f"{again}no launch is kept, all {launches} run"
-    return f"{again}{done} of {launches} launches are kept, the others run"
+        return f"{again}no launch is kept, {'both' if launches == 2 else f'all {launches}'} run"
+    others = "the other runs" if launches - done == 1 else "the others run"
+    return f"{again}{done} of {launches} launches {'is' if done == 1 else 'are'} kept, {others}"
 
 
 def _clear_drafts(out: Path) -> None:

@@ -70,7 +70,7 @@ def lines(
         *wrapped(SAME if plan.aa else "", "  A/A:    "),
         *wrapped(_pinning(plan), "  cores:  "),
         *wrapped(_timed(plan), "  clock:  "),
-        *wrapped(f"{options.out}/logs, {options.out}/trace", "  leaves: "),
+        *_leaves(plan, options),
     ]
     queued = [line for text in kv_cache.queued(plan, gpus) for line in wrapped(text, "  note:   ")]
     return found + queued + _notes(plan)
@@ -140,6 +140,11 @@ def _labels(plan: Plan) -> str:
     return ", ".join(labels[:MOST_SHOWN]) + (f", ... ({more} more)" if more > 0 else "")
 
 
+def _leaves(plan: Plan, options: Options) -> list[str]:
+    folders = [f"{options.out}/logs"] + [f"{options.out}/trace"] * (plan.profile or plan.nsys)
+    return wrapped(", ".join(folders), "  leaves: ")
+
+
 def _notes(plan: Plan) -> list[str]:
     return [line for note in notes(plan) for line in wrapped(note, "  note:   ")]
 
@@ -167,7 +172,7 @@ def _attached(plan: Plan, options: Options) -> list[str]:
         *wrapped("a server that is already running: nothing is started or ended", "  how:    "),
         *wrapped(server, "  server: "),
         *wrapped(load, "  load:   "),
-        *wrapped(f"{options.out}/logs, {options.out}/trace", "  leaves: "),
+        *_leaves(plan, options),
     ]
 
 

@@ -17,7 +17,7 @@ LOGS = {
     "LABEL_client.log": "the same as a table",
     "LABEL_server.log": "the server's own output, all ranks",
     "LABEL_server_nodeN.log": "the same of its process on node N, 1 or higher",
-    "LABEL_server_command.sh": "starts that server by hand: bash LABEL_server_command.sh",
+    "LABEL_server_command.sh": "starts that server by hand; Ctrl-C ends it",
     "LABEL_launch.json": "how the launch went: status, reason, the server's resolved arguments",
     "LABEL_analysis.txt": "where a decode step's time goes, from the traces of its profile",
     "LABEL_analysis.json": "the same in numbers (docs/schemas)",

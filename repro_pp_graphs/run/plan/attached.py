@@ -25,7 +25,7 @@ ROOM_BYTES = 1 << 30  # for the ranks' traces: a rank that cannot write them die
 UNKNOWN = (
     "from outside it cannot be seen whether the decode batches of the measured pass ran in CUDA "
     "graphs (the server's log says so; a profile counts the graphs that it saw), nor how long the "
-    "turns of its ranks took (pp_clock)"
+    "turns of its ranks took in it"
 )
 ALONE = (
     "nobody else may be profiling it now, which cannot be asked: sglang takes a second profile "

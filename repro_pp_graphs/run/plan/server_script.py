@@ -10,18 +10,21 @@ from repro_pp_graphs.run.plan.options import Options
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server import shim_names
 
+_ROWS = "# Beside this file each rank keeps the times of its turns, in some 50 MB (*.rows)."
+
 
 def command_script(
     launch: Launch, program: str, root: Path, nsys_output: Path | None, profile: bool = True
 ) -> str:
     """A bash script that starts this launch's program (server or probe); what a person can run by
     hand, with more arguments at the end."""
-    head = f"# The {program} of {launch.label}, as run_repro.sh starts it."
-    lines = ["#!/usr/bin/env bash", head]
+    head = f"# The {program} of {launch.label}, as run_repro.sh starts it; Ctrl-C ends it."
+    clocked = "pp_clock" in shim_names.names_in(launch.env)
+    lines = ["#!/usr/bin/env bash", head, *([_ROWS] if clocked else [])]
     lines += [f"export {name}={shlex.quote(value)}" for name, value in launch.env.items()]
     if launch.env.get(shim_names.ENV_NAME):
         lines.append(f'export PYTHONPATH={shlex.quote(str(root))}"${{PYTHONPATH:+:$PYTHONPATH}}"')
-    if "pp_clock" in shim_names.names_in(launch.env):
+    if clocked:
         lines.append('here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) # a folder may move')
         lines.append(f'export {PREFIX_ENV}="$here"/{shlex.quote(launch.label + CLOCK)}')
         if not profile:

@@ -116,7 +116,11 @@ def _distortion(case: Case, found: Analysis) -> list[str]:
     tpot_ms = measured_tpot_ms(case) if found.ring_path else None
     if found.ring_path is None or not tpot_ms:
         return []
-    return ["", *wrapped(distortion(found.ring_path, tpot_ms), ""), *_unprofiled(case, found)]
+    return [
+        "",
+        *wrapped(distortion(found.ring_path, tpot_ms, bool(unprofiled(case))), ""),
+        *_unprofiled(case, found),
+    ]
 
 
 def _unprofiled(case: Case, found: Analysis) -> list[str]:

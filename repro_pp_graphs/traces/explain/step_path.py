@@ -166,18 +166,16 @@ def _remedy(path: RingPath) -> list[str]:
     return [f"by at most {time(path.steady_us - least[name])} if {IF[name]} ({name})"]
 
 
-def distortion(path: RingPath, tpot_ms: float) -> str:
-    """What the profiler adds to a step, by the mean TPOT of the same launch without it."""
+def distortion(path: RingPath, tpot_ms: float, timed: bool) -> str:
+    """What the profiler adds to a step, by the mean TPOT of the same launch without it; `timed`:
+    pp_clock has another figure of that."""
     added = path.step_us.mean / 1e3 / tpot_ms - 1
     text = (
         f"Without the profiler a token took {tpot_ms:.2f} ms (mean TPOT of the same launch): a "
         f"profiled step ({ms(path.step_us.mean)} ms, by its critical path) is {share(abs(added))} "
         f"{'longer' if added >= 0 else 'shorter'}"
     )
-    other = (
-        " (longer when profiled, in a run's table, is another figure, of the last rank's turns by "
-        "pp_clock.)"
-    )
+    other = " (The row longer when profiled, of pp_clock, is of the last rank's turns.)" * timed
     if added < 0:
         return (
             f"{text}. No profiler makes a step shorter: the profile met a lighter moment, other "
