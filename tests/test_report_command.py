@@ -59,7 +59,7 @@ def test_somebody_elses_traces_are_explained(tmp_path, monkeypatch):
     assert {path.name for path in beside.iterdir()} == {"report.md", "report.html"}
     text = (beside / "report.md").read_text()
     assert "no verdict" in text and "Token return PP1" in text
-    assert "A against B" not in text
+    assert "The cases side by side" not in text
     html = (beside / "report.html").read_text()
     assert '<figure id="lanes">' in html and '<figure id="launches">' not in html
     assert report(folder / "on", "--out", tmp_path / "one") == 0
@@ -282,7 +282,7 @@ def test_a_run_that_lacks_much_is_reported_as_far_as_it_goes(tmp_path, change):
     text = (run / "logs" / "report.md").read_text()
     assert text.startswith("# ") and "Commands" in text
     if change is failed:
-        assert "it died" in text and "A against B" not in text
+        assert "it died" in text and "The cases side by side" not in text
 
 
 def test_case_a_comes_first_whichever_ran_first(tmp_path):

@@ -183,7 +183,7 @@ def test_what_to_know_stands_below_the_figures_and_above_the_pictures(tmp_path):
     found = source.read(report_runs.rehearsal(tmp_path / "run"))
     html = text_of(tmp_path / "run")
     heads = re.findall(r"<h2>(.*?)</h2>", html)
-    assert heads[0].startswith("A against B (rehearsal: no evidence on ")
+    assert heads[0].startswith("The cases side by side (rehearsal: no evidence on ")
     assert heads[1:3] == ["To know", "Every launch"]
     made = content.content(found)
     made.remarks = [f"remark {n}" for n in range(8)]

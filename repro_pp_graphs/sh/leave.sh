@@ -16,6 +16,7 @@ undo() {
   stop_mps
   if ((was_interrupted && begun)); then
     [[ -z $current ]] || tool finish "$out" "$current" --interrupted || true
+    [[ ! -t 1 ]] || say "" # the line of the ^C
     say "interrupted; the run so far:"
     tool summary "$out" || true
   fi

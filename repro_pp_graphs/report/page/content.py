@@ -91,7 +91,7 @@ class Content(msgspec.Struct, kw_only=True):
 
 def arms_title(found: Content) -> str:
     """What stands above the table of the cases' figures."""
-    title = "A against B" if found.compared else "What was measured"
+    title = "The cases side by side" if found.compared else "What was measured"
     return f"{title} (rehearsal: no evidence on #10865)" if found.rehearsal else title
 
 
