@@ -8,7 +8,7 @@ import pytest
 from made_up_run import plan
 from measured_runs import launch, measured, told
 
-from repro_pp_graphs.report.summary import remarks
+from repro_pp_graphs.report.summary import load_split, remarks
 from repro_pp_graphs.run.launch.micro_batches import NOT_AS_ASKED
 from repro_pp_graphs.run_record import Plan
 
@@ -53,13 +53,16 @@ def test_few_launches_are_told_and_enough_are_not(tmp_path):
         ([(16, {"1": 12, "7": 12}), (16, {})], ""),
         ([(4, {"4": 24}), (3, {"2": 8, "3": 16})], ""),  # each as its own cap has it
         ([(None, {"4": 24}), (None, {"3": 12, "5": 12})], "(3 5; 4)"),
+        ([(None, {"1": 12, "3": 12})], "unlike sizes (1, 3)"),
+        ([(None, {"3": 12, "4": 12})], ""),  # seven prompts cannot be split otherwise
+        ([(3, {"1": 12, "3": 12})], ""),
     ],
 )
 def test_loads_that_were_split_by_chance_are_told(launches, told_of, name):
     made = [
         {"resolved": {name: cap} if cap else {}, "decode_batches": sizes} for cap, sizes in launches
     ]
-    assert [told_of in text for text in remarks._uneven_splits(made)] == [True] * bool(told_of)
+    assert [told_of in text for text in load_split.remark(made)] == [True] * bool(told_of)
 
 
 def test_launches_with_one_cap_are_not_told_to_set_it():
@@ -67,10 +70,10 @@ def test_launches_with_one_cap_are_not_told_to_set_it():
         {"resolved": {"pp_max_micro_batch_size": 4}, "decode_batches": sizes}
         for sizes in ({"4": 24}, {"3": 12, "4": 12})
     ]
-    (text,) = remarks._uneven_splits(made)
+    (text,) = load_split.remark(made)
     assert "--pp-max-micro-batch-size" not in text and "--chunked-prefill-size" in text
     made[1]["warnings"] = [f"{NOT_AS_ASKED}: 3 requests in 12 decode turns"]  # it says so itself
-    assert remarks._uneven_splits(made) == []
+    assert load_split.remark(made) == []
 
 
 def test_a_launch_of_another_load_is_told_of_before_all_that_is_less(tmp_path):

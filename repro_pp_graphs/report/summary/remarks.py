@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from repro_pp_graphs.environment import changes
-from repro_pp_graphs.report.launch_row import name, prefill_graphs, split
-from repro_pp_graphs.report.summary import token_ids
+from repro_pp_graphs.report.launch_row import name, prefill_graphs
+from repro_pp_graphs.report.summary import load_split, token_ids
 from repro_pp_graphs.run.checks.expected import ISSUE_CASES
-from repro_pp_graphs.run.launch.micro_batches import NOT_AS_ASKED, WHY
-from repro_pp_graphs.server.release.release_facts import MICRO_BATCH, SENDS_MEAN
+from repro_pp_graphs.run.launch.micro_batches import NOT_AS_ASKED
+from repro_pp_graphs.server.release.release_facts import SENDS_MEAN
 from repro_pp_graphs.stats.compare import LEAST_LAUNCHES, spread
 
 MOST_NUMBERS = 2  # of a remark that differ from launch to launch and are named
@@ -73,7 +73,7 @@ def remarks(summary: dict[str, Any]) -> list[str]:
     if probe:
         found += _send_paths(summary)
     else:
-        found += _sends(launches, summary["rehearsal"]) + _uneven_splits(launches)
+        found += _sends(launches, summary["rehearsal"]) + load_split.remark(launches)
     found += hosts(launches)
     found += token_ids.remark(launches)
     found += resumed(summary) + summary.get("warnings", [])
@@ -276,30 +276,3 @@ def _sends(launches: list[dict[str, Any]], rehearsal: bool) -> list[str]:
         meaning = f": {on}{SENDS_MEAN[how]}" if how in SENDS_MEAN else ""
         found.append(f"sglang {version}{where}: PP sends are {how}{meaning}.")
     return found
-
-
-def _uneven_splits(launches: list[dict[str, Any]]) -> list[str]:
-    """A remark where launches with the same cap on micro-batches split the load differently; not of
-    those that say themselves that they did not split it as asked."""
-    by_cap: dict[Any, set[str]] = {}
-    for launch in launches:
-        if any(text.startswith(NOT_AS_ASKED) for text in launch.get("warnings", [])):
-            continue
-        resolved = launch.get("resolved", {})
-        cap = next((resolved[name] for name in MICRO_BATCH if name in resolved), None)
-        by_cap.setdefault(cap, set()).add(split(launch))
-    uneven = {cap: each for cap, splits in by_cap.items() if len(each := splits - {"-"}) > 1}
-    sizes = {text for splits in uneven.values() for text in splits}
-    if not sizes:
-        return []
-    if None in uneven:
-        why = (
-            ", by when its prompts were tokenized: not quite the same work. "
-            "--pp-max-micro-batch-size (batch / pp) in server_args_base.txt evens it."
-        )
-    else:
-        why = f" under the same cap: not quite the same work. {WHY}."
-    return [
-        "The load was split into micro-batches of other sizes from launch to launch "
-        f"({'; '.join(sorted(sizes))}){why}"
-    ]
