@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from repro_pp_graphs.environment import masking
+from repro_pp_graphs.run import clear
 from repro_pp_graphs.run.checks import baselines, expected, kv_cache, preflight, unreached
 from repro_pp_graphs.run.folder import lock, results
 from repro_pp_graphs.run.memory import fitting, weights
@@ -85,8 +86,6 @@ def _make(options: Options, found: list[Gpu], earlier: Plan | None, probe: Probe
         rounds = planned_rounds.begin(options.rounds, len(arms))
         seed: int | None = int.from_bytes(os.urandom(4), "big")
     else:
-        from repro_pp_graphs.run import clear  # noqa: PLC0415 - a dry run does without msgspec
-
         complete = clear.is_complete(earlier, options)
         rounds = planned_rounds.go_on(options.rounds, len(arms), earlier, complete)
         seed = earlier.order_seed

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from repro_pp_graphs import files, run_record
 from repro_pp_graphs.models import folder as model_folder
-from repro_pp_graphs.run import dry_run, make_plan, objections, overview
+from repro_pp_graphs.run import clear, dry_run, make_plan, objections, overview
 from repro_pp_graphs.run.checks import preflight
 from repro_pp_graphs.run.folder import guide, inputs, lock, previous, results
 from repro_pp_graphs.run.plan import client_words, command_words, environments
@@ -210,8 +210,7 @@ def _kept_labels(plan: Plan, options: Options, earlier: Plan | None) -> set[str]
     on with none."""
     if earlier is None:
         return set()
-    from repro_pp_graphs.run import clear  # noqa: PLC0415 - a dry run does without msgspec
-    from repro_pp_graphs.run.folder import resume  # noqa: PLC0415
+    from repro_pp_graphs.run.folder import resume  # noqa: PLC0415 - a dry run does without msgspec
 
     if resume.refusal(options.out / "logs", earlier, plan):
         return set()
@@ -249,8 +248,6 @@ def _plan(options: Options) -> int:
         say("\n".join(wrapped(seen.remark, "  GPUs:   ")))
     earlier = None
     if options.resume:
-        from repro_pp_graphs.run import clear  # noqa: PLC0415 - a dry run does without msgspec
-
         earlier = clear.earlier_run(options)
     plan = make_plan.make(options, found, earlier, _probe(options))
     say("\n".join(overview.lines(plan, options, found, goes_on=earlier is not None)))
@@ -272,8 +269,6 @@ def _plan(options: Options) -> int:
     if options.attach and not options.yes:
         _ask(options)
     _note_inputs(plan, found, options)
-    from repro_pp_graphs.run import clear  # noqa: PLC0415 - a dry run does without msgspec
-
     done = clear.clear_the_way(plan, options, earlier)
     plan.began = plan.began or time.strftime(previous.STAMP)
     plan.run_id = plan.run_id or os.urandom(16).hex()
