@@ -13,7 +13,6 @@ from repro_pp_graphs.run.plan import (
     environments,
     order,
     planned_rounds,
-    probe_engine,
     sweep,
     ways_out,
 )
@@ -92,6 +91,8 @@ def _make(options: Options, found: list[Gpu], earlier: Plan | None, probe: Probe
     turns = order.turns(arms, rounds.now, seed, rounds.looks[0].rounds == 1)
     planner = Planner(options, found, probe)
     if options.engine == "probe":
+        from repro_pp_graphs.run.plan import probe_engine  # noqa: PLC0415 - the probe's options
+
         plan = probe_engine.plan(options, found, turns)
     else:
         plan = planner.plan(turns)

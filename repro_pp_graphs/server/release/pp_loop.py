@@ -76,6 +76,18 @@ def misfit_of_remedy(loop: PPLoop) -> str:
     )
 
 
+def misfit_of_own_stream(loop: PPLoop) -> str:
+    """Why sends on a stream of their own, as a shim makes them, do not suit a loop."""
+    if loop.own_stream:
+        return (
+            "this release has such a stream itself, which the case comm_overlap switches on "
+            f"({COMM_OVERLAP})"
+        )
+    if loop.misfit == ALREADY_SYNCHRONOUS:
+        return f"{loop.misfit}, and a stream of their own frees asynchronous sends alone"
+    return loop.misfit
+
+
 def module_name(file: str) -> str:
     """The module of a source file: `srt/utils/common.py` -> `sglang.srt.utils.common`."""
     return "sglang." + file.removesuffix(".py").replace("/", ".")
