@@ -11,7 +11,6 @@ import os
 import shlex
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from repro_pp_graphs import files, run_record
@@ -89,7 +88,7 @@ def main(argv: list[str]) -> int:
     the release whose environment is to be made first."""
     options = run_options.parse(argv)
     if options.ahead:
-        options = replace(options, dry_run=True)
+        options = options._replace(dry_run=True)
     if (lack := _lacking(options)) and not options.dry_run:
         complain(lack)
         return 2
@@ -153,10 +152,10 @@ def _gpus(options: Options) -> gpus.Seen:
         return gpus.find()
     seen = gpus.assumed(options.gpus, options.gpu_gb or gpus.ASSUMED_GB)
     if (nodes := options.nodes or options.allocated) > 1:
-        return replace(seen, remark=f"{seen.remark}, on each of {nodes} nodes")
+        return seen._replace(remark=f"{seen.remark}, on each of {nodes} nodes")
     if options.gpus > MOST_OF_A_MACHINE:
         more = "all in one machine; in several: --nodes M, and --gpus N for those of each"
-        return replace(seen, remark=f"{seen.remark}, {more}")
+        return seen._replace(remark=f"{seen.remark}, {more}")
     return seen
 
 

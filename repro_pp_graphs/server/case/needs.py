@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
+from typing import NamedTuple
 
 from repro_pp_graphs.server import shim_names
 from repro_pp_graphs.server.case.argfile import ServerArgs
@@ -19,8 +19,7 @@ SINCE = {COMM_OVERLAP: "0.5.21", DEPTH: "0.5.7"}
 OVERLAP_ON = "PP tensor communication overlap enabled"  # a rank's line in the server's log
 
 
-@dataclass(frozen=True)
-class SendShim:
+class SendShim(NamedTuple):
     """A shim that changes how PP messages go: one at a time, and only where the release fits."""
 
     sends: str  # how they go then, as in summary.json
@@ -56,8 +55,7 @@ BASELINES = {
 BASELINE_CASES = {ASYNCHRONOUS: "graphs_on", SEND_SHIMS["sync_send"].sends: "sync_send"}
 
 
-@dataclass(frozen=True)
-class Abilities:
+class Abilities(NamedTuple):
     """What a release can do of what cases ask for beyond other arguments."""
 
     version: str

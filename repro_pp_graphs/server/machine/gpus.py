@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from repro_pp_graphs.terminal import Parser, complain
 
@@ -45,8 +46,7 @@ class Gpu:
     assumed: bool = False  # need not exist: of a dry run
 
 
-@dataclass(frozen=True)
-class Seen:
+class Seen(NamedTuple):
     """The GPUs that CUDA will show, and why not all that there are; empty where it shows all."""
 
     gpus: list[Gpu]

@@ -8,9 +8,9 @@ import os
 import re
 import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 from repro_pp_graphs import files
 from repro_pp_graphs.server import shim_names
@@ -85,8 +85,7 @@ class ProbeError(RuntimeError):
     """The interpreter cannot import sglang; the message holds its last line."""
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """What an argument takes: how many values ("0", "1", "+", ...), of which type, which ones."""
 
     values: str
@@ -115,8 +114,7 @@ def _is_a(kind: str, text: str) -> bool:
     return True
 
 
-@dataclass(frozen=True)
-class Release:
+class Release(NamedTuple):
     """One interpreter's sglang: version, accepted command-line flags, package folder, and what
     the flags take, as far as that is known. `cpu_torch`: the version of its torch where that is
     built for the CPU alone, else empty."""
@@ -124,7 +122,7 @@ class Release:
     version: str
     flags: frozenset[str]
     place: Path
-    rules: Mapping[str, Rule] = field(default_factory=dict)
+    rules: Mapping[str, Rule] = MappingProxyType({})
     cpu_torch: str = ""
 
 
@@ -156,7 +154,7 @@ def release_from_json(text: str) -> Release:
 def release_to_json(release: Release) -> str:
     """A release as one line."""
     rules = {name: release.rules.get(name) for name in sorted(release.flags)}
-    stored = {name: rule and asdict(rule) for name, rule in rules.items()}
+    stored = {name: rule and rule._asdict() for name, rule in rules.items()}
     found = {"version": release.version, "rules": stored, "place": str(release.place)}
     return json.dumps({**found, "cpu_torch": release.cpu_torch})
 

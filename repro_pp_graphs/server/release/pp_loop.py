@@ -7,8 +7,8 @@ release has otherwise is refused before anything starts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from repro_pp_graphs.server.release.release_source import ClassSource, text_of
 
@@ -53,8 +53,7 @@ _TURN = (
 )
 
 
-@dataclass(frozen=True)
-class PPLoop:
+class PPLoop(NamedTuple):
     """What decides whether a case's shims fit a release."""
 
     misfit: str  # why its loop cannot be changed by them; empty where it can
