@@ -57,20 +57,25 @@ print("PROBE" + json.dumps(found))
 gc.freeze()
 """
 
-# what identifies an installed sglang without importing it; the version by the name of the folder
-# with its facts, as importlib.metadata takes longer to import than all else here
+# identifies an installed sglang without importing it: found as importlib.util does, the version
+# in the name of the folder with its facts, as importlib.metadata does; each of the two takes longer
+# to import than all else here
 IDENTITY = """
-import contextlib, importlib.util, os, sys
-spec = importlib.util.find_spec("sglang")
+import os, sys
+specs = (f.find_spec("sglang", None) for f in sys.meta_path if hasattr(f, "find_spec"))
+spec = next(filter(None, specs))
 place = list(spec.submodule_search_locations)[0]
 stamp = os.stat(os.path.join(place, "srt", "server_args.py")).st_mtime_ns
 version = ""
 for folder in sys.path:
-    with contextlib.suppress(OSError):
-        for name in sorted(os.listdir(folder or ".")):
-            stem, kind = os.path.splitext(name)
-            if not version and stem.startswith("sglang-") and kind == ".dist-info":
-                version = stem[len("sglang-"):]
+    try:
+        names = sorted(os.listdir(folder or "."))
+    except OSError:
+        continue
+    for name in names:
+        stem, kind = os.path.splitext(name)
+        if not version and stem.startswith("sglang-") and kind == ".dist-info":
+            version = stem[len("sglang-"):]
 if not version:  # installed in another way
     import importlib.metadata
     version = importlib.metadata.version("sglang")
