@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from repro_pp_graphs.traces.read.blocks import number
+from repro_pp_graphs.traces.read.numbers import number
 
 SUFFIXES = (".json.gz", ".json")
 MERGED_SUFFIXES = tuple("_chrome_trace" + suffix for suffix in SUFFIXES)
