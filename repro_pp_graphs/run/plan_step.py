@@ -37,9 +37,10 @@ MOST_OF_A_MACHINE = 8  # GPUs: with more a plan of one machine may not be meant
 def make_models(plan: Plan, options: Options) -> None:
     """Write the folders of models without weights."""
     made = options.root / ".state" / "models"
-    for launch in plan.launches:
-        if not launch.attached and Path(launch.model).parent == made:
-            model_folder.write(Path(launch.model).name, Path(launch.model))
+    models = dict.fromkeys(Path(launch.model) for launch in plan.launches if not launch.attached)
+    for model in models:
+        if model.parent == made:
+            model_folder.write(model.name, model)
 
 
 def write(plan: Plan, options: Options) -> None:
