@@ -8,7 +8,6 @@ import json
 import os
 import re
 from collections import UserList
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -312,7 +311,7 @@ def test_a_plan_into_a_folder_that_holds_a_run_says_what_becomes_of_that(tmp_pat
         (folder / "logs" / "summary.json").write_text(json.dumps({"complete": complete}))
         assert ("to go on with it" in plan_step._moved_aside(asked)[0]) == offered
     assert "aside:" in planned(folder, given)[1]
-    assert plan_step._moved_aside(replace(asked, resume=True)) == []
+    assert plan_step._moved_aside(asked._replace(resume=True)) == []
     lock.take(folder, os.getpid())  # a run that is at work there is not moved, nor gone on with
     text = " ".join(planned(folder, given)[1].split())
     assert "aside:" not in text and "is at work there: wait for it, or choose another" in text

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -125,7 +124,7 @@ def test_the_two_ratios_are_those_of_the_interaction_also_where_a_launch_is_miss
     logs = dict(zip(CASES, (0.0, 0.05, 0.30, 0.25), strict=True))
     kept = [each for each in drawn(1) if f"{each.case}_r{each.round}" != missing]
     samples = [
-        replace(each, values={TPOT: math.exp(logs[each.case] + 0.02 * at)})
+        each._replace(values={TPOT: math.exp(logs[each.case] + 0.02 * at)})
         for at, each in enumerate(kept)
     ]
     found = interaction(CELLS, samples, TPOT, Asked([4]))

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -36,8 +35,7 @@ def ended() -> Owner:
 
 def test_a_lock_names_its_owner_and_refuses_a_second_run(tmp_path):
     assert take(tmp_path, os.getpid()) == ""
-    assert parse((tmp_path / lock.NAME).read_text(encoding="utf-8")) == replace(
-        HERE,
+    assert parse((tmp_path / lock.NAME).read_text(encoding="utf-8")) == HERE._replace(
         since=parse((tmp_path / lock.NAME).read_text(encoding="utf-8")).since,
         folder=quote(str(tmp_path.resolve())),
     )
@@ -68,13 +66,13 @@ def test_the_lock_of_a_process_that_has_ended_is_taken_over(tmp_path, ended):
     ],
 )
 def test_a_lock_counts_unless_its_owner_is_known_to_have_ended(changes, counts):
-    here = replace(HERE, machine="m")
-    found = held(replace(here, **changes), here)
+    here = HERE._replace(machine="m")
+    found = held(here._replace(**changes), here)
     assert bool(found) == bool(counts) and counts in found
 
 
 def test_a_lock_of_another_machine_says_whose_it_is_and_how_to_remove_it(tmp_path):
-    path = stored(tmp_path, replace(HERE, boot="another", host="gpu9", pid="77"))
+    path = stored(tmp_path, HERE._replace(boot="another", host="gpu9", pid="77"))
     with pytest.raises(LockError) as refused:
         take(tmp_path, os.getpid())
     assert "pid 77 on gpu9" in str(refused.value)

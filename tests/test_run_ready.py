@@ -66,7 +66,7 @@ def test_a_server_that_refuses_is_not_ready(
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr(
-        wait_ready_step.Server, {"/health": "healthy", "/model_info": "model"}[path], lambda _: ""
+        http.Server, {"/health": "healthy", "/model_info": "model"}[path], lambda _: ""
     )
     with StandIn() as server:
         port = int(server.url.rpartition(":")[2])
@@ -77,8 +77,8 @@ def test_a_server_that_refuses_is_not_ready(
 def test_a_port_that_accepts_and_says_nothing_is_not_ready(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    healthy = wait_ready_step.Server.healthy
-    monkeypatch.setattr(wait_ready_step.Server, "healthy", lambda self: healthy(self, 0.2))
+    healthy = http.Server.healthy
+    monkeypatch.setattr(http.Server, "healthy", lambda self: healthy(self, 0.2))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert wait(logs_folder(tmp_path, silent.getsockname()[1], QUIET)) == 1
 

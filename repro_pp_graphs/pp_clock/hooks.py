@@ -8,16 +8,14 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 ASYNC_SENDS = (0, 5, 7)  # from here on sends leave works that are waited for later
 REFUSED = "could not be put in place"
 PARAMETERS = Mapping[str, Sequence[str]]  # "Scheduler.run_batch" -> its parameters, in order
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """A function that a release may have: its owner, its name, the parameters relied on."""
 
     owner: str  # a class; empty for a function of a module
@@ -33,8 +31,7 @@ class Place:
         return tuple(names[: len(self.needs)]) == self.needs and "?" not in names
 
 
-@dataclass(frozen=True)
-class Hook:
+class Hook(NamedTuple):
     """One thing that the clock times, and the places for it; the first that is there is used."""
 
     name: str

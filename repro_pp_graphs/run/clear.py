@@ -10,7 +10,7 @@ from repro_pp_graphs import run_record
 from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.pp_clock import kept
 from repro_pp_graphs.run import estimate
-from repro_pp_graphs.run.folder import previous, results, resume
+from repro_pp_graphs.run.folder import previous, results
 from repro_pp_graphs.run.plan.options import Options
 from repro_pp_graphs.run.plan.refusal import PlanError
 from repro_pp_graphs.run_record import Plan
@@ -36,6 +36,8 @@ def earlier_run(options: Options) -> Plan | None:
 
 def is_complete(plan: Plan, options: Options) -> bool:
     """Whether every launch of an earlier run need not run again."""
+    from repro_pp_graphs.run.folder import resume  # noqa: PLC0415 - msgspec: 10 ms
+
     done, _ = resume.done(options.out / "logs", plan)
     return len(done) == len(plan.launches)
 
@@ -87,6 +89,8 @@ def _clear_drafts(out: Path) -> None:
 def go_on(plan: Plan, options: Options, earlier: Plan) -> tuple[set[str], list[str]]:
     """Make the plan that of the earlier run, gone on with: the labels that are done, and lines on
     what is kept, what runs again and how long that takes. Changes nothing on disk."""
+    from repro_pp_graphs.run.folder import resume  # noqa: PLC0415
+
     logs = options.out / "logs"
     plan.began, plan.run_id, plan.resumed = earlier.began, earlier.run_id, earlier.resumed
     plan.primary, plan.margin = earlier.primary, earlier.margin
@@ -106,6 +110,8 @@ def go_on(plan: Plan, options: Options, earlier: Plan) -> tuple[set[str], list[s
 
 
 def _resume(plan: Plan, options: Options, earlier: Plan) -> set[str]:
+    from repro_pp_graphs.run.folder import resume  # noqa: PLC0415
+
     logs = options.out / "logs"
     if reason := resume.refusal(logs, earlier, plan):
         raise PlanError(reason)

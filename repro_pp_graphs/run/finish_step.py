@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from repro_pp_graphs import files, launch_record, run_record
 from repro_pp_graphs.files import BadFile, read_object
 from repro_pp_graphs.launch_record import GpuCounters, LaunchRecord
-from repro_pp_graphs.pp_clock import kept
+from repro_pp_graphs.pp_clock import absent, kept
+from repro_pp_graphs.pp_clock.clock_record import ClockFacts
 from repro_pp_graphs.pp_clock.rows import LOG_NOT_STARTED, NO_WORD
 from repro_pp_graphs.run import step_options
-from repro_pp_graphs.run.folder import node_results, own_traces, previous, results
+from repro_pp_graphs.run.folder import own_traces, results
 from repro_pp_graphs.run.launch import arm_check
 from repro_pp_graphs.run.launch.free_again import wait_until_free
 from repro_pp_graphs.run_record import Launch, Plan
@@ -58,16 +60,15 @@ class Ending:
         begun = not (self.known.reason or "").startswith(launch_record.NOT_BEGUN)
         if not begun or "pp_clock" not in shim_names.names_in(self.launch.env):
             return
-        from repro_pp_graphs.pp_clock import absent, collect  # noqa: PLC0415 - numpy
-        from repro_pp_graphs.run.launch import micro_batches  # noqa: PLC0415
+        if self.launch.started_nodes > 1:
+            from repro_pp_graphs.run.folder import node_results  # noqa: PLC0415 - for such a run alone
 
-        for fault in node_results.fetch_rows(self.out, self.launch):
-            self.warnings.append(f"pp_clock: {fault}: its ranks' rows are missing")
+            for fault in node_results.fetch_rows(self.out, self.launch):
+                self.warnings.append(f"pp_clock: {fault}: its ranks' rows are missing")
         not_started = clocks_not_started(self.logs, self.label)
         try:
             others = self.plan.other_loads(self.launch)
-            spans = self._profiles() if self.plan.loads else None
-            found = collect.collect(self.logs, self.label, not_started, others, spans)
+            found = self._facts(not_started, others)
         except OSError as error:
             self.warnings.append(f"pp_clock: {error}: its rows are kept, its facts are not")
             return
@@ -77,6 +78,9 @@ class Ending:
         if found is None:
             self.warnings.append(f"pp_clock: {absent.nothing_left(not_started)}")
         else:
+            from repro_pp_graphs.pp_clock import collect  # noqa: PLC0415 - not where no rank left rows
+            from repro_pp_graphs.run.launch import micro_batches  # noqa: PLC0415
+
             self.warnings += [f"pp_clock: {text}" for text in found.warnings]
             clocks = {self.label: found}
             for label in others:
@@ -85,6 +89,15 @@ class Ending:
                     new = (text for text in other.warnings if text not in found.warnings)
                     self.warnings += [f"pp_clock: {label}: {text}" for text in new]
             self.warnings += micro_batches.remark(self.plan, self.launch, clocks)
+
+    def _facts(self, not_started: dict[str, str], others: list[str]) -> ClockFacts | None:
+        """What the ranks' rows say, which are kept; None where no rank left any. Raises OSError."""
+        if not kept.row_files(self.logs, self.label):
+            return None
+        from repro_pp_graphs.pp_clock import collect  # noqa: PLC0415
+
+        spans = self._profiles() if self.plan.loads else None
+        return collect.collect(self.logs, self.label, not_started, others, spans)
 
     def _profiles(self) -> dict[str, tuple[int, int]]:
         """When each load of a sweep was profiled, by label, CLOCK_MONOTONIC, ns: the main one
@@ -189,7 +202,8 @@ class Ending:
         if not self.known.run_id:  # interrupted before its record was begun
             self.changes["run_id"] = self.plan.run_id
         if self.known.began:
-            began_s = time.mktime(time.strptime(self.known.began, previous.STAMP))
+            # what time.strptime reads too, which takes 3 ms to get ready
+            began_s = datetime.fromisoformat(self.known.began).timestamp()
             self.changes["wall_s"] = max(0.0, round(time.time() - began_s))
         looked_at = "graph_state" in self.changes  # its log told what ran
         if looked_at or self.known.server_start_s is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from repro_pp_graphs.environment import masking
+from repro_pp_graphs.run import clear
 from repro_pp_graphs.run.checks import baselines, expected, kv_cache, preflight, unreached
 from repro_pp_graphs.run.folder import lock, results
 from repro_pp_graphs.run.memory import fitting, weights
@@ -12,7 +13,6 @@ from repro_pp_graphs.run.plan import (
     environments,
     order,
     planned_rounds,
-    probe_engine,
     sweep,
     ways_out,
 )
@@ -85,14 +85,14 @@ def _make(options: Options, found: list[Gpu], earlier: Plan | None, probe: Probe
         rounds = planned_rounds.begin(options.rounds, len(arms))
         seed: int | None = int.from_bytes(os.urandom(4), "big")
     else:
-        from repro_pp_graphs.run import clear  # noqa: PLC0415 - a dry run does without msgspec
-
         complete = clear.is_complete(earlier, options)
         rounds = planned_rounds.go_on(options.rounds, len(arms), earlier, complete)
         seed = earlier.order_seed
     turns = order.turns(arms, rounds.now, seed, rounds.looks[0].rounds == 1)
     planner = Planner(options, found, probe)
     if options.engine == "probe":
+        from repro_pp_graphs.run.plan import probe_engine  # noqa: PLC0415 - the probe's options
+
         plan = probe_engine.plan(options, found, turns)
     else:
         plan = planner.plan(turns)

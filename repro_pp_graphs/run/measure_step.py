@@ -18,16 +18,16 @@ from repro_pp_graphs.run.launch.client_pass import (
 from repro_pp_graphs.run.launch.measured_host import Host
 from repro_pp_graphs.run.plan import client_words
 from repro_pp_graphs.run_record import Launch
+from repro_pp_graphs.server.machine import listener
 from repro_pp_graphs.terminal import show
 
 
 def say_why_attached(logs: Path, launch: Launch, done: Pass) -> None:
     """The same of a server that is not ours: its processes are left alone."""
     from repro_pp_graphs import launch_record  # noqa: PLC0415 - not before the pass
-    from repro_pp_graphs.server.http import Server  # noqa: PLC0415
 
     log = logs / f"{launch.label}_client.log"
-    listens = Server(launch.base_url).listens()
+    listens = listener.accepts(launch.base_url)
     state = "still listens: its log may say more" if listens else "no longer listens: it has ended"
     reason = f"the load failed{why_failed(done, log)}; the server at {launch.base_url} {state}"
     launch_record.amend(logs, launch.label, status="failed", reason=reason)

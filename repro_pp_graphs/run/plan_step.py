@@ -11,12 +11,11 @@ import os
 import shlex
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from repro_pp_graphs import files, run_record
 from repro_pp_graphs.models import folder as model_folder
-from repro_pp_graphs.run import dry_run, make_plan, objections, overview
+from repro_pp_graphs.run import clear, dry_run, make_plan, objections, overview
 from repro_pp_graphs.run.checks import preflight
 from repro_pp_graphs.run.folder import guide, inputs, lock, previous, results
 from repro_pp_graphs.run.plan import client_words, command_words, environments
@@ -38,9 +37,10 @@ MOST_OF_A_MACHINE = 8  # GPUs: with more a plan of one machine may not be meant
 def make_models(plan: Plan, options: Options) -> None:
     """Write the folders of models without weights."""
     made = options.root / ".state" / "models"
-    for launch in plan.launches:
-        if not launch.attached and Path(launch.model).parent == made:
-            model_folder.write(Path(launch.model).name, Path(launch.model))
+    models = dict.fromkeys(Path(launch.model) for launch in plan.launches if not launch.attached)
+    for model in models:
+        if model.parent == made:
+            model_folder.write(model.name, model)
 
 
 def write(plan: Plan, options: Options) -> None:
@@ -89,7 +89,7 @@ def main(argv: list[str]) -> int:
     the release whose environment is to be made first."""
     options = run_options.parse(argv)
     if options.ahead:
-        options = replace(options, dry_run=True)
+        options = options._replace(dry_run=True)
     if (lack := _lacking(options)) and not options.dry_run:
         complain(lack)
         return 2
@@ -153,10 +153,10 @@ def _gpus(options: Options) -> gpus.Seen:
         return gpus.find()
     seen = gpus.assumed(options.gpus, options.gpu_gb or gpus.ASSUMED_GB)
     if (nodes := options.nodes or options.allocated) > 1:
-        return replace(seen, remark=f"{seen.remark}, on each of {nodes} nodes")
+        return seen._replace(remark=f"{seen.remark}, on each of {nodes} nodes")
     if options.gpus > MOST_OF_A_MACHINE:
         more = "all in one machine; in several: --nodes M, and --gpus N for those of each"
-        return replace(seen, remark=f"{seen.remark}, {more}")
+        return seen._replace(remark=f"{seen.remark}, {more}")
     return seen
 
 
@@ -210,8 +210,7 @@ def _kept_labels(plan: Plan, options: Options, earlier: Plan | None) -> set[str]
     on with none."""
     if earlier is None:
         return set()
-    from repro_pp_graphs.run import clear  # noqa: PLC0415 - a dry run does without msgspec
-    from repro_pp_graphs.run.folder import resume  # noqa: PLC0415
+    from repro_pp_graphs.run.folder import resume  # noqa: PLC0415 - a dry run does without msgspec
 
     if resume.refusal(options.out / "logs", earlier, plan):
         return set()
@@ -249,8 +248,6 @@ def _plan(options: Options) -> int:
         say("\n".join(wrapped(seen.remark, "  GPUs:   ")))
     earlier = None
     if options.resume:
-        from repro_pp_graphs.run import clear  # noqa: PLC0415 - a dry run does without msgspec
-
         earlier = clear.earlier_run(options)
     plan = make_plan.make(options, found, earlier, _probe(options))
     say("\n".join(overview.lines(plan, options, found, goes_on=earlier is not None)))
@@ -272,8 +269,6 @@ def _plan(options: Options) -> int:
     if options.attach and not options.yes:
         _ask(options)
     _note_inputs(plan, found, options)
-    from repro_pp_graphs.run import clear  # noqa: PLC0415 - a dry run does without msgspec
-
     done = clear.clear_the_way(plan, options, earlier)
     plan.began = plan.began or time.strftime(previous.STAMP)
     plan.run_id = plan.run_id or os.urandom(16).hex()

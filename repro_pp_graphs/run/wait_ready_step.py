@@ -12,7 +12,6 @@ from repro_pp_graphs.run import step_options
 from repro_pp_graphs.run.launch.disk_watch import DiskWatch
 from repro_pp_graphs.run.launch.live_line import LiveLine
 from repro_pp_graphs.run_record import Launch
-from repro_pp_graphs.server.http import Server, resolved
 from repro_pp_graphs.server.log.log_lines import LINGER_S, ServerLogs
 from repro_pp_graphs.server.machine import listener, process
 
@@ -24,7 +23,6 @@ ASK_S = 2.0  # between questions to a server whose log does not say that it list
 def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> tuple[str, bool]:
     """Wait for the server; returns an empty string once it is ready, else what went wrong, and
     whether it is known to be the one that answers."""
-    server = Server(launch.base_url)
     line = LiveLine("server")
     dying_since: float | None = None
     disk = DiskWatch(line, log_path.parent)
@@ -47,12 +45,12 @@ def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> tuple[st
         # the log may not say so (--log-level warning); /health runs a generation: not worth asking
         # before the server listens
         says_so = stage in ("warming up", "ready")
-        if says_so or (line.elapsed_s >= ask_at_s and server.listens()):
+        if says_so or (line.elapsed_s >= ask_at_s and listener.accepts(launch.base_url)):
             listens = listener.owner(launch.host, launch.port, pid)
             if listens.stranger:
                 line.end(f"port {launch.port} is answered by {listens.stranger}")
                 return listener.OUSTED, False
-            if server.healthy() and (model := server.model()):
+            if model := _model_of(launch.base_url):
                 if not listens.ours:
                     listens = listener.owner(launch.host, launch.port, pid)
                 if listens.stranger:
@@ -63,6 +61,14 @@ def wait(launch: Launch, pid: int, log_path: Path, timeout_s: float) -> tuple[st
         time.sleep(POLL_S)
     line.end(f"not ready after {timeout_s:.0f} s (--start-timeout): {log.look().stage}")
     return TIMED_OUT, False
+
+
+def _model_of(base_url: str) -> str:
+    """The model of a server that is well; empty where it does not answer so."""
+    from repro_pp_graphs.server.http import Server  # noqa: PLC0415 - an HTTP client, 60 ms
+
+    server = Server(base_url)
+    return server.model() if server.healthy() else ""
 
 
 def main(argv: list[str]) -> int:
@@ -93,5 +99,7 @@ def _record_ready(logs: Path, launch: Launch, known: bool, start_s: float) -> No
         warnings.append(
             f"the process behind {launch.base_url} cannot be seen: not known to be its server"
         )
+    from repro_pp_graphs.server.http import Server, resolved  # noqa: PLC0415 - an HTTP client
+
     info = resolved(Server(launch.base_url).info())
     launch_record.amend(logs, launch.label, warnings, server_start_s=start_s, server_info=info)

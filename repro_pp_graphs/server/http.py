@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Any
-from urllib.parse import urlsplit
 
 import requests
 
 from repro_pp_graphs.client.key import KEYS, authorization
 from repro_pp_graphs.environment import masking
+from repro_pp_graphs.server.machine import listener
 from repro_pp_graphs.server.release.release_facts import MICRO_BATCH
 
 INFO = ("/server_info", "/get_server_info")  # the second up to 0.5.4, and as an alias since
@@ -75,13 +74,7 @@ class Server:
 
     def listens(self) -> bool:
         """Does anything accept connections there?"""
-        parts = urlsplit(self.base_url)
-        try:
-            default = 443 if parts.scheme == "https" else 80
-            socket.create_connection((parts.hostname or "", parts.port or default), 0.5).close()
-        except OSError:
-            return False
-        return True
+        return listener.accepts(self.base_url)
 
     def healthy(self, timeout_s: float = 8.0) -> bool:
         """Does /health answer 200? It runs a generation, so it takes a second."""

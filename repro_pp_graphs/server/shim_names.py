@@ -25,6 +25,11 @@ REASONS = {
 }
 
 
+def active(name: str) -> str:
+    """What a rank says in the server's log once a shim has changed it."""
+    return f"repro shim {name} is active"
+
+
 def names_in(env: Mapping[str, str]) -> list[str]:
     """The shims that an environment's REPRO_SHIMS names."""
     return [name for name in env.get(ENV_NAME, "").split(",") if name]

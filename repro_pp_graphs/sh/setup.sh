@@ -16,9 +16,11 @@ default_release=0.5.2 # on a GPU box without sglang: the question is #10865's
 # Prints its path where it has the engine: a later cd or PATH does not change that. Without importing
 # the engine, which takes seconds.
 with_engine() { # with_engine PYTHON
-  # a folder named sglang in the current directory is a package without an origin
-  ask "$1" 'import importlib.util as u, sys
-getattr(u.find_spec(sys.argv[1]), "origin", 0) or sys.exit(1)
+  # a folder named sglang in the current directory is a package without an origin. What importlib.util
+  # would do, which takes a third of the time to import
+  ask "$1" 'import sys
+specs = (f.find_spec(sys.argv[1], None) for f in sys.meta_path if hasattr(f, "find_spec"))
+getattr(next(filter(None, specs), None), "origin", 0) or sys.exit(1)
 print(sys.executable)' "$engine_module"
 }
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
     """One launch: its values by metric, in the order in which the launches ran.
 
     `fault`: why it does not count (it failed, or its GPU did); empty where it does.
@@ -21,8 +20,7 @@ class Sample:
     fault: str = ""
 
 
-@dataclass(frozen=True)
-class Arms:
+class Arms(NamedTuple):
     """The values of two cases in the order of their launches."""
 
     labels: list[str]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from statistics import fmean
+from typing import NamedTuple
 
 from repro_pp_graphs.stats import p_values
 from repro_pp_graphs.stats.arms import Arms, Sample, arms_of, nothing
@@ -27,8 +27,7 @@ from repro_pp_graphs.stats.verdict_record import (
 LEAST_LAUNCHES = 3  # a case: with two the interval is shown and nothing concluded
 
 
-@dataclass(frozen=True)
-class Metric:
+class Metric(NamedTuple):
     """What is compared: its name among a launch's values, its part, the better direction."""
 
     name: str
@@ -36,8 +35,7 @@ class Metric:
     better: Better = "lower"
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(NamedTuple):
     """What was fixed before the run: looks, as in looks.look, and the margin."""
 
     planned: Sequence[int]
@@ -45,8 +43,7 @@ class Asked:
     margin: float = MARGIN
 
 
-@dataclass(frozen=True)
-class Rules:
+class Rules(NamedTuple):
     """At which level to test, what counts as no difference, and why not to test at all."""
 
     alpha: float

@@ -6,7 +6,8 @@ The rules were written before any run was looked at: docs/verdict.md.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import NamedTuple
 
 import msgspec
 
@@ -27,8 +28,7 @@ UNTIMED = "the token return was not timed in this run"
 COST_OF_SENDS = "Is TPOT worse with graphs than without, or than with asynchronous sends?"
 
 
-@dataclass(frozen=True)
-class Arms:
+class Arms(NamedTuple):
     """Graphs on (a) and off (b), their launches that count, the step (ms) without graphs, what
     stands against any answer, and the difference in TPOT that counts as none."""
 
@@ -40,7 +40,7 @@ class Arms:
     against: str = ""
     margin: float = MARGIN  # asked for: a noise floor that is larger answers no question
     gaps_unseen: bool = False  # idle time misses the gaps between a batch's kernels (pp_clock)
-    lacking: Mapping[str, str] = field(default_factory=dict)  # by metric why no launch has it
+    lacking: Mapping[str, str] = MappingProxyType({})  # by metric why no launch has it
 
 
 def longer(arms: Arms) -> Finding:
@@ -58,7 +58,7 @@ def idle(arms: Arms) -> Finding:
     if found.answer != "yes" or not arms.gaps_unseen:
         return found
     most = [_all_idle(each) if each.case == arms.b else each for each in arms.samples]
-    if _waiting(replace(arms, samples=most), "idle", IDLE).answer == "yes":
+    if _waiting(arms._replace(samples=most), "idle", IDLE).answer == "yes":
         return found
     why = (
         f"the gaps between the kernels of {arms.b} were not seen: its GPU may compute nothing in "
@@ -70,7 +70,7 @@ def idle(arms: Arms) -> Finding:
 def _all_idle(sample: Sample) -> Sample:
     """As if nothing ran in the whole token return."""
     whole = {IDLE: sample.values[RETURN]} if RETURN in sample.values else {}
-    return replace(sample, values={**sample.values, **whole})
+    return sample._replace(values={**sample.values, **whole})
 
 
 def _waiting(arms: Arms, name: str, metric: str) -> Finding:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 LEVEL, UNPLANNED = 0.05, 0.01
 MORE = "the run's own command with --rounds"  # what to run where launches are too few
@@ -17,8 +17,7 @@ LEAST_LOOK = 2  # rounds: after one there is nothing to look at
 LEAST_EARLY, EARLY_SHARE = 3, 0.75  # rounds, and of those that were asked for
 
 
-@dataclass(frozen=True)
-class Look:
+class Look(NamedTuple):
     """The two-sided level of this look, why it is so, and what stands against testing now."""
 
     alpha: float

@@ -8,7 +8,6 @@ A launch counts for a load where it measured that whole.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -83,7 +82,7 @@ def _sample(row: Row, load: str) -> Sample:
     sample = verdict.sample_of(row)
     state = of_load(row, load)
     lacks = "" if state.get("status") == "ok" else state.get("reason") or "load not measured"
-    return replace(sample, values=values(row, load), fault=sample.fault or lacks)
+    return sample._replace(values=values(row, load), fault=sample.fault or lacks)
 
 
 def _correct(pairs: Sequence[Pair], over: str) -> None:

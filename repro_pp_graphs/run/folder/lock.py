@@ -12,8 +12,8 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
 from repro_pp_graphs.server.machine import process
@@ -27,8 +27,7 @@ class LockError(RuntimeError):
     """Somebody else's lock; the message says whose, and what to do."""
 
 
-@dataclass(frozen=True)
-class Owner:
+class Owner(NamedTuple):
     """Who holds a lock, in the order of its line; run_repro.sh compares the first three."""
 
     boot: str  # the kernel's boot id
@@ -42,7 +41,7 @@ class Owner:
 
     def line(self) -> str:
         """As stored."""
-        return " ".join(asdict(self).values()).rstrip() + "\n"
+        return " ".join(self).rstrip() + "\n"
 
 
 def owner_of(pid: int, out: Path | None = None) -> Owner:
@@ -83,7 +82,7 @@ def _machine() -> str:
 def parse(text: str) -> Owner | None:
     """The owner that a lock names; None where it is no lock of ours."""
     words = text.split()
-    known = len(fields(Owner))
+    known = len(Owner._fields)
     return Owner(*words) if len(words) in (known - 1, known) and words[1].isdigit() else None
 
 

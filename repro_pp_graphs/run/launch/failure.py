@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from repro_pp_graphs import files, launch_record, run_record
@@ -41,7 +40,7 @@ def exit_status(path: Path | None) -> int | None:
 
 def _masked(found: Diagnosis) -> Diagnosis:
     """It may quote the log: to be printed and recorded without secrets."""
-    return replace(found, cause=masking.excerpt(found.cause))
+    return found._replace(cause=masking.excerpt(found.cause))
 
 
 def _in_logs(log_path: Path, status: int | None) -> tuple[Diagnosis, Path]:
@@ -118,7 +117,7 @@ def _under_mps(found: Diagnosis, logs: Path, label: str) -> Diagnosis:
     if not remedy or not run_record.load(logs).mps:
         return found
     log = logs.parent / "mps" / f"{label}.log"
-    return replace(found, remedy=remedy.replace("DIR/mps/LABEL.log", str(log)))
+    return found._replace(remedy=remedy.replace("DIR/mps/LABEL.log", str(log)))
 
 
 def report_dead(

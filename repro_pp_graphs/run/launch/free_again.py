@@ -6,7 +6,6 @@ import os
 import time
 from pathlib import Path
 
-from repro_pp_graphs.run.folder import node_results
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server.machine import gpus, listener
 
@@ -28,6 +27,13 @@ def held_memory(before_mib: dict[str, int]) -> list[str]:
         return [str(error)]
 
 
+def _steps_left(out: Path, launch: Launch) -> list[str]:
+    """The steps of a launch's servers that have not ended."""
+    from repro_pp_graphs.run.folder import node_results  # noqa: PLC0415 - for such a run alone
+
+    return node_results.steps_left(out, launch)
+
+
 def wait_until_free(plan: Plan, launch: Launch, out: Path) -> str:
     """Wait for GPU memory, port and the nodes' Slurm steps, which the next launch needs; what is
     still held at the end.
@@ -38,7 +44,7 @@ def wait_until_free(plan: Plan, launch: Launch, out: Path) -> str:
     while True:
         held = held_memory(plan.gpu_used_mib) if plan.gpu_used_mib else []
         port_held = bool(launch.port) and not listener.is_free(launch.host, launch.port)
-        steps = node_results.steps_left(out, launch)
+        steps = _steps_left(out, launch) if launch.started_nodes > 1 else []
         if not held and not port_held and not steps:
             return ""
         who = ""

@@ -8,9 +8,8 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from repro_pp_graphs.client.terminal import visible
 from repro_pp_graphs.run.plan import hints, sweep
@@ -45,8 +44,7 @@ LONGEST_SHOWN = 40  # characters of a wrong value
 LONGEST_WORD = 4096  # characters: paths are no longer
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """The options of run_repro.sh; None where the mode or an argument file decides."""
 
     root: Path  # the harness's folder: server_args_*.txt, client_benchmark.py
@@ -76,6 +74,9 @@ class Options:
     owner: int  # the process that holds --out while the run lasts; 0 for nobody
     command: str  # as the user calls run_repro.sh
     given: list[str]  # the user's own words
+    sweep: dict[str, list[str]]  # values by axis (run/plan/sweep.py)
+    # of a sweep, the names of the loads to profile beside the main one; [EVERY]: all
+    profile_loads: list[str]
     pp_clock: bool = True  # time the waits of every turn (docs/pp_clock.md)
     attach: str = ""  # the URL of a server that is already running; empty: servers are started
     trace_dir: Path | None = None  # of --attach: where that server shall write its traces
@@ -83,9 +84,6 @@ class Options:
     not_made: str = ""  # the release whose environment a real run makes first, and has not yet
     ahead: bool = False  # look only for what would stop the run, before it is made
     found_by: str = ""  # what named the interpreter: --python, $PYTHON; empty: it was made here
-    sweep: dict[str, list[str]] = field(default_factory=dict)  # values by axis (run/plan/sweep.py)
-    # of a sweep, the names of the loads to profile beside the main one; [EVERY]: all
-    profile_loads: list[str] = field(default_factory=list)
     ranks_per_gpu: int | None = None  # so many share each
     mps: bool = False  # side by side, under an MPS daemon of the run's own
     sockets: bool = False  # in place of NVLink

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -163,7 +162,7 @@ def _changed(options: Options, changes: _Changes) -> Options:
             "not_made": "" if made else release,
             "found_by": "",
         }
-    return replace(options, dry_run=True, **given)
+    return options._replace(dry_run=True, **given)
 
 
 def _words(options: Options, changes: _Changes) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
+from typing import NamedTuple
 
 from repro_pp_graphs.server import shim_names
 from repro_pp_graphs.server.case.argfile import ServerArgs
@@ -12,7 +12,6 @@ from repro_pp_graphs.server.release import pp_loop
 from repro_pp_graphs.server.release.installed import Release, version_numbers
 from repro_pp_graphs.server.release.pp_loop import COMM_OVERLAP, PPLoop
 from repro_pp_graphs.server.release.release_facts import NEWEST_LOOKED_UP, Sends, pp_sends
-from repro_pp_graphs.server.shims import batched_p2p, comm_stream, event_send, sync_send
 
 DEPTH, DEPTH_CASE = "--pp-async-batch-depth", "async_depth"
 # the first release that has it; what an installed one has is read from it
@@ -20,12 +19,10 @@ SINCE = {COMM_OVERLAP: "0.5.21", DEPTH: "0.5.7"}
 OVERLAP_ON = "PP tensor communication overlap enabled"  # a rank's line in the server's log
 
 
-@dataclass(frozen=True)
-class SendShim:
+class SendShim(NamedTuple):
     """A shim that changes how PP messages go: one at a time, and only where the release fits."""
 
     sends: str  # how they go then, as in summary.json
-    active: str  # a rank's line in the server's log
     misfit: Callable[[PPLoop], str] = attrgetter("misfit")
     cuda_only: bool = False  # on a CPU it changes nothing, and says nothing
     releases: str = "0.5.7 or newer"  # that it fits
@@ -33,21 +30,16 @@ class SendShim:
 
 
 SEND_SHIMS = {
-    "sync_send": SendShim("blocking (shim sync_send)", sync_send.ACTIVE),
-    "event_send": SendShim(
-        "blocking, on events (shim event_send)", event_send.ACTIVE, pp_loop.misfit_of_remedy
-    ),
+    "sync_send": SendShim("blocking (shim sync_send)"),
+    "event_send": SendShim("blocking, on events (shim event_send)", pp_loop.misfit_of_remedy),
     "comm_stream": SendShim(
         "asynchronous, on a stream of their own (shim comm_stream)",
-        comm_stream.ACTIVE,
-        comm_stream.misfit_of,
+        pp_loop.misfit_of_own_stream,
         cuda_only=True,
         releases="0.5.7 to 0.5.20",
         instead="comm_overlap",
     ),
-    "batched_p2p": SendShim(
-        "batched, ranks in step (shim batched_p2p)", batched_p2p.ACTIVE, pp_loop.misfit_of_remedy
-    ),
+    "batched_p2p": SendShim("batched, ranks in step (shim batched_p2p)", pp_loop.misfit_of_remedy),
 }
 OWN_STREAM = "asynchronous, on a stream of their own"  # sglang's own, SGLANG_PP_COMM_OVERLAP
 ASYNCHRONOUS: Sends = "asynchronous"
@@ -63,8 +55,7 @@ BASELINES = {
 BASELINE_CASES = {ASYNCHRONOUS: "graphs_on", SEND_SHIMS["sync_send"].sends: "sync_send"}
 
 
-@dataclass(frozen=True)
-class Abilities:
+class Abilities(NamedTuple):
     """What a release can do of what cases ask for beyond other arguments."""
 
     version: str
@@ -206,7 +197,7 @@ def idle(args: ServerArgs, mode: str) -> list[str]:
 def unproven(log: str, env: dict[str, str], ranks: int, cuda: bool) -> list[str]:
     """What the environment asks for and fewer than `ranks` ranks say in the server's log."""
     proofs = [
-        (f"shim {name}", SEND_SHIMS[name].active)
+        (f"shim {name}", shim_names.active(name))
         for name in send_shims(env)
         if cuda or not SEND_SHIMS[name].cuda_only
     ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from repro_pp_graphs.server.log import log_lines, log_messages
 from repro_pp_graphs.server.log.causes import IN_CAPTURE, RULES, Rule
@@ -45,8 +45,7 @@ _TELLING = re.compile(
 _ENDED_FIRST = re.compile(r"^run_repro\.sh: the server on node (\d{1,9}) ", re.M)
 
 
-@dataclass(frozen=True)
-class Diagnosis:
+class Diagnosis(NamedTuple):
     """What ended a server, and the next step.
 
     `line` is the log line that the cause rests on and `who` the process that wrote it, where the
@@ -110,7 +109,7 @@ def _of_message(message: Message, rules: list[Rule], loose: list[Line]) -> Diagn
         (before, before + lines),
     ):
         if found := _first_match(rules, said, frames):
-            return replace(found, who=message.who if found.line in lines else "")
+            return found._replace(who=message.who if found.line in lines else "")
     return None
 
 
@@ -227,11 +226,11 @@ def diagnose(text: str, exit_status: int | None = None, alive: bool = False) -> 
     else:
         diagnosis = remark
     if diagnosis.who.startswith("scheduler_"):
-        diagnosis = replace(diagnosis, who=_rank_of(diagnosis.who, found))
+        diagnosis = diagnosis._replace(who=_rank_of(diagnosis.who, found))
     if diagnosis.known and _in_capture(text, diagnosis, own) and "graph" not in diagnosis.cause:
         remedy = IN_CAPTURE.get(diagnosis.cause, diagnosis.remedy)
         cause = f"{diagnosis.cause} during graph capture"
-        return replace(diagnosis, cause=cause, remedy=remedy)
+        return diagnosis._replace(cause=cause, remedy=remedy)
     return diagnosis
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 LINGER_S = 2.0  # after a rank's failure, for the rest of its message to reach the log
 
@@ -58,8 +58,7 @@ _FATAL = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """One line of a log: its number from 1, as `sed -n NUMBERp` counts; without its prefix.
 
     `when` is the prefix's time and `rank` its rank, such as `PP1` or `PP1 TP0`; empty where the
@@ -241,8 +240,7 @@ def is_dying(text: str) -> bool:
     return _FATAL.search(text) is not None
 
 
-@dataclass(frozen=True)
-class DecodeLine:
+class DecodeLine(NamedTuple):
     """One `Decode batch` line: PP rank (0 where the log names none), requests, graph used."""
 
     pp_rank: int

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 
 from repro_pp_graphs.server.log.diagnosis import Diagnosis
 
@@ -48,4 +47,4 @@ def named(found: Diagnosis, argument: str, case: str) -> Diagnosis:
     """The same death, with what to mend."""
     where = f"mend it in server_args_base.txt, or in server_args_{case}.txt"
     remedy = f"{where}, and start over: --resume would refuse other arguments"
-    return replace(found, cause=f"the server refuses {argument}", remedy=remedy)
+    return found._replace(cause=f"the server refuses {argument}", remedy=remedy)

@@ -7,7 +7,6 @@ does not know is left out.
 from __future__ import annotations
 
 import re
-import subprocess
 from typing import Any
 
 from repro_pp_graphs.server.machine import xids
@@ -83,6 +82,8 @@ def _query() -> tuple[list[Counters] | None, str]:
 
 def _run(*command: str) -> tuple[str, str]:
     """A command's output, and why it failed, or an empty text."""
+    import subprocess  # noqa: PLC0415 - 4 ms, and most steps run no program
+
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=LIMIT_S, check=False

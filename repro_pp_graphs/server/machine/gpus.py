@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from repro_pp_graphs.terminal import Parser, complain
 
@@ -45,8 +45,7 @@ class Gpu:
     assumed: bool = False  # need not exist: of a dry run
 
 
-@dataclass(frozen=True)
-class Seen:
+class Seen(NamedTuple):
     """The GPUs that CUDA will show, and why not all that there are; empty where it shows all."""
 
     gpus: list[Gpu]
@@ -173,6 +172,8 @@ def _without_mig_mode(chosen: list[Gpu], mig: list[Gpu]) -> Seen:
 
 def _ask(command: list[str]) -> tuple[int, str]:
     """A tool's exit status and what it printed. Raises GpuError where it does not answer."""
+    import subprocess  # noqa: PLC0415 - 4 ms, and most steps run no program
+
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     except subprocess.TimeoutExpired:

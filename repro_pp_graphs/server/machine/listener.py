@@ -10,6 +10,7 @@ import socket
 import struct
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from repro_pp_graphs.server.machine import process
 
@@ -49,6 +50,17 @@ def url(host: str, port: int) -> str:
     """`http://127.0.0.1:30000`, IPv6 addresses in brackets."""
     address = reach(host)
     return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+
+
+def accepts(base_url: str) -> bool:
+    """Does anything accept connections there?"""
+    parts = urlsplit(base_url)
+    try:
+        default = 443 if parts.scheme == "https" else 80
+        socket.create_connection((parts.hostname or "", parts.port or default), 0.5).close()
+    except OSError:
+        return False
+    return True
 
 
 def is_free(host: str, port: int) -> bool:

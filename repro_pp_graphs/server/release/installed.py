@@ -6,11 +6,10 @@ import contextlib
 import json
 import os
 import re
-import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 from repro_pp_graphs import files
 from repro_pp_graphs.server import shim_names
@@ -23,7 +22,18 @@ sys.path.insert(0, {root!r})
 from repro_pp_graphs.server import shim_names
 from repro_pp_graphs.server import shims
 shims.install_all()
-import argparse, importlib.metadata, importlib.util, json
+import argparse, importlib.util, json
+
+def stated():  # its version, as importlib.metadata has it, which takes 25 ms to import
+    for folder in sys.path:
+        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+            if name.startswith("sglang-") and name.endswith(".dist-info"):
+                with open(os.path.join(folder, name, "METADATA"), encoding="utf-8") as file:
+                    for line in file:
+                        if line.startswith("Version: "):
+                            return line[len("Version: "):].strip()
+    import importlib.metadata  # installed in another way
+    return importlib.metadata.version("sglang")
 
 def cpu_torch():
     build = getattr(sys.modules.get("torch"), "version", None)
@@ -51,26 +61,30 @@ for action in parser._actions:
         rule = {{"values": nargs, "kind": kind, "choices": choices}}
     rules |= {{name: rule for name in action.option_strings}}
 place = importlib.util.find_spec("sglang").submodule_search_locations[0]
-version = importlib.metadata.version("sglang")
-found = {{"version": version, "rules": rules, "place": place, "cpu_torch": cpu_torch()}}
+found = {{"version": stated(), "rules": rules, "place": place, "cpu_torch": cpu_torch()}}
 print("PROBE" + json.dumps(found))
 gc.freeze()
 """
 
-# what identifies an installed sglang without importing it; the version by the name of the folder
-# with its facts, as importlib.metadata takes longer to import than all else here
+# identifies an installed sglang without importing it: found as importlib.util does, the version
+# in the name of the folder with its facts, as importlib.metadata does; each of the two takes longer
+# to import than all else here
 IDENTITY = """
-import contextlib, importlib.util, os, sys
-spec = importlib.util.find_spec("sglang")
+import os, sys
+specs = (f.find_spec("sglang", None) for f in sys.meta_path if hasattr(f, "find_spec"))
+spec = next(filter(None, specs))
 place = list(spec.submodule_search_locations)[0]
 stamp = os.stat(os.path.join(place, "srt", "server_args.py")).st_mtime_ns
 version = ""
 for folder in sys.path:
-    with contextlib.suppress(OSError):
-        for name in sorted(os.listdir(folder or ".")):
-            stem, kind = os.path.splitext(name)
-            if not version and stem.startswith("sglang-") and kind == ".dist-info":
-                version = stem[len("sglang-"):]
+    try:
+        names = sorted(os.listdir(folder or "."))
+    except OSError:
+        continue
+    for name in names:
+        stem, kind = os.path.splitext(name)
+        if not version and stem.startswith("sglang-") and kind == ".dist-info":
+            version = stem[len("sglang-"):]
 if not version:  # installed in another way
     import importlib.metadata
     version = importlib.metadata.version("sglang")
@@ -85,8 +99,7 @@ class ProbeError(RuntimeError):
     """The interpreter cannot import sglang; the message holds its last line."""
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """What an argument takes: how many values ("0", "1", "+", ...), of which type, which ones."""
 
     values: str
@@ -115,8 +128,7 @@ def _is_a(kind: str, text: str) -> bool:
     return True
 
 
-@dataclass(frozen=True)
-class Release:
+class Release(NamedTuple):
     """One interpreter's sglang: version, accepted command-line flags, package folder, and what
     the flags take, as far as that is known. `cpu_torch`: the version of its torch where that is
     built for the CPU alone, else empty."""
@@ -124,7 +136,7 @@ class Release:
     version: str
     flags: frozenset[str]
     place: Path
-    rules: Mapping[str, Rule] = field(default_factory=dict)
+    rules: Mapping[str, Rule] = MappingProxyType({})
     cpu_torch: str = ""
 
 
@@ -156,7 +168,7 @@ def release_from_json(text: str) -> Release:
 def release_to_json(release: Release) -> str:
     """A release as one line."""
     rules = {name: release.rules.get(name) for name in sorted(release.flags)}
-    stored = {name: rule and asdict(rule) for name, rule in rules.items()}
+    stored = {name: rule and rule._asdict() for name, rule in rules.items()}
     found = {"version": release.version, "rules": stored, "place": str(release.place)}
     return json.dumps({**found, "cpu_torch": release.cpu_torch})
 
@@ -173,6 +185,8 @@ def probe(python: str, env: dict[str, str], timeout_s: float = 180.0) -> Release
 
     Raises ProbeError where sglang cannot be imported so.
     """
+    import subprocess  # noqa: PLC0415 - 4 ms, and most steps ask no interpreter
+
     root = str(Path(__file__).resolve().parents[3])
     try:
         done = subprocess.run(
@@ -258,6 +272,8 @@ class CachedProbe:
 
 def _identity(python: str, env: dict[str, str]) -> str:
     """What identifies its sglang: `version folder stamp`; empty where it has none."""
+    import subprocess  # noqa: PLC0415
+
     try:
         done = subprocess.run(
             [python, "-c", IDENTITY],

@@ -7,8 +7,8 @@ release has otherwise is refused before anything starts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from repro_pp_graphs.server.release.release_source import ClassSource, text_of
 
@@ -53,8 +53,7 @@ _TURN = (
 )
 
 
-@dataclass(frozen=True)
-class PPLoop:
+class PPLoop(NamedTuple):
     """What decides whether a case's shims fit a release."""
 
     misfit: str  # why its loop cannot be changed by them; empty where it can
@@ -74,6 +73,18 @@ def misfit_of_remedy(loop: PPLoop) -> str:
         "it is made for the PP loop of 0.5.7 and newer, which this release has not (the probe has "
         "this remedy beside the send of 0.5.2: python -m repro_pp_graphs probe)"
     )
+
+
+def misfit_of_own_stream(loop: PPLoop) -> str:
+    """Why sends on a stream of their own, as a shim makes them, do not suit a loop."""
+    if loop.own_stream:
+        return (
+            "this release has such a stream itself, which the case comm_overlap switches on "
+            f"({COMM_OVERLAP})"
+        )
+    if loop.misfit == ALREADY_SYNCHRONOUS:
+        return f"{loop.misfit}, and a stream of their own frees asynchronous sends alone"
+    return loop.misfit
 
 
 def module_name(file: str) -> str:

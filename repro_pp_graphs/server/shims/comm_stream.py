@@ -17,29 +17,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from repro_pp_graphs.server import shims
+from repro_pp_graphs.server import shim_names, shims
 from repro_pp_graphs.server.patching.after_import import after_import
 from repro_pp_graphs.server.release import pp_loop
 from repro_pp_graphs.server.shims import sync_send
 
-ACTIVE = "repro shim comm_stream is active"  # a rank's line in the server's log
+ACTIVE = shim_names.active("comm_stream")
 
 
 def misfit(place: Path) -> str:
     """Why the shim does not suit the sglang whose package folder is `place`; empty if it does."""
-    return misfit_of(pp_loop.read(place))
-
-
-def misfit_of(loop: pp_loop.PPLoop) -> str:
-    """The same of a loop that has been read, or looked up."""
-    if loop.own_stream:
-        return (
-            "this release has such a stream itself, which the case comm_overlap switches on "
-            f"({pp_loop.COMM_OVERLAP})"
-        )
-    if loop.misfit == pp_loop.ALREADY_SYNCHRONOUS:
-        return f"{loop.misfit}, and a stream of their own frees asynchronous sends alone"
-    return loop.misfit
+    return pp_loop.misfit_of_own_stream(pp_loop.read(place))
 
 
 class _Elsewhere:

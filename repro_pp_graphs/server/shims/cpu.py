@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.abc
 import importlib.machinery
 import importlib.util
 import os
@@ -24,8 +23,9 @@ def _absent_kernel(name: str) -> Callable[..., Any]:
     return call
 
 
-class _AbsentKernels(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """`from sgl_kernel[.part] import anything` succeeds; calling it raises."""
+class _AbsentKernels:
+    """`from sgl_kernel[.part] import anything` succeeds; calling it raises. Finder and loader
+    without their classes of importlib.abc, whose import is 16 ms."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -34,7 +34,11 @@ class _AbsentKernels(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         # sglang takes the absence of this one part as an answer
         if fullname == "sgl_kernel.scalar_type" or fullname.partition(".")[0] != "sgl_kernel":
             return None
-        return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
+        loader: Any = self
+        return importlib.machinery.ModuleSpec(fullname, loader, is_package=True)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        """As usual."""
 
     def exec_module(self, module: ModuleType) -> None:
         module.__dict__["__getattr__"] = _absent_kernel

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from repro_pp_graphs.server import shim_names
 from repro_pp_graphs.server.patching.device_messages import EventCopies, PageableCopies
 from repro_pp_graphs.server.shims import sync_send
 
-ACTIVE = "repro shim event_send is active"  # a rank's line in the server's log
+ACTIVE = shim_names.active("event_send")
 
 
 def copies(device: Any) -> PageableCopies:  # noqa: ANN401

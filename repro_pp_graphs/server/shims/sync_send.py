@@ -22,13 +22,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from repro_pp_graphs.server import shims
+from repro_pp_graphs.server import shim_names, shims
 from repro_pp_graphs.server.patching import device_messages
 from repro_pp_graphs.server.patching.after_import import after_import
 from repro_pp_graphs.server.patching.device_messages import Messages, PageableCopies, Requests
 from repro_pp_graphs.server.release import pp_loop
 
-ACTIVE = "repro shim sync_send is active"  # a rank's line in the server's log
+ACTIVE = shim_names.active("sync_send")
 
 misfit = pp_loop.misfit
 Copies = Callable[[Any], PageableCopies]

@@ -20,6 +20,7 @@ from typing import IO, Any, cast
 
 import msgspec
 
+from repro_pp_graphs.traces.read.numbers import number
 from repro_pp_graphs.traces.read.salvage import (
     BETWEEN,
     NO_JSON,
@@ -55,9 +56,6 @@ GUNZIP_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile) + (
 )
 
 Value = int | float | str | None
-# Later than that, 2200, no clock is: a nanosecond more and it does not fit its column.
-LATEST_NS = 7_258_118_400_000_000_000
-WHOLE_NUMBER = re.compile(r"\s*([-+]?\d{1,19})(?:\.0*)?\s*")
 # A closing bracket of the array is looked for among this many last ones.
 BRACKETS = 8
 
@@ -103,16 +101,6 @@ def is_merged(path: Path) -> bool:
     with suppress(OSError, *GUNZIP_ERRORS), open_trace(path) as stream:
         return b'"mergedFrom"' in stream.read(MERGED_HEAD)
     return False
-
-
-def number(value: object) -> int | None:
-    """A whole number, also one that is written as a string or as 5.0; None for anything else."""
-    if type(value) is int:
-        return value if -LATEST_NS <= value <= LATEST_NS else None
-    if type(value) is float:
-        return int(value) if -LATEST_NS <= value <= LATEST_NS else None
-    found = WHOLE_NUMBER.fullmatch(value) if isinstance(value, str) else None
-    return number(int(found[1])) if found else None
 
 
 def plain(value: Value) -> Value:

@@ -6,7 +6,6 @@ import os
 from collections import Counter
 from concurrent import futures  # its part for processes is imported where one is made
 from contextlib import suppress
-from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 
@@ -282,7 +281,7 @@ def _read_again(members: Members, read: list[RankTrace]) -> list[RankTrace]:
         near = theirs and rank.times_us and abs(theirs[0] - rank.times_us[0]) < DAY_US
         clock_off = bool(near) and abs(rank.base_ns - common) > 1000 * DAY_US
         if clock_off or (rank.tp_size != tp_size and rank.world_size is None):
-            again = read_rank(path, replace(who, tp_size=tp_size), common if clock_off else None)
+            again = read_rank(path, who._replace(tp_size=tp_size), common if clock_off else None)
             again.problems += [OTHER_BASE] * clock_off
             found.append(again)
         else:

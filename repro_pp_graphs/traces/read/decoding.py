@@ -12,7 +12,8 @@ from typing import Annotated, Generic, Literal, NamedTuple, TypeVar, cast, get_a
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from repro_pp_graphs.traces.read.blocks import LATEST_NS, TraceFile
+from repro_pp_graphs.traces.read.blocks import TraceFile
+from repro_pp_graphs.traces.read.numbers import LATEST_NS
 from repro_pp_graphs.traces.read.salvage import NO_JSON, Damage, mend, take_apart
 
 # No profile is as long: an event further from the first ones of its file has an impossible time.

@@ -7,7 +7,8 @@ from functools import lru_cache
 
 import msgspec
 
-from repro_pp_graphs.traces.read.blocks import Value, number, plain
+from repro_pp_graphs.traces.read.blocks import Value, plain
+from repro_pp_graphs.traces.read.numbers import number
 from repro_pp_graphs.traces.read.peers import Label, Mark
 from repro_pp_graphs.traces.read.salvage import NO_JSON
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from repro_pp_graphs.traces.read.blocks import number
+from repro_pp_graphs.traces.read.numbers import number
 
 SUFFIXES = (".json.gz", ".json")
 MERGED_SUFFIXES = tuple("_chrome_trace" + suffix for suffix in SUFFIXES)
@@ -18,8 +17,7 @@ MOST_RANKS = 1 << 16
 WORLD_GROUPS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """A rank among pp_size x tp_size; global rank = pp * tp_size + tp, as sglang numbers them.
 
     `named` are the kinds of rank the file's name states (releases before 0.5.3.post2 left PP out).
@@ -55,10 +53,9 @@ class Identity:
             no_rank = f"distributedInfo says rank {rank} of {world}, which cannot be: ignored"
             unknown = "its PP rank is neither in its name nor in distributedInfo"
             problems = [no_rank] * (rank is not None) + [unknown] * (not named and not alone)
-            return replace(self, rank_known=named), problems
+            return self._replace(rank_known=named), problems
         tp_size = tp_size_of(facts, rank, world or 0) or self.tp_size
-        said = replace(
-            self,
+        said = self._replace(
             pp=rank // tp_size,
             tp=rank % tp_size,
             pp_size=max(self.pp_size, (world or 0) // tp_size),

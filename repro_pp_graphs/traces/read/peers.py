@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from repro_pp_graphs.traces.rank_trace import P2POp
-from repro_pp_graphs.traces.read.blocks import Value, number
+from repro_pp_graphs.traces.read.blocks import Value
 from repro_pp_graphs.traces.read.identity import Identity
+from repro_pp_graphs.traces.read.numbers import number
 
 ANNOTATION = re.compile(r"nccl:(send|recv) (\d{1,9})(?:->|<-)(\d{1,9})")
 # Kineto widens an annotation on the GPU by a ns on either side; us.

@@ -11,13 +11,14 @@ import numpy.typing as npt
 
 from repro_pp_graphs.traces.analysis_record import NO_KERNELS
 from repro_pp_graphs.traces.rank_trace import Kernels, P2POp, RankTrace, Span
-from repro_pp_graphs.traces.read.blocks import LATEST_NS, TraceFile, Value, number
+from repro_pp_graphs.traces.read.blocks import TraceFile, Value
 from repro_pp_graphs.traces.read.columns import GPU_COLUMNS, Columns, GlooOp
 from repro_pp_graphs.traces.read.decoding import ODD, Decoding, LeftOut, events_of
 from repro_pp_graphs.traces.read.event import LARGEST, Event
 from repro_pp_graphs.traces.read.identity import Identity
 from repro_pp_graphs.traces.read.lost import lost_share
 from repro_pp_graphs.traces.read.message_numbers import attach, divide, sent_waits
+from repro_pp_graphs.traces.read.numbers import LATEST_NS, number
 from repro_pp_graphs.traces.read.peers import label_kernels
 from repro_pp_graphs.traces.read.profiler_stop import without_stop
 from repro_pp_graphs.traces.read.sift import Sifted, other_unit, sift_gpu

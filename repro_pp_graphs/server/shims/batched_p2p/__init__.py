@@ -21,14 +21,14 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from repro_pp_graphs.server import shims
+from repro_pp_graphs.server import shim_names, shims
 from repro_pp_graphs.server.patching.after_import import after_import
 from repro_pp_graphs.server.release import pp_loop
 from repro_pp_graphs.server.shims import sync_send
 from repro_pp_graphs.server.shims.batched_p2p.exchange import Dict, Exchange
 from repro_pp_graphs.server.shims.batched_p2p.turns import Turns
 
-ACTIVE = "repro shim batched_p2p is active"  # a rank's line in the server's log
+ACTIVE = shim_names.active("batched_p2p")
 _EXCHANGE_OF = "repro_batched_p2p"  # of a pipeline group: its Exchange
 
 
