@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("msgspec")
 
+import msgspec
 from trace_changes import DATA, only_case, texts
 from trace_maker import TraceMaker
 
@@ -22,7 +22,9 @@ def test_a_real_recording_s_last_run_batch_without_an_operator_is_no_batch(name:
     """sglang 0.5.16, four ranks, as its profiler wrote them."""
     facts = analyze(only_case(DATA / name))
     for text in texts(name).values():
-        events = [event for event in json.loads(text)["traceEvents"] if event.get("ph") == "X"]
+        events = [
+            event for event in msgspec.json.decode(text)["traceEvents"] if event.get("ph") == "X"
+        ]
         runs = sorted((e["ts"], e["dur"]) for e in events if e["name"] == "run_batch")
         operators = [e["ts"] for e in events if e.get("cat") == "cpu_op"]
         works = [any(ts <= at <= ts + dur for at in operators) for ts, dur in runs]

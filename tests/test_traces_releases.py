@@ -8,7 +8,6 @@ and PP 4 with two ranks a GPU) and on one H200 (0.5.16, four ranks).
 from __future__ import annotations
 
 import gzip
-import json
 import random
 import re
 from collections import Counter
@@ -198,7 +197,7 @@ def test_a_receive_waits_for_its_own_send_whatever_else_is_under_way():
     """By the raw files, whose messages are numbered: the rank's own sends, which nobody has taken
     yet, do not make the send late that it waits for."""
     (first, second) = (
-        json.loads(gzip.decompress(path.read_bytes()))
+        msgspec.json.decode(gzip.decompress(path.read_bytes()))
         for path in sorted((DATA / "cpu_numbered").iterdir())
     )
     base = [each["baseTimeNanoseconds"] / 1e3 for each in (first, second)]
