@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -16,6 +15,7 @@ pytest.importorskip("msgspec")
 
 import msgspec
 from msgspec.structs import replace
+from trace_changes import explained_of as facts
 from trace_changes import only_case
 
 from repro_pp_graphs.report.charts import bar_charts
@@ -30,11 +30,6 @@ from repro_pp_graphs.traces.path.whole_analysis import explained
 
 DATA = Path(__file__).parent / "data" / "traces"
 ON, OFF, PP4 = "sglang052_graphs_on", "sglang052_graphs_off", "sglang052_pp4"
-
-
-@cache
-def facts(name: str) -> Analysis:
-    return explained(only_case(DATA / name))
 
 
 def of_ranks(found: Analysis, **changed: object) -> Analysis:

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("msgspec")
 
-from trace_changes import DATA, analysed, only_case, texts, with_header
+from trace_changes import DATA, analysed, analysis_of, only_case, texts, with_header
 
 from repro_pp_graphs.traces.explain.analysis import analyze
 from repro_pp_graphs.traces.explain.analysis_lines import lines
@@ -42,7 +42,7 @@ def clocks(found: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def test_one_host_has_no_clocks_to_compare():
-    assert analysed(only_case(DATA / "h200_case_A"))["host_clocks"] == []
+    assert analysis_of("h200_case_A").host_clocks == []
 
 
 @pytest.mark.parametrize("ahead_ms", [40.0, -7.5])

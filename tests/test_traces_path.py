@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +16,7 @@ pytest.importorskip("msgspec")
 import msgspec
 from kept_traces import case_of, ranks_of
 from msgspec.structs import replace
+from trace_changes import explained_of as analysis
 from trace_changes import only_case, texts
 
 from repro_pp_graphs.traces.analysis_record import Analysis, PathPart, RingPath
@@ -47,11 +47,6 @@ A_GPU_EACH = [
 ]
 IN_TIME_SLICES = ["h200_case_A", "h200_case_B"]
 SHARED = [*IN_TIME_SLICES, "sglang052_pp4"]  # the last: two ranks a GPU, under MPS
-
-
-@cache
-def analysis(name: str) -> Analysis:
-    return explained(only_case(DATA / name))
 
 
 def path_of(name: str) -> RingPath:

@@ -12,7 +12,6 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,6 +23,7 @@ from examples import THOROUGH
 from kept_traces import Rank, case_of, documents, ranks_of
 from msgspec.structs import replace
 from trace_changes import Event, covered, end, only_case
+from trace_changes import analysis_of as facts_of
 
 from repro_pp_graphs.traces.analysis_record import Analysis
 from repro_pp_graphs.traces.explain.analysis import analyze
@@ -60,11 +60,6 @@ BLOCKING = {
     "sglang0516_event_send_numbered": "The send's metadata is copied to the GPU, and the host does "
     "not wait for that",
 }
-
-
-@cache
-def facts_of(name: str) -> Analysis:
-    return analyze(only_case(DATA / name))
 
 
 def events_of(path: Path) -> list[Event]:

@@ -107,13 +107,25 @@ def undamaged() -> dict[str, Any]:
 
 
 @cache
-def _explained(name: str) -> bytes:
-    return msgspec.json.encode(explained(only_case(DATA / name)))
+def analysis_of(name: str) -> Analysis:
+    """The analysis of a real case, without its path; made once: nothing may change it."""
+    return analyze(only_case(DATA / name))
+
+
+def written_of(name: str) -> dict[str, Any]:
+    """The same as --json writes it, one of its own for each test."""
+    return document(analysis_of(name))
+
+
+@cache
+def explained_of(name: str) -> Analysis:
+    """The analysis of a real case with its path; made once: nothing may change it."""
+    return explained(only_case(DATA / name))
 
 
 def whole(name: str) -> Analysis:
-    """The analysis of a real case with its path: made once, and one of its own for each test."""
-    return msgspec.json.decode(_explained(name), type=Analysis)
+    """The same, one of its own for each test."""
+    return msgspec.json.decode(msgspec.json.encode(explained_of(name)), type=Analysis)
 
 
 def end(event: Event) -> float:
