@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import types
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from collections.abc import Iterable
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 _NAMES: dict[object, str] = {
     str: "text",
@@ -56,10 +58,19 @@ def _kinds(hint: object) -> set[object]:
 def _list(value: object, hint: object, where: str) -> str:
     if not isinstance(value, list):
         return _fault(where, "not a list")
-    if isinstance(hint, type) and set(map(type, value)) <= _kinds(hint):  # thousands of times, say
+    if _all_fit(value, hint):  # thousands of times, say
         return ""
     faults = (misfit(each, hint, f"{where}[{number}]") for number, each in enumerate(value))
     return next(filter(None, faults), "")
+
+
+def _all_fit(values: Iterable[object], hint: object) -> bool:
+    """Whether values fit a plain hint, or lists of such; a slower look tells of others."""
+    if get_origin(hint) is list:
+        lists = list(values)
+        inside = itertools.chain.from_iterable(cast(list[list[object]], lists))
+        return set(map(type, lists)) <= {list} and _all_fit(inside, get_args(hint)[0])
+    return isinstance(hint, type) and set(map(type, values)) <= _kinds(hint)
 
 
 def _object(value: object, hint: object, where: str) -> str:

@@ -78,7 +78,7 @@ def pytest_collection(session: pytest.Session) -> Iterator[None]:
         session.config.stash[COLLECTED] = frozenset(sys.modules)
         gc.freeze()
         gc.enable()
-        gc.set_threshold(50_000, 20, 20)
+        gc.set_threshold(250_000, 20, 20)
 
 
 def pytest_unconfigure() -> None:

@@ -100,11 +100,11 @@ def test_what_only_sounds_like_a_secret_stays(text: str) -> None:
 @pytest.mark.parametrize("folder", TRACES, ids=[path.name for path in TRACES])
 def test_an_analysis_holds_no_word_that_is_masked(folder: Path) -> None:
     pytest.importorskip("msgspec")
-    from trace_changes import only_case  # noqa: PLC0415
+    from trace_changes import analysis_of  # noqa: PLC0415
 
-    from repro_pp_graphs.traces.explain import analysis, analysis_lines  # noqa: PLC0415
+    from repro_pp_graphs.traces.explain import analysis_lines  # noqa: PLC0415
 
-    said = analysis_lines.lines(analysis.analyze(only_case(folder)))
+    said = analysis_lines.lines(analysis_of(folder.name))
     assert any("token" in line for line in said)
     for text in (*said, "\n".join(said)):
         assert Masker({}).string(text) == text

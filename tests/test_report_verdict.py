@@ -11,7 +11,7 @@ pytest.importorskip("scipy")
 
 import report_runs
 from report_runs import A, B, changed
-from trace_changes import DATA, only_case
+from trace_changes import analysis_of
 
 from repro_pp_graphs import run_record
 from repro_pp_graphs.report import source, summary_step, two_runs
@@ -29,7 +29,6 @@ from repro_pp_graphs.stats.compare import Asked, Metric, pair
 from repro_pp_graphs.stats.metric_names import RETURN
 from repro_pp_graphs.stats.verdict_record import Estimate, Finding, Pair, Verdict
 from repro_pp_graphs.traces.analysis_record import document
-from repro_pp_graphs.traces.explain.analysis import analyze
 
 pytestmark = pytest.mark.slow
 
@@ -110,7 +109,7 @@ def one_launch_each(run: Path) -> Path:
     """The first round with the analyses of the same release's traces."""
     report_runs.traced(run)
     for label, name in report_runs.TRACES.items():
-        text = json.dumps(document(analyze(only_case(DATA / name))))
+        text = json.dumps(document(analysis_of(name)))
         (run / "logs" / f"{label}_analysis.json").write_text(text)
     return run
 
@@ -142,7 +141,7 @@ def four_rounds_of(run: Path, a: dict[str, float], b: dict[str, float]) -> Path:
     """The series, each launch with an analysis whose token return is as given, us, and a little
     more in each launch."""
     report_runs.series(run)
-    whole = json.loads(json.dumps(document(analyze(only_case(DATA / "sglang052_graphs_on")))))
+    whole = json.loads(json.dumps(document(analysis_of("sglang052_graphs_on"))))
     for number, path in enumerate(sorted((run / "logs").glob("*_client.json"))):
         label = path.name.removesuffix("_client.json")
         host = whole["token_return"]["host_us"]

@@ -12,12 +12,11 @@ pytest.importorskip("msgspec")
 pytest.importorskip("jsonschema")
 
 from jsonschema import Draft202012Validator
-from trace_changes import DATA, only_case
+from trace_changes import DATA, analysis_of
 
 from repro_pp_graphs import schemas
 from repro_pp_graphs.files import BadFile
 from repro_pp_graphs.traces.analysis_record import document, from_document, read_analysis
-from repro_pp_graphs.traces.explain.analysis import analyze
 
 TRACES = sorted(path.name for path in DATA.iterdir())
 
@@ -42,7 +41,7 @@ def analysis_schema() -> Draft202012Validator:
 
 @pytest.mark.parametrize("name", TRACES)
 def test_an_analysis_is_what_its_schema_says_and_reads_back_the_same(name, tmp_path):
-    found = analyze(only_case(DATA / name))
+    found = analysis_of(name)
     written = json.loads(json.dumps(document(found)))
     analysis_schema().validate(written)
     assert from_document(written) == found
@@ -52,7 +51,7 @@ def test_an_analysis_is_what_its_schema_says_and_reads_back_the_same(name, tmp_p
 
 
 def test_the_schema_forbids_what_is_not_written():
-    written = document(analyze(only_case(DATA / "cpu_prefill")))
+    written = document(analysis_of("cpu_prefill"))
     schema = analysis_schema()
     for change in ({"p2p": 3}, {"token_return": {"src": 1}}, {"window_us": None}, {"more": 1}):
         assert not schema.is_valid({**written, **change}), change

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -14,7 +13,9 @@ import pytest
 
 pytest.importorskip("msgspec")
 
+import msgspec
 from msgspec.structs import replace
+from trace_changes import explained_of as facts
 from trace_changes import only_case
 
 from repro_pp_graphs.report.charts import bar_charts
@@ -29,11 +30,6 @@ from repro_pp_graphs.traces.path.whole_analysis import explained
 
 DATA = Path(__file__).parent / "data" / "traces"
 ON, OFF, PP4 = "sglang052_graphs_on", "sglang052_graphs_off", "sglang052_pp4"
-
-
-@cache
-def facts(name: str) -> Analysis:
-    return explained(only_case(DATA / name))
 
 
 def of_ranks(found: Analysis, **changed: object) -> Analysis:
@@ -60,7 +56,7 @@ def test_cases_of_other_ranks_get_no_table_but_the_reasons_and_what_to_do(capsys
 def test_kernels_of_a_batch_are_those_of_whole_batches(name):
     """As the raw files have them from one graph launch to the next; what is cut is not counted."""
     for path in sorted((DATA / name).iterdir()):
-        events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+        events = msgspec.json.decode(gzip.decompress(path.read_bytes()))["traceEvents"]
         calls = {
             e["args"]["correlation"]: e["ts"]
             for e in events
@@ -84,7 +80,7 @@ def test_kernels_of_a_batch_are_those_of_whole_batches(name):
 def test_where_launches_are_not_in_the_trace_kernels_of_a_batch_are_not_known(tmp_path, name):
     """Else a damaged trace would be called one of another model."""
     for path in (DATA / name).iterdir():
-        found = json.loads(gzip.decompress(path.read_bytes()))
+        found = msgspec.json.decode(gzip.decompress(path.read_bytes()))
         calls = [e for e in found["traceEvents"] if e.get("cat") in ("cuda_runtime", "cuda_driver")]
         gone = {id(e) for e in calls[::2]}
         found["traceEvents"] = [e for e in found["traceEvents"] if id(e) not in gone]

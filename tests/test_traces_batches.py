@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("msgspec")
 
 import msgspec
-from trace_changes import DATA, Event, covered, end, only_case, texts, with_events
+from trace_changes import DATA, Event, analysis_of, covered, end, only_case, texts, with_events
 
 from repro_pp_graphs.traces.analysis_record import Analysis
 from repro_pp_graphs.traces.explain.analysis import analyze
@@ -39,7 +39,7 @@ NAME = "sglang0516_batched_p2p"
 
 @cache
 def facts() -> Analysis:
-    return analyze(only_case(DATA / NAME))
+    return analysis_of(NAME)
 
 
 def events_of(rank: int) -> list[Event]:

@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("msgspec")
 
+import msgspec
 from examples import THOROUGH
 from merged_traces import faults, merged
 from trace_changes import facts_of, minified, only_case, texts, undamaged, write
@@ -189,10 +190,23 @@ def test_values_beyond_reason_cost_at_most_their_event(tmp_path, recwarn, key, v
     assert not recwarn.list
 
 
+@pytest.mark.parametrize("key", ["correlation", "pid"])
+def test_a_number_beyond_all_floats_moves_no_other_of_its_column(tmp_path, key):
+    (maker,) = ring(1)
+    (tmp_path / "whole").mkdir()
+    maker.write(tmp_path / "whole")
+    compute = [event for event in maker.events if event["name"] == "compute"][2]
+    (compute["args"] if key in compute["args"] else compute)[key] = 10**400
+    (tmp_path / "changed").mkdir()
+    maker.write(tmp_path / "changed")
+    (whole,), (changed,) = (only_case(tmp_path / each).ranks for each in ("whole", "changed"))
+    assert changed.kernels.times.tolist() == whole.kernels.times.tolist()
+
+
 @cache
 def events_there() -> dict[str, int]:
     """How many events each rank's file of the reference has."""
-    return {file: len(json.loads(each)["traceEvents"]) for file, each in texts().items()}
+    return {file: len(msgspec.json.decode(each)["traceEvents"]) for file, each in texts().items()}
 
 
 def corrupted(text: bytes, random_: random.Random, times: int) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from kept_traces import Rank, case_of, ranks_of
-from trace_changes import DATA, only_case, texts
+from trace_changes import DATA, explained_of, only_case, texts
 
 from repro_pp_graphs.traces.analysis_record import Analysis
 from repro_pp_graphs.traces.explain.analysis_lines import lines
@@ -64,7 +64,7 @@ def claims(facts: Analysis) -> dict[str, float]:
 @cache
 def truth_of(name: str) -> dict[str, float]:
     """What is said of a whole case."""
-    return claims(analysed(DATA / name))
+    return claims(explained_of(name))
 
 
 def doubt_us(facts: Analysis) -> float:

@@ -11,11 +11,10 @@ pytest.importorskip("msgspec")
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from trace_changes import analysed, only_case
+from trace_changes import analysed, analysis_of, only_case, written_of
 from trace_maker import TraceMaker, ring, sync_release
 
 from repro_pp_graphs.traces import time_sets as sets
-from repro_pp_graphs.traces.explain.analysis import analyze
 from repro_pp_graphs.traces.explain.analysis_lines import lines
 from repro_pp_graphs.traces.explain.messages import messages
 from repro_pp_graphs.traces.rank_trace import P2POp, RankTrace, Span
@@ -135,7 +134,7 @@ def test_empty_slots_of_the_loop_lower_the_number_of_micro_batches(tmp_path):
 
 
 def test_decode_steps_are_counted_by_batch_size():
-    facts = analysed(only_case(DATA / "h200_case_A"))
+    facts = written_of("h200_case_A")
     assert facts["ranks"]["3"]["decode_batch_sizes"] == {"1": 8, "4": 8, "11": 8}
     assert facts["ring"]["micro_batches"] == 3
     assert facts["token_return"]["steps"] == 24
@@ -143,7 +142,7 @@ def test_decode_steps_are_counted_by_batch_size():
 
 @pytest.mark.parametrize("case", ["A", "B"])
 def test_the_table_fits_80_columns_and_shows_every_edge(case):
-    facts = analyze(only_case(DATA / f"h200_case_{case}"))
+    facts = analysis_of(f"h200_case_{case}")
     shown = lines(facts)
     assert max(map(len, shown)) <= 80
     assert sum(line.startswith(("nccl ", "gloo ")) for line in shown) == 8

@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("msgspec")
 
+import msgspec
 from trace_changes import only_case, whole
 
 from repro_pp_graphs.report.summary import from_traces
@@ -65,7 +66,7 @@ def test_on_a_gpu_each_no_kernel_takes_longer_beside_anothers():
 def test_processes_that_see_one_gpu_each_are_not_taken_to_share_one(tmp_path):
     """CUDA_VISIBLE_DEVICES: every rank's GPU is its number 0. Nothing tells, so nothing is said."""
     for path in (DATA / A_GPU_EACH).glob("*.gz"):
-        found = json.loads(gzip.decompress(path.read_bytes()))
+        found = msgspec.json.decode(gzip.decompress(path.read_bytes()))
         for event in found["traceEvents"]:
             if event.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset"):
                 event["pid"] = event["args"]["device"] = 0
@@ -106,7 +107,7 @@ def test_idle_is_a_shared_gpu_while_no_rank_on_it_computes():
 def kernels(folder: Path, rank: int, *, p2p: bool = False) -> list[tuple[float, float]]:
     """A rank's kernels, copies and sets, us; `p2p`: with NCCL's."""
     (path,) = folder.glob(f"*PP-{rank}.*")
-    found = json.loads(gzip.decompress(path.read_bytes()))
+    found = msgspec.json.decode(gzip.decompress(path.read_bytes()))
     return [
         (base + float(event["ts"]), base + float(event["ts"]) + float(event["dur"]))
         for base in [found["baseTimeNanoseconds"] / 1000]
@@ -210,7 +211,7 @@ def test_of_one_rank_alone_it_is_open_unless_its_process_sees_a_gpu_for_each(
     tmp_path, name, kept, seen, open_
 ):
     for path in (DATA / name).glob(f"*PP-{kept}.*"):
-        found = json.loads(gzip.decompress(path.read_bytes()))
+        found = msgspec.json.decode(gzip.decompress(path.read_bytes()))
         found["deviceProperties"] = [{"id": number} for number in range(seen)]
         (tmp_path / path.name.removesuffix(".gz")).write_text(json.dumps(found))
     facts = explained(only_case(tmp_path))
@@ -222,7 +223,7 @@ def test_of_one_rank_alone_it_is_open_unless_its_process_sees_a_gpu_for_each(
 def test_of_a_file_that_names_no_rank_neither_batches_nor_idle_are_guessed(tmp_path):
     """Its messages tell how many ranks there are, not which of them are its batches'."""
     (path,) = (DATA / MPS).glob("*PP-3.*")
-    found = json.loads(gzip.decompress(path.read_bytes()))
+    found = msgspec.json.decode(gzip.decompress(path.read_bytes()))
     found.pop("distributedInfo", None)
     found["deviceProperties"] = [{"id": 0}]
     (tmp_path / "worker.json").write_text(json.dumps(found))
@@ -236,7 +237,7 @@ def test_of_a_file_that_names_no_rank_neither_batches_nor_idle_are_guessed(tmp_p
 def test_without_the_hosts_events_nothing_is_called_idle_where_ranks_may_share_a_gpu(tmp_path):
     """GPU activities alone: NCCL's kernels name no peer, but are of a GPU all the same."""
     for path in (DATA / ONE_GPU).glob("*.gz"):
-        found = json.loads(gzip.decompress(path.read_bytes()))
+        found = msgspec.json.decode(gzip.decompress(path.read_bytes()))
         events = [e for e in found["traceEvents"] if str(e.get("cat")).startswith(("ker", "gpu_m"))]
         for event in events:
             event["args"] = {"stream": event["tid"], "correlation": event["args"]["correlation"]}
@@ -254,6 +255,6 @@ def test_without_the_hosts_events_nothing_is_called_idle_where_ranks_may_share_a
 def test_the_merged_traces_counter_says_what_it_counts(tmp_path, name, of):
     case = only_case(DATA / name)
     merge([case], [0], Additions([case]), tmp_path / "merged.json")
-    events = json.loads((tmp_path / "merged.json").read_text())["traceEvents"]
+    events = msgspec.json.decode((tmp_path / "merged.json").read_bytes())["traceEvents"]
     counters = {event["name"] for event in events if event["ph"] == "C"}
     assert f"PP0 · {of}" in counters

@@ -553,7 +553,7 @@ def merged_by(folder: Path, *options: str) -> Path:
 def test_a_view_of_some_ranks_and_some_time_holds_these_alone(tmp_path: Path):
     everything = merged_real("h200_case_A")
     part = merged_by(tmp_path, "--ranks", "0,3", "--window", "20-60")
-    document = json.loads(part.read_text())
+    document = msgspec.json.decode(part.read_bytes())
     names = {e["args"]["name"] for e in document["traceEvents"] if e["name"] == "process_name"}
     assert {name[:3] for name in names} == {"PP0", "PP3"}
     inside = [e for e in document["traceEvents"] if e["ph"] == "X" and e["cat"] == "kernel"]
@@ -572,7 +572,7 @@ def test_a_view_of_some_ranks_and_some_time_holds_these_alone(tmp_path: Path):
 
 
 def test_no_arrow_of_a_view_has_an_end_outside_it(tmp_path: Path):
-    document = json.loads(merged_by(tmp_path, "--window", "20-60").read_text())
+    document = msgspec.json.decode(merged_by(tmp_path, "--window", "20-60").read_bytes())
     stops = Counter(e["id"] for e in document["traceEvents"] if e.get("cat") == "p2p")
     assert stops and min(stops.values()) >= 2
 

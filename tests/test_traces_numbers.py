@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("msgspec")
 
 import msgspec
-from trace_changes import DATA, analysed, only_case, texts, write
+from trace_changes import DATA, analysed, analysis_of, only_case, texts, write, written_of
 
 from repro_pp_graphs.traces.explain.analysis import analyze
 from repro_pp_graphs.traces.explain.analysis_lines import lines
@@ -59,7 +59,7 @@ def edges(facts: dict[str, Any]) -> dict[tuple[int, int], dict[str, Any]]:
 
 
 def test_pairs_by_number_are_those_of_order_and_times(tmp_path):
-    plain, found = analysed(only_case(DATA / "h200_case_A")), numbered(tmp_path / "n")
+    plain, found = written_of("h200_case_A"), numbered(tmp_path / "n")
     facts = analysed(only_case(found))
     for ends, edge in edges(facts).items():
         pairs = edges(plain)[ends]["pairs"]
@@ -77,9 +77,9 @@ def test_pairs_by_number_are_those_of_order_and_times(tmp_path):
 def test_the_report_says_that_pairs_are_exact_and_how_order_and_times_agree(tmp_path):
     told = lines(analyze(only_case(numbered(tmp_path / "n"))))
     text = " ".join(" ".join(told).split())
-    pairs = sum(edge["pairs"] for edge in analysed(only_case(DATA / "h200_case_A"))["p2p"])
+    pairs = sum(edge["pairs"] for edge in written_of("h200_case_A")["p2p"])
     assert f"of {pairs} they find {pairs}, and none wrongly" in text
-    plain = " ".join(lines(analyze(only_case(DATA / "h200_case_A"))))
+    plain = " ".join(lines(analysis_of("h200_case_A")))
     assert "pp_clock" not in plain
 
 
@@ -97,7 +97,7 @@ def test_a_few_messages_without_a_number_stay_alone_and_many_stop_it(tmp_path, s
     edge = edges(analysed(only_case(numbered(tmp_path / "n", skip=skip))))[0, 1]
     assert ("by_number" in edge and edge["by_number"] is not None) == used
     missing = edge["sends"] // skip if used else 0
-    plain = edges(analysed(only_case(DATA / "h200_case_A")))[0, 1]
+    plain = edges(written_of("h200_case_A"))[0, 1]
     assert plain["pairs"] - missing <= edge["pairs"] <= plain["pairs"]
 
 
@@ -112,7 +112,7 @@ def test_numbers_that_repeat_are_not_believed():
 
 def test_a_real_rehearsals_messages_are_paired_to_the_last():
     # sglang 0.5.21 on a CPU: the requests' channel too, which order and times leave alone
-    facts = analysed(only_case(DATA / "cpu_numbered"))
+    facts = written_of("cpu_numbered")
     for edge in facts["p2p"]:
         told = edge["by_number"]
         assert told["other"] == 0 and told["pairs"] == edge["pairs"] >= told["same"] > 0

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("msgspec")
 
-from trace_changes import analysed, only_case
+from trace_changes import analysed, only_case, written_of
 from trace_maker import TraceMaker, of_two_base_times, ring
 
 from repro_pp_graphs.traces.explain.analysis import analyze
@@ -56,7 +56,7 @@ def edge_between(src: int, dst: int, ours: list[P2POp], theirs: list[P2POp]) -> 
 
 @pytest.mark.parametrize("case", ["A", "B"])
 def test_the_reference_traces_give_the_table_computed_independently(case):
-    facts = analysed(only_case(DATA / f"h200_case_{case}"))
+    facts = written_of(f"h200_case_{case}")
     table = {
         (e["src"], e["dst"]): (e["sends"], e["recvs"], e["offset"], e["pairs"])
         for e in facts["p2p"]

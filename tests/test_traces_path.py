@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +13,10 @@ import pytest
 
 pytest.importorskip("msgspec")
 
+import msgspec
 from kept_traces import case_of, ranks_of
 from msgspec.structs import replace
+from trace_changes import explained_of as analysis
 from trace_changes import only_case, texts
 
 from repro_pp_graphs.traces.analysis_record import Analysis, PathPart, RingPath
@@ -46,11 +47,6 @@ A_GPU_EACH = [
 ]
 IN_TIME_SLICES = ["h200_case_A", "h200_case_B"]
 SHARED = [*IN_TIME_SLICES, "sglang052_pp4"]  # the last: two ranks a GPU, under MPS
-
-
-@cache
-def analysis(name: str) -> Analysis:
-    return explained(only_case(DATA / name))
 
 
 def path_of(name: str) -> RingPath:
@@ -203,7 +199,7 @@ def test_the_merged_trace_shows_the_path_as_a_track_of_every_rank_with_arrows(tm
     case = only_case(DATA / "sglang0516_sync_send")
     merged = tmp_path / "merged.json"
     merge([case], [0], Additions([case]), merged)
-    events = json.loads(merged.read_text())["traceEvents"]
+    events = msgspec.json.decode(merged.read_bytes())["traceEvents"]
     lanes = {
         (event["pid"], event["tid"]): event["args"]["name"]
         for event in events
@@ -234,7 +230,7 @@ def test_each_arrow_of_the_path_binds_to_the_slice_it_leaves_and_the_one_it_arri
     case = only_case(DATA / name)
     merged = tmp_path / "merged.json"
     merge([case], [0], Additions([case]), merged)
-    events = json.loads(merged.read_text())["traceEvents"]
+    events = msgspec.json.decode(merged.read_bytes())["traceEvents"]
     flows = [event for event in events if event.get("cat") == "path"]
     lanes = {(flow["pid"], flow["tid"]) for flow in flows}
     slices = [e for e in events if e["ph"] == "X" and (e["pid"], e["tid"]) in lanes]

@@ -4,7 +4,6 @@ through the raw events: nothing of the package reads them here."""
 from __future__ import annotations
 
 import gzip
-import json
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 pytest.importorskip("msgspec")
 
+import msgspec
 from trace_changes import only_case
 
 from repro_pp_graphs.traces.path.followed import Followed
@@ -36,7 +36,7 @@ class Rank(NamedTuple):
 def rank(path: Path, pp: int) -> Rank:
     found = Rank([], {}, {})
     number = re.compile(rf"pp_clock:(send|recv) ({pp}->{1 - pp}|{1 - pp}->{pp}) pp_cpu #(\d+)")
-    for event in json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]:
+    for event in msgspec.json.decode(gzip.decompress(path.read_bytes()))["traceEvents"]:
         if event.get("name") == "cudaGraphLaunch":
             found.launches.append(event["ts"])
         elif event.get("cat") == "user_annotation" and (mark := number.fullmatch(event["name"])):

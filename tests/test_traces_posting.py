@@ -9,7 +9,17 @@ import pytest
 
 pytest.importorskip("msgspec")
 
-from trace_changes import DATA, Change, Event, analysed, only_case, texts, with_events, write
+from trace_changes import (
+    DATA,
+    Change,
+    Event,
+    analysed,
+    only_case,
+    texts,
+    with_events,
+    write,
+    written_of,
+)
 from trace_maker import TraceMaker
 
 LAUNCH = "cuLaunchKernelEx"
@@ -28,7 +38,7 @@ def delivery(facts: dict[str, Any]) -> tuple[float, float]:
 
 
 def test_the_reference_trace_shows_what_the_whole_one_does(tmp_path):
-    facts = analysed(only_case(DATA / "h200_case_A"))
+    facts = written_of("h200_case_A")
     assert delivery(facts) == (6.69, 4.33)
     assert facts["warnings"] == []
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("msgspec")
 
-from trace_changes import DATA, only_case, texts
+import msgspec
+from trace_changes import analysis_of, only_case, texts
 from trace_maker import TraceMaker
 
 from repro_pp_graphs.traces.explain.analysis import analyze
@@ -20,9 +20,11 @@ MS = 1000
 @pytest.mark.parametrize("name", ["h200_case_A", "h200_case_B"])
 def test_a_real_recording_s_last_run_batch_without_an_operator_is_no_batch(name: str):
     """sglang 0.5.16, four ranks, as its profiler wrote them."""
-    facts = analyze(only_case(DATA / name))
+    facts = analysis_of(name)
     for text in texts(name).values():
-        events = [event for event in json.loads(text)["traceEvents"] if event.get("ph") == "X"]
+        events = [
+            event for event in msgspec.json.decode(text)["traceEvents"] if event.get("ph") == "X"
+        ]
         runs = sorted((e["ts"], e["dur"]) for e in events if e["name"] == "run_batch")
         operators = [e["ts"] for e in events if e.get("cat") == "cpu_op"]
         works = [any(ts <= at <= ts + dur for at in operators) for ts, dur in runs]

@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("msgspec")
 
+import msgspec
 from trace_changes import DATA, analysed, only_case
 from trace_maker import TraceMaker, ring
 
@@ -178,7 +179,7 @@ def test_an_event_that_is_none_costs_only_itself(tmp_path, separators):
     assert sum("1 event(s) with a name, category or id" in text for text in case.warnings) == 1
     assert sum("1 whose time is no number" in text for text in case.warnings) == 1
     assert merge([str(tmp_path), "-o", str(tmp_path / "merged" / "out.json")]) == 0
-    kept = json.loads((tmp_path / "merged" / "out.json").read_text())["traceEvents"]
+    kept = msgspec.json.decode((tmp_path / "merged" / "out.json").read_bytes())["traceEvents"]
     assert sum(event["ph"] == "X" for event in kept) >= sum(
         event["ph"] == "X" for event in document["traceEvents"][:count]
     )

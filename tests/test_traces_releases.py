@@ -8,12 +8,10 @@ and PP 4 with two ranks a GPU) and on one H200 (0.5.16, four ranks).
 from __future__ import annotations
 
 import gzip
-import json
 import random
 import re
 from collections import Counter
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -25,6 +23,7 @@ from examples import THOROUGH
 from kept_traces import Rank, case_of, documents, ranks_of
 from msgspec.structs import replace
 from trace_changes import Event, covered, end, only_case
+from trace_changes import analysis_of as facts_of
 
 from repro_pp_graphs.traces.analysis_record import Analysis
 from repro_pp_graphs.traces.explain.analysis import analyze
@@ -61,11 +60,6 @@ BLOCKING = {
     "sglang0516_event_send_numbered": "The send's metadata is copied to the GPU, and the host does "
     "not wait for that",
 }
-
-
-@cache
-def facts_of(name: str) -> Analysis:
-    return analyze(only_case(DATA / name))
 
 
 def events_of(path: Path) -> list[Event]:
@@ -198,7 +192,7 @@ def test_a_receive_waits_for_its_own_send_whatever_else_is_under_way():
     """By the raw files, whose messages are numbered: the rank's own sends, which nobody has taken
     yet, do not make the send late that it waits for."""
     (first, second) = (
-        json.loads(gzip.decompress(path.read_bytes()))
+        msgspec.json.decode(gzip.decompress(path.read_bytes()))
         for path in sorted((DATA / "cpu_numbered").iterdir())
     )
     base = [each["baseTimeNanoseconds"] / 1e3 for each in (first, second)]

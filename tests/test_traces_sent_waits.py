@@ -5,7 +5,6 @@ The trace is of sglang 0.5.21 on a CPU, PP 4, on a machine with much else to do:
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 
 pytest.importorskip("msgspec")
 
+import msgspec
 from trace_changes import DATA, Event, analysed, only_case, texts, with_events
 
 from repro_pp_graphs.traces.explain.analysis_lines import lines
@@ -46,7 +46,7 @@ def test_every_wait_has_its_sends_and_ends_after_the_peer_began_to_receive():
     sent: set[str] = set()
     waits: list[tuple[float, list[str]]] = []
     for text in texts(REAL).values():
-        document = json.loads(text)
+        document = msgspec.json.decode(text)
         base_us = document["baseTimeNanoseconds"] / 1000
         for event in document["traceEvents"]:
             name = str(event.get("name", ""))

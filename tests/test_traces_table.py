@@ -71,7 +71,7 @@ def test_a_send_that_blocks_is_split_into_the_graph_and_its_own_part(tmp_path):
 def without_a_gpu(folder: Path, target: Path) -> None:
     """The ranks of a folder as a machine without a GPU records them."""
     for path in folder.iterdir():
-        document = json.loads(gzip.decompress(path.read_bytes()))
+        document = msgspec.json.decode(gzip.decompress(path.read_bytes()))
         on_gpu = ("kernel", "gpu_memcpy", "gpu_memset", "gpu_user_annotation")
         document["traceEvents"] = [
             event
@@ -174,7 +174,7 @@ def test_many_ranks_are_summed_up_on_a_screen(tmp_path):
 def test_a_trace_with_gpu_activities_only_says_so_where_the_token_return_would_stand(tmp_path):
     on_host = ("cpu_op", "user_annotation", "cuda_runtime", "cuda_driver")
     for path in (DATA / "h200_case_A").iterdir():
-        document = json.loads(gzip.decompress(path.read_bytes()))
+        document = msgspec.json.decode(gzip.decompress(path.read_bytes()))
         document["traceEvents"] = [
             event for event in document["traceEvents"] if event.get("cat") not in on_host
         ]

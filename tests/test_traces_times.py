@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("msgspec")
 
+import msgspec
 from merged_traces import crossings, faults, merged
 from trace_changes import (
     DATA,
@@ -249,7 +250,7 @@ STRINGS: dict[str, list[set[str] | None]] = {
 @pytest.mark.parametrize("which", STRINGS)
 def test_numbers_written_as_strings_are_read_as_numbers(tmp_path, whole_slices, which):
     changed = {
-        name: json.dumps(stringed(json.loads(text), keys))
+        name: json.dumps(stringed(msgspec.json.decode(text), keys))
         for (name, text), keys in zip(texts().items(), STRINGS[which], strict=True)
     }
     folder = write(tmp_path / "strings", changed)

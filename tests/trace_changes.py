@@ -58,14 +58,26 @@ def with_events(text: str, change: Change) -> str:
     """A rank's JSON with each event changed, or left out where None comes back; an event a line."""
     around, events, lines = _taken_apart(text)
     kept = []
-    for own, event, line in zip(
-        msgspec.json.decode(text)["traceEvents"], events, lines, strict=True
-    ):
-        changed = change(own)
+    for event, line in zip(events, lines, strict=True):
+        changed = change({**event, "args": {**event["args"]}} if "args" in event else {**event})
         if changed is not None:
             kept.append(line if changed == event else json.dumps(changed))
     array = '"traceEvents": ['
     return around.replace(array, array + "\n  " + ",\n  ".join(kept) + "\n  ", 1)
+
+
+@lru_cache(maxsize=8)
+def _around_events(text: str) -> tuple[dict[str, Any], str]:
+    document = msgspec.json.decode(text)
+    events = json.dumps(document["traceEvents"])
+    return document | {"traceEvents": []}, events
+
+
+def with_header(text: str, **fields: Any) -> str:
+    """A rank's JSON in one line, what stands outside its events changed."""
+    around, events = _around_events(text)
+    array = '"traceEvents": ['
+    return json.dumps(around | fields).replace(array + "]", array + events[1:], 1)
 
 
 def only_case(*paths: Path) -> Case:
@@ -95,13 +107,25 @@ def undamaged() -> dict[str, Any]:
 
 
 @cache
-def _explained(name: str) -> bytes:
-    return msgspec.json.encode(explained(only_case(DATA / name)))
+def analysis_of(name: str) -> Analysis:
+    """The analysis of a real case, without its path; made once: nothing may change it."""
+    return analyze(only_case(DATA / name))
+
+
+def written_of(name: str) -> dict[str, Any]:
+    """The same as --json writes it, one of its own for each test."""
+    return document(analysis_of(name))
+
+
+@cache
+def explained_of(name: str) -> Analysis:
+    """The analysis of a real case with its path; made once: nothing may change it."""
+    return explained(only_case(DATA / name))
 
 
 def whole(name: str) -> Analysis:
-    """The analysis of a real case with its path: made once, and one of its own for each test."""
-    return msgspec.json.decode(_explained(name), type=Analysis)
+    """The same, one of its own for each test."""
+    return msgspec.json.decode(msgspec.json.encode(explained_of(name)), type=Analysis)
 
 
 def end(event: Event) -> float:

@@ -13,16 +13,19 @@ import pwd
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
+from math import isfinite
 from pathlib import Path
 from urllib.parse import quote
 
 from repro_pp_graphs.environment import spans, text_secrets
 from repro_pp_graphs.environment.named_secrets import LONGEST, bare, is_secret, pairs
-from repro_pp_graphs.environment.people import People
+from repro_pp_graphs.environment.people import NCCL, People
 from repro_pp_graphs.environment.secret_words import MASK
 from repro_pp_graphs.environment.text_secrets import mask_secrets, printable
 
 SHORTEST = 8  # characters: a shorter value is not looked for elsewhere
+# Records say the same over and over: so many texts, shorter than so many characters, are kept.
+MOST_KEPT, KEPT_BELOW = 1 << 15, 200
 _ONE_WORD = re.compile("[A-Za-z0-9_.-]+")
 _NAMED_BY_A_FIELD = frozenset({"value", "before", "after"})
 
@@ -47,6 +50,7 @@ class Masker:
         self, environ: Mapping[str, str], people: bool = True, user: str = "", host: str = ""
     ) -> None:
         self._known: dict[str, None] = {}
+        self._kept: dict[str, str] = {}  # what has been made of texts
         self._people = People(environ, user, host) if people else None
         self.learn(
             value
@@ -59,6 +63,7 @@ class Masker:
         known = {word for each in secrets if len(each) >= SHORTEST for word in _spellings(each)}
         # the longest first: a part of another would leave the rest of it
         self._known = dict.fromkeys(sorted({*self._known, *known}, key=len, reverse=True))
+        self._kept.clear()
 
     def learn_from(self, text: str) -> None:
         """Learn what a text, such as a command, names as secrets."""
@@ -78,6 +83,7 @@ class Masker:
         if self._people:
             self._people.learn_hosts(names)
             self._people.learn_hosts_of(logged)
+        self._kept.clear()
 
     def host(self, name: str) -> str:
         """What stands in place of a host's name; a name that is not known as it is."""
@@ -89,6 +95,19 @@ class Masker:
 
     def string(self, text: str) -> str:
         """The text masked, its other characters as they are."""
+        if NCCL in text:  # it may name hosts that other texts hold
+            self._kept.clear()
+            return self._masked(text)
+        if len(text) >= KEPT_BELOW:
+            return self._masked(text)
+        masked = self._kept.get(text)
+        if masked is None:
+            if len(self._kept) >= MOST_KEPT:
+                self._kept.clear()
+            masked = self._kept[text] = self._masked(text)
+        return masked
+
+    def _masked(self, text: str) -> str:
         for secret in self._known:
             text = text.replace(secret, MASK)
         text = mask_secrets(text)
@@ -156,7 +175,11 @@ def _is_path(name: str, value: str) -> bool:
 
 
 def _spelled(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, str):
+        return value
+    # what json.dumps makes of it, in a third of the time
+    is_usual = type(value) is int or (type(value) is float and isfinite(value))
+    return repr(value) if is_usual else json.dumps(value)
 
 
 def _items(values: list[object], name: str) -> Iterator[tuple[str, object]]:

@@ -28,6 +28,7 @@ _PRIVATE = re.compile(
 )
 _HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253}[A-Za-z0-9])?", re.ASCII)
 _NUMERIC = re.compile(r"[0-9.]+", re.ASCII)
+NCCL = "] NCCL "  # in each of its log lines
 _SHORT_HOST = 4  # characters: so short a name (vm, gpu1) is a word of other texts too
 _NCCL_HOST = re.compile(r"^([A-Za-z0-9.-]{1,255})(?=:[0-9]+:[0-9]+ \[[0-9]+\] NCCL )", re.MULTILINE)
 
@@ -78,7 +79,7 @@ class People:
 
     def learn_hosts_of(self, text: str) -> None:
         """Learn the hosts that NCCL's log lines begin with."""
-        if "] NCCL " in text:
+        if NCCL in text:
             self.learn_hosts(_NCCL_HOST.findall(text))
 
     def own_words(self) -> list[str]:
@@ -88,13 +89,13 @@ class People:
     def hide(self, text: str) -> str:
         """The text without them, mail addresses and public addresses; hosts of NCCL's log lines
         are learnt from it."""
-        if self.home:
+        if self.home and self.home in text:
             text = re.sub(f"{re.escape(self.home)}(?![A-Za-z0-9_.-])", "~", text)
         text = _HOME.sub(r"\1<user>", text)
         if "@" in text:
             text = spans.replaced(text, _emails(text))
         text = _ADDRESS.sub(_mask_address, text)
-        if "] NCCL " in text:
+        if NCCL in text:
             self.learn_hosts_of(text)
             text = _NCCL_HOST.sub(lambda found: self.host(found[0]), text)
         hosts = {name: label for name, label in self._hosts.items() if len(name) > _SHORT_HOST}

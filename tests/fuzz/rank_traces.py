@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import msgspec
 from merged_traces import faults
 
 from fuzz.choices import Choices
@@ -73,7 +74,7 @@ def _base(which: int) -> dict[str, Document]:
     name, length_ms = BASES[which]
     found = {}
     for path in sorted((DATA / name).iterdir()):
-        document = json.loads(gzip.decompress(path.read_bytes()))
+        document = msgspec.json.decode(gzip.decompress(path.read_bytes()))
         times = sorted(e["ts"] for e in document["traceEvents"] if e["ph"] == "X")
         begin = times[len(times) // 3]
         end = begin + 1000 * length_ms

@@ -56,7 +56,11 @@ class _Turns:
 
     def mean(self, times: Intervals) -> float:
         """The same, the mean of the turns."""
-        return round(float(np.mean(self.us(times))), 3)
+        return _mean(self.us(times))
+
+
+def _mean(us: Floats) -> float:
+    return round(float(us.sum() / len(us)), 3)  # what np.mean does in three times as long
 
 
 def turns(case: Case, hosts: list[Host]) -> tuple[dict[str, Turn], dict[str, str]]:
@@ -102,8 +106,9 @@ def _turn(case: Case, host: Host, its: _Turns, by_rank: dict[int, Host]) -> Turn
         del rows["launch"]
     rest: RowName = "python" if "launch" in rows else "host"
     rows[rest] = outside(whole, merged(np.concatenate(list(rows.values()))))
+    held = _held(host)
     facts = {
-        name: _row(host, its, rows[name], _peer(case, host, name, by_rank))
+        name: _row(host, its, rows[name], _peer(case, host, name, by_rank), held)
         for name in ROWS
         if name in rows
     }
@@ -121,18 +126,21 @@ def _turn(case: Case, host: Host, its: _Turns, by_rank: dict[int, Host]) -> Turn
     )
 
 
-def _row(host: Host, its: _Turns, times: Intervals, peer: Host | None) -> Row:
+def _row(
+    host: Host, its: _Turns, times: Intervals, peer: Host | None, held: dict[str, Intervals]
+) -> Row:
     """One row of a turn, with the rank at the other end of its messages where that is known."""
+    us = its.us(times)
     spent = {cause: its.mean(common(times, waits)) for cause, waits in host.waits.items()}
     on_gpu = len(host.work.compute)
     return Row(
-        mean=its.mean(times),
-        p99=round(quantile(its.us(times), 0.99), 3),
+        mean=_mean(us),
+        p99=round(quantile(us, 0.99), 3),
         waits={cause: us for cause, us in spent.items() if us},
         peer_in=_peer_in(peer, common(times, host.waits["peer_late"]), its),
         under_own_graph=its.mean(common(times, host.graph)) if on_gpu else None,
         gpu_idle=its.mean(outside(times, host.work.compute)) if on_gpu else None,
-        calls=_calls(host, times, its),
+        calls=_calls(held, times, its),
         gpu_idle_of_all=_idle_of_all(host, its, times),
     )
 
@@ -167,17 +175,21 @@ def _peer_in(peer: Host | None, late: Intervals, its: _Turns) -> dict[RowName, f
     return {row: round(us, 3) for row, us in found.items() if us > 0}
 
 
-def _calls(host: Host, times: Intervals, its: _Turns) -> dict[str, float]:
-    """The calls inside a row that hold the host, us a turn, the longest first."""
-    if not len(times):
-        return {}
+def _held(host: Host) -> dict[str, Intervals]:
+    """When calls hold the host, by their names."""
     by_name: dict[str, list[tuple[int, int]]] = {}
     for call in host.rank.calls:
         if blocking(call):
             by_name.setdefault(call.name, []).append((call.start_ns, call.end_ns))
     sets = {name: merged(intervals(spans)) for name, spans in by_name.items()}
-    sets["gloo"] = host.in_gloo
-    spent = {name: its.mean(common(each, times)) for name, each in sets.items()}
+    return {**sets, "gloo": host.in_gloo}
+
+
+def _calls(held: dict[str, Intervals], times: Intervals, its: _Turns) -> dict[str, float]:
+    """The calls inside a row that hold the host, us a turn, the longest first."""
+    if not len(times):
+        return {}
+    spent = {name: its.mean(common(each, times)) for name, each in held.items()}
     return dict(sorted(((n, us) for n, us in spent.items() if us), key=lambda item: -item[1]))
 
 

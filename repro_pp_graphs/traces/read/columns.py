@@ -44,6 +44,14 @@ def _p2p_kernel(event: Event, args: Args, correlation: int) -> P2PKernel:
     return P2PKernel(event.ts, event.dur, *lane, correlation, external_id, label_of(args))
 
 
+def _column_number(value: float) -> float:
+    """A number, in the place of an integer beyond all that a column holds another one."""
+    try:
+        return float(value)
+    except OverflowError:
+        return float(2 * (hash(value) >> STREAM_BITS) + value % 2)
+
+
 class Columns:
     """Columns filled block by block; times stay in us until the base time is known.
 
@@ -94,6 +102,8 @@ class Columns:
                     edges.append(reach)
                 if event.name in OPERATORS:
                     self._operator(event)
+            elif cat == "kernel":
+                on_gpu.append(event)
             elif cat in CUDA_CALLS:
                 if event.name not in QUIET or event.dur >= BLOCKED_US:
                     self._cuda_call(event)
@@ -172,7 +182,7 @@ class Columns:
 
     def _gpu_work(self, events: list[Event]) -> None:
         """Rows of `gpu`; P2P kernels have lists of their own."""
-        extend = self.gpu.extend
+        rows: list[float] = []
         for event in events:
             args, name = event.args or NO_ARGS, event.name
             correlation = args.correlation
@@ -191,10 +201,14 @@ class Columns:
                     continue
             try:
                 stream = (event.pid << STREAM_BITS) + event.tid  # type: ignore[operator]
-                extend((event.ts, event.dur, correlation, 2 * stream + is_copy))
-            except (TypeError, OverflowError):  # no numbers, or such as no column holds
+            except TypeError:  # no numbers
                 stream = hash((event.pid, event.tid)) >> STREAM_BITS
-                extend((event.ts, event.dur, whole(correlation), 2 * stream + is_copy))
+                correlation = whole(correlation)
+            rows += event.ts, event.dur, correlation, 2 * stream + is_copy
+        try:
+            self.gpu.fromlist(rows)
+        except OverflowError:  # numbers that no column holds
+            self.gpu.fromlist(list(map(_column_number, rows)))
 
     def _cuda_call(self, event: Event) -> None:
         name = str(event.name)

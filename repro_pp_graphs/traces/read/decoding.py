@@ -7,12 +7,13 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Annotated, Generic, Literal, NamedTuple, TypeVar, cast, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from repro_pp_graphs.traces.read.blocks import TraceFile
+from repro_pp_graphs.traces.read.blocks import BOUNDARY, EVENT_GAP, TraceFile
 from repro_pp_graphs.traces.read.numbers import LATEST_NS
 from repro_pp_graphs.traces.read.salvage import NO_JSON, Damage, mend, take_apart
 
@@ -27,6 +28,9 @@ NO_TIME = "whose time is no number"
 FAR = "at ts 0 or more than an hour from the file's first"
 NEGATIVE = "of negative length"
 LONG = "longer than two hours"
+
+# So many types with bounds are kept, for files that are read again.
+KINDS = 256
 
 EventType = TypeVar("EventType", bound=msgspec.Struct)
 
@@ -55,6 +59,7 @@ class _Clock(msgspec.Struct):
 
 
 CLOCK = msgspec.json.Decoder(_Clock)
+CLOCKS = msgspec.json.Decoder(list[_Clock])
 
 
 @dataclass(slots=True)
@@ -105,7 +110,7 @@ class Decoding(Generic[EventType]):
     def _find_times(self, block: memoryview | bytes) -> None:
         """Bound times by an hour around the middle one of the first events that have one."""
         for size in (SAMPLE_BYTES, len(block)):
-            clocks = [_clock(event) for event in take_apart(bytes(block[1:size]))[0]]
+            clocks = _clocks(bytes(block[1:size]))
             moments = [ts for clock in clocks if clock.ph == "X" and (ts := _ts(clock.ts))]
             if moments:
                 middle = sorted(moments)[len(moments) // 2]
@@ -171,6 +176,17 @@ def _clock(event: bytes) -> _Clock:
         return _Clock()
 
 
+def _clocks(array: bytes) -> list[_Clock]:
+    """Of the events of an array without its brackets, whose last one may be cut."""
+    cut = array.rfind(BOUNDARY) + 1
+    try:
+        clocks = CLOCKS.decode(b"[%b]" % array[:cut])
+    except NO_JSON:
+        clocks, cut = [], 0
+    rest = array[cut + len(EVENT_GAP) :] if cut else array
+    return clocks + [_clock(event) for event in take_apart(rest)[0]]
+
+
 def _us(value: object) -> float | None:
     """A time as a number, None where it is none."""
     if not isinstance(value, int | float | str) or isinstance(value, bool):
@@ -188,6 +204,7 @@ def _ts(value: object) -> float | None:
     return time if time is not None and abs(time) <= LATEST_US else None
 
 
+@lru_cache(maxsize=KINDS)
 def _timed(kind: type[EventType], times: Times) -> type[EventType]:
     """The type with bounds on its times for the decoder to check, and a phase that must be there;
     where it has no word for what is absent, so must all else that every event has."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import numpy.typing as npt
 
 from repro_pp_graphs.traces.read.columns import GPU_COLUMNS, Columns
 
+Floats = npt.NDArray[np.float64]
 # Of a graph's kernels, by how many those of two batch sizes may differ.
 SIZES_APART = 0.1
 
@@ -20,27 +22,34 @@ def lost_share(columns: Columns) -> float:
     one without the other. 0 without GPU work.
     """
     calls = np.array(columns.posted).reshape(-1, 2)
-    work = np.array(columns.gpu).reshape(-1, GPU_COLUMNS)[:, 2].tolist()
-    work += [float(kernel.correlation) for kernel in (*columns.p2p, *columns.generic)]
-    is_there = np.isin(calls[:, 0], work)
+    p2p = [float(kernel.correlation) for kernel in (*columns.p2p, *columns.generic)]
+    work = np.concatenate([np.array(columns.gpu).reshape(-1, GPU_COLUMNS)[:, 2], p2p])
+    work.sort()
+    is_there = _counts(work, calls[:, 0]) > 0
     if not is_there.any():
         return 0.0
     first, last = calls[is_there, 1].min(), calls[is_there, 1].max()
     inside = (calls[:, 1] >= first) & (calls[:, 1] <= last)
     launched = [float(each) for _, _, each in sorted(columns.launches)]
     graphs = np.isin(calls[:, 0], launched)
-    is_there &= ~np.isin(calls[:, 0], _in_part(launched, Counter(work)))
+    is_there &= ~np.isin(calls[:, 0], _in_part(launched, work))
     among = [chosen for chosen in (inside, inside & graphs) if chosen.any()]
     return max(float(1 - is_there[chosen].mean()) for chosen in among)
 
 
-def _in_part(launched: list[float], kernels: Counter[float]) -> list[float]:
+def _counts(work: Floats, wanted: Floats | list[float]) -> npt.NDArray[np.int64]:
+    """How often each of the wanted is among the work, which is sorted."""
+    return work.searchsorted(wanted, side="right") - work.searchsorted(wanted)
+
+
+def _in_part(launched: list[float], work: Floats) -> list[float]:
     """Of graph launches in order those of whose kernels a part is missing; of all but the first and
     the last that have any: in these a recording begins and ends.
 
     A graph has as many kernels at each launch, those of other batch sizes hardly more or fewer: a
     number that no other launch has, and none has one near it, is of a part.
     """
+    kernels = dict(zip(launched, _counts(work, launched).tolist(), strict=True))
     inner = [each for each in launched if kernels[each]][1:-1]
     times = Counter(kernels[each] for each in inner)
     whole = [number for number, count in times.items() if count > 1]
