@@ -10,7 +10,7 @@ from repro_pp_graphs.run.plan.options import Options
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server import shim_names
 
-_ROWS = "# Beside this file each rank keeps the times of its turns, in some 50 MB (*.rows)."
+_ROWS = "# Each rank keeps the times of its turns beside this file (*.rows, 50 MB)."
 
 
 def command_script(

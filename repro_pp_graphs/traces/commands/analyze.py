@@ -125,14 +125,23 @@ def _distortion(case: Case, found: Analysis) -> list[str]:
 
 def _unprofiled(case: Case, found: Analysis) -> list[str]:
     """How to ask for what-ifs of the pass without the profiler, where pp_clock timed it."""
-    there = unprofiled(case) if found.ring_path and found.ring_path.what_if else None
+    given = found.ring_path.what_if if found.ring_path else {}
+    there = unprofiled(case) if given else None
     if there is None:
         return []
+    text = (
+        f"What-ifs of the pass without the profiler: there the hosts' own work takes "
+        f"{there.host:.2f} times as long as here (by pp_clock), so --what-if "
+        f"send=0+host={there.host:.2f}"
+    )
+    if "launch=0" in given:
+        text += (
+            f"; work other than launching {there.host_but_launches:.2f} times as long, so "
+            f"--what-if launch=0+host={there.host_but_launches:.2f}"
+        )
     return wrapped(
-        f"For what-ifs of the pass without the profiler (pp_clock: a step of {there.step_ms:.2f} "
-        f"ms, the hosts' own work {there.host:.2f} times as long, without launching "
-        f"{there.host_but_launches:.2f}): --what-if send=0+host={there.host:.2f}, --what-if "
-        f"launch=0+host={there.host_but_launches:.2f}, and so on. These are estimates: "
+        f"{text}. Hold what they give against {there.step_ms:.2f} ms, a step of that pass by its "
+        "slowest rank's turns (TPOT, which the client sees, has more in it). Estimates: "
         "docs/ring_path.md, Without the profiler.",
         "",
     )
