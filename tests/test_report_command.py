@@ -344,3 +344,9 @@ def test_every_metric_that_is_compared_is_in_the_summary_and_shown(tmp_path, cap
         assert all(name in each["metrics"] for each in found["launches"]), name
         assert f"| {shown.title}, {shown.unit}".removesuffix(", ") in markdown
         assert f"\n{shown.title} {shown.unit}".rstrip() in lines
+
+
+def test_two_folders_are_refused_with_what_takes_two(tmp_path, capsys):
+    assert report_command.main([str(tmp_path), str(tmp_path)]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the one that holds both folders" in said and "compare DIR1 DIR2" in said

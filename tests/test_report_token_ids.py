@@ -76,7 +76,9 @@ def test_a_launch_with_other_ids_is_counted_and_remarked(tmp_path):
     assert token_ids.text(rows[f"{report_runs.A}_r2"]) == f"{size} of {size}"
     assert token_ids.text(rows[f"{report_runs.B}_r2"]) == "-"  # it sent none
     kinds = {label: token_ids.kinds(row) for label, row in rows.items()}
-    assert (kinds[report_runs.A], kinds[report_runs.B]) == (str(size), str(size - 1))
+    completed = rows[report_runs.A]["metrics"]["completed"]
+    assert kinds[report_runs.A] == f"{size} of {completed}"
+    assert kinds[report_runs.B] == f"{size - 1} of {completed}"
     assert kinds[f"{report_runs.B}_r2"] == "-"
     text = "\n".join(launch_table.lines(found))
     assert f"{size - 2} of {size - 1}" in text
@@ -107,5 +109,8 @@ def test_launches_that_agree_are_no_remark_and_without_ids_nothing_is_said(tmp_p
         answered(run, label, ["a" * 64] * prompts(run))
     found, rows = rows_of(run)
     assert rows[report_runs.B]["same_token_ids"]["first"] == report_runs.A
-    assert token_ids.kinds(rows[report_runs.A]) == "1"
+    assert (
+        token_ids.kinds(rows[report_runs.A])
+        == f"1 of {rows[report_runs.A]['metrics']['completed']}"
+    )
     assert not token_ids.remark(found["launches"])

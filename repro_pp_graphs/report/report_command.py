@@ -72,7 +72,11 @@ def main(argv: list[str]) -> int:
         EXAMPLES,
     )
     made.add_argument(
-        "dir", type=Path, metavar="DIR", help="what --out named, its logs, or a folder of traces"
+        "dir",
+        type=Path,
+        metavar="DIR",
+        nargs="+",
+        help="what --out named, its logs, or a folder of traces, or of folders with a case's each",
     )
     made.add_argument(
         "--out",
@@ -81,20 +85,28 @@ def main(argv: list[str]) -> int:
         help="where to write (default: of a run its logs, of traces NAME_report here)",
     )
     options = made.parse_args(argv)
-    if not options.dir.is_dir():
+    folder_of_it, *more = options.dir
+    if more:
         complain(
-            COMMAND, f"{options.dir} is no folder; name the folder of a run, or of ranks' traces"
+            COMMAND,
+            "takes one folder: of two cases' traces the one that holds both folders; two runs: "
+            "compare DIR1 DIR2",
+        )
+        return 2
+    if not folder_of_it.is_dir():
+        complain(
+            COMMAND, f"{folder_of_it} is no folder; name the folder of a run, or of ranks' traces"
         )
         return 2
     try:
-        found = source.read(options.dir)
+        found = source.read(folder_of_it)
     except BadFile as error:
         complain(COMMAND, f"{error}; name the folder of a run, or of ranks' traces")
         return 1
     except OSError as error:
         complain(COMMAND, f"{error.filename}: {error.strerror}; name a folder that you may read")
         return 1
-    to = options.out or found.logs or of_traces(options.dir)
+    to = options.out or found.logs or of_traces(folder_of_it)
     try:
         paths = write(found, to)
         if found.summary:

@@ -274,7 +274,7 @@ STATE = (
     ("decode lines w/ graph", eager_share),
     ("failed requests", failed),
     ("same answers as first", token_ids.text),
-    ("different answers", token_ids.kinds),
+    ("unlike answers", token_ids.kinds),
     ("the host", host),
 )
 

@@ -190,7 +190,7 @@ def of_launches(labels: Sequence[str]) -> str:
 
 def turns(source: Source, every_rank: bool = False) -> Table | None:
     """The parts of a turn of each host's loop: a column a case and rank (by `shown_ranks`, or every
-    rank), means in ms which add up; in a cell what most of it waits for."""
+    rank), means in ms which add up; in a cell the longest of its waits."""
     with_turns = [
         (case, each)
         for case, each in first_explained(source)
@@ -217,7 +217,7 @@ def turns(source: Source, every_rank: bool = False) -> Table | None:
     note = (
         "ms a turn of the host's loop while profiled, of "
         f"{of_launches([each.name for _, each in with_turns])}: means; they add up. In brackets "
-        "what most of it waits for."
+        "the longest of its waits."
     )
     note += left_out(sum(map(len, ranks)), len(columns))
     return Table(head=["", *(name for name, _, _ in columns)], rows=rows, note=note)

@@ -75,7 +75,8 @@ def not_alike(found: Sequence[Analysis]) -> list[str]:
     by_kind = ", ".join(f"{kind} ({number})" for kind, number in kinds.most_common())
     those = f"{len(apart)} of the {len(reasons)}" if len(apart) < len(reasons) else "All"
     return wrapped(
-        f"! {those} below {first} are not comparable with it: {by_kind}. Of any two: {TWO}"
+        f"! {those} below {first} are not comparable with it: {by_kind}. Pairs that "
+        f"are stand below; any two: {TWO}"
     )
 
 

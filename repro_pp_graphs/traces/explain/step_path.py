@@ -57,7 +57,7 @@ IF = {
     "launch=0": "launching took no time",
     "transfer=0": "messages travelled in no time",
     "token_send": "sending token ids took no time",
-    "comm_stream": "the last send had its own stream",
+    "comm_stream": "the token send had its own stream",
     "event_send": "messages waited on events only",
     "batched_p2p": "messages went in one batch",
 }
