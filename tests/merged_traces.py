@@ -6,13 +6,16 @@ import gzip
 import json
 from collections import defaultdict
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
 
 from repro_pp_graphs.traces.commands.merge import main as merge
 
+DATA = Path(__file__).parent / "data" / "traces"
 NUMBER = (int, float)
 
 
@@ -90,3 +93,41 @@ def merged(out: Path, *paths: Path) -> dict[str, Any]:
         return msgspec.json.decode(text)
     except msgspec.ValidationError:  # 1e400, which is a number in JSON
         return json.loads(text)
+
+
+@cache
+def _merged_real(*names: str) -> bytes:
+    with TemporaryDirectory() as folder:
+        out = Path(folder) / "out.json"
+        assert merge([*(str(DATA / name) for name in names), "-o", str(out)]) == 0
+        return out.read_bytes()
+
+
+def merged_real(*names: str) -> dict[str, Any]:
+    """The merged trace of real cases: merged once, and a document of its own for each test."""
+    document: dict[str, Any] = msgspec.json.decode(_merged_real(*names))
+    return document
+
+
+def processes(document: dict[str, Any]) -> dict[int, str]:
+    return {
+        e["pid"]: e["args"]["name"]
+        for e in document["traceEvents"]
+        if e["ph"] == "M" and e["name"] == "process_name"
+    }
+
+
+def thread_names(document: dict[str, Any]) -> dict[int, str]:
+    return {
+        e["tid"]: e["args"]["name"] for e in document["traceEvents"] if e["name"] == "thread_name"
+    }
+
+
+def in_order(document: dict[str, Any]) -> list[str]:
+    order = {
+        e["pid"]: e["args"]["sort_index"]
+        for e in document["traceEvents"]
+        if e["name"] == "process_sort_index"
+    }
+    names = processes(document)
+    return [names[pid] for pid in sorted(names, key=order.__getitem__)]

@@ -2,77 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import socket
-import sys
-import threading
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections import Counter, defaultdict
-from functools import cache
-from pathlib import Path
 from signal import SIGKILL
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import pytest
-from programs import ran
 
 pytest.importorskip("msgspec")
 
-import msgspec
-import trace_changes
-from merged_traces import crossings, faults, merged
+from merged_traces import (
+    DATA,
+    crossings,
+    faults,
+    in_order,
+    merged,
+    merged_real,
+    processes,
+    thread_names,
+)
 from trace_maker import TraceMaker, of_two_base_times, ring
 
 from repro_pp_graphs.traces.commands.analyze import main as analyze
 from repro_pp_graphs.traces.commands.merge import main as merge
-from repro_pp_graphs.traces.commands.open import LOOPBACK, VIEWER, TraceServer, first_view, view_of
-from repro_pp_graphs.traces.commands.open import main as open_trace
 from repro_pp_graphs.traces.read.cases import trace_files
-
-DATA = Path(__file__).parent / "data" / "traces"
-
-
-@cache
-def _merged_real(*names: str) -> bytes:
-    with TemporaryDirectory() as folder:
-        out = Path(folder) / "out.json"
-        assert merge([*(str(DATA / name) for name in names), "-o", str(out)]) == 0
-        return out.read_bytes()
-
-
-def merged_real(*names: str) -> dict[str, Any]:
-    """The merged trace of real cases: merged once, and a document of its own for each test."""
-    document: dict[str, Any] = msgspec.json.decode(_merged_real(*names))
-    return document
-
-
-def processes(document: dict[str, Any]) -> dict[int, str]:
-    return {
-        e["pid"]: e["args"]["name"]
-        for e in document["traceEvents"]
-        if e["ph"] == "M" and e["name"] == "process_name"
-    }
-
-
-def thread_names(document: dict[str, Any]) -> dict[int, str]:
-    return {
-        e["tid"]: e["args"]["name"] for e in document["traceEvents"] if e["name"] == "thread_name"
-    }
-
-
-def in_order(document: dict[str, Any]) -> list[str]:
-    order = {
-        e["pid"]: e["args"]["sort_index"]
-        for e in document["traceEvents"]
-        if e["name"] == "process_sort_index"
-    }
-    names = processes(document)
-    return [names[pid] for pid in sorted(names, key=order.__getitem__)]
 
 
 @pytest.mark.slow
@@ -375,11 +328,11 @@ def test_a_damaged_rank_leaves_a_valid_trace_of_the_others(tmp_path, capsys):
 
 def test_several_processes_write_what_one_writes(tmp_path, monkeypatch):
     written = []
-    for processes in (1, 3):
+    for number in (1, 3):
         monkeypatch.setattr(
-            "repro_pp_graphs.traces.merge.chrome_trace.workers_for", lambda paths, n=processes: n
+            "repro_pp_graphs.traces.merge.chrome_trace.workers_for", lambda paths, n=number: n
         )
-        out = tmp_path / f"{processes}.json"
+        out = tmp_path / f"{number}.json"
         assert merge([str(DATA / "sglang052_pp4"), "-o", str(out)]) == 0
         written.append(out.read_bytes())
     assert written[0] == written[1]
@@ -422,197 +375,3 @@ def test_a_trace_of_all_ranks_is_not_read_as_one_of_a_rank(tmp_path, capsys, suf
         assert whole.name in said.err and "all ranks in one" in said.err and not said.out
     assert len(trace_files([ranks])) == 2
     assert trace_files([ranks, alone, whole]) == trace_files([ranks])
-
-
-def test_the_helper_serves_one_file_on_loopback_for_the_viewers_deep_link(tmp_path):
-    file = tmp_path / "a b.json"
-    file.write_text('{"traceEvents": []}')
-    with TraceServer(file, 0) as server:
-        assert server.server_address[0] == LOOPBACK
-        assert server.link.startswith(f"{VIEWER}/#!/?url=http://127.0.0.1:")
-        serving = threading.Thread(target=server.serve_until_fetched, args=(10,))
-        serving.start()
-        url = server.link.partition("url=")[2]
-        with pytest.raises(urllib.error.HTTPError):
-            urllib.request.urlopen(url.replace("a%20b", "other"))
-        stranger = urllib.request.Request(
-            url, headers={"Host": f"evil.example:{server.server_port}"}
-        )
-        with pytest.raises(
-            urllib.error.HTTPError
-        ):  # DNS rebinding: a page that named itself 127.0.0.1
-            urllib.request.urlopen(stranger)
-        with pytest.raises(urllib.error.HTTPError):  # the path has a part that nobody can guess
-            urllib.request.urlopen(f"http://{LOOPBACK}:{server.server_port}/a%20b.json")
-        silent = socket.create_connection((LOOPBACK, server.server_port))  # keeps nobody waiting
-        with silent, urllib.request.urlopen(url) as reply:
-            assert reply.headers["Access-Control-Allow-Origin"] == VIEWER
-            assert reply.read() == file.read_bytes()
-        serving.join(10)
-        assert server.fetched
-
-
-def test_the_viewer_is_told_to_show_ranks_in_order_and_the_time_all_were_recorded(tmp_path):
-    a, b = tmp_path / "a", tmp_path / "b"
-    for folder in (a, b):
-        folder.mkdir()
-        for maker in ring(2):
-            maker.write(folder)
-    document = merged(tmp_path / "out.json.gz", a, b)
-    link = urllib.parse.parse_qs(first_view(view_of(tmp_path / "out.json.gz")))
-    commands = json.loads(link["startupCommands"][0])
-    # whatever the page's own order of them is
-    for names in (in_order(document), in_order(document)[::-1]):
-        shown = [
-            name
-            for command in commands
-            for name in names
-            if command["id"].endswith("CopyTracksToWorkspaceByRegex")
-            and re.match(command["args"][0], name)
-        ]
-        assert shown == in_order(document)
-    # from rank 1's first recv to rank 0's last
-    assert (link["visStart"], link["visEnd"]) == (["980000"], ["5130000"])
-
-
-@pytest.mark.parametrize(
-    "data", [b"", b"{}", b'{"traceEvents": []}', b'{"view": 1, "traceEvents": [', b"\x1f\x8b\x08"]
-)
-def test_a_file_that_says_nothing_of_its_view_is_opened_plainly(tmp_path, data):
-    file = tmp_path / ("a.json.gz" if data[:1] == b"\x1f" else "a.json")
-    file.write_bytes(data)
-    assert first_view(view_of(file)) == ""
-
-
-def test_without_a_browser_the_helper_says_what_to_click(tmp_path, capsys):
-    file = tmp_path / "a.json"
-    file.write_text("{}")
-    assert open_trace([str(file), "--no-browser"]) == 0
-    told = capsys.readouterr().out
-    assert "Open trace file" in told
-    assert max(map(len, told.splitlines()[1:])) <= 80
-    assert open_trace([str(tmp_path / "none.json")]) == 2
-
-
-def test_by_hand_a_merged_trace_is_opened_with_its_ranks_in_order(tmp_path, capsys):
-    for maker in ring(2):
-        maker.write(tmp_path)
-    file = tmp_path / "merged.json"
-    document = merged(file, tmp_path)
-    capsys.readouterr()
-    assert open_trace([str(file), "--no-browser"]) == 0
-    (link,) = re.findall(r"https:\S+", capsys.readouterr().out)
-    assert link.removeprefix(f"{VIEWER}/#!/?") == first_view(view_of(file))[1:]
-    # so many ranks that the link could not be copied: the page alone
-    document["view"]["ranks"] *= 50
-    file.write_text(json.dumps(document))
-    assert open_trace([str(file), "--no-browser"]) == 0
-    assert re.findall(r"https:\S+", capsys.readouterr().out) == [VIEWER]
-
-
-@pytest.mark.parametrize(
-    ("text_browser", "says"),
-    [
-        ("", "there is no browser on this machine; by hand:"),
-        ("w3m", "the only browser on this machine is w3m, without scripts; by hand:"),
-    ],
-)
-def test_where_there_is_no_browser_the_helper_says_so(tmp_path, text_browser, says):
-    file, programs = tmp_path / "a.json", tmp_path / "bin"
-    file.write_text("{}")
-    programs.mkdir()
-    if text_browser:
-        (programs / text_browser).write_text("#!/bin/sh\n")
-        (programs / text_browser).chmod(0o755)
-    words = [sys.executable, "-m", "repro_pp_graphs", "open", str(file)]
-    root = str(Path(__file__).parents[1])
-    done = ran(words, env={"PATH": str(programs), "TERM": "xterm", "PYTHONPATH": root}, check=True)
-    first, *steps = done.stdout.splitlines()
-    assert first == says and steps[0].startswith("1. copy")
-
-
-def test_a_browser_that_does_not_start_is_waited_for_by_nobody(tmp_path, capsys, monkeypatch):
-    file = tmp_path / "a.json"
-    file.write_text("{}")
-    helper = sys.modules[open_trace.__module__]
-    monkeypatch.setattr(helper, "PORT", 0)
-    monkeypatch.setattr(helper, "_lacking_browser", lambda: "")
-    monkeypatch.setattr("webbrowser.open", lambda link: False)
-    assert open_trace([str(file)]) == 1
-    printed = capsys.readouterr()
-    assert "no browser could be started; by hand:" in printed.err
-    assert "1. copy" in printed.out
-
-
-def merged_by(folder: Path, *options: str) -> Path:
-    target = folder / f"{'_'.join(options) or 'all'}.json".replace("--", "")
-    assert merge([str(DATA / "h200_case_A"), "-o", str(target), *options]) == 0
-    return target
-
-
-def test_a_view_of_some_ranks_and_some_time_holds_these_alone(tmp_path: Path):
-    everything = merged_real("h200_case_A")
-    part = merged_by(tmp_path, "--ranks", "0,3", "--window", "20-60")
-    document = msgspec.json.decode(part.read_bytes())
-    names = {e["args"]["name"] for e in document["traceEvents"] if e["name"] == "process_name"}
-    assert {name[:3] for name in names} == {"PP0", "PP3"}
-    inside = [e for e in document["traceEvents"] if e["ph"] == "X" and e["cat"] == "kernel"]
-    begin, end = document["view"]["start"] / 1000, document["view"]["end"] / 1000
-    assert end - begin == pytest.approx(40_000, abs=1)
-    assert all(e["ts"] <= end and e["ts"] + e["dur"] >= begin for e in inside)
-    of_all = [e for e in everything["traceEvents"] if e["ph"] == "X" and e["cat"] == "kernel"]
-    assert 0 < len(inside) < len(of_all) / 4
-    assert [len(files) for files in document["mergedFrom"].values()] == [2]
-    # nothing but what was under way is longer than that: the viewer would show all of its time
-    of_the_profiler = [
-        [e for e in events["traceEvents"] if e.get("cat") == "Trace"]
-        for events in (everything, document)
-    ]
-    assert of_the_profiler[0] and not of_the_profiler[1]
-
-
-def test_no_arrow_of_a_view_has_an_end_outside_it(tmp_path: Path):
-    document = msgspec.json.decode(merged_by(tmp_path, "--window", "20-60").read_bytes())
-    stops = Counter(e["id"] for e in document["traceEvents"] if e.get("cat") == "p2p")
-    assert stops and min(stops.values()) >= 2
-
-
-def test_a_view_beyond_the_limit_is_cut_with_a_word_on_what_is_left_out(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    whole = merged_by(tmp_path, "--limit", "0").stat().st_size
-    assert capsys.readouterr().err == ""
-    cut = merged_by(tmp_path, "--limit", f"{whole / 4e6:.3f}")
-    said = " ".join(capsys.readouterr().err.split())
-    assert "ms are shown, the rest is left out" in said
-    assert 0.02 * whole < cut.stat().st_size < 0.7 * whole
-
-
-@pytest.mark.parametrize(
-    "words", [["--ranks", "a"], ["--ranks", "9"], ["--window", "5"], ["--window", "9-3"]]
-)
-def test_a_view_of_nothing_is_refused(tmp_path: Path, words: list[str]):
-    target = tmp_path / "x.json"
-    try:
-        status = merge([str(DATA / "h200_case_A"), "-o", str(target), *words])
-    except SystemExit as error:
-        status = error.code
-    assert status == 2
-    assert not target.exists()
-
-
-@pytest.mark.parametrize("name", [0, 1.5, None, [], {"a": 1}, True])
-def test_an_event_whose_name_is_no_text_is_left_out(tmp_path, name):
-    (file, text), *_ = trace_changes.texts().items()
-    changed = trace_changes.with_events(
-        text, lambda event: event | {"name": name} if event.get("cat") == "cpu_op" else event
-    )
-    (tmp_path / file).write_text(changed)
-    document = merged(tmp_path / "merged" / "out.json", tmp_path)
-    assert faults(document) == []
-    kept, there = (
-        Counter(event["cat"] for event in each["traceEvents"] if "cat" in event)
-        for each in (document, msgspec.json.decode(text))
-    )
-    assert kept["cpu_op"] == 0 < there.pop("cpu_op")
-    assert there.items() <= kept.items() and len(there) > 5
