@@ -14,7 +14,7 @@ from repro_pp_graphs.report.launch_row import name, names_of, with_names
 from repro_pp_graphs.report.page import commands
 from repro_pp_graphs.report.summary import run_summary as summary_of
 from repro_pp_graphs.report.summary.remarks import remarks
-from repro_pp_graphs.report.tables import launch_table, row_meanings
+from repro_pp_graphs.report.tables import launch_table, row_meanings, sweep_table
 from repro_pp_graphs.run_record import Launch, Plan
 from repro_pp_graphs.server.log import diagnosis
 
@@ -127,6 +127,7 @@ def describe(logs: Path, plan: Plan, result: dict[str, Any]) -> list[str]:
     said = list(_said_at_the_end(logs, plan, result))
     found = finding(logs, result)
     table = launch_table.lines(result)
+    by_load = sweep_table.lines(result)
     rows = [f"- {text}" for text in row_meanings.of_lines(table)]
     ask = "<!-- What did you expect, and what do you see? -->"
     return [
@@ -135,7 +136,7 @@ def describe(logs: Path, plan: Plan, result: dict[str, Any]) -> list[str]:
         "",
         text,
         "",
-        *commands.fenced("\n".join(table), "text"),
+        *commands.fenced("\n".join([*table, *([""] if by_load else []), *by_load]), "text"),
         "",
         *(_folded("What the rows are", rows) if rows else []),
         *known,
@@ -176,6 +177,8 @@ def reproduce(logs: Path, plan: Plan, result: dict[str, Any]) -> list[str]:
         out.append("")
     if said := commands.model(plan):
         out += [f"Model: {said}", ""]
+    if said := commands.set_anew(plan):
+        out += [said, ""]
     tokens = _prompt_tokens(logs / f"{firsts[0].label}_client.json")
     out += ["About the same load from sglang's own client:"]
     out += [*commands.fenced(commands.bench_serving(plan, tokens), "bash"), ""]

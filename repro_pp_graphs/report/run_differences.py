@@ -34,9 +34,8 @@ def sentences(one: Source, other: Source, cases: list[str]) -> list[str]:
     if len(pythons) == 1 and len(loops) == 2 and max(loops) > LOOPS_ALIKE * min(loops):
         found.append(
             f"speed of a core: a fixed loop of Python took {loops[0]:.1f} ms in run 1, "
-            f"{loops[1]:.1f} in run 2 (medians over the launches): the hosts of run "
-            f"{1 + (loops[1] > loops[0])} take longer for it to launch kernels one by one, without "
-            "graphs, and to send; where that run is the faster one, it is not for its hosts"
+            f"{loops[1]:.1f} in run 2 (medians over the launches): what hosts do, launching "
+            f"without graphs and sending, takes longer in run {1 + (loops[1] > loops[0])} for that"
         )
     for case in cases:
         first, second = (settings_of(launches_of(source, case)) for source in (one, other))

@@ -94,6 +94,20 @@ def model(plan: Plan) -> str:
     )
 
 
+def set_anew(plan: Plan) -> str:
+    """Of a sweep: the size of micro-batches that the server was told before each load, as it was
+    started with that of the largest; empty where it was told none."""
+    sizes = plan.launches[0].loads
+    told = [f"{plan.load(name).title}: {size}" for name, size in sizes.items() if size]
+    if not told:
+        return ""
+    return (
+        "The server is started for the largest load. Before each load it was told its size of "
+        f"micro-batches by POST /set_internal_state ({'; '.join(told)}; the requests: run_repro.sh "
+        "--dry-run)."
+    )
+
+
 def client(plan: Plan) -> str:
     """The measured pass as run_repro.sh sends it, of a sweep that of its main load."""
     words = client_words.on_a_fresh_server(plan, plan.launches[0], client_words.main(plan))

@@ -272,9 +272,8 @@ def _commands(source: Source) -> list[Command]:
         Command(title=one.label, text=commands.server(one), notes=commands.changes(one))
         for one in firsts
     ]
-    said = commands.model(plan)
-    if said and found:
-        found[0].notes.append(said)
+    if found:
+        found[0].notes += filter(None, (commands.model(plan), commands.set_anew(plan)))
     length = prompt_tokens(source)
     found.append(Command(title="The load, as it was sent", text=commands.client(plan)))
     found.append(

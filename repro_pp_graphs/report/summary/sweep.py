@@ -25,9 +25,12 @@ from repro_pp_graphs.stats.verdict_record import Pair
 
 # of pp_clock's summary, where they are times of calls alone: not split, so without CUDA too
 SEND, PREFILL, BESIDE = "token_send_ms", "prefill_token_send_ms", "beside_prefill_token_send_ms"
+# what prompts that come beside a load cost it, and wait themselves
+ITL, TTFT_BESIDE = "p99_itl_ms", "median_beside_ttft_ms"
 # in the order of the tables: name, title
 FIGURES = {
     "mean_tpot_ms": "TPOT mean, ms",
+    ITL: "ITL p99, ms",
     "median_ttft_ms": "TTFT median, ms",
     "output_throughput": "output tokens/s",
     RETURN: "token return, ms",
@@ -37,9 +40,9 @@ FIGURES = {
     SEND: "token send, ms",
     BESIDE: "token send while another micro-batch prefills, ms",
     PREFILL: "token send in prefill turns, ms",
-    "median_beside_ttft_ms": "TTFT of the prompts beside, ms",
+    TTFT_BESIDE: "TTFT median of the prompts beside, ms",
 }
-SHOWN = ("mean_tpot_ms", RETURN, IDLE, SEND, BESIDE, PREFILL)
+SHOWN = ("mean_tpot_ms", ITL, TTFT_BESIDE, RETURN, IDLE, SEND, BESIDE, PREFILL)
 COMPARED = ("mean_tpot_ms", RETURN, IDLE)  # of these, with a ratio in report.md
 MECHANISM = (RETURN, IDLE, OUTSIDE, SEND, BESIDE, PREFILL)
 
@@ -125,14 +128,17 @@ def means(summary: dict[str, Any], load: str) -> dict[str, dict[str, float]]:
 
 
 def figures(summary: dict[str, Any], wanted: Sequence[str]) -> list[str]:
-    """Those of `wanted` that any load has; the send alone where the whole return is not known."""
+    """Those of `wanted` that any load has; the send alone where the whole return is not known, and
+    the longest gaps between tokens where prompts came beside."""
     there = {
         key
         for each in summary["sweep"]
         for its in means(summary, each["load"]["name"]).values()
         for key in its
     }
-    return [key for key in wanted if key in there and not (key == SEND and RETURN in there)]
+    needless = {SEND} if RETURN in there else set()
+    needless |= set() if TTFT_BESIDE in there else {ITL}
+    return [key for key in wanted if key in there and key not in needless]
 
 
 def ratios(summary: dict[str, Any], metric: str) -> dict[tuple[str, str], dict[str, Any]]:

@@ -31,7 +31,7 @@ def remark(plan: Plan, launch: Launch, clocks: Mapping[str, ClockFacts]) -> list
         if load and (load.rate or load.beside_len):
             batch = 0
         if asked and not _fits(sizes, asked, batch, clock.loop_size):
-            under = f"under {load.title} " if load else ""
+            under = f'under "{load.title}" ' if load else ""
             turns = ", ".join(
                 f"{size} request{'s' * (size != '1')} in {count} decode turns"
                 for size, count in sizes.items()

@@ -11,6 +11,7 @@ from repro_pp_graphs.traces.explain.words import (
     BLOCKING,
     RETURNING,
     ROW_PHRASES,
+    SHARED,
     UNEXPLAINED,
     WORTH_SAYING,
     column,
@@ -230,6 +231,7 @@ def _by_category(path: RingPath) -> list[str]:
     text += "".join(f"; {number}: {why}" for why, number in path.left_out.items())
     returning = RETURNING * bool(path.categories["sync"].mean)
     alone = ALONE * (path.categories["peer_late"].mean >= SHOWN * whole)
+    alone += SHARED * (path.categories["shared_gpu"].mean >= SHOWN * whole)
     few = "" if all(part.error is not None for part in path.categories.values()) else FEW
     text += f"; +-: 95 % interval of the mean, over the steps{few}. {returning}{alone}{UNEXPLAINED}"
     which = which_graph(path)

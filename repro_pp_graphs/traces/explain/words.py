@@ -72,6 +72,10 @@ RETURNING = (
     "for it. "
 )
 ALONE = "Messages, one end unknown: their other end is not in the traces. "
+SHARED = (
+    "GPU with another rank: the rank's own work is launched and waits, while another's runs on the "
+    "GPU that they share. "
+)
 UNEXPLAINED = "Unexplained: what no dependency in the trace accounts for"
 BLOCKING: frozenset[Manner] = frozenset({"on_device", "synchronous"})  # sends that hold the host
 RECEIVES: tuple[RowName, ...] = ("token_recv", "hidden_recv")

@@ -78,7 +78,10 @@ def _named(a: Analysis, b: Analysis) -> Iterator[str]:
         yield f"sends: {SENDS[a.sends]}; {SENDS[b.sends]}"
     annotated = [any(rank.next_batch_us for rank in each.ranks.values()) for each in (a, b)]
     if annotated[0] != annotated[1] and a.sends == b.sends:
-        yield "releases: one from 0.5.7 on, one before (or damaged), by sglang's annotations"
+        yield (
+            "releases: one trace has sglang's get_next_batch_to_run, as from 0.5.7 on, the other "
+            "has not: it is of an older release, or has lost it"
+        )
     kernels = [kernels_of(each) for each in (a, b)]
     if _apart(kernels, KERNELS_ALIKE) and not _apart(kernels, LAYERS_ALIKE):
         yield f"releases or layers: {_kernels(kernels)}"

@@ -111,9 +111,9 @@ def _what_if(
     if abs(again - measured) > GOOD_ENOUGH * measured:
         way = "longer" if again > measured else "shorter"
         off = (
-            "its calls and messages vary too much for that (with each of its usual length a step "
-            f"would be {abs(again / measured - 1):.0%} {way} than it was; up to {GOOD_ENOUGH:.0%} "
-            "would do: docs/ring_path.md)"
+            "its calls and messages vary too much (taken at their usual lengths, with nothing "
+            f"changed, they give a step {abs(again / measured - 1):.0%} {way} than it was: above "
+            f"{GOOD_ENOUGH:.0%} there is no estimate, docs/ring_path.md)"
         )
         return measured, again, {}, off
     changes = {f"{name}=0": change_of(name, 0) for name in ALWAYS_ASKED}
