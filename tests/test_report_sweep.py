@@ -15,9 +15,10 @@ import report_runs
 from report_runs import A, changed
 
 from repro_pp_graphs import run_record
+from repro_pp_graphs.bundle import issue
 from repro_pp_graphs.report import call_names, source
 from repro_pp_graphs.report.charts import all_charts
-from repro_pp_graphs.report.page import content, html_page, markdown
+from repro_pp_graphs.report.page import commands, content, html_page, markdown
 from repro_pp_graphs.report.summary import remarks, run_summary, summary_record, sweep
 from repro_pp_graphs.report.tables import page_tables, sweep_table, sweep_waits, turn_tables
 from repro_pp_graphs.stats.metric_names import IDLE, OUTSIDE, RETURN, TPOT
@@ -438,3 +439,34 @@ def test_of_cases_with_unlike_launches_both_numbers_are_named(tmp_path):
     assert "means over 2 to 3 launches;" in note and note.endswith("beside a prefill too.")
     assert "means over 2 to 3 launches;" in page_tables.arms(read).note
     assert any("2 to 3 launches a case: too few" in text for text in remarks.remarks(found))
+
+
+def test_gaps_between_tokens_are_shown_where_prompts_came_beside(tmp_path: Path):
+    run = report_runs.swept(tmp_path / "run")
+    assert sweep.ITL not in sweep.figures(summarised(run), sweep.SHOWN)
+
+    def beside(client: dict[str, Any]) -> None:
+        client["summary"]["median_beside_ttft_ms"] = 321.0
+
+    for path in (run / "logs").glob("*_at_b64_client.json"):
+        changed(path, beside)
+    made = summarised(run)
+    shown = sweep.figures(made, sweep.SHOWN)
+    assert {sweep.ITL, sweep.TTFT_BESIDE} <= set(shown)
+    table = "\n".join(sweep_table.lines(made))
+    assert "ITL p99, ms" in table and "321" in table
+
+
+def test_the_commands_say_what_the_server_was_told_before_each_load(run: Path):
+    plan = run_record.load(run / "logs")
+    plan.launches[0].loads = dict.fromkeys(plan.launches[0].loads, None)
+    assert commands.set_anew(plan) == "", "a server without a limit was told none"
+    plan.launches[0].loads = {"b64": 16, "b16": 4, "b4": None}
+    said = commands.set_anew(plan)
+    first, second = (f"{plan.load(name).title}: {size}" for name, size in (("b64", 16), ("b16", 4)))
+    assert f"({first}; {second};" in said and "/set_internal_state" in said
+
+
+def test_the_issue_text_has_every_load(run: Path):
+    text = issue.text_of(run)
+    assert "means of 4 launches by load" in text or "4 launches by load" in text
