@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from fake_sglang.harness import free_port
 from plan_harness import BASE, FLAGS, plan_of
 
 from repro_pp_graphs.run import make_plan, plan_step
@@ -187,6 +188,7 @@ def planned(folder: Path, words: list[str]) -> tuple[int, str]:
     release = dict(pairwise(words)).get("--release", made)  # the last one, as run_repro.sh has it
     own = ["--root", str(folder), "--out", str(folder), "--not-made", release, "--python"]
     own += [str(folder / f".venv-{release}/bin/python"), "--found-by=", "--dry-run"]
+    own += ["--port", str(free_port())]  # somebody's server may listen at the default one
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = plan_step.main([*own, *words])

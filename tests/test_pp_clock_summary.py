@@ -244,7 +244,7 @@ def test_a_failed_launch_keeps_what_its_clock_saw_decode_and_its_shims(tmp_path)
     ending.write()
     found = launch_record.load(logs, "A")
     assert found is not None and found.shims is not None and "pp_clock" in found.shims
-    sizes = "1 request in 30 decode turns, 15 requests in 30 decode turns, in place of at most 8"
+    sizes = "30 decode turns with 1 request each, 30 decode turns with 15 requests each, in place"
     assert any(sizes in text for text in found.warnings or [])
 
 

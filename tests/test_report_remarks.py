@@ -65,6 +65,13 @@ def test_loads_that_were_split_by_chance_are_told(launches, told_of, name):
     assert [told_of in text for text in load_split.remark(made)] == [True] * bool(told_of)
 
 
+def test_a_server_that_ran_already_may_have_a_cap_and_split_a_small_load_by_chance():
+    one = {"case": load_split.ATTACHED, "decode_batches": {"1": 12, "3": 12}}
+    one["resolved"] = {"pp_max_micro_batch_size": 4}
+    (text,) = load_split.remark([one])
+    assert "unlike sizes (1, 3)" in text
+
+
 def test_launches_with_one_cap_are_not_told_to_set_it():
     made: list[dict[str, Any]] = [
         {"resolved": {"pp_max_micro_batch_size": 4}, "decode_batches": sizes}

@@ -34,15 +34,15 @@ def test_a_larger_one_than_was_asked_for_is_told_of_each_load(label: str):
     plan, launch = swept(8, [])
     (text,) = micro_batches.remark(plan, launch, {label: clock(n1=31, n15=30)})
     load = "main" if label == "A" else "other"
-    counted = "1 request in 31 decode turns, 15 requests in 30 decode turns"
-    assert f": under the {load} load {counted}, in place of at most 8 in one. What" in text
+    counted = "31 decode turns with 1 request each, 30 decode turns with 15 requests each"
+    assert f': under "the {load} load" {counted}, in place of at most 8. What' in text
 
 
 def test_of_several_loads_each_is_named():
     plan, launch = swept(8, [])
     wrong = clock(n1=31, n15=30)
     (text,) = micro_batches.remark(plan, launch, {"A": wrong, "A_at_other": wrong})
-    assert "under the main load 1" in text and "; under the other load 1" in text
+    assert 'under "the main load" 31' in text and '; under "the other load" 31' in text
 
 
 @pytest.mark.parametrize(
@@ -77,6 +77,9 @@ def test_without_a_sweep_it_is_the_size_of_the_arguments(name: str):
     plan = made_up_run.plan(launch)
     assert micro_batches.remark(plan, launch, {"A": clock(n8=60)}) == []
     (text,) = micro_batches.remark(plan, launch, {"A": clock(n1=30, n15=30)})
-    assert ": 1 request in 30 decode turns, 15 requests in 30 decode turns, in place of at" in text
+    assert (
+        ": 30 decode turns with 1 request each, 30 decode turns with 15 requests each, in pl"
+        in text
+    )
     launch.args = []
     assert micro_batches.remark(plan, launch, {"A": clock(n1=30, n15=30)}) == []

@@ -8,6 +8,7 @@ from repro_pp_graphs.report.launch_row import split
 from repro_pp_graphs.run.launch.micro_batches import NOT_AS_ASKED, WHY
 from repro_pp_graphs.server.release.release_facts import MICRO_BATCH
 
+ATTACHED = "attached"  # the case of a server that was already running
 MOST_SIZES = 4  # more come of prompts that arrive one by one
 
 
@@ -24,7 +25,9 @@ def remark(launches: list[dict[str, Any]]) -> list[str]:
     uneven = {cap: each for cap, splits in by_cap.items() if len(each := splits - {"-"}) > 1}
     sizes = {text for splits in uneven.values() for text in splits}
     if not sizes:
-        return _unlike_sizes(by_cap.get(None, set()))
+        # nobody asked a server that ran already for a size
+        theirs = {split(launch) for launch in launches if launch.get("case") == ATTACHED}
+        return _unlike_sizes(by_cap.get(None, set()) | theirs)
     if None in uneven:
         why = (
             ", by when its prompts were tokenized: not quite the same work. "
@@ -39,7 +42,7 @@ def remark(launches: list[dict[str, Any]]) -> list[str]:
 
 
 def _unlike_sizes(splits: set[str]) -> list[str]:
-    """A remark where every launch, without a cap, split the load into sizes that one could even."""
+    """A remark where every launch split the load into sizes that a cap would even."""
     sizes = sorted({int(size) for text in splits for size in text.split() if size.isdigit()})
     if not 2 <= len(sizes) <= MOST_SIZES or sizes[-1] - sizes[0] < 2:
         return []

@@ -33,10 +33,10 @@ def remark(plan: Plan, launch: Launch, clocks: Mapping[str, ClockFacts]) -> list
         if asked and not _fits(sizes, asked, batch, clock.loop_size):
             under = f'under "{load.title}" ' if load else ""
             turns = ", ".join(
-                f"{size} request{'s' * (size != '1')} in {count} decode turns"
+                f"{count} decode turns with {size} request{'s' * (size != '1')} each"
                 for size, count in sizes.items()
             )
-            found.append(f"{under}{turns}, in place of at most {asked} in one")
+            found.append(f"{under}{turns}, in place of at most {asked}")
     if not found:
         return []
     return [f"{NOT_AS_ASKED}, {OTHER_LOAD}: {'; '.join(found)}. {WHY}"]

@@ -40,7 +40,7 @@ PHRASES: dict[PathCategory, str] = {
     "host": "other work of the hosts",
     "transfer": "messages on their way",
     "sync": "returning from waits for the GPU",
-    "shared_gpu": "the GPU busy with another rank",
+    "shared_gpu": "another rank's work on a GPU that is shared, or may be,",
     "peer_late": "messages whose other end is not in the trace",
     "unexplained": "unexplained",
 }

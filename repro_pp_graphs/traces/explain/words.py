@@ -73,8 +73,8 @@ RETURNING = (
 )
 ALONE = "Messages, one end unknown: their other end is not in the traces. "
 SHARED = (
-    "GPU with another rank: the rank's own work is launched and waits, while another's runs on the "
-    "GPU that they share. "
+    "GPU with another rank: the rank's own work is launched and waits, while another's runs on a "
+    "GPU that they share, or may. "
 )
 UNEXPLAINED = "Unexplained: what no dependency in the trace accounts for"
 BLOCKING: frozenset[Manner] = frozenset({"on_device", "synchronous"})  # sends that hold the host
