@@ -11,7 +11,7 @@ pytest.importorskip("msgspec")
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from trace_changes import analysed, analysis_of, only_case, written_of
+from trace_changes import analysed, analysis_of, explained_of, only_case, written_of
 from trace_maker import TraceMaker, ring, sync_release
 
 from repro_pp_graphs.traces import time_sets as sets
@@ -189,3 +189,9 @@ def test_requests_that_no_annotation_names_are_not_hidden_states(pp, on_device):
             op.dtype = op.elements = None
     if on_device:
         assert [m.what for m in messages(rank, 4, ends)] == ["requests", "hidden"] * 2
+
+
+def test_of_a_cpu_it_is_not_said_that_a_send_does_not_wait():
+    for name in ("cpu_numbered", "cpu_batched", "cpu_async_pp4"):
+        text = " ".join(" ".join(lines(explained_of(name))).split())
+        assert "does not wait" not in text and "do not tell what of that is waiting" in text

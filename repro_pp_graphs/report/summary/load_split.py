@@ -48,6 +48,6 @@ def _unlike_sizes(splits: set[str]) -> list[str]:
         return []
     return [
         f"The load was split into micro-batches of unlike sizes ({', '.join(map(str, sizes))}), by "
-        "when its prompts were tokenized: the largest makes every turn wait. A server started with "
+        "when its prompts were tokenized: not the work of an even split. A server started with "
         "--pp-max-micro-batch-size (batch / pp) evens it."
     ]

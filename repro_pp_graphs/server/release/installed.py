@@ -26,12 +26,15 @@ import argparse, importlib.util, json
 
 def stated():  # its version, as importlib.metadata has it, which takes 25 ms to import
     for folder in sys.path:
-        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
-            if name.startswith("sglang-") and name.endswith(".dist-info"):
-                with open(os.path.join(folder, name, "METADATA"), encoding="utf-8") as file:
-                    for line in file:
-                        if line.startswith("Version: "):
-                            return line[len("Version: "):].strip()
+        try:
+            for name in sorted(os.listdir(folder or ".")):
+                if name.startswith("sglang-") and name.endswith(".dist-info"):
+                    with open(os.path.join(folder, name, "METADATA"), encoding="utf-8") as file:
+                        for line in file:
+                            if line.startswith("Version: "):
+                                return line[len("Version: "):].strip()
+        except OSError:  # no folder, or one that may not be read
+            continue
     import importlib.metadata  # installed in another way
     return importlib.metadata.version("sglang")
 

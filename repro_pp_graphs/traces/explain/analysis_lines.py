@@ -82,8 +82,8 @@ def _turns(facts: Analysis) -> list[str]:
         found += _idle_rows(facts, labels)
     found = [line.rstrip() for line in found]
     note = (
-        "means, which add up, and p99; indented: what the host waits for in it, the rest of such a "
-        "row being its own work"
+        "means, which add up, and p99; indented: what the host waits for in it, as far as the "
+        "traces show"
     )
     returned = facts.token_return
     last = turns.get(str(returned.src)) if returned else None

@@ -43,6 +43,7 @@ WITHOUT_WAIT = (
     "the send's metadata is copied to the GPU, and the host does not wait for that (as with the "
     "shim event_send: pinned memory): it waits for its peer and the transfer only"
 )
+OF_A_CPU = "traces of a CPU do not tell what of that is waiting"
 COPY_UNSEEN = (
     "the send's metadata is sent from the GPU; the copy to it for which the host waits in sglang "
     "0.5.2 is not in the trace"
@@ -140,7 +141,7 @@ def _what_holds(facts: Analysis) -> str:
 def _of_it(facts: Analysis, src: str, whole: float, split: HostSplit) -> str:
     """What of the send is waiting for the rank's own work, and what is the send's own part."""
     if verdict(facts) == NO_WAIT:
-        return ", and does not wait in it (its calls' own work)."
+        return ", and does not wait in it." if on_gpu(facts) else f"; {OF_A_CPU}."
     graph, others = split.blocked_on_own_graph.mean, split.blocked_on_own_compute.mean
     if graph + others <= WORTH_SAYING * whole:
         if not clocks_do(facts, whole):
