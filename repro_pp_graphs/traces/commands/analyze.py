@@ -28,7 +28,8 @@ EXAMPLES = """examples:
   python -m repro_pp_graphs analyze trace/CASE_A --what-if send=0+host=0.7
   python -m repro_pp_graphs analyze tests/data/traces/sglang052_graphs_on
       one to try: sglang 0.5.2 on two H100s
-  python -m repro_pp_graphs analyze ON OFF   two cases, and OFF against ON
+  python -m repro_pp_graphs analyze ON OFF   two cases in words, and OFF against
+      ON; with --tables also the tables of each
   python -m repro_pp_graphs analyze trace    every case in it, side by side, and
       those without graphs against those with, where names are alike but for
       that (sglang052_graphs_off, sglang052_graphs_on), else all against the
@@ -37,6 +38,8 @@ EXAMPLES = """examples:
 exit status: 0 analysed (with warnings, and cases that are not comparable,
 named); 1 nothing could be read; 2 usage
 """
+
+EACH_ALONE = "\neach case's tables: analyze its folder alone, or --tables"
 
 
 def main(argv: list[str]) -> int:
@@ -57,22 +60,35 @@ def main(argv: list[str]) -> int:
         f"{', '.join(one for one in REMEDIES if one not in CATEGORIES)}. Several at once with +; "
         "may be given again; docs/ring_path.md has what each takes away",
     )
+    made.add_argument(
+        "--tables",
+        action="store_true",
+        help="of several cases each one's tables too, as for one alone",
+    )
     options = made.parse_args(argv)
     cases = cli.cases_at(COMMAND, options.paths)
     if cases is None:
         return 2
-    facts: list[Analysis] = []
+    every = options.tables or bool(options.what_if)
+    facts, held = [], ("", "")  # held: the first one's text, with tables if it stays the only one
     for case in cases:
-        if case.ranks:
-            facts.append(explained(case, dict(options.what_if)))
-            print("\n" * (len(facts) > 1) + in_words(case, facts[-1]), end="")
-        else:
+        if not case.ranks:
             cli.warn(COMMAND, [case])
+            continue
+        facts.append(explained(case, dict(options.what_if)))
+        if len(facts) == 1:
+            held = in_words(case, facts[0]), in_words(case, facts[0], tables=every)
+            continue
+        if len(facts) == 2:
+            print(held[1], end="")
+        print("\n" + in_words(case, facts[-1], tables=every), end="")
     if not facts:
         return cli.nothing_read(COMMAND, options.paths)
-    if len(facts) > 1:
+    if len(facts) == 1:
+        print(held[0], end="")
+    else:
         beside = [*side_by_side.lines(facts), *case_pairs.not_alike(facts)]
-        print("\n".join(["", *beside, *case_pairs.lines(facts)]))
+        print("\n".join(["", *beside, *case_pairs.lines(facts), *[EACH_ALONE] * (not every)]))
     if options.json:
         try:
             options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -106,9 +122,10 @@ def _one(text: str) -> Change:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def in_words(case: Case, found: Analysis) -> str:
-    """The analysis of a case as it is printed."""
-    return "\n".join([*lines(found), *_distortion(case, found)]) + "\n"
+def in_words(case: Case, found: Analysis, tables: bool = True) -> str:
+    """The analysis of a case as it is printed; without tables what to make of it alone."""
+    numbers = _distortion(case, found) if tables else []
+    return "\n".join([*lines(found, tables), *numbers]) + "\n"
 
 
 def _distortion(case: Case, found: Analysis) -> list[str]:

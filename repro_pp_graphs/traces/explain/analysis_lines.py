@@ -34,12 +34,11 @@ WORTH_A_LINE = 0.02
 WORTH_NAMING = 0.01
 
 
-def lines(facts: Analysis) -> list[str]:
-    """Lines that show one case's analysis."""
-    found: list[str] = []
-    for paragraph in conclusion(facts):
-        found += wrapped(paragraph)
-    for part in (step_path.lines, _turns, _token_return, _ranks, pairs, clocks, _warnings):
+def lines(facts: Analysis, tables: bool = True) -> list[str]:
+    """Lines that show one case's analysis: what to make of it, its tables if asked for, warnings."""
+    found = [line for paragraph in conclusion(facts) for line in wrapped(paragraph)]
+    numbers = (step_path.lines, _turns, _token_return, _ranks, pairs, clocks) if tables else ()
+    for part in (*numbers, _warnings):
         text = part(facts)
         found += ["", *text] if text else []
     return found
