@@ -193,7 +193,7 @@ def test_synchronous_sends_are_refused_where_they_are_so_already(tmp_path):
     (found.place / pp_loop.LOOP_FILE).unlink()
     old = Release("0.5.2", FLAGS, found.place)
     assert unmet(TEXTS["sync_send"], old).startswith(
-        "shim sync_send on sglang 0.5.2: this release already sends synchronously"
+        "shim sync_send on sglang 0.5.2: this release's PP sends block already"
     )
 
 
@@ -357,7 +357,7 @@ def test_the_table_says_how_each_case_sends(tmp_path):
     plan = plan_of(tmp_path, graphs_on="# label: A\n", **texts)
     assert remarks.remarks(run_summary.summarise(tmp_path, plan))[-5:] == [
         "sglang 0.5.21 (A, CASE_D_async_depth): PP sends are asynchronous: the host does not wait "
-        "in the send; #10865 is not expected.",
+        "in the send, as it does in #10865.",
         "sglang 0.5.21 (CASE_C_comm_overlap): PP sends are asynchronous, on a stream of their own.",
         "sglang 0.5.21 (CASE_E_sync_send): PP sends are blocking (shim sync_send).",
         "sglang 0.5.21 (CASE_H_event_send): PP sends are blocking, on events (shim event_send).",

@@ -45,7 +45,7 @@ def test_cases_of_other_ranks_get_no_table_but_the_reasons_and_what_to_do(capsys
     said = " ".join(text[text.index("side by side") :].split())
     assert f"! {PP4} is not comparable with {ON}: other ranks: PP 2 x TP 1 and PP 4 x TP 1" in said
     assert f"{PP4} against {ON}: not comparable - other ranks" in said
-    assert "GPUs of the ranks: one each, and shared (PP0 and PP2; PP1 and PP3)" in said
+    assert "ranks share GPUs otherwise: one each, and shared (PP0 and PP2; PP1 and PP3)" in said
     assert "Hold profiles of one model, one load and one number of ranks" in said
     assert "the whole step" not in said
 

@@ -87,8 +87,7 @@ def not_steady_caveat(passes: Sequence[WarmUpPass]) -> str | None:
         if None not in values:
             figures.append(f"{label} {', '.join(f'{value:.1f}' for value in values)} ms")
     return (
-        f"the server had not settled after {len(passes)} warm-up passes ({'; '.join(figures)}; "
-        f"settled would be: TPOT of the last two within {AGREE_SHARE:.0%} of one another; their "
-        "TTFT too, or the last TTFT in the range of those before it): "
+        f"the server had not settled after {len(passes)} warm-up passes ({'; '.join(figures)}: the "
+        f"last two should be within {AGREE_SHARE:.0%}): "
         "what is measured may still hold compilation or the load of other processes"
     )

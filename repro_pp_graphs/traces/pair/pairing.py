@@ -55,7 +55,10 @@ def _runs(queues: Queues) -> tuple[list[Run], str]:
         return [], "what fits is too short or too uncertain where events are missing"
     kept = _sure_runs(best, delay, alternative, missing)
     if not kept:
-        return [], "every pair has an alternative that is nearer to the usual delay"
+        return (
+            [],
+            "which receive belongs to which send cannot be told: another pairing fits as well",
+        )
     found = [*kept, *_between(queues, kept, _typical_ns(delay, alternative))]
     return _prompt(queues, found), ""
 

@@ -60,7 +60,7 @@ def _refused(a: Analysis, b: Analysis) -> Iterator[str]:
     if _apart(kernels, LAYERS_ALIKE):
         yield f"another model or number of layers: {_kernels(kernels)}"
     if _shares(a) != _shares(b) and all(gpu.shared for each in (a, b) for gpu in each.shared_gpus):
-        yield f"GPUs of the ranks: {_sharing(a)}, and {_sharing(b)}"
+        yield f"ranks share GPUs otherwise: {_sharing(a)}, and {_sharing(b)}"
 
 
 def _named(a: Analysis, b: Analysis) -> Iterator[str]:
@@ -91,7 +91,7 @@ def _named(a: Analysis, b: Analysis) -> Iterator[str]:
         yield f"machines: {', '.join(a.hosts[:4])} and {', '.join(b.hosts[:4])}"
     open_ = [not all(gpu.shared for gpu in each.shared_gpus) for each in (a, b)]
     if _shares(a) != _shares(b) and any(open_):
-        yield f"GPUs of the ranks: {_sharing(a)}, and {_sharing(b)}"
+        yield f"ranks share GPUs otherwise: {_sharing(a)}, and {_sharing(b)}"
 
 
 def _apart(values: list[float | None], times: float) -> bool:
