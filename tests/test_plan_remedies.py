@@ -193,7 +193,7 @@ def test_synchronous_sends_are_refused_where_they_are_so_already(tmp_path):
     (found.place / pp_loop.LOOP_FILE).unlink()
     old = Release("0.5.2", FLAGS, found.place)
     assert unmet(TEXTS["sync_send"], old).startswith(
-        "shim sync_send on sglang 0.5.2: this release's PP sends block already"
+        "shim sync_send on sglang 0.5.2: this release's PP sends block as they are"
     )
 
 
@@ -233,7 +233,7 @@ def test_a_remedy_is_refused_where_sends_are_synchronous_as_released(tmp_path, c
     found = release(tmp_path, "0.5.7")
     (found.place / pp_loop.LOOP_FILE).unlink()
     said = unmet(TEXTS[case], Release(version, FLAGS - {"--pp-async-batch-depth"}, found.place))
-    why = "this release already sends sync" if case == "comm_stream" else "it is made for the PP lo"
+    why = "this release's PP sends block" if case == "comm_stream" else "it is made for the PP lo"
     assert said.startswith(f"shim {case} on sglang {version}: {why}")
 
 

@@ -49,7 +49,7 @@ def test_a_release_that_sends_synchronously_says_so(tmp_path, loop):
     place = package(tmp_path, loop, group_source(GROUP_57))
     if not loop:
         (place / pp_loop.LOOP_FILE).unlink()
-    assert sync_send.misfit(place) == "this release's PP sends block already"
+    assert sync_send.misfit(place) == "this release's PP sends block as they are"
 
 
 def test_a_folder_without_sglang_is_no_release_that_sends_synchronously(tmp_path):

@@ -159,8 +159,8 @@ def _sentence(pair: Compared) -> str:
             filter(None, (pair.aside, said, split, pair.otherwise, pair.uneven, pair.launches))
         )
     return (
-        f"{pair.a} and {pair.b} ran the same server, {pair.noise}: that the decode steps of the "
-        f"second are {difference_words.longer(pair.found.step)} while profiled is noise. "
+        f"{pair.a} and {pair.b} ran the same server, {pair.noise}: that {pair.b}'s decode steps "
+        f"are {difference_words.longer(pair.found.step)} while profiled is noise. "
         f"{pair.launches}"
     ).rstrip()
 

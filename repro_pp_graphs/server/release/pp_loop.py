@@ -18,7 +18,7 @@ UTILS_FILE = "srt/utils/common.py"
 
 EXCHANGE = "_pp_send_recv_and_preprocess_output_tensors"
 COMM_OVERLAP = "SGLANG_PP_COMM_OVERLAP"  # a stream of its own for PP messages, from 0.5.21
-ALREADY_SYNCHRONOUS = "this release's PP sends block already"
+ALREADY_SYNCHRONOUS = "this release's PP sends block as they are"
 _UNKNOWN = "it does not know this release"
 
 _OUTPUT_ARGUMENTS = ("next_first_rank_mb_id", "mbs", "last_rank_comm_queue", "pp_outputs")

@@ -35,7 +35,7 @@ WORTH_NAMING = 0.01
 
 
 def lines(facts: Analysis, tables: bool = True) -> list[str]:
-    """Lines that show one case's analysis: what to make of it, its tables if asked for, warnings."""
+    """Lines that show one case's analysis: what to make of it, tables where asked for, warnings."""
     found = [line for paragraph in conclusion(facts) for line in wrapped(paragraph)]
     numbers = (step_path.lines, _turns, _token_return, _ranks, pairs, clocks) if tables else ()
     for part in (*numbers, _warnings):

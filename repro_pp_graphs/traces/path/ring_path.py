@@ -111,9 +111,9 @@ def _what_if(
     if abs(again - measured) > GOOD_ENOUGH * measured:
         way = "longer" if again > measured else "shorter"
         off = (
-            "its calls and messages vary too much (taken at their usual lengths, with nothing "
-            f"changed, they give a step {abs(again / measured - 1):.0%} {way} than it was: above "
-            f"{GOOD_ENOUGH:.0%} there is no estimate, docs/ring_path.md)"
+            "its calls and messages vary too much: at their usual lengths they give a step "
+            f"{abs(again / measured - 1):.0%} {way} than it was, of which at most "
+            f"{GOOD_ENOUGH:.0%} are let pass"
         )
         return measured, again, {}, off
     changes = {f"{name}=0": change_of(name, 0) for name in ALWAYS_ASKED}
