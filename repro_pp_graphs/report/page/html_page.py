@@ -148,7 +148,8 @@ def _list(lines: list[str]) -> Iterator[str]:
 
 
 def table(found: Table, kind: str = "") -> Iterator[str]:
-    """A table that scrolls by itself where the screen is narrow."""
+    """A table that scrolls by itself where the screen is narrow; a row without values is the title
+    of those below it."""
     mark = f' class="{kind}"' if kind else ""
     yield '<div class="scroll" tabindex="0" role="region" aria-label="table"><table>'
     if any(found.head):
@@ -157,8 +158,9 @@ def table(found: Table, kind: str = "") -> Iterator[str]:
     yield "<tbody>"
     for row in found.rows:
         first, *rest = row
+        title = "" if any(rest) else ' class="title"'
         cells = "".join(f"<td{mark}>{escape(each)}</td>" for each in rest)
-        yield f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>'
+        yield f'<tr{title}><th scope="row">{escape(first)}</th>{cells}</tr>'
     yield "</tbody></table></div>"
     if found.note:
         yield f'<p class="quiet">{escape(found.note)}</p>'

@@ -203,21 +203,24 @@ def most_idle(summary: dict[str, Any]) -> list[str]:
         if known:
             largest, load = max(known, key=lambda each: each[0])
             least = min(each[0] for each in known)
-            text = f"no load of {len(known)} has a larger idle part in the token return than "
-            text += (
-                f"{load['title']}: {number(largest, 3)} ms (the smallest is {number(least, 3)} ms)"
-            )
-            if len(summary["sweep"]) == 1:
-                text = f"{number(largest, 3)} ms of the token return are idle"
-            cause = _cause(summary, case, load["name"])
+            low, high = number(least, 3), number(largest, 3)
+            text = f"{high} ms of the token return are idle"
+            if len(summary["sweep"]) > 1:
+                text = f"under each of {len(known)} loads {text}"
+                if low != high:
+                    text = (
+                        f"over {len(known)} loads {low} to {high} ms of the token return are idle, "
+                        f"most under {load['title']}"
+                    )
+            cause = _cause(summary, case, load)
             found.append(f"{name(summary, case)}: {text}{cause}.")
     return found
 
 
-def _cause(summary: dict[str, Any], case: str, load: str) -> str:
+def _cause(summary: dict[str, Any], case: str, load: dict[str, Any]) -> str:
     """In which calls a turn's waits outside the rank's own batches lie under a load."""
     clocks = [
-        of_load(row, load).get("pp_clock") or {}
+        of_load(row, load["name"]).get("pp_clock") or {}
         for row in summary["launches"]
         if row["case"] == case
     ]
@@ -226,4 +229,6 @@ def _cause(summary: dict[str, Any], case: str, load: str) -> str:
     means_ms = [(fmean(each.get(kind, 0.0) for each in timed), kind) for kind in kinds]
     parts = sorted(means_ms, reverse=True)
     named = [f"{KINDS[kind][0]} {number(ms, 3)} ms" for ms, kind in parts[:2] if ms > 0]
-    return f"; a turn's waits while the GPU idles: {', '.join(named)}" if named else ""
+    several = len(summary["sweep"]) > 1
+    where = f"under {load['title']} a turn's" if several else "a turn's"
+    return f"; {where} waits while the GPU idles: {', '.join(named)}" if named else ""

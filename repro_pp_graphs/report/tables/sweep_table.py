@@ -95,23 +95,27 @@ def notes(summary: dict[str, Any]) -> list[str]:
 
 
 def table(summary: dict[str, Any]) -> Table | None:
-    """A row a load; for every figure a column a case, and its ratio where there are intervals."""
+    """A row a load below a row that names the figure; a column a case, and where any figure has
+    intervals the ratios."""
     if not summary.get("sweep"):
         return None
     cases = cases_of(summary["launches"])
-    head, rows = ["load"], [[each["load"]["title"]] for each in summary["sweep"]]
-    for metric in sweep.figures(summary, sweep.SHOWN):
-        title = sweep.FIGURES[metric].removesuffix(", ms")
-        ratios = sweep.ratios(summary, metric) if metric in sweep.COMPARED else {}
-        head += [f"{title}, {name(summary, case)}" for case in cases]
-        compared = [case for case in cases[1:] if any(key[1] == case for key in ratios)]
-        head += [f"{name(summary, cases[0])} / {name(summary, case)}" for case in compared]
-        for row, each in zip(rows, summary["sweep"], strict=True):
-            load = each["load"]["name"]
-            means = sweep.means(summary, load)
-            row += [number(means[case].get(metric)) for case in cases]
-            row += [_ratio(ratios.get((load, case))) for case in compared]
-    legend = "; * different, ? borderline, = no difference that matters" * any(
-        "/" in h for h in head
-    )
-    return Table(head=head, rows=rows, note=f"ms, {count_of(summary)}{legend}.")
+    shown = sweep.figures(summary, sweep.SHOWN)
+    ratios = {each: sweep.ratios(summary, each) for each in shown if each in sweep.COMPARED}
+    known = {case for found in ratios.values() for _, case in found}
+    compared = [case for case in cases[1:] if case in known]
+    names = [name(summary, case) for case in cases]
+    head = [count_of(summary), *names]
+    head += [f"{names[0]} / {name(summary, case)}" for case in compared]
+    rows = []
+    for metric in shown:
+        rows.append([sweep.FIGURES[metric], *[""] * (len(head) - 1)])
+        for each in summary["sweep"]:
+            load = each["load"]
+            means = sweep.means(summary, load["name"])
+            cells = [number(means[case].get(metric)) for case in cases]
+            found = ratios.get(metric, {})
+            cells += [_ratio(found.get((load["name"], case))) for case in compared]
+            rows.append([load["title"], *cells])
+    legend = "* different, ? borderline, = no difference that matters." * bool(compared)
+    return Table(head=head, rows=rows, note=legend)

@@ -184,11 +184,11 @@ def table(summary: dict[str, Any]) -> Table | None:
         for each in summary["sweep"]
     ]
     note = (
-        f"The {found.title}, in the measured pass: of all ranks and calls the one with most ms a "
-        "decode turn, of the turn's ms, and the rank that it waits for; batch: how long that "
-        "rank's GPU computes in a turn."
+        "In the measured pass: of all ranks and calls the one with most ms a decode turn, of the "
+        "turn's ms, and the rank that it waits for; batch: how long that rank's GPU computes in a "
+        "turn."
     )
-    return Table(head=["load", *(name(summary, case) for case in cases)], rows=rows, note=note)
+    return Table(head=[found.title, *(name(summary, case) for case in cases)], rows=rows, note=note)
 
 
 def largest(summary: dict[str, Any]) -> list[str]:
