@@ -40,6 +40,8 @@ RELEASES = {
     "sglang052_graphs_on": ("on_device", "own_graph"),
     "sglang052_graphs_off": ("on_device", "own_compute"),
     "sglang052_pp4": ("on_device", "own_graph"),
+    "sglang052_deepseek_on": ("on_device", "own_graph"),
+    "sglang052_deepseek_off": ("on_device", "transfer"),
     "sglang056_graphs_on": ("synchronous", "peer_late"),
     "sglang0516_graphs_on": ("asynchronous", "no wait"),
     "sglang0516_sync_send": ("on_device", "own_graph"),
