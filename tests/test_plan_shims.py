@@ -65,3 +65,19 @@ def test_a_shim_that_the_user_names_is_kept_beside_ours(tmp_path):
     assert launch.env["REPRO_SHIMS"].split(",") == ["keep_profilers", "trace_rank", "pp_clock"]
     with pytest.raises(PlanError, match="no such shim"):
         plan_of(tmp_path, mine="REPRO_SHIMS=nope\n")
+
+
+@pytest.mark.parametrize(
+    ("model", "dummy", "needed"),
+    [
+        ("deepseek-ai/DeepSeek-V3", "--dummy-weights", True),
+        ("deepseek-ai/DeepSeek-V3", "", False),
+        ("mistralai/Mixtral-8x7B-v0.1", "--dummy-weights", False),
+        ("meta-llama/Llama-3.1-70B", "--dummy-weights", False),
+    ],
+)
+def test_dummy_weights_of_a_router_with_a_bias_get_it_to_be_0(tmp_path, model, dummy, needed):
+    words = ("--model", model, "--layers", "8", *filter(None, [dummy]))
+    for launch in plan_of(tmp_path, *words if dummy else words[:2]).launches:
+        assert ("even_router" in launch.env["REPRO_SHIMS"].split(",")) == needed
+        assert any("even_router" in note for note in launch.notes) == needed

@@ -7,13 +7,13 @@ import os
 import pkgutil
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from programs import ran
 
 from repro_pp_graphs.server import shim_names, shims
-from repro_pp_graphs.server.shims import cpu, one_gpu, trace_rank
+from repro_pp_graphs.server.shims import cpu, even_router, one_gpu, trace_rank
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -273,3 +273,23 @@ def test_torchvisions_operators_are_declared_only_where_its_library_does_not_loa
     cpu._declare_torchvision_operators([str(tmp_path)])
     assert asked == [str(tmp_path / "_C.so")]
     assert declared == ([] if loads else ["nms", "qnms"])
+
+
+def test_the_router_s_biases_are_0_after_the_dummy_weights_are_filled():
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Module()
+    model.gate = torch.nn.Module()
+    model.gate.weight = torch.nn.Parameter(torch.empty(4, 2))
+    model.gate.e_score_correction_bias = torch.nn.Parameter(torch.empty(4))
+    kept = model.gate.e_score_correction_bias.data  # as the choice of experts keeps it
+
+    def fill(module):
+        for each in module.state_dict().values():
+            each.uniform_(1, 2)
+
+    loader = ModuleType("loader")
+    loader.initialize_dummy_weights = fill
+    even_router._patch(loader)
+    loader.initialize_dummy_weights(model)
+    assert kept.tolist() == [0, 0, 0, 0]
+    assert model.gate.weight.min() >= 1

@@ -17,6 +17,8 @@ REASONS = {
     "leave out: their ranks overwrite one another's files",
     "keep_profilers": "a finished torch profiler is kept: freeing it while another records can "
     "crash",
+    "even_router": "dummy weights: the bias by which DeepSeek's router chooses experts is 0; "
+    "random, it makes all tokens choose the same",
     "pp_clock": "the waits of every turn are timed, and messages numbered in a profile",
     "sync_send": "PP sends hold the host and follow in the order of sglang 0.5.2",
     "event_send": "the sends of sync_send, with pinned memory and CUDA events: a remedy",

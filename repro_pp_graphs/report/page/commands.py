@@ -21,6 +21,8 @@ CHANGES = {
     "without it ranks overwrite one another's traces, the serving is the same",
     "keep_profilers": "a profiler that has finished is kept, since freeing it can crash; the "
     "serving is the same",
+    "even_router": "with dummy weights the bias of the router's choice is 0; without the shim all "
+    "tokens choose the same experts, of which a batch then reads far fewer",
     "sync_send": "PP sends hold the host, in the order of sglang 0.5.2: without the shim there is "
     "no such case",
     "event_send": "PP sends hold the host as with sync_send, but wait on CUDA events: without the "

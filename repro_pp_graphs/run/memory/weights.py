@@ -13,6 +13,7 @@ from typing import Any
 from repro_pp_graphs.models import folder as model_folder
 from repro_pp_graphs.models import size
 from repro_pp_graphs.run_record import Launch, Plan
+from repro_pp_graphs.server.case.argfile import ServerArgs
 from repro_pp_graphs.server.machine.gpus import Gpu
 from repro_pp_graphs.server.release.installed import version_numbers
 from repro_pp_graphs.server.release.release_facts import layers_by_rank
@@ -32,14 +33,25 @@ MOST = 0.95  # of a GPU's memory, that weights can take
 
 def config_of(launch: Launch) -> dict[str, Any]:
     """The model's config.json under the arguments' overrides; empty where it is not at hand."""
-    path = Path(launch.model, "config.json")
+    return config_at(launch.model, launch.value("--json-model-override-args", "{}"))
+
+
+def config_at(model: str, override: str) -> dict[str, Any]:
+    """The same of a folder or a hub name, and what overrides it."""
+    path = Path(model, "config.json")
     if path.is_file():
         text = path.read_text("utf-8")
-    elif shape := model_folder.shape_of(launch.model):
+    elif shape := model_folder.shape_of(model):
         text = model_folder.config_text(shape)
     else:
         return {}
-    return dict(_config(text, launch.value("--json-model-override-args", "{}")))
+    return dict(_config(text, override))
+
+
+def chooses_by_bias(args: ServerArgs) -> bool:
+    """Whether the model's router adds a bias to the scores of its experts (DeepSeek-V3)."""
+    override = args.get("--json-model-override-args", "{}")
+    return config_at(args.get("--model-path"), override).get("topk_method") == "noaux_tc"
 
 
 @lru_cache(maxsize=64)  # a plan that is refused is tried with hundreds of other options

@@ -146,6 +146,8 @@ class Planner:
             args = ServerArgs(env={shim_names.ENV_NAME: "trace_rank"}).over(args)
         if pp_size > 1 and self.options.pp_clock:
             args = ServerArgs(env={shim_names.ENV_NAME: "pp_clock"}).over(args)
+        if args.get("--load-format") == "dummy" and weights.chooses_by_bias(args):
+            args = ServerArgs(env={shim_names.ENV_NAME: "even_router"}).over(args)
         if plan.profile_loads:  # several profiles in one server
             args = ServerArgs(env={shim_names.ENV_NAME: "keep_profilers"}).over(args)
         return args
