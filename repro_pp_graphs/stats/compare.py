@@ -13,7 +13,7 @@ from typing import NamedTuple
 from repro_pp_graphs.stats import p_values
 from repro_pp_graphs.stats.arms import Arms, Sample, arms_of, nothing
 from repro_pp_graphs.stats.looks import Look, look
-from repro_pp_graphs.stats.metric_names import MARGIN
+from repro_pp_graphs.stats.metric_names import CONTROL, MARGIN
 from repro_pp_graphs.stats.verdict_record import (
     Better,
     Comparison,
@@ -207,7 +207,11 @@ def _moved(found: Sequence[Comparison]) -> str:
     """The control that moved: what graphs cannot change differs; empty where none did."""
     for each in found:
         if each.role == "control" and each.word in ("DIFFERENT", "BORDERLINE") and each.estimate:
-            return f"{each.metric}, which cannot differ, does: {each.estimate.value:.3f}"
+            name = "TTFT of one prompt alone" if each.metric == CONTROL else each.metric
+            return (
+                f"{name}, which no case changes, differs (ratio {each.estimate.value:.3f}): "
+                "something else changed too"
+            )
     return ""
 
 
