@@ -92,7 +92,7 @@ def test_an_answer_stands_beside_the_difference_that_it_rests_on():
         name="longer",
         question="",
         answer="yes",
-        text="by 5% of a decode step or more",
+        text="by 5% of a decode step without graphs or more",
         a=11.26487,
         b=2.97876,
         ratio=Estimate(scale="ratio", value=4.0078, low=0.7879, high=20.3855, **same),

@@ -102,8 +102,8 @@ def _longer_by(
     a, b = list(ratio.values_a.values()), list(ratio.values_b.values())
     agree = p_values.separate(a, b) or p_values.exact_p(a, b) <= arms.rules.alpha
     if apart.low > 0 and apart.value >= margin and agree:
-        return "yes", f"by {STEP_SHARE:.0%} of a decode step or more"
-    least = f"by {STEP_SHARE:.0%} of a decode step ({margin:.3g} ms) or more"
+        return "yes", f"by {STEP_SHARE:.0%} of a decode step without graphs or more"
+    least = f"by {STEP_SHARE:.0%} of a decode step without graphs ({margin:.3g} ms) or more"
     if apart.high < margin:
         return "no", f"not {least}"
     return "cannot tell", _what_is_open(apart, least, agree)
