@@ -20,6 +20,8 @@ settings.register_profile("thorough", max_examples=400, deadline=None, print_blo
 settings.load_profile("thorough" if THOROUGH else "sample")
 
 DEAREST = ("rehearsal", "launches", "slow")  # markers
+# ten seconds each and no such marker, of one process or waiting: not at the end
+LONG = ("code_style", "documents", "client_failures", "client_warm_up")
 COLLECTED = pytest.StashKey[frozenset[str]]()  # modules that are imported once tests are collected
 
 
@@ -48,7 +50,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def rank(item: pytest.Item) -> tuple[int, int]:
         names = {mark.name for mark in item.iter_markers()}
         dear = next((n for n, name in enumerate(DEAREST) if name in names), len(DEAREST))
-        return dear, crc32(item.path.name.encode()) if dear == len(DEAREST) else 0
+        if dear < len(DEAREST):
+            return dear, 0
+        if item.path.stem.removeprefix("test_") in LONG:
+            return dear, -1
+        return dear, crc32(item.path.name.encode())
 
     items.sort(key=rank)  # stable: a file's tests stay in their order
 
