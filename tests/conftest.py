@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,11 @@ DEAREST = ("rehearsal", "launches", "slow")  # markers
 # ten seconds each and no such marker, of one process or waiting: not at the end
 LONG = ("code_style", "documents", "client_failures", "client_warm_up")
 COLLECTED = pytest.StashKey[frozenset[str]]()  # modules that are imported once tests are collected
+
+# of this process, its workers and all that they start: one that wakes does not interrupt another,
+# and what each has in its core's cache stays there longer
+with contextlib.suppress(AttributeError, OSError):
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 @pytest.fixture
