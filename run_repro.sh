@@ -64,6 +64,7 @@ USAGE: ./run_repro.sh [options]
                        as released, and whether graphs change TPOT otherwise
                        with them (sglang 0.5.7 or newer)
   --pp-size N          pipeline ranks (default: server_args_base.txt)
+  --tp-size N          tensor-parallel ranks of each of them (default: there)
   --model PATH         model folder or hub name (default: server_args_base.txt)
   --dummy-weights      the model's shape with random weights: no download
   --layers N           that many layers only
@@ -135,7 +136,7 @@ EXAMPLES:
   ./run_repro.sh --dry-run                   # what would run
   ./run_repro.sh --dry-run --gpus 8          # on a machine with 8 GPUs
   ./run_repro.sh --dry-run --gpus 8x141 --release 0.5.23 \
-    --model deepseek-ai/DeepSeek-V3 --pp-size 8 # on 8 H200s, without sglang
+    --model deepseek-ai/DeepSeek-V3 --pp-size 4 --tp-size 2 # on 8 H200s
 USAGE
 }
 

@@ -49,10 +49,13 @@ def parse(*users: str) -> run_options.Options:
             ["--pipeline-parallel-size", "2"],
             "no option '--pipeline-parallel-size' (see --help); here it is --pp-size N",
         ),
-        (["--tp-size", "2"], "no option '--tp-size' (see --help); it is an argument of sglang: "),
+        (
+            ["--ep-size", "2"],
+            "no option '--ep-size' (see --help); it is an argument of sglang: ",
+        ),
         (
             ["--tensor-parallel-size=2"],
-            "no option '--tensor-parallel-size' (see --help); it is an arg",
+            "no option '--tensor-parallel-size' (see --help); here it is --tp-size N",
         ),
         (["--api-key=hunter2"], "no option '--api-key' (see --help)"),
         (["--model", "a\x1b[31mb"], r"'a\x1b[31mb': it holds a control character"),

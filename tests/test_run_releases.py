@@ -216,7 +216,7 @@ def test_a_dry_run_without_gpus_says_what_the_run_would(release: str, tmp_path: 
 
 UNFIT = [
     (["--release", "0.5.2", "--sends", "both"], "--sends both: PP sends of sglang 0.5.2 are"),
-    (["--release", "0.5.6.post2", "--cases", "sync_send,event_send"], "already sends synchron"),
+    (["--release", "0.5.6.post2", "--cases", "sync_send,event_send"], "PP sends block"),
     (["--release", "0.5.2", "--cases", "graphs_on,batched_p2p"], "the probe has this remedy"),
     (
         ["--release", "0.5.2", "--cases", "graphs_on,sync_send,comm_stream"],

@@ -98,8 +98,8 @@ def _spare(plan: Plan) -> str:
     if plan.mode != "gpu" or there <= used:
         return ""
     return (
-        f": {used} of {there} GPUs are used, the others stay idle (--pp-size N, or "
-        f"--tensor-parallel-size N in {BASE}, takes a GPU for each of pp x tp)"
+        f": {used} of {there} GPUs are used, the others stay idle (--pp-size N or "
+        "--tp-size N: a GPU for each of pp x tp)"
     )
 
 
@@ -178,7 +178,7 @@ def _attached(plan: Plan, options: Options) -> list[str]:
 
 def _in_place_of(plan: Plan, options: Options) -> list[str]:
     """What a rehearsal on the CPU leaves aside of server_args_base.txt, and how to see its plan."""
-    chosen = options.model and options.pp_size  # by who runs it, who knows
+    chosen = options.model and (options.pp_size or options.tp_size)  # by who runs it, who knows
     if plan.mode != "cpu" or plan.engine != "sglang" or chosen:
         return []
     base, first = argfile.load(options.root / BASE), plan.launches[0]

@@ -12,7 +12,7 @@ from repro_pp_graphs.run_record import Launch
 from repro_pp_graphs.server.machine.gpus import Gpu
 
 # how layers are split, in general; a plan names what fits in its place
-SPLITS = f"--pp-size, --tensor-parallel-size or {weights.PARTITION} in the argument file"
+SPLITS = f"--pp-size, --tp-size, or {weights.PARTITION} in the argument file"
 OTHER = f"another split ({SPLITS}), "
 MORE_GPUS = "more GPUs"
 _OVERRIDE = "--json-model-override-args"

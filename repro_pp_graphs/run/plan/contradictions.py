@@ -14,7 +14,16 @@ MOST_ATTACHED_STEPS = 200
 ONE_NODE = ("nsys", "one_gpu", "ranks_per_gpu", "mps", "sockets", "profile_loads")
 # what a server that is already running has settled, or what is for a series of launches
 STARTING = {
-    *("--cases", "--rounds", "--aa", "--pp-size", "--model", "--dummy-weights", "--layers"),
+    *(
+        "--cases",
+        "--rounds",
+        "--aa",
+        "--pp-size",
+        "--tp-size",
+        "--model",
+        "--dummy-weights",
+        "--layers",
+    ),
     *("--port", "--engine", "--one-gpu", "--cpu", "--no-pp-clock", "--nsys", "--start-timeout"),
     *("--resume", "--gpus", "--release", "--nodes", "--srun", "--sends"),
     "--pin-cpus",
@@ -77,7 +86,9 @@ def _of_nodes(values: argparse.Namespace) -> str:
 
 def _of_probe(values: argparse.Namespace) -> str:
     """What the ring without sglang has no use for; empty where nothing is asked for."""
-    names = ("sweep", "mps", "sockets", "ranks_per_gpu") if values.engine == "probe" else ()
+    names = (
+        ("sweep", "mps", "sockets", "ranks_per_gpu", "tp_size") if values.engine == "probe" else ()
+    )
     given = [f"--{name.replace('_', '-')}" for name in names if vars(values)[name]]
     return (
         f"{given[0]} is of sglang's servers, and the probe has none: leave one out" if given else ""

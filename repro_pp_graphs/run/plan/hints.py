@@ -15,6 +15,7 @@ OF_SGLANG = (
 OWN = {  # arguments of sglang that are an option here, called otherwise
     "--model-path": "--model NAME",
     "--pipeline-parallel-size": "--pp-size N",
+    **dict.fromkeys(("--tensor-parallel-size", "--tp"), "--tp-size N"),
 }
 NO_OPTION = "options begin with --, as --cases NAME"
 ALIKE = 0.8  # of an option and what was typed, by difflib's ratio: a slip of the hand

@@ -29,6 +29,7 @@ SENDS = {
 # plan, or all memory
 HIGHEST = {
     "--pp-size": 1024,
+    "--tp-size": 1024,
     "--layers": 10_000,
     "--batch": 65_536,
     "--max-new-tokens": 1_000_000,
@@ -54,6 +55,7 @@ class Options(NamedTuple):
     rounds: list[int] | None  # launches a case, look by look: [4, 4] for 4+4
     aa: bool  # one case under two labels
     pp_size: int | None
+    tp_size: int | None
     model: str | None
     dummy_weights: bool
     layers: int | None
@@ -96,7 +98,6 @@ class Options(NamedTuple):
     gpu_gb: int | None = None  # of the GPUs that are assumed, each; None: as usual
     # in place of the argument files', of a plan that is tried
     backend: str = ""  # of attention
-    tp_size: int | None = None
     fraction: float | None = None  # of a GPU's memory, for weights and KV cache
 
 

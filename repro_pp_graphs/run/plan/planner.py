@@ -49,6 +49,8 @@ class Planner:
         base = argfile.load(options.root / "server_args_base.txt")
         if options.pp_size:
             base.set("--pp-size", str(options.pp_size))
+        if options.tp_size:
+            base.set("--tp-size", str(options.tp_size))
         self.nodes = self._spread(base)
         by_case = {case: self._ranks(base, case) for case in options.cases}
         ranks = max(by_case.values())

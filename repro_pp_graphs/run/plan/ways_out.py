@@ -167,7 +167,7 @@ def _changed(options: Options, changes: _Changes) -> Options:
 
 def _words(options: Options, changes: _Changes) -> str:
     """Changed options as they are typed, but for what is given already."""
-    given = {**changes, "backend": None, "tp_size": None, "fraction": None}
+    given = {**changes, "backend": None, "fraction": None}
     text = " ".join(
         f"--{name.replace('_', '-')}" + (f" {value}" if value is not True else "")
         for name, value in given.items()
@@ -179,6 +179,4 @@ def _words(options: Options, changes: _Changes) -> str:
         text += f" and {weights.FRACTION} {changes['fraction']:g} in server_args_base.txt"
     if "backend" in changes:
         return " and ".join(filter(None, [text, f"{OPTION} {WITHOUT} in the argument files"]))
-    if "tp_size" in changes:
-        text += f" and --tensor-parallel-size {changes['tp_size']} in server_args_base.txt"
     return text
