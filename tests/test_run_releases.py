@@ -282,14 +282,16 @@ def test_what_would_stop_the_run_is_in_the_plan_that_is_made_ahead_and_in_a_dry_
 
 
 def test_a_newer_release_rehearses(harness: Harness):
-    done = harness.start_bare("--release", "0.5.23", "--cpu", "--dry-run").end()
+    port = ("--port", str(harness.port))  # somebody's server may listen at the default one
+    done = harness.start_bare("--release", "0.5.23", "--cpu", *port, "--dry-run").end()
     assert done.status == 0, done.lines
     assert "a real run first makes .venv-0.5.23 (sglang 0.5.23)" in done.err
 
 
 def test_a_dry_run_makes_no_environment(harness: Harness):
     asked = ("--release", "0.5.2", "--pp-size", "2", "--dummy-weights", "--layers", "2")
-    done = harness.start_bare(*asked, "--dry-run").end()
+    port = ("--port", str(harness.port))
+    done = harness.start_bare(*asked, *port, "--dry-run").end()
     assert done.status == 0, done.lines
     assert "a real run first makes .venv-0.5.2 (sglang 0.5.2)" in done.err
     assert not (harness.root / ".venv-0.5.2").exists()
