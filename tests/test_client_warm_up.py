@@ -1,5 +1,7 @@
 """The load client's warm-up passes, and the control after the measured load."""
 
+import itertools
+
 import pytest
 from client_harness import client_runs, generated
 from standin_server import Behaviour, StandIn
@@ -7,7 +9,14 @@ from standin_server import Behaviour, StandIn
 from repro_pp_graphs.client.load import control_options
 from repro_pp_graphs.client.options import AUTO_PASSES, parse_options
 from repro_pp_graphs.client.record import Record
-from repro_pp_graphs.client.warm_up import WarmUpPass, agree, is_steady, not_steady_caveat, pass_of
+from repro_pp_graphs.client.warm_up import (
+    WarmUpPass,
+    agree,
+    is_steady,
+    measured_longer_caveat,
+    not_steady_caveat,
+    pass_of,
+)
 
 MS = 1_000_000
 
@@ -95,6 +104,47 @@ def test_what_did_not_settle_is_warned_of_with_its_figures():
     assert not_steady_caveat([one_pass()]) is not_steady_caveat([one_pass(), one_pass()]) is None
 
 
+def test_whenever_it_is_said_one_figure_of_the_last_two_changed_by_more_than_five_percent():
+    ttfts, tpots = (80.0, 96.0, 100.0, 104.0, 120.0), (9.0, 10.0, 10.4, None)
+    kinds = [one_pass(*each) for each in itertools.product(ttfts, tpots)]
+    said = 0
+    for count in (1, 2, 3):
+        for passes in itertools.product(kinds, repeat=count):
+            if text := not_steady_caveat(passes):
+                said += 1
+                assert "; one of them still changes by more than 5%)" in text
+                a, b = passes[-2:]
+                pairs = [(a.median_ttft_ms, b.median_ttft_ms), (a.mean_tpot_ms, b.mean_tpot_ms)]
+                assert any(None not in two and max(two) > 1.05 * min(two) for two in pairs)
+    assert said > 100
+
+
+def test_a_measured_pass_that_compiled_is_named_with_both_figures():
+    """As on two H100s: a Triton kernel compiled for a new prefill shape."""
+    ttfts, tpots = (2464.4, 49.8, 34.5, 37.3, 34.7), (11.9, 10.9, 10.3, 10.9, 10.4)
+    passes = [one_pass(*each) for each in zip(ttfts, tpots, strict=True)]
+    said = measured_longer_caveat(passes, 2671.1, 10.5)
+    assert "warm-up passes after the first: median TTFT 2671.1 ms against at most 49.8 ms;" in said
+    assert "; its TTFT and throughput hold a compilation" in said and "TPOT" not in said
+    said = measured_longer_caveat(passes, 40.0, 21.9)
+    assert "mean TPOT 21.9 ms against at most 10.9 ms; its TPOT and throughput hold" in said
+    said = measured_longer_caveat(passes, 100.0, 21.9)
+    assert "median TTFT 100.0 ms, mean TPOT 21.9 ms against at most 49.8 and 10.9 ms;" in said
+    assert "; its TTFT, TPOT and throughput hold" in said
+    assert measured_longer_caveat(passes, 99.6, 21.8) is None, "at most twice as long"
+    assert measured_longer_caveat(passes, None, None) is None
+
+
+def test_one_warm_up_pass_after_the_first_tells_only_where_both_agree():
+    assert measured_longer_caveat([], 900.0, 90.0) is None
+    assert measured_longer_caveat([one_pass()], 900.0, 90.0) is None
+    assert measured_longer_caveat([one_pass(200.0), one_pass()], 900.0, 90.0) is None
+    said = measured_longer_caveat([one_pass(104.0), one_pass()], 900.0, 10.0)
+    assert "than the warm-up passes: median TTFT 900.0 ms against at most 104.0 ms;" in said
+    single_tokens = [WarmUpPass(2, 0, 100.0, None)] * 3
+    assert "its TTFT and throughput" in measured_longer_caveat(single_tokens, 201.0, None)
+
+
 @pytest.mark.parametrize(("given", "passes"), [("auto", AUTO_PASSES), ("3", 3), ("0", 0)])
 def test_auto_stands_for_a_number(given, passes):
     assert parse_options(["--warmup-passes", given]).warmup_passes == passes
@@ -134,6 +184,18 @@ def test_passes_that_agree_end_the_warm_up(run_client, monkeypatch):
     assert (document["summary"]["warmup_passes"], document["summary"]["warmup_steady"]) == (2, True)
     assert "2 passes of the load: the last two agree" in text
     assert not [text for text in document["summary"]["warnings"] if "settled" in text]
+
+
+def test_a_measured_pass_far_longer_than_the_warm_up_is_warned_of(run_client, monkeypatch):
+    fast = one_pass(0.001, 0.001)
+    monkeypatch.setattr("repro_pp_graphs.client.measure.pass_of", lambda records: fast)
+    argv = ("--batch", "2", "--max-new-tokens", "4", "--warmup-passes", "auto")
+    with StandIn(Behaviour(ttft_s=0.01)) as server:
+        _, document, text = run_client(server.url, *argv)
+    assert (
+        "the measured pass took far longer than the warm-up" in document["summary"]["warnings"][0]
+    )
+    assert "warning: the measured pass took far longer" in " ".join(text.split())
 
 
 def test_synthetic_prompts_differ_from_pass_to_pass(run_client, monkeypatch):

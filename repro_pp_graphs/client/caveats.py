@@ -8,7 +8,7 @@ from typing import Any
 
 from .options import Options
 from .record import Record
-from .warm_up import WarmUpPass, not_steady_caveat
+from .warm_up import WarmUpPass, measured_longer_caveat, not_steady_caveat
 
 BUSY_SHARE = 0.8  # of a core
 READ_TOGETHER_SHARE = 0.05
@@ -92,8 +92,9 @@ def caveats(
     warm_up_passes: Sequence[WarmUpPass] = (),
 ) -> list[str]:
     """Every sentence for a run; `prompts_in_file` is 0 with synthetic prompts."""
-    unsteady = not_steady_caveat(warm_up_passes)
-    sentences = [unsteady] if unsteady else []
+    figures = (summary["median_ttft_ms"], summary["mean_tpot_ms"])
+    longer = measured_longer_caveat(warm_up_passes, *figures)
+    sentences = [text for text in (longer, not_steady_caveat(warm_up_passes)) if text]
     if summary["ignored_lines"]:
         sentences.append(
             f"{summary['ignored_lines']} lines of the answers are no field of an event stream and "

@@ -15,6 +15,8 @@ from .metrics import tpot_ms, ttft_ms
 from .record import Record
 
 AGREE_SHARE = 0.05  # two passes agree when their figures differ by at most this share
+FAR_LONGER = 2.0  # times the warm-up passes': more than passes vary by themselves
+FIGURES = {"TTFT": "median_ttft_ms", "TPOT": "mean_tpot_ms"}
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ def _alike(a: float | None, b: float | None) -> bool | None:
 
 
 def not_steady_caveat(passes: Sequence[WarmUpPass]) -> str | None:
-    """The sentence for a warm-up whose last pass failed or that is not steady; else None."""
+    """The sentence for a warm-up whose last pass failed or that is not steady; else None. Of the
+    last two passes one figure then differs by more than AGREE_SHARE."""
     if passes and passes[-1].failed:
         return (
             f"prompts failed in warm-up pass {len(passes)}: whether the server had reached its "
@@ -82,12 +85,37 @@ def not_steady_caveat(passes: Sequence[WarmUpPass]) -> str | None:
     if is_steady(passes) is not False:
         return None
     figures = []
-    for label, name in (("TTFT", "median_ttft_ms"), ("TPOT", "mean_tpot_ms")):
+    for label, name in FIGURES.items():
         values = [getattr(one, name) for one in passes]
         if None not in values:
             figures.append(f"{label} {', '.join(f'{value:.1f}' for value in values)} ms")
     return (
-        f"the server had not settled after {len(passes)} warm-up passes ({'; '.join(figures)}: the "
-        f"last two should be within {AGREE_SHARE:.0%}): "
+        f"the server had not settled after {len(passes)} warm-up passes ({'; '.join(figures)}; one "
+        f"of them still changes by more than {AGREE_SHARE:.0%}): "
         "what is measured may still hold compilation or the load of other processes"
+    )
+
+
+def measured_longer_caveat(
+    passes: Sequence[WarmUpPass], median_ttft_ms: float | None, mean_tpot_ms: float | None
+) -> str | None:
+    """The sentence for a measured pass with these figures that took far longer than the warm-up
+    passes after the first (or both, where two agree); None where it did not, or fewer than two of
+    them tell."""
+    both_agree = len(passes) == 2 and is_steady(passes)
+    settled = passes if both_agree else passes[1:]
+    longer, figures, before = [], [], []
+    for label, now in (("TTFT", median_ttft_ms), ("TPOT", mean_tpot_ms)):
+        values = [value for one in settled if (value := getattr(one, FIGURES[label])) is not None]
+        if len(values) > 1 and now is not None and now > FAR_LONGER * max(values):
+            longer.append(label)
+            figures.append(f"{FIGURES[label].partition('_')[0]} {label} {now:.1f} ms")
+            before.append(f"{max(values):.1f}")
+    if not longer:
+        return None
+    which = "warm-up passes" if both_agree else "warm-up passes after the first"
+    return (
+        f"the measured pass took far longer than the {which}: {', '.join(figures)} against at most "
+        f"{' and '.join(before)} ms; its {', '.join(longer)} and throughput hold a compilation, or "
+        "the load of other processes, that those passes did not have"
     )
