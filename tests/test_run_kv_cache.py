@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from dataclasses import replace
@@ -10,9 +11,11 @@ import pytest
 from gpu_plans import NEARLY_FULL, asking, deep, h100s, h200s, launch
 from made_up_run import plan
 
+from repro_pp_graphs.models import folder
 from repro_pp_graphs.run.checks import kv_cache, preflight
-from repro_pp_graphs.run.memory import weights
+from repro_pp_graphs.run.memory import fitting, weights
 from repro_pp_graphs.run_record import Load, Plan
+from repro_pp_graphs.server.machine.gpus import Gpu
 
 
 def test_a_plan_whose_weights_leave_nothing_for_the_kv_cache_is_refused():
@@ -70,6 +73,11 @@ def refused(made: Plan, count: int = 2) -> str:
     return " ".join(preflight.check_memory(made, h100s(count)))
 
 
+NAMED = re.compile(
+    r"--layers (?P<most>\d+)(?P<all> or fewer)?(?: \((?P<roomiest>\d+) leaves room for all)?"
+)
+
+
 def with_layers(made: Plan, layers: int) -> Plan:
     override = ["--json-model-override-args", json.dumps({"num_hidden_layers": layers})]
     launches = [replace(one, args=[*one.args, *override]) for one in made.launches]
@@ -88,7 +96,8 @@ def with_layers(made: Plan, layers: int) -> Plan:
 def test_a_refusal_names_values_and_with_these_the_load_fits(made):
     said = refused(made)
     assert "--max-new-tokens" not in said
-    layers = int(re.search(r"--layers (\d+) or fewer", said)[1])
+    named = NAMED.search(said)
+    layers = int(named["roomiest"] or named["most"])
     tokens = kv_cache.of_load(made)
     held = [weights.tokens_held(one, h100s(2)) for one in with_layers(made, layers).launches]
     assert refused(with_layers(made, layers)) == "" and min(held) >= tokens
@@ -104,10 +113,54 @@ def test_a_refusal_names_values_and_with_these_the_load_fits(made):
         assert "GB of weights for" in said
 
 
+@pytest.mark.parametrize("release", ["0.5.2", "0.5.23"])
+@pytest.mark.parametrize("shape", sorted(set(folder.shapes()) - {"tiny"}))
+def test_the_layers_that_a_refusal_names_are_the_most_that_a_plan_takes(
+    monkeypatch, shape, release
+):
+    named = alone = 0
+    sizes = itertools.product((1, 2, 4, 8), (1, 2), (8, 24, 40, 80, 141), (1, 4))
+    for pp_size, tp_size, gib, ranks_per_gpu in sizes:
+        count = -(-pp_size * tp_size // ranks_per_gpu)
+        gpus = [Gpu(str(n), f"GPU-{n}", "NVIDIA", gib * 1020, 0) for n in range(count)]
+        fields = {"pp_size": pp_size, "tp_size": tp_size, "sglang_version": release}
+        one = launch(model=shape, args=["--mem-fraction-static", "0.85"], **fields)
+        made = replace(plan(one), batch=16, max_new_tokens=256, ranks_per_gpu=ranks_per_gpu)
+        found = NAMED.search(" ".join(preflight.check_memory(made, gpus)))
+        if not found:
+            continue
+        named += 1
+        layers = weights.config_of(one)["num_hidden_layers"]
+        with monkeypatch.context() as patch:
+            patch.setattr(fitting, "layers_that_fit", lambda *a: None)  # no advice: it is dear
+            taken = [
+                number
+                for number in range(pp_size, layers + 1)
+                if preflight.check_memory(with_layers(made, number), gpus) == []
+            ]
+        most = int(found["most"])
+        assert most == max(taken), (pp_size, tp_size, gib, ranks_per_gpu)
+        assert bool(found["all"]) == (taken == [*range(pp_size, most + 1)])
+        assert int(found["roomiest"] or most) in taken
+        alone += not found["all"]
+    assert named >= 1 and (release == "0.5.2" or not alone)
+
+
+def test_where_fewer_layers_are_more_on_the_last_rank_no_fewer_are_named():
+    made = plan(launch(pp_size=8, sglang_version="0.5.2", args=["--mem-fraction-static", "0.5"]))
+    gpus = [Gpu(str(n), f"GPU-{n}", "NVIDIA", 36000, 0) for n in range(8)]
+    said = " ".join(preflight.check_memory(made, gpus))
+    named = NAMED.search(said)
+    assert (named["most"], named["all"]) == ("65", None), said
+    assert preflight.check_memory(with_layers(made, 63), gpus), "its last rank has 14 layers"
+    assert preflight.check_memory(with_layers(made, 65), gpus) == [], "nine at most"
+
+
 def test_a_share_or_layers_that_would_not_do_either_are_not_advised():
     too_much = asking("--mem-fraction-static", "0.85", batch=512, tokens=4000)
     said = refused(too_much)
-    assert "--mem-fraction-static 0.85 of a GPU" in said and "leaves room" not in said
+    assert "--mem-fraction-static 0.85 of a GPU" in said and "leaves room for what" not in said
+    assert "--layers 79 or fewer (12 leaves room for all prompts at once and what CUDA" in said
     unknown = asking("--mem-fraction-static", "0.5", "--kv-cache-dtype", "fp8_e5m2")
     few = "or --dummy-weights with fewer --layers"
     assert "a larger share" in refused(unknown) and few in refused(unknown)

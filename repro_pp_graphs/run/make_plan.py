@@ -60,7 +60,7 @@ def passes(options: Options, found: list[Gpu], probe: Prober) -> bool:
     used = weights.used(plan, found)
     tokens = kv_cache.of_load(plan)
     roomy = (fitting.is_roomy(launch, used, tokens, plan.ranks_per_gpu) for launch in plan.launches)
-    return not preflight.of_ranks(plan, found) and all(roomy)
+    return all(roomy) and not preflight.of_ranks(plan, found)  # which looks for ways out: dear
 
 
 def _make(options: Options, found: list[Gpu], earlier: Plan | None, probe: Prober) -> Plan:

@@ -20,7 +20,7 @@ def lacking(plan: Plan, launch: Launch, gpus: Sequence[Gpu]) -> str:
     """
     if plan.engine != "sglang" or plan.attached:
         return ""
-    needed = max(map(_of_a_prompt, _loads(plan)))
+    needed = of_a_prompt(plan)
     given = weights.most_tokens(launch)
     if given and given < needed:
         return (
@@ -29,6 +29,11 @@ def lacking(plan: Plan, launch: Launch, gpus: Sequence[Gpu]) -> str:
         )
     shared = plan.mode == "cpu" or plan.ranks_per_gpu > 1
     return "" if shared else _no_room(launch, gpus, needed, of_load(plan))
+
+
+def of_a_prompt(plan: Plan) -> int:
+    """Tokens of the largest prompt with its answer, at least."""
+    return max(map(_of_a_prompt, _loads(plan)))
 
 
 def of_load(plan: Plan) -> int:
@@ -40,22 +45,20 @@ def _no_room(launch: Launch, gpus: Sequence[Gpu], needed: int, all_needed: int) 
     """Why so many tokens do not fit beside the weights, where these are known exactly; the remedy
     is for `all_needed`, those of the whole load."""
     fraction = weights.fraction_of(launch)
-    there = min((gpu.total_mib for gpu in gpus), default=0) * 2**20
-    rank, need = weights.of_fullest(launch)
-    if fraction is None or not there or not need or not weights.is_exact(launch, rank):
+    if fraction is None or not fitting.lacks_room(launch, gpus, needed):
         return ""
+    there = min(gpu.total_mib for gpu in gpus) * 2**20
+    rank, need = weights.of_fullest(launch)
     left = fraction * there - need
     text = (
         f"{Path(launch.model).name}: about {need / 1e9:.1f} GB of weights on PP rank {rank}, the "
         f"fullest, and {weights.FRACTION} {fraction:g} of a GPU of {there / 1e9:.1f} GB is "
         f"{fraction * there / 1e9:.1f} GB: "
     )
-    remedies = fitting.remedies(launch, gpus, all_needed)
+    remedies = fitting.remedies(launch, gpus, needed, all_needed)
     if left <= 0:
         return f"{text}nothing is left for the KV cache: {remedies}"
-    tokens = weights.tokens_in(launch, left, weights.split(launch)[rank])
-    if tokens is None or tokens >= needed:
-        return ""
+    tokens = weights.tokens_in(launch, left, weights.split(launch)[rank]) or 0
     return (
         f"{text}about {weights.rounded(tokens)} tokens are left for the KV cache, and one prompt "
         f"with its answer takes {needed:,} or more: {remedies}"

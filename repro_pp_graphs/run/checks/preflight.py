@@ -145,7 +145,7 @@ def check_memory(plan: Plan, gpus: list[Gpu]) -> list[str]:
         f"{launch.model}: about {weights.of_fullest(launch)[1] / 1e9:.0f} GB of weights on PP rank "
         f"{weights.of_fullest(launch)[0]}, the fullest, and a GPU has "
         f"{min(gpu.total_mib for gpu in used) * 2**20 / 1e9:.0f} GB, of which they can take "
-        f"{weights.MOST:.0%}: {fitting.remedies(launch, used, kv_cache.of_load(plan))}"
+        f"{weights.MOST:.0%}: {fitting.remedies(launch, used, *_tokens(plan))}"
         for launch in plan.launches
         if not heavy and plan.ranks_per_gpu <= 1 and weights.too_full(launch, used)
     ]
@@ -154,14 +154,21 @@ def check_memory(plan: Plan, gpus: list[Gpu]) -> list[str]:
     return busy + heavy + list(dict.fromkeys(full))
 
 
+def _tokens(plan: Plan) -> tuple[int, int]:
+    """Of the largest prompt with its answer, and of the whole load."""
+    return kv_cache.of_a_prompt(plan), kv_cache.of_load(plan)
+
+
 def _layers(plan: Plan, model: str, gpus: list[Gpu]) -> str:
-    """`, or --dummy-weights --layers N or fewer`: the most layers of a model that fit with the
-    load, in every case that runs it; empty where that is not known."""
+    """`, or --dummy-weights --layers N or fewer`: the layers of a model that fit with the load, in
+    every case that runs it; empty where that is not known."""
     ours = [launch for launch in plan.launches if launch.model == model]
-    tokens = kv_cache.of_load(plan)
-    found = [fitting.most_layers(each, gpus, tokens, plan.ranks_per_gpu) for each in ours]
+    found = [
+        fitting.layers_that_fit(each, gpus, *_tokens(plan), plan.ranks_per_gpu) for each in ours
+    ]
     known = [layers for layers in found if layers]
-    few = fitting.fewer_layers(ours[0], min(known) if len(known) == len(found) else None)
+    both = fitting.Layers(*map(set.intersection, *known)) if len(known) == len(found) else None
+    few = fitting.fewer_layers(ours[0], both)
     return f", or {few}" if few else ""
 
 

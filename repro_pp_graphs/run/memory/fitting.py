@@ -6,6 +6,7 @@ import json
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from repro_pp_graphs.run.memory import weights
 from repro_pp_graphs.run_record import Launch
@@ -22,20 +23,33 @@ _FREE = 0.97
 _PROCESS_BYTES = 2e9  # of a GPU that ranks share, for each: its CUDA context, graphs and buffers
 
 
-def fewer_layers(launch: Launch, layers: int | None) -> str:
+class Layers(NamedTuple):
+    """Numbers of layers, each at least one a PP rank and no more than there are."""
+
+    taken: set[int]  # that a plan takes
+    roomy: set[int]  # of them with room for the whole load and what CUDA takes, as estimated
+
+
+def fewer_layers(launch: Launch, layers: Layers | None) -> str:
     """`--dummy-weights --layers N or fewer`, without what is given already; without a number where
-    how many fit is not known, empty where not even one a rank does."""
+    how many fit is not known, empty where none do. Not all fewer fit where a release leaves what
+    cannot be shared out to the last rank: 71 of 8 ranks are more on it than 72."""
     dummy = "--dummy-weights" * (launch.value("--load-format") != "dummy")
-    if layers:
-        return f"{dummy} --layers {layers} or fewer".strip()
-    if weights.fraction_of(launch) is None or weights.tokens_in(launch, 1.0, 1) is None:
-        return f"{dummy} with fewer --layers" if dummy else "fewer --layers"
-    return ""
+    if not layers or not layers.roomy:
+        if weights.fraction_of(launch) is None or weights.tokens_in(launch, 1.0, 1) is None:
+            return f"{dummy} with fewer --layers" if dummy else "fewer --layers"
+        return ""
+    most, roomiest = max(layers.taken), max(layers.roomy)
+    all_fewer = layers.taken.issuperset(range(launch.pp_size, most))
+    text = f"{dummy} --layers {most}{' or fewer' * all_fewer}".strip()
+    if roomiest < most:
+        text += f" ({roomiest} leaves room for all prompts at once and what CUDA takes)"
+    return text
 
 
-def remedies(launch: Launch, gpus: Sequence[Gpu], tokens: int) -> str:
+def remedies(launch: Launch, gpus: Sequence[Gpu], needed: int, tokens: int) -> str:
     """The values with which a KV cache of so many tokens fits, as estimated, as options in words;
-    where none does, or its size is not known, without values."""
+    where none does, or its size is not known, without values. `needed`: those of one prompt."""
     found = []
     if weights.fraction_of(launch) is not None:
         known = weights.tokens_in(launch, 1.0, 1) is not None
@@ -47,7 +61,7 @@ def remedies(launch: Launch, gpus: Sequence[Gpu], tokens: int) -> str:
         elif not known:
             found.append("a larger share")
     found += [OTHER.removesuffix(", "), "a smaller --model"]
-    found += filter(None, [fewer_layers(launch, most_layers(launch, gpus, tokens))])
+    found += filter(None, [fewer_layers(launch, layers_that_fit(launch, gpus, needed, tokens))])
     return f"{', '.join(found[:-1])}, or {found[-1]}"
 
 
@@ -62,27 +76,53 @@ def least_share(launch: Launch, gpus: Sequence[Gpu], tokens: int) -> float | Non
     return next(iter(shares[bisect_left(shares, True, key=fits) :]), None)
 
 
-def most_layers(
-    launch: Launch, gpus: Sequence[Gpu], tokens: int, ranks_per_gpu: int = 1
-) -> int | None:
-    """The most layers, at least one a PP rank and no more than there are, of which weights and
-    tokens fit into the share that the launch asks for; None where none do, or it is not known."""
-    config = weights.config_of(launch)
-    layers = config.get("num_hidden_layers")
+def layers_that_fit(
+    launch: Launch, gpus: Sequence[Gpu], needed: int, tokens: int, ranks_per_gpu: int = 1
+) -> Layers | None:
+    """How many layers fit beside a KV cache of `needed` tokens, without which a plan is refused,
+    and of `tokens`, those of the whole load; None where that is not known."""
+    layers = weights.config_of(launch).get("num_hidden_layers")
     try:
         override = json.loads(launch.value(_OVERRIDE, "{}"))
     except ValueError:
         return None
     if not isinstance(layers, int) or not isinstance(override, dict):
         return None
-    for fewer in range(layers, launch.pp_size - 1, -1):
-        text = json.dumps({**override, "num_hidden_layers": fewer})
-        fitted = _with(launch, _OVERRIDE, text)
-        if ranks_per_gpu > 1 and _shared(fitted, gpus, tokens, ranks_per_gpu):
-            return fewer
-        if ranks_per_gpu <= 1 and _holds(fitted, gpus, tokens):
-            return fewer
-    return None
+    taken, roomy = set(), set()
+    for count in range(launch.pp_size, layers + 1):
+        text = json.dumps({**override, "num_hidden_layers": count})
+        fewer = _with(launch, _OVERRIDE, text)
+        if is_taken(fewer, gpus, needed, ranks_per_gpu):
+            taken.add(count)
+            shared = ranks_per_gpu > 1
+            if shared and _shared(fewer, gpus, tokens, ranks_per_gpu):
+                roomy.add(count)
+            if not shared and _holds(fewer, gpus, tokens):
+                roomy.add(count)
+    return Layers(taken, roomy)
+
+
+def is_taken(launch: Launch, gpus: Sequence[Gpu], needed: int, ranks_per_gpu: int = 1) -> bool:
+    """Whether a plan is not refused for its weights, nor for a KV cache of so many tokens."""
+    total = sum(gpu.total_mib for gpu in gpus) * 2**20
+    if weights.partition_fault(launch) or weights.on_a_node(launch) > weights.MOST * total > 0:
+        return False
+    if ranks_per_gpu > 1:
+        return True
+    return not weights.too_full(launch, gpus) and not lacks_room(launch, gpus, needed)
+
+
+def lacks_room(launch: Launch, gpus: Sequence[Gpu], needed: int) -> bool:
+    """Whether so many tokens do not fit beside the weights for certain, where each rank has a GPU
+    of its own; False where that is not known exactly."""
+    fraction = weights.fraction_of(launch)
+    there = min((gpu.total_mib for gpu in gpus), default=0) * 2**20
+    rank, need = weights.of_fullest(launch)
+    if fraction is None or not there or not need or not weights.is_exact(launch, rank):
+        return False
+    left = fraction * there - need
+    tokens = weights.tokens_in(launch, left, weights.split(launch)[rank])
+    return left <= 0 or (tokens is not None and tokens < needed)
 
 
 def is_roomy(launch: Launch, gpus: Sequence[Gpu], tokens: int, ranks_per_gpu: int) -> bool:

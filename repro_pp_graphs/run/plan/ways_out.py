@@ -124,19 +124,17 @@ def _passing(
 def _most_layers(
     options: Options, changes: _Changes, between: tuple[int, int], passes: Passes
 ) -> int:
-    """The most layers between these with which it passes, by halving; 0 where it does not even
-    with the fewest."""
-    low, high = between
+    """The most layers between these with which it passes; 0 where it does not even with the fewest.
+    One by one: with fewer layers a rank may have more, where a release leaves the rest to the last.
+    """
+    fewest, most = between
 
     def fits(count: int) -> bool:
         return passes(_changed(options, {**changes, "layers": count}))
 
-    if low > high or not fits(low):
+    if fewest > most or not fits(fewest):
         return 0
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle - 1)
-    return low
+    return next(count for count in range(most, fewest - 1, -1) if fits(count))
 
 
 def _layers(model: str) -> int:
