@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import sys
 from collections import UserList
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,7 @@ from plan_harness import BASE, FLAGS, plan_of
 from repro_pp_graphs.run import make_plan, plan_step
 from repro_pp_graphs.run.folder import lock
 from repro_pp_graphs.run.plan import options as run_options
+from repro_pp_graphs.run.plan import ways_out
 from repro_pp_graphs.run.plan.refusal import PlanError
 from repro_pp_graphs.server.machine.gpus import Gpu
 from repro_pp_graphs.server.release import pp_attention
@@ -221,10 +223,13 @@ def test_the_layers_that_a_refusal_by_memory_names_are_planned(tmp_path, given):
     status, said = planned(folder, list(given))
     # above the commands and behind them
     assert status == 2 and "stops:" in said and "# would stop the run:" in said
-    found = re.search(r"or ((?:--dummy-weights )?--layers \d+) or fewer", said)
+    found = re.search(r"or ((?:--dummy-weights )?--layers )(\d+)( or fewer| \(|$| )", said)
     assert found, said
-    status, again = planned(folder, [*given, *found[1].split()])
+    words, most = found[1].split(), int(found[2])
+    status, again = planned(folder, [*given, *words, str(most)])
     assert status == 0 and "stops:" not in again, again
+    status, again = planned(folder, [*given, *words, str(most + 1)])
+    assert status == 2 and "stops:" in again, again
 
 
 @pytest.mark.parametrize("given", REFUSED, ids=" ".join)
@@ -281,6 +286,18 @@ def test_the_whole_model_is_offered_before_fewer_layers_of_it(tmp_path):
     assert f"{whole} --dummy-weights --layers 77, or " in said, said
 
 
+def test_the_most_layers_that_pass_are_offered_also_where_some_fewer_do_not(tmp_path):
+    """As on eight ranks of 0.5.2, whose last one has 9 + 7 of 79 layers, 9 of 72."""
+    given = ("--root", str(tmp_path), "--out", str(tmp_path), "--python", sys.executable)
+    options = run_options.parse([*given, "--pp-size", "8"])
+    refused = ways_out.Unfit("too much", "meta-llama/Llama-3.1-70B-Instruct", (8, 1))
+    good = {*range(8, 20), 64, 65, 72}
+    said = ways_out.offers(options, refused, 8, lambda changed: changed.layers in good)
+    assert "--dummy-weights --layers 72" in said, said
+    said = ways_out.offers(options, refused, 8, lambda changed: changed.layers == 72)
+    assert "--layers" not in said, "where not even one a rank passes, it is not for the layers"
+
+
 def test_no_two_gpus_are_offered_where_the_whole_model_passes_on_more(tmp_path):
     _, said = planned(checkout(tmp_path / "refused"), ["--gpus", "16", "--pp-size", "100"])
     assert "use --pp-size 16, or " in said and "--pp-size 2" not in said, said
@@ -295,7 +312,7 @@ def test_of_an_impossible_split_no_size_is_told(tmp_path):
 
 def test_a_plan_into_a_folder_that_holds_a_run_says_what_becomes_of_that(tmp_path):
     folder = checkout(tmp_path / "it")
-    given = ["--gpus", "4", "--rounds", "2"]
+    given = ["--cpu", "--rounds", "2"]
     assert "aside:" not in planned(folder, given)[1]
     (folder / "logs").mkdir()
     kept = {"began": "2026-11-24 03:15:00"}
@@ -314,6 +331,7 @@ def test_a_plan_into_a_folder_that_holds_a_run_says_what_becomes_of_that(tmp_pat
         assert ("to go on with it" in plan_step._moved_aside(asked)[0]) == offered
     assert "aside:" in planned(folder, given)[1]
     assert plan_step._moved_aside(asked._replace(resume=True)) == []
+    assert "aside:" not in planned(folder, ["--gpus", "4"])[1], "planned for another machine"
     lock.take(folder, os.getpid())  # a run that is at work there is not moved, nor gone on with
     text = " ".join(planned(folder, given)[1].split())
     assert "aside:" not in text and "is at work there: wait for it, or choose another" in text

@@ -193,9 +193,15 @@ def _stops(
 
 
 def _moved_aside(options: Options) -> list[str]:
-    """What a real run does with the run that --out holds, and how to go on with that instead."""
+    """What a real run does with the run that --out holds, and how to go on with that instead;
+    nothing where it is planned for another machine (--gpus)."""
     there = options.out / "logs" / "run.json"
-    if options.resume or not there.is_file() or lock.objection(options.out, options.owner):
+    if (
+        options.resume
+        or options.gpus is not None
+        or not there.is_file()
+        or lock.objection(options.out, options.owner)
+    ):
         return []  # of a run that is at work that is said
     text = f"{options.out} holds a run begun {previous.began(there)}: a real run moves it to "
     text += f"{options.out / 'previous'}"
