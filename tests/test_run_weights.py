@@ -26,11 +26,20 @@ def test_a_plan_says_what_the_weights_take_of_a_gpu_and_which_memory_was_assumed
     fraction = ["--mem-fraction-static", "0.88"]
     (text,) = said(plan(launch(pp_size=2, args=fraction)))
     assert "about 72.7 GB" in text and "leaves 2.6 GB for the KV cache, about 16,000 tokens" in text
+    takes = ", of which --max-total-tokens takes"
     for other, tokens in ((["--kv-cache-dtype", "fp8_e5m2"], ""),
                           (["--max-total-tokens", "65536"], ", about 16,000 tokens"),
-                          (["--max-total-tokens", "4096"], ", about 4,100 tokens")):  # fmt: skip
+                          (["--max-total-tokens", "4096"], f"{takes} 0.7 GB, 4,096 tokens"),
+                          (["--max-total-tokens", "400"], f"{takes} 66 MB, 400 tokens"),
+                          (["--kv-cache-dtype", "fp8_e5m2", "--max-total-tokens", "4096"],
+                           ", 4,096 tokens at most (--max-total-tokens)")):  # fmt: skip
         (text,) = said(plan(launch(pp_size=2, args=[*fraction, *other])))
         assert text.endswith(f"leaves 2.6 GB for the KV cache{tokens}")
+    eight_layers = ["--json-model-override-args", '{"num_hidden_layers": 8}']
+    args = ["--mem-fraction-static", "0.85", *eight_layers, "--max-total-tokens", "65536"]
+    given = {"pp_size": 2, "sglang_version": "0.5.2", "args": args}
+    (text,) = said(plan(launch(model="deepseek-ai/DeepSeek-V3", **given)))
+    assert text.endswith(f"{takes} 0.3 GB, 65,536 tokens"), "sglang says 0.28 GiB"
     (text,) = said(plan(launch(model="deepseek-ai/DeepSeek-V3")))
     assert "about 186.0 GB of weights on the fullest rank (PP3, 16 layers)" in text
     assert text.endswith("of which weights can take 95%: they do not fit")

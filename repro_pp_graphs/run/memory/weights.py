@@ -215,9 +215,19 @@ def _cache(launch: Launch, gpus: list[Gpu]) -> str:
     left = fraction * there - of_fullest(launch)[1] / 1e9
     if left <= 0:
         return f", of which {FRACTION} {fraction:g} leaves nothing for the KV cache"
-    tokens = tokens_held(launch, gpus)
-    held = f", about {rounded(tokens)} tokens" if tokens else ""
+    held = _held(launch, 1e9 * left)
     return f", of which {FRACTION} {fraction:g} leaves {_amount(left)} for the KV cache{held}"
+
+
+def _held(launch: Launch, left: float) -> str:
+    """What the KV cache of the fullest rank holds in `left` bytes, or CAPACITY of it."""
+    most, given = max(split(launch)), most_tokens(launch)
+    found = tokens_in(launch, left, most)
+    if not given or (found is not None and found <= given):
+        return f", about {rounded(found)} tokens" if found else ""
+    if not found:
+        return f", {given:,} tokens at most ({CAPACITY})"
+    return f", of which {CAPACITY} takes {_amount(left * given / found / 1e9)}, {given:,} tokens"
 
 
 def _shared_cache(plan: Plan, launch: Launch, gpus: int) -> str:
