@@ -13,11 +13,13 @@ pytest.importorskip("msgspec")
 from msgspec.structs import replace
 from path_cases import DATA, path_of
 from trace_changes import explained_of as analysis
+from trace_changes import only_case
 
 from repro_pp_graphs.traces.commands.analyze import main
 from repro_pp_graphs.traces.explain.analysis_lines import lines
-from repro_pp_graphs.traces.path import what_if
+from repro_pp_graphs.traces.path import ring_path, what_if
 from repro_pp_graphs.traces.path.ring_path import not_of
+from repro_pp_graphs.traces.path.whole_analysis import studied
 
 
 def test_several_what_ifs_at_once_save_no_less_than_each_of_them(tmp_path, capsys):
@@ -35,6 +37,18 @@ def test_several_what_ifs_at_once_save_no_less_than_each_of_them(tmp_path, capsy
     with pytest.raises(SystemExit):
         main([str(DATA / name), "--what-if", "send=0+"])
     assert "none of" in capsys.readouterr().err
+
+
+def test_where_usual_lengths_do_not_give_the_step_there_is_no_estimate(monkeypatch):
+    study = studied(only_case(DATA / "sglang0516_sync_send_numbered"))
+    times = iter([1000.0, 948.0])  # as measured, and at usual lengths
+    monkeypatch.setattr(ring_path._Steady, "step_us", lambda *_: next(times))
+    path = ring_path.ring_path(study.case, study.followed)
+    assert path.what_if == {}
+    assert path.what_if_unknown == (
+        "its calls and messages vary too much: at their usual lengths they give a step 5.2% "
+        "shorter than it was, and above 5% there is no estimate"
+    )
 
 
 def test_what_if_is_printed_and_written(tmp_path, capsys):

@@ -110,10 +110,10 @@ def _what_if(
         return measured, again, {}, f"{not_known_us / measured:.0%} of the step is not explained"
     if abs(again - measured) > GOOD_ENOUGH * measured:
         way = "longer" if again > measured else "shorter"
+        percent = 100 * abs(again / measured - 1)
         off = (
             "its calls and messages vary too much: at their usual lengths they give a step "
-            f"{abs(again / measured - 1):.0%} {way} than it was, of which at most "
-            f"{GOOD_ENOUGH:.0%} are let pass"
+            f"{percent:.3g}% {way} than it was, and above {GOOD_ENOUGH:.0%} there is no estimate"
         )
         return measured, again, {}, off
     changes = {f"{name}=0": change_of(name, 0) for name in ALWAYS_ASKED}
