@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from made_up_rank import MS, TURN_MS, Rank
 
-from repro_pp_graphs.pp_clock import launch_facts, rows
+from repro_pp_graphs.pp_clock import caveats, launch_facts, rows
 from repro_pp_graphs.pp_clock.rows import Rows
 
 
@@ -21,7 +21,9 @@ def profiled(factor: float) -> Rows:
     return rank.file
 
 
-@pytest.mark.parametrize(("factor", "warned"), [(1.05, False), (1.2, True)])
+@pytest.mark.parametrize(
+    ("factor", "warned"), [(1.05, False), (1.2, True), (0.95, False), (0.6, True)]
+)
 def test_a_profile_that_distorts_is_warned_of_above_a_tenth(factor, warned):
     found = launch_facts.summary([profiled(factor)], (0, 50 * TURN_MS * MS))
     assert found.distortion == pytest.approx(factor) == found.distortion_median
@@ -45,6 +47,28 @@ def test_turns_longer_by_one_figure_and_shorter_by_the_other_are_not_called_slow
     assert found.distortion < 1 < found.distortion_median and "as long as" not in said
     assert "longer than in the measured pass by one figure and shorter by the other" in said
     assert f"{found.distortion:.2f} times by means, 1.13 by medians" in said
+
+
+@pytest.mark.parametrize(
+    ("means", "medians", "first"),
+    [
+        (1.019, 1.12, "1.12 times as long as in the measured pass, by medians (1.02 by means;"),
+        (1.36, 1.34, "1.36 times as long as in the measured pass, by means (1.34 by medians;"),
+        (1.20, 1.30, "1.20 times as long as in the measured pass, by means (1.30 by medians;"),
+        (0.6282, 0.98, "0.63 times as long as in the measured pass, by means (0.98 by medians;"),
+        (0.97, 0.85, "0.85 times as long as in the measured pass, by medians (0.97 by means;"),
+    ],
+)
+def test_the_figure_for_which_it_is_said_comes_first(means, medians, first):
+    said = caveats.distorted(means, medians)
+    assert f"the last rank's decode turn took {first}" in said
+    assert ("the profile met a lighter moment" in said) == (means < 1)
+
+
+def test_turns_within_a_tenth_by_both_figures_are_not_spoken_of():
+    assert caveats.distorted(1.10, 0.90) == caveats.distorted(0.95, 1.02) == ""
+    mixed = caveats.distorted(0.85, 1.02)
+    assert "shorter by the other: 0.85 times by means, 1.02 by medians (" in mixed
 
 
 def under_loads(*factors: float) -> Rows:

@@ -14,6 +14,7 @@ from repro_pp_graphs.pp_clock.rank_facts import Seen
 from repro_pp_graphs.pp_clock.window import Window
 
 OTHER_HOST = "its host is not the client's: which of its turns were measured is by Unix time there"
+LONGER, SHORTER = 1.10, 0.90  # a profiled turn, over a measured one
 MOST_LACKING = 0.02  # share of turns without the GPU's times that is not worth a word
 
 
@@ -79,21 +80,29 @@ def of_rank(key: str, seen: Seen, pp_size: int, window: Window | None) -> list[s
 
 
 def distorted(by_means: float, by_medians: float) -> str:
-    """That the turns of the traces are not those of the measured pass; in other words where means
-    and medians do not agree on which are longer."""
-    if min(by_means, by_medians) < 1:
+    """That the turns of the traces are not those of the measured pass, by means or by medians: the
+    figure that says so comes first. Empty where neither does."""
+    figures = {"means": by_means, "medians": by_medians}
+    off = [name for name, times in figures.items() if not SHORTER <= times <= LONGER]
+    if not off:
+        return ""
+    lighter = ""
+    if min(by_means, by_medians) < 1 < max(by_means, by_medians):
         how = (
             f"is longer than in the measured pass by one figure and shorter by the other: "
             f"{by_means:.2f} times by means, {by_medians:.2f} by medians ({EDGES})"
         )
     else:
+        first, other = sorted(figures, key=lambda name: name not in off)
         how = (
-            f"took {by_means:.2f} times as long as in the measured pass (by means; "
-            f"{by_medians:.2f} by medians; {EDGES})"
+            f"took {figures[first]:.2f} times as long as in the measured pass, by {first} "
+            f"({figures[other]:.2f} by {other}; {EDGES})"
         )
+        if figures[first] < 1:
+            lighter = "the profile met a lighter moment, other batches or less other work there: "
     return (
-        f"under the profiler the last rank's decode turn {how}: ms of the traces are not those of "
-        "the measured pass"
+        f"under the profiler the last rank's decode turn {how}: {lighter}ms of the traces are not "
+        "those of the measured pass"
     )
 
 

@@ -13,7 +13,6 @@ from repro_pp_graphs.pp_clock.rows import Rows
 from repro_pp_graphs.pp_clock.window import ALWAYS, Window, moved_to
 
 ENOUGH_PROFILED = 10  # of the turns that a profile saw: a rehearsal's has 24
-DISTORTION_LIMIT = 1.10
 
 
 def key_of(header: dict[str, Any], tp_size: int) -> str:
@@ -81,8 +80,8 @@ def _facts(
             warnings.append(f"{key}: {caveats.OTHER_HOST}")
     missing = set(range(pp_size)) - {each.rank.pp_rank for each in seen}
     warnings += [caveats.no_rows(f"PP{rank}", said or {}) for rank in sorted(missing)]
-    if distortion and distortion_median and max(distortion, distortion_median) > DISTORTION_LIMIT:
-        warnings.append(caveats.distorted(distortion, distortion_median))
+    if distortion and distortion_median:
+        warnings += filter(None, [caveats.distorted(distortion, distortion_median)])
     return ClockFacts(
         pp_size=pp_size,
         loop_size=max(each.loop_size for each in seen),
