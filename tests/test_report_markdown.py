@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from repro_pp_graphs import launch_record, run_record
-from repro_pp_graphs.report import source
+from repro_pp_graphs.report import call_names, source
 from repro_pp_graphs.report.charts import bar_charts, waterfall_chart
 from repro_pp_graphs.report.page import commands, content, markdown
 from repro_pp_graphs.run.plan import client_words
@@ -117,6 +117,11 @@ def test_a_turn_is_shown_with_what_its_rank_waits_for(of_traced):
     heads = next(row for row in Page(rendered(of_traced)).rows if row[1:] and "PP0" in row[1])
     last = heads.index("PP1 graphs_on")
     assert re.fullmatch(r"21\.\d\d \(2[01]\.\d\d own graph\)", rows["send of token ids"][last])
+
+
+def test_a_call_that_waits_in_some_releases_alone_names_them():
+    title, _ = call_names.KINDS["process"]
+    assert title == "work on results (sglang 0.5.6 and older wait for them here)"
 
 
 def test_what_a_free_token_send_would_save_stands_in_it_as_in_the_page(of_traced, tmp_path):

@@ -16,7 +16,7 @@ KINDS = {
     "recv_requests": ("receive of requests", "peer_late"),
     "wait_results": ("wait for results", "results"),
     "launch": ("launch of the batch", "launch"),
-    "process": ("work on results (up to sglang 0.5.6 with the wait for them)", "host"),
+    "process": ("work on results (sglang 0.5.6 and older wait for them here)", "host"),
 }
 REST = ("the rest: Python", "python")
 
