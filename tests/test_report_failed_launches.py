@@ -9,6 +9,7 @@ from made_up_run import plan
 from measured_runs import ABBA, launch, measured, metrics, rows
 
 from repro_pp_graphs import launch_record
+from repro_pp_graphs.bundle import issue
 from repro_pp_graphs.report import summary_step
 from repro_pp_graphs.report.summary import remarks, run_summary
 from repro_pp_graphs.report.tables import launch_table
@@ -21,7 +22,8 @@ def test_where_nothing_was_measured_that_is_said_and_no_launch_is_left_out(tmp_p
     launch_record.amend(tmp_path, "graphs_on", status="interrupted", run_id=made.run_id)
     text = " ".join(" ".join(summary_step.said(run_summary.summarise(tmp_path, made))).split())
     assert "CANNOT TELL: nothing was measured." in text and "not measured in" not in text
-    assert "left out" not in text and "(graphs_on: interrupted, " in text
+    assert "left out" not in text and "(graphs_on: interrupted; " in text
+    assert f"; {', '.join(others)}: not started)." in text
 
 
 def test_after_an_interruption_only_what_was_measured_is_there(tmp_path, capsys):
@@ -34,8 +36,24 @@ def test_after_an_interruption_only_what_was_measured_is_there(tmp_path, capsys)
     assert rows(lines, "ITL median ms") == [["30", "20", "lower"]]
     assert summary_step.main([str(tmp_path)]) == 1
     said_ = capsys.readouterr().out
-    assert "Not measured: 2 of 4 launches (B_r2, A_r2)" in said_
+    assert "Not measured: 2 of 4 launches (B_r2, A_r2: not started)" in said_
     assert "not run" not in said_
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_where_every_launch_failed_there_is_no_table_of_figures(tmp_path, several):
+    made = plan(*(launch(*one) for one in (ABBA if several else ABBA[:2])))
+    for each in made.launches:
+        failed = {"status": "failed", "reason": "died", "run_id": made.run_id}
+        launch_record.amend(tmp_path, each.label, **failed)
+    result = run_summary.summarise(tmp_path, made)
+    assert launch_table.lines(result) == []
+    text = " ".join(" ".join(summary_step.said(result)).split())
+    assert "CANNOT TELL: nothing was measured." in text and "what each row is" not in text
+    count = len(made.launches)
+    labels = ", ".join(each.label for each in made.launches)
+    assert f"Not measured: {count} of {count} launches ({labels}: failed)." in text
+    assert "```text" not in issue.describe(tmp_path, made, result), "an empty block for an issue"
 
 
 def test_failed_requests_are_shown(tmp_path):
@@ -97,4 +115,6 @@ def test_a_launch_that_was_stopped_is_not_measured(tmp_path, capsys):
         path.write_text(json.dumps({**json.loads(path.read_text()), "status": status}))
         assert summary_step.main([str(tmp_path)]) == 1
         said_ = " ".join(capsys.readouterr().out.split())
-        assert f"Not measured: 4 of 4 launches (A: {status}, B, B_r2, A_r2)." in said_
+        assert "ITL" not in said_, "a table of nothing but that"
+        assert "decode lines w/ graph 118 of 118" in said_, "which its log says"
+        assert f"Not measured: 4 of 4 launches (A: {status}; B, B_r2, A_r2: not started)." in said_

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from repro_pp_graphs.report.tables import clock_values, launch_table, row_meanings
+from repro_pp_graphs.report.tables import clock_values, launch_table, row_meanings, state_rows
 from repro_pp_graphs.traces.explain import step_path
 
 UNDER_ANOTHER = ("... median", "... p99")  # of the row above them
@@ -15,7 +15,7 @@ TITLES = [
     *(title for title, *_ in (*launch_table.METRICS, launch_table.ALONE, *launch_table.SENDS)),
     *(title for title, _ in clock_values.ROWS if title.strip() not in UNDER_ANOTHER),
     *launch_table.CLOCK_ROUNDS.values(),
-    *(title for title, _ in launch_table.STATE),
+    *(title for title, _ in state_rows.STATE),
     "session (--resume)",
     "graphs on / off",
     "  waits outside own work ms",

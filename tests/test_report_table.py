@@ -9,7 +9,7 @@ from measured_runs import ABBA, launch, measured, rows
 from repro_pp_graphs.report import launch_row
 from repro_pp_graphs.report.number_words import number
 from repro_pp_graphs.report.summary import run_summary
-from repro_pp_graphs.report.tables import launch_table
+from repro_pp_graphs.report.tables import launch_table, state_rows
 
 
 def test_one_round_has_a_column_a_case_and_no_ratio(tmp_path):
@@ -148,8 +148,8 @@ def test_numbers_have_four_significant_digits_and_no_exponent(value, text):
 )
 def test_the_graph_state_is_told_from_traces_and_log(state, launches, share):
     one = {"graph_state": state} if state else {}
-    assert launch_table.graphs(one) == launches
-    assert launch_table.eager_share(one).startswith(share)
+    assert state_rows.graphs(one) == launches
+    assert state_rows.eager_share(one).startswith(share)
 
 
 def test_nothing_measured_is_no_table(tmp_path):

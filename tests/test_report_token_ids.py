@@ -12,6 +12,7 @@ from repro_pp_graphs import run_record
 from repro_pp_graphs.client.payload import digest_of, take_event
 from repro_pp_graphs.client.record import Record
 from repro_pp_graphs.client.result import result_document
+from repro_pp_graphs.report import launch_row
 from repro_pp_graphs.report.summary import run_summary, token_ids
 from repro_pp_graphs.report.tables import launch_table
 
@@ -114,3 +115,18 @@ def test_launches_that_agree_are_no_remark_and_without_ids_nothing_is_said(tmp_p
         == f"1 of {rows[report_runs.A]['metrics']['completed']}"
     )
     assert not token_ids.remark(found["launches"])
+
+
+def test_where_one_case_names_its_rounds_all_do(tmp_path):
+    """The first launch is held against none, so its case has the answers of its other rounds."""
+    run = report_runs.series(tmp_path / "run")
+    for label in (report_runs.A, report_runs.B, f"{report_runs.A}_r2", f"{report_runs.B}_r2"):
+        answered(run, label, ["a" * 64] * prompts(run))
+    found, _ = rows_of(run)
+    text = " ".join(" ".join(launch_table.lines(found)).split())
+    all_of, (one, other) = (
+        f"{prompts(run)} of {prompts(run)}",
+        launch_row.cases_of(found["launches"]),
+    )
+    assert f"same answers as first, {one}: r2 {all_of}" in text
+    assert f"same answers as first, {other}: r1 r2 {all_of}" in text

@@ -130,14 +130,14 @@ def describe(logs: Path, plan: Plan, result: dict[str, Any]) -> list[str]:
     by_load = sweep_table.lines(result)
     rows = [f"- {text}" for text in row_meanings.of_lines(table)]
     ask = "<!-- What did you expect, and what do you see? -->"
+    tables = "\n".join([*table, *([""] if table and by_load else []), *by_load])
     return [
         *found,
         ask,
         "",
         text,
         "",
-        *commands.fenced("\n".join([*table, *([""] if by_load else []), *by_load]), "text"),
-        "",
+        *([*commands.fenced(tables, "text"), ""] if tables else []),
         *(_folded("What the rows are", rows) if rows else []),
         *known,
         *said,

@@ -67,17 +67,20 @@ def _lacking(launches: list[launch_row.Row]) -> list[str]:
         (False, "Not measured: {}."),
         (True, "Measured, then cut short: {}: its numbers are shown, but not compared."),
     ):
-        found = [_ended(row) for row in others if launch_row.is_measured(row) is measured]
+        found = [row for row in others if launch_row.is_measured(row) is measured]
         if found:
-            of = f"{len(found)} of {count(len(launches), 'launch')} ({', '.join(found)})"
+            of = f"{len(found)} of {count(len(launches), 'launch')} ({_ended(found)})"
             out += ["", *wrapped(text.format(of))]
     return out
 
 
-def _ended(row: dict[str, Any]) -> str:
-    """A launch's label, and how it ended where it began."""
-    label, status = row["label"], launch_row.ended(row)
-    return label if status == "not run" else f"{label}: {status}"
+def _ended(rows: list[launch_row.Row]) -> str:
+    """`A: interrupted; B, A_r2: not started`: launches' labels, by how they ended."""
+    labels: dict[str, list[str]] = {}
+    for row in rows:
+        status = launch_row.ended(row)
+        labels.setdefault("not started" if status == "not run" else status, []).append(row["label"])
+    return "; ".join(f"{', '.join(its)}: {status}" for status, its in labels.items())
 
 
 def main(argv: list[str]) -> int:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 from repro_pp_graphs.launch_record import NOT_BEGUN
-from repro_pp_graphs.report.launch_row import Row, cases_of, ended, is_measured, name, split
+from repro_pp_graphs.report.launch_row import Row, cases_of, ended, is_measured, name
 from repro_pp_graphs.report.number_words import number, times
-from repro_pp_graphs.report.summary import token_ids
-from repro_pp_graphs.report.tables import clock_values, ratio_cells
+from repro_pp_graphs.report.tables import clock_values, ratio_cells, state_rows
 from repro_pp_graphs.stats.metric_names import CLIENT, CONTROL, OUTSIDE
-from repro_pp_graphs.terminal import wrapped
 
 _NAME, _CELL, _ABREAST = 23, 8, 4
 _WIDE = 14  # a column a case, where there is one round
@@ -40,7 +37,6 @@ CLOCK_ROUNDS = {  # path, and a title that stands without the rows above it
     "exchange_ms.mean": "batch measured ms",
 }
 MARKS = {"DIFFERENT": "*", "BORDERLINE": "?", "NO DIFFERENCE LARGER THAN": "="}
-NOT_TRACED = "not traced"
 _SHORT = {
     "interrupted": "interr.",
     "unreadable": "unread.",
@@ -49,7 +45,8 @@ _SHORT = {
 
 
 def lines(summary: dict[str, Any]) -> list[str]:
-    """The table: of one round a column a case, of more a row a case and a column a round."""
+    """The table: of one round a column a case, of more a row a case and a column a round. Where
+    nothing was measured only what is known of the servers; empty where that is nothing."""
     launches = [row for row in summary["launches"] if row["status"] != "not run"]
     cases = cases_of(launches)
     if not launches:
@@ -80,7 +77,10 @@ def _cell(row: Row | None, key: str, width: int) -> str:
 
 
 def _measured(launches: list[Row], rounds: int = 1) -> list[tuple[str, str, str]]:
-    """The metrics, and of the clock and the sends what any launch has."""
+    """The metrics, and of the clock and the sends what any launch has; none where nothing was
+    measured: every cell would say how a launch ended."""
+    if not any(map(is_measured, launches)):
+        return []
     clock = list(CLOCK)
     if rounds > 1:
         clock = [(title, path, "") for path, title in CLOCK_ROUNDS.items()]
@@ -110,17 +110,19 @@ def _one_round(summary: dict[str, Any], launches: list[Row], block: list[Row]) -
     heads = [_in_lines(name(summary, row["case"])) for row in block]
     deep = max(map(len, heads))
     heads = [[""] * (deep - len(head)) + head for head in heads]
-    found = [" " * _NAME + "".join(f"{head[at]:>{_WIDE}}" for head in heads) for at in range(deep)]
-    found[-1] += "   better"
-    for title, key, better in _measured(launches):
+    top = [" " * _NAME + "".join(f"{head[at]:>{_WIDE}}" for head in heads) for at in range(deep)]
+    figures, found = _measured(launches), []
+    top[-1] += "   better" * bool(figures)
+    for title, key, better in figures:
         cells = "".join(f"{_cell(row, key, _WIDE):>{_WIDE}}" for row in block)
         found.append(f"{title:<{_NAME}}{cells}" + (f"   {better}" if better else ""))
-    for title, text in _state_rows(summary):
-        if any(text(row) != "-" for row in launches):
+    nothing = {"-"} if figures else {"-", state_rows.NOT_TRACED}
+    for title, text in state_rows.of_run(summary):
+        if any(text(row) not in nothing for row in launches):
             found.append(f"{title:<{_NAME}}" + "".join(f"{text(row):>{_WIDE}}" for row in block))
     last = block[-1] is launches[-1]
-    found += [f"({OF_TURNS})"] if last and _has_turns(launches) else []
-    return [line.rstrip() for line in found]
+    found += [f"({OF_TURNS})"] if figures and last and _has_turns(launches) else []
+    return [line.rstrip() for line in (*top, *found)] if found else []
 
 
 def _in_lines(case: str) -> list[str]:
@@ -149,10 +151,11 @@ def _all_rounds(
                 for row in its
             ]
             found += _wrapped(name(summary, case), cells, rounds, ratios.get((key, case), ""))
-    found += ("lower, higher: which is better" + _legend(summary) * bool(ratios)).split("\n")
-    found += ["^ unlike the others, but counted"] if unlike else []
-    found += [f"({OF_TURNS})"] if _has_turns(launches) else []
-    found += _states(summary, launches, cases)
+    if found:
+        found += ("lower, higher: which is better" + _legend(summary) * bool(ratios)).split("\n")
+        found += ["^ unlike the others, but counted"] if unlike else []
+        found += [f"({OF_TURNS})"] if _has_turns(launches) else []
+    found += state_rows.by_case(summary, launches, cases)
     return [line.rstrip() for line in found]
 
 
@@ -228,77 +231,3 @@ def _legend(summary: dict[str, Any]) -> str:
         f"; [] {100 * (1 - pair['alpha']):.3g} % interval: * different, ? borderline,\n"
         f"= no difference larger than {margin}, unmarked: cannot tell"
     )
-
-
-def graphs(row: Row) -> str:
-    """cudaGraphLaunch calls in the traces: `24 a rank`, or `24/23` where ranks differ."""
-    counts = (row.get("graph_state") or {}).get("launches")
-    if counts is None:
-        return NOT_TRACED
-    values = list(counts.values())
-    if len(set(values)) == 1:
-        return f"{values[0]} a rank"
-    text = "/".join(str(value) for value in values)
-    return text if len(text) < _WIDE else f"{min(values)}-{max(values)}"
-
-
-def eager_share(row: Row) -> str:
-    """Decode lines of the server's log that ran with a graph: `118 of 118`; `-` for none."""
-    state = row.get("graph_state") or {}
-    total = state.get("decode_lines")
-    return f"{state['with_graph']} of {total}" if total else "-"
-
-
-def failed(row: Row) -> str:
-    """How many requests failed; `-` for none, and where the run itself ended them."""
-    if row["status"] == "interrupted" and not row.get("measured"):
-        return "-"
-    return number(row["metrics"].get("failed") or None)
-
-
-def network(row: Row) -> str:
-    """How NCCL was made to send between ranks; `-` as it chooses."""
-    return "sockets" if row.get("network") else "-"
-
-
-def host(row: Row) -> str:
-    """`unlike` where a launch's host was not like the others'; `busy` where other work took it
-    anyway; `-` where it was like them, or that cannot be told."""
-    return "unlike" if row.get("host_unlike") else "busy" if row.get("host_taken") else "-"
-
-
-STATE = (
-    ("NCCL between ranks", network),
-    ("micro-batch sizes", split),
-    ("graph launches", graphs),
-    ("decode lines w/ graph", eager_share),
-    ("failed requests", failed),
-    ("same answers as first", token_ids.text),
-    ("unlike answers", token_ids.kinds),
-    ("the host", host),
-)
-
-
-def _state_rows(summary: dict[str, Any]) -> list[tuple[str, Callable[[Row], str]]]:
-    """STATE, and of a run that was resumed the session of each launch: `1 of 2`."""
-    sessions = len(summary["sessions"])
-    if len({row.get("session") for row in summary["launches"]} - {None}) < 2:
-        return list(STATE)
-    return [*STATE, ("session (--resume)", lambda row: f"{row.get('session', '-')} of {sessions}")]
-
-
-def _states(summary: dict[str, Any], launches: list[Row], cases: list[str]) -> list[str]:
-    """A line a case of what its servers ran; where rounds differ, each."""
-    found = []
-    for title, text in _state_rows(summary):
-        for case in cases:
-            said = [(row["round"], text(row)) for row in launches if row["case"] == case]
-            values = list(dict.fromkeys(value for _, value in said))
-            if values in (["-"], [NOT_TRACED]):
-                continue
-            told = [value for value in values if value != "-"]  # a round without one is not named
-            rounds = {value: [f"r{n}" for n, each in said if each == value] for value in told}
-            one = ", ".join(f"{' '.join(at)} {value}" for value, at in rounds.items())
-            one = values[0] if len(values) == 1 else one
-            found += wrapped(f"{title}, {name(summary, case)}: {one}")
-    return found
