@@ -9,6 +9,11 @@ import msgspec
 import pytest
 import report_runs
 
+from repro_pp_graphs.client.warm_up import (
+    WarmUpPass,
+    measured_longer_caveat,
+    not_steady_caveat,
+)
 from repro_pp_graphs.pp_clock import clock_record
 from repro_pp_graphs.report import case_differences, compare_command, source, two_runs
 from repro_pp_graphs.report.page import content
@@ -395,12 +400,18 @@ def test_the_token_send_has_one_row(tmp_path):
 
 def test_what_bears_on_the_figures_of_a_launch_is_said_only_of_cases_that_are_shown(tmp_path):
     one, two = (source.read(report_runs.series(tmp_path / name)) for name in ("one", "two"))
-    unsettled = "the server had not settled after 3 warm-up passes (TTFT ...)"
+    passes = [WarmUpPass(16, 0, ttft_ms, 10.0) for ttft_ms in (2464.4, 49.8, 34.7)]
+    unsettled = not_steady_caveat(passes)
+    assert unsettled
     for each in two.summary.launches:
         each.client_warnings = [unsettled]
+    longer = measured_longer_caveat(passes, 2671.1, 10.5)
+    two.summary.launches[0].client_warnings += [longer]
     text = " ".join(" ".join(two_runs.lines(one, two)).split())
     assert f"! Run 2: {report_runs.A}, {report_runs.B}, " in text and "! Run 1: " not in text
     assert "the server had not settled when it was measured" in text
+    alone = f"! Run 2: {two.summary.launches[0].label}: the measured pass took far longer than the"
+    assert alone in text
     for launch in two.plan.launches:
         launch.case = launch.case.replace("graphs_off", "another")
     for each in two.summary.launches:

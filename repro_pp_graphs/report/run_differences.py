@@ -13,7 +13,12 @@ from repro_pp_graphs.report.told_apart import told_apart
 from repro_pp_graphs.run.launch.micro_batches import NOT_AS_ASKED
 
 MOST_NAMED = 8
-NOT_SETTLED = "the server had not settled"  # as the client warns
+UNSETTLED = {  # how a warning of the client begins: what is said of the launches that have it
+    "the server had not settled": "the server had not settled when it was measured",
+    "the measured pass took far longer than": (
+        "the measured pass took far longer than the warm-up (the client's warning says of what)"
+    ),
+}
 LOOPS_ALIKE = 1.1  # a core's speed, one run's over the other's
 
 
@@ -71,17 +76,17 @@ def _comparable(name: str, first: dict[str, str], second: dict[str, str]) -> boo
 
 def of_launches(mark: str, source: Source, cases: list[str]) -> list[str]:
     """What a run's summary says of launches of these cases that bears on their figures: hosts that
-    had other work or were not like the others, servers that had not settled, other micro-batches; a
-    sentence each. `mark`: which run it is."""
+    had other work or were not like the others, servers that had not settled, measured passes that
+    compiled, other micro-batches; a sentence each. `mark`: which run it is."""
     known = msgspec.to_builtins(source.summary)["launches"] if source.summary else []
     launches = [each for each in known if each["case"] in cases]
     found = remarks.hosts(launches)
-    unsettled = [
-        each["label"]
-        for each in launches
-        if any(NOT_SETTLED in text for text in each["client_warnings"])
-    ]
-    if unsettled:
-        found.append(f"{', '.join(unsettled)}: {NOT_SETTLED} when it was measured")
+    for begin, said in UNSETTLED.items():
+        unsettled = [
+            each["label"]
+            for each in launches
+            if any(text.startswith(begin) for text in each["client_warnings"])
+        ]
+        found += [f"{', '.join(unsettled)}: {said}"] if unsettled else []
     found += [text for text in remarks.of_launches(launches) if NOT_AS_ASKED in text]
     return [f"Run {mark}: {text}" for text in found]
