@@ -100,7 +100,7 @@ def sentence(facts: Analysis) -> str:
     )
     text = _no_loss(text) if not facts.shared_gpus else text
     if hosts := _longest_hosts(path):
-        text += f". Most of that work of the hosts: {hosts}"
+        text += f". The largest parts of that work of the hosts: {hosts}"
     return f"{text}.{_gains(path)}"
 
 
@@ -183,8 +183,8 @@ def distortion(path: RingPath, tpot_ms: float, timed: bool) -> str:
             f"batches or less other work on the host. Compare shares, not ms.{other}"
         )
     return (
-        f"{text}.{other} The profiler costs the hosts time in every call: other host work and "
-        "launching."
+        f"{text}.{other} The profiler costs the hosts time in every call (other host work and "
+        "launching); how much of this is its doing, and not another moment's, is not told apart."
     )
 
 
