@@ -58,6 +58,16 @@ def test_tensor_parallel_ranks_count(tmp_path):
     assert plan_of(tmp_path, base=base, count=8).launches[0].ranks == 8
 
 
+def test_the_option_for_tensor_parallel_ranks_stands_above_every_file(tmp_path):
+    words = ("--pp-size", "2", "--tp-size", "4")
+    plan = plan_of(tmp_path, *words, count=8, base=BASE + "--tp-size 2\n")
+    assert [(one.pp_size, one.tp_size) for one in plan.launches] == [(2, 4)] * len(plan.launches)
+    for launch in plan.launches:
+        assert launch.args[launch.args.index("--tp-size") + 1] == "4"
+    with pytest.raises(PlanError, match="asks for 8"):
+        plan_of(tmp_path, *words, count=4)
+
+
 def test_the_case_that_asks_for_more_ranks_than_the_others_is_named(tmp_path):
     with pytest.raises(PlanError, match=r"asks for 8 \(wide\): use"):
         plan_of(tmp_path, graphs_on=ON, wide="# label: W\n--tp-size 2\n")

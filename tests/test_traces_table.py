@@ -202,6 +202,38 @@ def test_a_folder_of_cases_is_analysed_case_by_case_and_side_by_side(tmp_path, c
     assert max(map(len, table.splitlines())) <= 80
 
 
+TABLE = "messages, means in ms"
+
+
+@pytest.mark.parametrize(
+    ("options", "tables"), [((), 0), (("--tables",), 2), (("--what-if", "send=0"), 2)]
+)
+def test_of_several_cases_the_tables_are_printed_where_they_are_asked_for(
+    tmp_path, capsys, options, tables
+):
+    for name in ("on", "off"):
+        (tmp_path / name).mkdir()
+        for maker in sync_release(named=True):
+            maker.write(tmp_path / name)
+    assert analyze_command([str(tmp_path), *options]) == 0
+    said = capsys.readouterr().out
+    assert said.count(TABLE) == tables and said.count("side by side") == 1
+    assert ("analyze its folder alone, or --tables" in said) == (not tables)
+    assert said.count("Token return PP1 -> PP0: ") == 2
+
+
+def test_a_case_beside_one_that_cannot_be_read_has_its_tables(tmp_path, capsys):
+    (tmp_path / "a").mkdir()
+    for maker in sync_release(named=True):
+        maker.write(tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "x-TP-0-PP-0.trace.json.gz").write_bytes(b"no gzip")
+    assert analyze_command([str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.count(TABLE) == 1 and "side by side" not in printed.out
+    assert "x-TP-0-PP-0" in printed.err
+
+
 def scaled(value: object, factor: float) -> object:
     """An analysis with every time, all of which are in us, so many times as long."""
     if isinstance(value, float):
