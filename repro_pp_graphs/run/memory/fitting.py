@@ -16,6 +16,7 @@ from repro_pp_graphs.server.machine.gpus import Gpu
 SPLITS = f"--pp-size, --tp-size, or {weights.PARTITION} in the argument file"
 OTHER = f"another split ({SPLITS}), "
 MORE_GPUS = "more GPUs"
+MOST_LAYERS = 10_000  # of any model: a config.json that says more is wrong
 _OVERRIDE = "--json-model-override-args"
 # of a GPU's memory, that is free before the weights come: CUDA's contexts and NCCL's buffers take
 # the rest; a value that is advised must do with less
@@ -86,7 +87,7 @@ def layers_that_fit(
         override = json.loads(launch.value(_OVERRIDE, "{}"))
     except ValueError:
         return None
-    if not isinstance(layers, int) or not isinstance(override, dict):
+    if not isinstance(layers, int) or layers > MOST_LAYERS or not isinstance(override, dict):
         return None
     taken, roomy = set(), set()
     for count in range(launch.pp_size, layers + 1):
