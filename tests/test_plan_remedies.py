@@ -357,7 +357,7 @@ def test_the_table_says_how_each_case_sends(tmp_path):
     plan = plan_of(tmp_path, graphs_on="# label: A\n", **texts)
     assert remarks.remarks(run_summary.summarise(tmp_path, plan))[-5:] == [
         "sglang 0.5.21 (A, CASE_D_async_depth): PP sends are asynchronous: the host does not wait "
-        "in the send, as it does in #10865.",
+        "in the send (in #10865 it does).",
         "sglang 0.5.21 (CASE_C_comm_overlap): PP sends are asynchronous, on a stream of their own.",
         "sglang 0.5.21 (CASE_E_sync_send): PP sends are blocking (shim sync_send).",
         "sglang 0.5.21 (CASE_H_event_send): PP sends are blocking, on events (shim event_send).",

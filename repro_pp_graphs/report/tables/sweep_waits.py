@@ -185,9 +185,10 @@ def table(summary: dict[str, Any]) -> Table | None:
     ]
     note = (
         "In the measured pass: of all ranks and calls the one with most ms a decode turn, of the "
-        "turn's ms, and the rank that it waits for; batch: how long that rank's GPU computes in a "
-        "turn."
+        "turn's ms, and the rank that it waits for"
     )
+    batch = any("(batch " in cell for row in rows for cell in row[1:])
+    note += "; batch: how long that rank's GPU computes in a turn." if batch else "."
     return Table(head=[found.title, *(name(summary, case) for case in cases)], rows=rows, note=note)
 
 

@@ -28,7 +28,7 @@ def command_script(
         lines.append('here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) # a folder may move')
         lines.append(f'export {PREFIX_ENV}="$here"/{shlex.quote(launch.label + CLOCK)}')
         if not profile:
-            lines.append(f"export {NUMBERS_ENV}=${{{NUMBERS_ENV}:-0}} # no profile, no numbers")
+            lines.append(f"export {NUMBERS_ENV}=${{{NUMBERS_ENV}:-0}} # only a profile needs them")
     words = launch.argv
     if nsys_output:
         words = [*_nsys(nsys_output), *words]

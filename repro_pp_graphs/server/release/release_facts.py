@@ -23,7 +23,7 @@ PP_IN_TRACE_NAMES_POST = ((0, 5, 3), 2)
 SENDS_MEAN: dict[str, str] = {
     "blocking": "the host waits for its decode graph in the send, as in #10865",
     "synchronous": "the host waits for its decode graph in the receive that follows",
-    "asynchronous": "the host does not wait in the send, as it does in #10865",
+    "asynchronous": "the host does not wait in the send (in #10865 it does)",
     "unknown": "not looked up for this release",
 }
 

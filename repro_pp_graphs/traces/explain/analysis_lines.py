@@ -62,8 +62,7 @@ def _turns(facts: Analysis) -> list[str]:
     if left_out:
         title += f" ({left_out} more: --json)"
     head = "".join(f"{'PP' + label:>7}{'p99':>6}" for label in labels)
-    found = [f"{title:<28}" if len(title) <= 28 else title]
-    found = [found[0] + head] if len(title) <= 28 else [title, f"{'':<28}{head}"]
+    found = [f"{title:<28}{head}"] if len(title) <= 28 else [title, f"{'':<28}{head}"]
     causes_shown = _causes(facts)
     rows = [name for name in ROW_TITLES if any(name in turns[label].rows for label in labels)]
     for name in rows:
@@ -167,9 +166,16 @@ def _token_return(facts: Analysis) -> list[str]:
     host, known, under_way = held[0], delivered(facts), False
     what = "the batch" if facts.sends == "batched" else "the send"
     bound = ", at most" if gpu and facts.sends == "batched" else ""
-    issue = ("100", "30", "70") if any(facts.graph_launches.values()) else ("3", "", "")
+    graphs = any(facts.graph_launches.values())
+    issue = ("100", "30", "70") if graphs else ("3", "", "")
     portion(f"{what} holds {src}'s host", host, issue)
     row("  in the copy of its metadata to the GPU", returned.upload_us)
+    calls = [
+        f"{call.name} {time(call.total_us / returned.steps_counted)} a step"
+        for call in returned.blocking_calls[:3]
+        if call.total_us >= WORTH_NAMING * returned.blocking_calls[0].total_us
+    ]
+    found += wrapped(f"the send blocks in {', '.join(calls)}", "  ") if calls else []
     if known:
         if known[0] == host:
             same = "as long as the send itself"
@@ -186,16 +192,11 @@ def _token_return(facts: Analysis) -> list[str]:
             "above counts it only while none is.)",
             "",
         )
-    calls = [
-        f"{call.name} {time(call.total_us / returned.steps_counted)} a step"
-        for call in returned.blocking_calls[:3]
-        if call.total_us >= WORTH_NAMING * returned.blocking_calls[0].total_us
-    ]
-    found += wrapped(f"the send blocks in {', '.join(calls)}", "  ") if calls else []
     if gpu and returned.upload_us and returned.blocking_calls:
         found += wrapped(
             "(The copy waits for the batch, and the CUDA call is in the copy: these rows measure "
-            "one wait in several ways. Do not add them up.)",
+            "one wait in several ways. Do not add them up"
+            f"{'. A graph runs while its kernels do, gaps between them left out' * graphs}.)",
             "",
         )
     return found

@@ -57,7 +57,7 @@ ROW_PHRASES: dict[RowName, str] = {
 }
 CAUSE_TITLES: dict[Cause, str] = {
     "own_graph": "for its own decode graph",
-    "own_compute": "for its own other kernels",
+    "own_compute": "for its own kernels",
     "peer_late": "for a peer not there yet",
     "transfer": "for the transfer",
     "otherwise": "for something else",
