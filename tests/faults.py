@@ -285,7 +285,7 @@ def together(*steps: Prepare) -> Prepare:
 
 DENIED = "out: Permission denied; choose another --out"
 REAL = ("--cpu", "--python", PYTHON, "--out", "out")
-DRY = (*REAL, "--dry-run")
+DRY = (*REAL, "--port", "PORT", "--dry-run")
 CASE = ("--cases", "x")
 
 

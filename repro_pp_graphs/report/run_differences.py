@@ -34,13 +34,15 @@ def sentences(one: Source, other: Source, cases: list[str]) -> list[str]:
         pair = [source.environment.get(key, "") for source in (one, other)]
         if all(pair) and pair[0] != pair[1]:
             found.append(f"{name}: {pair[0]} in run 1, {pair[1]} in run 2")
-    pythons = {python for source in (one, other) for python in _loops(source)}
-    loops = [median(found) for source in (one, other) for found in _loops(source).values()]
+    by_python = [_loops(source, cases) for source in (one, other)]
+    pythons = {python for found in by_python for python in found}
+    loops = [median(its) for found in by_python for its in found.values()]
     if len(pythons) == 1 and len(loops) == 2 and max(loops) > LOOPS_ALIKE * min(loops):
         found.append(
             f"speed of a core: a fixed loop of Python took {loops[0]:.1f} ms in run 1, "
-            f"{loops[1]:.1f} in run 2 (medians over the launches): what hosts do, launching "
-            f"without graphs and sending, takes longer in run {1 + (loops[1] > loops[0])} for that"
+            f"{loops[1]:.1f} in run 2 (medians over the launches of these cases): by that alone "
+            "what hosts do, launching without graphs and sending, would take longer in run "
+            f"{1 + (loops[1] > loops[0])}"
         )
     for case in cases:
         first, second = (settings_of(launches_of(source, case)) for source in (one, other))
@@ -59,11 +61,11 @@ def sentences(one: Source, other: Source, cases: list[str]) -> list[str]:
     return found
 
 
-def _loops(source: Source) -> dict[str, list[float]]:
-    """How long the fixed loop took in each launch, ms, by the Python that ran it."""
+def _loops(source: Source, cases: list[str]) -> dict[str, list[float]]:
+    """How long the fixed loop took in each launch of the cases, ms, by the Python that ran it."""
     found: dict[str, list[float]] = {}
     for launch in source.launches:
-        host = launch.summary.host
+        host = launch.summary.host if launch.summary.case in cases else None
         if host and host.loop_ms and host.loop_python:
             found.setdefault(host.loop_python, []).append(host.loop_ms)
     return found

@@ -154,7 +154,7 @@ def _sentence(pair: Compared) -> str:
         return f"{pair.a} and {pair.b} are not comparable: {pair.unlike}."
     if not pair.noise:
         said = difference_words.sentence(pair.a, pair.b, pair.found)
-        split = f"Their {pair.split}: a part of the difference may be that." if pair.split else ""
+        split = f"They have {pair.split}. A part of the difference may be that." * bool(pair.split)
         return " ".join(
             filter(None, (pair.aside, said, split, pair.otherwise, pair.uneven, pair.launches))
         )

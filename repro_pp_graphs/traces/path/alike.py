@@ -126,7 +126,8 @@ def split_otherwise(a: Analysis, b: Analysis) -> list[str]:
     )
     if common >= 1 - STEPS_ALIKE:
         return []
-    return [f"decode steps of other sizes: {_steps(both[0])}; {_steps(both[1])}"]
+    first, second = map(_steps, both)
+    return [f"decode steps of other sizes: {first} in the first; {second} in the second"]
 
 
 def _steps(sizes: dict[str, int]) -> str:
