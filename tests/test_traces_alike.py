@@ -149,7 +149,7 @@ def test_a_load_that_is_split_into_other_sizes_is_named_though_their_mean_is_the
     assert [text.startswith(mean) for text in said] == [True]
     assert said[0].endswith("at batch 8 in the first; 10 at batch 7, 10 at batch 9 in the second")
     many = of_ranks(one, decode_batch_sizes={str(size): 4 for size in range(5, 12)})
-    assert unlike(one, many).named[0].endswith("; 28 at batch 5 to 11")
+    assert unlike(one, many).named[0].endswith("; 28 at batch 5 to 11 in the second")
     assert alike.split_otherwise(one, of_ranks(one, decode_batch_sizes={"16": 9})) == []  # refused
 
 
