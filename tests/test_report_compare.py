@@ -15,7 +15,13 @@ from repro_pp_graphs.client.warm_up import (
     not_steady_caveat,
 )
 from repro_pp_graphs.pp_clock import clock_record
-from repro_pp_graphs.report import case_differences, compare_command, source, two_runs
+from repro_pp_graphs.report import (
+    case_differences,
+    compare_command,
+    run_differences,
+    source,
+    two_runs,
+)
 from repro_pp_graphs.report.page import content
 from repro_pp_graphs.report.told_apart import MOST_CHARS, told_apart
 from repro_pp_graphs.stats.metric_names import IDLE, OUTSIDE, OWN_GRAPH, RETURN
@@ -119,6 +125,22 @@ def test_hosts_of_another_speed_are_named(tmp_path, capsys, theirs, python, name
             report_runs.changed(path, lambda one, host=host: one.update(host=host))
     _, text = compared(capsys, *folders)
     assert ("a fixed loop of Python took 5.0 ms in run 1, 9.5 in run 2" in text) == named
+
+
+def test_hosts_of_cases_that_are_not_compared_say_nothing_of_those_that_are(tmp_path):
+    """The launches without graphs of run 1 were on slow hosts; graphs_on alone is compared."""
+    folders = [report_runs.series(tmp_path / name) for name in ("one", "two")]
+    window = {"seconds": 1.0, "cores": 8, "other_cores": 0.1}
+    for folder in folders:
+        for path in (folder / "logs").glob("*_launch.json"):
+            slow = folder is folders[0] and path.name.startswith(report_runs.B)
+            host = {"before": window, "during": window, "loop_python": "3.11"}
+            host |= {"loop_ms": 50.0 if slow else 5.0}
+            report_runs.changed(path, lambda one, host=host: one.update(host=host))
+    one, two = map(source.read, folders)
+    assert "speed of a core" not in " ".join(run_differences.sentences(one, two, ["graphs_on"]))
+    both = run_differences.sentences(one, two, ["graphs_on", "graphs_off"])
+    assert "a fixed loop of Python took 27.5 ms in run 1, 5.0 in run 2" in " ".join(both)
 
 
 def test_a_host_with_other_work_is_named_with_its_run(tmp_path, capsys):

@@ -1,10 +1,11 @@
-"""Dummy weights with which tokens choose different experts, as in a trained model.
+"""Dummy weights with which unlike tokens choose different experts, as in a trained model.
 
 DeepSeek-V3's router adds a bias to each expert's score (`e_score_correction_bias`) before it
 chooses. sglang's dummy weights are all uniform in -1e-3 to 1e-3, the bias as well, and with such
 weights the scores of a layer differ by 1e-5 from token to token: the bias alone decides, all tokens
-choose the same experts, and a batch reads a sixth of the experts' weights that a trained model's
-reads. With a bias of 0 the scores decide: 8 tokens choose 56 of 256 experts, 57 if by chance.
+choose the same experts, and a batch reads the weights of few. With a bias of 0 the scores decide:
+in a sketch of one layer 8 unlike tokens choose 56 of 256 experts, 57 if by chance. How many a
+server's tokens choose was not counted: by the time its batches take, fewer.
 """
 
 from __future__ import annotations
