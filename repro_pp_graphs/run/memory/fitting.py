@@ -44,7 +44,8 @@ def fewer_layers(launch: Launch, layers: Layers | None) -> str:
     all_fewer = layers.taken.issuperset(range(launch.pp_size, most))
     text = f"{dummy} --layers {most}{' or fewer' * all_fewer}".strip()
     if roomiest < most:
-        text += f" ({roomiest} leaves room for all prompts at once and what CUDA takes)"
+        room = f"{roomiest} leaves room for all prompts at once and what CUDA takes"
+        text += f" ({room}; more may run out of memory)"
     return text
 
 
