@@ -222,6 +222,36 @@ def test_the_load_that_reaches_a_chunk_fits_into_the_models_context(tmp_path: Pa
     assert note.endswith(" in all, and the model's context has no room for longer ones")
 
 
+def test_a_chunk_that_may_cut_the_loads_prefills_is_named_before_the_run(tmp_path: Path):
+    flags = plan_of.__kwdefaults__["flags"] | {"--chunked-prefill-size"}
+    (tmp_path / "prompts.txt").write_text("x" * 98, encoding="utf-8")  # 16 times, and 2 tokens each
+
+    def cut(size: int) -> list[str]:
+        mine = CHUNKED["mine"].replace("2048", str(size))
+        plan = plan_of(tmp_path, flags=flags, graphs_on=CHUNKED["graphs_on"], mine=mine)
+        return [note for note in overview.notes(plan) if "may cut" in note]
+
+    (note,) = cut(1600)
+    assert note.startswith("mine: --chunked-prefill-size 1600 may cut this load's prefills")
+    assert "1,600 tokens at most in all" in note
+    assert cut(1601) == []  # that one is not reached, which another sentence says
+
+
+def test_a_case_that_leaves_the_sizes_of_graphs_to_sglang_is_told_so(tmp_path: Path):
+    flags = plan_of.__kwdefaults__["flags"] | {"--chunked-prefill-size", "--cuda-graph-bs"}
+    own = "--chunked-prefill-size 2048\n"
+
+    def left(mine: str, first: str = CHUNKED["graphs_on"]) -> list[str]:
+        plan = plan_of(tmp_path, flags=flags, graphs_on=first, mine=mine)
+        return [note for note in overview.notes(plan) if "is left to sglang" in note]
+
+    (note,) = left(own)
+    assert note.startswith("mine: ") and "graphs_on says it (--cuda-graph-max-bs 64)" in note
+    assert "server_args_graphs_on.txt into server_args_mine.txt" in note
+    assert left(CHUNKED["mine"]) == left(f"{own}--cuda-graph-bs 1 2 16\n") == []
+    assert left(f"{own}--disable-cuda-graph\n") == left(own, first="# label: A\n") == []
+
+
 def test_a_later_round_is_not_printed_again(tmp_path: Path):
     plan = plan_of(tmp_path)
     again = [replace(one, label=f"{one.label}_r2") for one in plan.launches]

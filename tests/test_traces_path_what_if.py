@@ -41,13 +41,13 @@ def test_several_what_ifs_at_once_save_no_less_than_each_of_them(tmp_path, capsy
 
 def test_where_usual_lengths_do_not_give_the_step_there_is_no_estimate(monkeypatch):
     study = studied(only_case(DATA / "sglang0516_sync_send_numbered"))
-    times = iter([1000.0, 948.0])  # as measured, and at usual lengths
+    times = iter([1000.0, 948.0])  # as measured, and timed again
     monkeypatch.setattr(ring_path._Steady, "step_us", lambda *_: next(times))
     path = ring_path.ring_path(study.case, study.followed)
     assert path.what_if == {}
     assert path.what_if_unknown == (
-        "its calls and messages vary too much: at their usual lengths they give a step 5.2% "
-        "shorter than it was, and above 5% there is no estimate"
+        "its calls and messages vary too much: timed again from the median of each kind the step "
+        "comes out 5.2% shorter than it was, and above 5% there is no estimate"
     )
 
 

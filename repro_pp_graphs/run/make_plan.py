@@ -6,7 +6,14 @@ import os
 
 from repro_pp_graphs.environment import masking
 from repro_pp_graphs.run import clear
-from repro_pp_graphs.run.checks import baselines, expected, kv_cache, preflight, unreached
+from repro_pp_graphs.run.checks import (
+    baselines,
+    expected,
+    graph_sizes,
+    kv_cache,
+    preflight,
+    unreached,
+)
 from repro_pp_graphs.run.folder import lock, results
 from repro_pp_graphs.run.memory import fitting, weights
 from repro_pp_graphs.run.plan import (
@@ -103,6 +110,7 @@ def _make(options: Options, found: list[Gpu], earlier: Plan | None, probe: Probe
     plan.command = ["bash", options.command, *options.given]
     unreached.add_caveats(plan, options.root, found)
     baselines.add_notes(plan)
+    graph_sizes.add_notes(plan)
     expected.add_notes(plan)
     for launch in plan.launches:
         launch.notes[:0] = rounds.notes  # first: it makes the run longer than was asked for

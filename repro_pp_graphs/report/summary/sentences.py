@@ -68,7 +68,7 @@ def spreadless(found: Estimate, a: str, b: str) -> str:
     flat = [case for case, spread in spreads if spread < NO_SPREAD]
     if not flat:
         return ""
-    return f"spread of {' and of '.join(flat)} estimated as 0: too few launches to tell it"
+    return f"spread of {' and of '.join(flat)} estimated as 0, for which the interval is wider"
 
 
 def crossed(found: Interaction) -> str:

@@ -1,4 +1,4 @@
-"""Arguments in which cases differ and that no prefill of the load is long enough to reach."""
+"""Lengths in which cases differ: those that no prefill of the load reaches, chunks that cut it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _ADDED = 2  # tokens that a tokenizer puts around a prompt, at most
 
 
 def add_caveats(plan: Plan, root: Path, gpus: Sequence[Gpu]) -> None:
-    """Say so of each launch that such an argument sets apart from those of another case, and
-    which load reaches it.
+    """Say so of each launch that such an argument sets apart from those of another case; where no
+    prefill reaches it, which load does.
 
     The most tokens that the load's prompts have in all are known by their bytes: a token of a
     byte-level or sentencepiece vocabulary takes one at least.
@@ -27,12 +27,20 @@ def add_caveats(plan: Plan, root: Path, gpus: Sequence[Gpu]) -> None:
     most = _most_tokens(plan, root)
     if most is None:
         return
-    missed = [
+    own = [
         (launch, flag, value)
         for launch in plan.launches
         for flag, value in _lengths(launch)
-        if most < value and any((flag, value) not in _lengths(each) for each in plan.launches)
+        if any((flag, value) not in _lengths(each) for each in plan.launches)
     ]
+    for launch, flag, value in own:
+        if flag == LENGTHS[0] and value <= most:
+            launch.notes.append(
+                f"{flag} {value} may cut this load's prefills (its prompts have {most:,} tokens at "
+                "most in all); micro-batches of other sizes may form then, and the case runs "
+                "another load: the result says so where it did"
+            )
+    missed = [each for each in own if most < each[2]]
     if not missed:
         return
     largest = max(value for _, _, value in missed)

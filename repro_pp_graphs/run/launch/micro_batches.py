@@ -12,9 +12,9 @@ NOT_AS_ASKED = "its micro-batches are not those asked for"
 OTHER_LOAD = "so it ran another load than a launch that has those (it counts all the same)"
 WHY = (
     "What splits a load otherwise: prefills cut into chunks (--chunked-prefill-size below the "
-    "prompts' tokens), fewer running requests or tokens than the load needs. A difference may come "
-    "of that alone; what chunks are for shows in TTFT of long prompts and in ITL beside them "
-    "(docs/cases_and_releases.md)"
+    "tokens of all prompts: raise it, or look at TTFT of long prompts and ITL beside them, "
+    "docs/cases_and_releases.md), fewer running requests or tokens than the load needs. A "
+    "difference may come of that alone"
 )
 
 

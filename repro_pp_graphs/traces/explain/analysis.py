@@ -242,8 +242,9 @@ def _doubts(case: Case, edges: list[Edge]) -> list[str]:
         if channel.pairing.clock_ns
     ]
     found += [
-        f"{edge.backend} rank {edge.src_rank} -> {edge.dst_rank}: order and times would pair "
-        f"{channel.agreement.other} message(s) differently from their numbers, which were used"
+        f"{edge.backend} rank {edge.src_rank} -> {edge.dst_rank}: messages are paired by their "
+        f"numbers, which is exact; without numbers {channel.agreement.other} of them would have "
+        "been paired otherwise (no figure is in doubt)"
         for edge in edges
         for channel in edge.channels
         if channel.agreement and channel.agreement.other
