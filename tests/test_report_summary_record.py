@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from repro_pp_graphs.launch_record import LaunchRecord
 from repro_pp_graphs.report.summary import summary_record
 
 OLD = {
@@ -24,3 +25,9 @@ def test_a_summary_of_schema_1_is_read():
 def test_what_is_no_summary_is_refused(torn):
     with pytest.raises(msgspec.ValidationError):
         summary_record.from_json(torn)
+
+
+def test_what_is_known_of_a_launch_is_in_a_summary_that_report_makes_anew():
+    not_shown = {"server_info", "run_id", "bad_argument", "client_sha256"}
+    known = set(LaunchRecord.__struct_fields__) - not_shown
+    assert known <= set(summary_record.LaunchSummary.__struct_fields__)

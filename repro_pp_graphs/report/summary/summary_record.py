@@ -75,6 +75,7 @@ class LaunchSummary(msgspec.Struct, kw_only=True, omit_defaults=True):
     measured: bool = False  # its measured pass is whole and of its case; of no matter when "ok"
     session: int | None = None  # 1: measured before any --resume
     began: str | None = None  # local time, 2026-11-24 03:15:00
+    wall_s: float | None = None  # from its begin to its end, to a second
     server_start_s: float | None = None
     profile_s: float | None = None
     trace_bytes: dict[str, int] | None = None  # by file name
