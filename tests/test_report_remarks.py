@@ -90,3 +90,21 @@ def test_a_launch_of_another_load_is_told_of_before_all_that_is_less(tmp_path):
     assert remarks.remarks(result)[0] == f"B: {said}"
     rehearsed = remarks.remarks({**result, "rehearsal": True})
     assert rehearsed[0].startswith("REHEARSAL") and rehearsed[1] == f"B: {said}"
+
+
+def test_what_the_client_said_under_other_loads_of_a_sweep_is_told_once():
+    def swept(label: str, *passes: tuple[str, float, list[str]]) -> dict[str, Any]:
+        loads = [
+            {"load": name, "status": "ok", "metrics": {"tpot": ms}, "client_warnings": texts}
+            for name, ms, texts in passes
+        ]
+        return {"label": label, "metrics": {"tpot": 1.0}, "loads": loads}
+
+    first = swept("A", ("b4", 1.0, ["its own remark"]), ("b64", 2.0, ["not settled: 3 ms", "cut"]))
+    second = swept("B", ("b4", 1.0, []), ("b64", 2.5, ["not settled: 4 ms"]))
+    second["loads"].append({"load": "b128", "status": "failed"})
+    assert remarks.of_other_loads([first, second]) == [
+        "2 of 2 passes under other loads, as A under b64: not settled: 3 ms",
+        "1 of 2 passes under other loads, as A under b64: cut",
+    ]
+    assert remarks.of_other_loads([{"label": "A", "metrics": {}}]) == []

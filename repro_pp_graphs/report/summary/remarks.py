@@ -52,7 +52,7 @@ def remarks(summary: dict[str, Any]) -> list[str]:
         )
     if summary["rehearsal"]:
         found.append(_rehearsal(summary))
-    told = of_launches(launches)
+    told = of_launches(launches) + of_other_loads(launches)
     found += [text for text in told if NOT_AS_ASKED in text]  # a comparison of other loads
     if summary["mode"] == "one_gpu":
         how = summary.get("sharing") or "in time slices"
@@ -214,6 +214,26 @@ def of_launches(launches: list[dict[str, Any]]) -> list[str]:
     return [
         f"{'every launch' if labels == every else ', '.join(labels)}: {text}"
         for labels, text in _alike(said, every)
+    ]
+
+
+def of_other_loads(launches: list[dict[str, Any]]) -> list[str]:
+    """What the client said of its passes under the other loads of a sweep: what several have alike
+    stands once, with how many they are and one of them."""
+    passes = [
+        (f"{launch['label']} under {load['load']}", load)
+        for launch in launches
+        for load in launch.get("loads", ())
+        if load["status"] == "ok" and load.get("metrics") != launch["metrics"]  # the main load's
+    ]
+    said: dict[str, list[tuple[str, str]]] = {}
+    for who, load in passes:
+        for text in load.get("client_warnings", ()):
+            said.setdefault(_NUMBER.sub("#", text), []).append((who, text))
+    return [
+        f"{len({who for who, _ in its})} of {len(passes)} passes under other loads, as "
+        f"{its[0][0]}: {its[0][1]}"
+        for its in said.values()
     ]
 
 
