@@ -117,7 +117,7 @@ def test_a_host_or_user_called_like_a_word_of_the_texts_takes_no_word_out(
     assert masker.text(f"{word}:77:99 [0] NCCL INFO {word}").startswith("<host>:77:99 ")
     items = list(contents.items(run))
     said = " ".join(" ".join(to_look_at(items, masker.own_words())).split())
-    assert f"look at: {word}: a user's or host's name that is also a word" in said
+    assert f"look at: {word}: the name of a user or host, and a common word" in said
 
 
 def plant(run: Path) -> None:

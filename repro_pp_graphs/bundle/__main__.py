@@ -159,9 +159,9 @@ def _kept(items: list[contents.Item], own_words: list[str]) -> Iterator[str]:
     there = [name for name in own_words if any(as_word(name).search(item.text) for item in items)]
     if there:
         yield (
-            f"{', '.join(there)}: a user's or host's name that is also a word of these texts: "
-            "hidden as a name (in paths, fields, logs), left as a word; search the files for it "
-            "where it must not be seen at all (docs/collect_env.md)"
+            f"{', '.join(there)}: the name of a user or host, and a common word as well: hidden "
+            "where it stands as a name (in paths, fields, logs), left elsewhere; search the files "
+            "for it if nobody may see it at all (docs/collect_env.md)"
         )
 
 

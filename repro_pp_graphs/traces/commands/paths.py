@@ -89,5 +89,5 @@ def nothing_read(command: str, paths: list[Path]) -> int:
 
 
 def warn(command: str, cases: list[Case]) -> None:
-    for text in [text for case in cases for text in case.warnings]:
+    for text in dict.fromkeys(text for case in cases for text in case.warnings):
         complain(command, f"warning: {text}")
