@@ -205,7 +205,8 @@ def _size(number: str) -> float:
 
 def of_launches(launches: list[dict[str, Any]]) -> list[str]:
     """Why launches did not end well, then all warnings: what several say alike stands once."""
-    said = [(launch["label"], launch["reason"]) for launch in launches if launch.get("reason")]
+    reasons = ((launch, launch.get("reason") or "") for launch in launches)
+    said = [(one["label"], why) for one, why in reasons if why not in ("", one["status"])]
     for launch in launches:
         texts = launch.get("warnings", []) + launch["client_warnings"]
         said += [(launch["label"], text) for text in texts]

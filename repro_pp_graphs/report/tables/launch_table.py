@@ -113,8 +113,9 @@ def _one_round(summary: dict[str, Any], launches: list[Row], block: list[Row]) -
     top = [" " * _NAME + "".join(f"{head[at]:>{_WIDE}}" for head in heads) for at in range(deep)]
     figures, found = _measured(launches), []
     top[-1] += "   better" * bool(figures)
-    for title, key, better in figures:
-        cells = "".join(f"{_cell(row, key, _WIDE):>{_WIDE}}" for row in block)
+    for at, (title, key, better) in enumerate(figures):  # how a launch ended stands once
+        said = [_cell(row if is_measured(row) or not at else None, key, _WIDE) for row in block]
+        cells = "".join(f"{text:>{_WIDE}}" for text in said)
         found.append(f"{title:<{_NAME}}{cells}" + (f"   {better}" if better else ""))
     nothing = {"-"} if figures else {"-", state_rows.NOT_TRACED}
     for title, text in state_rows.of_run(summary):
