@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import numpy as np  # noqa: E402
-from ring_simulator import random_plan  # noqa: E402
+from ring_plan import random_plan  # noqa: E402
 from test_traces_path_truth import WITHIN, differences, found_in  # noqa: E402
 
 from repro_pp_graphs.traces.quantiles import quantile  # noqa: E402

@@ -7,15 +7,14 @@ traces are events as the torch profiler writes them.
 
 from __future__ import annotations
 
-import heapq
-import random
 import zlib
 from collections import deque
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Generator
 from pathlib import Path
 
 import msgspec
+from ring_plan import Plan, chance_of
+from ring_time import Clock, Event, Process, Stream
 from trace_maker import TraceMaker
 
 COMPUTE, SENDS, RECVS = 21, 45, 46
@@ -24,124 +23,7 @@ KERNEL_STARTS, CALL, GLOO, RETURNS = 6.0, 4.0, 30.0, 8.0
 BUFFERED_ELEMENTS = 64
 METADATA = 147
 HOLDS = {"tokens": (8, "Long"), "hidden": (65_536, "BFloat16")}  # elements of a message
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A ring: times in us, means that vary by `jitter` (a share) from turn to turn.
-
-    `turns` are recorded, `warm_up` turns run before: a profiler is started in a ring that runs, and
-    by then the ring has settled. `depth` is --pp-async-batch-depth: so many slots more than ranks.
-    The factors are what a what-if changes: `free_messages` as `send=0`,
-    `free_token_send` as `token_send`.
-    """
-
-    seed: int = 0
-    ranks: int = 2
-    micro_batches: int = 2
-    turns: int = 40
-    warm_up: int = 4
-    depth: int = 0
-    blocking: bool = True
-    graphs: bool = True
-    compute_us: tuple[float, ...] = (3000.0, 3000.0)
-    kernels: int = 12
-    launch_us: float = 100.0  # the host's time between two kernels, or of a graph's launch
-    graph_starts_us: float = 6.0  # after the call that launches it, where nothing keeps it
-    host_us: float = 300.0  # what the host does in a turn outside of messages and launches
-    message_us: float = 60.0  # the host's own time in a message
-    transfer_us: float = 40.0
-    jitter: float = 0.1
-    ahead_us: tuple[float, ...] = ()
-    compute: float = 1.0
-    launch: float = 1.0
-    transfer: float = 1.0
-    host: float = 1.0
-    free_messages: bool = False
-    free_token_send: bool = False
-
-
 NCCL = "ncclDevKernel_SendRecv(ncclDevKernelArgsStorage<4096ul>)"
-
-
-def chance_of(key: str, after: int = 0) -> float:
-    """A number from -1 to 1 by a key: no state, and cheaper than a generator for each. `after`: the
-    CRC-32 of the key's first part, where that is known."""
-    return zlib.crc32(key.encode(), after) / 2**31 - 1
-
-
-class Event:
-    """Something that happens once; processes may wait for it."""
-
-    __slots__ = ("at", "waiting")
-
-    def __init__(self) -> None:
-        self.at: float | None = None
-        self.waiting: list[Callable[[], None]] = []
-
-
-Process = Generator[float | Event, None, None]
-
-
-class Clock:
-    """Runs processes: generators that yield what they wait for, a time in us or an Event."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.queue: list[tuple[float, int, Callable[[], None]]] = []
-        self.number = 0
-
-    def later(self, delay: float, call: Callable[[], None]) -> None:
-        self.number += 1
-        heapq.heappush(self.queue, (self.now + delay, self.number, call))
-
-    def happens(self, event: Event) -> None:
-        event.at = self.now
-        for call in event.waiting:
-            self.later(0, call)
-
-    def start(self, process: Process) -> None:
-        queue, push = self.queue, heapq.heappush
-
-        def go() -> None:
-            for wanted in process:
-                if type(wanted) is Event:
-                    if wanted.at is None:
-                        wanted.waiting.append(go)
-                        return
-                elif wanted > 0:  # as `later`, without a call: most of what happens is this
-                    self.number += 1
-                    push(queue, (self.now + wanted, self.number, go))
-                    return
-
-        self.later(0, go)
-
-    def run(self) -> None:
-        queue, pop = self.queue, heapq.heappop
-        while queue:
-            self.now, _, call = pop(queue)
-            call()
-
-
-class Stream:
-    """A stream of a GPU: work runs in the order in which it was queued."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-        self.tail: Event | None = None
-
-    def add(self, run: Callable[[], Process], after: list[Event]) -> Event:
-        """Queue work that starts after what is queued and these events; its end."""
-        done, before = Event(), self.tail
-
-        def process() -> Process:
-            yield from ([before] if before else []) + after
-            yield from run()
-            self.clock.happens(done)
-
-        self.clock.start(process())
-        self.tail = done
-        return done
 
 
 class Unrecorded(TraceMaker):
@@ -496,36 +378,6 @@ def write(plan: Plan, folder: Path) -> Ring:
         name = f"RING-TP-0-PP-{rank.number}.trace.json"
         (folder / name).write_bytes(head + b',"traceEvents":[\n  ' + lines + b"\n  ]}\n")
     return ring
-
-
-def random_plan(seed: int, clocks: bool = False, deep: bool = False) -> Plan:
-    """A ring of the kinds that there are, by a seed; `deep`: with --pp-async-batch-depth, and up to
-    twice as many micro-batches as ranks."""
-    chance = random.Random(seed)
-    ranks = chance.randint(2, 8)
-    depth = chance.randint(1, ranks) if deep else 0
-    micro_batches = chance.randint(1, ranks + depth)
-
-    def times(low: float, high: float) -> tuple[float, ...]:
-        return tuple(chance.uniform(low, high) for _ in range(ranks))
-
-    return Plan(
-        seed=seed,
-        ranks=ranks,
-        micro_batches=micro_batches,
-        turns=max(16, 60 // micro_batches),
-        depth=depth,
-        blocking=chance.random() < 0.5 and not deep,
-        graphs=chance.random() < 0.5,
-        compute_us=times(800, 4000),
-        launch_us=chance.uniform(20, 250),
-        host_us=chance.uniform(100, 600),
-        message_us=chance.uniform(20, 100),
-        transfer_us=chance.uniform(10, 200),
-        jitter=chance.uniform(0, 0.2),
-        ahead_us=times(-200, 200) if clocks else (),
-        graph_starts_us=chance.uniform(0, 13),
-    )
 
 
 def steps_us(ring: Ring, steps: list[tuple[int, int]]) -> float:

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faults import FAULTS, Fault, inject, objections, place, python_of_nobody
+from fault_commands import Fault
+from fault_injection import inject, objections, place, python_of_nobody
+from faults import FAULTS
 
 pytestmark = pytest.mark.launches
 

@@ -18,7 +18,8 @@ pytest.importorskip("msgspec")
 from examples import THOROUGH
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ring_simulator import Plan, Ring, random_plan, steady_us, steps_us, write
+from ring_plan import Plan, random_plan
+from ring_simulator import Ring, steady_us, steps_us, write
 from trace_changes import only_case
 
 from repro_pp_graphs.traces.analysis_record import RingPath
