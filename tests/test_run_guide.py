@@ -161,9 +161,12 @@ def test_a_renamed_argument_that_is_set_by_itself_has_a_note_too(tmp_path: Path)
 
 def test_what_cases_differ_in_has_the_names_of_their_files_too(tmp_path: Path):
     flags = plan_of.__kwdefaults__["flags"] - {"--cuda-graph-max-bs"}
-    new = plan_of(tmp_path, flags=flags | {"--cuda-graph-max-bs-decode"})
+    flags |= {"--cuda-graph-max-bs-decode", "--chunked-prefill-size"}
+    own = {"graphs_on": CHUNKED["graphs_on"], "mine": "--chunked-prefill-size 2048\n"}
+    new = plan_of(tmp_path, flags=flags, **own)
     said = "lacks --cuda-graph-max-bs-decode 64 (--cuda-graph-max-bs in graphs_on's argument files)"
     assert said in shown(tmp_path, new)
+    assert "lacks" not in shown(tmp_path, plan_of(tmp_path))  # graphs_off has no graphs to size
     assert "argument files)" not in shown(tmp_path, plan_of(tmp_path))
 
 

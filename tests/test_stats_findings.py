@@ -46,7 +46,8 @@ OFF = (5.047, 3.947, 3.416, 7.743)
 @pytest.mark.parametrize(
     ("on", "off", "step_ms", "answer", "text"),
     [
-        (ON, OFF, 50.0, "yes", "by 5% of a decode step without graphs or more"),
+        (ON, OFF, 25.0, "yes", "by 5% of a decode step without graphs (1.25 ms) or more"),
+        (ON, OFF, 50.0, "cannot tell", "it is longer, but whether by 5% of a decode step"),
         (
             ON,
             OFF,
@@ -55,7 +56,7 @@ OFF = (5.047, 3.947, 3.416, 7.743)
             "it is longer, but whether by 5% of a decode step without graphs (5.33",
         ),
         (ON, OFF, 300.0, "no", "not by 5% of a decode step without graphs (15 ms) or more"),
-        ((9.0, 9.1, 7.0, 9.2), (3.4, 3.5, 7.1, 3.6), 50.0, "cannot tell", "launches of the two ov"),
+        ((9.0, 9.1, 7.0, 9.2), (3.4, 3.5, 7.1, 3.6), 25.0, "cannot tell", "launches of the two ov"),
         (ON, (9.0, 3.9, 3.4, 14.0), 50.0, "cannot tell", "it may be longer by 5% of a decode"),
     ],
 )

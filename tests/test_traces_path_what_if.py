@@ -46,8 +46,8 @@ def test_where_usual_lengths_do_not_give_the_step_there_is_no_estimate(monkeypat
     path = ring_path.ring_path(study.case, study.followed)
     assert path.what_if == {}
     assert path.what_if_unknown == (
-        "its calls and messages vary too much: timed again from the median of each kind the step "
-        "comes out 5.2% shorter than it was, and above 5% there is no estimate"
+        "its calls and messages vary too much: computed from their median times a step comes out "
+        "5.2% shorter than measured, and above 5% no estimate is made"
     )
 
 

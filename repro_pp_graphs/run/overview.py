@@ -8,7 +8,7 @@ from pathlib import Path
 
 from repro_pp_graphs.models import folder as model_folder
 from repro_pp_graphs.run import estimate
-from repro_pp_graphs.run.checks import kv_cache
+from repro_pp_graphs.run.checks import graph_sizes, kv_cache
 from repro_pp_graphs.run.memory import weights
 from repro_pp_graphs.run.plan import client_words
 from repro_pp_graphs.run.plan.options import Options
@@ -238,10 +238,11 @@ def _differences(plan: Plan) -> list[str]:
     ours, found = _own(first), []
     for other in others:
         theirs = _own(other)
+        lacks = graph_sizes.of_use([text for text in ours if text not in theirs], other)
         parts = [
             ("runs", _interpreter(first, other)),
             ("adds", [_as_written(text, other) for text in theirs if text not in ours]),
-            ("lacks", [_as_written(text, first) for text in ours if text not in theirs]),
+            ("lacks", [_as_written(text, first) for text in lacks]),
         ]
         text = "; ".join(f"{word} {', '.join(its)}" for word, its in parts if its)
         said = f"{other.label}, against {first.label}: {text or 'nothing'}"

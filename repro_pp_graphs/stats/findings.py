@@ -95,15 +95,15 @@ def _waiting(arms: Arms, name: str, metric: str) -> Finding:
 def _longer_by(
     ratio: Comparison, apart: Estimate | None, margin: float | None, arms: Arms
 ) -> tuple[Answer, str]:
-    """yes: certainly longer, and by the margin or more; no: certainly by less than the margin."""
+    """yes: the whole interval lies at the margin or above it; no: the whole of it lies below."""
     why = _untold(ratio, arms, margin)
     if why or apart is None or margin is None:
         return "cannot tell", why or ratio.why
     a, b = list(ratio.values_a.values()), list(ratio.values_b.values())
     agree = p_values.separate(a, b) or p_values.exact_p(a, b) <= arms.rules.alpha
-    if apart.low > 0 and apart.value >= margin and agree:
-        return "yes", f"by {STEP_SHARE:.0%} of a decode step without graphs or more"
     least = f"by {STEP_SHARE:.0%} of a decode step without graphs ({margin:.3g} ms) or more"
+    if apart.low >= margin and agree:
+        return "yes", least
     if apart.high < margin:
         return "no", f"not {least}"
     return "cannot tell", _what_is_open(apart, least, agree)

@@ -188,8 +188,8 @@ def figures(finding: Finding) -> str:
     apart = ""
     if finding.difference:
         apart = f", difference {interval(finding.difference)} {finding.unit}"
-        if flat := spreadless(finding.difference, "graphs on", "graphs off"):
-            apart += f" ({flat}, {finding.difference.df:.1f} degrees of freedom)"
+        if finding.difference.df < FEW_DF:  # why an interval is wide
+            apart += f" ({finding.difference.df:.1f} degrees of freedom)"
         apart += _drifted(finding)
     return text + (ratio + apart if finding.name == "cost" else apart + ratio)
 

@@ -50,7 +50,7 @@ def text(row: Row) -> str:
 
 
 def kinds(row: Row) -> str:
-    """`3 of 8`: how many unlike answers a launch gave; `-` where its ids are not known."""
+    """`3 of 8`: how many different answers a launch gave; `-` where its ids are not known."""
     number, of = row.get("different_answers"), row.get("metrics", {}).get("completed")
     return f"{number} of {of:.0f}" if number and of else str(number or "-")
 

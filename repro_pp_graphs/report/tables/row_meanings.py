@@ -38,8 +38,8 @@ MEANINGS = {
     "decode lines w/ graph": "decode lines of the server's log that say that a graph ran, of all",
     "failed requests": "of the measured load",
     "same answers as first": "of how many prompts the token ids are those of the first launch",
-    "unlike answers": "how many of a launch's answers differ from one another: few is usual with "
-    "random weights, and no fault",
+    "different answers": "how many different answers a launch gave to its prompts: few is usual "
+    "with random weights, and no fault",
     "the host": "unlike: not as in the other launches; busy: other work took much of its cores",
     "session (--resume)": "the run was interrupted and gone on with",
 }

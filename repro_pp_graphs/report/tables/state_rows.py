@@ -58,7 +58,7 @@ STATE = (
     ("decode lines w/ graph", eager_share),
     ("failed requests", failed),
     ("same answers as first", token_ids.text),
-    ("unlike answers", token_ids.kinds),
+    ("different answers", token_ids.kinds),
     ("the host", host),
 )
 

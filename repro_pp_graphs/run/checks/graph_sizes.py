@@ -29,6 +29,13 @@ def add_notes(plan: Plan) -> None:
             )
 
 
+def of_use(arguments: list[str], launch: Launch) -> list[str]:
+    """Those that would change anything in this launch: sizes of graphs do not where it has none."""
+    if _has_graphs(launch):
+        return arguments
+    return [text for text in arguments if text.split()[0] not in SIZES]
+
+
 def _has_graphs(launch: Launch) -> bool:
     """A rehearsal expects none: there the arguments tell."""
     if launch.expects_graphs is None:

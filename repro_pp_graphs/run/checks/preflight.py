@@ -136,7 +136,7 @@ def check_memory(plan: Plan, gpus: list[Gpu]) -> list[str]:
         more = f"all {len(gpus)} GPUs ({fitting.SPLITS})"
     heavy = [
         f"{model}: about {bytes_ / 1e9:.0f} GB of weights for {weights.capacity(used)}, of which "
-        f"they can take {weights.MOST:.0%}: {more}, a smaller --model"
+        f"weights may fill {weights.MOST:.0%}: {more}, a smaller --model"
         f"{_layers(plan, model, used)}"
         for model, bytes_ in sizes.items()
         if bytes_ > weights.MOST * total_bytes > 0
@@ -144,7 +144,7 @@ def check_memory(plan: Plan, gpus: list[Gpu]) -> list[str]:
     full = [
         f"{launch.model}: about {weights.of_fullest(launch)[1] / 1e9:.0f} GB of weights on PP rank "
         f"{weights.of_fullest(launch)[0]}, the fullest, and a GPU has "
-        f"{min(gpu.total_mib for gpu in used) * 2**20 / 1e9:.0f} GB, of which they can take "
+        f"{min(gpu.total_mib for gpu in used) * 2**20 / 1e9:.0f} GB, of which weights may fill "
         f"{weights.MOST:.0%}: {fitting.remedies(launch, used, *_tokens(plan))}"
         for launch in plan.launches
         if not heavy and plan.ranks_per_gpu <= 1 and weights.too_full(launch, used)

@@ -112,9 +112,9 @@ def _what_if(
         way = "longer" if again > measured else "shorter"
         percent = 100 * abs(again / measured - 1)
         off = (
-            "its calls and messages vary too much: timed again from the median of each kind the "
-            f"step comes out {percent:.3g}% {way} than it was, and above {GOOD_ENOUGH:.0%} there "
-            "is no estimate"
+            "its calls and messages vary too much: computed from their median times a step comes "
+            f"out {percent:.3g}% {way} than measured, and above {GOOD_ENOUGH:.0%} no estimate is "
+            "made"
         )
         return measured, again, {}, off
     changes = {f"{name}=0": change_of(name, 0) for name in ALWAYS_ASKED}
