@@ -90,8 +90,9 @@ def _what_runs(out: Path, plan: Plan) -> list[str]:
         return ["To run what is not finished:"]
     finished = "the finished launches" if len(again) > 1 else "the finished launch"
     return wrapped(
-        f"To run what is not finished, and again {finished} of the same block, in which a steady "
-        f"drift of the machine cancels only if it runs in one go ({', '.join(again)}):"
+        f"To run what is not finished, and again {finished} of the same block "
+        f"({', '.join(again)}): a machine's steady drift cancels only over a block that runs in "
+        "one go:"
     )
 
 

@@ -29,7 +29,7 @@ EXAMPLES = """examples:
   python -m repro_pp_graphs analyze tests/data/traces/sglang052_graphs_on
       one to try: sglang 0.5.2 on two H100s
   python -m repro_pp_graphs analyze ON OFF   two cases in words, and OFF against
-      ON; with --tables also the tables of each
+      ON; with --tables, or a --what-if, also the tables of each
   python -m repro_pp_graphs analyze trace    every case in it, side by side, and
       those without graphs against those with, where names are alike but for
       that (sglang052_graphs_off, sglang052_graphs_on), else all against the
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
     made.add_argument(
         "--tables",
         action="store_true",
-        help="of several cases each one's tables too, as for one alone",
+        help="of several cases each one's tables too, as for one alone; --what-if brings them",
     )
     options = made.parse_args(argv)
     cases = cli.cases_at(COMMAND, options.paths)

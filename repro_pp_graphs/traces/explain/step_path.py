@@ -153,7 +153,7 @@ def _gains(path: RingPath) -> str:
     text = f" A step would be shorter {', '.join(said)}" if said else ""
     text += less * ("launch=0" in told and bool(_launching(path))) + "." * bool(said)
     if none := [IF[name] for name in bounds if name not in told]:
-        text += f" If {' or '.join(none)}, it would save nothing that can be told."
+        text += f" No saving can be told if {' or '.join(none)}."
     return text
 
 
