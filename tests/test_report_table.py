@@ -169,3 +169,11 @@ def test_the_control_has_a_row_where_it_was_measured(tmp_path):
         assert any(line.startswith("TTFT alone ms") for line in lines)
         assert sum(line.count("31.5") for line in lines) == len(launches)
         assert max(map(len, lines)) <= 80
+
+
+def test_what_all_rounds_of_a_case_have_alike_is_said_to_be_of_each(tmp_path):
+    state = {"launches": None, "decode_lines": 9, "with_graph": 0}
+    four = plan(launch("A", "on"), launch("B", "off"), launch("A_r2", "on"), launch("B_r2", "off"))
+    four.launches[2].round = four.launches[3].round = 2
+    text = "\n".join(launch_table.lines(measured(tmp_path, four, [1, 1, 1, 1], graph_state=state)))
+    assert "decode lines w/ graph, on: 0 of 9 each" in text

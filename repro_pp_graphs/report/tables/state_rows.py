@@ -87,5 +87,6 @@ def by_case(summary: dict[str, Any], launches: list[Row], cases: list[str]) -> l
             told = [value for value in values if value != "-"]  # a round without one is not named
             rounds = {value: [f"r{n}" for n, said in its if said == value] for value in told}
             one = ", ".join(f"{' '.join(at)} {value}" for value, at in rounds.items())
-            found += wrapped(f"{title}, {name(summary, case)}: {one if each else values[0]}")
+            alike = values[0] + " each" * (len(its) > 1 and " of " in values[0])
+            found += wrapped(f"{title}, {name(summary, case)}: {one if each else alike}")
     return found
