@@ -242,6 +242,7 @@ def test_a_chunk_that_may_cut_the_loads_prefills_is_named_before_the_run(tmp_pat
 
 def test_a_case_that_leaves_the_sizes_of_graphs_to_sglang_is_told_so(tmp_path: Path):
     flags = plan_of.__kwdefaults__["flags"] | {"--chunked-prefill-size", "--cuda-graph-bs"}
+    flags |= {"--cuda-graph-config"}
     own = "--chunked-prefill-size 2048\n"
 
     def left(mine: str, first: str = CHUNKED["graphs_on"]) -> list[str]:
@@ -252,6 +253,7 @@ def test_a_case_that_leaves_the_sizes_of_graphs_to_sglang_is_told_so(tmp_path: P
     assert note.startswith("mine: ") and "graphs_on says it (--cuda-graph-max-bs 64)" in note
     assert "server_args_graphs_on.txt into server_args_mine.txt" in note
     assert left(CHUNKED["mine"]) == left(f"{own}--cuda-graph-bs 1 2 16\n") == []
+    assert left(f"{own}--cuda-graph-config {{}}\n") == []
     assert left(f"{own}--disable-cuda-graph\n") == left(own, first="# label: A\n") == []
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from repro_pp_graphs.run.plan.graph_batches import LARGEST, LISTED, OFF
 from repro_pp_graphs.run_record import Launch, Plan
 
-SIZES = (
-    *("--cuda-graph-bs", "--cuda-graph-bs-decode"),
-    *("--cuda-graph-max-bs", "--cuda-graph-max-bs-decode"),
-)
-OFF = ("--disable-cuda-graph", "--disable-decode-cuda-graph")
+SIZES = (*LISTED, *LARGEST)
+CONFIG = "--cuda-graph-config"  # JSON, which may name sizes too
 
 
 def add_notes(plan: Plan) -> None:
@@ -17,7 +15,7 @@ def add_notes(plan: Plan) -> None:
     if plan.engine != "sglang" or plan.attached:
         return
     for launch in plan.launches:
-        if not _has_graphs(launch) or _sizes(launch):
+        if not _has_graphs(launch) or _sizes(launch) or CONFIG in launch.args:
             continue
         others = (one for one in plan.firsts if one.sglang_version == launch.sglang_version)
         other = next((one for one in others if _has_graphs(one) and _sizes(one)), None)

@@ -10,13 +10,16 @@ from repro_pp_graphs.run.plan.refusal import PlanError
 from repro_pp_graphs.run.plan.sweep import MICRO_BATCH
 from repro_pp_graphs.server.case.argfile import ServerArgs
 
+OFF = ("--disable-cuda-graph", "--disable-decode-cuda-graph")
+LISTED = ("--cuda-graph-bs", "--cuda-graph-bs-decode")  # the batch sizes that have a graph
+LARGEST = ("--cuda-graph-max-bs", "--cuda-graph-max-bs-decode")
+
 
 def wants_graphs(args: ServerArgs) -> bool:
     """Whether these arguments leave decode CUDA graphs on."""
-    off = ("--disable-cuda-graph", "--disable-decode-cuda-graph")
     disabled = args.get("--cuda-graph-backend-decode") == "disabled"
     disabled |= _decode_config(args).get("backend") == "disabled"
-    return not disabled and not any(flag in args.flags for flag in off)
+    return not disabled and not any(flag in args.flags for flag in OFF)
 
 
 def _decode_config(args: ServerArgs) -> dict[str, Any]:
@@ -31,13 +34,13 @@ def _decode_config(args: ServerArgs) -> dict[str, Any]:
 def captured_max_bs(args: ServerArgs) -> int | None:
     """The largest decode batch that has a graph; None where the arguments do not say. Raises
     PlanError where they say no numbers."""
-    for flag in ("--cuda-graph-bs", "--cuda-graph-bs-decode"):
+    for flag in LISTED:
         if flag in args.flags:
             sizes = args.flags[flag]
             if not sizes or not all(size.isdigit() for size in sizes):
                 raise PlanError(f"{flag} {' '.join(sizes)}: name whole numbers, as 1 2 4 8")
             return max(map(int, sizes))
-    for flag in ("--cuda-graph-max-bs", "--cuda-graph-max-bs-decode"):
+    for flag in LARGEST:
         if flag in args.flags:
             return args.get_int(flag, 0)
     return None
@@ -70,7 +73,7 @@ def cover_batch(args: ServerArgs, batch: int) -> list[str]:
     captured = captured_max_bs(args)
     if captured is None or captured >= batch:
         return []
-    for flag in ("--cuda-graph-max-bs", "--cuda-graph-max-bs-decode"):
+    for flag in LARGEST:
         if flag in args.flags:
             args.set(flag, str(batch))
             return [f"{flag} raised from {captured} to {batch}, the size of the load's batch"]
