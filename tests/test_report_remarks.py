@@ -104,7 +104,7 @@ def test_what_the_client_said_under_other_loads_of_a_sweep_is_told_once():
     second = swept("B", ("b4", 1.0, []), ("b64", 2.5, ["not settled: 4 ms"]))
     second["loads"].append({"load": "b128", "status": "failed"})
     assert remarks.of_other_loads([first, second]) == [
-        "2 of 2 passes under other loads, as A under b64: not settled: 3 ms",
-        "1 of 2 passes under other loads, as A under b64: cut",
+        "2 of 2 passes under other loads, one of them A under b64: not settled: 3 ms",
+        "1 of 2 passes under other loads, one of them A under b64: cut",
     ]
     assert remarks.of_other_loads([{"label": "A", "metrics": {}}]) == []

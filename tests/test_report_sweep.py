@@ -438,7 +438,7 @@ def test_of_cases_with_unlike_launches_both_numbers_are_named(tmp_path):
     assert sweep_table.table(found).head[0] == "means of 2 to 3 launches"
     assert sweep_table.lines(found)[0].startswith("2 to 3 launches by load ")
     note = turn_tables.bars(read).table().note
-    assert "means over 2 to 3 launches;" in note and note.endswith("beside a prefill too.")
+    assert "means over 2 to 3 launches;" in note and note.endswith("those count too.")
     assert "means over 2 to 3 launches;" in page_tables.arms(read).note
     assert any("2 to 3 launches a case: too few" in text for text in remarks.remarks(found))
 

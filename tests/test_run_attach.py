@@ -150,6 +150,7 @@ def test_a_running_server_is_measured_and_profiled_and_left_as_it_was(harness, t
         for folder in (server.traces, harness.out / "trace" / "attached")
     )
     assert len(kept) == 2 and kept == copied
+    assert f"there: {', '.join(kept)}" in said_by(done)
     assert "attached_analysis.json" in {path.name for path in harness.logs.iterdir()}
     assert not (harness.logs / "attached_server_command.sh").exists()
     report = (harness.logs / "report.md").read_text()

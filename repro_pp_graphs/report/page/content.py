@@ -104,9 +104,7 @@ def content(source: Source) -> Content:
     remarks = _remarks(source)
     unprofiled = unprofiled_tpot_ms(source)
     explained = [
-        Said(
-            name=each.name, paragraphs=_sentences(source, each.analysis, unprofiled.get(each.name))
-        )
+        Said(name=each.name, paragraphs=_sentences(each.analysis, unprofiled.get(each.name)))
         for _, each in first_explained(source)
         if each.analysis
     ]
@@ -191,13 +189,11 @@ def _differ_in_more(source: Source, found: list[Difference]) -> list[str]:
     return warnings
 
 
-def _sentences(source: Source, analysis: Analysis, tpot_ms: float | None) -> list[str]:
+def _sentences(analysis: Analysis, tpot_ms: float | None) -> list[str]:
     path = analysis.ring_path
     if path is None or not tpot_ms:
         return conclusion(analysis)
-    rows = source.summary.launches if source.summary else []
-    timed = any(row.pp_clock for row in rows)
-    return [*conclusion(analysis), distortion(path, tpot_ms, timed)]
+    return [*conclusion(analysis), distortion(path, tpot_ms)]
 
 
 def _what(source: Source) -> str:

@@ -232,7 +232,7 @@ def of_other_loads(launches: list[dict[str, Any]]) -> list[str]:
         for text in load.get("client_warnings", ()):
             said.setdefault(_NUMBER.sub("#", text), []).append((who, text))
     return [
-        f"{len({who for who, _ in its})} of {len(passes)} passes under other loads, as "
+        f"{len({who for who, _ in its})} of {len(passes)} passes under other loads, one of them "
         f"{its[0][0]}: {its[0][1]}"
         for its in said.values()
     ]

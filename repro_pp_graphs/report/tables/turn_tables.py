@@ -59,8 +59,8 @@ class Bars(msgspec.Struct, kw_only=True):
         )
         if "send_tokens" in self.parts:
             note += (
-                " Turns beside a prefill are left out; the table's token send is "
-                "the mean over the sends of all decode batches, those beside a prefill too."
+                " Turns beside a prefill are left out; where another table has a token send or "
+                "token return of the measured pass, those count too."
             )
         return Table(head=["", *(self.names[each] for each in at)], rows=rows, note=note)
 

@@ -35,6 +35,7 @@ SLOWED = 10.0  # a profiled step takes at most so many measured ones
 WRITE_LIMIT_S = 300.0  # for the ranks to write what they have, where one file has come
 UNSEEN_S = 15.0  # the same where none has: the folder is not this one
 CLOCKS_S = 120.0  # by so much another machine's clock may differ
+MOST_NAMED = 4  # traces
 STOP_S = 3.0  # for a server to take /stop_profile when the run is interrupted
 
 
@@ -247,6 +248,10 @@ def profile(out: Path, plan: Plan, launch: Launch) -> int:
         f"{len(sizes)} traces, {sum(sizes.values()) / 1e6:.1f} MB, copied from "
         f"{one.attached.folder}, where they stay"
     )
+    names = sorted(sizes)
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    said = f"there: {', '.join(names[:MOST_NAMED])}{more}"
+    print("".join(f"{line}\n" for line in wrapped(said, "  ")), end="")
     seconds = round(one.line.elapsed_s, 2)
     launch_record.amend(logs, launch.label, notes + warnings, profile_s=seconds, trace_bytes=sizes)
     return 0

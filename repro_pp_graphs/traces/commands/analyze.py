@@ -135,7 +135,7 @@ def _distortion(case: Case, found: Analysis) -> list[str]:
         return []
     return [
         "",
-        *wrapped(distortion(found.ring_path, tpot_ms, bool(unprofiled(case))), ""),
+        *wrapped(distortion(found.ring_path, tpot_ms), ""),
         *_unprofiled(case, found),
     ]
 

@@ -167,23 +167,21 @@ def _remedy(path: RingPath) -> list[str]:
     return [f"by at most {time(path.steady_us - least[name])} if {IF[name]} ({name})"]
 
 
-def distortion(path: RingPath, tpot_ms: float, timed: bool) -> str:
-    """What the profiler adds to a step, by the mean TPOT of the same launch without it; `timed`:
-    pp_clock has another figure of that."""
+def distortion(path: RingPath, tpot_ms: float) -> str:
+    """What the profiler adds to a step, by the mean TPOT of the same launch without it."""
     added = path.step_us.mean / 1e3 / tpot_ms - 1
     text = (
         f"Without the profiler a token took {tpot_ms:.2f} ms (mean TPOT of the same launch): a "
         f"profiled step ({ms(path.step_us.mean)} ms, by its critical path) is {share(abs(added))} "
         f"{'longer' if added >= 0 else 'shorter'}"
     )
-    other = " (The row longer when profiled, of pp_clock, is of the last rank's turns.)" * timed
     if added < 0:
         return (
             f"{text}. No profiler makes a step shorter: the profile met a lighter moment, other "
-            f"batches or less other work on the host. Compare shares, not ms.{other}"
+            f"batches or less other work on the host. Compare shares, not ms."
         )
     return (
-        f"{text}.{other} The profiler costs the hosts time in every call (other host work and "
+        f"{text}. The profiler costs the hosts time in every call (other host work and "
         "launching); how much of this is its doing, and not another moment's, is not told apart."
     )
 
