@@ -119,3 +119,10 @@ def test_a_launch_that_was_stopped_is_not_measured(tmp_path, capsys):
         assert "ITL" not in said_, "a table of nothing but that"
         assert "decode lines w/ graph 118 of 118" in said_, "which its log says"
         assert f"Not measured: 4 of 4 launches (A: {status}; B, B_r2, A_r2: not started)." in said_
+
+
+def test_a_launch_that_was_interrupted_is_named_where_no_table_says_so(tmp_path):
+    two = plan(launch("A", "on"), launch("B", "off"))
+    measured(tmp_path, two, [30, 20])
+    launch_record.amend(tmp_path, "B", status="interrupted", reason="interrupted")
+    assert "B: interrupted" in remarks.remarks(run_summary.summarise(tmp_path, two))  # report.md's

@@ -205,8 +205,7 @@ def _size(number: str) -> float:
 
 def of_launches(launches: list[dict[str, Any]]) -> list[str]:
     """Why launches did not end well, then all warnings: what several say alike stands once."""
-    reasons = ((launch, launch.get("reason") or "") for launch in launches)
-    said = [(one["label"], why) for one, why in reasons if why not in ("", one["status"])]
+    said = [(launch["label"], launch["reason"]) for launch in launches if launch.get("reason")]
     for launch in launches:
         texts = launch.get("warnings", []) + launch["client_warnings"]
         said += [(launch["label"], text) for text in texts]
